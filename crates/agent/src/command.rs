@@ -1,0 +1,207 @@
+//! The commands `vf …`, for a command line and for a simulated partition's console: parsed, asked, printed.
+
+use std::{
+    error::Error,
+    io::{self, Write},
+};
+
+use clap::{Args, Parser, Subcommand};
+use ioward_model::{Name, OpErrorKind, VfSettings};
+
+use crate::{Agent, AgentError, change, show::Printer};
+
+/// What is asked for, as words of a command line.
+#[derive(Args, Debug)]
+pub struct Request {
+    #[command(subcommand)]
+    command: Command,
+    /// Print JSON: one value, or one a line for watch
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// This partition's virtual functions
+    #[command(subcommand)]
+    Vf(VfCommand),
+}
+
+#[derive(Subcommand, Debug)]
+enum VfCommand {
+    /// All of them
+    List,
+    /// One with its settings, and what this partition may change of them
+    Get {
+        /// The VF's name in the partition's Spec
+        name: Name,
+    },
+    /// Change settings: all of them or none
+    Set {
+        /// The VF's name in the partition's Spec
+        name: Name,
+        /// mac=52:54:00:aa:00:01, vlan=0..4094, trust=on|off, spoofchk=on|off, min_tx_rate=500Mbit, max_tx_rate=1Gbit,
+        /// link_state=auto|enable|disable, queues=N, interrupts=N, online=on|off
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        settings: Vec<String>,
+    },
+    /// Function Level Reset
+    Reset {
+        /// The VF's name in the partition's Spec
+        name: Name,
+    },
+    /// Traffic counters, as the host sees them
+    Stats {
+        /// The VF's name in the partition's Spec
+        name: Name,
+    },
+    /// VFs as they come, go and change, until interrupted
+    Watch,
+}
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The words make no sense.
+    Usage(String),
+    /// The channel or the management partition said no.
+    Agent(AgentError),
+    /// The result can't be printed.
+    Output(io::Error),
+}
+
+impl From<AgentError> for Failure {
+    fn from(error: AgentError) -> Self {
+        Self::Agent(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl Failure {
+    /// What went wrong, in a line.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match self {
+            Self::Usage(message) => message.clone(),
+            Self::Output(error) => format!("the result can't be printed: {error}"),
+            Self::Agent(error) => {
+                let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+                format!("{error}{source}")
+            }
+        }
+    }
+
+    /// The exit status for it: 1 failed, 2 wrong usage or no sense, 3 refused by the host's policy.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Agent(AgentError::Operation(error)) => match error.kind {
+                OpErrorKind::Denied => 3,
+                OpErrorKind::Invalid => 2,
+                OpErrorKind::NoSuchVf | OpErrorKind::Failed | OpErrorKind::Busy => 1,
+            },
+            Self::Output(_) | Self::Agent(_) => 1,
+        }
+    }
+}
+
+/// A request whose words make sense, as far as that can be seen from here.
+#[derive(Debug)]
+pub struct Checked {
+    command: VfCommand,
+    change: VfSettings,
+    json: bool,
+}
+
+impl Request {
+    /// Looks at what is not worth a connection when it is wrong.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`].
+    pub fn check(self) -> Result<Checked, Failure> {
+        let Command::Vf(command) = self.command;
+        let change = match &command {
+            VfCommand::Set { settings, .. } => change::parse(settings).map_err(Failure::Usage)?,
+            _ => VfSettings::default(),
+        };
+        Ok(Checked { command, change, json: self.json })
+    }
+}
+
+impl Checked {
+    /// Asks, and prints the answer. `interrupted` ends a watch; it is asked between one event and the next.
+    ///
+    /// # Errors
+    /// What went wrong; nothing about it has been printed.
+    pub fn run(
+        self,
+        agent: &mut Agent,
+        out: &mut impl Write,
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<(), Failure> {
+        let mut printer = Printer { out, json: self.json };
+        match self.command {
+            VfCommand::List => printer.list(&agent.list()?)?,
+            VfCommand::Get { name } => printer.vf(&agent.get(name)?)?,
+            VfCommand::Set { name, .. } => printer.vf(&agent.set(name, self.change)?)?,
+            VfCommand::Reset { name } => {
+                agent.reset(name.clone())?;
+                printer.reset(&name)?;
+            }
+            VfCommand::Stats { name } => printer.stats(&name, &agent.stats(name.clone())?)?,
+            VfCommand::Watch => {
+                let mut watch = agent.watch();
+                while !interrupted() {
+                    if let Some(event) = watch.wait_a_while()? {
+                        printer.watched(&event)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Words of a console.
+#[derive(Parser)]
+#[command(name = "", no_binary_name = true, disable_help_subcommand = true)]
+struct Line {
+    #[command(flatten)]
+    request: Request,
+}
+
+/// Words, as `["vf", "list"]`, for [`command`].
+///
+/// # Errors
+/// [`Failure::Usage`]: what is wrong and what would be right, or the help that was asked for.
+pub fn parse(words: &[&str]) -> Result<Checked, Failure> {
+    let line = Line::try_parse_from(words);
+    line.map_err(|error| Failure::Usage(error.to_string().trim_end().to_owned()))?.request.check()
+}
+
+/// Carries out words, as `["vf", "list"]`, and prints the answer, or what went wrong. Returns what would be the exit
+/// status: 0 done; 1 failed; 2 wrong usage; 3 refused by the host's policy. `interrupted` ends a watch.
+///
+/// # Errors
+/// When nothing can be printed.
+pub fn command(
+    agent: &mut Agent,
+    words: &[&str],
+    out: &mut impl Write,
+    interrupted: &mut dyn FnMut() -> bool,
+) -> io::Result<u8> {
+    match parse(words).and_then(|checked| checked.run(agent, out, interrupted)) {
+        Ok(()) => Ok(0),
+        Err(Failure::Output(error)) => Err(error),
+        Err(failure) => {
+            writeln!(out, "{}", failure.message())?;
+            Ok(failure.exit_status())
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The partition's end of the channel: a virtio-serial port, or a Unix socket where the partition is a process.
+
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind, Read, Write},
+    os::fd::OwnedFd,
+    os::unix::{fs::FileTypeExt, net::UnixStream},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{Mode, OFlags},
+    io::Errno,
+};
+
+use crate::{AgentError, deadline::Deadline};
+
+/// The name of the virtio-serial port that is a partition's channel.
+pub const PORT_NAME: &str = "org.ioward.0";
+
+/// How often to look whether something is so that no file descriptor tells of.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The virtio-serial port that is this machine's channel: by its name where udev makes such links, by sysfs elsewhere.
+///
+/// # Errors
+/// When there is none.
+pub fn find_port() -> Result<PathBuf, AgentError> {
+    find_port_under(Path::new("/"))
+}
+
+fn find_port_under(root: &Path) -> Result<PathBuf, AgentError> {
+    let named = root.join("dev/virtio-ports").join(PORT_NAME);
+    if named.exists() {
+        return Ok(named);
+    }
+    let ports = fs::read_dir(root.join("sys/class/virtio-ports")).map_err(|_| AgentError::NoPort)?;
+    let is_ours = |port: &fs::DirEntry| {
+        fs::read_to_string(port.path().join("name")).is_ok_and(|name| name.trim_end() == PORT_NAME)
+    };
+    let ours = ports.flatten().find(is_ours).ok_or(AgentError::NoPort)?;
+    Ok(root.join("dev").join(ours.file_name()))
+}
+
+/// An open port. Does not block longer than it is told to.
+pub(crate) struct Port {
+    file: File,
+    path: PathBuf,
+    /// A socket that was closed stays closed; the host side of a virtio-serial port comes back.
+    is_socket: bool,
+    /// Nobody was at the host's end when last looked.
+    host_away: bool,
+}
+
+impl Port {
+    /// Opens a port; waits while another process has it.
+    pub(crate) fn open(path: &Path, deadline: Deadline) -> Result<Self, AgentError> {
+        let path = path.to_owned();
+        let failed = |source: io::Error| AgentError::Open { path: path.clone(), source };
+        let kind = fs::metadata(&path).map_err(failed)?.file_type();
+        if kind.is_socket() {
+            let stream = UnixStream::connect(&path).map_err(failed)?;
+            stream.set_nonblocking(true).map_err(failed)?;
+            return Ok(Self {
+                file: File::from(OwnedFd::from(stream)),
+                path,
+                is_socket: true,
+                host_away: false,
+            });
+        }
+        if !kind.is_char_device() {
+            return Err(failed(io::Error::other("neither a character device nor a Unix socket")));
+        }
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        loop {
+            match rustix::fs::open(&path, flags, Mode::empty()) {
+                Ok(fd) => return Ok(Self { file: File::from(fd), path, is_socket: false, host_away: false }),
+                Err(Errno::BUSY) => match deadline.left() {
+                    Some(left) => thread::sleep(left.min(LOOK_AGAIN)),
+                    None => return Err(AgentError::InUse { path, waited: deadline.bound }),
+                },
+                Err(errno) => return Err(failed(errno.into())),
+            }
+        }
+    }
+
+    /// Reads some bytes, at least one. Without a deadline it waits for ever.
+    pub(crate) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        deadline: Option<Deadline>,
+    ) -> Result<usize, AgentError> {
+        loop {
+            // Before each look, so that a peer which never stops talking does not hold us here.
+            self.check(deadline)?;
+            match self.file.read(buffer) {
+                Ok(0) if self.is_socket => return Err(AgentError::Closed { path: self.path.clone() }),
+                Ok(0) => self.wait_for_host(deadline),
+                Ok(count) => {
+                    self.host_away = false;
+                    return Ok(count);
+                }
+                Err(error) => self.wait_after(error, PollFlags::IN, deadline)?,
+            }
+        }
+    }
+
+    /// Writes all the bytes.
+    pub(crate) fn write(&mut self, mut bytes: &[u8], deadline: Deadline) -> Result<(), AgentError> {
+        while !bytes.is_empty() {
+            self.check(Some(deadline))?;
+            match self.file.write(bytes) {
+                Ok(0) => self.wait_for_host(Some(deadline)),
+                Ok(count) => {
+                    self.host_away = false;
+                    bytes = bytes.get(count..).unwrap_or_default();
+                }
+                Err(error) => self.wait_after(error, PollFlags::OUT, Some(deadline))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// After a read or a write that did nothing: waits until it is worth another try.
+    fn wait_after(
+        &mut self,
+        error: io::Error,
+        want: PollFlags,
+        deadline: Option<Deadline>,
+    ) -> Result<(), AgentError> {
+        match error.kind() {
+            ErrorKind::Interrupted => Ok(()),
+            ErrorKind::WouldBlock => self.wait(want, deadline),
+            // virtio_console answers ENODEV once the port has been unplugged.
+            _ if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {
+                Err(AgentError::Gone { path: self.path.clone() })
+            }
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset if self.is_socket => {
+                Err(AgentError::Closed { path: self.path.clone() })
+            }
+            ErrorKind::BrokenPipe => {
+                self.wait_for_host(deadline);
+                Ok(())
+            }
+            _ => Err(AgentError::Io { path: self.path.clone(), source: error }),
+        }
+    }
+
+    fn wait(&mut self, want: PollFlags, deadline: Option<Deadline>) -> Result<(), AgentError> {
+        let left = deadline.map(|deadline| deadline.left().unwrap_or_default());
+        let bound = left.map(|left| Timespec::try_from(left).unwrap_or_default());
+        let mut polled = [PollFd::new(&self.file, want)];
+        match poll(&mut polled, bound.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(AgentError::Io { path: self.path.clone(), source: errno.into() }),
+        }
+        // With nobody at the host's end, poll returns at once with nothing but a hang-up, again and again.
+        let [polled] = polled;
+        if polled.revents() == PollFlags::HUP && !self.is_socket {
+            self.wait_for_host(deadline);
+        } else {
+            self.host_away = false;
+        }
+        Ok(())
+    }
+
+    /// The management partition is not connected, and no file descriptor tells when it comes: looks again in a while.
+    fn wait_for_host(&mut self, deadline: Option<Deadline>) {
+        self.host_away = true;
+        let left = deadline.map_or(LOOK_AGAIN, |deadline| deadline.left().unwrap_or_default());
+        thread::sleep(left.min(LOOK_AGAIN));
+    }
+
+    fn check(&self, deadline: Option<Deadline>) -> Result<(), AgentError> {
+        let (path, waited) = match deadline {
+            Some(deadline) if deadline.left().is_none() => (self.path.clone(), deadline.bound),
+            _ => return Ok(()),
+        };
+        Err(if self.host_away {
+            AgentError::NotConnected { path, waited }
+        } else {
+            AgentError::NoAnswer { path, waited }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A busybox guest has no udev, so nobody makes /dev/virtio-ports.
+    #[test]
+    fn a_port_is_found_with_and_without_udev() {
+        let root = std::env::temp_dir().join(format!("ioward-agent-port-{}", std::process::id()));
+        assert!(matches!(find_port_under(&root), Err(AgentError::NoPort)));
+        for (port, name) in [("vport0p1", "org.qemu.guest_agent.0"), ("vport1p2", "org.ioward.0")] {
+            let folder = root.join("sys/class/virtio-ports").join(port);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("name"), format!("{name}\n")).unwrap();
+        }
+        assert_eq!(find_port_under(&root).unwrap(), root.join("dev/vport1p2"));
+        let named = root.join("dev/virtio-ports/org.ioward.0");
+        fs::create_dir_all(named.parent().unwrap()).unwrap();
+        fs::write(&named, "").unwrap();
+        assert_eq!(find_port_under(&root).unwrap(), named);
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    /// A pipe whose other end is closed, and a socket taken for a device, do what virtio_console does while nobody is
+    /// connected at the host's end: a read gives nothing, poll only a hang-up, a write is refused.
+    #[test]
+    fn a_host_that_is_away_is_told_apart_from_a_silent_one() {
+        let port = |file| Port { file, path: "port".into(), is_socket: false, host_away: false };
+        let soon = || Deadline::after(Duration::from_millis(50));
+        let silent = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+        let error = port(File::from(silent.0)).read(&mut [0], Some(soon())).unwrap_err();
+        assert!(matches!(error, AgentError::NoAnswer { .. }), "{error}");
+
+        let (away, _) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+        let error = port(File::from(away)).read(&mut [0], Some(soon())).unwrap_err();
+        assert!(matches!(error, AgentError::NotConnected { .. }), "{error}");
+
+        let (away, _) = UnixStream::pair().unwrap();
+        let error = port(File::from(OwnedFd::from(away))).write(&[0], soon()).unwrap_err();
+        assert!(matches!(error, AgentError::NotConnected { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_no_port() {
+        let error =
+            Port::open(Path::new("/proc/self/status"), Deadline::after(Duration::ZERO)).err().unwrap();
+        assert!(matches!(error, AgentError::Open { .. }), "{error}");
+    }
+}

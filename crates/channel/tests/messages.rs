@@ -1,0 +1,258 @@
+//! Messages survive the way through frames, and what is no message is refused with the field that is wrong.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod values;
+
+use ioward_channel::{AgentMessage, Frame, Hello, ImpMessage, MAX_FRAME_BYTES, MAX_VFS, MessageError};
+use ioward_model::{Class, OpError, OpErrorKind, OpOutcome, VfOp, VfSettings, VfView};
+use proptest::prelude::*;
+
+const HELLO: u8 = 1;
+const REQUEST: u8 = 2;
+const RESPONSE: u8 = 0x82;
+
+/// A payload written by hand, as somebody else's agent would.
+fn cbor(write: impl FnOnce(&mut minicbor::Encoder<Vec<u8>>)) -> Vec<u8> {
+    let mut encoder = minicbor::Encoder::new(Vec::new());
+    write(&mut encoder);
+    encoder.into_writer()
+}
+
+fn from_agent(kind: u8, payload: Vec<u8>) -> Result<AgentMessage, MessageError> {
+    AgentMessage::from_frame(&Frame::new(kind, 0, 7, payload).unwrap())
+}
+
+fn problem(kind: u8, payload: Vec<u8>) -> String {
+    from_agent(kind, payload).unwrap_err().to_string()
+}
+
+proptest! {
+    #[test]
+    fn every_message_of_an_agent_survives(message in values::agent_message()) {
+        prop_assert_eq!(AgentMessage::from_frame(&message.to_frame()), Ok(message));
+    }
+
+    #[test]
+    fn every_message_of_the_management_partition_survives(message in values::imp_message()) {
+        let frames = message.to_frames();
+        prop_assert_eq!(frames.len(), 1);
+        prop_assert_eq!(ImpMessage::from_frame(&frames[0]), Ok(message));
+    }
+
+    /// The peer is hostile: whatever is in a payload, it is a message or an error.
+    #[test]
+    fn no_payload_panics(kind: u8, payload in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let frame = Frame::new(kind, 0, 0, payload).unwrap();
+        let _ = AgentMessage::from_frame(&frame);
+        let _ = ImpMessage::from_frame(&frame);
+    }
+
+    /// One wrong byte in a good message finds checks that random bytes never reach.
+    #[test]
+    fn no_damaged_payload_panics(message in values::imp_message(), at: proptest::sample::Index, byte: u8) {
+        let frame = &message.to_frames()[0];
+        let mut payload = frame.payload().to_vec();
+        let at = at.index(payload.len());
+        payload[at] = byte;
+        let _ = ImpMessage::from_frame(&Frame::new(frame.kind(), 0, 0, payload).unwrap());
+    }
+}
+
+/// A newer agent may say more than this side knows, at every level.
+#[test]
+fn fields_of_a_later_version_are_skipped() {
+    let payload = cbor(|e| {
+        e.map(4).unwrap().u8(99).unwrap().begin_map().unwrap().str("deep").unwrap().array(1).unwrap();
+        e.bool(true).unwrap().end().unwrap();
+        e.u8(0).unwrap().u8(2).unwrap().u8(1).unwrap().str("net0").unwrap();
+        e.u8(2).unwrap().map(2).unwrap().u8(1).unwrap().u16(5).unwrap().u8(77).unwrap().str("later").unwrap();
+    });
+    let change = VfSettings { vlan: ioward_model::Vlan::new(5), ..VfSettings::default() };
+    let request = AgentMessage::Request { id: 7, op: VfOp::Set { vf: "net0".parse().unwrap(), change } };
+    assert_eq!(from_agent(REQUEST, payload), Ok(request));
+}
+
+/// Skipping the only setting that a change names would answer "done" to what was never done.
+#[test]
+fn a_change_of_nothing_that_is_known_is_refused() {
+    let payload = cbor(|e| {
+        e.map(3).unwrap().u8(0).unwrap().u8(2).unwrap().u8(1).unwrap().str("net0").unwrap();
+        e.u8(2).unwrap().map(1).unwrap().u8(77).unwrap().u16(9000).unwrap();
+    });
+    assert_eq!(problem(REQUEST, payload), "request: change: no known setting is in it");
+}
+
+#[test]
+fn a_refused_request_says_which_field_is_wrong() {
+    let set = |field: u8, value: &dyn Fn(&mut minicbor::Encoder<Vec<u8>>)| {
+        let payload = cbor(|e| {
+            e.map(3).unwrap().u8(0).unwrap().u8(2).unwrap().u8(1).unwrap().str("net0").unwrap();
+            e.u8(2).unwrap().map(1).unwrap().u8(field).unwrap();
+            value(e);
+        });
+        problem(REQUEST, payload)
+    };
+    assert_eq!(
+        set(1, &|e| {
+            e.u16(4095).unwrap();
+        }),
+        "request: change.vlan: 4095 is above 4094"
+    );
+    assert_eq!(
+        set(6, &|e| {
+            e.u8(3).unwrap();
+        }),
+        "request: change.link_state: 3 is above 2"
+    );
+    let multicast = set(0, &|e| {
+        e.bytes(&[1, 0, 0x5e, 0, 0, 1]).unwrap();
+    });
+    assert_eq!(multicast, "request: change.mac: 01:00:5e:00:00:01 is no unicast address");
+    assert!(
+        set(0, &|e| {
+            e.bytes(&[2; 5]).unwrap();
+        })
+        .starts_with("request: "),
+        "a MAC of five bytes"
+    );
+    assert!(
+        set(1, &|e| {
+            e.u32(70_000).unwrap();
+        })
+        .starts_with("request: "),
+        "a VLAN of 17 bits"
+    );
+
+    let request = |op: u8, name: Option<&str>| {
+        let payload = cbor(|e| {
+            e.map(2).unwrap().u8(0).unwrap().u8(op).unwrap().u8(1).unwrap();
+            if let Some(name) = name {
+                e.str(name).unwrap()
+            } else {
+                e.null().unwrap()
+            };
+        });
+        problem(REQUEST, payload)
+    };
+    assert_eq!(request(1, None), "request: vf: missing");
+    assert_eq!(request(9, Some("net0")), "request: op: there is no operation 9");
+    assert!(request(1, Some("../../etc")).contains("vf: '../../etc' is no name"));
+    assert!(request(1, Some(&"x".repeat(41))).contains("40 at most"));
+    assert!(!request(1, Some("\x1b[2J")).contains('\x1b'), "an error can be printed on a terminal");
+    assert!(request(1, Some(&"x".repeat(60_000))).len() < 300);
+}
+
+#[test]
+fn what_is_no_message_is_refused() {
+    assert_eq!(from_agent(0x55, vec![0xa0]), Err(MessageError::Kind(0x55)));
+    assert_eq!(from_agent(0x82, vec![0xa0]), Err(MessageError::Kind(0x82)), "an agent does not answer");
+    let mut hello =
+        AgentMessage::Hello(Hello { min_version: 1, max_version: 1, agent: "a".into(), nonce: 1 })
+            .to_frame()
+            .payload()
+            .to_vec();
+    hello.push(0);
+    assert_eq!(problem(HELLO, hello), "hello: 1 bytes follow the payload");
+    let long = cbor(|e| {
+        e.map(4).unwrap().u8(0).unwrap().u8(1).unwrap().u8(1).unwrap().u8(1).unwrap();
+        e.u8(2).unwrap().str(&"a".repeat(81)).unwrap().u8(3).unwrap().u8(1).unwrap();
+    });
+    assert_eq!(problem(HELLO, long), "hello: agent: 81 bytes; at most 80");
+    for payload in [
+        vec![],
+        vec![0x80],
+        vec![0xbf],
+        vec![0xbb, 255, 255, 255, 255, 255, 255, 255, 255],
+        vec![0x9f; 60_000],
+    ] {
+        assert!(problem(HELLO, payload).starts_with("hello: "));
+    }
+}
+
+/// What is hidden in a field that nobody reads is not looked at, but must not cost more than its bytes.
+#[test]
+fn a_field_nested_to_the_bottom_of_a_frame_is_survived() {
+    for opening in [0x81, 0x9f, 0xa1, 0xbf, 0xc1] {
+        let mut payload = vec![0xa1, 0x18, 99];
+        payload.resize(65_000, opening);
+        assert!(from_agent(HELLO, payload).is_err());
+    }
+}
+
+#[test]
+fn a_list_has_a_bound() {
+    let views = cbor(|e| {
+        e.map(2).unwrap().u8(0).unwrap().u8(3).unwrap().u8(2).unwrap().array(2000).unwrap();
+        for _ in 0..2000 {
+            e.map(5).unwrap().u8(0).unwrap().str("n").unwrap().u8(1).unwrap().u8(0).unwrap().u8(2).unwrap();
+            e.u8(0).unwrap().u8(3).unwrap().map(0).unwrap().u8(4).unwrap().array(0).unwrap();
+        }
+    });
+    let error = ImpMessage::from_frame(&Frame::new(RESPONSE, 0, 1, views).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("more than 1024 elements"), "{error}");
+}
+
+fn fat_view(number: usize) -> VfView {
+    VfView {
+        name: format!("v{number}").parse().unwrap(),
+        class: Class::Network,
+        host_address: "10000:01:10.0".parse().unwrap(),
+        settings: VfSettings::default(),
+        may: vec!["vlan 1,3,5,7,9".repeat(20); 12],
+    }
+}
+
+#[test]
+fn a_list_longer_than_a_frame_goes_in_several() {
+    let views: Vec<_> = (0..MAX_VFS).map(fat_view).collect();
+    let message = ImpMessage::Response { id: 9, more: false, result: Ok(OpOutcome::Vfs(views.clone())) };
+    let frames = message.to_frames();
+    assert!(frames.len() > 1);
+    let mut names = Vec::new();
+    for (number, frame) in frames.iter().enumerate() {
+        assert!(frame.to_bytes().len() <= MAX_FRAME_BYTES);
+        let ImpMessage::Response { id: 9, more, result: Ok(OpOutcome::Vfs(part)) } =
+            ImpMessage::from_frame(frame).unwrap()
+        else {
+            panic!("a part of a list");
+        };
+        assert_eq!(more, number + 1 < frames.len());
+        names.extend(part.into_iter().map(|view| view.name));
+    }
+    assert_eq!(names, views.into_iter().map(|view| view.name).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_list_beyond_the_bound_is_refused_by_its_sender() {
+    let views = vec![fat_view(0); MAX_VFS + 1];
+    let message = ImpMessage::Response { id: 9, more: false, result: Ok(OpOutcome::Vfs(views)) };
+    let answer = ImpMessage::from_frame(&message.to_frames()[0]).unwrap();
+    assert!(matches!(answer, ImpMessage::Response { id: 9, more: false, result: Err(error) }
+        if error.kind == OpErrorKind::Failed && error.message.contains("1024")));
+}
+
+/// Driver messages end up in errors: they can be long, and hold anything.
+#[test]
+fn texts_are_cut_and_cleaned_when_they_are_sent() {
+    let error = OpError::new(OpErrorKind::Failed, format!("igb: \x1b[31m{}", "é".repeat(100_000)));
+    let message = ImpMessage::Response { id: 1, more: false, result: Err(error) };
+    let ImpMessage::Response { result: Err(error), .. } =
+        ImpMessage::from_frame(&message.to_frames()[0]).unwrap()
+    else {
+        panic!("an error");
+    };
+    assert!(error.message.starts_with("igb:  [31mé") && error.message.ends_with('…'));
+    assert!(error.message.len() <= 1024);
+}
+
+#[test]
+fn the_newest_common_version_is_spoken() {
+    let version = |min_version, max_version| {
+        Hello { min_version, max_version, agent: String::new(), nonce: 0 }.version()
+    };
+    assert_eq!(version(1, 1), Some(1));
+    assert_eq!(version(0, 9), Some(1));
+    assert_eq!(version(2, 9), None);
+    assert_eq!(version(0, 0), None);
+    assert_eq!(version(9, 0), None);
+}

@@ -1,0 +1,91 @@
+//! What happened (`ioward events`) and who asked for what (`ioward audit`), a line each.
+
+use ioward_model::{AuditEntry, Event, Verdict, VfOp};
+
+/// One event.
+#[must_use]
+pub fn event(event: &Event) -> String {
+    format!("{}  {}\n", time(event.time_ms), one_line(&event.kind.to_string()))
+}
+
+/// One operation that a partition asked for.
+#[must_use]
+pub fn audit(entry: &AuditEntry) -> String {
+    let mut request = entry.request.name().to_owned();
+    if let Some(vf) = entry.request.vf() {
+        request += &format!(" {vf}");
+    }
+    if let VfOp::Set { change, .. } = &entry.request {
+        for (name, value) in change.describe() {
+            request += &format!(" {name}={value}");
+        }
+    }
+    let verdict = match &entry.verdict {
+        Verdict::Granted => "granted".to_owned(),
+        Verdict::Refused(why) => format!("refused: {}", one_line(why)),
+        Verdict::Failed(why) => format!("failed: {}", one_line(why)),
+    };
+    format!("{}  {}: {request}: {verdict}\n", time(entry.time_ms), entry.partition)
+}
+
+fn one_line(text: &str) -> String {
+    text.replace('\n', " ")
+}
+
+/// UTC, as RFC 3339 has it: the logs of several machines sort together.
+fn time(ms_since_1970: u64) -> String {
+    let (seconds, ms) = (ms_since_1970 / 1000, ms_since_1970 % 1000);
+    let (year, month, day) = date(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
+/// Year, month and day in the Gregorian calendar. Years are counted from March, so that the leap day comes last, in
+/// eras of 400 years (146,097 days).
+fn date(days_since_1970: u64) -> (u64, u64, u64) {
+    const DAYS_FROM_MARCH_0_TO_1970: u64 = 719_468;
+    let days = days_since_1970 + DAYS_FROM_MARCH_0_TO_1970;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // Months from March have 31, 30, 31, 30, 31 days, over and over: 153 in five.
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_as_date_says() {
+        // From: date -u -d @SECONDS
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00.007Z"),
+            (951_782_400, "2000-02-29T00:00:00.007Z"),
+            (951_868_799, "2000-02-29T23:59:59.007Z"),
+            (951_868_800, "2000-03-01T00:00:00.007Z"),
+            (1_763_769_600, "2025-11-22T00:00:00.007Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.007Z"),
+            (253_402_300_799, "9999-12-31T23:59:59.007Z"),
+        ] {
+            assert_eq!(time(seconds * 1000 + 7), expected);
+        }
+        time(u64::MAX);
+    }
+
+    #[test]
+    fn an_event_and_an_audit_entry_are_a_line_each() {
+        let value = r#"{"number":1,"time_ms":7,"event":"partition-ended","partition":"web","why":"killed\nby signal 9"}"#;
+        let expected = "1970-01-01T00:00:00.007Z  partition web ended: killed by signal 9\n";
+        assert_eq!(event(&serde_json::from_str(value).unwrap()), expected);
+        let value = r#"{"time_ms":7,"partition":"web","request":{"op":"set","vf":"net0","change":{"vlan":5}},
+            "verdict":{"verdict":"refused","why":"vlan is not in guest_may of this VF"}}"#;
+        let expected =
+            "1970-01-01T00:00:00.007Z  web: set net0 vlan=5: refused: vlan is not in guest_may of this VF\n";
+        assert_eq!(audit(&serde_json::from_str(value).unwrap()), expected);
+    }
+}

@@ -1,0 +1,229 @@
+//! Adapters (`ioward host`) and virtual functions (`ioward vfs`).
+
+use ioward_model::{
+    Inventory, Link, Netdev, NvmeController, PhysicalFunction, VfSettings, VirtualFunction, Vlan,
+};
+
+use super::{
+    table::{Align, Table},
+    text,
+};
+
+/// What stands where there is nothing to say.
+const NOTHING: &str = "-";
+
+/// The adapters of a host, each with what a person should know about it.
+#[must_use]
+pub fn host(inventory: &Inventory, width: usize) -> String {
+    if inventory.physical_functions.is_empty() {
+        return "no SR-IOV adapters: no PCI function of this host has the SR-IOV capability\n".to_owned();
+    }
+    let mut table = Table::new([
+        ("ADDRESS", Align::Left),
+        ("CLASS", Align::Left),
+        ("DRIVER", Align::Left),
+        ("NUMA", Align::Right),
+        ("LINK", Align::Left),
+        ("VFS", Align::Right),
+        ("ENABLED", Align::Right),
+        ("ASSIGNED", Align::Right),
+        ("FREE", Align::Right),
+    ]);
+    for pf in &inventory.physical_functions {
+        table.row([
+            pf.address.to_string(),
+            pf.class.to_string(),
+            or_nothing(pf.driver.as_deref()),
+            or_nothing(pf.numa_node),
+            or_nothing(pf.link.as_ref().map(|link| link_words(link.speed_mts, link.width))),
+            or_nothing(pf.sriov.as_ref().map(|sriov| sriov.total_vfs)),
+            or_nothing(pf.sriov.as_ref().map(|sriov| sriov.num_vfs)),
+            pf.vfs_assigned.to_string(),
+            pf.vfs_available.to_string(),
+        ]);
+        for note in notes(pf) {
+            table.note(&note);
+        }
+    }
+    let mut out = table.render(width);
+    if !inventory.iommu {
+        let warning = "No IOMMU is on: VFs can be created, but not given to partitions. Turn on VT-d or AMD-Vi in the \
+                       firmware; on Intel also boot with intel_iommu=on.";
+        out += "\n";
+        out += &text::wrap(warning, width, "", "");
+    }
+    out
+}
+
+fn notes(pf: &PhysicalFunction) -> Vec<String> {
+    let group = pf.iommu_group.map(|group| format!(", IOMMU group {group}")).unwrap_or_default();
+    let mut notes = vec![format!("{} [{}:{}]{group}", pf.name, pf.vendor_id, pf.device_id)];
+    notes.extend(pf.link.as_ref().and_then(slow_link));
+    notes.extend(pf.netdevs.iter().map(netdev));
+    notes.extend(pf.nvme.as_ref().map(nvme));
+    if !pf.in_use_by_host.is_empty() {
+        let uses: Vec<_> = pf.in_use_by_host.iter().map(ToString::to_string).collect();
+        notes.push(format!("in use by the host: {}", uses.join("; ")));
+    }
+    notes.extend(pf.reasons.iter().map(|reason| format!("note: {reason}")));
+    for vf in &pf.virtual_functions {
+        notes.extend(vf.reasons.iter().map(|reason| format!("note: VF {}: {reason}", vf.index)));
+    }
+    notes
+}
+
+/// A PCIe generation is what is printed on cards and slots; the standard itself speaks of transfers per second.
+fn link_words(speed_mts: u32, width: u8) -> String {
+    let generation = match speed_mts {
+        2_500 => 1,
+        5_000 => 2,
+        8_000 => 3,
+        16_000 => 4,
+        32_000 => 5,
+        64_000 => 6,
+        other => return format!("{other}MT x{width}"),
+    };
+    format!("Gen{generation} x{width}")
+}
+
+fn slow_link(link: &Link) -> Option<String> {
+    let best = link_words(link.max_speed_mts, link.max_width);
+    let slow = link.speed_mts < link.max_speed_mts || link.width < link.max_width;
+    slow.then(|| format!("the link is below its best, which is {best}"))
+}
+
+fn netdev(netdev: &Netdev) -> String {
+    let mac = netdev.mac.map(|mac| format!(" {mac},")).unwrap_or_default();
+    let state = match (netdev.up, netdev.carrier, netdev.speed_mbps) {
+        (false, ..) => "down".to_owned(),
+        (true, Some(true), Some(speed)) => format!("up, {}", ioward_model::BitRate::from_megabits(speed)),
+        (true, Some(true), None) => "up".to_owned(),
+        (true, ..) => "up, no carrier".to_owned(),
+    };
+    format!("{}:{mac} {state}", netdev.name)
+}
+
+fn nvme(controller: &NvmeController) -> String {
+    let model = controller.model.as_deref().unwrap_or("unknown model");
+    let serial = controller.serial.as_deref().map(|serial| format!(", serial {serial}")).unwrap_or_default();
+    let resources = controller.resources.map(|r| {
+        let (queues, interrupts) =
+            ((r.queues_assigned, r.queues_total), (r.interrupts_assigned, r.interrupts_total));
+        format!(
+            "; {} of {} queues, {} of {} interrupts assigned",
+            queues.0, queues.1, interrupts.0, interrupts.1
+        )
+    });
+    format!("{}: {model}{serial}{}", controller.name, resources.unwrap_or_default())
+}
+
+/// Virtual functions with their PFs.
+#[must_use]
+pub fn vfs<'a>(
+    functions: impl Iterator<Item = (&'a PhysicalFunction, &'a VirtualFunction)>,
+    width: usize,
+) -> String {
+    let mut table = Table::new([
+        ("ADDRESS", Align::Left),
+        ("PF", Align::Left),
+        ("INDEX", Align::Right),
+        ("DRIVER", Align::Left),
+        ("OWNER", Align::Left),
+        ("SETTINGS", Align::Left),
+    ]);
+    let mut none = true;
+    for (pf, vf) in functions {
+        none = false;
+        table.row([
+            vf.address.to_string(),
+            pf.address.to_string(),
+            vf.index.to_string(),
+            or_nothing(vf.driver.as_deref()),
+            or_nothing(vf.owner.as_ref()),
+            settings(&vf.settings),
+        ]);
+        if !vf.in_use_by_host.is_empty() {
+            let uses: Vec<_> = vf.in_use_by_host.iter().map(ToString::to_string).collect();
+            table.note(&format!("in use by the host: {}", uses.join("; ")));
+        }
+        for reason in &vf.reasons {
+            table.note(&format!("note: {reason}"));
+        }
+    }
+    if none {
+        return "no VFs; a Spec creates them, see 'ioward apply'\n".to_owned();
+    }
+    table.render(width)
+}
+
+/// What tells one VF from another. The rest is in the JSON.
+fn settings(settings: &VfSettings) -> String {
+    let shown = VfSettings {
+        mac: settings.mac,
+        vlan: settings.vlan.filter(|vlan| *vlan != Vlan::NONE),
+        queues: settings.queues,
+        interrupts: settings.interrupts,
+        ..VfSettings::default()
+    };
+    let words: Vec<_> = shown.describe().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if words.is_empty() { NOTHING.to_owned() } else { words.join(" ") }
+}
+
+fn or_nothing(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| NOTHING.to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two igb-like PFs, one with a VF in a partition, one that carries the host's address; an NVMe PF that could not
+    /// be read in full.
+    pub(crate) const INVENTORY: &str = include_str!("../../tests/data/inventory.json");
+
+    fn inventory() -> Inventory {
+        serde_json::from_str(INVENTORY).unwrap()
+    }
+
+    #[test]
+    fn a_host_at_80_columns() {
+        let expected = "\
+ADDRESS       CLASS    DRIVER  NUMA  LINK     VFS  ENABLED  ASSIGNED  FREE
+0000:01:00.0  network  igb        -  Gen1 x4    7        2         1     6
+  Intel Corporation 82576 Gigabit Network Connection [8086:10c9], IOMMU group 5
+  the link is below its best, which is Gen2 x4
+  eth1: 52:54:00:12:34:56, up, 1Gbit
+0000:02:00.0  network  igb        0  Gen2 x4    7        0         0     7
+  Intel Corporation 82576 Gigabit Network Connection [8086:10c9], IOMMU group 6
+  eth2: 52:54:00:12:34:57, up, no carrier
+  in use by the host: eth2 has address 192.0.2.7/24; the default route leaves
+    through eth2
+0000:03:00.0  nvme     nvme       -  -          -        -         0     0
+  QEMU NVM Express Controller [1b36:0010]
+  nvme0: QEMU NVMe Ctrl, serial demo; 2 of 10 queues, 1 of 5 interrupts assigned
+  note: 0000:03:00.0: required a readable SR-IOV capability; found 64 bytes of
+    config space; run as root
+";
+        assert_eq!(host(&inventory(), 80), expected);
+    }
+
+    #[test]
+    fn without_an_iommu_the_host_is_told_what_to_do() {
+        let text = host(&Inventory { iommu: false, ..inventory() }, 80);
+        assert!(text.ends_with("firmware; on Intel also boot with intel_iommu=on.\n"), "{text}");
+    }
+
+    #[test]
+    fn vfs_at_80_columns() {
+        let inventory = inventory();
+        let pf = &inventory.physical_functions[0];
+        let expected = "\
+ADDRESS       PF            INDEX  DRIVER    OWNER     SETTINGS
+0000:01:10.0  0000:01:00.0      0  vfio-pci  web/net0  mac=52:54:00:aa:00:01
+                                                       vlan=100
+0000:01:10.2  0000:01:00.0      1  -         -         -
+";
+        assert_eq!(vfs(pf.virtual_functions.iter().map(|vf| (pf, vf)), 80), expected);
+        assert!(vfs(std::iter::empty(), 80).starts_with("no VFs;"));
+    }
+}

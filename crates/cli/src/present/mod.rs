@@ -1,0 +1,11 @@
+//! From values to text for people: pure functions, laid out for a given number of columns.
+
+pub mod compatible;
+pub mod doctor;
+pub mod events;
+pub mod inventory;
+pub mod partitions;
+pub mod plan;
+pub mod progress;
+pub mod table;
+pub mod text;

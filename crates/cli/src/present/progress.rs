@@ -1,0 +1,181 @@
+//! A plan while it is carried out: one line that is written over on a terminal, one line a step elsewhere.
+
+use std::collections::BTreeMap;
+
+use ioward_model::EventKind;
+
+use super::text;
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// On a terminal of so many columns: what went well is written over.
+    InPlace(usize),
+    /// Where nothing can be written over.
+    Lines,
+}
+
+/// Back to the first column, and the line cleared (ECMA-48 EL 2).
+const CLEAR: &str = "\r\x1b[2K";
+
+/// What has been seen of a plan so far.
+pub struct Progress {
+    style: Style,
+    steps: usize,
+    whats: BTreeMap<usize, String>,
+    /// Whether the cursor stands behind something that is not ended yet.
+    mid_line: bool,
+}
+
+impl Progress {
+    /// The progress of a plan of so many steps.
+    #[must_use]
+    pub fn new(style: Style, steps: usize) -> Self {
+        Self { style, steps, whats: BTreeMap::new(), mid_line: false }
+    }
+
+    /// What is to be written when this happens.
+    pub fn event(&mut self, event: &EventKind) -> String {
+        match event {
+            EventKind::StepStarted { number, what, .. } => {
+                let what = text::printable(&what.to_string());
+                self.whats.insert(*number, what);
+                let line = format!("{} …", self.step(*number));
+                match self.style {
+                    Style::InPlace(width) => self.in_place(&line, width),
+                    Style::Lines => {
+                        self.mid_line = true;
+                        line + " "
+                    }
+                }
+            }
+            EventKind::StepDone { number, note: Some(note), .. } => {
+                self.ended(*number, &format!("done; {note}"))
+            }
+            EventKind::StepDone { number, note: None, .. } => match self.style {
+                Style::InPlace(_) => String::new(),
+                Style::Lines => self.ended(*number, "done"),
+            },
+            EventKind::StepFailed { number, error, .. } => {
+                self.ended(*number, &format!("failed: {error}; undoing"))
+            }
+            EventKind::StepUndone { number, error, .. } => {
+                let step = self.step(*number);
+                match (error, self.style) {
+                    (Some(error), _) => self.line(&format!("{step} … could not be undone: {error}")),
+                    (None, Style::InPlace(width)) => self.in_place(&format!("{step} … undone"), width),
+                    (None, Style::Lines) => self.line(&format!("{step} … undone")),
+                }
+            }
+            EventKind::PlanDone { .. } => self.line(&format!("done: {}", text::counted(self.steps, "step"))),
+            EventKind::PlanFailed { .. } => self.broken_off(),
+            EventKind::PlanStarted { .. }
+            | EventKind::InventoryChanged { .. }
+            | EventKind::PartitionEnded { .. }
+            | EventKind::ChannelOpened { .. }
+            | EventKind::ChannelMisused { .. } => String::new(),
+        }
+    }
+
+    /// What is to be written before anything else when no more events come.
+    pub fn broken_off(&mut self) -> String {
+        let was_mid_line = std::mem::take(&mut self.mid_line);
+        match self.style {
+            Style::InPlace(_) if was_mid_line => CLEAR.to_owned(),
+            Style::Lines if was_mid_line => "\n".to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    fn step(&self, number: usize) -> String {
+        let what = self.whats.get(&number).map_or("", String::as_str);
+        format!("[{number}/{}] {what}", self.steps)
+    }
+
+    fn in_place(&mut self, line: &str, width: usize) -> String {
+        self.mid_line = true;
+        // A line that fills the last column may already have gone on to the next.
+        CLEAR.to_owned() + &text::elide(line, width.saturating_sub(1))
+    }
+
+    fn ended(&mut self, number: usize, how: &str) -> String {
+        let how = text::printable(&how.replace('\n', " "));
+        if self.style == Style::Lines && std::mem::take(&mut self.mid_line) {
+            return how + "\n";
+        }
+        let step = self.step(number);
+        self.line(&format!("{step} … {how}"))
+    }
+
+    fn line(&mut self, line: &str) -> String {
+        self.broken_off() + &text::printable(&line.replace('\n', " ")) + "\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events(values: &str) -> Vec<EventKind> {
+        values.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn show(style: Style, values: &str) -> String {
+        let mut progress = Progress::new(style, 2);
+        events(values).iter().map(|event| progress.event(event)).collect()
+    }
+
+    const GOOD: &str = r#"{"event":"plan-started","plan":3,"steps":2}
+{"event":"step-started","plan":3,"step":1,"what":{"step":"create-channel","partition":"web"}}
+{"event":"step-done","plan":3,"step":1}
+{"event":"step-started","plan":3,"step":2,"what":{"step":"start-partition","partition":"web"}}
+{"event":"step-done","plan":3,"step":2,"note":"no KVM: runs in software emulation"}
+{"event":"plan-done","plan":3}"#;
+
+    const BAD: &str = r#"{"event":"step-started","plan":3,"step":1,"what":{"step":"create-channel","partition":"web"}}
+{"event":"step-done","plan":3,"step":1}
+{"event":"step-started","plan":3,"step":2,"what":{"step":"start-partition","partition":"web"}}
+{"event":"step-failed","plan":3,"step":2,"error":"QEMU said:\nno \u001b[31mmemory"}
+{"event":"step-undone","plan":3,"step":1}
+{"event":"plan-failed","plan":3,"error":"no memory","undone":true}"#;
+
+    #[test]
+    fn plain_lines_where_nothing_can_be_written_over() {
+        let expected = "\
+[1/2] create the channel of web … done
+[2/2] start partition web … done; no KVM: runs in software emulation
+done: 2 steps
+";
+        assert_eq!(show(Style::Lines, GOOD), expected);
+    }
+
+    #[test]
+    fn on_a_terminal_only_what_matters_stays() {
+        let expected = "\
+\r\x1b[2K[1/2] create the channel of…\
+\r\x1b[2K[2/2] start partition web …\
+\r\x1b[2K[2/2] start partition web … done; no KVM: runs in software emulation\n\
+done: 2 steps\n";
+        assert_eq!(show(Style::InPlace(30), GOOD), expected);
+    }
+
+    #[test]
+    fn a_failure_and_its_undoing_show() {
+        let expected = "\
+[1/2] create the channel of web … done
+[2/2] start partition web … failed: QEMU said: no \u{fffd}[31mmemory; undoing
+[1/2] create the channel of web … undone
+";
+        assert_eq!(show(Style::Lines, BAD), expected);
+    }
+
+    #[test]
+    fn the_line_is_ended_when_the_daemon_breaks_off() {
+        let mut progress = Progress::new(Style::Lines, 2);
+        for event in &events(GOOD)[..2] {
+            progress.event(event);
+        }
+        assert_eq!(progress.broken_off(), "\n");
+        assert_eq!(progress.broken_off(), "");
+    }
+}

@@ -1,0 +1,112 @@
+//! The commands that show: host, vfs, partitions, events, audit.
+
+use std::path::Path;
+
+use ioward_fabric::linux::{self, HostRoot};
+use ioward_imp::api::PartitionView;
+use ioward_model::{AuditEntry, Event, Inventory, VirtualFunction};
+use ioward_pci::Bdf;
+use serde::Serialize;
+
+use crate::{
+    client::{Client, Lines},
+    error::{CliError, with_causes},
+    present, recorded, terminal,
+};
+
+/// `ioward host`: from the daemon, from a copied tree, or from a snapshot.
+///
+/// # Errors
+/// When it can't be looked at.
+pub async fn host(
+    client: &Client,
+    root: Option<&Path>,
+    snapshot: Option<&Path>,
+    json: bool,
+) -> Result<(), CliError> {
+    let inventory = match (root, snapshot) {
+        (None, None) => client.get("/v1/host").await?,
+        (Some(root), _) => identify(root)?,
+        (None, Some(snapshot)) => recorded::inventory(snapshot)?,
+    };
+    if json {
+        return terminal::print_json(&inventory);
+    }
+    terminal::print(&present::inventory::host(&inventory, terminal::page_width()))
+}
+
+/// Looks at a copied tree, in this very process. It is looked at once: that is its first generation.
+fn identify(root: &Path) -> Result<Inventory, CliError> {
+    let tree = HostRoot::open(root).map_err(|error| CliError::NoRoot(with_causes(&error)))?;
+    let inventory = linux::identify(&tree).map_err(|error| CliError::Identify(with_causes(&error)))?;
+    Ok(Inventory { generation: 1, ..inventory })
+}
+
+/// A virtual function in `ioward vfs --json`: as in the inventory, with the PF it is of.
+#[derive(Serialize)]
+struct VfOfPf<'a> {
+    pf: Bdf,
+    #[serde(flatten)]
+    vf: &'a VirtualFunction,
+}
+
+/// `ioward vfs`: of one PF, or of all.
+///
+/// # Errors
+/// When the daemon does not answer, or there is no such PF.
+pub async fn vfs(client: &Client, pf: Option<Bdf>, json: bool) -> Result<(), CliError> {
+    let inventory: Inventory = client.get("/v1/host").await?;
+    if let Some(pf) = pf.filter(|pf| inventory.physical_function(*pf).is_none()) {
+        return Err(CliError::NotFound(format!(
+            "{pf} is no physical function of this host; 'ioward host' lists them"
+        )));
+    }
+    let pfs = inventory.physical_functions.iter().filter(|found| pf.is_none_or(|pf| pf == found.address));
+    let functions = pfs.flat_map(|pf| pf.virtual_functions.iter().map(move |vf| (pf, vf)));
+    if json {
+        let functions: Vec<_> = functions.map(|(pf, vf)| VfOfPf { pf: pf.address, vf }).collect();
+        return terminal::print_json(&functions);
+    }
+    terminal::print(&present::inventory::vfs(functions, terminal::page_width()))
+}
+
+/// `ioward partitions`.
+///
+/// # Errors
+/// When the daemon does not answer.
+pub async fn partitions(client: &Client, json: bool) -> Result<(), CliError> {
+    let partitions: Vec<PartitionView> = client.get("/v1/partitions").await?;
+    if json {
+        return terminal::print_json(&partitions);
+    }
+    terminal::print(&present::partitions::partitions(&partitions, terminal::page_width()))
+}
+
+/// `ioward events`: what happened, and with `follow` what happens.
+///
+/// # Errors
+/// When the daemon does not answer.
+pub async fn events(client: &Client, follow: bool, json: bool) -> Result<(), CliError> {
+    let lines = client.get_lines(&format!("/v1/events?follow={follow}")).await?;
+    each::<Event>(lines, json, present::events::event).await
+}
+
+/// `ioward audit`: who asked for what.
+///
+/// # Errors
+/// When the daemon does not answer.
+pub async fn audit(client: &Client, json: bool) -> Result<(), CliError> {
+    let lines = client.get_lines("/v1/audit").await?;
+    each::<AuditEntry>(lines, json, present::events::audit).await
+}
+
+async fn each<T: serde::de::DeserializeOwned>(
+    mut lines: Lines,
+    json: bool,
+    present: fn(&T) -> String,
+) -> Result<(), CliError> {
+    while let Some((text, value)) = lines.next::<T>().await? {
+        if json { terminal::print_raw(&(text + "\n"))? } else { terminal::print(&present(&value))? }
+    }
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! From a file to a Spec that means the same wherever it is read: bounded, checked, its paths absolute.
+
+use std::{
+    env,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use ioward_model::{MAX_SPEC_BYTES, Spec, SpecError, SpecProblem};
+
+use crate::error::CliError;
+
+/// Reads a Spec from a file, or with `-` from stdin. Relative boot files are taken from the Spec's folder, or from the
+/// working folder.
+///
+/// # Errors
+/// When it can't be read, or is no valid Spec.
+pub fn read(file: &Path) -> Result<Spec, CliError> {
+    let (name, bytes, folder) = if file == Path::new("-") {
+        ("stdin".to_owned(), bounded(io::stdin().lock()), env::current_dir())
+    } else {
+        let folder =
+            std::path::absolute(file).map(|file| file.parent().map(Path::to_owned).unwrap_or_default());
+        (file.display().to_string(), File::open(file).and_then(bounded), folder)
+    };
+    let unread = |source| CliError::SpecUnread { file: name.clone(), source };
+    let (bytes, folder) = (bytes.map_err(unread)?, folder.map_err(unread)?);
+    let spec = if bytes.len() > MAX_SPEC_BYTES { Err(too_large()) } else { Spec::parse(&bytes) };
+    let mut spec = spec.map_err(|error| CliError::Spec { file: name, error })?;
+    make_absolute(&mut spec, &folder);
+    Ok(spec)
+}
+
+/// At most one byte more than a Spec may have: enough to see that there is more.
+fn bounded(source: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(MAX_SPEC_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn too_large() -> SpecError {
+    let message = format!("a Spec has at most {MAX_SPEC_BYTES} bytes; this has more");
+    SpecError { problems: vec![SpecProblem { line: None, key: String::new(), message }] }
+}
+
+fn make_absolute(spec: &mut Spec, folder: &Path) {
+    let boots = spec.partitions.iter_mut().map(|partition| &mut partition.boot);
+    let files = boots.flat_map(|boot| [&mut boot.kernel, &mut boot.initrd, &mut boot.disk]);
+    for file in files.flatten() {
+        *file = folder.join(&file) as PathBuf;
+    }
+}

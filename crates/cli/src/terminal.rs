@@ -1,0 +1,54 @@
+//! What stdin, stdout and stderr are, and the one way to stdout.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    os::fd::AsFd,
+};
+
+use crate::{error::CliError, present::text};
+
+/// Columns for people where there is no terminal to ask.
+pub const DEFAULT_WIDTH: usize = 80;
+
+/// Columns of a terminal; `None` where the stream is none.
+#[must_use]
+pub fn width(stream: impl IsTerminal + AsFd) -> Option<usize> {
+    if !stream.is_terminal() {
+        return None;
+    }
+    // A serial console answers 0 columns: it does not know.
+    let columns = rustix::termios::tcgetwinsize(stream).map_or(0, |size| usize::from(size.ws_col));
+    Some(if columns == 0 { DEFAULT_WIDTH } else { columns.max(40) })
+}
+
+/// Columns to lay text for people out in.
+#[must_use]
+pub fn page_width() -> usize {
+    width(io::stdout()).unwrap_or(DEFAULT_WIDTH)
+}
+
+/// Prints text for people. What came from devices and guests is in it: control characters are not passed on.
+///
+/// # Errors
+/// When stdout takes nothing; that its reader has gone is one case.
+pub fn print(text: &str) -> Result<(), CliError> {
+    print_raw(&text::printable(text))
+}
+
+/// Prints a value as JSON that is easy on the eye.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
+    let json = serde_json::to_string_pretty(value).map_err(|e| CliError::Output(e.into()))?;
+    print_raw(&(json + "\n"))
+}
+
+/// Prints text as it is: for JSON, and for what moves the cursor.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_raw(text: &str) -> Result<(), CliError> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(CliError::Output)
+}

@@ -1,0 +1,238 @@
+//! From an intent over a plan to its steps, and every way in which that can end.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    process::Stdio,
+    sync::mpsc,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::support::{Daemon, Folder, GOOD_SPEC, data, ioward, run, send, send_head};
+
+const DONE: &str = r#"{"number":1,"time_ms":0,"event":"plan-started","plan":3,"steps":5}
+{"number":2,"time_ms":0,"event":"step-started","plan":3,"step":1,"what":{"step":"start-partition","partition":"web"}}
+{"number":4,"time_ms":0,"event":"plan-done","plan":3}
+"#;
+
+/// A plan that fails.
+const FAILED: &str = r#"{"number":1,"time_ms":0,"event":"plan-failed","plan":3,"error":"QEMU ended at once","undone":true}
+"#;
+
+fn two_steps() -> Value {
+    let mut plan = data("plan.json");
+    plan["steps"] = json!([{"step": "create-channel", "partition": "web"}, {"step": "start-partition", "partition": "web"}]);
+    plan
+}
+
+fn nothing() -> Value {
+    let mut plan = data("plan.json");
+    plan["steps"] = json!([]);
+    plan
+}
+
+#[test]
+fn a_plan_is_shown_and_nothing_is_done() {
+    let (daemon, folder) = (Daemon::planning(data("plan.json"), DONE), Folder::new());
+    let spec = folder.file("web.toml", GOOD_SPEC);
+    let shown = daemon.run(&["plan", "-f", spec.to_str().unwrap(), "--allow-disruption"]);
+    assert_eq!(shown.status, 0, "{}", shown.stderr);
+    assert!(
+        shown.stdout.contains("   5. start partition web\n\ndisturbs\n  db, on 0000:01:10.2: "),
+        "{}",
+        shown.stdout
+    );
+    let json: Value =
+        serde_json::from_str(&daemon.run(&["plan", "-f", spec.to_str().unwrap(), "--json"]).stdout).unwrap();
+    assert_eq!(json["steps"][0], data("plan.json")["steps"][0]);
+
+    let requests = daemon.requests();
+    assert!(requests.iter().all(|request| request.route == "POST /v1/plan"));
+    let asked = &requests[0].body;
+    assert_eq!((&asked["intent"], &asked["spec"]["partition"][0]["name"]), (&json!("apply"), &json!("web")));
+    assert_eq!(
+        asked["options"],
+        json!({"allow_management_nic": false, "allow_disruption": true, "force": false})
+    );
+}
+
+#[test]
+fn boot_files_are_taken_from_the_folder_of_the_spec() {
+    let (daemon, folder) = (Daemon::planning(nothing(), DONE), Folder::new());
+    folder.file("web.toml", GOOD_SPEC);
+    let named =
+        ioward(&daemon.socket(), &["plan", "-f", "web.toml"]).current_dir(folder.path()).status().unwrap();
+    let mut piped = ioward(&daemon.socket(), &["plan", "-f", "-"]);
+    let mut child =
+        piped.current_dir(folder.path()).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(GOOD_SPEC.as_bytes()).unwrap();
+    assert!(named.success() && child.wait().unwrap().success());
+    for request in daemon.requests() {
+        let boot = &request.body["spec"]["partition"][0]["boot"];
+        assert_eq!(boot["kernel"], folder.path().join("vmlinuz").to_str().unwrap());
+        assert_eq!(boot["initrd"], "/boot/initrd.img", "absolute ones stay");
+    }
+}
+
+#[test]
+fn apply_shows_the_plan_sends_it_back_and_shows_each_step() {
+    const EVENTS: &str = r#"{"number":1,"time_ms":0,"event":"plan-started","plan":3,"steps":2}
+{"number":2,"time_ms":0,"event":"step-started","plan":3,"step":1,"what":{"step":"create-channel","partition":"web"}}
+{"number":3,"time_ms":0,"event":"step-done","plan":3,"step":1}
+{"number":4,"time_ms":0,"event":"step-started","plan":3,"step":2,"what":{"step":"start-partition","partition":"web"}}
+{"number":5,"time_ms":0,"event":"step-done","plan":3,"step":2,"note":"no KVM: runs in software emulation"}
+{"number":6,"time_ms":0,"event":"plan-done","plan":3}
+"#;
+    let (daemon, folder) = (Daemon::planning(two_steps(), EVENTS), Folder::new());
+    let spec = folder.file("web.toml", GOOD_SPEC);
+    let applied = daemon.run(&["apply", "-f", spec.to_str().unwrap()]);
+    assert_eq!(applied.status, 0, "{}", applied.stderr);
+    let (plan, progress) = applied.stdout.split_at(applied.stdout.find("[1/2]").unwrap());
+    assert!(plan.starts_with("plan 3: 2 steps\n"), "{plan}");
+    let expected = "\
+[1/2] create the channel of web … done
+[2/2] start partition web … done; no KVM: runs in software emulation
+done: 2 steps
+";
+    assert_eq!(progress, expected);
+    let planned: ioward_model::Plan = serde_json::from_value(two_steps()).unwrap();
+    let sent: ioward_model::Plan = serde_json::from_value(daemon.requests()[1].body["plan"].clone()).unwrap();
+    assert_eq!(sent, planned);
+
+    let json = daemon.run(&["apply", "--json", "-f", spec.to_str().unwrap()]);
+    assert_eq!((json.status, json.stdout.as_str()), (0, EVENTS));
+    assert!(json.stderr.starts_with("plan 3: 2 steps\n"), "{}", json.stderr);
+}
+
+#[test]
+fn nothing_to_do_is_said_and_not_sent() {
+    let (daemon, folder) = (Daemon::planning(nothing(), DONE), Folder::new());
+    let spec = folder.file("web.toml", GOOD_SPEC);
+    for arguments in [&["apply", "-f", spec.to_str().unwrap()][..], &["start", "web"]] {
+        let run = daemon.run(arguments);
+        assert_eq!((run.status, run.stdout.as_str()), (0, "nothing to do: everything is as it is wanted\n"));
+    }
+    assert!(daemon.requests().iter().all(|request| request.route == "POST /v1/plan"));
+}
+
+#[test]
+fn every_command_is_an_intent() {
+    let commands = [
+        ("start web", json!({"intent": "start", "partition": "web"}), false),
+        ("stop web", json!({"intent": "stop", "partition": "web"}), false),
+        ("stop web --force", json!({"intent": "stop", "partition": "web"}), true),
+        ("remove web --force", json!({"intent": "remove", "partition": "web"}), true),
+        ("detach web net0", json!({"intent": "detach", "partition": "web", "vf": "net0"}), false),
+        (
+            "attach web net1 --class network --pf 01:00.0 --index 2 --vlan 7 --trust off --guest-may mac,reset",
+            json!({"intent": "attach", "partition": "web", "vf": {"name": "net1", "class": "network",
+                "pf": "0000:01:00.0", "index": 2, "vlan": 7, "trust": false, "guest_may": {"mac": true, "reset": true}}}),
+            false,
+        ),
+    ];
+    for (command, mut expected, force) in commands {
+        let daemon = Daemon::planning(two_steps(), DONE);
+        let run = daemon.run(&command.split(' ').collect::<Vec<_>>());
+        assert_eq!(run.status, 0, "{command}: {}", run.stderr);
+        assert!(run.stdout.ends_with("done: 2 steps\n"), "{command}: {}", run.stdout);
+        expected["options"] =
+            json!({"allow_management_nic": false, "allow_disruption": false, "force": force});
+        let requests = daemon.requests();
+        assert_eq!(requests[0].body, expected, "{command}");
+        assert_eq!(requests[1].route, "POST /v1/apply", "{command}");
+    }
+}
+
+#[test]
+fn a_failed_plan_says_whether_everything_is_as_before() {
+    let undone = Daemon::planning(two_steps(), FAILED).run(&["start", "web"]);
+    let expected = "ioward: plan 3 failed: QEMU ended at once; everything is as it was before\n";
+    assert_eq!((undone.status, undone.stderr.as_str()), (1, expected));
+    let left: &'static str = FAILED.replace("true", "false").leak();
+    let left = Daemon::planning(two_steps(), left).run(&["start", "web"]);
+    assert!(left.status == 1 && left.stderr.contains("not all of it could be undone"), "{}", left.stderr);
+}
+
+#[test]
+fn a_stream_that_ends_too_early_is_no_success() {
+    for cut in [0, DONE.find('\n').unwrap() + 1, DONE.rfind("{\"number\":4").unwrap()] {
+        let run = Daemon::planning(two_steps(), &DONE[..cut]).run(&["start", "web"]);
+        assert_eq!(run.status, 1, "{cut}");
+        assert!(
+            run.stderr.starts_with("ioward: the daemon broke off before the plan was done"),
+            "{}",
+            run.stderr
+        );
+    }
+    let half_a_line = Daemon::planning(two_steps(), &DONE[..DONE.len() - 5]).run(&["start", "web"]);
+    assert!(
+        half_a_line.status == 1 && half_a_line.stderr.contains("makes no sense"),
+        "{}",
+        half_a_line.stderr
+    );
+}
+
+/// Half of a plan is the worst of all: `ioward apply | head -1` must not leave it.
+#[test]
+fn a_reader_that_goes_away_does_not_stop_the_work() {
+    let (told, tell) = mpsc::channel();
+    let tell = std::sync::Mutex::new(tell);
+    let daemon = Daemon::new(move |request, stream| match request.route.as_str() {
+        "POST /v1/plan" => send(stream, "200 OK", &two_steps().to_string()),
+        _ => {
+            tell.lock().unwrap().recv().unwrap();
+            send(stream, "200 OK", DONE);
+        }
+    });
+    let mut child = ioward(&daemon.socket(), &["start", "web"]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    told.send(()).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn ctrl_c_closes_the_connection_and_says_what_follows() {
+    let (gone, has_gone) = mpsc::channel();
+    let daemon = Daemon::new(move |request, stream| match request.route.as_str() {
+        "POST /v1/plan" => send(stream, "200 OK", &two_steps().to_string()),
+        _ => {
+            send_head(stream, "200 OK");
+            stream.write_all(DONE.lines().nth(1).unwrap().as_bytes()).unwrap();
+            stream.write_all(b"\n").unwrap();
+            // The end of what the command sends is the end of the connection.
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest);
+            gone.send(()).unwrap();
+        }
+    });
+    let mut command = ioward(&daemon.socket(), &["start", "web"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut seen = Vec::new();
+    stdout.read_until(b'w', &mut seen).unwrap();
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.starts_with("ioward: interrupted: undoing"), "{stderr}");
+    has_gone.recv().unwrap();
+}
+
+#[test]
+fn two_changes_at_once_are_not_both_done() {
+    let daemon = Daemon::new(|request, stream| match request.route.as_str() {
+        "POST /v1/plan" => send(stream, "200 OK", &two_steps().to_string()),
+        _ => {
+            let body = crate::support::error(
+                "busy",
+                "another change is being carried out; try again later",
+                json!([]),
+            );
+            send(stream, "423 Locked", &body.to_string());
+        }
+    });
+    let busy = run(&mut ioward(&daemon.socket(), &["start", "web"]));
+    let expected = "ioward: another change is being carried out; try again later\n";
+    assert_eq!((busy.status, busy.stderr.as_str(), busy.stdout.as_str()), (1, expected, ""));
+}

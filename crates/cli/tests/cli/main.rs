@@ -1,0 +1,15 @@
+//! The real binary, against a scripted daemon that stands for the API's contract, and against none.
+#![forbid(unsafe_code)]
+// Helpers of tests are tests too, which the lints do not see.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod bad_spec;
+mod change;
+mod choosing;
+mod console;
+mod daemon;
+mod demo;
+mod recorded;
+mod show;
+mod support;
+mod terminal;

@@ -1,0 +1,127 @@
+//! What the commands that change nothing print.
+
+use std::{os::unix::process::ExitStatusExt, process::Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::{Daemon, Folder, data, ioward, run, send};
+
+#[test]
+fn json_is_what_the_api_gives() {
+    let daemon = Daemon::new(|request, stream| {
+        let value =
+            data(if request.route == "GET /v1/partitions" { "partitions.json" } else { "inventory.json" });
+        send(stream, "200 OK", &value.to_string());
+    });
+    let host: Value = serde_json::from_str(&daemon.run(&["host", "--json"]).stdout).unwrap();
+    assert_eq!(host["generation"], 5);
+    assert_eq!(
+        host["physical_functions"][0]["sriov"],
+        data("inventory.json")["physical_functions"][0]["sriov"]
+    );
+    assert_eq!(host["physical_functions"][0]["virtual_functions"][0]["owner"], "web/net0");
+    let partitions: Value = serde_json::from_str(&daemon.run(&["partitions", "--json"]).stdout).unwrap();
+    assert_eq!(partitions, data("partitions.json"));
+    let vfs: Value = serde_json::from_str(&daemon.run(&["vfs", "--json", "01:00.0"]).stdout).unwrap();
+    assert_eq!(vfs.as_array().unwrap().len(), 2);
+    assert_eq!((&vfs[1]["pf"], &vfs[1]["address"]), (&json!("0000:01:00.0"), &json!("0000:01:10.2")));
+}
+
+#[test]
+fn people_get_tables() {
+    let inventory = Daemon::with("200 OK", data("inventory.json"));
+    let host = inventory.run(&["host"]).stdout;
+    assert!(host.starts_with("ADDRESS ") && host.lines().all(|line| line.chars().count() <= 80), "{host}");
+    assert!(inventory.run(&["vfs"]).stdout.contains("web/net0"));
+    assert_eq!(
+        inventory.run(&["vfs", "02:00.0"]).stdout,
+        "no VFs; a Spec creates them, see 'ioward apply'\n"
+    );
+    let unknown = inventory.run(&["vfs", "09:00.0"]);
+    let expected = "ioward: 0000:09:00.0 is no physical function of this host; 'ioward host' lists them\n";
+    assert_eq!((unknown.status, unknown.stderr.as_str()), (1, expected));
+    let partitions = Daemon::with("200 OK", data("partitions.json")).run(&["partitions"]).stdout;
+    assert!(partitions.contains("running, no KVM"), "{partitions}");
+}
+
+#[test]
+fn what_a_guest_says_of_itself_cannot_move_the_cursor() {
+    let mut partitions = data("partitions.json");
+    partitions[0]["agent"] = json!("\u{1b}[2Jagent\u{9b}A");
+    let shown = Daemon::with("200 OK", partitions).run(&["partitions"]).stdout;
+    assert!(shown.contains("\u{fffd}[2Jagent\u{fffd}A"), "{shown:?}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let daemon = Daemon::with("200 OK", data("inventory.json"));
+    let mut child =
+        ioward(&daemon.socket(), &["host"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Closed before it has had the time to write anything, or after: both must do.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.signal(), None);
+    assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap().as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_full_disk_is_an_error() {
+    let daemon = Daemon::with("200 OK", data("inventory.json"));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = ioward(&daemon.socket(), &["host"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stderr, b"ioward: cannot write to stdout: No space left on device\n");
+}
+
+const EVENTS: &str = r#"{"number":1,"time_ms":0,"event":"plan-done","plan":3}
+{"number":2,"time_ms":1,"event":"inventory-changed","generation":6}
+"#;
+
+#[test]
+fn events_are_a_line_each() {
+    let daemon = Daemon::new(|_, stream| send(stream, "200 OK", EVENTS));
+    let expected = "\
+1970-01-01T00:00:00.000Z  plan 3: done
+1970-01-01T00:00:00.001Z  the host changed: inventory generation 6
+";
+    assert_eq!(daemon.run(&["events"]).stdout, expected);
+    assert_eq!(daemon.run(&["events", "--json", "--follow"]).stdout, EVENTS);
+    let routes: Vec<_> = daemon.requests().into_iter().map(|request| request.route).collect();
+    assert_eq!(routes, ["GET /v1/events?follow=false", "GET /v1/events?follow=true"]);
+}
+
+#[test]
+fn audit_entries_are_a_line_each() {
+    const ENTRY: &str = r#"{"time_ms":0,"partition":"web","request":{"op":"reset","vf":"net0"},"verdict":{"verdict":"granted"}}"#;
+    let daemon = Daemon::new(|_, stream| send(stream, "200 OK", ENTRY));
+    assert_eq!(daemon.run(&["audit"]).stdout, "1970-01-01T00:00:00.000Z  web: reset net0: granted\n");
+    assert_eq!(daemon.run(&["audit", "--json"]).stdout, format!("{ENTRY}\n"));
+}
+
+#[test]
+fn a_copied_tree_needs_no_daemon() {
+    let folder = Folder::new();
+    let root = folder.path().to_str().unwrap();
+    let none = "/nonexistent".as_ref();
+    let empty = run(&mut ioward(none, &["host", "--root", root]));
+    assert_eq!(empty.status, 1);
+    assert!(empty.stderr.contains("a copied tree has at least sys/bus/pci/devices"), "{}", empty.stderr);
+    std::fs::create_dir_all(folder.path().join("sys/bus/pci/devices")).unwrap();
+    let host = run(&mut ioward(none, &["host", "--json", "--root", root]));
+    assert_eq!(host.status, 0, "{}", host.stderr);
+    let host: Value = serde_json::from_str(&host.stdout).unwrap();
+    assert_eq!((&host["generation"], &host["physical_functions"]), (&json!(1), &json!([])));
+
+    let missing = run(&mut ioward(none, &["host", "--root", "/nonexistent"]));
+    let expected = "ioward: cannot read /nonexistent: No such file or directory; --root takes a folder that holds sys/ and proc/ of a host\n";
+    assert_eq!((missing.status, missing.stderr.as_str()), (2, expected));
+}
+
+#[test]
+fn manual_pages_come_from_the_command_line_itself() {
+    let none = "/nonexistent".as_ref();
+    let page = run(&mut ioward(none, &["man", "apply"]));
+    assert!(page.status == 0 && page.stdout.contains(".TH ioward-apply 1"), "{}", page.stdout);
+    assert!(page.stdout.contains("allow\\-disruption"), "{}", page.stdout);
+    assert_eq!(run(&mut ioward(none, &["man", "aply"])).status, 2);
+}

@@ -1,0 +1,53 @@
+//! A pseudo-terminal, for what depends on one.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Write},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::{
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{LocalModes, tcgetattr},
+};
+
+/// A terminal with a person (the test) before it.
+pub struct Terminal {
+    person: File,
+    process: File,
+}
+
+impl Terminal {
+    pub fn new() -> Self {
+        let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&person).unwrap();
+        unlockpt(&person).unwrap();
+        let name = ptsname(&person, Vec::new()).unwrap();
+        let process = OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        Self { person: person.into(), process }
+    }
+
+    pub fn start(&self, mut command: Command) -> Child {
+        let stream = || Stdio::from(self.process.try_clone().unwrap());
+        command.stdin(stream()).stdout(stream()).stderr(stream()).spawn().unwrap()
+    }
+
+    /// Reads until this text has come; gives all that came.
+    pub fn wait_for(&mut self, text: &str) -> String {
+        let mut seen = Vec::new();
+        while !String::from_utf8_lossy(&seen).contains(text) {
+            let mut byte = [0];
+            self.person.read_exact(&mut byte).unwrap();
+            seen.extend(byte);
+        }
+        String::from_utf8(seen).unwrap()
+    }
+
+    pub fn type_in(&mut self, text: &[u8]) {
+        self.person.write_all(text).unwrap();
+    }
+
+    pub fn is_raw(&self) -> bool {
+        !tcgetattr(&self.process).unwrap().local_modes.intersects(LocalModes::ICANON | LocalModes::ECHO)
+    }
+}

@@ -1,0 +1,64 @@
+//! Why an operation on the PCI side of the host failed.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use ioward_model::VfId;
+use ioward_pci::Bdf;
+
+/// One variant for each way in which an operation on the PCI side can end badly.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FabricError {
+    /// There is no such function, or it is no PF.
+    #[error("{address} {what}; 'ioward host' lists the physical functions there are")]
+    NoSuchFunction {
+        /// The function.
+        address: Bdf,
+        /// How it is missing: "is not there", "has no SR-IOV capability".
+        what: &'static str,
+    },
+    /// There is no such VF.
+    #[error("{vf} does not exist; {pf} has {num_vfs} VFs now", pf = .vf.pf)]
+    NoSuchVf {
+        /// The VF.
+        vf: VfId,
+        /// How many there are.
+        num_vfs: u16,
+    },
+    /// An attribute could not be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The attribute.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel refused a change.
+    #[error("the kernel refused to {what}: {why}")]
+    Refused {
+        /// What was to be done, as a verb: "set 8 VFs on 0000:01:00.0".
+        what: String,
+        /// What that errno means here and what to do about it.
+        why: String,
+        /// The errno.
+        source: io::Error,
+    },
+    /// The adapter has no such setting.
+    #[error("{function}: {driver} cannot {what}")]
+    Unsupported {
+        /// The function.
+        function: Bdf,
+        /// Its driver.
+        driver: String,
+        /// What it can't do: "set min_tx_rate of a VF".
+        what: String,
+    },
+    /// The kernel did not answer within the bound. The operation may still take effect.
+    #[error("{what} has not returned for {} s; it is stuck in the kernel (see dmesg) and may still take effect", .after.as_secs())]
+    Stuck {
+        /// What was being done.
+        what: String,
+        /// For how long.
+        after: Duration,
+    },
+}

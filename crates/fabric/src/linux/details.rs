@@ -1,0 +1,97 @@
+//! What only the PF's driver can tell of a PF: settings of its VFs, NVMe resources, permanent MACs. Added to what was
+//! read from sysfs; what can't be had becomes a Reason and nothing else suffers.
+
+use std::collections::BTreeMap;
+
+use ioward_model::{MacAddress, NvmeResources, NvmeSecondary, PhysicalFunction, Reason, Rule, VfSettings};
+use ioward_pci::Bdf;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    nic::NicPf,
+    nvme::{self, Primary},
+    sysfs::Sysfs,
+};
+use crate::FabricError;
+
+/// What the driver of one PF tells.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Details {
+    /// Settings of the VFs, by index.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) settings: BTreeMap<u32, VfSettings>,
+    /// Permanent addresses, by interface index.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) permanent_macs: BTreeMap<u32, MacAddress>,
+    /// NVMe: what there is to hand out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) resources: Option<NvmeResources>,
+    /// NVMe: the controllers of the VFs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) secondaries: Vec<NvmeSecondary>,
+    /// What it did not tell.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) reasons: Vec<Reason>,
+}
+
+impl Details {
+    /// Nothing, because of `error`.
+    pub(super) fn none(pf: Bdf, error: &FabricError) -> Self {
+        Self { reasons: vec![unreadable(pf, error)], ..Self::default() }
+    }
+
+    /// All that the PF's driver tells.
+    pub(super) fn read(sysfs: &Sysfs<'_>, pf: Bdf) -> Self {
+        let mut details = Self::default();
+        let outcomes = [details.read_nic(sysfs, pf), details.read_nvme(sysfs, pf)];
+        details.reasons =
+            outcomes.into_iter().filter_map(|outcome| Some(unreadable(pf, &outcome.err()?))).collect();
+        details
+    }
+
+    fn read_nic(&mut self, sysfs: &Sysfs<'_>, pf: Bdf) -> Result<(), FabricError> {
+        let Some(nic) = NicPf::open(sysfs, pf)? else { return Ok(()) };
+        let macs = nic.permanent_macs()?;
+        self.permanent_macs = macs.into_iter().filter_map(|(ifindex, mac)| Some((ifindex, mac?))).collect();
+        self.settings = nic.all_settings()?.into_iter().collect();
+        Ok(())
+    }
+
+    fn read_nvme(&mut self, sysfs: &Sysfs<'_>, pf: Bdf) -> Result<(), FabricError> {
+        let Some(primary) = Primary::open(sysfs, pf)? else { return Ok(()) };
+        self.resources = primary.resources()?;
+        if self.resources.is_some() {
+            self.secondaries = primary.secondaries()?;
+        }
+        Ok(())
+    }
+
+    /// Puts it into the inventory.
+    pub(super) fn add_to(self, pf: &mut PhysicalFunction) {
+        for netdev in &mut pf.netdevs {
+            let told = self.permanent_macs.get(&netdev.ifindex);
+            netdev.permanent_mac = told.copied().or(netdev.permanent_mac);
+        }
+        for vf in &mut pf.virtual_functions {
+            let secondary = self.secondaries.iter().find(|secondary| secondary.index == vf.index);
+            let told = self.settings.get(&u32::from(vf.index));
+            vf.settings = told.cloned().or(secondary.map(nvme::settings)).unwrap_or_default();
+        }
+        if let Some(nvme) = &mut pf.nvme {
+            nvme.resources = self.resources;
+            nvme.secondaries = self.secondaries;
+        }
+        pf.reasons.extend(self.reasons);
+    }
+}
+
+fn unreadable(pf: Bdf, error: &FabricError) -> Reason {
+    let mut found = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        found += &format!(": {cause}");
+        source = cause.source();
+    }
+    Reason::new(Rule::Readable, "what the PF's driver knows of its VFs", found).on(pf)
+}

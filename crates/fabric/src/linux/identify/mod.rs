@@ -1,0 +1,69 @@
+//! Identify: every SR-IOV physical function of a host, read from its /sys and /proc.
+//!
+//! ```text
+//! HostRoot ─> Probe, one a function ─> physical ─┬─> sriov, virtual_function
+//!                                                ├─> netdev ─> network_use (proc: addresses, routes)
+//!                                                └─> nvme ───> block_use (proc: mounts, swaps)
+//! ```
+//!
+//! What cannot be read becomes a Reason on its function, and the rest is read all the same.
+
+pub(super) mod block_use;
+mod netdev;
+pub(super) mod network_use;
+mod nvme;
+pub(super) mod pci_ids;
+mod physical;
+mod probe;
+mod sriov;
+mod virtual_function;
+
+use ioward_model::Inventory;
+use ioward_pci::Bdf;
+
+use self::{block_use::BlockUse, network_use::NetworkUse, pci_ids::PciIds};
+use super::root::HostRoot;
+use crate::FabricError;
+
+const DEVICES: &str = "sys/bus/pci/devices";
+const IOMMU_GROUPS: &str = "sys/kernel/iommu_groups";
+
+/// After how many uses by the host of one thing, an interface or a controller, the rest is no longer looked for. One
+/// would do to leave it alone.
+const MAX_USES: usize = 32;
+
+/// Looks at a whole host. `generation` is 0, no VF has an owner and none has settings: those are for the caller to
+/// fill in, and so is what an NVMe controller only tells by admin command.
+///
+/// # Errors
+/// [`FabricError::Read`] when the PCI functions of the host cannot be listed. Nothing else is an error: a function that
+/// cannot be read in full is in the result, with Reasons.
+pub fn identify(root: &HostRoot) -> Result<Inventory, FabricError> {
+    let names =
+        root.list(DEVICES).map_err(|source| FabricError::Read { path: root.show(DEVICES), source })?;
+    let mut addresses: Vec<Bdf> = names.iter().filter_map(|name| address(name)).collect();
+    addresses.sort_unstable();
+    let (network, block) = (NetworkUse::read(root), BlockUse::read(root));
+    let host = Host { root, network, block, pci_ids: PciIds::read(root) };
+    Ok(Inventory {
+        generation: 0,
+        iommu: root.list(IOMMU_GROUPS).is_ok_and(|groups| !groups.is_empty()),
+        physical_functions: addresses
+            .into_iter()
+            .filter_map(|address| physical::read(&host, address))
+            .collect(),
+    })
+}
+
+/// What is the same for all functions of a host.
+struct Host<'a> {
+    root: &'a HostRoot,
+    network: NetworkUse,
+    block: BlockUse,
+    pci_ids: PciIds,
+}
+
+/// The address that a sysfs name stands for; only in the form the kernel writes, which makes it the folder's name.
+fn address(name: &str) -> Option<Bdf> {
+    name.parse().ok().filter(|address: &Bdf| address.to_string() == name)
+}

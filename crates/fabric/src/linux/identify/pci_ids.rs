@@ -1,0 +1,84 @@
+//! Names of vendors and devices, from the host's own pci.ids (pciutils, hwdata).
+
+use ioward_model::{HexId, Inventory};
+
+use crate::linux::root::HostRoot;
+
+/// Where distributions keep it.
+pub(in crate::linux) const PLACES: [&str; 2] = ["usr/share/misc/pci.ids", "usr/share/hwdata/pci.ids"];
+/// The file has 1.5 MB.
+const MAX_SIZE: usize = 16 << 20;
+
+/// The text of pci.ids; empty where the host has none.
+pub(in crate::linux) struct PciIds {
+    text: String,
+}
+
+impl PciIds {
+    pub(super) fn read(root: &HostRoot) -> Self {
+        let bytes = PLACES.iter().find_map(|place| root.read(place, MAX_SIZE).ok()).unwrap_or_default();
+        Self { text: String::from_utf8_lossy(&bytes).into_owned() }
+    }
+
+    /// What cuts such a text down to the vendors and devices of a host.
+    pub(in crate::linux) fn extract(inventory: &Inventory) -> impl Fn(&str) -> String {
+        let pfs = inventory.physical_functions.iter();
+        let mut wanted: Vec<_> = pfs.map(|pf| (pf.vendor_id, pf.device_id)).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        move |text| {
+            let ids = Self { text: text.to_owned() };
+            let mut out = String::new();
+            for vendor in wanted.chunk_by(|a, b| a.0 == b.0) {
+                let Some((vendor_name, _)) = ids.find(vendor[0].0, vendor[0].1) else { continue };
+                out += &format!("{}  {vendor_name}\n", vendor[0].0);
+                for (vendor, device) in vendor {
+                    let name = ids.find(*vendor, *device).and_then(|(_, name)| name);
+                    out += &name.map_or(String::new(), |name| format!("\t{device}  {name}\n"));
+                }
+            }
+            out
+        }
+    }
+
+    /// Vendor and device in words; as far as the file has none for them, in hexadecimal.
+    pub(super) fn name(&self, vendor: HexId, device: HexId) -> String {
+        match self.find(vendor, device) {
+            Some((vendor, Some(device))) => format!("{vendor} {device}"),
+            Some((vendor, None)) => format!("{vendor} device {device}"),
+            None => format!("{vendor}:{device}"),
+        }
+    }
+
+    fn find(&self, vendor: HexId, device: HexId) -> Option<(String, Option<String>)> {
+        // A vendor is `vvvv  Name`, and its devices follow as `<tab>dddd  Name`, up to the next line without a tab.
+        let mut lines = self.text.lines().skip_while(|line| entry(line, vendor).is_none());
+        let vendor_name = lines.next().and_then(|line| entry(line, vendor))?;
+        let devices = lines.take_while(|line| line.starts_with(['\t', '#']));
+        let mut devices = devices.filter_map(|line| line.strip_prefix('\t'));
+        Some((vendor_name, devices.find_map(|line| entry(line, device))))
+    }
+}
+
+/// The name in a line that begins with this ID.
+fn entry(line: &str, id: HexId) -> Option<String> {
+    let (found, name) = line.split_once("  ")?;
+    let is_it = found.len() == 4 && found.parse() == Ok(id);
+    is_it.then(|| name.trim().chars().filter(|c| !c.is_control()).take(200).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_looked_up_among_those_of_its_vendor() {
+        let text = "# comment\n1111  Other\n\t10c9  Wrong\n8086  Intel Corporation\n\t10c9  82576\n\t\t8086 a03c  Sub\n\
+                    ffff  Last\nC 02  Network\n\t10ca  Class, no device\n";
+        let ids = PciIds { text: text.to_owned() };
+        assert_eq!(ids.name(HexId(0x8086), HexId(0x10c9)), "Intel Corporation 82576");
+        assert_eq!(ids.name(HexId(0x8086), HexId(0x10ca)), "Intel Corporation device 10ca");
+        assert_eq!(ids.name(HexId(0x1234), HexId(0x10ca)), "1234:10ca");
+        assert_eq!(PciIds { text: String::new() }.name(HexId(0x8086), HexId(0x10c9)), "8086:10c9");
+    }
+}

@@ -1,0 +1,158 @@
+//! One physical function.
+
+use ioward_model::{Class, HexId, Link, PhysicalFunction, VirtualFunction};
+use ioward_pci::{
+    Bdf, ConfigError, ConfigSpace, DeviceSerialNumber, MsixCapability, PcieLink, SriovCapability,
+};
+
+use super::{Host, netdev, nvme, probe::Probe, sriov, virtual_function};
+use crate::describe;
+
+/// Stands for an ID that could not be read: no vendor and no device has it.
+const NO_ID: HexId = HexId(0xffff);
+
+/// The function at an address, when it is a physical function or may be one.
+pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
+    let mut probe = Probe::new(host.root, address);
+    let names = probe.list("");
+    let has = |name: &str| names.iter().any(|entry| entry == name);
+    if names.is_empty() || has("physfn") {
+        return None;
+    }
+    let bytes = probe.config();
+    let config = bytes.as_deref().map(ConfigSpace::new);
+    let known_to_kernel = names.iter().any(|name| name.starts_with("sriov_") || name.starts_with("virtfn"));
+    if !known_to_kernel && !matches!(&config, Some(Ok(config)) if may_have_sriov(config)) {
+        return None;
+    }
+
+    let config = config.and_then(|config| config.inspect_err(|error| probe.note_config(*error)).ok());
+    let capabilities = config.map(|config| capabilities(&mut probe, config)).unwrap_or_default();
+    let sriov = match capabilities.sriov {
+        Some(found) => Some(sriov::from_capability(&mut probe, &found)),
+        None if known_to_kernel => sriov::from_attributes(&mut probe),
+        None => None,
+    };
+    let total_vfs = sriov.as_ref().map(|sriov| sriov.total_vfs);
+    let virtual_functions = virtual_function::read_all(host, &mut probe, &names, total_vfs);
+    let num_vfs = sriov.as_ref().map(|sriov| sriov.num_vfs);
+    if let Some(num_vfs) = num_vfs.filter(|num_vfs| usize::from(*num_vfs) != virtual_functions.len()) {
+        probe.note(format!("{num_vfs} VFs, which is NumVFs"), virtual_functions.len());
+    }
+
+    let Identity { vendor_id, device_id, class } = identity(&mut probe, config);
+    let netdev_names = if has("net") { probe.list("net") } else { Vec::new() };
+    let mut in_use_by_host = netdev::used_by_host(host, &mut probe, &netdev_names);
+    in_use_by_host.extend(nvme::used_by_host(host, &mut probe));
+    Some(PhysicalFunction {
+        address,
+        vendor_id,
+        device_id,
+        name: host.pci_ids.name(vendor_id, device_id),
+        class,
+        driver: probe.link("driver"),
+        numa_node: probe
+            .optional("numa_node", "a number", |text| text.parse::<i64>().ok())
+            .and_then(|node| node.try_into().ok()),
+        iommu_group: probe.iommu_group(),
+        serial_number: capabilities.serial_number.map(|serial| serial.to_string()),
+        link: capabilities.link.map(describe::link).or_else(|| link_from_attributes(&mut probe)),
+        msix_vectors: capabilities.msix.map(|msix| msix.vectors),
+        vfs_assigned: 0,
+        vfs_available: available(total_vfs, &virtual_functions),
+        sriov,
+        drivers_autoprobe: probe.expect("sriov_drivers_autoprobe", "0 or 1", |text| match text {
+            "0" => Some(false),
+            "1" => Some(true),
+            _ => None,
+        }),
+        netdevs: netdev::read(&mut probe, &netdev_names),
+        nvme: nvme::read(&mut probe),
+        in_use_by_host,
+        virtual_functions,
+        reasons: probe.finish(),
+    })
+}
+
+struct Identity {
+    vendor_id: HexId,
+    device_id: HexId,
+    class: Class,
+}
+
+/// What the function is: the kernel's word, which knows about broken devices, or else the header's.
+fn identity(probe: &mut Probe<'_>, config: Option<ConfigSpace<'_>>) -> Identity {
+    let hex = |text: &str| u32::from_str_radix(text.strip_prefix("0x")?, 16).ok();
+    let id = |text: &str| hex(text).and_then(|id| u16::try_from(id).ok()).map(HexId);
+    let vendor_id = probe.expect("vendor", "a PCI ID", id);
+    let device_id = probe.expect("device", "a PCI ID", id);
+    let class = probe.expect("class", "a class code", hex);
+    Identity {
+        vendor_id: vendor_id.or(config.map(|config| HexId(config.vendor_id()))).unwrap_or(NO_ID),
+        device_id: device_id.or(config.map(|config| HexId(config.device_id()))).unwrap_or(NO_ID),
+        class: class.or(config.map(|config| config.class_code())).map_or(Class::Other, Class::from_code),
+    }
+}
+
+/// Whether a function that the kernel does not call a PF is one all the same: it has the capability, as in a tree that
+/// was copied in part, or its extended list breaks off before that can be told.
+fn may_have_sriov(config: &ConfigSpace<'_>) -> bool {
+    let broken = |error: &ConfigError| !matches!(error, ConfigError::Misaligned { .. });
+    !matches!(SriovCapability::find(config), Ok(None))
+        || (config.header_type() == 0
+            && config.extended_capabilities().filter_map(Result::err).any(|error| broken(&error)))
+}
+
+/// What configuration space tells, as far as it can be read.
+#[derive(Default)]
+struct Found {
+    sriov: Option<SriovCapability>,
+    link: Option<PcieLink>,
+    msix: Option<MsixCapability>,
+    serial_number: Option<DeviceSerialNumber>,
+}
+
+fn capabilities(probe: &mut Probe<'_>, config: ConfigSpace<'_>) -> Found {
+    if !config.has_extended() {
+        let required = format!("configuration space with its extended part in /{}", probe.path("config"));
+        let found = format!(
+            "its first {} bytes; page sizes, ARI, VF BAR sizes and the serial number are not known",
+            config.length()
+        );
+        let remedy = if config.is_header_only() { "root may read all of it" } else { "" };
+        probe.note_with_remedy(required, found, remedy);
+    }
+    if config.is_header_only() {
+        return Found::default();
+    }
+    probe.check_lists(&config);
+    Found {
+        sriov: probe.readable(SriovCapability::find(&config)),
+        link: probe.readable(PcieLink::find(&config)),
+        msix: probe.readable(MsixCapability::find(&config)),
+        serial_number: probe.readable(DeviceSerialNumber::find(&config)),
+    }
+}
+
+/// The kernel's words for the link, as `8.0 GT/s PCIe`; "Unknown" where there is none.
+fn link_from_attributes(probe: &mut Probe<'_>) -> Option<Link> {
+    let mut text = |name| probe.optional(name, "a link speed or width", |text| Some(text.to_owned()));
+    Some(Link {
+        speed_mts: speed_mts(&text("current_link_speed")?)?,
+        width: text("current_link_width")?.parse().ok()?,
+        max_speed_mts: speed_mts(&text("max_link_speed")?)?,
+        max_width: text("max_link_width")?.parse().ok()?,
+    })
+}
+
+fn speed_mts(text: &str) -> Option<u32> {
+    let (whole, tenths) = text.split_once(" GT/s")?.0.split_once('.')?;
+    let (whole, tenths): (u32, u32) = (whole.parse().ok()?, tenths.parse().ok()?);
+    (whole < 1000 && tenths < 10).then_some(whole * 1000 + tenths * 100)
+}
+
+/// VFs that could be handed out: all but those the host uses itself. The caller takes off what partitions hold.
+fn available(total_vfs: Option<u16>, functions: &[VirtualFunction]) -> u16 {
+    let used = functions.iter().filter(|vf| !vf.in_use_by_host.is_empty()).count();
+    total_vfs.unwrap_or(0).saturating_sub(u16::try_from(used).unwrap_or(u16::MAX))
+}

@@ -1,0 +1,196 @@
+//! Reading one function: what can be read is a value, what cannot becomes a Reason.
+
+use std::{fmt, io};
+
+use ioward_model::{Reason, Rule};
+use ioward_pci::{Bdf, ConfigError, ConfigSpace};
+
+use super::{DEVICES, address};
+use crate::linux::root::HostRoot;
+
+/// Most errors of one function's capability lists that are told.
+const MAX_LIST_ERRORS: usize = 8;
+
+/// Most Reasons that are told of one function; what is wrong with the rest shows once these are put right.
+const MAX_REASONS: usize = 64;
+
+/// One function while it is being read, with what was found wrong so far.
+pub(super) struct Probe<'a> {
+    pub(super) root: &'a HostRoot,
+    pub(super) function: Bdf,
+    /// Its folder in sysfs, below the root.
+    pub(super) folder: String,
+    reasons: Vec<Reason>,
+}
+
+impl<'a> Probe<'a> {
+    pub(super) fn new(root: &'a HostRoot, function: Bdf) -> Self {
+        Self { root, function, folder: format!("{DEVICES}/{function}"), reasons: Vec::new() }
+    }
+
+    /// The end: what was found wrong. A function that is gone by now has that as its first Reason.
+    pub(super) fn finish(mut self) -> Vec<Reason> {
+        if !self.root.exists(&self.folder) {
+            let gone = Reason::new(
+                Rule::Readable,
+                "a function that stays",
+                "it is not there, or vanished while read",
+            );
+            self.reasons.insert(0, gone.on(self.function).remedy("look again"));
+        }
+        self.reasons
+    }
+
+    /// Something that is not as it should be.
+    pub(super) fn note(&mut self, required: impl Into<String>, found: impl fmt::Display) {
+        self.note_with_remedy(required, found, "");
+    }
+
+    /// Something that is not as it should be, and what the person can do about it.
+    pub(super) fn note_with_remedy(
+        &mut self,
+        required: impl Into<String>,
+        found: impl fmt::Display,
+        remedy: &str,
+    ) {
+        let reason =
+            Reason::new(Rule::Readable, required, found.to_string()).on(self.function).remedy(remedy);
+        if self.reasons.len() < MAX_REASONS && !self.reasons.contains(&reason) {
+            self.reasons.push(reason);
+        }
+    }
+
+    /// A path below the function's folder.
+    pub(super) fn path(&self, name: &str) -> String {
+        format!("{}/{name}", self.folder)
+    }
+
+    /// An attribute that every such function has: when it is missing, that is noted. `what` it holds: "a number".
+    pub(super) fn expect<T>(
+        &mut self,
+        name: &str,
+        what: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let read = self.root.text(&self.path(name));
+        self.value(name, what, read, parse)
+    }
+
+    /// An attribute that not every such function has.
+    pub(super) fn optional<T>(
+        &mut self,
+        name: &str,
+        what: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        match self.root.text(&self.path(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            read => self.value(name, what, read, parse),
+        }
+    }
+
+    fn value<T>(
+        &mut self,
+        name: &str,
+        what: &str,
+        read: io::Result<String>,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        match read {
+            Ok(text) => {
+                let value = parse(&text);
+                if value.is_none() {
+                    let start: String = text.chars().take(40).collect();
+                    self.note(self.holds(name, what), format!("'{}'", start.escape_debug()));
+                }
+                value
+            }
+            Err(error) => {
+                self.note_error(name, what, &error);
+                None
+            }
+        }
+    }
+
+    /// The name that a symlink of the function points to; `None` when there is no link.
+    pub(super) fn link(&mut self, name: &str) -> Option<String> {
+        match self.root.link_name(&self.path(name)) {
+            Ok(target) => Some(target),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                self.note_error(name, "a link", &error);
+                None
+            }
+        }
+    }
+
+    /// The names in a folder of the function; none when there is no such folder.
+    pub(super) fn list(&mut self, name: &str) -> Vec<String> {
+        match self.root.list(&self.path(name)) {
+            Ok(names) => names,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    self.note_error(name, "a folder", &error);
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    /// The IOMMU group.
+    pub(super) fn iommu_group(&mut self) -> Option<u32> {
+        let name = self.link("iommu_group")?;
+        let group = name.parse().ok();
+        if group.is_none() {
+            self.note(self.holds("iommu_group", "a link to a numbered group"), format!("'{name}'"));
+        }
+        group
+    }
+
+    /// The function that a symlink points to; a link to anything else is noted.
+    pub(super) fn link_to_function(&mut self, name: &str) -> Option<Bdf> {
+        let target = self.link(name)?;
+        let function = address(&target);
+        if function.is_none() {
+            self.note(self.holds(name, "a link to a PCI function"), format!("'{target}'"));
+        }
+        function
+    }
+
+    /// The bytes of configuration space that can be read, at most 4096.
+    pub(super) fn config(&mut self) -> Option<Vec<u8>> {
+        let read = self.root.read(&self.path("config"), 4096);
+        read.inspect_err(|error| self.note_error("config", "configuration space", error)).ok()
+    }
+
+    /// Notes what is wrong with the capability lists.
+    pub(super) fn check_lists(&mut self, config: &ConfigSpace<'_>) {
+        let errors = config.capabilities().filter_map(Result::err);
+        let errors = errors.chain(config.extended_capabilities().filter_map(Result::err));
+        for error in errors.take(MAX_LIST_ERRORS) {
+            self.note_config(error);
+        }
+    }
+
+    /// Notes what is wrong with the configuration space.
+    pub(super) fn note_config(&mut self, error: ConfigError) {
+        self.note(self.holds("config", "a proper configuration space"), error);
+    }
+
+    /// The value, or `None` and a note.
+    pub(super) fn readable<T>(&mut self, found: Result<Option<T>, ConfigError>) -> Option<T> {
+        found.unwrap_or_else(|error| {
+            self.note_config(error);
+            None
+        })
+    }
+
+    fn note_error(&mut self, name: &str, what: &str, error: &io::Error) {
+        let remedy = if error.kind() == io::ErrorKind::PermissionDenied { "root may read it" } else { "" };
+        self.note_with_remedy(self.holds(name, what), error, remedy);
+    }
+
+    fn holds(&self, name: &str, what: &str) -> String {
+        format!("{what} in /{}", self.path(name))
+    }
+}

@@ -1,0 +1,86 @@
+//! The virtual functions of a PF, through its `virtfnN` links.
+
+use ioward_model::{VfSettings, VirtualFunction};
+use ioward_pci::{Bdf, ConfigSpace, MsixCapability};
+
+use super::{Host, IOMMU_GROUPS, address, netdev, nvme, probe::Probe};
+
+/// All VFs of a PF, by index. `names` are the entries of the PF's folder, `total_vfs` its bound where it is known.
+pub(super) fn read_all(
+    host: &Host<'_>,
+    pf: &mut Probe<'_>,
+    names: &[String],
+    total_vfs: Option<u16>,
+) -> Vec<VirtualFunction> {
+    let mut functions = Vec::new();
+    for name in names {
+        let Some(number) = name.strip_prefix("virtfn") else { continue };
+        let index = number.parse().ok().filter(|index: &u16| index.to_string() == number);
+        let Some(index) = index.filter(|index| *index < total_vfs.unwrap_or(u16::MAX)) else {
+            let below =
+                total_vfs.map_or("VF links".to_owned(), |total| format!("VF links numbered below {total}"));
+            pf.note(below, format!("'{}'", name.chars().take(40).collect::<String>()));
+            continue;
+        };
+        functions.extend(pf.link_to_function(name).map(|address| read(host, pf.function, index, address)));
+    }
+    functions.sort_by_key(|vf| vf.index);
+    functions
+}
+
+fn read(host: &Host<'_>, pf: Bdf, index: u16, address: Bdf) -> VirtualFunction {
+    // From here on by the VF's address: the link itself is never followed.
+    let mut probe = Probe::new(host.root, address);
+    let names = probe.list("");
+    match probe.link_to_function("physfn") {
+        Some(parent) if parent == pf => {}
+        Some(parent) => probe.note(format!("a VF of {pf}"), format!("a VF of {parent}")),
+        None if names.is_empty() => {}
+        None => probe.note(format!("a VF of {pf}"), "a function that is no VF"),
+    }
+    let netdevs = if names.iter().any(|name| name == "net") { probe.list("net") } else { Vec::new() };
+    let mut in_use_by_host = netdev::used_by_host(host, &mut probe, &netdevs);
+    in_use_by_host.extend(nvme::used_by_host(host, &mut probe));
+    let iommu_group = probe.iommu_group();
+    VirtualFunction {
+        index,
+        address,
+        driver: probe.link("driver"),
+        iommu_group,
+        iommu_group_shared_with: iommu_group
+            .map(|group| others_in_group(&mut probe, group))
+            .unwrap_or_default(),
+        msix_vectors: if names.is_empty() { None } else { msix_vectors(&mut probe) },
+        netdevs,
+        in_use_by_host,
+        settings: VfSettings::default(),
+        owner: None,
+        reasons: probe.finish(),
+    }
+}
+
+fn msix_vectors(probe: &mut Probe<'_>) -> Option<u16> {
+    let bytes = probe.config()?;
+    let config = ConfigSpace::new(&bytes).inspect_err(|error| probe.note_config(*error)).ok()?;
+    // Nothing but a header is what the unprivileged see; the PF says so once for all its VFs.
+    if config.is_header_only() {
+        return None;
+    }
+    probe.check_lists(&config);
+    probe.readable(MsixCapability::find(&config)).map(|msix| msix.vectors)
+}
+
+/// The other functions of an IOMMU group. Bridges are left out: they are not assigned, and no DMA of theirs is.
+fn others_in_group(probe: &mut Probe<'_>, group: u32) -> Vec<Bdf> {
+    let devices = format!("{IOMMU_GROUPS}/{group}/devices");
+    let names = probe.root.list(&devices).unwrap_or_else(|error| {
+        probe.note(format!("the functions of IOMMU group {group} in /{devices}"), error);
+        Vec::new()
+    });
+    let is_bridge = |function: &Bdf| {
+        let class = probe.root.text(&Probe::new(probe.root, *function).path("class"));
+        class.is_ok_and(|class| class.starts_with("0x0604"))
+    };
+    let others = names.iter().filter_map(|name| address(name)).filter(|function| *function != probe.function);
+    others.filter(|function| !is_bridge(function)).collect()
+}

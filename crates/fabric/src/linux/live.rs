@@ -1,0 +1,259 @@
+//! [`LinuxFabric`]: the machine this runs on.
+
+use std::{path::PathBuf, time::Duration};
+
+use async_trait::async_trait;
+use ioward_model::{Inventory, VfId, VfSettings, VfStatistics};
+use ioward_pci::Bdf;
+
+use super::{
+    details::Details,
+    driver,
+    kernel_log::KernelLog,
+    lanes::{Key, Lanes, Work},
+    nic::NicPf,
+    nvme::Primary,
+    root::HostRoot,
+    snapshot::Snapshot,
+    sysfs::Sysfs,
+    vf_count,
+};
+use crate::{Fabric, FabricError};
+
+/// How long the kernel may take before an operation counts as stuck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bounds {
+    /// Changing the number of VFs, whatever the number.
+    vf_count: Duration,
+    /// For each VF that comes or goes, on top of that. Half a second was seen on one adapter, more than one on another.
+    each_vf: Duration,
+    /// Everything else.
+    other: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { vf_count: seconds(60), each_vf: seconds(2), other: seconds(30) }
+    }
+}
+
+impl Bounds {
+    /// From whatever number of VFs to none, or from none to `count`: at most `total` come or go.
+    fn for_vf_count(&self, count: u16, total: u16) -> Duration {
+        let moving = if count == 0 { total } else { count };
+        self.vf_count + self.each_vf * u32::from(moving)
+    }
+}
+
+/// The PCI side of the machine this runs on: sysfs, rtnetlink and NVMe admin commands.
+///
+/// Needs root for everything that changes something. Operations on one adapter are done one after the other; one that
+/// the kernel does not answer makes that adapter fail fast, and no other.
+pub struct LinuxFabric {
+    root: PathBuf,
+    bounds: Bounds,
+    lanes: Lanes,
+}
+
+impl Default for LinuxFabric {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LinuxFabric {
+    /// The machine this runs on. Touches nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { root: PathBuf::from("/"), bounds: Bounds::default(), lanes: Lanes::default() }
+    }
+
+    /// Changes an adapter or its VFs.
+    async fn change<T: Send + 'static>(
+        &self,
+        pf: Bdf,
+        what: String,
+        bound: Duration,
+        work: impl FnOnce(&Sysfs<'_>) -> Result<T, FabricError> + Send + 'static,
+    ) -> Result<T, FabricError> {
+        let with_log = move |sysfs: &Sysfs<'_>| {
+            let log = KernelLog::from_now(&sysfs.root);
+            work(sysfs).map_err(|error| explain(error, || log.about(&sysfs.addresses(pf))))
+        };
+        self.run(Key::Change(pf), what, bound, with_log).await
+    }
+
+    /// Reads from an adapter; need not wait for a change to end.
+    async fn read<T: Send + 'static>(
+        &self,
+        pf: Bdf,
+        what: String,
+        work: impl FnOnce(&Sysfs<'_>) -> Result<T, FabricError> + Send + 'static,
+    ) -> Result<T, FabricError> {
+        self.run(Key::Read(pf), what, self.bounds.other, work).await
+    }
+
+    /// Records what [`Fabric::identify`] reads; nothing is masked yet.
+    ///
+    /// # Errors
+    /// As [`Fabric::identify`].
+    pub async fn record(&self) -> Result<Snapshot, FabricError> {
+        let (mut snapshot, pfs) = self.look(|| Snapshot::record(HostRoot::live()?)).await?;
+        for pf in pfs {
+            snapshot.add_details(pf, self.details(pf).await);
+        }
+        Ok(snapshot)
+    }
+
+    /// Looks at the whole host, at what is in its files.
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce() -> Result<T, FabricError> + Send + 'static,
+    ) -> Result<T, FabricError> {
+        self.run(Key::Host, "looking at the host".to_owned(), self.bounds.other, |_| look()).await
+    }
+
+    /// What a PF's driver tells of it.
+    async fn details(&self, pf: Bdf) -> Details {
+        let what = format!("asking {pf} about its VFs");
+        let details = self.read(pf, what, move |sysfs| Ok(Details::read(sysfs, pf))).await;
+        details.unwrap_or_else(|error| Details::none(pf, &error))
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        key: Key,
+        what: String,
+        bound: Duration,
+        work: impl FnOnce(&Sysfs<'_>) -> Result<T, FabricError> + Send + 'static,
+    ) -> Result<T, FabricError> {
+        let root = self.root.clone();
+        self.lanes.run(key, what, bound, move |its: &Work| work(&Sysfs { root, work: its })).await
+    }
+}
+
+#[async_trait]
+impl Fabric for LinuxFabric {
+    async fn identify(&self) -> Result<Inventory, FabricError> {
+        let mut inventory = self.look(|| super::identify(&HostRoot::live()?)).await?;
+        for pf in &mut inventory.physical_functions {
+            self.details(pf.address).await.add_to(pf);
+        }
+        Ok(inventory)
+    }
+
+    async fn set_autoprobe(&self, pf: Bdf, on: bool) -> Result<(), FabricError> {
+        let what = format!("setting sriov_drivers_autoprobe of {pf}");
+        self.change(pf, what, self.bounds.other, move |sysfs| vf_count::set_autoprobe(sysfs, pf, on)).await
+    }
+
+    async fn set_vf_count(&self, pf: Bdf, count: u16) -> Result<(), FabricError> {
+        let total = self
+            .read(pf, format!("reading sriov_totalvfs of {pf}"), move |sysfs| vf_count::total(sysfs, pf))
+            .await?;
+        let what = format!("setting {count} VFs on {pf}");
+        let bound = self.bounds.for_vf_count(count, total);
+        self.change(pf, what, bound, move |sysfs| vf_count::set_vf_count(sysfs, pf, count)).await
+    }
+
+    async fn vf_address(&self, vf: VfId) -> Result<Bdf, FabricError> {
+        self.read(vf.pf, format!("looking for {vf}"), move |sysfs| sysfs.vf_address(vf)).await
+    }
+
+    async fn bind(&self, vf: VfId, driver: Option<&str>) -> Result<Option<String>, FabricError> {
+        let driver = driver.map(str::to_owned);
+        let what = format!("binding {vf} to {}", driver.as_deref().unwrap_or("no driver"));
+        self.change(vf.pf, what, self.bounds.other, move |sysfs| driver::bind(sysfs, vf, driver.as_deref()))
+            .await
+    }
+
+    async fn reset(&self, vf: VfId) -> Result<(), FabricError> {
+        self.change(vf.pf, format!("resetting {vf}"), self.bounds.other, move |sysfs| {
+            driver::reset(sysfs, vf)
+        })
+        .await
+    }
+
+    async fn settings(&self, vf: VfId) -> Result<VfSettings, FabricError> {
+        let what = format!("reading the settings of {vf}");
+        self.read(vf.pf, what, move |sysfs| PfDriver::of(sysfs, vf)?.settings(vf)).await
+    }
+
+    async fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
+        let (what, change) = (format!("configuring {vf}"), change.clone());
+        self.change(vf.pf, what, self.bounds.other, move |sysfs| {
+            PfDriver::of(sysfs, vf)?.configure(vf, &change)
+        })
+        .await
+    }
+
+    async fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError> {
+        let what = format!("reading the counters of {vf}");
+        self.read(vf.pf, what, move |sysfs| PfDriver::of(sysfs, vf)?.statistics(vf)).await
+    }
+}
+
+/// Adds to a refusal what the kernel logged about it.
+fn explain(error: FabricError, logged: impl FnOnce() -> Vec<String>) -> FabricError {
+    match error {
+        FabricError::Refused { what, mut why, source } => {
+            for line in logged() {
+                why += &format!("; the kernel log says '{line}'");
+            }
+            FabricError::Refused { what, why, source }
+        }
+        other => other,
+    }
+}
+
+/// Through what a VF's settings are made: one variant for each family of adapters.
+enum PfDriver {
+    Nic(NicPf),
+    Nvme(Primary),
+}
+
+impl PfDriver {
+    /// The PF driver of a VF that exists.
+    fn of(sysfs: &Sysfs<'_>, vf: VfId) -> Result<Self, FabricError> {
+        sysfs.vf(vf)?;
+        if let Some(nic) = NicPf::open(sysfs, vf.pf)? {
+            return Ok(Self::Nic(nic));
+        }
+        if let Some(primary) = Primary::open(sysfs, vf.pf)? {
+            return Ok(Self::Nvme(primary));
+        }
+        let folder = sysfs.pf(vf.pf)?;
+        Err(FabricError::Unsupported {
+            function: vf.pf,
+            driver: super::sysfs::driver_of(&folder).unwrap_or_else(|| "without a driver it".to_owned()),
+            what: "set or read its VFs: it has neither a network interface here nor an NVMe controller"
+                .to_owned(),
+        })
+    }
+
+    fn settings(&self, vf: VfId) -> Result<VfSettings, FabricError> {
+        match self {
+            Self::Nic(nic) => nic.settings(vf),
+            Self::Nvme(primary) => primary.settings(vf),
+        }
+    }
+
+    fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
+        match self {
+            Self::Nic(nic) => nic.configure(vf, change),
+            Self::Nvme(primary) => primary.configure(vf, change),
+        }
+    }
+
+    fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError> {
+        match self {
+            Self::Nic(nic) => nic.statistics(vf),
+            Self::Nvme(primary) => Err(primary.unsupported("count the traffic of a VF")),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;

@@ -1,0 +1,22 @@
+//! The Linux kernel: sysfs, rtnetlink, NVMe admin commands.
+
+mod details;
+pub mod doctor;
+mod driver;
+mod identify;
+mod kernel_log;
+mod lanes;
+mod live;
+pub(crate) mod netlink;
+pub(crate) mod nic;
+pub(crate) mod nvme;
+mod nvme_admin;
+mod root;
+mod snapshot;
+mod sysfs;
+mod vf_count;
+
+pub use identify::identify;
+pub use live::LinuxFabric;
+pub use root::HostRoot;
+pub use snapshot::{MAX_SNAPSHOT_BYTES, Snapshot, SnapshotError};

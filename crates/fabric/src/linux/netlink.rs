@@ -1,0 +1,401 @@
+//! rtnetlink as far as VFs need it: one link with its VF list (`RTM_GETLINK`), and one change to one VF (`RTM_SETLINK`).
+//!
+//! Written by hand, for two reasons. A PF with some 220 VFs answers with more than 64 KiB: the usual readers' buffers
+//! are too small for that, and the list's own 16-bit length wraps around (nlattr has no more bits), so that it has to be
+//! read by the number of VFs and not by its length. And a setting that the driver does not have is reported as
+//! 0xffffffff, which must not come out as "off".
+//!
+//! include/uapi/linux/{netlink,rtnetlink,if_link}.h, rtnl_fill_vfinfo() in net/core/rtnetlink.c.
+
+use std::{cell::Cell, io, time::Duration};
+
+use ioward_model::{MacAddress, VfStatistics};
+use rustix::{
+    fd::OwnedFd,
+    net::{
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind,
+        netlink::SocketAddrNetlink,
+        recv, sendto, socket_with,
+        sockopt::{Timeout, set_socket_timeout},
+    },
+};
+
+const NLMSG_ERROR: u16 = 2;
+const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+
+const IFLA_NUM_VF: u16 = 21;
+const IFLA_VFINFO_LIST: u16 = 22;
+const IFLA_EXT_MASK: u16 = 29;
+const IFLA_PERM_ADDRESS: u16 = 54;
+const IFLA_VF_INFO: u16 = 1;
+const RTEXT_FILTER_VF: u32 = 1;
+/// Leave the counters out; they are half of the answer.
+const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
+
+const NLMSG_HEADER: usize = 16;
+const IFINFOMSG: usize = 16;
+const NLA_HEADER: usize = 4;
+/// The two high bits of an attribute's type are flags (nested, network byte order).
+const NLA_TYPE_MASK: u16 = 0x3fff;
+
+/// No answer of the kernel is larger: 65535 VFs, the most that PCIe can count, need about 20 MiB.
+const MAX_ANSWER: usize = 32 << 20;
+/// How long the kernel may take for one message: it waits for its network configuration lock meanwhile.
+const ANSWER_WITHIN: Duration = Duration::from_secs(25);
+
+/// The attributes of a VF, by their `IFLA_VF_*` number, with their `struct ifla_vf_*`. All begin with the VF's index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VfAttribute {
+    Mac([u8; 6]),
+    Vlan { id: u32, qos: u32 },
+    SpoofCheck(u32),
+    LinkState(u32),
+    Rate { min: u32, max: u32 },
+    Trust(u32),
+}
+
+/// What the kernel says about one VF. `None`: it says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct VfInfo {
+    pub(crate) index: u32,
+    pub(crate) mac: Option<MacAddress>,
+    /// VLAN ID and priority.
+    pub(crate) vlan: Option<(u32, u32)>,
+    pub(crate) spoofchk: Option<bool>,
+    pub(crate) link_state: Option<u32>,
+    /// Least and greatest rate in Mbit/s.
+    pub(crate) rate: Option<(u32, u32)>,
+    pub(crate) trust: Option<bool>,
+    pub(crate) statistics: Option<VfStatistics>,
+}
+
+/// What the kernel says about one interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct LinkInfo {
+    pub(super) permanent_mac: Option<MacAddress>,
+    pub(super) vfs: Vec<VfInfo>,
+}
+
+/// A socket to the kernel's network configuration.
+pub(super) struct Netlink {
+    socket: OwnedFd,
+    sequence: Cell<u32>,
+}
+
+impl Netlink {
+    pub(super) fn open() -> io::Result<Self> {
+        // NETLINK_ROUTE is protocol 0.
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+        bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_WITHIN))?;
+        Ok(Self { socket, sequence: Cell::new(0) })
+    }
+
+    /// An interface with its VFs, with or without their counters.
+    pub(super) fn link(&self, ifindex: u32, counters: bool) -> io::Result<LinkInfo> {
+        let mask = if counters { RTEXT_FILTER_VF } else { RTEXT_FILTER_VF | RTEXT_FILTER_SKIP_STATS };
+        let mut message = request(RTM_GETLINK, NLM_F_REQUEST, ifindex);
+        attribute(&mut message, IFLA_EXT_MASK, &mask.to_ne_bytes());
+        parse_link(&self.ask(message, RTM_NEWLINK)?)
+    }
+
+    /// Sets one attribute of one VF.
+    pub(super) fn set_vf(&self, ifindex: u32, vf: u16, setting: VfAttribute) -> io::Result<()> {
+        let (kind, value) = emit_vf(vf.into(), setting);
+        let mut info = Vec::new();
+        attribute(&mut info, kind, &value);
+        let mut list = Vec::new();
+        attribute(&mut list, IFLA_VF_INFO, &info);
+        let mut message = request(RTM_SETLINK, NLM_F_REQUEST | NLM_F_ACK, ifindex);
+        attribute(&mut message, IFLA_VFINFO_LIST, &list);
+        self.ask(message, NLMSG_ERROR).map(drop)
+    }
+
+    /// Sends a request and returns the body of its one answer.
+    fn ask(&self, mut message: Vec<u8>, expected: u16) -> io::Result<Vec<u8>> {
+        let length = u32::try_from(message.len()).map_err(io::Error::other)?;
+        let sequence = self.sequence.get().wrapping_add(1);
+        self.sequence.set(sequence);
+        message[..4].copy_from_slice(&length.to_ne_bytes());
+        message[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        sendto(&self.socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+        loop {
+            let answer = self.receive()?;
+            // One that came too late for the question before.
+            if u32_at(&answer, 8) != Some(sequence) {
+                continue;
+            }
+            let (kind, body) = message_body(&answer)?;
+            return match (kind, i32_at(body, 0)) {
+                (NLMSG_ERROR, Some(error)) if error != 0 => {
+                    Err(io::Error::from_raw_os_error(error.saturating_neg()))
+                }
+                _ if kind == expected => Ok(body.to_vec()),
+                _ => Err(invalid("the kernel answered something else than was asked")),
+            };
+        }
+    }
+
+    /// One message, whatever its length.
+    fn receive(&self) -> io::Result<Vec<u8>> {
+        let (_, length) = recv(&self.socket, &mut [0; 0][..], RecvFlags::PEEK | RecvFlags::TRUNC)?;
+        if length > MAX_ANSWER {
+            return Err(invalid("the answer is too large"));
+        }
+        let mut answer = vec![0; length];
+        recv(&self.socket, &mut answer[..], RecvFlags::empty())?;
+        Ok(answer)
+    }
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// A message about one interface: `struct nlmsghdr`, its length still 0, and `struct ifinfomsg`.
+fn request(kind: u16, flags: u16, ifindex: u32) -> Vec<u8> {
+    let mut message = Vec::with_capacity(128);
+    message.extend([0; 4]);
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; NLMSG_HEADER - 8]);
+    message.extend([0; 4]);
+    message.extend(ifindex.to_ne_bytes());
+    message.extend([0; 8]);
+    message
+}
+
+/// Appends one attribute. What is sent from here is far shorter than an attribute can be.
+fn attribute(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(NLA_HEADER + value.len()).unwrap_or(u16::MAX);
+    to.extend(length.to_ne_bytes());
+    to.extend(kind.to_ne_bytes());
+    to.extend(value);
+    to.resize(to.len().next_multiple_of(4), 0);
+}
+
+fn emit_vf(vf: u32, setting: VfAttribute) -> (u16, Vec<u8>) {
+    let words = |kind, words: &[u32]| (kind, words.iter().flat_map(|word| word.to_ne_bytes()).collect());
+    match setting {
+        VfAttribute::Mac(mac) => {
+            // MAX_ADDR_LEN bytes, of which Ethernet uses six.
+            let mut value = [0; 36];
+            value[..4].copy_from_slice(&vf.to_ne_bytes());
+            value[4..10].copy_from_slice(&mac);
+            (1, value.to_vec())
+        }
+        VfAttribute::Vlan { id, qos } => words(2, &[vf, id, qos]),
+        VfAttribute::SpoofCheck(on) => words(4, &[vf, on]),
+        VfAttribute::LinkState(state) => words(5, &[vf, state]),
+        VfAttribute::Rate { min, max } => words(6, &[vf, min, max]),
+        VfAttribute::Trust(on) => words(9, &[vf, on]),
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
+    Some(i32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn mac_at(bytes: &[u8], at: usize) -> Option<MacAddress> {
+    Some(MacAddress::new(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// The type and the body of a message that fills `bytes`.
+fn message_body(bytes: &[u8]) -> io::Result<(u16, &[u8])> {
+    let length = u32_at(bytes, 0).and_then(|length| usize::try_from(length).ok());
+    let body = length.and_then(|length| bytes.get(NLMSG_HEADER..length));
+    u16_at(bytes, 4).zip(body).ok_or_else(|| invalid("the kernel's message is cut off"))
+}
+
+/// One attribute at the start of `bytes`: its type, its value, and where the next one starts.
+fn first_attribute(bytes: &[u8]) -> Option<(u16, &[u8], usize)> {
+    let length = usize::from(u16_at(bytes, 0)?);
+    let value = bytes.get(NLA_HEADER..length)?;
+    Some((u16_at(bytes, 2)? & NLA_TYPE_MASK, value, length.next_multiple_of(4)))
+}
+
+/// The attributes in `bytes`, up to the first that is malformed.
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (kind, value, next) = first_attribute(bytes)?;
+        bytes = bytes.get(next..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+/// Reads the body of an `RTM_NEWLINK`.
+fn parse_link(body: &[u8]) -> io::Result<LinkInfo> {
+    let mut rest = body.get(IFINFOMSG..).ok_or_else(|| invalid("the link message is cut off"))?;
+    let mut link = LinkInfo::default();
+    let mut vfs = 0;
+    while !rest.is_empty() {
+        if u16_at(rest, 2).map(|kind| kind & NLA_TYPE_MASK) == Some(IFLA_VFINFO_LIST) {
+            // By the number of VFs, which comes before it: with many VFs the list's length has wrapped around.
+            rest = &rest[NLA_HEADER..];
+            for _ in 0..vfs {
+                let Some((IFLA_VF_INFO, info, next)) = first_attribute(rest) else {
+                    return Err(invalid("the kernel's list of VFs is cut off"));
+                };
+                link.vfs.extend(parse_vf(info));
+                rest = rest.get(next..).unwrap_or_default();
+            }
+            continue;
+        }
+        let (kind, value, next) =
+            first_attribute(rest).ok_or_else(|| invalid("the link message is malformed"))?;
+        match kind {
+            IFLA_NUM_VF => vfs = u32_at(value, 0).unwrap_or(0),
+            IFLA_PERM_ADDRESS if value.len() == 6 => link.permanent_mac = mac_at(value, 0),
+            _ => {}
+        }
+        rest = rest.get(next..).unwrap_or_default();
+    }
+    Ok(link)
+}
+
+/// Reads one `IFLA_VF_INFO`. `None` when it does not say which VF it is about.
+fn parse_vf(bytes: &[u8]) -> Option<VfInfo> {
+    let mut vf = VfInfo { index: u32::MAX, ..VfInfo::default() };
+    // The driver has left the kernel's preset in place: it has no such setting.
+    let switch = |value| u32_at(value, 4).filter(|setting| *setting <= 1).map(|setting| setting == 1);
+    for (kind, value) in attributes(bytes) {
+        match kind {
+            1 => {
+                vf.index = u32_at(value, 0)?;
+                vf.mac = mac_at(value, 4);
+            }
+            2 => vf.vlan = u32_at(value, 4).zip(u32_at(value, 8)),
+            4 => vf.spoofchk = switch(value),
+            5 => vf.link_state = u32_at(value, 4),
+            6 => vf.rate = u32_at(value, 4).zip(u32_at(value, 8)),
+            8 => vf.statistics = Some(parse_statistics(value)),
+            9 => vf.trust = switch(value),
+            _ => {}
+        }
+    }
+    (vf.index != u32::MAX).then_some(vf)
+}
+
+fn parse_statistics(bytes: &[u8]) -> VfStatistics {
+    let mut statistics = VfStatistics::default();
+    for (kind, value) in attributes(bytes) {
+        let counter = match kind {
+            0 => &mut statistics.rx_packets,
+            1 => &mut statistics.tx_packets,
+            2 => &mut statistics.rx_bytes,
+            3 => &mut statistics.tx_bytes,
+            4 => &mut statistics.broadcast,
+            5 => &mut statistics.multicast,
+            7 => &mut statistics.rx_dropped,
+            8 => &mut statistics.tx_dropped,
+            _ => continue,
+        };
+        *counter = u64_at(value, 0).unwrap_or(0);
+    }
+    statistics
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One VF as the kernel reports it, its counters all equal to its index.
+    fn vf_info(index: u32) -> Vec<u8> {
+        let mut info = Vec::new();
+        for setting in [
+            VfAttribute::Mac([0x52, 0x54, 0, 0, 0, 1]),
+            VfAttribute::Vlan { id: 7, qos: 3 },
+            VfAttribute::Rate { min: 10, max: 100 },
+            VfAttribute::SpoofCheck(1),
+            VfAttribute::LinkState(2),
+            VfAttribute::Trust(u32::MAX),
+        ] {
+            let (kind, value) = emit_vf(index, setting);
+            attribute(&mut info, kind, &value);
+        }
+        let mut counters = Vec::new();
+        for kind in [0, 1, 2, 3, 4, 5, 7, 8] {
+            attribute(&mut counters, kind, &u64::from(index).to_ne_bytes());
+        }
+        attribute(&mut info, 8, &counters);
+        info
+    }
+
+    /// An `RTM_NEWLINK` body as the kernel makes it, the list's length wrapped like the kernel's.
+    fn link(vfs: u32) -> Vec<u8> {
+        let mut list = Vec::new();
+        for index in 0..vfs {
+            attribute(&mut list, IFLA_VF_INFO, &vf_info(index));
+        }
+        let mut body = vec![0; IFINFOMSG];
+        attribute(&mut body, IFLA_NUM_VF, &vfs.to_ne_bytes());
+        let wrapped = (list.len() + NLA_HEADER).to_ne_bytes();
+        body.extend(&wrapped[..2]);
+        body.extend(IFLA_VFINFO_LIST.to_ne_bytes());
+        body.extend(list);
+        attribute(&mut body, IFLA_PERM_ADDRESS, &[0x52, 0x54, 0, 0x11, 0x11, 0x11]);
+        body
+    }
+
+    #[test]
+    fn a_vf_is_read_as_the_kernel_reports_it() {
+        let link = parse_link(&link(2)).unwrap();
+        let vf = link.vfs[1];
+        assert_eq!(vf.index, 1);
+        assert_eq!(vf.mac.unwrap().to_string(), "52:54:00:00:00:01");
+        assert_eq!((vf.vlan, vf.rate, vf.link_state), (Some((7, 3)), Some((10, 100)), Some(2)));
+        assert_eq!((vf.spoofchk, vf.trust), (Some(true), None), "0xffffffff: the driver has no such setting");
+        assert_eq!(vf.statistics.unwrap().tx_dropped, 1);
+        assert_eq!(link.permanent_mac.unwrap().to_string(), "52:54:00:11:11:11");
+    }
+
+    /// PEERS 17: above some 220 VFs the list is longer than 64 KiB, and readers that trust its length see nonsense.
+    #[test]
+    fn a_list_beyond_64_kib_is_read_whole() {
+        let body = link(400);
+        assert!(body.len() > 1 << 16);
+        let link = parse_link(&body).unwrap();
+        assert_eq!(link.vfs.len(), 400);
+        assert_eq!(link.vfs[399].statistics.unwrap().rx_packets, 399);
+        assert!(link.permanent_mac.is_some(), "and so is what follows it");
+    }
+
+    #[test]
+    fn a_message_cut_off_anywhere_is_an_error_or_less_and_never_a_panic() {
+        let whole = link(3);
+        for length in 0..whole.len() {
+            if let Ok(link) = parse_link(&whole[..length]) {
+                assert!(link.vfs.len() <= 3);
+            }
+        }
+        let mut body = link(1);
+        body[IFINFOMSG + 4..IFINFOMSG + 8].copy_from_slice(&u32::MAX.to_ne_bytes());
+        assert!(parse_link(&body).is_err(), "more VFs announced than listed");
+        assert!(message_body(&[1; 8]).is_err());
+        assert!(message_body(&[0xff; 16]).is_err());
+    }
+
+    #[test]
+    fn the_running_kernel_answers() {
+        let netlink = Netlink::open().unwrap();
+        let loopback = netlink.link(1, true).unwrap();
+        assert!(loopback.vfs.is_empty());
+        assert_eq!(netlink.link(u32::MAX >> 1, false).unwrap_err().raw_os_error(), Some(19), "ENODEV");
+    }
+}

@@ -1,0 +1,352 @@
+//! The PF driver for network adapters: settings and counters of VFs through the PF's interface, over rtnetlink.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use ioward_model::{BitRate, LinkState, MacAddress, VfId, VfSettings, VfStatistics, Vlan};
+use ioward_pci::Bdf;
+use rustix::io::Errno;
+
+use super::{
+    netlink::{LinkInfo, Netlink, VfAttribute, VfInfo},
+    sysfs::{Sysfs, driver_of, names, number, text},
+};
+use crate::FabricError;
+
+/// How long a driver may answer EBUSY because it is resetting the VF, which it does for a new MAC as for an FLR. Unless
+/// that is waited for, the second of two settings fails, and taking the first one back fails with it.
+pub(crate) const READY_WITHIN: Duration = Duration::from_secs(2);
+/// How long to wait before asking such a driver again.
+pub(crate) const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// A network PF: one whose driver has made interfaces of it.
+pub(super) struct NicPf {
+    pf: Bdf,
+    folder: PathBuf,
+    driver: String,
+    netlink: Netlink,
+}
+
+/// An interface, by what does not change when it is renamed.
+struct Interface {
+    ifindex: u32,
+    link: LinkInfo,
+}
+
+impl NicPf {
+    /// `None` when the PF has no interface: it is no network adapter, has no driver, or its interface is in another
+    /// network namespace.
+    pub(super) fn open(sysfs: &Sysfs<'_>, pf: Bdf) -> Result<Option<Self>, FabricError> {
+        let folder = sysfs.pf(pf)?;
+        if names(&folder.join("net")).is_empty() {
+            return Ok(None);
+        }
+        let netlink = Netlink::open().map_err(|source| FabricError::Refused {
+            what: "open an rtnetlink socket".to_owned(),
+            why: source.to_string(),
+            source,
+        })?;
+        let driver = driver_of(&folder).unwrap_or_else(|| "the driver".to_owned());
+        Ok(Some(Self { pf, folder, driver, netlink }))
+    }
+
+    /// Every interface with its index and permanent address.
+    pub(super) fn permanent_macs(&self) -> Result<Vec<(u32, Option<MacAddress>)>, FabricError> {
+        let interfaces = self.interfaces(false)?;
+        Ok(interfaces
+            .into_iter()
+            .map(|interface| (interface.ifindex, interface.link.permanent_mac))
+            .collect())
+    }
+
+    /// The settings of all VFs, by index.
+    pub(super) fn all_settings(&self) -> Result<Vec<(u32, VfSettings)>, FabricError> {
+        let of_one = |interface: Interface| {
+            interface.link.vfs.into_iter().map(|vf| (vf.index, settings(&vf))).collect()
+        };
+        let with_vfs = self.interfaces(false)?.into_iter().find(|interface| !interface.link.vfs.is_empty());
+        Ok(with_vfs.map(of_one).unwrap_or_default())
+    }
+
+    pub(super) fn settings(&self, vf: VfId) -> Result<VfSettings, FabricError> {
+        Ok(settings(&self.vf(vf, false)?.1))
+    }
+
+    pub(super) fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError> {
+        self.vf(vf, true)?.1.statistics.ok_or_else(|| self.unsupported("count the traffic of a VF"))
+    }
+
+    /// Makes the changes one by one; when one fails those before it are put back.
+    pub(super) fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
+        let (ifindex, before) = self.vf(vf, false)?;
+        let mut done = Vec::new();
+        for (to, back) in
+            changes(&before, change).map_err(|setting| self.unsupported(&format!("set {setting} of a VF")))?
+        {
+            if let Err(source) = self.set_vf(ifindex, vf, to) {
+                // Best effort: what the caller needs to know is why the change failed.
+                for undo in done.into_iter().rev() {
+                    let _ = self.set_vf(ifindex, vf, undo);
+                }
+                return Err(self.refused(vf, to, source));
+            }
+            done.push(back);
+        }
+        Ok(())
+    }
+
+    fn set_vf(&self, ifindex: u32, vf: VfId, setting: VfAttribute) -> io::Result<()> {
+        let until = Instant::now() + READY_WITHIN;
+        loop {
+            match self.netlink.set_vf(ifindex, vf.index, setting) {
+                Err(error) if is_busy(&error) && Instant::now() < until => thread::sleep(ASK_AGAIN_AFTER),
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// A VF and the interface through which it is set. Of several ports on one PF it is the one that knows the VF.
+    fn vf(&self, vf: VfId, counters: bool) -> Result<(u32, VfInfo), FabricError> {
+        let mut all = self.interfaces(counters)?.into_iter();
+        let found = all.find_map(|interface| {
+            let info = interface.link.vfs.iter().find(|info| info.index == u32::from(vf.index))?;
+            Some((interface.ifindex, *info))
+        });
+        found.ok_or_else(|| self.unsupported("tell the settings of its VFs"))
+    }
+
+    /// The interfaces of the PF by port, looked up afresh: they may have been renamed.
+    fn interfaces(&self, counters: bool) -> Result<Vec<Interface>, FabricError> {
+        let folder = self.folder.join("net");
+        let mut ports: Vec<(u32, u32)> = Vec::new();
+        for name in names(&folder) {
+            let port = number(&folder.join(&name).join("dev_port")).unwrap_or(0);
+            ports.push((port, number(&folder.join(&name).join("ifindex"))?));
+        }
+        ports.sort_unstable();
+        let read = |(_, ifindex)| match self.netlink.link(ifindex, counters) {
+            Ok(link) => Ok(Interface { ifindex, link }),
+            Err(source) => Err(FabricError::Refused {
+                what: format!("tell about interface {ifindex} of {}", self.pf),
+                why: source.to_string(),
+                source,
+            }),
+        };
+        ports.into_iter().map(read).collect()
+    }
+
+    fn unsupported(&self, what: &str) -> FabricError {
+        FabricError::Unsupported { function: self.pf, driver: self.driver.clone(), what: what.to_owned() }
+    }
+
+    fn refused(&self, vf: VfId, setting: VfAttribute, source: io::Error) -> FabricError {
+        if let Some(Errno::OPNOTSUPP | Errno::NOSYS) = Errno::from_io_error(&source) {
+            return self.unsupported(&format!("set {} of a VF", name(setting)));
+        }
+        let why = why(&source, setting, is_up(&self.folder));
+        FabricError::Refused { what: format!("set {} of {vf}", describe(setting)), why, source }
+    }
+}
+
+fn is_busy(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::BUSY)
+}
+
+/// Whether any interface of the PF has a link.
+fn is_up(folder: &Path) -> bool {
+    let net = folder.join("net");
+    names(&net).iter().any(|name| text(&net.join(name).join("carrier")).is_ok_and(|carrier| carrier == "1"))
+}
+
+/// A VF's settings in the model's words; what makes no sense is as if it were not told.
+pub(crate) fn settings(vf: &VfInfo) -> VfSettings {
+    let rate = |megabits| Some(BitRate::from_megabits(megabits));
+    VfSettings {
+        mac: vf.mac,
+        vlan: vf.vlan.and_then(|(id, _)| u16::try_from(id).ok()).and_then(Vlan::new),
+        trust: vf.trust,
+        spoofchk: vf.spoofchk,
+        min_tx_rate: vf.rate.and_then(|(min, _)| rate(min)),
+        max_tx_rate: vf.rate.and_then(|(_, max)| rate(max)),
+        link_state: match vf.link_state {
+            Some(0) => Some(LinkState::Auto),
+            Some(1) => Some(LinkState::Enable),
+            Some(2) => Some(LinkState::Disable),
+            _ => None,
+        },
+        ..VfSettings::default()
+    }
+}
+
+/// The messages that make `change`, each with the one that takes it back. Only what differs is sent: drivers reset a VF
+/// for every change, or refuse to "change" what they cannot. What cannot be read cannot be put back, so it is not set.
+///
+/// Trust comes first and the link last: a VF that sees its link come up finds everything else as it is to be.
+pub(crate) fn changes(
+    before: &VfInfo,
+    change: &VfSettings,
+) -> Result<Vec<(VfAttribute, VfAttribute)>, &'static str> {
+    if change.queues.is_some() || change.interrupts.is_some() || change.online.is_some() {
+        return Err("queues, interrupts or online");
+    }
+    let mut all = Vec::new();
+    let mut add = |to, back| {
+        if to != back {
+            all.push((to, back));
+        }
+    };
+    if let Some(trust) = change.trust {
+        let present = before.trust.ok_or("trust")?;
+        add(VfAttribute::Trust(trust.into()), VfAttribute::Trust(present.into()));
+    }
+    if let Some(mac) = change.mac {
+        let present = before.mac.ok_or("mac")?;
+        add(VfAttribute::Mac(mac.bytes()), VfAttribute::Mac(present.bytes()));
+    }
+    if let Some(vlan) = change.vlan {
+        let (id, qos) = before.vlan.ok_or("vlan")?;
+        // The priority belongs to the tag; without a tag there is none.
+        let to = VfAttribute::Vlan { id: vlan.id().into(), qos: if vlan == Vlan::NONE { 0 } else { qos } };
+        if id != u32::from(vlan.id()) {
+            add(to, VfAttribute::Vlan { id, qos });
+        }
+    }
+    if let Some(spoofchk) = change.spoofchk {
+        let present = before.spoofchk.ok_or("spoofchk")?;
+        add(VfAttribute::SpoofCheck(spoofchk.into()), VfAttribute::SpoofCheck(present.into()));
+    }
+    if change.min_tx_rate.is_some() || change.max_tx_rate.is_some() {
+        // Both travel together, so the one that is not to change goes along as it is.
+        let (min, max) = before.rate.ok_or("min_tx_rate or max_tx_rate")?;
+        let to = VfAttribute::Rate {
+            min: change.min_tx_rate.map_or(min, BitRate::megabits),
+            max: change.max_tx_rate.map_or(max, BitRate::megabits),
+        };
+        add(to, VfAttribute::Rate { min, max });
+    }
+    if let Some(state) = change.link_state {
+        let to = match state {
+            LinkState::Auto => 0,
+            LinkState::Enable => 1,
+            LinkState::Disable => 2,
+        };
+        add(VfAttribute::LinkState(to), VfAttribute::LinkState(before.link_state.ok_or("link_state")?));
+    }
+    Ok(all)
+}
+
+pub(crate) fn name(setting: VfAttribute) -> &'static str {
+    match setting {
+        VfAttribute::Mac(_) => "mac",
+        VfAttribute::Vlan { .. } => "vlan",
+        VfAttribute::SpoofCheck(_) => "spoofchk",
+        VfAttribute::LinkState(_) => "link_state",
+        VfAttribute::Rate { .. } => "min_tx_rate or max_tx_rate",
+        VfAttribute::Trust(_) => "trust",
+    }
+}
+
+pub(crate) fn describe(setting: VfAttribute) -> String {
+    match setting {
+        VfAttribute::Mac(mac) => format!("mac {}", MacAddress::new(mac)),
+        VfAttribute::Vlan { id, .. } => format!("vlan {id}"),
+        VfAttribute::Rate { min, max } => format!("min_tx_rate {min}Mbit and max_tx_rate {max}Mbit"),
+        VfAttribute::SpoofCheck(on) => format!("spoofchk {}", if on == 1 { "on" } else { "off" }),
+        VfAttribute::Trust(on) => format!("trust {}", if on == 1 { "on" } else { "off" }),
+        VfAttribute::LinkState(_) => "link_state".to_owned(),
+    }
+}
+
+/// What an errno means when a VF is set.
+pub(crate) fn why(error: &io::Error, setting: VfAttribute, link_is_up: bool) -> String {
+    match (Errno::from_io_error(error), setting) {
+        (Some(Errno::PERM | Errno::ACCESS), _) => "this needs CAP_NET_ADMIN".to_owned(),
+        // igb limits rates against the speed of the link, and without a link against nothing.
+        (Some(Errno::INVAL), VfAttribute::Rate { .. }) if !link_is_up => {
+            "the PF has no link, and its driver measures rates against the link's speed; bring the link up first".to_owned()
+        }
+        (Some(Errno::INVAL), VfAttribute::Rate { .. }) => {
+            "the driver does not take these rates: above the link's speed, or a guaranteed rate it does not have".to_owned()
+        }
+        (Some(Errno::INVAL), VfAttribute::Mac(_)) => "the driver takes only unicast addresses".to_owned(),
+        (Some(Errno::INVAL), _) => "the driver does not take this value".to_owned(),
+        (Some(Errno::BUSY), _) => "the VF is being reset; try again in a moment".to_owned(),
+        (Some(Errno::NETDOWN), _) => "the PF's interface is down; bring it up first".to_owned(),
+        (Some(Errno::NODEV), _) => "the PF's interface is gone".to_owned(),
+        _ => format!("{error}; see dmesg"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn present() -> VfInfo {
+        VfInfo {
+            index: 0,
+            mac: Some(MacAddress::ZERO),
+            vlan: Some((7, 3)),
+            spoofchk: Some(true),
+            link_state: Some(0),
+            rate: Some((10, 100)),
+            trust: None,
+            statistics: None,
+        }
+    }
+
+    #[test]
+    fn what_the_driver_does_not_tell_is_no_setting() {
+        let told = settings(&VfInfo { vlan: Some((4095, 0)), link_state: Some(9), ..present() });
+        assert_eq!((told.trust, told.vlan, told.link_state), (None, None, None));
+        assert_eq!(told.mac, Some(MacAddress::ZERO));
+        let change = VfSettings { trust: Some(true), ..VfSettings::default() };
+        assert_eq!(changes(&present(), &change), Err("trust"), "it could not be put back");
+    }
+
+    #[test]
+    fn what_is_so_already_is_not_sent() {
+        assert_eq!(changes(&present(), &settings(&present())), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn one_rate_changes_and_the_other_goes_along_as_it_is() {
+        let change = VfSettings { max_tx_rate: Some(BitRate::from_megabits(500)), ..VfSettings::default() };
+        let expected = (VfAttribute::Rate { min: 10, max: 500 }, VfAttribute::Rate { min: 10, max: 100 });
+        assert_eq!(changes(&present(), &change), Ok(vec![expected]));
+    }
+
+    #[test]
+    fn a_vlan_keeps_its_priority_and_without_a_vlan_there_is_none() {
+        let back = VfAttribute::Vlan { id: 7, qos: 3 };
+        for (id, qos) in [(9, 3), (0, 0)] {
+            let change = VfSettings { vlan: Vlan::new(id), ..VfSettings::default() };
+            assert_eq!(
+                changes(&present(), &change),
+                Ok(vec![(VfAttribute::Vlan { id: id.into(), qos }, back)])
+            );
+        }
+    }
+
+    #[test]
+    fn a_vf_finds_everything_set_when_its_link_comes_up() {
+        let change = VfSettings {
+            mac: Some(MacAddress::new([0x52, 0x54, 0, 0, 0, 1])),
+            vlan: Vlan::new(5),
+            link_state: Some(LinkState::Enable),
+            ..VfSettings::default()
+        };
+        let order: Vec<_> =
+            changes(&present(), &change).unwrap().into_iter().map(|(to, _)| name(to)).collect();
+        assert_eq!(order, ["mac", "vlan", "link_state"]);
+    }
+
+    #[test]
+    fn settings_of_an_nvme_vf_are_refused() {
+        let change = VfSettings { online: Some(true), ..VfSettings::default() };
+        assert!(changes(&present(), &change).is_err());
+    }
+}

@@ -1,0 +1,199 @@
+//! The files of a host: below a root that is the running system's `/` or a tree copied from another host, or in a
+//! recording of one. What a tree answers can be recorded.
+//!
+//! A copied tree is hostile until checked. The kernel resolves every path as if the root were `/`
+//! (`RESOLVE_IN_ROOT`, openat2(2)), so that neither an absolute symlink nor `..` leaves it; only regular files are read;
+//! every read and every listing is bounded; and names that are not printable text are not there.
+
+use std::{
+    cell::RefCell,
+    fs::File,
+    io::{self, Read},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2, readlinkat},
+    io::Errno,
+};
+
+use super::snapshot::{Recording, Replay};
+use crate::FabricError;
+
+/// Longest attribute that is read, in bytes. The kernel's own bound is a page.
+const MAX_ATTRIBUTE: usize = 64 << 10;
+/// Most entries of one folder.
+const MAX_ENTRIES: usize = 1 << 16;
+/// Longest name that is taken for one: NAME_MAX of Linux.
+const MAX_NAME: usize = 255;
+
+/// The root folder below which `sys`, `proc` and `usr` are looked at.
+#[derive(Debug)]
+pub struct HostRoot {
+    source: Source,
+    path: PathBuf,
+    /// Where answers are noted down, when they are to be.
+    tape: Option<RefCell<Recording>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Folder(OwnedFd),
+    Recording(Replay),
+}
+
+impl HostRoot {
+    /// The running system.
+    ///
+    /// # Errors
+    /// [`FabricError::Read`] when `/` cannot be opened.
+    pub fn live() -> Result<Self, FabricError> {
+        Self::open(Path::new("/"))
+    }
+
+    /// A folder that holds `sys` and `proc` of some host.
+    ///
+    /// # Errors
+    /// [`FabricError::Read`] when it cannot be opened or is no folder.
+    pub fn open(path: &Path) -> Result<Self, FabricError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = openat(CWD, path, flags, Mode::empty());
+        let folder =
+            folder.map_err(|error| FabricError::Read { path: path.to_owned(), source: error.into() })?;
+        Ok(Self { source: Source::Folder(folder), path: path.to_owned(), tape: None })
+    }
+
+    /// A recorded host.
+    pub(super) fn replay(recording: Replay) -> Self {
+        Self { source: Source::Recording(recording), path: PathBuf::new(), tape: None }
+    }
+
+    /// The same, with every answer noted down from now on.
+    pub(super) fn recorded(self) -> Self {
+        Self { tape: Some(RefCell::default()), ..self }
+    }
+
+    /// What was noted down.
+    pub(super) fn into_recording(self) -> Recording {
+        self.tape.map(RefCell::into_inner).unwrap_or_default()
+    }
+
+    /// Whether it is a recording that was asked more than it is allowed to answer.
+    pub(super) fn is_exhausted(&self) -> bool {
+        matches!(&self.source, Source::Recording(replay) if replay.is_exhausted())
+    }
+
+    /// The path of a file below the root, for a person to read.
+    pub(crate) fn show(&self, path: &str) -> PathBuf {
+        self.path.join(path)
+    }
+
+    /// Whether there is something at a path.
+    pub(crate) fn exists(&self, path: &str) -> bool {
+        match &self.source {
+            Source::Folder(folder) => open_at(folder, path, OFlags::PATH).is_ok(),
+            Source::Recording(replay) => replay.exists(path),
+        }
+    }
+
+    /// A whole file of at most `limit` bytes.
+    pub(crate) fn read(&self, path: &str, limit: usize) -> io::Result<Vec<u8>> {
+        let answer = match &self.source {
+            Source::Folder(folder) => read(folder, path, limit),
+            Source::Recording(replay) => replay.read(path, limit),
+        };
+        self.note(|tape| tape.note_file(path, &answer));
+        answer
+    }
+
+    /// An attribute's text, without the white space around it, and without the zeros that tar and cpio put after it: a
+    /// sysfs file says that it has 4096 bytes.
+    pub(crate) fn text(&self, path: &str) -> io::Result<String> {
+        let bytes = self.read(path, MAX_ATTRIBUTE)?;
+        let text = String::from_utf8(bytes).ok().map(|text| text.trim_end_matches('\0').trim().to_owned());
+        let text = text.filter(|text| text.chars().all(|c| !c.is_control() || c == '\n' || c == '\t'));
+        text.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it holds bytes that are no text"))
+    }
+
+    /// The names in a folder, sorted.
+    pub(crate) fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        let answer = match &self.source {
+            Source::Folder(folder) => list(folder, path),
+            Source::Recording(replay) => replay.list(path),
+        };
+        self.note(|tape| tape.note_folder(path, &answer));
+        answer
+    }
+
+    /// The last part of what a symlink points to, which in sysfs is the name of a driver, a group or a function. The
+    /// link is not followed.
+    pub(crate) fn link_name(&self, path: &str) -> io::Result<String> {
+        let answer = match &self.source {
+            Source::Folder(folder) => link_name(folder, path),
+            Source::Recording(replay) => replay.link_name(path),
+        };
+        self.note(|tape| tape.note_link(path, &answer));
+        answer
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Recording)) {
+        if let Some(tape) = &self.tape {
+            note(&mut tape.borrow_mut());
+        }
+    }
+}
+
+fn read(root: &OwnedFd, path: &str, limit: usize) -> io::Result<Vec<u8>> {
+    // Not blocking: a FIFO in a copied tree must not be waited for.
+    let file = File::from(open_at(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn list(root: &OwnedFd, path: &str) -> io::Result<Vec<String>> {
+    let folder = open_at(root, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        names.extend(entry.file_name().to_str().ok().filter(|name| is_name(name)).map(str::to_owned));
+        if names.len() > MAX_ENTRIES {
+            let message = format!("it has more than {MAX_ENTRIES} entries");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn link_name(root: &OwnedFd, path: &str) -> io::Result<String> {
+    let (parent, link) = path.rsplit_once('/').unwrap_or((".", path));
+    let parent = open_at(root, parent, OFlags::PATH | OFlags::DIRECTORY)?;
+    let target = readlinkat(parent, link, Vec::new())?;
+    let name = target.to_str().ok().map(|target| target.rsplit_once('/').map_or(target, |(_, name)| name));
+    let name = name.filter(|name| is_name(name)).map(str::to_owned);
+    name.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it points to what has no proper name"))
+}
+
+fn open_at(root: &OwnedFd, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    // EAGAIN: something was renamed somewhere while a `..` was followed, and the kernel cannot rule an escape out.
+    let final_answer = |result: &Result<_, Errno>| !matches!(result, Err(Errno::AGAIN));
+    let open = || openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
+    let mut tries = std::iter::repeat_with(open).take(100);
+    let opened = tries.find(final_answer).unwrap_or(Err(Errno::AGAIN));
+    opened.map_err(io::Error::from)
+}
+
+/// Whether a name is one: printable, no path, not `.` or `..`.
+pub(super) fn is_name(name: &str) -> bool {
+    let printable = !name.contains(|c: char| c.is_control() || c == '/');
+    printable && (1..=MAX_NAME).contains(&name.len()) && name != "." && name != ".."
+}

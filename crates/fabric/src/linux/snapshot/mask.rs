@@ -1,0 +1,258 @@
+//! Stand-ins for what tells whose host it is: MAC and IP addresses, serial numbers of devices.
+//!
+//! What is equal stays equal and what is different stays different, so that a snapshot with stand-ins shows the same
+//! relations: which VF has whose address, which interface is in which network. Stand-ins are counted off, in the order in
+//! which things are found; there is no key that could be lost or guessed.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+use ioward_model::MacAddress;
+use ioward_pci::{Bdf, ConfigSpace, ExtendedCapability};
+
+use super::{
+    content::Content,
+    recording::Recording,
+    tables::{self, FIB_TRIE, IF_INET6, ROUTE},
+};
+use crate::linux::{
+    details::Details,
+    identify::network_use::{Ipv4Route, local_ipv4},
+};
+
+/// The stand-ins given so far.
+#[derive(Default)]
+pub(super) struct Mask {
+    macs: BTreeMap<[u8; 6], u64>,
+    serials: BTreeMap<Vec<u8>, u64>,
+    device_serials: BTreeMap<[u8; 8], u64>,
+    ipv4: Prefixes,
+    ipv6: Prefixes,
+}
+
+impl Mask {
+    /// Puts stand-ins everywhere.
+    pub(super) fn apply(mut self, host: &mut Recording, drivers: &mut BTreeMap<Bdf, Details>) {
+        for (path, content) in &mut host.files {
+            match path.rsplit_once('/') {
+                Some((_, "config")) => *content = self.config(content.bytes()),
+                Some((_, "address")) => *content = self.address(content),
+                Some((_, "serial")) => *content = self.serial(content),
+                _ => {}
+            }
+        }
+        for details in drivers.values_mut() {
+            details.permanent_macs.values_mut().for_each(|mac| *mac = self.mac(*mac));
+            details.settings.values_mut().for_each(|vf| vf.mac = vf.mac.map(|mac| self.mac(mac)));
+        }
+        self.tables(host);
+        self.names(host);
+    }
+
+    /// Locally administered. One for a group stays one for a group, and what every unset interface has stays.
+    fn mac(&mut self, mac: MacAddress) -> MacAddress {
+        let bytes = mac.bytes();
+        if bytes == [0; 6] || bytes == [0xff; 6] {
+            return mac;
+        }
+        let [.., a, b, c, d] = stand_in(&mut self.macs, bytes).to_be_bytes();
+        MacAddress::new([0x02 | bytes[0] & 1, 0, a, b, c, d])
+    }
+
+    /// What `address` of an interface holds.
+    fn address(&mut self, content: &Content) -> Content {
+        let text = content.lossy();
+        match text.trim().parse::<MacAddress>() {
+            Ok(mac) => format!("{}\n", self.mac(mac)).into(),
+            // InfiniBand has 20 bytes, with a GUID among them; they are not looked at, but for there being some.
+            Err(_) => text.replace(|c: char| c.is_ascii_hexdigit(), "0").into(),
+        }
+    }
+
+    fn serial(&mut self, content: &Content) -> Content {
+        let serial = content.bytes().trim_ascii().to_vec();
+        if serial.is_empty() {
+            return content.clone();
+        }
+        format!("serial-{}\n", stand_in(&mut self.serials, serial)).into()
+    }
+
+    /// Device Serial Numbers in configuration space, wherever there is one.
+    fn config(&mut self, mut bytes: Vec<u8>) -> Content {
+        let found = ConfigSpace::new(&bytes).map(|config| {
+            let serials = config.extended_capabilities().flatten();
+            let serials = serials.filter(|found| found.id == ExtendedCapability::SERIAL_NUMBER);
+            serials.map(|found| found.offset + 4).collect::<Vec<_>>()
+        });
+        for offset in found.unwrap_or_default() {
+            let Some(rest) = bytes.get_mut(offset..) else { continue };
+            match rest.first_chunk_mut::<8>() {
+                Some(serial) if *serial != [0; 8] && *serial != [0xff; 8] => {
+                    *serial = stand_in(&mut self.device_serials, *serial).to_le_bytes();
+                }
+                Some(_) => {}
+                // Half a serial number is no good to anybody, and may be the half that tells.
+                None => rest.fill(0),
+            }
+        }
+        Content::of(&bytes)
+    }
+
+    fn tables(&mut self, host: &mut Recording) {
+        if let Some(table) = host.table(ROUTE) {
+            let routes: String = table.lossy().lines().filter_map(|line| self.route(line)).collect();
+            *table = routes.into();
+        }
+        if let Some(table) = host.table(FIB_TRIE) {
+            let local = local_ipv4(&table.lossy()).into_iter().map(|address| self.ipv4(address)).collect();
+            *table = tables::fib_trie(&local).into();
+        }
+        if let Some(table) = host.table(IF_INET6) {
+            let lines = table.lossy();
+            let lines = lines.lines().filter_map(|line| {
+                let (address, rest) = line.split_once(' ')?;
+                let address = Ipv6Addr::from(u128::from_str_radix(address, 16).ok()?);
+                Some(format!("{:032x} {rest}\n", u128::from(self.ipv6(address))))
+            });
+            *table = lines.collect::<String>().into();
+        }
+    }
+
+    fn route(&mut self, line: &str) -> Option<String> {
+        let mut route = Ipv4Route::parse(line)?;
+        if route.mask != 0 {
+            route.destination = u32::from(self.ipv4(route.destination.into())) & route.mask;
+        }
+        // Only whether there is one is looked at.
+        route.gateway = if route.gateway == 0 { 0 } else { u32::MAX };
+        Some(tables::route_line(&route))
+    }
+
+    /// Within 10.0.0.0/8 for the first network, and those near it.
+    fn ipv4(&mut self, address: Ipv4Addr) -> Ipv4Addr {
+        let [.., a, b, c, d] = self.ipv4.stand_in(u32::from(address).into(), 32).to_be_bytes();
+        (u32::from_be_bytes([a, b, c, d]) ^ u32::from(Ipv4Addr::new(10, 0, 0, 0))).into()
+    }
+
+    /// Within fd00::/8 for the first network, and those near it.
+    fn ipv6(&mut self, address: Ipv6Addr) -> Ipv6Addr {
+        (self.ipv6.stand_in(address.into(), 128) ^ 0xfd00 << 112).into()
+    }
+
+    /// Interfaces that are named after their MAC address, as `enx525400111111`, in paths and in what lists them.
+    fn names(&mut self, host: &mut Recording) {
+        let mut rename = |text: &str| rename_all(text, |mac| self.mac(mac));
+        rename_keys(&mut host.folders, &mut rename);
+        rename_keys(&mut host.links, &mut rename);
+        rename_keys(&mut host.files, &mut rename);
+        rename_keys(&mut host.errors, &mut rename);
+        for names in host.folders.values_mut() {
+            names.iter_mut().for_each(|name| *name = rename(name));
+            names.sort_unstable();
+            names.dedup();
+        }
+        host.links.values_mut().for_each(|name| *name = rename(name));
+        for table in [ROUTE, IF_INET6, tables::IPV6_ROUTE] {
+            if let Some(table) = host.table(table) {
+                *table = rename(&table.lossy()).into();
+            }
+        }
+    }
+}
+
+/// The number of a value: counted from 1.
+fn stand_in<T: Ord>(given: &mut BTreeMap<T, u64>, value: T) -> u64 {
+    let next = given.len() as u64 + 1;
+    *given.entry(value).or_insert(next)
+}
+
+/// Stand-ins for addresses: two have the same first bits exactly when the originals have.
+#[derive(Default)]
+struct Prefixes {
+    /// The bit that was first found after so many bits with these values; it becomes 0.
+    first: BTreeMap<(u32, u128), u128>,
+}
+
+impl Prefixes {
+    fn stand_in(&mut self, address: u128, bits: u32) -> u128 {
+        (0..bits).fold(0, |out, length| {
+            let prefix = address.checked_shr(bits - length).unwrap_or(0);
+            let bit = address >> (bits - length - 1) & 1;
+            let first = *self.first.entry((length, prefix)).or_insert(bit);
+            out << 1 | (bit ^ first)
+        })
+    }
+}
+
+fn rename_keys<T>(map: &mut BTreeMap<String, T>, rename: &mut impl FnMut(&str) -> String) {
+    *map = std::mem::take(map).into_iter().map(|(path, value)| (rename(&path), value)).collect();
+}
+
+/// Replaces the address in every `enx525400111111` (systemd.net-naming-scheme(7)).
+fn rename_all(text: &str, mut mask: impl FnMut(MacAddress) -> MacAddress) -> String {
+    const PREFIX: &str = "enx";
+    let mut parts = text.split(PREFIX);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(12).unwrap_or(("", part));
+        let all_hex = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u64::from_str_radix(digits, 16).ok().filter(|_| all_hex);
+        out += PREFIX;
+        match number.map(u64::to_be_bytes) {
+            Some([_, _, mac @ ..]) => {
+                out += &mask(MacAddress::new(mac)).to_string().replace(':', "");
+                out += rest;
+            }
+            None => out += part,
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_masked_address_stays_in_its_network_and_no_other() {
+        let mut mask = Mask::default();
+        let mut masked = |text: &str| u32::from(mask.ipv4(text.parse().unwrap()));
+        let (network, inside, outside) = (masked("192.0.2.0"), masked("192.0.2.77"), masked("198.51.100.1"));
+        assert_eq!(Ipv4Addr::from(network), Ipv4Addr::new(10, 0, 0, 0));
+        assert_eq!(network & 0xffff_ff00, inside & 0xffff_ff00);
+        assert_ne!(network & 0xffff_ff00, outside & 0xffff_ff00);
+        assert_ne!(network, inside);
+        assert_eq!(masked("192.0.2.77"), inside);
+        assert_eq!(mask.ipv6("2001:db8::1".parse().unwrap()).to_string(), "fd00::");
+        assert_eq!(mask.ipv6("2001:db8::2".parse().unwrap()).to_string(), "fd00::2");
+    }
+
+    #[test]
+    fn a_masked_mac_is_one_that_a_station_may_have() {
+        let mut mask = Mask::default();
+        let mut masked = |text: &str| mask.mac(text.parse().unwrap());
+        let first = masked("52:54:00:11:11:11");
+        assert_eq!(first.to_string(), "02:00:00:00:00:01");
+        assert!(first.is_unicast());
+        assert_eq!(masked("00:1b:21:22:22:22").to_string(), "02:00:00:00:00:02");
+        assert_eq!(masked("52:54:00:11:11:11"), first);
+        assert_eq!(masked("01:00:5e:00:00:01").to_string(), "03:00:00:00:00:03", "a group's stays a group's");
+        assert_eq!(masked("00:00:00:00:00:00"), MacAddress::ZERO, "what nobody has set stays so");
+    }
+
+    #[test]
+    fn an_interface_named_after_its_address_is_renamed() {
+        let mut mask = Mask::default();
+        let mut renamed = |text: &str| rename_all(text, |mac| mask.mac(mac));
+        assert_eq!(renamed("a/enx525400111111/mtu"), "a/enx020000000001/mtu");
+        assert_eq!(
+            renamed("upper_enx525400111111.7 enx525400222222"),
+            "upper_enx020000000001.7 enx020000000002"
+        );
+        for other in ["enx", "enx5254001111", "enx+25400111111", "enp1s0", "enxééééééééé"] {
+            assert_eq!(renamed(other), other);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! An adapter to put into the simulated machine: its family, and what is special about this one.
+
+use ioward_model::HostUse;
+
+use super::family::{self, Family};
+
+/// An adapter to put into a machine.
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    pub(super) family: Family,
+    pub(super) numa_node: Option<u32>,
+    pub(super) acs: bool,
+    pub(super) driver: bool,
+    pub(super) sriov_driver: bool,
+    pub(super) up: bool,
+    pub(super) vector_pool: u32,
+    pub(super) makes_at_most: u16,
+    pub(super) waits_for_resets: bool,
+    pub(super) buses: Option<u8>,
+    /// By port.
+    pub(super) in_use_by_host: Vec<Vec<HostUse>>,
+}
+
+impl Adapter {
+    fn of(family: Family) -> Self {
+        Self {
+            numa_node: None,
+            acs: true,
+            driver: true,
+            sriov_driver: true,
+            up: true,
+            vector_pool: family.vf_vector_pool,
+            makes_at_most: u16::MAX,
+            waits_for_resets: true,
+            buses: None,
+            in_use_by_host: Vec::new(),
+            family,
+        }
+    }
+
+    /// A gigabit NIC with one port and 7 VFs, after the Intel 82576. Its link drops for some seconds when VFs come, and
+    /// it refuses rates while there is none.
+    #[must_use]
+    pub fn gigabit() -> Self {
+        Self::of(family::gigabit())
+    }
+
+    /// A 25 Gbit/s NIC with two ports of 64 VFs, after the Intel E810.
+    #[must_use]
+    pub fn dual_25g() -> Self {
+        Self::of(family::dual_25g())
+    }
+
+    /// A 100 Gbit/s NIC with 127 VFs, after the Broadcom BCM57508: with more than 32 VFs they move to another First VF
+    /// Offset, and some of them to the next bus. Makes no VFs while its interface is down, and calls that a success.
+    #[must_use]
+    pub fn hundred_g() -> Self {
+        Self::of(family::hundred_g())
+    }
+
+    /// An NVMe controller with 16 VFs and flexible queue and interrupt resources.
+    #[must_use]
+    pub fn nvme() -> Self {
+        Self::of(family::nvme())
+    }
+
+    /// A GPU whose profile says how many VFs it gives: 16, 8, 4 or 2.
+    #[must_use]
+    pub fn gpu() -> Self {
+        Self::of(family::gpu())
+    }
+
+    /// On this NUMA node; on none that the firmware names otherwise.
+    #[must_use]
+    pub fn numa_node(mut self, node: u32) -> Self {
+        self.numa_node = Some(node);
+        self
+    }
+
+    /// Without ACS: its functions, VFs included, share one IOMMU group.
+    #[must_use]
+    pub fn without_acs(mut self) -> Self {
+        self.acs = false;
+        self
+    }
+
+    /// Without a driver for its PFs.
+    #[must_use]
+    pub fn without_driver(mut self) -> Self {
+        self.driver = false;
+        self
+    }
+
+    /// With a driver that makes no VFs.
+    #[must_use]
+    pub fn without_sriov_driver(mut self) -> Self {
+        self.sriov_driver = false;
+        self
+    }
+
+    /// With its interfaces down.
+    #[must_use]
+    pub fn down(mut self) -> Self {
+        self.up = false;
+        self
+    }
+
+    /// With so many MSI-X vectors for VFs in all; too few for what is asked is ENOSPC.
+    #[must_use]
+    pub fn vector_pool(mut self, vectors: u32) -> Self {
+        self.vector_pool = vectors;
+        self
+    }
+
+    /// With a driver that makes at most so many VFs, whatever it was asked for, and calls that a success.
+    #[must_use]
+    pub fn makes_at_most(mut self, vfs: u16) -> Self {
+        self.makes_at_most = vfs;
+        self
+    }
+
+    /// With a PF driver that does not wait for a VF in reset but answers EBUSY at once.
+    #[must_use]
+    pub fn impatient(mut self) -> Self {
+        self.waits_for_resets = false;
+        self
+    }
+
+    /// With so many bus numbers, its own included; as many as all its VFs need otherwise. Too few is ENOMEM.
+    #[must_use]
+    pub fn buses(mut self, buses: u8) -> Self {
+        self.buses = Some(buses.max(1));
+        self
+    }
+
+    /// With one of its ports in use by the host.
+    #[must_use]
+    pub fn in_use_by_host(mut self, port: u8, usage: HostUse) -> Self {
+        let port = usize::from(port);
+        if self.in_use_by_host.len() <= port {
+            self.in_use_by_host.resize(port + 1, Vec::new());
+        }
+        self.in_use_by_host[port].push(usage);
+        self
+    }
+}

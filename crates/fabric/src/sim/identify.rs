@@ -1,0 +1,155 @@
+//! Identify on the simulated machine: configuration space read and parsed as on a real one, the rest from what the
+//! kernel knows.
+
+use ioward_model::{
+    Class, HexId, Inventory, Netdev, NvmeController, PhysicalFunction, Reason, Rule, Sriov, VfBar,
+    VirtualFunction,
+};
+use ioward_pci::{ConfigError, ConfigSpace, DeviceSerialNumber, MsixCapability, PcieLink, SriovCapability};
+
+use super::{
+    device::Function,
+    groups::Groups,
+    kernel::{PfState, Slot},
+    state::Machine,
+};
+use crate::describe;
+
+impl Machine {
+    /// Looks at the whole host.
+    pub(super) fn identify(&self) -> Inventory {
+        let ports = self.slots.iter().flat_map(|slot| (0..slot.pfs.len()).map(move |port| (slot, port)));
+        Inventory {
+            generation: 0,
+            iommu: self.host.groups.is_some(),
+            physical_functions: ports.map(|(slot, port)| self.physical(slot, port)).collect(),
+        }
+    }
+
+    fn physical(&self, slot: &Slot, port: usize) -> PhysicalFunction {
+        let pf = &slot.pfs[port];
+        let family = &slot.device.family;
+        let mut reasons = Vec::new();
+        let bytes = self.bytes(slot, Function { port, vf: None });
+        let found = Found::read(bytes, slot, pf).unwrap_or_else(|error| {
+            reasons.push(unreadable(&error).on(pf.address));
+            Found::default()
+        });
+        let virtual_functions: Vec<_> =
+            (0..pf.vfs.len()).map(|index| self.virtual_(slot, port, index)).collect();
+        PhysicalFunction {
+            address: pf.address,
+            vendor_id: HexId(family.vendor),
+            device_id: HexId(family.device),
+            name: family.name.to_owned(),
+            class: Class::from_code(family.class),
+            driver: pf.driver.map(str::to_owned),
+            numa_node: slot.adapter.numa_node,
+            iommu_group: pf.group,
+            serial_number: found.serial_number.map(|serial| serial.to_string()),
+            link: found.link.map(describe::link),
+            msix_vectors: found.msix.map(|msix| msix.vectors),
+            vfs_assigned: 0,
+            vfs_available: found.sriov.as_ref().map_or(0, |sriov| sriov.total_vfs),
+            sriov: found.sriov,
+            drivers_autoprobe: Some(pf.autoprobe),
+            netdevs: self.netdev(slot, pf).into_iter().collect(),
+            nvme: nvme(slot, pf),
+            in_use_by_host: pf.in_use_by_host.clone(),
+            virtual_functions,
+            reasons,
+        }
+    }
+
+    fn virtual_(&self, slot: &Slot, port: usize, index: usize) -> VirtualFunction {
+        let vf = &slot.pfs[port].vfs[index];
+        let mut reasons = Vec::new();
+        let bytes = self.bytes(slot, Function { port, vf: Some(index) });
+        let msix = ConfigSpace::new(bytes).and_then(|config| MsixCapability::find(&config));
+        let msix = msix.unwrap_or_else(|error| {
+            reasons.push(unreadable(&error).on(vf.address));
+            None
+        });
+        let members =
+            vf.group.zip(self.host.groups.as_ref()).map(|(group, groups)| Groups::members(groups, group));
+        let others = members.unwrap_or_default().iter().filter(|member| **member != vf.address);
+        VirtualFunction {
+            index: u16::try_from(index).unwrap_or(u16::MAX),
+            address: vf.address,
+            driver: vf.driver.clone(),
+            iommu_group: vf.group,
+            iommu_group_shared_with: others.copied().collect(),
+            msix_vectors: msix.map(|msix| msix.vectors),
+            netdevs: vf.interface.iter().cloned().collect(),
+            in_use_by_host: Vec::new(),
+            settings: slot.settings(port, index).unwrap_or_default(),
+            owner: None,
+            reasons,
+        }
+    }
+
+    /// All of a function's configuration space; ones where it does not answer.
+    fn bytes<'m>(&self, slot: &'m Slot, function: Function) -> &'m [u8] {
+        const NO_ANSWER: &[u8] = &[0xff; super::registers::SIZE];
+        slot.device.registers(function, self.host.now).map_or(NO_ANSWER, |registers| registers.bytes())
+    }
+
+    fn netdev(&self, slot: &Slot, pf: &PfState) -> Option<Netdev> {
+        let interface = pf.interface.as_ref()?;
+        let has_link = interface.has_link(self.host.now);
+        Some(Netdev {
+            name: interface.name.clone(),
+            ifindex: interface.ifindex,
+            mac: Some(interface.mac),
+            permanent_mac: Some(interface.mac),
+            speed_mbps: slot.nic().map(|nic| nic.speed_mbps).filter(|_| has_link),
+            carrier: interface.up.then_some(has_link),
+            up: interface.up,
+            mtu: Some(1500),
+        })
+    }
+}
+
+/// What configuration space tells.
+#[derive(Default)]
+struct Found {
+    sriov: Option<Sriov>,
+    link: Option<PcieLink>,
+    msix: Option<MsixCapability>,
+    serial_number: Option<DeviceSerialNumber>,
+}
+
+impl Found {
+    fn read(bytes: &[u8], slot: &Slot, pf: &PfState) -> Result<Self, ConfigError> {
+        let config = ConfigSpace::new(bytes)?;
+        let sriov = SriovCapability::find(&config)?;
+        let windows = slot.device.family.vf_bars.iter();
+        let bars = windows.map(|bar| VfBar {
+            index: bar.index,
+            is_64bit: true,
+            prefetchable: bar.prefetchable,
+            bytes_per_vf: pf.windows[usize::from(bar.index)],
+        });
+        Ok(Self {
+            sriov: sriov.map(|found| describe::sriov(pf.address, &found, Some(pf.total_vfs), bars.collect())),
+            link: PcieLink::find(&config)?,
+            msix: MsixCapability::find(&config)?,
+            serial_number: DeviceSerialNumber::find(&config)?,
+        })
+    }
+}
+
+fn nvme(slot: &Slot, pf: &PfState) -> Option<NvmeController> {
+    let controller = slot.device.controller.as_ref()?;
+    Some(NvmeController {
+        name: pf.nvme.clone()?,
+        serial: Some(format!("{:x}", slot.device.serial)),
+        model: Some("Simulated NVMe controller".to_owned()),
+        resources: Some(controller.resources()),
+        secondaries: controller.secondaries().to_vec(),
+    })
+}
+
+fn unreadable(error: &ConfigError) -> Reason {
+    Reason::new(Rule::Readable, "a proper configuration space", error.to_string())
+}

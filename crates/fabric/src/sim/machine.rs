@@ -1,0 +1,322 @@
+//! [`SimMachine`]: a handle on the machine, for whoever plays its firmware, its hot-plug slots, its guests or its fate.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use ioward_model::{HostUse, MacAddress};
+use ioward_pci::Bdf;
+use rustix::io::Errno;
+
+use super::{
+    binding::VFIO,
+    device::Time,
+    fabric::SimFabric,
+    family::Kind,
+    faults::Operation,
+    groups::Groups,
+    kernel::{Host, Slot},
+    registers::SIZE,
+    state::{Machine, Unplugged},
+};
+
+/// A simulated machine. Clones are handles on the same one.
+#[derive(Clone, Debug)]
+pub struct SimMachine {
+    machine: Arc<Mutex<Machine>>,
+    pace: f64,
+}
+
+/// The machine as the PCI bus sees it.
+impl SimMachine {
+    /// A read of `N` (1, 2 or 4) bytes of configuration space. All ones where nothing answers.
+    #[must_use]
+    pub fn config_read<const N: usize>(&self, function: Bdf, offset: u16) -> [u8; N] {
+        let machine = self.lock();
+        let now = machine.host.now;
+        let answer = machine.slots.iter().find_map(|slot| {
+            let registers = slot.device.registers(slot.device.function_at(function)?, now)?;
+            registers.bytes().get(usize::from(offset)..)?.first_chunk().copied()
+        });
+        answer.unwrap_or([0xff; N])
+    }
+
+    /// A write of 1, 2 or 4 bytes to configuration space, lost where nothing answers. It is a write to the device behind
+    /// the kernel's back.
+    pub fn config_write<const N: usize>(&self, function: Bdf, offset: u16, bytes: [u8; N]) {
+        let mut machine = self.lock();
+        let now = machine.host.now;
+        let offset = usize::from(offset).min(SIZE);
+        for slot in &mut machine.slots {
+            if let Some(function) = slot.device.function_at(function) {
+                slot.device.write(function, offset, &bytes, now);
+            }
+        }
+    }
+
+    /// The VF that decodes a memory address, and the VF BAR through which it does.
+    #[must_use]
+    pub fn memory_at(&self, address: u64) -> Option<(Bdf, u8)> {
+        self.lock().slots.iter().find_map(|slot| {
+            let (function, bar) = slot.device.memory_at(address)?;
+            let vf = u16::try_from(function.vf?).ok()?;
+            Some((slot.device.vf_address(function.port, vf)?, bar))
+        })
+    }
+}
+
+/// The machine as a person at its shell sees it.
+impl SimMachine {
+    /// What the management partition works on.
+    #[must_use]
+    pub fn fabric(&self) -> SimFabric {
+        SimFabric::new(self.clone())
+    }
+
+    /// The PFs there are, by address.
+    #[must_use]
+    pub fn physical_functions(&self) -> Vec<Bdf> {
+        self.lock().slots.iter().flat_map(|slot| slot.pfs.iter().map(|pf| pf.address)).collect()
+    }
+
+    /// A write to `sriov_numvfs`, with nothing checked before it.
+    ///
+    /// # Errors
+    /// What the kernel answers; ENODEV when there is no such PF.
+    pub fn write_numvfs(&self, pf: Bdf, count: u16) -> Result<(), Errno> {
+        let mut machine = self.lock();
+        let at = machine.pf(pf).map_err(|_| Errno::NODEV)?;
+        let Machine { slots, host, .. } = &mut *machine;
+        slots[at.slot].numvfs_store(at.port, count, host)
+    }
+
+    /// Brings the interface of a PF up, or down.
+    ///
+    /// # Errors
+    /// ENODEV when there is no such PF or it has no interface.
+    pub fn set_up(&self, pf: Bdf, up: bool) -> Result<(), Errno> {
+        let mut machine = self.lock();
+        let at = machine.pf(pf).map_err(|_| Errno::NODEV)?;
+        let interface = machine.slots[at.slot].pfs[at.port].interface.as_mut().ok_or(Errno::NODEV)?;
+        interface.up = up;
+        Ok(())
+    }
+
+    /// Sets the profile of a GPU, which says how many VFs it gives.
+    ///
+    /// # Errors
+    /// EBUSY while it has VFs, EINVAL for a profile it does not have, ENODEV when there is no such GPU.
+    pub fn set_profile(&self, pf: Bdf, profile: &str) -> Result<(), Errno> {
+        let mut machine = self.lock();
+        let at = machine.pf(pf).map_err(|_| Errno::NODEV)?;
+        let slot = &mut machine.slots[at.slot];
+        let Kind::Gpu(profiles) = slot.device.family.kind else { return Err(Errno::NODEV) };
+        let (_, vfs) = profiles.iter().find(|(name, _)| *name == profile).ok_or(Errno::INVAL)?;
+        let pf = &mut slot.pfs[at.port];
+        if pf.num_vfs > 0 {
+            return Err(Errno::BUSY);
+        }
+        pf.total_vfs = *vfs;
+        Ok(())
+    }
+
+    /// What the host uses a PF for from now on.
+    ///
+    /// # Errors
+    /// ENODEV when there is no such PF.
+    pub fn set_in_use_by_host(&self, pf: Bdf, uses: Vec<HostUse>) -> Result<(), Errno> {
+        let mut machine = self.lock();
+        let at = machine.pf(pf).map_err(|_| Errno::NODEV)?;
+        machine.slots[at.slot].pfs[at.port].in_use_by_host = uses;
+        Ok(())
+    }
+}
+
+/// The machine as a hypervisor and its guests see it.
+impl SimMachine {
+    /// Opens a VF through VFIO, which resets it, for a partition that runs. Until [`SimMachine::release`] the kernel does
+    /// not get it back: unbinding it, or taking its PF's VFs away, does not return.
+    ///
+    /// # Errors
+    /// ENODEV when there is no such VF or it is not bound to vfio-pci; EBUSY when it is open already; EPERM when its
+    /// IOMMU group holds a function that another driver has.
+    pub fn hold(&self, vf: Bdf) -> Result<(), Errno> {
+        self.with_vf(vf, |slot, (port, index), host| {
+            let state = &slot.pfs[port].vfs[index];
+            if state.driver.as_deref() != Some(VFIO) {
+                return Err(Errno::NODEV);
+            }
+            if state.held {
+                return Err(Errno::BUSY);
+            }
+            if !slot.is_viable(state.group, host.groups.as_ref()) {
+                return Err(Errno::PERM);
+            }
+            slot.reset_vf(port, index, host);
+            slot.pfs[port].vfs[index].held = true;
+            slot.device.ports[port].vfs[index].used = true;
+            Ok(())
+        })
+    }
+
+    /// Closes a VF, which resets it. A write that waited for that returns.
+    ///
+    /// # Errors
+    /// ENODEV when there is no such VF.
+    pub fn release(&self, vf: Bdf) -> Result<(), Errno> {
+        self.with_vf(vf, |slot, (port, index), host| {
+            slot.pfs[port].vfs[index].held = false;
+            slot.reset_vf(port, index, host);
+            if slot.pfs[port].vfs.iter().any(|vf| vf.held) {
+                return Ok(());
+            }
+            match slot.pfs[port].stuck.take().and_then(|stuck| stuck.pending) {
+                Some(count) => slot.numvfs_store(port, count, host),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// The driver of a VF asks for another MAC, as `ip link set address` in a guest does.
+    ///
+    /// # Errors
+    /// EPERM when the PF has set one and does not trust the VF; EADDRNOTAVAIL for one that is none; ENODEV when there is
+    /// no such VF or it is of no NIC.
+    pub fn guest_sets_mac(&self, vf: Bdf, mac: MacAddress) -> Result<(), Errno> {
+        self.with_vf(vf, |slot, (port, index), _| {
+            if !matches!(slot.device.family.kind, Kind::Nic(_)) {
+                return Err(Errno::NODEV);
+            }
+            slot.pfs[port].vfs[index].nic.set_own_mac(mac)
+        })
+    }
+
+    fn with_vf<T>(
+        &self,
+        vf: Bdf,
+        work: impl FnOnce(&mut Slot, (usize, usize), &mut Host) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let mut machine = self.lock();
+        let Machine { slots, host, .. } = &mut *machine;
+        let found = slots.iter_mut().find_map(|slot| {
+            let at = slot.vf_at(vf)?;
+            Some((slot, at))
+        });
+        let (slot, at) = found.ok_or(Errno::NODEV)?;
+        work(slot, at, host)
+    }
+}
+
+/// The machine as fate sees it.
+impl SimMachine {
+    /// Lets model time pass.
+    pub fn advance(&self, time: Duration) {
+        self.lock().host.now += Time::try_from(time.as_nanos()).unwrap_or(Time::MAX / 2);
+    }
+
+    /// The next operation of this kind fails with this errno. May be said more than once.
+    pub fn fail_next(&self, operation: Operation, errno: Errno) {
+        self.lock().faults.fail_next(operation, errno);
+    }
+
+    /// From now on so many of a million changes fail.
+    pub fn set_fault_rate(&self, per_million: u32) {
+        self.lock().faults.set_rate(per_million);
+    }
+
+    /// The next change to a PF or its VFs does not return: it, and everything after it on that PF, is reported as stuck
+    /// until [`SimMachine::unstick`].
+    ///
+    /// # Errors
+    /// ENODEV when there is no such PF.
+    pub fn stick(&self, pf: Bdf) -> Result<(), Errno> {
+        let mut machine = self.lock();
+        let at = machine.pf(pf).map_err(|_| Errno::NODEV)?;
+        machine.slots[at.slot].pfs[at.port].sticks = true;
+        Ok(())
+    }
+
+    /// What is stuck on a PF returns after all: a number of VFs that was written takes effect only now.
+    ///
+    /// # Errors
+    /// What the kernel answers; ENODEV when there is no such PF.
+    pub fn unstick(&self, pf: Bdf) -> Result<(), Errno> {
+        let mut machine = self.lock();
+        let at = machine.pf(pf).map_err(|_| Errno::NODEV)?;
+        machine.slots[at.slot].pfs[at.port].sticks = false;
+        machine.return_from_stuck(at)
+    }
+
+    /// Takes an adapter out, all its ports and VFs with it, without asking anyone. `pf` is any of its PFs; whether it
+    /// was there.
+    pub fn unplug(&self, pf: Bdf) -> bool {
+        let mut machine = self.lock();
+        let Ok(at) = machine.pf(pf) else { return false };
+        let slot = machine.slots.remove(at.slot);
+        for state in &slot.pfs {
+            let functions = std::iter::once(state.address).chain(state.vfs.iter().map(|vf| vf.address));
+            if let Some(groups) = &mut machine.host.groups {
+                functions.for_each(|function| groups.leave(function));
+            }
+        }
+        let Slot { adapter, device, .. } = slot;
+        let (address, last_bus, serial) = (device.address, device.last_bus, device.serial);
+        machine.unplugged.push(Unplugged { adapter, serial, address, last_bus });
+        true
+    }
+
+    /// Puts an adapter that was taken out back where it was; `pf` is any of the PFs it had. Where its function 0 is now:
+    /// `None` when no such adapter was taken out.
+    pub fn replug(&self, pf: Bdf) -> Option<Bdf> {
+        let mut machine = self.lock();
+        let Unplugged { adapter, serial, address, last_bus } = machine.take_unplugged(pf)?;
+        Some(machine.plug_in(adapter, serial, Some((address, last_bus))))
+    }
+
+    /// Puts an adapter that was taken out into another slot. Its address is another, its serial number and its MACs are
+    /// the same.
+    pub fn replug_elsewhere(&self, pf: Bdf) -> Option<Bdf> {
+        let mut machine = self.lock();
+        let Unplugged { adapter, serial, .. } = machine.take_unplugged(pf)?;
+        Some(machine.plug_in(adapter, serial, None))
+    }
+}
+
+impl Machine {
+    fn take_unplugged(&mut self, pf: Bdf) -> Option<Unplugged> {
+        let same_slot =
+            |one: &Unplugged| one.address.domain() == pf.domain() && one.address.bus() == pf.bus();
+        let at = self.unplugged.iter().position(same_slot)?;
+        Some(self.unplugged.remove(at))
+    }
+}
+
+impl Slot {
+    /// Whether every function of an IOMMU group is bound to vfio-pci or to nothing.
+    fn is_viable(&self, group: Option<u32>, groups: Option<&Groups>) -> bool {
+        let members = group.zip(groups).map(|(group, groups)| groups.members(group)).unwrap_or_default();
+        members.iter().all(|member| {
+            let pf = self.pfs.iter().find(|pf| pf.address == *member);
+            let vf = self.pfs.iter().flat_map(|pf| &pf.vfs).find(|vf| vf.address == *member);
+            pf.is_none_or(|pf| pf.driver.is_none())
+                && vf.is_none_or(|vf| vf.driver.as_deref().is_none_or(|driver| driver == VFIO))
+        })
+    }
+}
+
+impl SimMachine {
+    pub(super) fn new(machine: Machine, pace: f64) -> Self {
+        Self { machine: Arc::new(Mutex::new(machine)), pace }
+    }
+
+    /// How long something that took `time` in model time is to take for a person who watches.
+    pub(super) fn pause(&self, time: Duration) -> Duration {
+        time.mul_f64(self.pace)
+    }
+
+    /// The machine. It is whole after every operation, so a panic elsewhere does not make it unusable.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,133 @@
+//! The machine's whole state, and how an operation runs on it: its latency, its faults, and adapters that are stuck.
+
+use std::{io, time::Duration};
+
+use ioward_model::VfId;
+use ioward_pci::Bdf;
+use rustix::io::Errno;
+
+use super::{
+    adapter::Adapter,
+    device::Time,
+    faults::{Faults, Operation},
+    kernel::{Host, Slot, Stuck},
+};
+use crate::{FabricError, vf_count};
+
+/// How long whoever asks waits for an operation that does not return, in model time.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// All there is.
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) host: Host,
+    pub(super) faults: Faults,
+    /// By address.
+    pub(super) slots: Vec<Slot>,
+    pub(super) unplugged: Vec<Unplugged>,
+    /// Domain and bus of the next slot.
+    pub(super) next_bus: (u32, u8),
+    /// Adapters plugged in so far.
+    pub(super) plugged: u64,
+}
+
+/// An adapter that was taken out.
+#[derive(Debug)]
+pub(super) struct Unplugged {
+    pub(super) adapter: Adapter,
+    pub(super) serial: u64,
+    pub(super) address: Bdf,
+    pub(super) last_bus: u8,
+}
+
+/// A PF that is there: its slot and its port there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pf {
+    pub(super) slot: usize,
+    pub(super) port: usize,
+}
+
+impl Machine {
+    /// The PF at an address.
+    pub(super) fn pf(&self, address: Bdf) -> Result<Pf, FabricError> {
+        let at = |slot: &Slot| slot.pfs.iter().position(|pf| pf.address == address);
+        let found = self.slots.iter().enumerate().find_map(|(slot, s)| at(s).map(|port| Pf { slot, port }));
+        found.ok_or_else(|| {
+            let is_vf = self.slots.iter().any(|slot| slot.device.function_at(address).is_some());
+            let what = if is_vf { "has no SR-IOV capability" } else { "is not there" };
+            FabricError::NoSuchFunction { address, what }
+        })
+    }
+
+    /// The PF of a VF that is there, and the VF's number as an index.
+    pub(super) fn vf(&self, vf: VfId) -> Result<(Pf, usize), FabricError> {
+        let pf = self.pf(vf.pf)?;
+        let state = &self.slots[pf.slot].pfs[pf.port];
+        let index = usize::from(vf.index);
+        match state.vfs.get(index) {
+            Some(_) => Ok((pf, index)),
+            None => Err(FabricError::NoSuchVf { vf, num_vfs: state.num_vfs }),
+        }
+    }
+
+    /// Does an operation: it takes its time, fails when it is to fail, and is given up when it does not return.
+    pub(super) fn operate<T>(
+        &mut self,
+        operation: Operation,
+        pf: Option<Bdf>,
+        what: String,
+        work: impl FnOnce(&mut Self) -> Result<T, FabricError>,
+    ) -> Result<T, FabricError> {
+        self.host.now += self.faults.latency(operation);
+        let at = pf.and_then(|address| self.pf(address).ok());
+        let stuck = |machine: &mut Self, since: Time, what: String| {
+            let after = Duration::from_nanos(machine.host.now - since);
+            FabricError::Stuck { what, after }
+        };
+        if let Some(at) = at
+            && let Some(Stuck { since, .. }) = self.slots[at.slot].pfs[at.port].stuck
+        {
+            return Err(stuck(self, since, what));
+        }
+        if let Some(errno) = self.faults.strike(operation) {
+            let source = io::Error::from(errno);
+            return Err(match (operation, pf) {
+                (Operation::Identify, _) | (_, None) => {
+                    FabricError::Read { path: "/sys/bus/pci/devices".into(), source }
+                }
+                _ => FabricError::Refused { what, why: vf_count::why(&source), source },
+            });
+        }
+        let since = self.host.now;
+        let result = match at {
+            // A write of the number of VFs sticks where it is written.
+            Some(at) if operation.is_change() && operation != Operation::SetVfCount && self.sticks(at) => {
+                self.slots[at.slot].pfs[at.port].stuck = Some(Stuck { since, pending: None });
+                Err(FabricError::Stuck { what: what.clone(), after: BOUND })
+            }
+            _ => work(self),
+        };
+        // Whatever it found, it does not return.
+        if let Some(at) = at
+            && let Some(pf) = self.slots.get(at.slot).and_then(|slot| slot.pfs.get(at.port))
+            && pf.stuck.is_some()
+        {
+            self.host.now += u64::try_from(BOUND.as_nanos()).unwrap_or(u64::MAX);
+            return Err(stuck(self, since, what));
+        }
+        result
+    }
+
+    fn sticks(&mut self, at: Pf) -> bool {
+        std::mem::take(&mut self.slots[at.slot].pfs[at.port].sticks)
+    }
+
+    /// A write that did not return does so after all.
+    pub(super) fn return_from_stuck(&mut self, at: Pf) -> Result<(), Errno> {
+        let slot = &mut self.slots[at.slot];
+        match slot.pfs[at.port].stuck.take() {
+            Some(Stuck { pending: Some(count), .. }) => slot.numvfs_store(at.port, count, &mut self.host),
+            _ => Ok(()),
+        }
+    }
+}

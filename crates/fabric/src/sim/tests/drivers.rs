@@ -1,0 +1,199 @@
+//! What PF drivers let be set, and their quirks (PEERS 14).
+
+use ioward_model::{BitRate, LinkState, MacAddress, Vlan};
+
+use super::*;
+
+fn mac(text: &str) -> Option<MacAddress> {
+    text.parse().ok()
+}
+
+fn rate(megabits: u32) -> Option<BitRate> {
+    Some(BitRate::from_megabits(megabits))
+}
+
+/// bnxt: VFs asked for while the interface is down are not made, and the kernel says that all is well
+/// (systemd/systemd#40739).
+#[tokio::test]
+async fn an_interface_that_is_down_gives_no_vfs_where_its_driver_wants_it_up() {
+    let (machine, fabric, pf) = machine(Adapter::hundred_g().down());
+    assert_eq!(machine.write_numvfs(pf, 4), Ok(()));
+    assert_eq!(machine.snapshot().physical_functions[&pf].num_vfs, 0);
+    assert_eq!(errno(fabric.set_vf_count(pf, 4).await), Errno::NOSPC, "the fabric looks again");
+    machine.set_up(pf, true).unwrap();
+    fabric.set_vf_count(pf, 4).await.unwrap();
+}
+
+/// igb: the link drops when VFs come, and rates are refused while there is none. The fabric waits for the link.
+#[tokio::test]
+async fn the_link_drops_when_vfs_come_and_rates_wait_for_it() {
+    let (machine, fabric, pf) = machine(Adapter::gigabit());
+    machine.write_numvfs(pf, 2).unwrap();
+    let limit = VfSettings { max_tx_rate: rate(500), ..change() };
+    let carrier = |inventory: Inventory| inventory.physical_functions[0].netdevs[0].carrier;
+    assert_eq!(carrier(identified(&machine).await), Some(false));
+    assert_eq!(errno(fabric.configure(vf(pf, 0), &limit).await), Errno::INVAL);
+    machine.write_numvfs(pf, 0).unwrap();
+    machine.advance(std::time::Duration::from_secs(10));
+
+    fabric.set_vf_count(pf, 2).await.unwrap();
+    assert_eq!(carrier(identified(&machine).await), Some(true));
+    fabric.configure(vf(pf, 0), &limit).await.unwrap();
+    assert_eq!(fabric.settings(vf(pf, 0)).await.unwrap().max_tx_rate, rate(500));
+}
+
+#[tokio::test]
+async fn igb_has_no_link_state_and_no_guaranteed_rate() {
+    let (machine, fabric, pf) = machine(Adapter::gigabit());
+    fabric.set_vf_count(pf, 1).await.unwrap();
+    let forced = VfSettings { link_state: Some(LinkState::Disable), ..change() };
+    assert!(matches!(fabric.configure(vf(pf, 0), &forced).await, Err(FabricError::Unsupported { .. })));
+    for (min, max) in [(100, 500), (0, 1_001)] {
+        let wrong = VfSettings { min_tx_rate: rate(min), max_tx_rate: rate(max), ..change() };
+        assert_eq!(errno(fabric.configure(vf(pf, 0), &wrong).await), Errno::INVAL);
+    }
+    assert_eq!(machine.violations(), [""; 0]);
+}
+
+/// All of a change or nothing: what was set before one of them failed is put back.
+#[tokio::test]
+async fn a_change_that_fails_half_way_is_put_back() {
+    let (_, fabric, pf) = machine(Adapter::gigabit());
+    fabric.set_vf_count(pf, 1).await.unwrap();
+    let before = fabric.settings(vf(pf, 0)).await.unwrap();
+    let half = VfSettings { trust: Some(true), vlan: Vlan::new(7), max_tx_rate: rate(9_999), ..change() };
+    assert_eq!(errno(fabric.configure(vf(pf, 0), &half).await), Errno::INVAL);
+    assert_eq!(fabric.settings(vf(pf, 0)).await.unwrap(), before);
+}
+
+/// An admin-set MAC is sticky (libvirt d6ef331f): the VF changes it only when trusted, or once the PF let go of it.
+#[tokio::test]
+async fn a_mac_set_by_the_pf_is_sticky() {
+    let (machine, fabric, pf) = machine(Adapter::gigabit());
+    fabric.set_vf_count(pf, 1).await.unwrap();
+    let address = fabric.vf_address(vf(pf, 0)).await.unwrap();
+    let own = "52:54:00:00:00:77".parse().unwrap();
+    machine.guest_sets_mac(address, own).unwrap();
+    let set = VfSettings { mac: mac("52:54:00:aa:00:01"), ..change() };
+    fabric.configure(vf(pf, 0), &set).await.unwrap();
+    assert_eq!(machine.guest_sets_mac(address, own), Err(Errno::PERM));
+    fabric.configure(vf(pf, 0), &VfSettings { trust: Some(true), ..change() }).await.unwrap();
+    machine.guest_sets_mac(address, own).unwrap();
+    fabric
+        .configure(vf(pf, 0), &VfSettings { trust: Some(false), mac: Some(MacAddress::ZERO), ..change() })
+        .await
+        .unwrap();
+    machine.guest_sets_mac(address, own).unwrap();
+    let multicast = VfSettings { mac: mac("01:00:5e:00:00:01"), ..change() };
+    assert_eq!(errno(fabric.configure(vf(pf, 0), &multicast).await), Errno::INVAL);
+}
+
+/// ice answers EBUSY to admin writes while a VF resets (Linux c54d209c), and newer ones wait for it first.
+#[tokio::test]
+async fn a_vf_in_reset_is_waited_for() {
+    let vlan = |id| VfSettings { vlan: Vlan::new(id), ..change() };
+    let (_, patient, pf) = machine(Adapter::dual_25g());
+    patient.set_vf_count(pf, 1).await.unwrap();
+    patient.reset(vf(pf, 0)).await.unwrap();
+    patient.configure(vf(pf, 0), &vlan(5)).await.unwrap();
+
+    // This driver answers EBUSY (PEERS 14); a MAC resets the VF, and so do the VLAN that follows it and what takes the MAC
+    // back when the VLAN fails: once they were left half done.
+    let (_, impatient, pf) = machine(Adapter::dual_25g().impatient());
+    impatient.set_vf_count(pf, 1).await.unwrap();
+    impatient.reset(vf(pf, 0)).await.unwrap();
+    let both = VfSettings { mac: "52:54:00:00:00:01".parse().ok(), ..vlan(5) };
+    impatient.configure(vf(pf, 0), &both).await.unwrap();
+    let refused = VfSettings { mac: "52:54:00:00:00:02".parse().ok(), min_tx_rate: rate(30_000), ..vlan(6) };
+    assert_eq!(errno(impatient.configure(vf(pf, 0), &refused).await), Errno::INVAL);
+    let settings = impatient.settings(vf(pf, 0)).await.unwrap();
+    assert_eq!((settings.mac, settings.vlan), (both.mac, both.vlan), "all of it is taken back");
+}
+
+#[tokio::test]
+async fn guaranteed_rates_are_not_promised_twice() {
+    let (_, fabric, pf) = machine(Adapter::dual_25g());
+    fabric.set_vf_count(pf, 2).await.unwrap();
+    let guaranteed = |megabits| VfSettings { min_tx_rate: rate(megabits), ..change() };
+    fabric.configure(vf(pf, 0), &guaranteed(20_000)).await.unwrap();
+    assert_eq!(errno(fabric.configure(vf(pf, 1), &guaranteed(6_000)).await), Errno::INVAL);
+    fabric.configure(vf(pf, 1), &guaranteed(5_000)).await.unwrap();
+}
+
+#[tokio::test]
+async fn counters_grow_while_a_driver_runs_the_vf() {
+    let (machine, fabric, pf) = machine(Adapter::dual_25g());
+    fabric.set_vf_count(pf, 1).await.unwrap();
+    let packets = async || fabric.statistics(vf(pf, 0)).await.unwrap().rx_packets;
+    machine.advance(std::time::Duration::from_secs(1));
+    let first = packets().await;
+    assert!(first > 0);
+    fabric.bind(vf(pf, 0), None).await.unwrap();
+    let stopped = packets().await;
+    machine.advance(std::time::Duration::from_secs(1));
+    assert_eq!(packets().await, stopped);
+}
+
+/// A secondary controller takes resources offline, goes online with two queues and an interrupt, and only then has its
+/// driver something to run.
+#[tokio::test]
+async fn an_nvme_vf_needs_queues_and_interrupts_before_its_driver_takes_it() {
+    let (machine, fabric, pf) = machine(Adapter::nvme());
+    fabric.set_vf_count(pf, 2).await.unwrap();
+    assert_eq!(machine.snapshot().physical_functions[&pf].vfs[0].driver, None, "autoprobe was in vain");
+    let online = VfSettings { online: Some(true), ..change() };
+    assert!(words(fabric.configure(vf(pf, 0), &online).await).contains("at least 2 queues and 1 interrupt"));
+    let ready = VfSettings { queues: Some(2), interrupts: Some(1), online: Some(true), ..change() };
+    fabric.configure(vf(pf, 0), &ready).await.unwrap();
+    assert_eq!(fabric.settings(vf(pf, 0)).await.unwrap(), ready);
+    fabric.bind(vf(pf, 0), Some("nvme")).await.unwrap();
+    assert_eq!(errno(fabric.bind(vf(pf, 1), Some("nvme")).await), Errno::NODEV);
+
+    let found = identified(&machine).await.physical_functions.remove(0).nvme.unwrap();
+    let resources = found.resources.unwrap();
+    assert_eq!((resources.queues_assigned, resources.queues_total), (2, 64));
+    assert_eq!(found.secondaries.len(), 16);
+}
+
+#[tokio::test]
+async fn nvme_resources_are_bounded_for_each_vf_and_in_all() {
+    let (machine, fabric, pf) = machine(Adapter::nvme());
+    fabric.set_vf_count(pf, 16).await.unwrap();
+    let queues = |queues| VfSettings { queues: Some(queues), ..change() };
+    assert!(words(fabric.configure(vf(pf, 0), &queues(9)).await).contains("more than one VF may have"));
+    for index in 0..8 {
+        fabric.configure(vf(pf, index), &queues(8)).await.unwrap();
+    }
+    assert!(fabric.configure(vf(pf, 8), &queues(1)).await.is_err(), "all 64 are assigned");
+    let too_many = VfSettings { queues: Some(2), interrupts: Some(40), ..change() };
+    assert!(fabric.configure(vf(pf, 0), &too_many).await.is_err());
+    assert_eq!(fabric.settings(vf(pf, 0)).await.unwrap().queues, Some(8), "put back");
+    assert_eq!(machine.violations(), [""; 0]);
+}
+
+/// A VF that is gone takes its controller offline; what it was assigned stays with it.
+#[tokio::test]
+async fn nvme_controllers_go_offline_with_their_vfs() {
+    let (_, fabric, pf) = machine(Adapter::nvme());
+    fabric.set_vf_count(pf, 1).await.unwrap();
+    let ready = VfSettings { queues: Some(2), interrupts: Some(1), online: Some(true), ..change() };
+    fabric.configure(vf(pf, 0), &ready).await.unwrap();
+    fabric.set_vf_count(pf, 0).await.unwrap();
+    fabric.set_vf_count(pf, 1).await.unwrap();
+    let offline = VfSettings { online: Some(false), ..ready };
+    assert_eq!(fabric.settings(vf(pf, 0)).await.unwrap(), offline);
+}
+
+#[tokio::test]
+async fn a_gpu_has_one_profile_at_a_time() {
+    let (machine, fabric, pf) = machine(Adapter::gpu());
+    let total = |inventory: Inventory| inventory.physical_functions[0].total_vfs();
+    assert_eq!(total(identified(&machine).await), 16);
+    machine.set_profile(pf, "quarter").unwrap();
+    assert_eq!(total(identified(&machine).await), 4);
+    assert_eq!(errno(fabric.set_vf_count(pf, 5).await), Errno::RANGE);
+    fabric.set_vf_count(pf, 4).await.unwrap();
+    assert_eq!(machine.set_profile(pf, "half"), Err(Errno::BUSY));
+    assert_eq!(machine.set_profile(pf, "whole"), Err(Errno::INVAL));
+    assert!(matches!(fabric.settings(vf(pf, 0)).await, Err(FabricError::Unsupported { .. })));
+}

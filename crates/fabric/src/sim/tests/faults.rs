@@ -1,0 +1,106 @@
+//! What goes wrong when it is told to, and adapters that come and go.
+
+use ioward_model::Vlan;
+
+use super::{super::Operation, *};
+
+#[tokio::test]
+async fn the_next_operation_fails_as_told_and_changes_nothing() {
+    let (machine, fabric, pf) = machine(Adapter::gigabit());
+    machine.fail_next(Operation::SetVfCount, Errno::IO);
+    assert_eq!(errno(fabric.set_vf_count(pf, 2).await), Errno::IO);
+    assert_eq!(machine.snapshot().physical_functions[&pf].num_vfs, 0);
+    fabric.set_vf_count(pf, 2).await.unwrap();
+    machine.fail_next(Operation::Identify, Errno::ACCESS);
+    assert_eq!(errno(fabric.identify().await), Errno::ACCESS);
+}
+
+#[tokio::test]
+async fn faults_come_as_often_as_the_rate_says_and_where_the_seed_says() {
+    let failures = async |seed| {
+        let machine = SimMachine::builder(seed).adapter(Adapter::gigabit()).faults(100_000).build();
+        let (fabric, pf) = (machine.fabric(), machine.physical_functions()[0]);
+        let mut failed = Vec::new();
+        for number in 0..1_000 {
+            if fabric.set_autoprobe(pf, number % 2 == 0).await.is_err() {
+                failed.push(number);
+            }
+        }
+        failed
+    };
+    let first = failures(1).await;
+    assert!((60..140).contains(&first.len()), "{} of 1000", first.len());
+    assert_eq!(failures(1).await, first);
+    assert_ne!(failures(2).await, first);
+}
+
+/// PEERS 11: a numvfs write blocked for ever, and the daemon with it. Here it takes the bound in model time, the rest of
+/// that adapter fails at once, other adapters do not, and it may take effect in the end.
+#[tokio::test]
+async fn a_write_that_never_returns_is_stuck_at_once_and_alone() {
+    let machine = SimMachine::standard(3);
+    let (fabric, pfs) = (machine.fabric(), machine.physical_functions());
+    machine.stick(pfs[0]).unwrap();
+    let stuck = fabric.set_vf_count(pfs[0], 3).await;
+    assert!(matches!(&stuck, Err(FabricError::Stuck { after, .. }) if after.as_secs() == 30), "{stuck:?}");
+    assert!(matches!(fabric.set_autoprobe(pfs[0], false).await, Err(FabricError::Stuck { .. })));
+    fabric.set_vf_count(pfs[1], 3).await.unwrap();
+    assert!(machine.snapshot().physical_functions[&pfs[0]].stuck);
+    identified(&machine).await;
+    machine.unstick(pfs[0]).unwrap();
+    assert_eq!(machine.snapshot().physical_functions[&pfs[0]].num_vfs, 3);
+    fabric.set_vf_count(pfs[0], 0).await.unwrap();
+}
+
+#[tokio::test]
+async fn any_change_can_get_stuck() {
+    let (machine, fabric, pf) = machine(Adapter::gigabit());
+    fabric.set_vf_count(pf, 1).await.unwrap();
+    machine.stick(pf).unwrap();
+    fabric.settings(vf(pf, 0)).await.unwrap();
+    let tagged = VfSettings { vlan: Vlan::new(5), ..change() };
+    assert!(matches!(fabric.configure(vf(pf, 0), &tagged).await, Err(FabricError::Stuck { .. })));
+    machine.unstick(pf).unwrap();
+    fabric.configure(vf(pf, 0), &tagged).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_adapter_that_is_taken_out_takes_everything_with_it() {
+    let machine = SimMachine::standard(3);
+    let (fabric, pfs) = (machine.fabric(), machine.physical_functions());
+    fabric.set_vf_count(pfs[1], 4).await.unwrap();
+    let gone = fabric.vf_address(vf(pfs[1], 0)).await.unwrap();
+    assert!(machine.unplug(pfs[2]), "by any of its ports");
+    assert!(!machine.unplug(pfs[1]));
+    assert_eq!(machine.config_read::<4>(gone, 8), [0xff; 4]);
+    assert_eq!(identified(&machine).await.physical_functions.len(), 4);
+    let missing = fabric.set_vf_count(pfs[1], 0).await;
+    assert!(matches!(missing, Err(FabricError::NoSuchFunction { .. })));
+    assert_eq!(machine.violations(), [""; 0]);
+}
+
+/// An adapter is named by what survives a move, not by its address alone.
+#[tokio::test]
+async fn an_adapter_that_comes_back_has_its_serial_number_and_nothing_else() {
+    let machine = SimMachine::standard(3);
+    let (fabric, pfs) = (machine.fabric(), machine.physical_functions());
+    let before = identified(&machine).await.physical_functions.remove(0);
+    fabric.set_autoprobe(pfs[0], false).await.unwrap();
+    fabric.set_vf_count(pfs[0], 4).await.unwrap();
+
+    machine.unplug(pfs[0]);
+    assert_eq!(machine.replug(pfs[0]), Some(pfs[0]));
+    let again = identified(&machine).await.physical_functions.remove(0);
+    assert_eq!((again.num_vfs(), again.drivers_autoprobe), (0, Some(true)));
+    assert_eq!(again.serial_number, before.serial_number);
+
+    machine.unplug(pfs[0]);
+    let elsewhere = machine.replug_elsewhere(pfs[0]).unwrap();
+    assert_ne!(elsewhere, pfs[0]);
+    let moved = identified(&machine).await;
+    let moved = moved.physical_function(elsewhere).unwrap();
+    assert_eq!(moved.serial_number, before.serial_number);
+    assert_eq!(moved.netdevs[0].mac, before.netdevs[0].mac);
+    assert_eq!(machine.replug(pfs[0]), None, "it is plugged in already");
+    assert_eq!(machine.violations(), [""; 0]);
+}

@@ -1,0 +1,87 @@
+//! Why an operation on a partition failed.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use ioward_model::Name;
+use ioward_pci::Bdf;
+
+/// One variant for each way in which an operation on a partition can end badly.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HypervisorError {
+    /// The machine emulator is missing.
+    #[error(
+        "{program} is not there; install the package qemu-system-x86 (Debian, Ubuntu) or qemu-kvm (Fedora)"
+    )]
+    EmulatorMissing {
+        /// The program looked for.
+        program: PathBuf,
+    },
+    /// The machine emulator is there and does not work.
+    #[error("{program} does not work: {why}")]
+    EmulatorBroken {
+        /// The program.
+        program: PathBuf,
+        /// What it did, and the end of what it wrote to stderr.
+        why: String,
+    },
+    /// The machine emulator ended when it should have started.
+    #[error("the machine of partition {partition} ended at once ({status}): {last_words}")]
+    EndedAtOnce {
+        /// The partition.
+        partition: Name,
+        /// Exit status in words.
+        status: String,
+        /// The end of what it wrote to stderr.
+        last_words: String,
+    },
+    /// There is no such partition.
+    #[error("there is no partition {0}; 'ioward partitions' lists them")]
+    NoSuchPartition(Name),
+    /// It has to be stopped for this.
+    #[error("partition {0} is running; stop it first: ioward stop {0}")]
+    Running(Name),
+    /// It has to run for this.
+    #[error("partition {0} is not running; start it first: ioward start {0}")]
+    NotRunning(Name),
+    /// A VF may not be handed out.
+    #[error("{function} is not given to {partition}: {why}")]
+    NotAttachable {
+        /// The function.
+        function: Bdf,
+        /// Who was to have it.
+        partition: Name,
+        /// Which rule forbids it.
+        why: String,
+    },
+    /// The guest did not do its part in time.
+    #[error("the guest of {partition} did not {what} within {} s; try again, or use --force", .after.as_secs())]
+    GuestUnresponsive {
+        /// The partition.
+        partition: Name,
+        /// What it should have done: "let go of net1", "turn itself off".
+        what: String,
+        /// The bound.
+        after: Duration,
+    },
+    /// The machine emulator refused a command.
+    #[error("the machine of partition {partition} refused {command}: {why}")]
+    Qmp {
+        /// The partition.
+        partition: Name,
+        /// The QMP command.
+        command: String,
+        /// Its error description, or what was wrong with its answer.
+        why: String,
+    },
+    /// A file or socket of a partition could not be used.
+    #[error("cannot {what} {path}", path = .path.display())]
+    Io {
+        /// What was to be done, as a verb: "create", "connect to".
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,164 @@
+//! Client partitions: starting and stopping them, giving VFs to them, making their communication structures.
+//!
+//! [`Hypervisor`] is the seam; [`qemu`] is QEMU with KVM, and [`sim`] runs processes instead of machines. QEMU's partitions
+//! outlive the daemon: a new [`Hypervisor`] over the same runtime folder finds every partition that the one before it
+//! started. Simulated ones end with it.
+
+mod error;
+pub mod qemu;
+pub mod sim;
+
+pub use error::HypervisorError;
+
+use std::os::fd::OwnedFd;
+
+use async_trait::async_trait;
+use ioward_channel::shared::EndFds;
+use ioward_model::{Name, Owner, PartitionSpec};
+use ioward_pci::Bdf;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+/// How a partition is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionStatus {
+    /// The partition.
+    pub name: Name,
+    /// Whether its machine runs.
+    pub running: bool,
+    /// What executes its instructions, while it runs.
+    pub accelerator: Option<Accelerator>,
+    /// Process ID of its machine, while it runs.
+    pub pid: Option<u32>,
+    /// Where its serial console can be reached: a Unix stream socket.
+    pub console: std::path::PathBuf,
+    /// The VFs handed to it.
+    pub vfs: Vec<(Name, Bdf)>,
+    /// Whether it has a channel.
+    pub channel: bool,
+}
+
+/// What executes a partition's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accelerator {
+    /// The processor, through KVM.
+    Kvm,
+    /// QEMU's software emulation, because there is no usable KVM: correct, and slow.
+    Tcg,
+    /// Nothing: the partition is a process that plays a machine.
+    #[serde(rename = "simulated")]
+    Sim,
+}
+
+/// The management partition's end of a channel.
+#[derive(Debug)]
+pub enum ChannelEnd {
+    /// A connected stream socket.
+    Stream(OwnedFd),
+    /// Shared memory with two doorbells, that nobody has used at this end yet.
+    Shared(EndFds),
+}
+
+/// How to stop a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StopMode {
+    /// Press the power button and wait until the guest has turned itself off.
+    Graceful,
+    /// Turn it off.
+    Force,
+}
+
+/// What a hypervisor tells without being asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HypervisorEvent {
+    /// A partition's machine has ended, and nobody had asked for it.
+    Ended {
+        /// The partition.
+        partition: Name,
+        /// What is known about it: "the guest turned itself off", "killed by signal 9".
+        why: String,
+    },
+}
+
+/// What runs client partitions.
+///
+/// Every operation is idempotent and ends within a bound.
+#[async_trait]
+pub trait Hypervisor: Send + Sync {
+    /// Whether partitions can run here at all, and on what.
+    ///
+    /// # Errors
+    /// When the machine emulator is missing or does not start: says which package brings it.
+    async fn check(&self) -> Result<Accelerator, HypervisorError>;
+
+    /// Creates a partition, or changes what it is to have when it starts next. `spec.vfs` is not looked at: VFs come by
+    /// [`Hypervisor::attach_vf`].
+    ///
+    /// # Errors
+    /// When the partition's folder can't be written.
+    async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError>;
+
+    /// Forgets a stopped partition and removes its folder.
+    ///
+    /// # Errors
+    /// When it runs.
+    async fn undefine(&self, partition: &Name) -> Result<(), HypervisorError>;
+
+    /// Starts a partition with the VFs and the channel it has been given, and returns once its machine executes.
+    ///
+    /// # Errors
+    /// When the machine emulator can't be started or ends at once; its last words are in the error.
+    async fn start(&self, partition: &Name) -> Result<Accelerator, HypervisorError>;
+
+    /// Stops a partition and waits until its process is gone.
+    ///
+    /// # Errors
+    /// When the guest does not turn itself off within the bound.
+    async fn stop(&self, partition: &Name, mode: StopMode) -> Result<(), HypervisorError>;
+
+    /// Gives a VF, bound to vfio-pci, to a partition: at its next start, or at once while it runs.
+    ///
+    /// Refuses, whoever asks: a function that is no VF; one whose IOMMU group holds anything foreign; one that another
+    /// partition has.
+    ///
+    /// # Errors
+    /// As above, or when the machine has no free slot or does not take it.
+    async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError>;
+
+    /// Takes a VF from a partition; while it runs, waits until the guest has let go.
+    ///
+    /// # Errors
+    /// When the guest does not let go within the bound. With `force` that is no error where the hypervisor can take
+    /// it all the same.
+    async fn detach_vf(&self, owner: &Owner, force: bool) -> Result<(), HypervisorError>;
+
+    /// Makes the partition's communication structure; in a running one at once.
+    ///
+    /// # Errors
+    /// When the machine does not take it.
+    async fn create_channel(&self, partition: &Name) -> Result<(), HypervisorError>;
+
+    /// Takes the partition's communication structure away.
+    ///
+    /// # Errors
+    /// When the machine does not give it back.
+    async fn destroy_channel(&self, partition: &Name) -> Result<(), HypervisorError>;
+
+    /// The management partition's end of a running partition's channel. Whose it is, is known from here and never from
+    /// what comes through it. Asked for again, it is a new end that takes the place of the one before.
+    ///
+    /// # Errors
+    /// When the partition does not run or has no channel.
+    async fn connect_channel(&self, partition: &Name) -> Result<ChannelEnd, HypervisorError>;
+
+    /// All partitions, by name.
+    ///
+    /// # Errors
+    /// When the runtime folder can't be read.
+    async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError>;
+
+    /// What happens from now on. One receiver; a second call takes the first one's place.
+    async fn events(&self) -> mpsc::Receiver<HypervisorEvent>;
+}

@@ -1,0 +1,277 @@
+//! QEMU's command line for a partition. Pure: the record in, arguments out.
+//!
+//! QEMU splits option values at commas and takes a doubled comma for one: every path that comes from a person goes
+//! through [`escaped`].
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::Path,
+};
+
+use super::{
+    disk::DiskFormat,
+    folder::Folder,
+    record::{HeldVf, Record, SLOTS},
+};
+
+/// The virtio-serial port by which a guest knows its channel.
+const CHANNEL_PORT: &str = "org.ioward.0";
+/// QEMU's names for the channel's two halves.
+pub(super) const CHANNEL_CHARDEV: &str = "chan0";
+pub(super) const CHANNEL_DEVICE: &str = "chanport0";
+
+/// What takes QEMU its rights to change its own identity, to start programs and to use obsolete system calls; what
+/// libvirt uses too. VFIO works under it.
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
+/// QEMU's name for a VF.
+pub(super) fn vf_id(vf: &HeldVf) -> String {
+    format!("vf-{}", vf.name)
+}
+
+/// QEMU's name for the slot that a VF is in.
+pub(super) fn slot_id(slot: u8) -> String {
+    format!("slot{slot}")
+}
+
+/// The option that names a partition's QMP socket: the mark by which a machine is known to be this partition's.
+pub(super) fn qmp_option(folder: &Folder) -> OsString {
+    listening_socket("", "unix:", &folder.qmp())
+}
+
+/// The properties of a VF as a device.
+pub(super) fn vf_device(vf: &HeldVf) -> Vec<(&'static str, String)> {
+    vec![
+        ("driver", "vfio-pci".into()),
+        ("host", vf.function.to_string()),
+        ("id", vf_id(vf)),
+        ("bus", slot_id(vf.slot)),
+    ]
+}
+
+/// The properties of the channel's port as a device.
+pub(super) fn channel_device() -> Vec<(&'static str, String)> {
+    vec![
+        ("driver", "virtserialport".into()),
+        ("bus", "vser0.0".into()),
+        ("chardev", CHANNEL_CHARDEV.into()),
+        ("name", CHANNEL_PORT.into()),
+        ("id", CHANNEL_DEVICE.into()),
+    ]
+}
+
+/// What executes machines, best first: QEMU takes the first that works, and `query-kvm` tells which that was.
+///
+/// KVM is tried only on a processor with virtualization of its own. There are patched kernels whose KVM does without
+/// (pvm), and it takes a machine, but does not execute it.
+pub(super) fn accelerators(cpuinfo: &str) -> &'static [&'static str] {
+    let flags = cpuinfo.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default();
+    if flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm") {
+        &["kvm", "tcg"]
+    } else {
+        &["tcg"]
+    }
+}
+
+/// The whole command line but for the program.
+///
+/// `-cpu max` is `-cpu host` under KVM, and all that TCG can do without it, so that one command line serves both.
+pub(super) fn arguments(
+    record: &Record,
+    disk: Option<DiskFormat>,
+    folder: &Folder,
+    accelerators: &[&str],
+) -> Vec<OsString> {
+    let spec = &record.spec;
+    let mut line = Line::default();
+    line.add("-name", spec.name.as_str());
+    line.flag("-nodefaults").flag("-no-user-config").add("-display", "none");
+    line.add("-machine", "q35").add("-cpu", "max");
+    for accelerator in accelerators {
+        line.add("-accel", *accelerator);
+    }
+    line.add("-smp", format!("cpus={}", spec.cpus)).add("-m", format!("size={}M", spec.memory.mebibytes()));
+    line.add("-overcommit", "mem-lock=off").add("-sandbox", SANDBOX);
+    line.add("-pidfile", folder.pid());
+    line.add("-qmp", qmp_option(folder));
+
+    let mut console = listening_socket("socket,id=console", ",path=", &folder.console());
+    console.push(",logappend=on,logfile=");
+    console.push(escaped(&folder.console_log()));
+    line.add("-chardev", console).add("-serial", "chardev:console");
+
+    if let Some(kernel) = &spec.boot.kernel {
+        line.add("-kernel", kernel);
+        if let Some(initrd) = &spec.boot.initrd {
+            line.add("-initrd", initrd);
+        }
+        if let Some(cmdline) = &spec.boot.cmdline {
+            line.add("-append", cmdline);
+        }
+    }
+    if let (Some(path), Some(format)) = (&spec.boot.disk, disk) {
+        let file = format!(
+            "driver={},node-name=disk0,file.driver={},file.filename=",
+            format.driver(),
+            format.protocol()
+        );
+        line.add("-blockdev", joined(&file, escaped(path)));
+        // A kernel that is started directly has the first place already.
+        let boot = if spec.boot.kernel.is_none() { ",bootindex=0" } else { "" };
+        line.add("-device", format!("virtio-blk-pci,drive=disk0,id=blk0{boot}"));
+    }
+
+    line.add("-device", "virtio-serial-pci,id=vser0");
+    for slot in 1..=SLOTS {
+        line.add("-device", format!("pcie-root-port,id={},chassis={slot},slot={slot}", slot_id(slot)));
+    }
+    if record.channel {
+        line.add(
+            "-chardev",
+            listening_socket(&format!("socket,id={CHANNEL_CHARDEV}"), ",path=", &folder.channel()),
+        );
+        line.add("-device", option(&channel_device()));
+    }
+    for vf in &record.vfs {
+        line.add("-device", option(&vf_device(vf)));
+    }
+    line.0
+}
+
+#[derive(Default)]
+struct Line(Vec<OsString>);
+
+impl Line {
+    fn flag(&mut self, flag: &str) -> &mut Self {
+        self.0.push(flag.into());
+        self
+    }
+
+    fn add(&mut self, flag: &str, value: impl Into<OsString>) -> &mut Self {
+        self.flag(flag).0.push(value.into());
+        self
+    }
+}
+
+/// Device properties as `-device` takes them. The values are names and addresses, which hold no comma.
+fn option(properties: &[(&str, String)]) -> String {
+    let pairs: Vec<_> = properties.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join(",")
+}
+
+fn listening_socket(before: &str, key: &str, path: &Path) -> OsString {
+    let mut option = joined(&format!("{before}{key}"), escaped(path));
+    option.push(",server=on,wait=off");
+    option
+}
+
+fn joined(before: &str, after: OsString) -> OsString {
+    let mut text = OsString::from(before);
+    text.push(after);
+    text
+}
+
+/// A path within an option value: every comma doubled.
+fn escaped(path: &Path) -> OsString {
+    let mut bytes = Vec::with_capacity(path.as_os_str().len());
+    for &byte in OsStr::as_bytes(path.as_os_str()) {
+        bytes.push(byte);
+        if byte == b',' {
+            bytes.push(byte);
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::record::tests, *};
+
+    fn arguments_of(record: &Record, disk: Option<DiskFormat>) -> Vec<String> {
+        let folder = Folder::new(Path::new("/run/io,ward/partitions"), &record.spec.name);
+        arguments(record, disk, &folder, &["kvm", "tcg"])
+            .into_iter()
+            .map(|argument| argument.into_string().unwrap())
+            .collect()
+    }
+
+    fn values<'a>(arguments: &'a [String], flag: &str) -> Vec<&'a str> {
+        arguments.windows(2).filter(|pair| pair[0] == flag).map(|pair| pair[1].as_str()).collect()
+    }
+
+    #[test]
+    fn kvm_is_tried_first_on_a_processor_that_can_virtualize() {
+        let cpuinfo = |flags| {
+            format!("processor\t: 0\nmodel name\t: svm vmx\nflags\t\t: fpu {flags} lm\n\nprocessor\t: 1\n")
+        };
+        assert_eq!(accelerators(&cpuinfo("vmx")), ["kvm", "tcg"]);
+        assert_eq!(accelerators(&cpuinfo("svm")), ["kvm", "tcg"]);
+        assert_eq!(accelerators(&cpuinfo("svme vmx_no hypervisor")), ["tcg"]);
+        assert_eq!(accelerators(""), ["tcg"]);
+    }
+
+    #[test]
+    fn a_kernel_is_started_directly() {
+        let record = tests::record(
+            "cpus = 3\nmemory = \"300MiB\"\n\
+             boot = { kernel = \"/boot/vm,linuz\", initrd = \"/boot/init,rd\", cmdline = \"a=b,c d\" }",
+        );
+        let arguments = arguments_of(&record, None);
+        assert_eq!(values(&arguments, "-accel"), ["kvm", "tcg"]);
+        assert_eq!(values(&arguments, "-smp"), ["cpus=3"]);
+        assert_eq!(values(&arguments, "-m"), ["size=300M"]);
+        assert_eq!(values(&arguments, "-kernel"), ["/boot/vm,linuz"], "-kernel takes a path as it is");
+        assert_eq!(values(&arguments, "-initrd"), ["/boot/init,rd"], "and so does -initrd for Linux");
+        assert_eq!(values(&arguments, "-append"), ["a=b,c d"]);
+        assert!(!arguments.iter().any(|a| a == "-blockdev" || a.contains("vfio-pci") || a.contains("chan")));
+        assert!(!arguments.iter().any(|a| a == "-no-reboot"), "a guest that reboots does not end");
+    }
+
+    #[test]
+    fn a_path_cannot_add_options() {
+        let record = tests::record("boot = { disk = \"/disks/a,driver=nbd.img\" }");
+        let arguments = arguments_of(&record, Some(DiskFormat::RawFile));
+        assert_eq!(
+            values(&arguments, "-blockdev"),
+            ["driver=raw,node-name=disk0,file.driver=file,file.filename=/disks/a,,driver=nbd.img"]
+        );
+        assert!(values(&arguments, "-device").contains(&"virtio-blk-pci,drive=disk0,id=blk0,bootindex=0"));
+        assert_eq!(
+            values(&arguments, "-qmp"),
+            ["unix:/run/io,,ward/partitions/web/qmp.sock,server=on,wait=off"]
+        );
+    }
+
+    #[test]
+    fn a_disk_beside_a_kernel_is_not_booted_from() {
+        let record = tests::record("boot = { kernel = \"/k\", disk = \"/d.qcow2\" }");
+        let arguments = arguments_of(&record, Some(DiskFormat::Qcow2));
+        assert!(values(&arguments, "-blockdev")[0].starts_with("driver=qcow2,"));
+        assert!(values(&arguments, "-device").contains(&"virtio-blk-pci,drive=disk0,id=blk0"));
+    }
+
+    #[test]
+    fn every_slot_is_there_and_vfs_and_channel_where_they_were_recorded() {
+        let mut record = tests::record("boot = { kernel = \"/k\" }");
+        record.vfs.push(tests::held("net0", "0000:01:10.2", 5));
+        record.channel = true;
+        let arguments = arguments_of(&record, None);
+        let devices = values(&arguments, "-device");
+        assert_eq!(
+            devices.iter().filter(|device| device.starts_with("pcie-root-port")).count(),
+            usize::from(SLOTS)
+        );
+        assert!(devices.contains(&"pcie-root-port,id=slot5,chassis=5,slot=5"));
+        assert!(devices.contains(&"driver=vfio-pci,host=0000:01:10.2,id=vf-net0,bus=slot5"));
+        assert!(
+            devices
+                .contains(&"driver=virtserialport,bus=vser0.0,chardev=chan0,name=org.ioward.0,id=chanport0")
+        );
+        assert!(
+            values(&arguments, "-chardev").contains(
+                &"socket,id=chan0,path=/run/io,,ward/partitions/web/channel.sock,server=on,wait=off"
+            )
+        );
+    }
+}

@@ -1,0 +1,361 @@
+//! One running machine: its process, its QMP connection, and what is done to it while it runs.
+
+use std::{
+    ffi::OsStr,
+    path::Path,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use ioward_model::Name;
+use serde_json::{Map, Value, json};
+use tokio::{
+    sync::{Mutex, watch},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    Bounds, command,
+    folder::Folder,
+    process::Process,
+    qmp::{Farewell, Qmp, QmpError},
+    record::HeldVf,
+    text::printable,
+    wire::Refusal,
+};
+use crate::{Accelerator, HypervisorError};
+
+/// Between two looks at something that QEMU or a guest is to bring about.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Between two requests to a guest that has not obeyed: one that is still booting, or is busy with the plugging before
+/// (autotest/tp-libvirt#3999), does not hear the first. QEMU takes the next one after 5 s at the earliest.
+const ASK_AGAIN: Duration = Duration::from_secs(6);
+
+/// A machine whose process was alive when this was made.
+pub(super) struct Machine {
+    partition: Name,
+    folder: Folder,
+    bounds: Bounds,
+    process: Process,
+    qmp: Mutex<Option<Qmp>>,
+    farewell: Farewell,
+    accelerator: OnceLock<Accelerator>,
+    /// How many callers have asked for its end and are waiting for it.
+    expecting: AtomicUsize,
+    end: watch::Sender<Option<End>>,
+}
+
+/// How a machine ended.
+#[derive(Clone, Debug)]
+pub(super) struct End {
+    /// What is known about it, for a person.
+    pub why: String,
+    /// Its exit status, where this process started it.
+    pub status: Option<String>,
+}
+
+/// Held by who asked for a machine's end: while it is held, that end is news to nobody.
+pub(super) struct ExpectedEnd<'a>(&'a Machine);
+
+impl Drop for ExpectedEnd<'_> {
+    fn drop(&mut self) {
+        self.0.expecting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Machine {
+    pub(super) fn new(partition: &Name, folder: &Folder, bounds: &Bounds, process: Process) -> Arc<Self> {
+        Arc::new(Self {
+            partition: partition.clone(),
+            folder: folder.clone(),
+            bounds: bounds.clone(),
+            process,
+            qmp: Mutex::new(None),
+            farewell: Farewell::default(),
+            accelerator: OnceLock::new(),
+            expecting: AtomicUsize::new(0),
+            end: watch::Sender::new(None),
+        })
+    }
+
+    pub(super) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// What executes it, once it has said so.
+    pub(super) fn accelerator(&self) -> Option<Accelerator> {
+        self.accelerator.get().copied()
+    }
+
+    /// Whether its process is gone and what it left has been cleared away.
+    pub(super) fn is_gone(&self) -> bool {
+        self.end.borrow().is_some()
+    }
+
+    /// Waits until its process is gone and what it left has been cleared away.
+    pub(super) async fn gone(&self) -> End {
+        let mut end = self.end.subscribe();
+        loop {
+            if let Some(end) = end.borrow_and_update().clone() {
+                return end;
+            }
+            // The sender is in `self`, so there is nothing but a change to wait for.
+            let _ = end.changed().await;
+        }
+    }
+
+    /// Says that it is gone, to everybody in [`Self::gone`].
+    pub(super) fn set_gone(&self, end: End) {
+        self.end.send_replace(Some(end));
+    }
+
+    pub(super) fn expect_end(&self) -> ExpectedEnd<'_> {
+        self.expecting.fetch_add(1, Ordering::SeqCst);
+        ExpectedEnd(self)
+    }
+
+    pub(super) fn end_is_expected(&self) -> bool {
+        self.expecting.load(Ordering::SeqCst) > 0
+    }
+
+    /// What is known about its end. To be called once, after its process has ended.
+    pub(super) async fn last_words(&self) -> End {
+        let status = self.process.exit();
+        let drained = async {
+            if let Some(qmp) = self.qmp.lock().await.as_mut() {
+                qmp.drained().await;
+            }
+        };
+        // The socket closed with the process; what was in it is read at once.
+        let _ = timeout(Duration::from_secs(1), drained).await;
+        let unknown = || format!("its process is gone; {} may say why", self.folder.log().display());
+        let why = self.farewell.get().cloned().or_else(|| status.clone()).unwrap_or_else(unknown);
+        End { why, status }
+    }
+
+    /// Waits until it executes, and says on what.
+    pub(super) async fn running(&self) -> Result<Accelerator, HypervisorError> {
+        let deadline = Instant::now() + self.bounds.start;
+        loop {
+            match self.ask("query-status", Value::Null).await {
+                Ok(status) if status["running"] == true => break,
+                Ok(_) | Err(QmpError::Connect(_) | QmpError::NoAnswer(_)) if Instant::now() < deadline => {
+                    sleep(POLL).await;
+                }
+                Ok(status) => {
+                    let state = printable(status["status"].as_str().unwrap_or("unknown"), 40);
+                    return Err(
+                        self.refused("query-status", format!("it does not run; its state is {state}"))
+                    );
+                }
+                Err(error) => return Err(self.refused("query-status", error)),
+            }
+        }
+        let kvm = self.command("query-kvm", Value::Null).await?;
+        let accelerator = if kvm["enabled"] == true { Accelerator::Kvm } else { Accelerator::Tcg };
+        Ok(*self.accelerator.get_or_init(|| accelerator))
+    }
+
+    /// Plugs a VF in; one that is in already stays.
+    pub(super) async fn plug(&self, vf: &HeldVf) -> Result<(), HypervisorError> {
+        self.add_device(&command::vf_id(vf), &command::vf_device(vf)).await
+    }
+
+    /// Takes a VF out: asks the guest, again and again, until it has let go, and waits until QEMU has closed `group`,
+    /// the VF's IOMMU group, where no other VF of the machine is in it.
+    ///
+    /// QEMU closes a device some time after it is gone from every list and DEVICE_DELETED has been sent. Until then the
+    /// VF cannot be plugged in again, here or elsewhere.
+    pub(super) async fn unplug(&self, vf: &HeldVf, group: Option<&OsStr>) -> Result<(), HypervisorError> {
+        self.remove_device(&command::vf_id(vf), vf.name.as_str()).await?;
+        let Some(group) = group.map(|group| Path::new("/dev/vfio").join(group)) else { return Ok(()) };
+        let deadline = Instant::now() + self.bounds.unplug;
+        // A process whose files can't be listed any more has ended.
+        while matches!(self.process.has_open(&group), Ok(true)) {
+            if Instant::now() >= deadline {
+                return Err(self.unresponsive(&format!("close {}", group.display()), self.bounds.unplug));
+            }
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Whether a VF is in it.
+    pub(super) async fn has_vf(&self, vf: &HeldVf) -> Result<bool, HypervisorError> {
+        self.has_device(&command::vf_id(vf)).await
+    }
+
+    /// Adds the channel; one that is there already stays.
+    pub(super) async fn add_channel(&self) -> Result<(), HypervisorError> {
+        if !self.has_chardev(command::CHANNEL_CHARDEV).await? {
+            let address = json!({"type": "unix", "data": {"path": self.folder.channel()}});
+            let backend = json!({"type": "socket", "data": {"addr": address, "server": true, "wait": false}});
+            self.command("chardev-add", json!({"id": command::CHANNEL_CHARDEV, "backend": backend})).await?;
+        }
+        self.add_device(command::CHANNEL_DEVICE, &command::channel_device()).await
+    }
+
+    /// Takes the channel away. The guest has no say in it: QEMU removes a port at once, and only lets go of the socket
+    /// a moment later.
+    pub(super) async fn remove_channel(&self) -> Result<(), HypervisorError> {
+        self.remove_device(command::CHANNEL_DEVICE, "its channel").await?;
+        let deadline = Instant::now() + self.bounds.unplug;
+        while self.has_chardev(command::CHANNEL_CHARDEV).await? {
+            match self.ask("chardev-remove", json!({"id": command::CHANNEL_CHARDEV})).await {
+                Err(QmpError::Refused(_)) if Instant::now() < deadline => sleep(POLL).await,
+                Err(error) => return Err(self.refused("chardev-remove", error)),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Presses the power button until the guest has turned itself off.
+    pub(super) async fn power_down(&self) -> Result<(), HypervisorError> {
+        let deadline = Instant::now() + self.bounds.power_down;
+        loop {
+            if let Err(error) = self.command("system_powerdown", Value::Null).await {
+                // It may have turned itself off between two requests.
+                return timeout(self.bounds.kill, self.gone()).await.map(|_| ()).map_err(|_| error);
+            }
+            let wait = ASK_AGAIN.min(deadline.saturating_duration_since(Instant::now()));
+            if timeout(wait, self.gone()).await.is_ok() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(self.unresponsive("turn itself off", self.bounds.power_down));
+            }
+        }
+    }
+
+    /// Ends it: QEMU is told to, so that it can flush its disks, and killed when it does not.
+    pub(super) async fn force_off(&self) -> Result<(), HypervisorError> {
+        let quit = async {
+            // Whether it says yes, says nothing or is gone before it can say anything makes no difference here.
+            let _ = self.ask("quit", Value::Null).await;
+            self.gone().await
+        };
+        if timeout(self.bounds.kill, quit).await.is_ok() {
+            return Ok(());
+        }
+        self.process.kill();
+        match timeout(self.bounds.unplug, self.gone()).await {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                Err(self.unresponsive("end when its process was killed (see dmesg)", self.bounds.unplug))
+            }
+        }
+    }
+
+    async fn add_device(&self, id: &str, properties: &[(&str, String)]) -> Result<(), HypervisorError> {
+        if self.has_device(id).await? {
+            return Ok(());
+        }
+        let arguments: Map<_, _> =
+            properties.iter().map(|(key, value)| ((*key).to_owned(), value.as_str().into())).collect();
+        self.command("device_add", arguments.into()).await.map(|_| ())
+    }
+
+    /// Looks for the device to be gone instead of waiting for DEVICE_DELETED: that holds across a lost connection and
+    /// for a device that went before anybody listened, and QEMU sends the event as it takes the device from this list.
+    async fn remove_device(&self, id: &str, shown: &str) -> Result<(), HypervisorError> {
+        let deadline = Instant::now() + self.bounds.unplug;
+        let mut ask_again = Instant::now();
+        loop {
+            if Instant::now() >= ask_again {
+                match self.ask("device_del", json!({"id": id})).await {
+                    Err(QmpError::Refused(Refusal { class, .. })) if class == "DeviceNotFound" => {
+                        return Ok(());
+                    }
+                    // "Already in the process of unplug", or a guest that is busy with the slot.
+                    Err(QmpError::Refused(refusal)) => {
+                        tracing::debug!("{}: device_del {id}: {}", self.partition, refusal.description);
+                    }
+                    Err(error) => return Err(self.refused("device_del", error)),
+                    Ok(_) => {}
+                }
+                ask_again = Instant::now() + ASK_AGAIN;
+            }
+            if !self.has_device(id).await? {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(self.unresponsive(&format!("let go of {shown}"), self.bounds.unplug));
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    async fn has_device(&self, id: &str) -> Result<bool, HypervisorError> {
+        self.list_has("qom-list", json!({"path": "/machine/peripheral"}), "name", id).await
+    }
+
+    async fn has_chardev(&self, id: &str) -> Result<bool, HypervisorError> {
+        self.list_has("query-chardev", Value::Null, "label", id).await
+    }
+
+    /// Whether a command that answers with a list of objects has one in it whose `key` is `value`.
+    async fn list_has(
+        &self,
+        name: &str,
+        arguments: Value,
+        key: &str,
+        value: &str,
+    ) -> Result<bool, HypervisorError> {
+        match self.command(name, arguments).await? {
+            Value::Array(list) => Ok(list.iter().any(|item| item[key] == value)),
+            _ => Err(self.refused(name, "its answer is no list")),
+        }
+    }
+
+    async fn command(&self, name: &str, arguments: Value) -> Result<Value, HypervisorError> {
+        self.ask(name, arguments).await.map_err(|error| self.refused(name, error))
+    }
+
+    /// Carries out one QMP command; connects first when that is needed.
+    async fn ask(&self, name: &str, arguments: Value) -> Result<Value, QmpError> {
+        let mut connection = self.qmp.lock().await;
+        let usable = connection.take().filter(Qmp::is_usable);
+        let qmp = match usable {
+            Some(qmp) => connection.insert(qmp),
+            None => {
+                let qmp =
+                    Qmp::connect(&self.folder.qmp(), self.farewell.clone(), self.bounds.command).await?;
+                connection.insert(qmp)
+            }
+        };
+        qmp.execute(name, &arguments, self.bounds.command).await
+    }
+
+    fn refused(&self, command: &str, why: impl std::fmt::Display) -> HypervisorError {
+        HypervisorError::Qmp {
+            partition: self.partition.clone(),
+            command: command.to_owned(),
+            why: why.to_string(),
+        }
+    }
+
+    fn unresponsive(&self, what: &str, after: Duration) -> HypervisorError {
+        HypervisorError::GuestUnresponsive { partition: self.partition.clone(), what: what.to_owned(), after }
+    }
+}
+
+/// The machine of a partition that is running already, if there is one.
+pub(super) async fn find(
+    partition: &Name,
+    folder: &Folder,
+    bounds: &Bounds,
+) -> std::io::Result<Option<Arc<Machine>>> {
+    let mark = command::qmp_option(folder);
+    // A process that is stuck in the kernel can keep a reader of its command line waiting.
+    let find = tokio::task::spawn_blocking(move || Process::find(OsStr::new(&mark)));
+    let found = timeout(bounds.command, find)
+        .await
+        .map_err(std::io::Error::from)?
+        .map_err(std::io::Error::other)??;
+    Ok(found.map(|process| Machine::new(partition, folder, bounds, process)))
+}

@@ -1,0 +1,474 @@
+//! QEMU with KVM, one process for each partition.
+//!
+//! A machine belongs to nobody: it is a process of its own, and everything about it is in its partition's folder and in
+//! `/proc`. [`QemuHypervisor::open`] over the same runtime folder finds the machines that another one started.
+
+mod cgroup;
+mod command;
+mod config;
+mod disk;
+mod folder;
+mod machine;
+mod partition;
+mod probe;
+mod process;
+mod qmp;
+mod record;
+mod text;
+mod vfio;
+mod wire;
+
+pub use config::{Bounds, QemuConfig};
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use ioward_model::{Name, Owner, PartitionSpec};
+use ioward_pci::Bdf;
+use rustix::{fs::FlockOperation, io::Errno};
+use tokio::{
+    net::UnixStream,
+    sync::{OwnedMutexGuard, mpsc},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use self::{
+    disk::DiskFormat,
+    folder::{Folder, io_error},
+    machine::Machine,
+    partition::{Listener, Partition, lock},
+    process::Process,
+    record::{HeldVf, Record, SLOTS},
+    vfio::Sysfs,
+};
+use crate::{
+    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
+};
+
+/// Events that may wait to be fetched.
+const MAX_EVENTS: usize = 64;
+
+/// How long a new hypervisor waits for the machines it finds to answer. One that does not is asked again when needed.
+const ADOPTION: Duration = Duration::from_secs(5);
+
+/// Partitions as QEMU processes.
+pub struct QemuHypervisor {
+    config: QemuConfig,
+    folder: PathBuf,
+    sysfs: Sysfs,
+    partitions: Mutex<BTreeMap<Name, Arc<Partition>>>,
+    /// Who holds which function, over all partitions. Apart from their records, so that one partition's long operation
+    /// does not keep another one's waiting.
+    holders: Mutex<BTreeMap<Bdf, Owner>>,
+    listener: Listener,
+    /// One task for each running machine; they end with this.
+    watchers: Mutex<JoinSet<()>>,
+    /// Held locked: two over one runtime folder would start machines twice.
+    _lock: File,
+}
+
+impl QemuHypervisor {
+    /// Takes charge of a runtime folder: of the partitions recorded there, and of those of their machines that run.
+    ///
+    /// A folder whose record can't be understood is left alone and logged.
+    ///
+    /// # Errors
+    /// When the runtime folder can't be used, or another process is in charge of it.
+    pub async fn open(config: QemuConfig) -> Result<Self, HypervisorError> {
+        let folder = config.runtime_dir.join("partitions");
+        fs::create_dir_all(&config.runtime_dir).map_err(io_error("create", &config.runtime_dir))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io_error("create", &folder))?;
+        let lock = take_charge(&config.runtime_dir.join("hypervisor.lock")).await?;
+        let hypervisor = Self {
+            sysfs: Sysfs::new(&config.sysfs),
+            config,
+            partitions: Mutex::default(),
+            holders: Mutex::default(),
+            listener: Listener::default(),
+            watchers: Mutex::default(),
+            _lock: lock,
+            folder,
+        };
+        hypervisor.adopt_all().await?;
+        Ok(hypervisor)
+    }
+
+    async fn adopt_all(&self) -> Result<(), HypervisorError> {
+        let mut answering = JoinSet::new();
+        for entry in fs::read_dir(&self.folder).map_err(io_error("read", &self.folder))? {
+            let entry = entry.map_err(io_error("read", &self.folder))?;
+            let Some(partition) = self.load(&entry.path()) else { continue };
+            match machine::find(&partition.name, &partition.folder, &self.config.bounds).await {
+                Ok(Some(machine)) => {
+                    self.run(&partition, Arc::clone(&machine));
+                    answering.spawn(async move {
+                        let _ = timeout(ADOPTION, machine.running()).await;
+                    });
+                }
+                Ok(None) => partition.folder.clear(),
+                Err(error) => return Err(io_error("look for machines in", Path::new("/proc"))(error)),
+            }
+            lock(&self.partitions).insert(partition.name.clone(), partition);
+        }
+        answering.join_all().await;
+        Ok(())
+    }
+
+    /// The partition in a folder, with its VFs taken note of.
+    fn load(&self, path: &Path) -> Option<Arc<Partition>> {
+        let name: Name = path.file_name()?.to_str()?.parse().ok()?;
+        let folder = Folder::new(&self.folder, &name);
+        let record = match Record::load(&folder.record()) {
+            Ok(record) if record.spec.name == name => record,
+            Ok(record) => {
+                tracing::error!(
+                    "{} speaks of partition {}; it is left alone",
+                    path.display(),
+                    record.spec.name
+                );
+                return None;
+            }
+            Err(error) => {
+                tracing::error!(
+                    "partition {name} is left alone: {error}: {:?}",
+                    std::error::Error::source(&error)
+                );
+                return None;
+            }
+        };
+        let mut holders = lock(&self.holders);
+        for vf in &record.vfs {
+            let owner = Owner { partition: name.clone(), vf: vf.name.clone() };
+            let first = holders.entry(vf.function).or_insert_with(|| owner.clone());
+            if *first != owner {
+                tracing::error!(
+                    "{} is recorded for {first} and for {owner}; {name} will not start with it",
+                    vf.function
+                );
+            }
+        }
+        drop(holders);
+        Some(Partition::new(folder, record))
+    }
+
+    /// Takes charge of a running machine.
+    fn run(&self, partition: &Arc<Partition>, machine: Arc<Machine>) {
+        partition.set_machine(Arc::clone(&machine));
+        let mut watchers = lock(&self.watchers);
+        while watchers.try_join_next().is_some() {}
+        watchers.spawn(Arc::clone(partition).watch(machine, Arc::clone(&self.listener)));
+    }
+
+    fn partition(&self, name: &Name) -> Result<Arc<Partition>, HypervisorError> {
+        lock(&self.partitions)
+            .get(name)
+            .cloned()
+            .ok_or_else(|| HypervisorError::NoSuchPartition(name.clone()))
+    }
+
+    /// A partition, with no other operation on it until the guard is dropped.
+    async fn enter(&self, name: &Name) -> Result<(Arc<Partition>, OwnedMutexGuard<()>), HypervisorError> {
+        loop {
+            let partition = self.partition(name)?;
+            let operation = Arc::clone(&partition.operation).lock_owned().await;
+            // It may have been undefined, and even defined anew, while this waited.
+            if self.partition(name).is_ok_and(|now| Arc::ptr_eq(&now, &partition)) {
+                return Ok((partition, operation));
+            }
+        }
+    }
+
+    /// Makes `owner` the holder of a function, if it may be.
+    fn hold(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
+        let refuse =
+            |why| HypervisorError::NotAttachable { function, partition: owner.partition.clone(), why };
+        let mut holders = lock(&self.holders);
+        if let Some(holder) = holders.get(&function)
+            && holder != owner
+        {
+            return Err(refuse(format!("it belongs to {holder}")));
+        }
+        self.sysfs.check(function, owner, |function| holders.get(&function).cloned()).map_err(refuse)?;
+        holders.insert(function, owner.clone());
+        Ok(())
+    }
+
+    fn release(&self, function: Bdf) {
+        lock(&self.holders).remove(&function);
+    }
+
+    /// Starts QEMU for a stopped partition. What its machine has is what the record says.
+    fn spawn(&self, partition: &Partition) -> Result<Arc<Machine>, HypervisorError> {
+        let record = partition.record();
+        for vf in &record.vfs {
+            self.hold(&Owner { partition: partition.name.clone(), vf: vf.name.clone() }, vf.function)?;
+        }
+        let disk = record.spec.boot.disk.as_deref().map(DiskFormat::of).transpose()?;
+        partition.folder.clear();
+        let log = partition.folder.open_log()?;
+        let arguments = command::arguments(&record, disk, &partition.folder, accelerators());
+        let emulator = &self.config.emulator;
+        let process = Process::spawn(emulator, &arguments, log).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => HypervisorError::EmulatorMissing { program: emulator.clone() },
+            _ => io_error("start", emulator)(error),
+        })?;
+        cgroup::enter(&partition.name, process.pid());
+        Ok(Machine::new(&partition.name, &partition.folder, &self.config.bounds, process))
+    }
+
+    /// Waits until a machine that was just started executes; one that does not is ended.
+    async fn wait_running(
+        &self,
+        partition: &Partition,
+        machine: &Machine,
+    ) -> Result<Accelerator, HypervisorError> {
+        let _expected = machine.expect_end();
+        let error = tokio::select! {
+            biased;
+            running = machine.running() => match running {
+                Ok(accelerator) => return Ok(accelerator),
+                // Its connection may have ended because it did.
+                Err(error) => timeout(Duration::from_secs(1), machine.gone()).await.map_err(|_| error),
+            },
+            end = machine.gone() => Ok(end),
+        };
+        match error {
+            Ok(end) => Err(HypervisorError::EndedAtOnce {
+                partition: partition.name.clone(),
+                status: end.status.unwrap_or(end.why),
+                last_words: partition.folder.last_words(),
+            }),
+            Err(error) => {
+                machine.force_off().await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Plugs a VF that is in the record into a running machine, and takes it from the record if it did not get in.
+    async fn plug(
+        &self,
+        partition: &Partition,
+        machine: &Machine,
+        vf: &HeldVf,
+    ) -> Result<(), HypervisorError> {
+        let Err(error) = machine.plug(vf).await else { return Ok(()) };
+        // Without an answer it stays recorded: that the machine has it is then possible, and nobody else may.
+        if machine.is_gone() || matches!(machine.has_vf(vf).await, Ok(false)) {
+            self.forget(partition, vf)?;
+        }
+        Err(error)
+    }
+
+    /// The IOMMU group of a VF, if no other VF of its partition is in it.
+    fn group_of_its_own(&self, record: &Record, vf: &HeldVf) -> Option<OsString> {
+        let group = self.sysfs.group(vf.function)?;
+        let is_shared =
+            |other: &HeldVf| other != vf && self.sysfs.group(other.function).as_ref() == Some(&group);
+        (!record.vfs.iter().any(is_shared)).then_some(group)
+    }
+
+    fn forget(&self, partition: &Partition, vf: &HeldVf) -> Result<(), HypervisorError> {
+        partition.change(|record| record.vfs.retain(|held| held.name != vf.name))?;
+        self.release(vf.function);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Hypervisor for QemuHypervisor {
+    async fn check(&self) -> Result<Accelerator, HypervisorError> {
+        probe::accelerator(&self.config.emulator, accelerators(), self.config.bounds.command).await
+    }
+
+    async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
+        loop {
+            if let Ok((partition, _operation)) = self.enter(&spec.name).await {
+                return partition.change(|record| record.spec = Record::new(spec).spec);
+            }
+            let mut partitions = lock(&self.partitions);
+            if !partitions.contains_key(&spec.name) {
+                let folder = Folder::new(&self.folder, &spec.name);
+                folder.create()?;
+                let record = Record::new(spec);
+                record.save(&folder.record())?;
+                partitions.insert(spec.name.clone(), Partition::new(folder, record));
+                return Ok(());
+            }
+        }
+    }
+
+    async fn undefine(&self, name: &Name) -> Result<(), HypervisorError> {
+        let Ok((partition, _operation)) = self.enter(name).await else { return Ok(()) };
+        if partition.machine().is_some() {
+            return Err(HypervisorError::Running(name.clone()));
+        }
+        let folder = partition.folder.path();
+        fs::remove_dir_all(folder).map_err(io_error("remove", folder))?;
+        lock(&self.holders).retain(|_, holder| holder.partition != *name);
+        lock(&self.partitions).remove(name);
+        Ok(())
+    }
+
+    async fn start(&self, name: &Name) -> Result<Accelerator, HypervisorError> {
+        let (partition, _operation) = self.enter(name).await?;
+        if let Some(machine) = partition.machine() {
+            tokio::select! {
+                biased;
+                // It has just ended: it is started anew.
+                () = machine.process().ended() => { machine.gone().await; }
+                running = machine.running() => return running,
+            }
+        }
+        // A machine that was started by a daemon that died before it could write anything down is taken over.
+        let stray = machine::find(name, &partition.folder, &self.config.bounds).await;
+        let machine = match stray.map_err(io_error("look for machines in", Path::new("/proc")))? {
+            Some(machine) => machine,
+            None => self.spawn(&partition)?,
+        };
+        self.run(&partition, Arc::clone(&machine));
+        self.wait_running(&partition, &machine).await
+    }
+
+    /// A guest may ignore its power button: then this ends with [`HypervisorError::GuestUnresponsive`] and the machine
+    /// keeps running. [`StopMode::Force`] works at any time, also while another operation is waiting for the guest.
+    async fn stop(&self, name: &Name, mode: StopMode) -> Result<(), HypervisorError> {
+        let Some(machine) = self.partition(name)?.machine() else { return Ok(()) };
+        let _expected = machine.expect_end();
+        match mode {
+            StopMode::Graceful => machine.power_down().await,
+            StopMode::Force => machine.force_off().await,
+        }
+    }
+
+    /// Every other function in the IOMMU group has to be a VF on vfio-pci (or on no driver) that no other partition
+    /// holds; bridges do not count.
+    async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
+        let (partition, _operation) = self.enter(&owner.partition).await?;
+        let refuse =
+            |why| HypervisorError::NotAttachable { function, partition: owner.partition.clone(), why };
+        let record = partition.record();
+        let held = record.vf(&owner.vf);
+        if let Some(other) = held.filter(|held| held.function != function) {
+            return Err(refuse(format!("{owner} is {} already; detach that first", other.function)));
+        }
+        let vf = match held {
+            Some(vf) => {
+                self.hold(owner, function)?;
+                vf.clone()
+            }
+            None => {
+                let full = || refuse(format!("its {SLOTS} slots are all taken; detach another VF first"));
+                let slot = record.free_slot().ok_or_else(full)?;
+                let vf = HeldVf { name: owner.vf.clone(), function, slot };
+                self.hold(owner, function)?;
+                partition
+                    .change(|record| record.vfs.push(vf.clone()))
+                    .inspect_err(|_| self.release(function))?;
+                vf
+            }
+        };
+        match partition.machine() {
+            Some(machine) => self.plug(&partition, &machine, &vf).await,
+            None => Ok(()),
+        }
+    }
+
+    /// QEMU cannot take a VF from a guest that does not let go, so `force` changes nothing here: stop the partition by
+    /// force instead, and detach then.
+    async fn detach_vf(&self, owner: &Owner, _force: bool) -> Result<(), HypervisorError> {
+        let (partition, _operation) = self.enter(&owner.partition).await?;
+        let record = partition.record();
+        let Some(vf) = record.vf(&owner.vf) else { return Ok(()) };
+        if let Some(machine) = partition.machine()
+            && let Err(error) = machine.unplug(vf, self.group_of_its_own(&record, vf).as_deref()).await
+            && !machine.is_gone()
+        {
+            return Err(error);
+        }
+        self.forget(&partition, vf)
+    }
+
+    async fn create_channel(&self, name: &Name) -> Result<(), HypervisorError> {
+        let (partition, _operation) = self.enter(name).await?;
+        partition.change(|record| record.channel = true)?;
+        if let Some(machine) = partition.machine()
+            && let Err(error) = machine.add_channel().await
+        {
+            // What is left of it is taken away where that is possible; the error to report is the first one.
+            let _ = machine.remove_channel().await;
+            partition.change(|record| record.channel = false)?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    async fn destroy_channel(&self, name: &Name) -> Result<(), HypervisorError> {
+        let (partition, _operation) = self.enter(name).await?;
+        if let Some(machine) = partition.machine()
+            && let Err(error) = machine.remove_channel().await
+            && !machine.is_gone()
+        {
+            return Err(error);
+        }
+        partition.change(|record| record.channel = false)?;
+        partition.folder.remove_channel();
+        Ok(())
+    }
+
+    async fn connect_channel(&self, name: &Name) -> Result<ChannelEnd, HypervisorError> {
+        let partition = self.partition(name)?;
+        if partition.machine().is_none() {
+            return Err(HypervisorError::NotRunning(name.clone()));
+        }
+        let path = partition.folder.channel();
+        let stream = UnixStream::connect(&path).await.and_then(UnixStream::into_std);
+        Ok(ChannelEnd::Stream(stream.map_err(io_error("connect to", &path))?.into()))
+    }
+
+    async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {
+        Ok(lock(&self.partitions).values().map(|partition| partition.status()).collect())
+    }
+
+    async fn events(&self) -> mpsc::Receiver<HypervisorEvent> {
+        let (sender, receiver) = mpsc::channel(MAX_EVENTS);
+        *lock(&self.listener) = Some(sender);
+        receiver
+    }
+}
+
+/// What executes machines here, best first.
+fn accelerators() -> &'static [&'static str] {
+    command::accelerators(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
+}
+
+/// Locks a file for as long as it is open. Waits a moment for one that is locked: a child that the holder before was
+/// just starting keeps the lock from its fork until its exec.
+async fn take_charge(path: &Path) -> Result<File, HypervisorError> {
+    let file = File::create(path).map_err(io_error("create", path))?;
+    let locked = async {
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => sleep(Duration::from_millis(50)).await,
+                result => return result.map_err(io::Error::from),
+            }
+        }
+    };
+    let elsewhere =
+        || io::Error::new(io::ErrorKind::ResourceBusy, "another ioward is in charge of this runtime folder");
+    match timeout(Duration::from_secs(2), locked).await {
+        Ok(Ok(())) => Ok(file),
+        Ok(Err(source)) => Err(io_error("lock", path)(source)),
+        Err(_) => Err(io_error("lock", path)(elsewhere())),
+    }
+}

@@ -1,0 +1,119 @@
+//! A partition as the hypervisor holds it: its record, its machine while it runs, and the one task that sees the end of
+//! that machine.
+//!
+//! ```text
+//!              start                          process gone
+//!   stopped ──────────> running (Machine) ────────────────────> stopped
+//!      │                   │  stop asks for it; the guest, a        ^
+//!      │                   │  signal or a crash bring it too        │
+//!      └─ define, attach,  └─ attach, detach, channel               │
+//!         detach: record      record and QMP                 Partition::watch
+//! ```
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use ioward_model::Name;
+use tokio::{sync::mpsc, time::sleep};
+
+use super::{cgroup, folder::Folder, machine::Machine, record::Record};
+use crate::{HypervisorError, HypervisorEvent, PartitionStatus};
+
+/// Between two looks at the size of a running machine's logs.
+const LOOK_AT_LOGS: Duration = Duration::from_secs(5);
+
+/// Where events go; nowhere while nobody has asked for them.
+pub(super) type Listener = Arc<Mutex<Option<mpsc::Sender<HypervisorEvent>>>>;
+
+pub(super) struct Partition {
+    pub(super) name: Name,
+    pub(super) folder: Folder,
+    /// Held for the whole of an operation on this partition, except for stopping it and looking at it.
+    pub(super) operation: Arc<tokio::sync::Mutex<()>>,
+    now: Mutex<Now>,
+}
+
+struct Now {
+    record: Record,
+    machine: Option<Arc<Machine>>,
+}
+
+impl Partition {
+    pub(super) fn new(folder: Folder, record: Record) -> Arc<Self> {
+        let name = record.spec.name.clone();
+        Arc::new(Self {
+            name,
+            folder,
+            operation: Arc::default(),
+            now: Mutex::new(Now { record, machine: None }),
+        })
+    }
+
+    pub(super) fn record(&self) -> Record {
+        lock(&self.now).record.clone()
+    }
+
+    /// Changes the record, on disk first.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Record)) -> Result<(), HypervisorError> {
+        let mut now = lock(&self.now);
+        let mut record = now.record.clone();
+        change(&mut record);
+        record.save(&self.folder.record())?;
+        now.record = record;
+        Ok(())
+    }
+
+    pub(super) fn machine(&self) -> Option<Arc<Machine>> {
+        lock(&self.now).machine.clone()
+    }
+
+    pub(super) fn set_machine(&self, machine: Arc<Machine>) {
+        lock(&self.now).machine = Some(machine);
+    }
+
+    pub(super) fn status(&self) -> PartitionStatus {
+        let now = lock(&self.now);
+        let machine = now.machine.as_ref();
+        PartitionStatus {
+            name: self.name.clone(),
+            running: machine.is_some(),
+            accelerator: machine.and_then(|machine| machine.accelerator()),
+            pid: machine.map(|machine| machine.process().pid()),
+            console: self.folder.console(),
+            vfs: now.record.vfs.iter().map(|vf| (vf.name.clone(), vf.function)).collect(),
+            channel: now.record.channel,
+        }
+    }
+
+    /// Waits for the machine's end, clears up after it and tells about it if nobody had asked for it.
+    pub(super) async fn watch(self: Arc<Self>, machine: Arc<Machine>, listener: Listener) {
+        loop {
+            tokio::select! {
+                () = machine.process().ended() => break,
+                () = sleep(LOOK_AT_LOGS) => self.folder.cut_logs(),
+            }
+        }
+        let end = machine.last_words().await;
+        let expected = machine.end_is_expected();
+        self.folder.clear();
+        cgroup::remove(&self.name);
+        lock(&self.now).machine = None;
+        machine.set_gone(end.clone());
+        if expected {
+            return;
+        }
+        tracing::info!("partition {} ended: {}", self.name, end.why);
+        let sender = lock(&listener).clone();
+        if let Some(sender) = sender {
+            // Whoever listened may be gone by now.
+            let _ = sender.send(HypervisorEvent::Ended { partition: self.name.clone(), why: end.why }).await;
+        }
+    }
+}
+
+/// Locks a mutex whose holders leave a whole value behind even when they panic.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,179 @@
+//! A machine's process: started so that it outlives the daemon, found again, waited for and killed through a pidfd.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::{self, File},
+    io::{self, Read},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::MetadataExt, process::CommandExt},
+    },
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// The kernel's bound on one process's arguments is far above this; ours have a few KiB.
+const MAX_CMDLINE: u64 = 256 << 10;
+
+/// A process that cannot be mistaken for another: a pidfd keeps meaning the same one after its number is used again.
+#[derive(Debug)]
+pub(super) struct Process {
+    pid: Pid,
+    pidfd: AsyncFd<OwnedFd>,
+}
+
+impl Process {
+    /// Starts a program that is on its own from then on: in its own process group, so that a terminal's Ctrl-C does not
+    /// reach it, and with no pipe to this process.
+    pub(super) fn spawn(program: &Path, arguments: &[OsString], log: File) -> io::Result<Self> {
+        let child = Command::new(program)
+            .args(arguments)
+            .current_dir("/")
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        // Nobody has waited for the child, so its number is its own.
+        let pid = Pid::from_child(&child);
+        Self::open(pid)
+    }
+
+    /// The process of this user that has `mark` among its arguments, if there is one.
+    pub(super) fn find(mark: &OsStr) -> io::Result<Option<Self>> {
+        let own_user = rustix::process::geteuid().as_raw();
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|text| text.parse().ok()).and_then(Pid::from_raw) else {
+                continue;
+            };
+            let folder = Path::new("/proc").join(&name);
+            let is_marked = || {
+                folder.metadata().is_ok_and(|it| it.uid() == own_user)
+                    && command_line(&folder).is_ok_and(|line| has_argument(&line, mark))
+            };
+            if !is_marked() {
+                continue;
+            }
+            // Looked at again once the pidfd holds it: the number may have passed to another process in between.
+            if let Ok(process) = Self::open(pid)
+                && is_marked()
+            {
+                return Ok(Some(process));
+            }
+        }
+        Ok(None)
+    }
+
+    fn open(pid: Pid) -> io::Result<Self> {
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+        #[expect(
+            unsafe_code,
+            reason = "tokio has no safe way to wait for a file descriptor that it does not know"
+        )]
+        // SAFETY: an `OwnedFd` holds a valid, open descriptor, always the same, and closes it when it is dropped, which
+        // the `AsyncFd` that owns it does with its own registration gone.
+        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
+        Ok(Self { pid, pidfd })
+    }
+
+    /// Its number.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Whether it has a file open.
+    pub(super) fn has_open(&self, path: &Path) -> io::Result<bool> {
+        for entry in fs::read_dir(format!("/proc/{}/fd", self.pid()))? {
+            // One that was closed in between is not open.
+            if fs::read_link(entry?.path()).is_ok_and(|target| target == path) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Waits until it has ended.
+    pub(super) async fn ended(&self) {
+        // An error means that the runtime is shutting down, and with it whoever waits here.
+        if self.pidfd.readable().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// How it ended, in words; `None` when that is for another process to know, whose child it was. To be called once,
+    /// after [`Self::ended`].
+    pub(super) fn exit(&self) -> Option<String> {
+        let status =
+            rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED).ok()??;
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Some(format!("exit status {code}")),
+            (None, Some(signal)) => Some(format!("killed by signal {signal}")),
+            (None, None) => None,
+        }
+    }
+
+    /// Kills it. One that is gone already stays gone.
+    pub(super) fn kill(&self) {
+        if let Err(error) = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL)
+            && error != rustix::io::Errno::SRCH
+        {
+            tracing::warn!("cannot kill process {}: {error}", self.pid());
+        }
+    }
+}
+
+fn command_line(process: &Path) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    File::open(process.join("cmdline"))?.take(MAX_CMDLINE).read_to_end(&mut line)?;
+    Ok(line)
+}
+
+/// Whether a command line, as `/proc/PID/cmdline` gives it, has exactly this argument. A zombie's is empty.
+fn has_argument(command_line: &[u8], argument: &OsStr) -> bool {
+    command_line.split(|&byte| byte == 0).any(|it| it == argument.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shell that was told to talk to a machine names its socket too, and so may whoever gets a dead machine's number.
+    #[test]
+    fn only_the_exact_argument_marks_a_machine() {
+        let mark = OsStr::new("unix:/run/ioward/partitions/web/qmp.sock,server=on,wait=off");
+        let ours = b"qemu\0-qmp\0unix:/run/ioward/partitions/web/qmp.sock,server=on,wait=off\0-m\0";
+        assert!(has_argument(ours, mark));
+        assert!(!has_argument(b"", mark), "a zombie");
+        assert!(!has_argument(
+            b"qemu\0-qmp\0unix:/run/ioward/partitions/web2/qmp.sock,server=on,wait=off\0",
+            mark
+        ));
+        assert!(!has_argument(
+            b"sh\0-c\0echo unix:/run/ioward/partitions/web/qmp.sock,server=on,wait=off\0",
+            mark
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_process_is_found_by_its_mark_and_its_end_is_seen() {
+        let log = tempfile::tempfile().unwrap();
+        let mark = format!("mark-{}", std::process::id());
+        assert!(Process::find(OsStr::new(&mark)).unwrap().is_none());
+        let arguments = ["-c".into(), "read x || while :; do sleep 60; done".into(), OsString::from(&mark)];
+        let started = Process::spawn(Path::new("/bin/sh"), &arguments, log).unwrap();
+        let found = Process::find(OsStr::new(&mark)).unwrap().unwrap();
+        assert_eq!(found.pid(), started.pid());
+        assert!(found.has_open(Path::new("/dev/null")).unwrap());
+        assert!(!found.has_open(Path::new("/dev/zero")).unwrap());
+        found.kill();
+        found.ended().await;
+        started.ended().await;
+        assert_eq!(started.exit().unwrap(), "killed by signal 9");
+        assert!(Process::find(OsStr::new(&mark)).unwrap().is_none());
+        started.kill();
+    }
+}

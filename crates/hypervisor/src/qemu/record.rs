@@ -1,0 +1,158 @@
+//! What a partition is, on disk: its definition, the VFs it holds and whether it has a channel.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::Path,
+};
+
+use ioward_model::{Name, PartitionSpec};
+use ioward_pci::Bdf;
+use serde::{Deserialize, Serialize};
+
+use super::folder::io_error;
+use crate::HypervisorError;
+
+/// PCIe slots of a machine for VFs, and with that the most VFs it can hold.
+pub(super) const SLOTS: u8 = 8;
+
+/// More than any record that this program writes.
+const MAX_BYTES: u64 = 1 << 20;
+
+const VERSION: u32 = 1;
+
+/// A partition, as it is to be when it starts next, or is while it runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Record {
+    version: u32,
+    /// Its definition, without VFs.
+    pub spec: PartitionSpec,
+    /// Whether it has a channel.
+    pub channel: bool,
+    /// The VFs it holds.
+    pub vfs: Vec<HeldVf>,
+}
+
+/// A VF in a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HeldVf {
+    /// What the partition calls it.
+    pub name: Name,
+    /// Which it is.
+    pub function: Bdf,
+    /// In which slot of the machine, 1 to [`SLOTS`].
+    pub slot: u8,
+}
+
+impl Record {
+    pub(super) fn new(spec: &PartitionSpec) -> Self {
+        let spec = PartitionSpec { vfs: Vec::new(), ..spec.clone() };
+        Self { version: VERSION, spec, channel: false, vfs: Vec::new() }
+    }
+
+    /// The VF of this name.
+    pub(super) fn vf(&self, name: &Name) -> Option<&HeldVf> {
+        self.vfs.iter().find(|vf| vf.name == *name)
+    }
+
+    /// The lowest slot that holds nothing.
+    pub(super) fn free_slot(&self) -> Option<u8> {
+        (1..=SLOTS).find(|slot| self.vfs.iter().all(|vf| vf.slot != *slot))
+    }
+
+    /// Reads a record.
+    pub(super) fn load(path: &Path) -> Result<Self, HypervisorError> {
+        let mut text = Vec::new();
+        let file = File::open(path).map_err(io_error("open", path))?;
+        file.take(MAX_BYTES).read_to_end(&mut text).map_err(io_error("read", path))?;
+        Self::parse(&text)
+            .map_err(|why| io_error("understand", path)(io::Error::new(io::ErrorKind::InvalidData, why)))
+    }
+
+    fn parse(text: &[u8]) -> Result<Self, String> {
+        let record: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        if record.version != VERSION {
+            return Err(format!("version {} of the form is not known", record.version));
+        }
+        let mut slots: Vec<u8> = record.vfs.iter().map(|vf| vf.slot).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        if slots.len() != record.vfs.len() || slots.iter().any(|slot| !(1..=SLOTS).contains(slot)) {
+            return Err("its slots make no sense".into());
+        }
+        Ok(record)
+    }
+
+    /// Writes a record: afterwards the file holds the old one or this one, never a part.
+    pub(super) fn save(&self, path: &Path) -> Result<(), HypervisorError> {
+        let new = path.with_extension("new");
+        let text = serde_json::to_vec_pretty(self).map_err(|error| io_error("write", path)(error.into()))?;
+        let write = || {
+            let mut file = File::create(&new)?;
+            file.write_all(&text)?;
+            file.sync_all()
+        };
+        write().map_err(io_error("write", &new))?;
+        fs::rename(&new, path).map_err(io_error("write", path))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use ioward_model::Spec;
+
+    use super::*;
+
+    /// A partition `web` with whatever else the TOML says.
+    pub(crate) fn record(toml: &str) -> Record {
+        let text = format!("version = 1\n[[partition]]\nname = \"web\"\n{toml}");
+        Record::new(&Spec::parse(text.as_bytes()).unwrap().partitions[0])
+    }
+
+    pub(crate) fn held(name: &str, function: &str, slot: u8) -> HeldVf {
+        HeldVf { name: name.parse().unwrap(), function: function.parse().unwrap(), slot }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("partition.json");
+        let mut record = record("boot = { kernel = \"/k\" }");
+        record.vfs.push(held("net0", "0000:01:10.0", 3));
+        record.save(&path).unwrap();
+        assert_eq!(Record::load(&path).unwrap(), record);
+    }
+
+    #[test]
+    fn what_is_no_record_is_an_error_that_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("partition.json");
+        let mut good = record("boot = { kernel = \"/k\" }");
+        good.vfs.push(held("net0", "0000:01:10.0", 1));
+        let good = serde_json::to_string(&good).unwrap();
+        for bad in [
+            String::new(),
+            "{}".into(),
+            good[..good.len() - 2].into(),
+            good.replace("\"version\":1", "\"version\":2"),
+            good.replace("\"slot\":1", "\"slot\":9"),
+            good.replace("\"slot\":1", "\"slot\":0"),
+            good.replace("web", "../web"),
+        ] {
+            fs::write(&path, &bad).unwrap();
+            let error = Record::load(&path).unwrap_err();
+            assert!(error.to_string().contains("partition.json"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_slot_that_was_given_back_is_used_again() {
+        let mut record = record("boot = { kernel = \"/k\" }");
+        record.vfs = vec![held("a", "0000:01:10.0", 1), held("c", "0000:01:10.4", 3)];
+        assert_eq!(record.free_slot(), Some(2));
+        record.vfs = (1..=SLOTS).map(|slot| held("x", "0000:01:10.0", slot)).collect();
+        assert_eq!(record.free_slot(), None);
+    }
+}

@@ -1,0 +1,415 @@
+//! Partitions that are processes: for demonstrations and tests, with no hardware, no root and no emulator.
+//!
+//! A partition's process is started with a control socket as its fd 0, its console as its fd 1, and a log as its fd 2
+//! ([`ioward_channel::control`]). Its channel is shared memory, handed over through the control socket, at the start as
+//! later. It is trusted with nothing: what it says is bounded, and what it does not do has a deadline.
+//!
+//! Unlike machines, simulated partitions end with the one who started them, and are not remembered.
+
+mod console;
+mod machine;
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use ioward_channel::control::ToPartition;
+use ioward_model::{Name, Owner, PartitionSpec};
+use ioward_pci::Bdf;
+use tokio::{
+    sync::{OwnedMutexGuard, mpsc},
+    task::JoinSet,
+};
+
+use self::machine::Machine;
+use crate::{
+    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
+};
+
+/// Events that may wait to be fetched.
+const MAX_EVENTS: usize = 64;
+
+/// Says which functions share a function's IOMMU group, itself left out, if the function may be handed to a partition at
+/// all: it is a VF, bound to vfio-pci, and so is or is unbound whatever shares its group, bridges aside. Otherwise says
+/// why not.
+pub type Viability = Arc<dyn Fn(Bdf) -> Result<Vec<Bdf>, String> + Send + Sync>;
+
+/// What simulated partitions are made of.
+#[derive(Clone)]
+pub struct SimConfig {
+    /// Where partitions have their folders (in `partitions/`); made when it is not there.
+    pub runtime_dir: PathBuf,
+    /// The program that plays a partition, as `ioward_agent::simulated::main` does.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// What the simulated host knows about functions.
+    pub viability: Viability,
+    /// How long things may take.
+    pub bounds: Bounds,
+}
+
+/// How long a partition's process may take.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// From its start until it says that it runs.
+    pub start: Duration,
+    /// Until it takes what it is told.
+    pub command: Duration,
+    /// Until it has let go of a VF.
+    pub unplug: Duration,
+    /// Until it has turned itself off.
+    pub power_down: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            start: Duration::from_secs(30),
+            command: Duration::from_secs(5),
+            unplug: Duration::from_secs(10),
+            power_down: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Partitions as processes of this program's user.
+pub struct SimHypervisor {
+    config: SimConfig,
+    folder: PathBuf,
+    partitions: Mutex<BTreeMap<Name, Arc<Partition>>>,
+    /// Who holds which function, over all partitions.
+    holders: Mutex<BTreeMap<Bdf, Owner>>,
+    listener: Listener,
+    /// One task for each running partition; ending it kills the process.
+    watchers: Mutex<JoinSet<()>>,
+}
+
+type Listener = Arc<Mutex<Option<mpsc::Sender<HypervisorEvent>>>>;
+
+struct Partition {
+    name: Name,
+    folder: PathBuf,
+    /// Held for the whole of an operation on this partition, except for stopping it and looking at it.
+    operation: Arc<tokio::sync::Mutex<()>>,
+    now: Mutex<Now>,
+}
+
+#[derive(Default)]
+struct Now {
+    channel: bool,
+    vfs: BTreeMap<Name, Bdf>,
+    machine: Option<Arc<Machine>>,
+}
+
+impl Partition {
+    fn machine(&self) -> Option<Arc<Machine>> {
+        lock(&self.now).machine.clone()
+    }
+
+    fn console(&self) -> PathBuf {
+        self.folder.join("console.sock")
+    }
+}
+
+impl SimHypervisor {
+    /// A hypervisor without partitions.
+    ///
+    /// # Errors
+    /// When the runtime folder can't be made.
+    pub fn new(config: SimConfig) -> Result<Self, HypervisorError> {
+        let folder = config.runtime_dir.join("partitions");
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io_error("create", &folder))?;
+        Ok(Self {
+            config,
+            folder,
+            partitions: Mutex::default(),
+            holders: Mutex::default(),
+            listener: Listener::default(),
+            watchers: Mutex::default(),
+        })
+    }
+
+    fn partition(&self, name: &Name) -> Result<Arc<Partition>, HypervisorError> {
+        lock(&self.partitions)
+            .get(name)
+            .cloned()
+            .ok_or_else(|| HypervisorError::NoSuchPartition(name.clone()))
+    }
+
+    /// A partition, with no other operation on it until the guard is dropped.
+    async fn enter(&self, name: &Name) -> Result<(Arc<Partition>, OwnedMutexGuard<()>), HypervisorError> {
+        loop {
+            let partition = self.partition(name)?;
+            let operation = Arc::clone(&partition.operation).lock_owned().await;
+            // It may have been undefined, and even defined anew, while this waited.
+            if self.partition(name).is_ok_and(|now| Arc::ptr_eq(&now, &partition)) {
+                return Ok((partition, operation));
+            }
+        }
+    }
+
+    /// Makes `owner` the holder of a function, if it may be.
+    fn hold(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
+        let refuse =
+            |why| HypervisorError::NotAttachable { function, partition: owner.partition.clone(), why };
+        let mut holders = lock(&self.holders);
+        if let Some(holder) = holders.get(&function)
+            && holder != owner
+        {
+            return Err(refuse(format!("it belongs to {holder}")));
+        }
+        for member in (self.config.viability)(function).map_err(refuse)? {
+            if let Some(other) = holders.get(&member)
+                && other.partition != owner.partition
+            {
+                return Err(refuse(format!("{member} in its IOMMU group belongs to {other}")));
+            }
+        }
+        holders.insert(function, owner.clone());
+        Ok(())
+    }
+
+    fn release(&self, function: Bdf) {
+        lock(&self.holders).remove(&function);
+    }
+
+    /// Starts a stopped partition's process.
+    fn spawn(&self, partition: &Arc<Partition>) -> Result<Arc<Machine>, HypervisorError> {
+        let (machine, life) = Machine::spawn(&partition.name, &partition.folder, &self.config)?;
+        lock(&partition.now).machine = Some(Arc::clone(&machine));
+        let (watched, listener) = (Arc::clone(partition), Arc::clone(&self.listener));
+        let ends = Arc::clone(&machine);
+        let mut watchers = lock(&self.watchers);
+        while watchers.try_join_next().is_some() {}
+        watchers.spawn(async move {
+            let why = life.await;
+            lock(&watched.now).machine = None;
+            // Nothing is there to remove when the folder has gone already.
+            let _ = fs::remove_file(watched.console());
+            // What ends before it runs is told by who starts it.
+            let is_news = ends.has_started() && !ends.end_is_expected();
+            ends.set_gone(&why);
+            if !is_news {
+                return;
+            }
+            let sender = lock(&listener).clone();
+            if let Some(sender) = sender {
+                // Whoever listened may be gone by now.
+                let _ = sender.send(HypervisorEvent::Ended { partition: watched.name.clone(), why }).await;
+            }
+        });
+        Ok(machine)
+    }
+
+    /// Tells a process that was just started what its machine has, and waits until it runs.
+    async fn boot(
+        &self,
+        machine: &Machine,
+        channel: bool,
+        vfs: &BTreeMap<Name, Bdf>,
+    ) -> Result<(), HypervisorError> {
+        machine.tell(&ToPartition::Name(machine.partition().clone()), &[]).await?;
+        if channel {
+            machine.make_channel().await?;
+        }
+        for (vf, function) in vfs {
+            machine.tell(&ToPartition::Attach { vf: vf.clone(), function: *function }, &[]).await?;
+        }
+        machine.boot().await
+    }
+}
+
+#[async_trait]
+impl Hypervisor for SimHypervisor {
+    async fn check(&self) -> Result<Accelerator, HypervisorError> {
+        let program = &self.config.program;
+        fs::metadata(program).map_err(io_error("find", program))?;
+        Ok(Accelerator::Sim)
+    }
+
+    async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
+        let mut partitions = lock(&self.partitions);
+        if !partitions.contains_key(&spec.name) {
+            let folder = self.folder.join(spec.name.as_str());
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&folder)
+                .map_err(io_error("create", &folder))?;
+            let name = spec.name.clone();
+            let (operation, now) = Default::default();
+            partitions.insert(name.clone(), Arc::new(Partition { name, folder, operation, now }));
+        }
+        Ok(())
+    }
+
+    async fn undefine(&self, name: &Name) -> Result<(), HypervisorError> {
+        let Ok((partition, _operation)) = self.enter(name).await else { return Ok(()) };
+        if partition.machine().is_some() {
+            return Err(HypervisorError::Running(name.clone()));
+        }
+        fs::remove_dir_all(&partition.folder).map_err(io_error("remove", &partition.folder))?;
+        lock(&self.holders).retain(|_, holder| holder.partition != *name);
+        lock(&self.partitions).remove(name);
+        Ok(())
+    }
+
+    async fn start(&self, name: &Name) -> Result<Accelerator, HypervisorError> {
+        let (partition, _operation) = self.enter(name).await?;
+        if partition.machine().is_some() {
+            return Ok(Accelerator::Sim);
+        }
+        let (channel, vfs) = {
+            let now = lock(&partition.now);
+            (now.channel, now.vfs.clone())
+        };
+        for (vf, function) in &vfs {
+            self.hold(&Owner { partition: name.clone(), vf: vf.clone() }, *function)?;
+        }
+        let machine = self.spawn(&partition)?;
+        if let Err(error) = self.boot(&machine, channel, &vfs).await {
+            machine.kill();
+            let ended_by_itself = machine.gone().await;
+            return Err(match ended_by_itself.as_str() {
+                machine::KILLED => error,
+                status => HypervisorError::EndedAtOnce {
+                    partition: name.clone(),
+                    status: status.to_owned(),
+                    last_words: machine::last_words(&partition.folder),
+                },
+            });
+        }
+        Ok(Accelerator::Sim)
+    }
+
+    async fn stop(&self, name: &Name, mode: StopMode) -> Result<(), HypervisorError> {
+        let Some(machine) = self.partition(name)?.machine() else { return Ok(()) };
+        let _expected = machine.expect_end();
+        match mode {
+            StopMode::Graceful => machine.power_down().await,
+            StopMode::Force => {
+                machine.kill();
+                machine.gone().await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
+        let (partition, _operation) = self.enter(&owner.partition).await?;
+        let held = lock(&partition.now).vfs.get(&owner.vf).copied();
+        if let Some(other) = held.filter(|held| *held != function) {
+            return Err(HypervisorError::NotAttachable {
+                function,
+                partition: owner.partition.clone(),
+                why: format!("{owner} is {other} already; detach that first"),
+            });
+        }
+        self.hold(owner, function)?;
+        if held.is_some() {
+            return Ok(());
+        }
+        if let Some(machine) = partition.machine() {
+            machine.forget_unplug(&owner.vf);
+            let attach = ToPartition::Attach { vf: owner.vf.clone(), function };
+            machine.tell(&attach, &[]).await.inspect_err(|_| self.release(function))?;
+        }
+        lock(&partition.now).vfs.insert(owner.vf.clone(), function);
+        Ok(())
+    }
+
+    /// With `force` a VF is taken at the bound from a guest that does not let go: nothing real is behind it.
+    async fn detach_vf(&self, owner: &Owner, force: bool) -> Result<(), HypervisorError> {
+        let (partition, _operation) = self.enter(&owner.partition).await?;
+        let Some(function) = lock(&partition.now).vfs.get(&owner.vf).copied() else { return Ok(()) };
+        if let Some(machine) = partition.machine()
+            && let Err(error) = machine.unplug(&owner.vf).await
+            && !machine.is_gone()
+            && !force
+        {
+            return Err(error);
+        }
+        lock(&partition.now).vfs.remove(&owner.vf);
+        self.release(function);
+        Ok(())
+    }
+
+    async fn create_channel(&self, name: &Name) -> Result<(), HypervisorError> {
+        let (partition, _operation) = self.enter(name).await?;
+        if lock(&partition.now).channel {
+            return Ok(());
+        }
+        if let Some(machine) = partition.machine() {
+            machine.make_channel().await?;
+        }
+        lock(&partition.now).channel = true;
+        Ok(())
+    }
+
+    async fn destroy_channel(&self, name: &Name) -> Result<(), HypervisorError> {
+        let (partition, _operation) = self.enter(name).await?;
+        if !lock(&partition.now).channel {
+            return Ok(());
+        }
+        if let Some(machine) = partition.machine()
+            && let Err(error) = machine.destroy_channel().await
+            && !machine.is_gone()
+        {
+            return Err(error);
+        }
+        lock(&partition.now).channel = false;
+        Ok(())
+    }
+
+    async fn connect_channel(&self, name: &Name) -> Result<ChannelEnd, HypervisorError> {
+        let partition = self.partition(name)?;
+        let machine = partition.machine().ok_or_else(|| HypervisorError::NotRunning(name.clone()))?;
+        if !lock(&partition.now).channel {
+            let none = io::Error::new(io::ErrorKind::NotFound, "it has none");
+            return Err(io_error("connect to the channel of", &partition.folder)(none));
+        }
+        Ok(ChannelEnd::Shared(machine.connect_channel().await?))
+    }
+
+    async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {
+        let partitions = lock(&self.partitions);
+        let statuses = partitions.values().map(|partition| {
+            let now = lock(&partition.now);
+            PartitionStatus {
+                name: partition.name.clone(),
+                running: now.machine.is_some(),
+                accelerator: now.machine.as_ref().map(|_| Accelerator::Sim),
+                pid: now.machine.as_ref().map(|machine| machine.pid()),
+                console: partition.console(),
+                vfs: now.vfs.iter().map(|(name, function)| (name.clone(), *function)).collect(),
+                channel: now.channel,
+            }
+        });
+        Ok(statuses.collect())
+    }
+
+    async fn events(&self) -> mpsc::Receiver<HypervisorEvent> {
+        let (sender, receiver) = mpsc::channel(MAX_EVENTS);
+        *lock(&self.listener) = Some(sender);
+        receiver
+    }
+}
+
+/// Locks a mutex whose holders leave a whole value behind even when they panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes a [`HypervisorError::Io`] of an [`io::Error`].
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HypervisorError {
+    move |source| HypervisorError::Io { what, path: path.to_owned(), source }
+}

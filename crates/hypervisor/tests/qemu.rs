@@ -1,0 +1,284 @@
+//! The life of a partition, with a real QEMU and guests of a few bytes. QEMU has to be installed: `cargo xtask test`
+//! sees to that.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    time::Duration,
+};
+
+use common::{
+    Bench, DEAF, MOODY, OBEDIENT, chain, is_closed, next_end, signal, status, type_on, wait_for_log,
+};
+use ioward_hypervisor::{
+    ChannelEnd, Hypervisor, HypervisorError, StopMode,
+    qemu::{QemuConfig, QemuHypervisor},
+};
+use rustix::process::Signal;
+
+#[tokio::test]
+async fn a_partition_is_defined_started_stopped_and_forgotten() {
+    let bench = Bench::new();
+    let hypervisor = bench.open().await;
+    let web = bench.define(&hypervisor, "web", &bench.disk(DEAF)).await;
+    assert!(!status(&hypervisor, &web).await.running);
+    let mode = fs::metadata(bench.file(&web, "")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "the sockets in it control the machine");
+
+    let accelerator = hypervisor.start(&web).await.unwrap();
+    assert_eq!(accelerator, hypervisor.check().await.unwrap());
+    let running = status(&hypervisor, &web).await;
+    assert!(running.running);
+    assert_eq!(running.accelerator, Some(accelerator));
+    UnixStream::connect(&running.console).unwrap();
+
+    hypervisor.start(&web).await.unwrap();
+    assert_eq!(status(&hypervisor, &web).await.pid, running.pid, "starting it again changes nothing");
+    assert!(matches!(hypervisor.undefine(&web).await, Err(HypervisorError::Running(_))));
+
+    hypervisor.stop(&web, StopMode::Force).await.unwrap();
+    hypervisor.stop(&web, StopMode::Force).await.unwrap();
+    let stopped = status(&hypervisor, &web).await;
+    assert!(!stopped.running && stopped.pid.is_none() && !stopped.console.exists());
+
+    hypervisor.undefine(&web).await.unwrap();
+    hypervisor.undefine(&web).await.unwrap();
+    assert!(hypervisor.partitions().await.unwrap().is_empty());
+    assert!(!bench.file(&web, "").exists());
+    assert!(matches!(hypervisor.start(&web).await, Err(HypervisorError::NoSuchPartition(_))));
+}
+
+#[tokio::test]
+async fn a_guest_that_obeys_its_power_button_is_stopped_gracefully() {
+    let bench = Bench::new();
+    let hypervisor = bench.open().await;
+    let web = bench.define(&hypervisor, "web", &bench.disk(OBEDIENT)).await;
+    let mut events = hypervisor.events().await;
+    hypervisor.start(&web).await.unwrap();
+    wait_for_log(&bench.file(&web, "console.log"), "u").await;
+    hypervisor.stop(&web, StopMode::Graceful).await.unwrap();
+    assert!(!status(&hypervisor, &web).await.running);
+    assert!(events.try_recv().is_err(), "it was asked for");
+}
+
+#[tokio::test]
+async fn a_guest_that_ignores_its_power_button_keeps_running_and_force_does_not_wait_for_it() {
+    let mut bench = Bench::new();
+    bench.bounds.power_down = Duration::from_millis(100);
+    let hypervisor = bench.open().await;
+    let web = bench.define(&hypervisor, "web", &bench.disk(DEAF)).await;
+    hypervisor.start(&web).await.unwrap();
+    let error = hypervisor.stop(&web, StopMode::Graceful).await.unwrap_err();
+    assert!(matches!(error, HypervisorError::GuestUnresponsive { .. }), "{error}");
+    assert!(status(&hypervisor, &web).await.running);
+    drop(hypervisor);
+
+    bench.bounds.power_down = Duration::from_secs(24 * 3600);
+    let hypervisor = bench.open().await;
+    let (graceful, forced) =
+        tokio::join!(hypervisor.stop(&web, StopMode::Graceful), hypervisor.stop(&web, StopMode::Force));
+    graceful.unwrap();
+    forced.unwrap();
+}
+
+/// A daemon that is stopped, or dies, takes no machine with it, and the one after it knows them all.
+#[tokio::test]
+async fn a_new_hypervisor_finds_the_machines_of_the_one_before() {
+    let bench = Bench::new();
+    let first = bench.open().await;
+    let web = bench.define(&first, "web", &bench.disk(MOODY)).await;
+    let db = bench.define(&first, "db", &bench.disk(DEAF)).await;
+    let accelerator = first.start(&web).await.unwrap();
+    first.start(&db).await.unwrap();
+    first.create_channel(&web).await.unwrap();
+    let (web_before, db_before) = (status(&first, &web).await, status(&first, &db).await);
+
+    let error = QemuHypervisor::open(bench.config()).await.map(|_| ()).unwrap_err();
+    assert!(
+        chain(&error).contains("another ioward"),
+        "two at once would start machines twice: {}",
+        chain(&error)
+    );
+    drop(first);
+    signal(&db_before, Signal::KILL);
+    let is_alive =
+        |file| bench.file(&db, file).exists() && UnixStream::connect(bench.file(&db, file)).is_ok();
+    while is_alive("console.sock") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    let second = bench.open().await;
+    assert_eq!(status(&second, &web).await, web_before);
+    assert_eq!(status(&second, &web).await.accelerator, Some(accelerator));
+    assert!(!status(&second, &db).await.running);
+    assert!(!bench.file(&db, "qmp.sock").exists(), "what the dead one left is cleared away");
+    second.connect_channel(&web).await.unwrap();
+
+    let mut events = second.events().await;
+    type_on(&web_before.console, b'x');
+    assert_eq!(next_end(&mut events).await, (web.clone(), "the guest turned itself off".into()));
+    second.start(&web).await.unwrap();
+    second.stop(&web, StopMode::Force).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_that_is_killed_is_told_about_and_can_be_started_again() {
+    let bench = Bench::new();
+    let hypervisor = bench.open().await;
+    let web = bench.define(&hypervisor, "web", &bench.disk(DEAF)).await;
+    let mut events = hypervisor.events().await;
+    hypervisor.start(&web).await.unwrap();
+    signal(&status(&hypervisor, &web).await, Signal::KILL);
+    assert_eq!(next_end(&mut events).await, (web.clone(), "killed by signal 9".into()));
+    let ended = status(&hypervisor, &web).await;
+    assert!(!ended.running && !ended.console.exists());
+    hypervisor.start(&web).await.unwrap();
+    assert!(status(&hypervisor, &web).await.running);
+}
+
+#[tokio::test]
+async fn a_machine_that_says_nothing_any_more_is_an_error_within_the_bound_and_can_still_be_ended() {
+    let mut bench = Bench::new();
+    bench.bounds.kill = Duration::from_millis(100);
+    let hypervisor = bench.open().await;
+    let web = bench.define(&hypervisor, "web", &bench.disk(DEAF)).await;
+    hypervisor.start(&web).await.unwrap();
+    drop(hypervisor);
+
+    bench.bounds.command = Duration::from_millis(200);
+    let hypervisor = bench.open().await;
+    let running = status(&hypervisor, &web).await;
+    signal(&running, Signal::STOP);
+    let error = hypervisor.create_channel(&web).await.unwrap_err();
+    assert!(error.to_string().contains("no answer"), "{error}");
+    let now = status(&hypervisor, &web).await;
+    assert!(now.running && !now.channel);
+    hypervisor.stop(&web, StopMode::Force).await.unwrap();
+    assert!(!status(&hypervisor, &web).await.running);
+}
+
+#[tokio::test]
+async fn a_machine_that_ends_at_once_leaves_its_last_words() {
+    let bench = Bench::new();
+    let hypervisor = bench.open().await;
+    let mut events = hypervisor.events().await;
+    let web = bench.define_as(&hypervisor, "web", "kernel = '/no/such,kernel'").await;
+    let error = hypervisor.start(&web).await.unwrap_err();
+    assert!(matches!(error, HypervisorError::EndedAtOnce { .. }), "{error}");
+    assert!(
+        error.to_string().contains("exit status 1") && error.to_string().contains("/no/such,kernel"),
+        "{error}"
+    );
+    assert!(!status(&hypervisor, &web).await.running);
+    assert!(events.try_recv().is_err(), "the error says it");
+
+    // What is to be booted can be put right.
+    let disk = bench.disk(DEAF);
+    bench.define(&hypervisor, "web", &disk).await;
+    hypervisor.start(&web).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_missing_or_broken_emulator_is_named_with_the_package_that_brings_it() {
+    let bench = Bench::new();
+    let missing = QemuConfig { emulator: "qemu-system-nowhere".into(), ..bench.config() };
+    let hypervisor = QemuHypervisor::open(missing).await.unwrap();
+    let web = bench.define(&hypervisor, "web", &bench.disk(DEAF)).await;
+    for error in [hypervisor.check().await.unwrap_err(), hypervisor.start(&web).await.unwrap_err()] {
+        assert!(matches!(error, HypervisorError::EmulatorMissing { .. }), "{error}");
+    }
+    drop(hypervisor);
+
+    let broken = QemuConfig { emulator: "/bin/false".into(), ..bench.config() };
+    let hypervisor = QemuHypervisor::open(broken).await.unwrap();
+    let error = hypervisor.check().await.unwrap_err();
+    assert!(matches!(error, HypervisorError::EmulatorBroken { .. }), "{error}");
+    let error = hypervisor.start(&web).await.unwrap_err();
+    assert!(matches!(error, HypervisorError::EndedAtOnce { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_channel_comes_and_goes_while_the_machine_runs() {
+    let bench = Bench::new();
+    let hypervisor = bench.open().await;
+    let web = bench.define(&hypervisor, "web", &bench.disk(DEAF)).await;
+    assert!(matches!(hypervisor.connect_channel(&web).await, Err(HypervisorError::NotRunning(_))));
+    hypervisor.start(&web).await.unwrap();
+    assert!(hypervisor.connect_channel(&web).await.is_err(), "there is none yet");
+
+    for _ in 0..3 {
+        hypervisor.create_channel(&web).await.unwrap();
+        hypervisor.create_channel(&web).await.unwrap();
+        assert!(status(&hypervisor, &web).await.channel);
+        let ChannelEnd::Stream(end) = hypervisor.connect_channel(&web).await.unwrap() else { unreachable!() };
+        let end = UnixStream::from(end);
+        hypervisor.destroy_channel(&web).await.unwrap();
+        hypervisor.destroy_channel(&web).await.unwrap();
+        assert!(!status(&hypervisor, &web).await.channel);
+        assert!(is_closed(end));
+        assert!(!bench.file(&web, "channel.sock").exists());
+    }
+
+    hypervisor.create_channel(&web).await.unwrap();
+    hypervisor.stop(&web, StopMode::Force).await.unwrap();
+    hypervisor.start(&web).await.unwrap();
+    hypervisor.connect_channel(&web).await.expect("a channel lasts over a restart");
+    hypervisor.destroy_channel(&web).await.unwrap();
+    assert!(!bench.file(&web, "channel.sock").exists(), "one from the command line goes like any other");
+}
+
+#[tokio::test]
+async fn a_vf_has_one_holder_and_a_machine_that_does_not_take_it_does_not_keep_it() {
+    let bench = Bench::new();
+    let hypervisor = bench.open().await;
+    let disk = bench.disk(DEAF);
+    let web = bench.define(&hypervisor, "web", &disk).await;
+    bench.define(&hypervisor, "db", &disk).await;
+    bench.add_vf("0000:fe:10.0");
+    let vf = "0000:fe:10.0".parse().unwrap();
+    let (web_net0, db_net0) = ("web/net0".parse().unwrap(), "db/net0".parse().unwrap());
+
+    hypervisor.attach_vf(&web_net0, vf).await.unwrap();
+    hypervisor.attach_vf(&web_net0, vf).await.unwrap();
+    let error = hypervisor.attach_vf(&db_net0, vf).await.unwrap_err();
+    assert!(error.to_string().contains("belongs to web/net0"), "{error}");
+    drop(hypervisor);
+    let hypervisor = bench.open().await;
+    assert!(hypervisor.attach_vf(&db_net0, vf).await.is_err(), "a new daemon knows it too");
+    assert_eq!(status(&hypervisor, &web).await.vfs, [("net0".parse().unwrap(), vf)]);
+
+    // The tree is made up, so QEMU finds nothing there: neither at the start nor while it runs.
+    let error = hypervisor.start(&web).await.unwrap_err();
+    assert!(error.to_string().contains("0000:fe:10.0"), "{error}");
+    hypervisor.detach_vf(&web_net0, false).await.unwrap();
+    hypervisor.detach_vf(&web_net0, false).await.unwrap();
+    hypervisor.start(&web).await.unwrap();
+    let error = hypervisor.attach_vf(&web_net0, vf).await.unwrap_err();
+    assert!(matches!(&error, HypervisorError::Qmp { command, .. } if command == "device_add"), "{error}");
+    assert!(status(&hypervisor, &web).await.vfs.is_empty());
+    hypervisor.attach_vf(&db_net0, vf).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_that_makes_no_sense_hurts_no_other_partition() {
+    let bench = Bench::new();
+    let first = bench.open().await;
+    let web = bench.define(&first, "web", &bench.disk(DEAF)).await;
+    let db = bench.define(&first, "db", &bench.disk(DEAF)).await;
+    first.start(&db).await.unwrap();
+    let pid = status(&first, &db).await.pid;
+    drop(first);
+    fs::write(bench.file(&db, "partition.json"), "{").unwrap();
+    fs::create_dir(bench.file(&web, "../not a name")).unwrap();
+
+    let second = bench.open().await;
+    let names: Vec<_> = second.partitions().await.unwrap().into_iter().map(|status| status.name).collect();
+    assert_eq!(names, std::slice::from_ref(&web));
+    // Defined anew, it is not started a second time beside its own machine.
+    bench.define(&second, "db", &bench.disk(DEAF)).await;
+    second.start(&db).await.unwrap();
+    assert_eq!(status(&second, &db).await.pid, pid);
+}

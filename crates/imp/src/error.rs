@@ -1,0 +1,72 @@
+//! Why the management partition did not do what it was asked.
+
+use std::error::Error;
+
+use ioward_fabric::FabricError;
+use ioward_hypervisor::HypervisorError;
+use ioward_model::{Reason, SpecError};
+use ioward_store::StoreError;
+
+use crate::api::{ApiError, ErrorKind};
+
+/// One variant for each kind of no.
+#[derive(Debug, thiserror::Error)]
+pub enum ImpError {
+    /// The Spec can't be used.
+    #[error("the Spec cannot be used")]
+    Spec(#[from] SpecError),
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// Rules forbid it.
+    #[error("refused")]
+    Refused(Vec<Reason>),
+    /// One change at a time.
+    #[error(
+        "another change is being carried out; 'ioward events --follow' shows it; try again when it is done"
+    )]
+    Busy,
+    /// The PCI side said no.
+    #[error(transparent)]
+    Fabric(#[from] FabricError),
+    /// The hypervisor said no.
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    /// The state could not be kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<ImpError> for ApiError {
+    fn from(error: ImpError) -> Self {
+        let kind = match &error {
+            ImpError::Spec(_) | ImpError::Invalid(_) => ErrorKind::Invalid,
+            ImpError::Refused(_) => ErrorKind::Refused,
+            ImpError::Busy => ErrorKind::Busy,
+            ImpError::Fabric(FabricError::NoSuchFunction { .. } | FabricError::NoSuchVf { .. })
+            | ImpError::Hypervisor(HypervisorError::NoSuchPartition(_)) => ErrorKind::NotFound,
+            ImpError::Fabric(_) | ImpError::Hypervisor(_) | ImpError::Store(_) => ErrorKind::Failed,
+        };
+        let (message, reasons) = match error {
+            ImpError::Spec(problems) => (problems.to_string(), Vec::new()),
+            ImpError::Refused(reasons) => {
+                let rules = if reasons.len() == 1 { "a rule is" } else { "rules are" };
+                (format!("refused: {rules} not met"), reasons)
+            }
+            other => (in_full(&other), Vec::new()),
+        };
+        Self { kind, message, reasons }
+    }
+}
+
+/// An error with all its causes, in one line.
+pub(crate) fn in_full(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,179 @@
+//! The API: HTTP and JSON under /v1, over a Unix socket. docs/api.md describes it.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes, HttpBody},
+    extract::{DefaultBodyLimit, Query, State, rejection::JsonRejection},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http_body::Frame;
+use ioward_model::{Inventory, Plan};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::{
+    api::{
+        ApiError, ApplyRequest, Compatible, CompatibleRequest, ErrorBody, ErrorKind, PartitionView,
+        PlanRequest,
+    },
+    error::ImpError,
+    imp::Imp,
+};
+
+/// The largest request that is read: a plan for a host of 1,000 partitions, with room.
+const MAX_BODY: usize = 16 << 20;
+
+/// How many audit entries one answer holds.
+const AUDIT_LIMIT: usize = 10_000;
+
+pub(crate) fn router(imp: Arc<Imp>) -> Router {
+    Router::new()
+        .route("/v1/host", get(host))
+        .route("/v1/partitions", get(partitions))
+        .route("/v1/compatible", post(compatible))
+        .route("/v1/plan", post(plan))
+        .route("/v1/apply", post(apply))
+        .route("/v1/events", get(events))
+        .route("/v1/audit", get(audit))
+        .fallback(no_such_route)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(imp)
+}
+
+/// An error on its way out.
+struct Failure(ApiError);
+
+impl From<ImpError> for Failure {
+    fn from(error: ImpError) -> Self {
+        Self(error.into())
+    }
+}
+
+impl From<JsonRejection> for Failure {
+    fn from(rejection: JsonRejection) -> Self {
+        Self(ApiError { kind: ErrorKind::Invalid, message: rejection.body_text(), reasons: Vec::new() })
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = match self.0.kind {
+            ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+            ErrorKind::Refused => StatusCode::CONFLICT,
+            ErrorKind::Busy => StatusCode::LOCKED,
+            ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            ErrorKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(ErrorBody { error: self.0 })).into_response()
+    }
+}
+
+async fn host(State(imp): State<Arc<Imp>>) -> Result<Json<Inventory>, Failure> {
+    Ok(Json(imp.look().await?))
+}
+
+async fn partitions(State(imp): State<Arc<Imp>>) -> Result<Json<Vec<PartitionView>>, Failure> {
+    Ok(Json(imp.partitions().await?))
+}
+
+async fn compatible(
+    State(imp): State<Arc<Imp>>,
+    request: Result<Json<CompatibleRequest>, JsonRejection>,
+) -> Result<Json<Vec<Compatible>>, Failure> {
+    let Json(CompatibleRequest { spec, partition }) = request?;
+    Ok(Json(imp.compatible(&spec, &partition).await?))
+}
+
+async fn plan(
+    State(imp): State<Arc<Imp>>,
+    request: Result<Json<PlanRequest>, JsonRejection>,
+) -> Result<Json<Plan>, Failure> {
+    let Json(request) = request?;
+    Ok(Json(imp.plan(&request.intent, &request.options).await?))
+}
+
+async fn apply(
+    State(imp): State<Arc<Imp>>,
+    request: Result<Json<ApplyRequest>, JsonRejection>,
+) -> Result<Response, Failure> {
+    let Json(request) = request?;
+    let (sender, receiver) = mpsc::unbounded_channel();
+    imp.apply(request.plan, sender).await?;
+    Ok(lines(receiver))
+}
+
+#[derive(Deserialize)]
+struct Follow {
+    #[serde(default)]
+    follow: bool,
+}
+
+async fn events(State(imp): State<Arc<Imp>>, Query(query): Query<Follow>) -> Response {
+    let (past, mut coming) = imp.events.follow();
+    let (sender, receiver) = mpsc::unbounded_channel();
+    for event in past {
+        let _ = sender.send(event);
+    }
+    if query.follow {
+        tokio::spawn(async move {
+            loop {
+                let event = tokio::select! {
+                    event = coming.recv() => event,
+                    () = sender.closed() => break,
+                };
+                // One that does not keep up is cut off: it can ask again, and will see what it missed.
+                let Ok(event) = event else { break };
+                let _ = sender.send(event);
+            }
+        });
+    }
+    lines(receiver)
+}
+
+async fn audit(State(imp): State<Arc<Imp>>) -> Result<Response, Failure> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    for entry in imp.audit(AUDIT_LIMIT)? {
+        let _ = sender.send(entry);
+    }
+    Ok(lines(receiver))
+}
+
+async fn no_such_route() -> Failure {
+    let message = "there is no such route; docs/api.md lists those there are".to_owned();
+    Failure(ApiError { kind: ErrorKind::NotFound, message, reasons: Vec::new() })
+}
+
+/// An answer of one JSON object a line, for as long as there is a sender.
+fn lines<T: Serialize + Send + 'static>(receiver: mpsc::UnboundedReceiver<T>) -> Response {
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(Lines { receiver })).into_response()
+}
+
+struct Lines<T> {
+    receiver: mpsc::UnboundedReceiver<T>,
+}
+
+impl<T: Serialize> HttpBody for Lines<T> {
+    type Data = Bytes;
+    type Error = serde_json::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, serde_json::Error>>> {
+        self.receiver.poll_recv(context).map(|value| {
+            let line = serde_json::to_vec(&value?).map(|mut line| {
+                line.push(b'\n');
+                Frame::data(Bytes::from(line))
+            });
+            Some(line)
+        })
+    }
+}

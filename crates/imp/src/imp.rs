@@ -1,0 +1,297 @@
+//! The management partition itself: what it knows, and the few things it is asked to do.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ioward_fabric::Fabric;
+use ioward_hypervisor::{Hypervisor, HypervisorEvent};
+use ioward_model::{
+    AuditEntry, Event, EventKind, Intent, Inventory, Name, Options, Plan, Reason, Rule, Spec, State, Step,
+};
+use ioward_store::Store;
+use tokio::sync::{OwnedMutexGuard, RwLock, mpsc};
+
+use crate::{
+    api::{AssignedVf, Compatible, PartitionView},
+    channels::Channels,
+    compatible,
+    error::{ImpError, in_full},
+    events::EventLog,
+    look,
+};
+
+/// The I/O virtualization management partition of one host: what [`crate::serve`] runs, for those who bring a machine
+/// of their own.
+pub struct Imp {
+    pub(crate) fabric: Arc<dyn Fabric>,
+    pub(crate) hypervisor: Arc<dyn Hypervisor>,
+    pub(crate) store: Store,
+    pub(crate) events: EventLog,
+    pub(crate) channels: Channels,
+    state: Mutex<State>,
+    last_look: Mutex<Option<Inventory>>,
+    /// Held for as long as a plan is carried out: one at a time.
+    changing: Arc<tokio::sync::Mutex<()>>,
+    /// Read for as long as an operation on a VF goes on, written while a VF changes hands: so that an operation that a
+    /// partition began never ends on a VF that is already another's.
+    pub(crate) ownership: RwLock<()>,
+}
+
+impl Imp {
+    /// A management partition over this machine, with this state. `epoch` tells one run from another.
+    #[must_use]
+    pub fn new(
+        fabric: Arc<dyn Fabric>,
+        hypervisor: Arc<dyn Hypervisor>,
+        store: Store,
+        state: State,
+        epoch: u64,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            fabric,
+            hypervisor,
+            store,
+            events: EventLog::new(),
+            channels: Channels::new(epoch),
+            state: Mutex::new(state),
+            last_look: Mutex::new(None),
+            changing: Arc::default(),
+            ownership: RwLock::new(()),
+        })
+    }
+
+    /// The state as it is now.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.lock_state().clone()
+    }
+
+    /// Changes the state and keeps it; it is on the disk when this returns.
+    pub(crate) fn change_state(&self, change: impl FnOnce(&mut State)) -> Result<(), ImpError> {
+        // The write may take a disk's time: other tasks are moved off this thread meanwhile.
+        tokio::task::block_in_place(|| {
+            let mut state = self.lock_state();
+            let mut new = state.clone();
+            change(&mut new);
+            if new != *state {
+                self.store.state.commit(&new)?;
+                *state = new;
+            }
+            Ok(())
+        })
+    }
+
+    fn lock_state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the host.
+    ///
+    /// # Errors
+    /// When it can't be looked at at all.
+    pub async fn look(&self) -> Result<Inventory, ImpError> {
+        let found = self.fabric.identify().await?;
+        let state = self.state();
+        let mut last = self.last_look.lock().unwrap_or_else(PoisonError::into_inner);
+        let complete = look::complete(found, &state, last.as_ref());
+        if last.as_ref().is_some_and(|last| last.generation != complete.generation) {
+            self.events.emit(EventKind::InventoryChanged { generation: complete.generation });
+        }
+        *last = Some(complete.clone());
+        Ok(complete)
+    }
+
+    /// Which functions suit each VF that a partition of a Spec asks for, and why the others do not.
+    ///
+    /// # Errors
+    /// When the Spec makes no sense or has no such partition.
+    pub async fn compatible(&self, spec: &Spec, partition: &Name) -> Result<Vec<Compatible>, ImpError> {
+        spec.validate()?;
+        compatible::compatible(&self.look().await?, &self.state(), spec, partition)
+    }
+
+    /// What would have to be done for this.
+    ///
+    /// # Errors
+    /// When the wish makes no sense, or rules forbid it.
+    pub async fn plan(&self, intent: &Intent, options: &Options) -> Result<Plan, ImpError> {
+        if let Intent::Apply { spec } = intent {
+            spec.validate()?;
+        }
+        let missing = missing_boot_files(intent);
+        if !missing.is_empty() {
+            return Err(ImpError::Refused(missing));
+        }
+        let inventory = self.look().await?;
+        ioward_planner::plan(&inventory, &self.state(), intent, options).map_err(ImpError::Refused)
+    }
+
+    /// Begins to carry out a plan, unless the host or the state has moved on since it was made. What happens comes
+    /// through `listener`; when its receiver is dropped, what was done is undone.
+    ///
+    /// # Errors
+    /// When it is refused; nothing has been changed then. What fails later comes through `listener`.
+    pub async fn apply(
+        self: &Arc<Self>,
+        plan: Plan,
+        listener: mpsc::UnboundedSender<Event>,
+    ) -> Result<(), ImpError> {
+        let guard = self.begin_change()?;
+        let now = self.plan(&plan.intent, &plan.options).await?;
+        if now != plan {
+            let made_from = format!("generation {} and revision {}", plan.generation, plan.parent);
+            let found = format!("generation {} and revision {}", now.generation, now.parent);
+            let found = if made_from == found { "a different plan for the same wish".into() } else { found };
+            let reason = Reason::new(
+                Rule::PlanCurrent,
+                format!("a plan for what is there now, not {made_from}"),
+                found,
+            )
+            .remedy("the host or the state has changed since; plan again and look at what is new");
+            return Err(ImpError::Refused(vec![reason]));
+        }
+        if plan.steps.iter().any(|step| matches!(step, Step::StartPartition { .. })) {
+            self.hypervisor.check().await?;
+        }
+        tokio::spawn(Arc::clone(self).carry_out(plan, listener, guard));
+        Ok(())
+    }
+
+    /// Takes the right to change something; the others are told that this one is at it.
+    fn begin_change(&self) -> Result<OwnedMutexGuard<()>, ImpError> {
+        Arc::clone(&self.changing).try_lock_owned().map_err(|_| ImpError::Busy)
+    }
+
+    /// Waits until nothing is being changed, and lets nothing begin after.
+    pub async fn finish_changes(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.changing).lock_owned().await
+    }
+
+    /// All partitions, as they are.
+    ///
+    /// # Errors
+    /// When the hypervisor can't tell.
+    pub async fn partitions(&self) -> Result<Vec<PartitionView>, ImpError> {
+        let machines = self.hypervisor.partitions().await?;
+        let state = self.state();
+        let views = state.partitions.values().map(|partition| {
+            let machine = machines.iter().find(|machine| machine.name == partition.spec.name);
+            let vfs = partition.vfs.iter().map(|(name, assignment)| {
+                let request = partition.spec.vf(name);
+                AssignedVf {
+                    name: name.clone(),
+                    class: request.map_or(ioward_model::Class::Other, |request| request.class),
+                    vf: assignment.vf,
+                    address: assignment.address,
+                    settings: assignment.effective_settings(),
+                    guest_may: request.map(|request| request.guest_may.words()).unwrap_or_default(),
+                }
+            });
+            PartitionView {
+                name: partition.spec.name.clone(),
+                running: machine.is_some_and(|machine| machine.running),
+                accelerator: machine.and_then(|machine| machine.accelerator),
+                pid: machine.and_then(|machine| machine.pid),
+                cpus: partition.spec.cpus,
+                memory: partition.spec.memory,
+                channel: partition.channel,
+                agent: self.channels.agent(&partition.spec.name),
+                console: machine.map(|machine| machine.console.clone()).unwrap_or_default(),
+                vfs: vfs.collect(),
+            }
+        });
+        Ok(views.collect())
+    }
+
+    /// Takes over what a daemon before this one left: machines that run go on, and their channels are served again.
+    ///
+    /// # Errors
+    /// When the hypervisor can't tell, or what it tells can't be noted.
+    pub async fn adopt(self: &Arc<Self>) -> Result<(), ImpError> {
+        self.note_those_gone().await?;
+        for (name, partition) in self.state().partitions {
+            if partition.channel && partition.running {
+                self.serve_channel(&name);
+            }
+        }
+        Ok(())
+    }
+
+    async fn runs(&self, partition: &Name) -> bool {
+        let machines = self.hypervisor.partitions().await.unwrap_or_default();
+        machines.iter().any(|machine| machine.name == *partition && machine.running)
+    }
+
+    async fn note_those_gone(&self) -> Result<(), ImpError> {
+        let machines = self.hypervisor.partitions().await?;
+        let running = |name: &Name| machines.iter().any(|machine| machine.name == *name && machine.running);
+        for (name, partition) in self.state().partitions {
+            if partition.running && !running(&name) {
+                let why = "its machine was gone when the daemon started".to_owned();
+                self.note_ended(&name, why)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows what the hypervisor tells, for as long as the daemon lives.
+    pub async fn follow_hypervisor(self: Arc<Self>) {
+        let mut events = self.hypervisor.events().await;
+        // Nobody tells of a machine that ended after it was adopted and before somebody listened.
+        if let Err(error) = self.note_those_gone().await {
+            tracing::error!("cannot look for machines that have ended: {}", in_full(&error));
+        }
+        while let Some(HypervisorEvent::Ended { partition, why }) = events.recv().await {
+            // The news may be older than the latest start.
+            if self.runs(&partition).await {
+                continue;
+            }
+            if let Err(error) = self.note_ended(&partition, why) {
+                tracing::error!("cannot note that {partition} ended: {error}");
+            }
+        }
+    }
+
+    fn note_ended(&self, partition: &Name, why: String) -> Result<(), ImpError> {
+        self.channels.stop(partition);
+        self.change_state(|state| {
+            if let Some(partition) = state.partitions.get_mut(partition) {
+                partition.running = false;
+            }
+        })?;
+        self.events.emit(EventKind::PartitionEnded { partition: partition.clone(), why });
+        Ok(())
+    }
+
+    /// The latest audit entries, oldest first.
+    ///
+    /// # Errors
+    /// When the log can't be read.
+    pub fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, ImpError> {
+        Ok(tokio::task::block_in_place(|| self.store.audit.latest(limit))?)
+    }
+}
+
+/// A partition that can't boot is better refused before its VFs are made than undone after.
+fn missing_boot_files(intent: &Intent) -> Vec<Reason> {
+    let Intent::Apply { spec } = intent else { return Vec::new() };
+    let files = spec.partitions.iter().flat_map(|partition| {
+        let boot = &partition.boot;
+        let files = [boot.kernel.as_ref(), boot.initrd.as_ref(), boot.disk.as_ref()].into_iter().flatten();
+        files.map(move |file| (&partition.name, file))
+    });
+    let missing = files.filter_map(|(partition, path)| {
+        let found = match std::fs::File::open(path).and_then(|file| file.metadata()) {
+            Ok(metadata) if metadata.is_dir() => "a folder".to_owned(),
+            Ok(_) if path.is_relative() => "a relative path".to_owned(),
+            Ok(_) => return None,
+            Err(error) => error.to_string(),
+        };
+        let required = format!("a file to boot from at {}", path.display());
+        Some(
+            Reason::new(Rule::BootFile, required, found)
+                .for_request(partition)
+                .remedy("correct boot in the Spec"),
+        )
+    });
+    missing.collect()
+}

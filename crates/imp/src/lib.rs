@@ -1,0 +1,26 @@
+//! The I/O virtualization management partition: the one crate that knows the others.
+//!
+//! ```text
+//!   http ──> imp ──> planner            who asks for what, one change at a time
+//!             ├────> executor ──> fabric, hypervisor, store
+//!   guest ──> channels ──> operations ──> fabric
+//! ```
+
+pub mod api;
+mod channels;
+mod compatible;
+mod error;
+mod events;
+mod executor;
+mod http;
+mod imp;
+mod look;
+mod operations;
+mod serve;
+mod transport;
+mod undo;
+
+pub use compatible::compatible;
+pub use error::ImpError;
+pub use imp::Imp;
+pub use serve::{ServeConfig, ServeError, serve, serve_on};

@@ -1,0 +1,44 @@
+//! Looking at the host: what the fabric finds, with what the state knows added, and a generation that counts changes.
+
+use ioward_model::{Inventory, State, VfId, VfSettings};
+
+/// Adds owners to what was found, counts what is assigned and available, and gives the result a generation: that of
+/// `last` where nothing that matters to a plan has changed since, the next one otherwise.
+pub(crate) fn complete(mut found: Inventory, state: &State, last: Option<&Inventory>) -> Inventory {
+    for pf in &mut found.physical_functions {
+        let address = pf.address;
+        for vf in &mut pf.virtual_functions {
+            vf.owner = state.owner(VfId { pf: address, index: vf.index });
+        }
+        let assigned = state.assignments().filter(|(_, assignment)| assignment.vf.pf == address).count();
+        pf.vfs_assigned = u16::try_from(assigned).unwrap_or(u16::MAX);
+        pf.vfs_available = pf.vfs_available.saturating_sub(pf.vfs_assigned);
+    }
+    found.generation = match last {
+        None => 1,
+        Some(last) if fixed_part(last) == fixed_part(&found) => last.generation,
+        Some(last) => last.generation + 1,
+    };
+    found
+}
+
+/// An inventory without what comes and goes by itself: links, and settings that guests may change. A plan made before
+/// a cable was plugged is not stale for that; whether it is still the right plan is found by planning again.
+fn fixed_part(inventory: &Inventory) -> Inventory {
+    let mut fixed = inventory.clone();
+    fixed.generation = 0;
+    for pf in &mut fixed.physical_functions {
+        pf.link = None;
+        pf.nvme = None;
+        for netdev in &mut pf.netdevs {
+            netdev.speed_mbps = None;
+            netdev.carrier = None;
+            netdev.up = false;
+            netdev.mtu = None;
+        }
+        for vf in &mut pf.virtual_functions {
+            vf.settings = VfSettings::default();
+        }
+    }
+    fixed
+}

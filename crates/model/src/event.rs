@@ -1,0 +1,195 @@
+//! What happened (events), and who asked for what (audit).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Name, Step, VfOp};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts events since the daemon started, from 1.
+    pub number: u64,
+    /// Milliseconds since 1970 (UTC).
+    pub time_ms: u64,
+    /// What.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum EventKind {
+    /// A plan is being carried out.
+    PlanStarted {
+        /// The plan.
+        plan: u64,
+        /// Its number of steps.
+        steps: usize,
+    },
+    /// A step begins.
+    StepStarted {
+        /// The plan.
+        plan: u64,
+        /// The step's number, from 1.
+        #[serde(rename = "step")]
+        number: usize,
+        /// The step.
+        what: Box<Step>,
+    },
+    /// A step is done.
+    StepDone {
+        /// The plan.
+        plan: u64,
+        /// The step's number, from 1.
+        #[serde(rename = "step")]
+        number: usize,
+        /// What a person should know.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
+    /// A step failed; what was done is undone next.
+    StepFailed {
+        /// The plan.
+        plan: u64,
+        /// The step's number, from 1.
+        #[serde(rename = "step")]
+        number: usize,
+        /// Why.
+        error: String,
+    },
+    /// A step has been undone.
+    StepUndone {
+        /// The plan.
+        plan: u64,
+        /// The step's number, from 1.
+        #[serde(rename = "step")]
+        number: usize,
+        /// Why it could not be, where it could not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// A plan is done.
+    PlanDone {
+        /// The plan.
+        plan: u64,
+    },
+    /// A plan failed.
+    PlanFailed {
+        /// The plan.
+        plan: u64,
+        /// Why.
+        error: String,
+        /// Whether everything is as it was before.
+        undone: bool,
+    },
+    /// A look at the host found something different from the look before.
+    InventoryChanged {
+        /// The new generation.
+        generation: u64,
+    },
+    /// A partition's machine ended without being asked to.
+    PartitionEnded {
+        /// The partition.
+        partition: Name,
+        /// What is known about it.
+        why: String,
+    },
+    /// A partition's agent said hello on its channel.
+    ChannelOpened {
+        /// The partition.
+        partition: Name,
+        /// What the agent says it is.
+        agent: String,
+    },
+    /// A partition's channel carries what makes no sense.
+    ChannelMisused {
+        /// The partition.
+        partition: Name,
+        /// What.
+        what: String,
+    },
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PlanStarted { plan, steps } => write!(f, "plan {plan}: {steps} steps"),
+            Self::StepStarted { plan, number, what } => write!(f, "plan {plan}: {number}. {what}"),
+            Self::StepDone { plan, number, note: None } => write!(f, "plan {plan}: {number}. done"),
+            Self::StepDone { plan, number, note: Some(note) } => {
+                write!(f, "plan {plan}: {number}. done; {note}")
+            }
+            Self::StepFailed { plan, number, error } => write!(f, "plan {plan}: {number}. failed: {error}"),
+            Self::StepUndone { plan, number, error: None } => write!(f, "plan {plan}: {number}. undone"),
+            Self::StepUndone { plan, number, error: Some(error) } => {
+                write!(f, "plan {plan}: {number}. could not be undone: {error}")
+            }
+            Self::PlanDone { plan } => write!(f, "plan {plan}: done"),
+            Self::PlanFailed { plan, error, undone: true } => {
+                write!(f, "plan {plan}: failed, everything is as before: {error}")
+            }
+            Self::PlanFailed { plan, error, undone: false } => {
+                write!(f, "plan {plan}: failed and not undone: {error}")
+            }
+            Self::InventoryChanged { generation } => {
+                write!(f, "the host changed: inventory generation {generation}")
+            }
+            Self::PartitionEnded { partition, why } => write!(f, "partition {partition} ended: {why}"),
+            Self::ChannelOpened { partition, agent } => {
+                write!(f, "channel of {partition}: {agent} said hello")
+            }
+            Self::ChannelMisused { partition, what } => write!(f, "channel of {partition} misused: {what}"),
+        }
+    }
+}
+
+/// One operation that a partition asked for, and what became of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// Milliseconds since 1970 (UTC).
+    pub time_ms: u64,
+    /// Who asked.
+    pub partition: Name,
+    /// For what.
+    pub request: VfOp,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
+/// What became of an operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", content = "why", rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Allowed and done.
+    Granted,
+    /// Not allowed.
+    Refused(String),
+    /// Allowed, but it could not be done.
+    Failed(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An event and the step it is about both had a "number", side by side in one JSON object: no such event could be
+    /// read back.
+    #[test]
+    fn an_event_about_a_step_reads_back() {
+        let what = Step::StartPartition { partition: "web".parse().unwrap() };
+        let event = Event {
+            number: 7,
+            time_ms: 1,
+            kind: EventKind::StepStarted { plan: 3, number: 2, what: Box::new(what) },
+        };
+        let json = serde_json::to_string(&event).unwrap();
+        assert!(
+            json.starts_with(r#"{"number":7,"time_ms":1,"event":"step-started","plan":3,"step":2,"#),
+            "{json}"
+        );
+        assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
+    }
+}

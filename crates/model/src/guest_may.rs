@@ -1,0 +1,406 @@
+//! What a partition may do to its own VF: `guest_may` of a Spec.
+//!
+//! ```toml
+//! guest_may = ["mac", "reset"]                                      # names: whatever the PF allows
+//! guest_may = { vlan = "100-110", max_tx_rate = "<=500Mbit" }       # a table narrows it
+//! ```
+//!
+//! Reading is always allowed; changing is not unless it is named here.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, MapAccess, SeqAccess, Visitor},
+    ser::SerializeMap,
+};
+
+use crate::{BitRate, MacAddress, VfOp, VfSettings, Vlan};
+
+/// Something that a partition may be allowed to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Permission {
+    /// Set the MAC address.
+    Mac,
+    /// Set the VLAN.
+    Vlan,
+    /// Set trust.
+    Trust,
+    /// Set spoof checking.
+    Spoofchk,
+    /// Set the guaranteed rate.
+    MinTxRate,
+    /// Set the greatest rate.
+    MaxTxRate,
+    /// Set the link state.
+    LinkState,
+    /// Set NVMe queue resources.
+    Queues,
+    /// Set NVMe interrupt resources.
+    Interrupts,
+    /// Bring the NVMe secondary controller online or offline.
+    Online,
+    /// Reset the VF.
+    Reset,
+    /// Read statistics: always allowed, and may be named.
+    Stats,
+}
+
+impl Permission {
+    const ALL: [(Self, &'static str); 12] = [
+        (Self::Mac, "mac"),
+        (Self::Vlan, "vlan"),
+        (Self::Trust, "trust"),
+        (Self::Spoofchk, "spoofchk"),
+        (Self::MinTxRate, "min_tx_rate"),
+        (Self::MaxTxRate, "max_tx_rate"),
+        (Self::LinkState, "link_state"),
+        (Self::Queues, "queues"),
+        (Self::Interrupts, "interrupts"),
+        (Self::Online, "online"),
+        (Self::Reset, "reset"),
+        (Self::Stats, "stats"),
+    ];
+
+    /// The word used in Specs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(permission, _)| *permission == self).map_or("", |(_, name)| name)
+    }
+}
+
+impl FromStr for Permission {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.iter().find(|(_, name)| *name == text);
+        known.map(|(permission, _)| *permission).ok_or_else(|| {
+            let near = Self::ALL
+                .iter()
+                .max_by(|a, b| strsim::jaro_winkler(a.1, text).total_cmp(&strsim::jaro_winkler(b.1, text)));
+            let text: String = text.chars().take(40).collect();
+            format!(
+                "'{text}' is nothing a guest may do; did you mean '{}'?",
+                near.map_or("", |(_, name)| name)
+            )
+        })
+    }
+}
+
+/// How far a permission goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// As far as the PF allows.
+    Any,
+    /// VLANs in these ranges, both ends included.
+    Vlans(Vec<(Vlan, Vlan)>),
+    /// A rate that is limited, and to no more than this.
+    RateAtMost(BitRate),
+    /// At most so many queues or interrupts.
+    CountAtMost(u16),
+    /// MAC addresses that begin with these bytes.
+    MacPrefix(Vec<u8>),
+}
+
+impl Grant {
+    fn parse(permission: Permission, text: &str) -> Result<Self, String> {
+        let wrong = |form: &str| {
+            let text: String = text.chars().take(40).collect();
+            format!("'{text}' does not narrow {}; write {form}", permission.as_str())
+        };
+        let at_most = text.strip_prefix("<=").map(str::trim);
+        match permission {
+            Permission::Vlan => {
+                let ranges = text.split(',').map(|range| {
+                    let (low, high) = range.split_once('-').unwrap_or((range, range));
+                    let (low, high) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
+                    (low <= high).then_some((low, high))
+                });
+                ranges.collect::<Option<_>>().map(Self::Vlans).ok_or_else(|| wrong("\"100-110,200\""))
+            }
+            Permission::MinTxRate | Permission::MaxTxRate => at_most
+                .and_then(|rate| rate.parse().ok())
+                .map(Self::RateAtMost)
+                .ok_or_else(|| wrong("\"<=500Mbit\"")),
+            Permission::Queues | Permission::Interrupts => at_most
+                .and_then(|count| count.parse().ok())
+                .map(Self::CountAtMost)
+                .ok_or_else(|| wrong("\"<=4\"")),
+            Permission::Mac => {
+                let bytes = text.strip_suffix(":*").map(|prefix| {
+                    let byte = |part: &str| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok())?;
+                    prefix.split(':').map(byte).collect::<Option<Vec<u8>>>()
+                });
+                let prefix = bytes.flatten().filter(|bytes| bytes.len() < 6);
+                prefix.map(Self::MacPrefix).ok_or_else(|| wrong("\"52:54:00:*\""))
+            }
+            _ => Err(wrong("true")),
+        }
+    }
+
+    fn allows_mac(&self, mac: MacAddress) -> bool {
+        match self {
+            Self::MacPrefix(prefix) => mac.bytes().starts_with(prefix),
+            _ => true,
+        }
+    }
+
+    fn allows_vlan(&self, vlan: Vlan) -> bool {
+        match self {
+            Self::Vlans(ranges) => ranges.iter().any(|(low, high)| (*low..=*high).contains(&vlan)),
+            _ => true,
+        }
+    }
+
+    fn allows_rate(&self, permission: Permission, rate: BitRate) -> bool {
+        // A greatest rate of 0 means no limit: that is more than any bound.
+        let unlimited = permission == Permission::MaxTxRate && rate.megabits() == 0;
+        match self {
+            Self::RateAtMost(most) => rate <= *most && !unlimited,
+            _ => true,
+        }
+    }
+
+    fn allows_count(&self, count: u16) -> bool {
+        match self {
+            Self::CountAtMost(most) => count <= *most,
+            _ => true,
+        }
+    }
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => write!(f, "any"),
+            Self::Vlans(ranges) => {
+                for (n, (low, high)) in ranges.iter().enumerate() {
+                    let comma = if n > 0 { "," } else { "" };
+                    if low == high { write!(f, "{comma}{low}")? } else { write!(f, "{comma}{low}-{high}")? }
+                }
+                Ok(())
+            }
+            Self::RateAtMost(most) => write!(f, "<={most}"),
+            Self::CountAtMost(most) => write!(f, "<={most}"),
+            Self::MacPrefix(prefix) => {
+                prefix.iter().try_for_each(|byte| write!(f, "{byte:02x}:"))?;
+                write!(f, "*")
+            }
+        }
+    }
+}
+
+/// What a partition may change of one VF. Empty by default: it may read, and change nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GuestMay {
+    grants: BTreeMap<Permission, Grant>,
+}
+
+impl GuestMay {
+    /// Whether the operation is allowed; if not, one sentence for each thing that is not.
+    ///
+    /// # Errors
+    /// The sentences name the setting, what was asked for and what is allowed.
+    pub fn check(&self, op: &VfOp) -> Result<(), Vec<String>> {
+        let denied = match op {
+            VfOp::List | VfOp::Get { .. } | VfOp::Stats { .. } => Vec::new(),
+            VfOp::Reset { .. } if self.grants.contains_key(&Permission::Reset) => Vec::new(),
+            VfOp::Reset { .. } => vec!["reset is not in guest_may of this VF".to_owned()],
+            VfOp::Set { change, .. } => self.check_change(change),
+        };
+        if denied.is_empty() { Ok(()) } else { Err(denied) }
+    }
+
+    /// What is allowed, as words: `mac`, `vlan 100-110`.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let word = |(permission, grant): (&Permission, &Grant)| match grant {
+            Grant::Any => permission.as_str().to_owned(),
+            narrowed => format!("{} {narrowed}", permission.as_str()),
+        };
+        self.grants.iter().map(word).collect()
+    }
+
+    fn check_change(&self, change: &VfSettings) -> Vec<String> {
+        use Permission as P;
+        let asks: [(P, Option<String>, bool); 10] = [
+            ask(P::Mac, change.mac, |v| self.allows(P::Mac, |g| g.allows_mac(v))),
+            ask(P::Vlan, change.vlan, |v| self.allows(P::Vlan, |g| g.allows_vlan(v))),
+            ask(P::Trust, change.trust, |_| self.allows(P::Trust, |_| true)),
+            ask(P::Spoofchk, change.spoofchk, |_| self.allows(P::Spoofchk, |_| true)),
+            ask(P::MinTxRate, change.min_tx_rate, |v| {
+                self.allows(P::MinTxRate, |g| g.allows_rate(P::MinTxRate, v))
+            }),
+            ask(P::MaxTxRate, change.max_tx_rate, |v| {
+                self.allows(P::MaxTxRate, |g| g.allows_rate(P::MaxTxRate, v))
+            }),
+            (P::LinkState, change.link_state.map(|v| format!("{v:?}")), self.allows(P::LinkState, |_| true)),
+            ask(P::Queues, change.queues, |v| self.allows(P::Queues, |g| g.allows_count(v))),
+            ask(P::Interrupts, change.interrupts, |v| self.allows(P::Interrupts, |g| g.allows_count(v))),
+            ask(P::Online, change.online, |_| self.allows(P::Online, |_| true)),
+        ];
+        let denied = asks.into_iter().filter_map(|(permission, value, allowed)| {
+            let value = value.filter(|_| !allowed)?;
+            let name = permission.as_str();
+            Some(match self.grants.get(&permission) {
+                Some(grant) => format!("{name} {value} is outside what guest_may allows ({grant})"),
+                None => format!("{name} is not in guest_may of this VF"),
+            })
+        });
+        denied.collect()
+    }
+
+    fn allows(&self, permission: Permission, within: impl Fn(&Grant) -> bool) -> bool {
+        self.grants.get(&permission).is_some_and(within)
+    }
+}
+
+/// One setting of a change: what it needs, what is asked for, whether that is allowed.
+fn ask<T: fmt::Display + Copy>(
+    permission: Permission,
+    value: Option<T>,
+    allows: impl Fn(T) -> bool,
+) -> (Permission, Option<String>, bool) {
+    (permission, value.map(|v| v.to_string()), value.is_none_or(allows))
+}
+
+impl Serialize for GuestMay {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.grants.len()))?;
+        for (permission, grant) in &self.grants {
+            match grant {
+                Grant::Any => map.serialize_entry(permission.as_str(), &true)?,
+                narrowed => map.serialize_entry(permission.as_str(), &narrowed.to_string())?,
+            }
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for GuestMay {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NamesOrTable;
+
+        impl<'de> Visitor<'de> for NamesOrTable {
+            type Value = GuestMay;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "names, as [\"mac\"], or a table that narrows them, as {{ vlan = \"100-110\" }}")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<GuestMay, A::Error> {
+                let mut grants = BTreeMap::new();
+                while let Some(name) = names.next_element::<String>()? {
+                    grants.insert(name.parse().map_err(de::Error::custom)?, Grant::Any);
+                }
+                Ok(GuestMay { grants })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<GuestMay, A::Error> {
+                #[derive(Deserialize)]
+                #[serde(untagged, expecting = "true, false or a text that narrows it")]
+                enum Value {
+                    Flag(bool),
+                    Narrowed(String),
+                }
+                let mut grants = BTreeMap::new();
+                while let Some((name, value)) = table.next_entry::<String, Value>()? {
+                    let permission: Permission = name.parse().map_err(de::Error::custom)?;
+                    let grant = match value {
+                        Value::Flag(false) => continue,
+                        Value::Flag(true) => Grant::Any,
+                        Value::Narrowed(text) => {
+                            Grant::parse(permission, &text).map_err(de::Error::custom)?
+                        }
+                    };
+                    grants.insert(permission, grant);
+                }
+                Ok(GuestMay { grants })
+            }
+        }
+
+        deserializer.deserialize_any(NamesOrTable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn may(json: &str) -> GuestMay {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn set(change: VfSettings) -> VfOp {
+        VfOp::Set { vf: "net0".parse().unwrap(), change }
+    }
+
+    #[test]
+    fn nothing_named_means_reading_only() {
+        let nothing = GuestMay::default();
+        assert!(nothing.check(&VfOp::List).is_ok());
+        assert!(nothing.check(&VfOp::Stats { vf: "net0".parse().unwrap() }).is_ok());
+        assert!(nothing.check(&VfOp::Reset { vf: "net0".parse().unwrap() }).is_err());
+        let denied =
+            nothing.check(&set(VfSettings { trust: Some(false), ..VfSettings::default() })).unwrap_err();
+        assert_eq!(denied, ["trust is not in guest_may of this VF"]);
+    }
+
+    #[test]
+    fn a_table_narrows() {
+        let some = may(
+            r#"{"vlan": "100-110,200", "max_tx_rate": "<=500Mbit", "mac": "52:54:00:*", "queues": "<=4"}"#,
+        );
+        let vlan = |id| set(VfSettings { vlan: Vlan::new(id), ..VfSettings::default() });
+        assert!(
+            some.check(&vlan(100)).is_ok()
+                && some.check(&vlan(110)).is_ok()
+                && some.check(&vlan(200)).is_ok()
+        );
+        assert_eq!(
+            some.check(&vlan(111)).unwrap_err(),
+            ["vlan 111 is outside what guest_may allows (100-110,200)"]
+        );
+        let rate = |text: &str| set(VfSettings { max_tx_rate: text.parse().ok(), ..VfSettings::default() });
+        assert!(some.check(&rate("500Mbit")).is_ok());
+        assert!(some.check(&rate("501Mbit")).is_err());
+        assert!(some.check(&rate("0Mbit")).is_err(), "0 lifts the limit");
+        let mac = |text: &str| set(VfSettings { mac: text.parse().ok(), ..VfSettings::default() });
+        assert!(some.check(&mac("52:54:00:01:02:03")).is_ok());
+        assert!(some.check(&mac("52:55:00:01:02:03")).is_err());
+    }
+
+    #[test]
+    fn one_forbidden_setting_forbids_the_change() {
+        let mac_only = may(r#"["mac"]"#);
+        let both =
+            VfSettings { mac: "52:54:00:01:02:03".parse().ok(), vlan: Vlan::new(5), ..VfSettings::default() };
+        assert_eq!(mac_only.check(&set(both)).unwrap_err(), ["vlan is not in guest_may of this VF"]);
+    }
+
+    #[test]
+    fn it_reads_what_it_writes() {
+        for json in [
+            r#"{}"#,
+            r#"{"mac":true,"vlan":"100-110,200","max_tx_rate":"<=500Mbit"}"#,
+            r#"{"mac":"52:54:00:*"}"#,
+        ] {
+            assert_eq!(serde_json::to_string(&may(json)).unwrap(), json);
+        }
+    }
+
+    #[test]
+    fn a_wrong_word_names_the_near_one() {
+        let error = serde_json::from_str::<GuestMay>(r#"["vlna"]"#).unwrap_err().to_string();
+        assert!(error.contains("did you mean 'vlan'?"), "{error}");
+        for bad in [
+            r#"{"vlan":"110-100"}"#,
+            r#"{"vlan":"100-4095"}"#,
+            r#"{"trust":"yes"}"#,
+            r#"{"max_tx_rate":"500"}"#,
+            "3",
+        ] {
+            assert!(serde_json::from_str::<GuestMay>(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! What is there: an immutable snapshot of a host's SR-IOV adapters.
+//!
+//! The JSON form is the output of `ioward host --json` and is described in docs/inventory.md.
+
+use std::{fmt, str::FromStr};
+
+use ioward_pci::Bdf;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::{MacAddress, Name, Owner, Reason, VfSettings};
+
+/// A snapshot of the host, as found at one moment. Never edited: a later look makes a new one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// Counts up whenever a look finds something different from the look before.
+    pub generation: u64,
+    /// Whether an IOMMU is on (the host has IOMMU groups).
+    pub iommu: bool,
+    /// Every function with an SR-IOV capability, by address; also those that could not be read in full.
+    pub physical_functions: Vec<PhysicalFunction>,
+}
+
+/// A PCI function that can give virtual functions, with the VFs it gives now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhysicalFunction {
+    /// Where it sits.
+    pub address: Bdf,
+    /// PCI vendor ID; ffff when it could not be read.
+    pub vendor_id: HexId,
+    /// PCI device ID; ffff when it could not be read.
+    pub device_id: HexId,
+    /// Vendor and device in words, from the host's pci.ids where it has one.
+    pub name: String,
+    /// What it is for.
+    pub class: Class,
+    /// The driver it is bound to.
+    pub driver: Option<String>,
+    /// NUMA node; `None` where the firmware names none.
+    pub numa_node: Option<u32>,
+    /// IOMMU group; `None` where no IOMMU is on.
+    pub iommu_group: Option<u32>,
+    /// PCIe Device Serial Number, as `00-1b-21-ff-ff-12-34-56`: it survives a move to another slot.
+    pub serial_number: Option<String>,
+    /// The PCIe link, now and at best.
+    pub link: Option<Link>,
+    /// Interrupt vectors in the PF's MSI-X table.
+    pub msix_vectors: Option<u16>,
+    /// The SR-IOV capability; `None` when it could not be read (see `reasons`).
+    pub sriov: Option<Sriov>,
+    /// Whether the kernel gives new VFs to their drivers by itself (`sriov_drivers_autoprobe`).
+    pub drivers_autoprobe: Option<bool>,
+    /// Network interfaces of the function.
+    #[serde(default)]
+    pub netdevs: Vec<Netdev>,
+    /// NVMe controller of the function.
+    #[serde(default)]
+    pub nvme: Option<NvmeController>,
+    /// What the host itself uses it for; empty when it may be disturbed.
+    pub in_use_by_host: Vec<HostUse>,
+    /// VFs that partitions hold.
+    pub vfs_assigned: u16,
+    /// VFs that could still be assigned: TotalVFs less those held by partitions or used by the host.
+    pub vfs_available: u16,
+    /// The VFs there are now, by index.
+    pub virtual_functions: Vec<VirtualFunction>,
+    /// What could not be read or makes no sense, and what follows.
+    #[serde(default)]
+    pub reasons: Vec<Reason>,
+}
+
+/// A virtual function that exists now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualFunction {
+    /// Its number under its PF, from 0 (sysfs `virtfnN`; PCIe numbers them from 1).
+    pub index: u16,
+    /// Where it sits.
+    pub address: Bdf,
+    /// The driver it is bound to.
+    pub driver: Option<String>,
+    /// IOMMU group; `None` where no IOMMU is on.
+    pub iommu_group: Option<u32>,
+    /// Other functions in that IOMMU group, bridges left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub iommu_group_shared_with: Vec<Bdf>,
+    /// MSI-X vectors of the VF.
+    #[serde(default)]
+    pub msix_vectors: Option<u16>,
+    /// Network interfaces the host's own VF driver made of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub netdevs: Vec<String>,
+    /// What the host itself uses it for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_use_by_host: Vec<HostUse>,
+    /// Settings as the PF reports them, where it does.
+    #[serde(default, skip_serializing_if = "VfSettings::is_empty")]
+    pub settings: VfSettings,
+    /// The partition that holds it and its name there.
+    pub owner: Option<Owner>,
+    /// What could not be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<Reason>,
+}
+
+/// The SR-IOV extended capability (PCIe 6.0 §9.3.3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sriov {
+    /// VFs there can be at most: TotalVFs, or what the PF's driver allows when that is less (igb: 7 of 8).
+    pub total_vfs: u16,
+    /// VFs that are there initially, up to `total_vfs`; fewer only with VF migration.
+    pub initial_vfs: u16,
+    /// VFs enabled now.
+    pub num_vfs: u16,
+    /// VF Enable.
+    pub vf_enable: bool,
+    /// Routing ID of the first VF less that of the PF. May change with NumVFs and ARI.
+    pub first_vf_offset: u16,
+    /// Routing ID distance between VFs. May change with NumVFs and ARI.
+    pub vf_stride: u16,
+    /// Device ID of the VFs.
+    pub vf_device_id: HexId,
+    /// Page sizes the VFs can align their BARs to, in bytes.
+    pub supported_page_sizes: Vec<u64>,
+    /// The page size set, in bytes; 0 when it is not known.
+    pub system_page_size: u64,
+    /// ARI Capable Hierarchy: VFs may use function numbers above 7.
+    pub ari: bool,
+    /// The function this one depends on (Function Dependency Link), when it is another.
+    pub function_dependency_link: Option<u8>,
+    /// Memory that each VF decodes.
+    pub vf_bars: Vec<VfBar>,
+}
+
+/// One memory window of every VF.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VfBar {
+    /// BAR number, 0 to 5.
+    pub index: u8,
+    /// 64-bit address.
+    pub is_64bit: bool,
+    /// Prefetchable.
+    pub prefetchable: bool,
+    /// Bytes per VF; `None` where it can't be known without writing to the register.
+    pub bytes_per_vf: Option<u64>,
+}
+
+/// A PCIe link (link capabilities and status, PCIe 6.0 §7.5.3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Speed now, in MT/s (2500, 5000, 8000, 16000, …).
+    pub speed_mts: u32,
+    /// Lanes now.
+    pub width: u8,
+    /// Best speed, in MT/s.
+    pub max_speed_mts: u32,
+    /// Most lanes.
+    pub max_width: u8,
+}
+
+/// A network interface of a PF.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Netdev {
+    /// Its name now; it may be renamed at any time.
+    pub name: String,
+    /// Kernel interface index.
+    pub ifindex: u32,
+    /// Address now.
+    pub mac: Option<MacAddress>,
+    /// Permanent address, where the kernel tells it: identity that survives renames.
+    pub permanent_mac: Option<MacAddress>,
+    /// Speed in Mbit/s; `None` while there is no link.
+    pub speed_mbps: Option<u32>,
+    /// Whether there is a link; `None` while the interface is down.
+    pub carrier: Option<bool>,
+    /// Administratively up.
+    pub up: bool,
+    /// Greatest frame payload, bytes.
+    pub mtu: Option<u32>,
+}
+
+/// An NVMe controller with its virtualization resources (NVMe 2.0 §8.26, Identify CNS 14h and 15h).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NvmeController {
+    /// Kernel name, as `nvme0`.
+    pub name: String,
+    /// Serial number.
+    pub serial: Option<String>,
+    /// Model.
+    pub model: Option<String>,
+    /// What the primary controller can hand out; `None` without access to the controller.
+    pub resources: Option<NvmeResources>,
+    /// Secondary controllers, by VF; empty without access to the controller.
+    #[serde(default)]
+    pub secondaries: Vec<NvmeSecondary>,
+}
+
+/// Flexible resources of a primary controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NvmeResources {
+    /// Flexible queue resources in all (VQFRT).
+    pub queues_total: u32,
+    /// Of those, assigned to secondary controllers (VQRFA).
+    pub queues_assigned: u32,
+    /// The most that one secondary controller may hold (VQFRSM).
+    pub queues_max_per_vf: u16,
+    /// Flexible interrupt resources in all (VIFRT).
+    pub interrupts_total: u32,
+    /// Of those, assigned to secondary controllers (VIRFA).
+    pub interrupts_assigned: u32,
+    /// The most that one secondary controller may hold (VIFRSM).
+    pub interrupts_max_per_vf: u16,
+}
+
+/// A secondary controller: what the NVMe side knows of one VF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NvmeSecondary {
+    /// Secondary controller identifier (SCID).
+    pub controller_id: u16,
+    /// VF index, from 0.
+    pub index: u16,
+    /// Whether it is online.
+    pub online: bool,
+    /// Flexible queue resources assigned (NVQ).
+    pub queues: u16,
+    /// Flexible interrupt resources assigned (NVI).
+    pub interrupts: u16,
+}
+
+/// What the host itself does with a function. Changing its VF count could cut the host off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "use", rename_all = "kebab-case")]
+pub enum HostUse {
+    /// An interface has an IP address.
+    Address {
+        /// Interface.
+        netdev: String,
+        /// Address with prefix length.
+        address: String,
+    },
+    /// The default route leaves through it.
+    DefaultRoute {
+        /// Interface.
+        netdev: String,
+    },
+    /// An interface belongs to a bridge, a bond or another interface stacked on it.
+    Stacked {
+        /// Interface.
+        netdev: String,
+        /// The upper interface.
+        upper: String,
+    },
+    /// A namespace of an NVMe controller is mounted or otherwise held.
+    BlockDevice {
+        /// Block device, as `nvme0n1`.
+        device: String,
+        /// Mount point or holder.
+        used_by: String,
+    },
+}
+
+impl fmt::Display for HostUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address { netdev, address } => write!(f, "{netdev} has address {address}"),
+            Self::DefaultRoute { netdev } => write!(f, "the default route leaves through {netdev}"),
+            Self::Stacked { netdev, upper } => write!(f, "{netdev} belongs to {upper}"),
+            Self::BlockDevice { device, used_by } => write!(f, "{device} is used by {used_by}"),
+        }
+    }
+}
+
+/// What an adapter is for, from its PCI class code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Network controller (02h).
+    Network,
+    /// NVMe controller (01h 08h 02h).
+    Nvme,
+    /// Display controller (03h).
+    Display,
+    /// Processing accelerator (12h) or encryption controller (10h).
+    Accelerator,
+    /// Anything else.
+    Other,
+}
+
+impl Class {
+    /// From the 24-bit class code: base class, sub-class, programming interface.
+    #[must_use]
+    pub fn from_code(code: u32) -> Self {
+        match (code >> 16, code & 0xffff) {
+            (0x02, _) => Self::Network,
+            (0x01, 0x0802) => Self::Nvme,
+            (0x03, _) => Self::Display,
+            (0x10 | 0x12, _) => Self::Accelerator,
+            _ => Self::Other,
+        }
+    }
+
+    /// The word used in Specs and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::Nvme => "nvme",
+            Self::Display => "display",
+            Self::Accelerator => "accelerator",
+            Self::Other => "other",
+        }
+    }
+
+    /// Whether a VF of this class has the setting of this name (a field of [`VfSettings`]).
+    #[must_use]
+    pub fn has_setting(self, name: &str) -> bool {
+        let nvme = matches!(name, "queues" | "interrupts" | "online");
+        match self {
+            Self::Network => !nvme,
+            Self::Nvme => nvme,
+            Self::Display | Self::Accelerator | Self::Other => false,
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A 16-bit PCI ID, written as four hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HexId(pub u16);
+
+impl fmt::Display for HexId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}", self.0)
+    }
+}
+
+impl FromStr for HexId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u16::from_str_radix(text, 16).map(Self)
+    }
+}
+
+impl Serialize for HexId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for HexId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl Inventory {
+    /// The PF at an address.
+    #[must_use]
+    pub fn physical_function(&self, address: Bdf) -> Option<&PhysicalFunction> {
+        self.physical_functions.iter().find(|pf| pf.address == address)
+    }
+
+    /// The VF at an address, with its PF.
+    #[must_use]
+    pub fn virtual_function(&self, address: Bdf) -> Option<(&PhysicalFunction, &VirtualFunction)> {
+        self.physical_functions
+            .iter()
+            .find_map(|pf| Some((pf, pf.virtual_functions.iter().find(|vf| vf.address == address)?)))
+    }
+}
+
+impl PhysicalFunction {
+    /// The VF with this index, when it exists now.
+    #[must_use]
+    pub fn virtual_function(&self, index: u16) -> Option<&VirtualFunction> {
+        self.virtual_functions.iter().find(|vf| vf.index == index)
+    }
+
+    /// TotalVFs; 0 when the capability could not be read.
+    #[must_use]
+    pub fn total_vfs(&self) -> u16 {
+        self.sriov.as_ref().map_or(0, |sriov| sriov.total_vfs)
+    }
+
+    /// NumVFs; 0 when the capability could not be read.
+    #[must_use]
+    pub fn num_vfs(&self) -> u16 {
+        self.sriov.as_ref().map_or(0, |sriov| sriov.num_vfs)
+    }
+
+    /// The fastest link among its interfaces, in Mbit/s.
+    #[must_use]
+    pub fn speed_mbps(&self) -> Option<u32> {
+        self.netdevs.iter().filter_map(|netdev| netdev.speed_mbps).max()
+    }
+}
+
+impl VirtualFunction {
+    /// Whether `partition` holds it under any name.
+    #[must_use]
+    pub fn is_held_by(&self, partition: &Name) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.partition == *partition)
+    }
+}

@@ -1,0 +1,39 @@
+//! The values that flow through ioward, from what is there to what was done. Pure: no I/O, everything can be printed,
+//! stored, compared and sent.
+//!
+//! ```text
+//! Inventory ──┐
+//! State ──────┼─> Plan (Steps) ─> Event
+//! Intent ─────┘      a "no" is a list of Reasons
+//!   (holds a Spec)
+//! ```
+#![forbid(unsafe_code)]
+
+mod event;
+mod guest_may;
+mod inventory;
+mod name;
+mod op;
+mod plan;
+mod reason;
+mod settings;
+mod spec;
+mod spec_text;
+mod state;
+mod units;
+
+pub use event::{AuditEntry, Event, EventKind, Verdict};
+pub use guest_may::{Grant, GuestMay, Permission};
+pub use inventory::{
+    Class, HexId, HostUse, Inventory, Link, Netdev, NvmeController, NvmeResources, NvmeSecondary,
+    PhysicalFunction, Sriov, VfBar, VirtualFunction,
+};
+pub use name::{Name, NameError, Owner};
+pub use op::{OpError, OpErrorKind, OpOutcome, VfOp, VfView};
+pub use plan::{Disturbance, Intent, Options, Outcome, Plan, Step, VfId};
+pub use reason::{Reason, Rule};
+pub use settings::{LinkState, VfSettings, VfStatistics};
+pub use spec::{AdapterSpec, Boot, PartitionSpec, Spec, VfCount, VfRequest};
+pub use spec_text::{MAX_SPEC_BYTES, SpecError, SpecProblem};
+pub use state::{AdapterOriginal, AdapterState, Assignment, PartitionState, State};
+pub use units::{BitRate, MacAddress, MemorySize, UnitError, Vlan};

@@ -1,0 +1,375 @@
+//! From the text of a Spec to a [`Spec`], with errors that name line, key and remedy.
+
+use std::{collections::BTreeMap, fmt, ops::Range};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use crate::{Class, MacAddress, PartitionSpec, Spec, VfRequest};
+
+/// The largest Spec that is read, in bytes. A host of 1,000 partitions needs about a third of it.
+pub const MAX_SPEC_BYTES: usize = 1 << 20;
+
+/// A Spec that can't be used, with everything that was found wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct SpecError {
+    /// At least one problem.
+    pub problems: Vec<SpecProblem>,
+}
+
+/// One thing that is wrong with a Spec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecProblem {
+    /// Line, from 1, where it is known.
+    pub line: Option<usize>,
+    /// Key, as `partition[0].vf[1].mac`; empty where the text is no TOML.
+    pub key: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, problem) in self.problems.iter().enumerate() {
+            let newline = if n > 0 { "\n" } else { "" };
+            write!(f, "{newline}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for SpecProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl SpecError {
+    fn one(line: Option<usize>, message: impl Into<String>) -> Self {
+        Self { problems: vec![SpecProblem { line, key: String::new(), message: message.into() }] }
+    }
+}
+
+impl Spec {
+    /// Reads a Spec from the bytes of a file and checks all that can be checked without a host.
+    ///
+    /// # Errors
+    /// Every problem that was found, or the first where the text is no TOML or has a value of the wrong kind.
+    pub fn parse(bytes: &[u8]) -> Result<Self, SpecError> {
+        if bytes.len() > MAX_SPEC_BYTES {
+            let found = bytes.len();
+            return Err(SpecError::one(
+                None,
+                format!("a Spec has at most {MAX_SPEC_BYTES} bytes; this has {found}"),
+            ));
+        }
+        let text = std::str::from_utf8(bytes).map_err(|e| {
+            let line = bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+            SpecError::one(Some(line), "this is no text (not UTF-8); a Spec is a TOML file")
+        })?;
+        if text.trim().is_empty() {
+            return Err(SpecError::one(None, "the Spec is empty; it begins with: version = 1"));
+        }
+        let located = DeTable::parse(text).map_err(|e| syntax_error(text, &e))?;
+        check_version(text, located.get_ref())?;
+        let spec: Self = toml::from_str(text).map_err(|e| syntax_error(text, &e))?;
+        let problems = spec.problems().into_iter().map(|(key, message)| {
+            let line = find(located.get_ref(), &key).map(|span| line_of(text, span.start));
+            SpecProblem { line, key, message }
+        });
+        let problems: Vec<_> = problems.collect();
+        if problems.is_empty() { Ok(spec) } else { Err(SpecError { problems }) }
+    }
+
+    /// Checks a Spec that did not come as text (through the API), as [`Spec::parse`] does.
+    ///
+    /// # Errors
+    /// Every problem that was found, without lines.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        let mut problems = self.problems();
+        if self.version != 1 {
+            problems.insert(0, ("version".into(), unknown_version(&self.version)));
+        }
+        let problems = problems.into_iter().map(|(key, message)| SpecProblem { line: None, key, message });
+        let problems: Vec<_> = problems.collect();
+        if problems.is_empty() { Ok(()) } else { Err(SpecError { problems }) }
+    }
+
+    /// Problems by key, but for the version.
+    fn problems(&self) -> Vec<(String, String)> {
+        let mut problems = Vec::new();
+        let mut adapters = BTreeMap::new();
+        for (n, adapter) in self.adapters.iter().enumerate() {
+            let key = format!("adapter[{n}].pf");
+            if let Some(first) = adapters.insert(adapter.pf, key.clone()) {
+                problems.push((key, format!("{} is already named by {first}", adapter.pf)));
+            }
+        }
+        let mut names = BTreeMap::new();
+        let mut macs = BTreeMap::new();
+        for (n, partition) in self.partitions.iter().enumerate() {
+            let key = format!("partition[{n}]");
+            if let Some(first) = names.insert(&partition.name, key.clone()) {
+                problems.push((
+                    format!("{key}.name"),
+                    format!("'{}' is already the name of {first}", partition.name),
+                ));
+            }
+            partition_problems(&key, partition, &mut macs, &mut problems);
+        }
+        problems
+    }
+}
+
+fn partition_problems(
+    key: &str,
+    partition: &PartitionSpec,
+    macs: &mut BTreeMap<MacAddress, String>,
+    problems: &mut Vec<(String, String)>,
+) {
+    if !(1..=288).contains(&partition.cpus) {
+        problems.push((format!("{key}.cpus"), format!("{} virtual CPUs; use 1 to 288", partition.cpus)));
+    }
+    let boot = &partition.boot;
+    if boot.kernel.is_none() && boot.disk.is_none() {
+        problems.push((
+            format!("{key}.boot"),
+            "nothing to boot from; give kernel = \"…\" or disk = \"…\"".into(),
+        ));
+    }
+    if boot.kernel.is_none() && (boot.initrd.is_some() || boot.cmdline.is_some()) {
+        problems
+            .push((format!("{key}.boot"), "initrd and cmdline go with a kernel; give kernel = \"…\"".into()));
+    }
+    let mut names = BTreeMap::new();
+    for (n, vf) in partition.vfs.iter().enumerate() {
+        let key = format!("{key}.vf[{n}]");
+        if let Some(first) = names.insert(&vf.name, key.clone()) {
+            problems.push((format!("{key}.name"), format!("'{}' is already the name of {first}", vf.name)));
+        }
+        vf_problems(&key, vf, macs, problems);
+    }
+}
+
+fn vf_problems(
+    key: &str,
+    vf: &VfRequest,
+    macs: &mut BTreeMap<MacAddress, String>,
+    problems: &mut Vec<(String, String)>,
+) {
+    if vf.index.is_some() && vf.pf.is_none() {
+        problems.push((
+            format!("{key}.index"),
+            "an index needs the pf it is of; add pf = \"0000:01:00.0\"".into(),
+        ));
+    }
+    if let Some(mac) = vf.mac {
+        if !mac.is_unicast() {
+            problems.push((
+                format!("{key}.mac"),
+                format!("{mac} is no address for one station (multicast or zero)"),
+            ));
+        }
+        if let Some(first) = macs.insert(mac, format!("{key}.mac")) {
+            problems.push((format!("{key}.mac"), format!("{mac} is already used by {first}")));
+        }
+    }
+    if let (Some(min), Some(max)) = (vf.min_tx_rate, vf.max_tx_rate)
+        && max.megabits() > 0
+        && min > max
+    {
+        problems.push((format!("{key}.min_tx_rate"), format!("{min} is more than max_tx_rate, {max}")));
+    }
+    let settings = vf.settings();
+    for (name, _) in settings.describe() {
+        if !vf.class.has_setting(name) {
+            problems
+                .push((format!("{key}.{name}"), format!("a VF of class {} has no such setting", vf.class)));
+        }
+    }
+    if vf.class != Class::Network && vf.min_link_speed.is_some() {
+        problems
+            .push((format!("{key}.min_link_speed"), "only a VF of class network has a link speed".into()));
+    }
+}
+
+fn unknown_version(found: &dyn fmt::Display) -> String {
+    format!("this ioward knows Specs of version 1; found {found}")
+}
+
+/// The version comes first: a newer Spec may well have keys and values that make no sense here.
+fn check_version(text: &str, table: &DeTable<'_>) -> Result<(), SpecError> {
+    let Some(version) = table.get("version") else {
+        return Err(SpecError::one(Some(1), "the version is missing; begin with: version = 1"));
+    };
+    let number = match version.get_ref() {
+        DeValue::Integer(number) => number.as_str(),
+        _ => "something that is no number",
+    };
+    if number == "1" {
+        return Ok(());
+    }
+    let line = Some(line_of(text, version.span().start));
+    let problem = SpecProblem { line, key: "version".into(), message: unknown_version(&number) };
+    Err(SpecError { problems: vec![problem] })
+}
+
+fn syntax_error(text: &str, error: &toml::de::Error) -> SpecError {
+    let line = error.span().map(|span| line_of(text, span.start));
+    SpecError::one(line, with_suggestion(error.message()))
+}
+
+/// Serde says: unknown field `memroy`, expected one of `name`, `cpus`. What helps is the nearest of them.
+fn with_suggestion(message: &str) -> String {
+    let mut words = message.split('`').skip(1).step_by(2);
+    if !(message.starts_with("unknown field") || message.starts_with("unknown variant")) {
+        return message.to_owned();
+    }
+    let Some(unknown) = words.next() else { return message.to_owned() };
+    let likeness = |word: &str| strsim::jaro_winkler(unknown, word);
+    let known: Vec<&str> = words.collect();
+    let near = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let what = if message.starts_with("unknown field") { "key" } else { "value" };
+    match near.filter(|word| likeness(word) > 0.75) {
+        Some(near) => format!("unknown {what} '{unknown}'; did you mean '{near}'?"),
+        None => format!("unknown {what} '{unknown}'; known here: {}", known.join(", ")),
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count() + 1
+}
+
+/// Where a key such as `partition[0].vf[1].mac` stands; where it is missing, its nearest parent.
+fn find(table: &DeTable<'_>, key: &str) -> Option<Range<usize>> {
+    let mut span = None;
+    let mut table = table;
+    for part in key.split('.') {
+        let (name, index) = match part.split_once('[') {
+            Some((name, rest)) => (name, rest.trim_end_matches(']').parse::<usize>().ok()),
+            None => (part, None),
+        };
+        let Some(value) = table.get(name) else { break };
+        let value: &Spanned<DeValue<'_>> = match (value.get_ref(), index) {
+            (DeValue::Array(items), Some(n)) => items.get(n)?,
+            _ => value,
+        };
+        span = Some(value.span());
+        match value.get_ref() {
+            DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    span
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"version = 1
+
+[[adapter]]
+pf  = "0000:01:00.0"
+vfs = 4
+
+[[partition]]
+name   = "web"
+cpus   = 2
+memory = "512MiB"
+boot   = { kernel = "vmlinuz", initrd = "initrd.img", cmdline = "console=ttyS0" }
+
+[[partition.vf]]
+name  = "net0"
+class = "network"
+min_link_speed = "1Gbit"
+mac   = "52:54:00:aa:00:01"
+guest_may = ["mac", "stats", "reset"]
+
+[[partition.vf]]
+name  = "disk0"
+class = "nvme"
+pf    = "0000:02:00.0"
+index = 0
+"#;
+
+    fn complaint(text: &str) -> String {
+        Spec::parse(text.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_example_reads_and_survives_both_forms() {
+        let spec = Spec::parse(GOOD.as_bytes()).unwrap();
+        assert_eq!(spec.partitions[0].vfs[1].index, Some(0));
+        let as_toml = toml::to_string(&spec).unwrap();
+        assert_eq!(Spec::parse(as_toml.as_bytes()).unwrap(), spec);
+        let as_json = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<Spec>(&as_json).unwrap(), spec);
+    }
+
+    #[test]
+    fn what_is_no_spec_is_told_so() {
+        assert!(complaint("").contains("empty"));
+        assert!(complaint("  \n").contains("empty"));
+        assert!(
+            Spec::parse(b"version = 1\n\xff\xfe\0")
+                .unwrap_err()
+                .to_string()
+                .starts_with("line 2: this is no text")
+        );
+        assert!(complaint(&"#".repeat(10 << 20)).contains("at most 1048576 bytes"));
+        assert!(complaint(&GOOD[..GOOD.find("initrd.img").unwrap()]).starts_with("line 11: "));
+    }
+
+    #[test]
+    fn the_version_is_checked_before_anything_else() {
+        assert!(complaint("[[partition]]\nname = 3").contains("version = 1"));
+        let newer = complaint("version = 2\nflavour = \"strange\"");
+        assert_eq!(newer, "line 1: version: this ioward knows Specs of version 1; found 2");
+    }
+
+    #[test]
+    fn an_unknown_key_brings_the_near_one() {
+        let error = complaint(&GOOD.replace("memory", "memroy"));
+        assert_eq!(error, "line 10: unknown key 'memroy'; did you mean 'memory'?");
+        let error = complaint(&GOOD.replace("\"nvme\"", "\"nvmee\""));
+        assert_eq!(error, "line 22: unknown value 'nvmee'; did you mean 'nvme'?");
+    }
+
+    #[test]
+    fn each_wrong_value_is_found_at_its_line() {
+        let wrong = [
+            ("memory = \"512MiB\"", "memory = \"lots\"", "line 10: ", "memory size"),
+            ("cpus   = 2", "cpus   = 0", "line 9: partition[0].cpus", "use 1 to 288"),
+            ("vfs = 4", "vfs = \"many\"", "line 5: ", "no number of VFs"),
+            ("vfs = 4", "vfs = 65536", "line 5: ", "no number of VFs"),
+            ("52:54:00:aa:00:01", "52:54:00:aa:00", "line 17: ", "no MAC address"),
+            ("52:54:00:aa:00:01", "01:54:00:aa:00:01", "line 17: partition[0].vf[0].mac", "multicast"),
+            ("mac   = \"52:54:00:aa:00:01\"", "vlan = 4095", "line 17: ", "no VLAN"),
+            ("\"disk0\"", "\"net0\"", "line 21: partition[0].vf[1].name", "already the name"),
+            ("pf    = \"0000:02:00.0\"", "", "line 24: partition[0].vf[1].index", "needs the pf"),
+            ("name   = \"web\"", "name   = \"../web\"", "line 8: ", "is no name"),
+            ("index = 0", "vlan = 7", "line 24: partition[0].vf[1].vlan", "class nvme has no such setting"),
+        ];
+        for (good, bad, place, what) in wrong {
+            let error = complaint(&GOOD.replacen(good, bad, 1));
+            assert!(error.starts_with(place) && error.contains(what), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn duplicates_are_all_named_at_once() {
+        let second = GOOD[GOOD.find("[[partition]]").unwrap()..].to_owned();
+        let error = complaint(&format!("{GOOD}\n{second}"));
+        assert!(error.contains("partition[1].name: 'web' is already the name of partition[0]"), "{error}");
+        assert!(error.contains("52:54:00:aa:00:01 is already used by partition[0].vf[0].mac"), "{error}");
+    }
+}

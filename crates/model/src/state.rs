@@ -1,0 +1,262 @@
+//! What ioward holds: which partition has which VF with what settings, and what each adapter looked like before.
+//!
+//! The state changes by steps only: [`State::record`] is the one place that does it, so that a journal of steps and a
+//! state can never tell different stories.
+
+use std::collections::BTreeMap;
+
+use ioward_pci::Bdf;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{Name, Outcome, Owner, PartitionSpec, Step, VfCount, VfId, VfSettings};
+
+/// All that ioward remembers between two plans.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Version of the form; 1.
+    pub version: u32,
+    /// Counts the plans carried out.
+    pub revision: u64,
+    /// Adapters that ioward has changed.
+    pub adapters: BTreeMap<Bdf, AdapterState>,
+    /// Client partitions.
+    pub partitions: BTreeMap<Name, PartitionState>,
+}
+
+/// An adapter that ioward holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdapterState {
+    /// What it goes back to.
+    pub original: AdapterOriginal,
+    /// The number of VFs a Spec asked for; `None`: as many as are assigned.
+    pub wanted: Option<VfCount>,
+}
+
+/// What an adapter looked like before ioward touched it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdapterOriginal {
+    /// NumVFs.
+    pub num_vfs: u16,
+    /// `sriov_drivers_autoprobe`.
+    pub autoprobe: bool,
+}
+
+/// A client partition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartitionState {
+    /// What it is.
+    pub spec: PartitionSpec,
+    /// Whether it was started and has not been stopped since.
+    pub running: bool,
+    /// Whether it has a channel.
+    pub channel: bool,
+    /// The VFs it holds, by their names in it.
+    pub vfs: BTreeMap<Name, Assignment>,
+}
+
+/// A VF that belongs to a partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The VF.
+    pub vf: VfId,
+    /// Its address, once it is known.
+    pub address: Option<Bdf>,
+    /// Settings that a plan has made.
+    pub settings: VfSettings,
+    /// Settings that the guest has changed since, within what it may. A plan leaves them alone.
+    #[serde(default)]
+    pub guest_settings: VfSettings,
+    /// What those settings were before.
+    pub original_settings: VfSettings,
+    /// Whether ioward has bound it, and what it was bound to before.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "even_null")]
+    pub original_driver: Option<Option<String>>,
+    /// Whether it has been handed to the hypervisor.
+    pub attached: bool,
+}
+
+/// A value that is there, be it `null`: bound by ioward, and to no driver before. One that is missing is something else.
+fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl Assignment {
+    /// An assignment of which nothing has been carried out.
+    #[must_use]
+    pub fn new(vf: VfId) -> Self {
+        Self {
+            vf,
+            address: None,
+            settings: VfSettings::default(),
+            guest_settings: VfSettings::default(),
+            original_settings: VfSettings::default(),
+            original_driver: None,
+            attached: false,
+        }
+    }
+
+    /// The settings the VF should have now: the guest's where it changed them, the plan's elsewhere.
+    #[must_use]
+    pub fn effective_settings(&self) -> VfSettings {
+        self.guest_settings.or(&self.settings)
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { version: 1, revision: 0, adapters: BTreeMap::new(), partitions: BTreeMap::new() }
+    }
+}
+
+impl State {
+    /// What is noted of a VF; `None` while it is nobody's.
+    #[must_use]
+    pub fn assignment(&self, vf: VfId) -> Option<&Assignment> {
+        self.assignments().map(|(_, assignment)| assignment).find(|assignment| assignment.vf == vf)
+    }
+
+    /// Whose a VF is.
+    #[must_use]
+    pub fn owner(&self, vf: VfId) -> Option<Owner> {
+        self.assignments().find(|(_, assignment)| assignment.vf == vf).map(|(owner, _)| owner)
+    }
+
+    /// All assigned VFs with their owners.
+    pub fn assignments(&self) -> impl Iterator<Item = (Owner, &Assignment)> {
+        self.partitions.iter().flat_map(|(partition, state)| {
+            state
+                .vfs
+                .iter()
+                .map(|(vf, assignment)| (Owner { partition: partition.clone(), vf: vf.clone() }, assignment))
+        })
+    }
+
+    /// Notes that a step has been carried out. Noting it again changes nothing.
+    pub fn record(&mut self, step: &Step, outcome: &Outcome) {
+        match step {
+            Step::HoldAdapter { pf, to, .. } => {
+                self.adapters.insert(*pf, to.clone());
+            }
+            Step::ReleaseAdapter { pf, .. } => {
+                self.adapters.remove(pf);
+            }
+            Step::SetAutoprobe { .. } | Step::SetVfCount { .. } | Step::ResetVf { .. } => {}
+            Step::Assign { owner, to } => {
+                if let Some(partition) = self.partitions.get_mut(&owner.partition) {
+                    partition.vfs.entry(owner.vf.clone()).or_insert_with(|| to.clone());
+                }
+            }
+            Step::Unassign { owner, .. } => {
+                if let Some(partition) = self.partitions.get_mut(&owner.partition) {
+                    partition.vfs.remove(&owner.vf);
+                }
+            }
+            Step::ConfigureVf { vf, to } => {
+                if let Some(assignment) = self.assignment_mut(*vf) {
+                    let before = outcome.settings_before.clone().unwrap_or_default();
+                    // What was there before the first change is what counts, not what was there before the latest.
+                    assignment.original_settings =
+                        assignment.original_settings.or(&to.restored_from(&before));
+                    assignment.settings = to.or(&assignment.settings);
+                    assignment.guest_settings = assignment.guest_settings.without(to);
+                    assignment.address = outcome.address.or(assignment.address);
+                }
+            }
+            Step::BindDriver { vf, .. } => {
+                if let Some(assignment) = self.assignment_mut(*vf) {
+                    // A VF that was bound for guests before it was a partition's is not given to one; who has bound it
+                    // since did not leave it as it was found.
+                    let before = outcome.driver_before.clone().filter(|before| before != "vfio-pci");
+                    assignment.original_driver.get_or_insert(before);
+                    assignment.address = outcome.address.or(assignment.address);
+                }
+            }
+            Step::DefinePartition { to, .. } => {
+                let new = || PartitionState {
+                    spec: to.clone(),
+                    running: false,
+                    channel: false,
+                    vfs: BTreeMap::new(),
+                };
+                self.partitions.entry(to.name.clone()).or_insert_with(new).spec = to.clone();
+            }
+            Step::UndefinePartition { from } => {
+                self.partitions.remove(&from.name);
+            }
+            Step::CreateChannel { partition } => self.with(partition, |p| p.channel = true),
+            Step::DestroyChannel { partition } => self.with(partition, |p| p.channel = false),
+            Step::AttachVf { vf, .. } => self.set_attached(*vf, true),
+            Step::DetachVf { vf, .. } => self.set_attached(*vf, false),
+            Step::StartPartition { partition } => self.with(partition, |p| p.running = true),
+            Step::StopPartition { partition, .. } => self.with(partition, |p| p.running = false),
+        }
+    }
+
+    /// What a step's undoing needs to know beyond its inverse: what was noted of the VF that it configures or binds.
+    #[must_use]
+    pub fn noted_for(&self, step: &Step) -> Option<Assignment> {
+        match step {
+            Step::ConfigureVf { vf, .. } | Step::BindDriver { vf, .. } => self.assignment(*vf).cloned(),
+            _ => None,
+        }
+    }
+
+    /// Notes that a step has been undone, after its inverse has been recorded: what was noted `before` of what it speaks
+    /// of holds again. Who had set a setting, and whether ioward had bound a VF, is not to be seen on the machine.
+    pub fn record_undone(&mut self, step: &Step, before: &Assignment) {
+        let Some(assignment) = self.assignment_mut(before.vf) else { return };
+        match step {
+            Step::ConfigureVf { to, .. } => {
+                let back =
+                    |now: &VfSettings, before: &VfSettings| now.without(to).or(&to.restored_from(before));
+                assignment.settings = back(&assignment.settings, &before.settings);
+                assignment.guest_settings = back(&assignment.guest_settings, &before.guest_settings);
+                assignment.original_settings = back(&assignment.original_settings, &before.original_settings);
+            }
+            Step::BindDriver { .. } => assignment.original_driver = before.original_driver.clone(),
+            _ => {}
+        }
+    }
+
+    /// Notes that a guest has changed settings of its VF, and what they were `before`.
+    pub fn record_guest_change(&mut self, vf: VfId, change: &VfSettings, before: &VfSettings) {
+        if let Some(assignment) = self.assignment_mut(vf) {
+            assignment.original_settings = assignment.original_settings.or(&change.restored_from(before));
+            assignment.guest_settings = change.or(&assignment.guest_settings);
+        }
+    }
+
+    fn with(&mut self, partition: &Name, change: impl FnOnce(&mut PartitionState)) {
+        if let Some(partition) = self.partitions.get_mut(partition) {
+            change(partition);
+        }
+    }
+
+    fn set_attached(&mut self, vf: VfId, attached: bool) {
+        if let Some(assignment) = self.assignment_mut(vf) {
+            assignment.attached = attached;
+        }
+    }
+
+    fn assignment_mut(&mut self, vf: VfId) -> Option<&mut Assignment> {
+        let mut all = self.partitions.values_mut().flat_map(|partition| partition.vfs.values_mut());
+        all.find(|assignment| assignment.vf == vf)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A VF that had no driver before looked like one that was never bound, once it had been written down: the plan that
+    /// came back from the command line was no longer the plan that was made.
+    #[test]
+    fn no_driver_before_is_not_the_same_as_never_bound() {
+        let vf = VfId { pf: "0000:01:00.0".parse().unwrap(), index: 0 };
+        for original_driver in [None, Some(None), Some(Some("igbvf".to_owned()))] {
+            let assignment = Assignment { original_driver, ..Assignment::new(vf) };
+            let json = serde_json::to_string(&assignment).unwrap();
+            assert_eq!(serde_json::from_str::<Assignment>(&json).unwrap(), assignment, "{json}");
+        }
+    }
+}

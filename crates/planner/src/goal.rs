@@ -1,0 +1,162 @@
+//! What is to be, from what was asked for: [`Goal`]. Rules on the request itself, which need no look at the host.
+
+use std::collections::BTreeMap;
+
+use ioward_model::{Intent, Name, Owner, PartitionSpec, PartitionState, Reason, Rule, Spec, State, VfCount};
+use ioward_pci::Bdf;
+
+use crate::compat;
+
+/// What is to be, once the plan is carried out. What it does not name stays as it is.
+#[derive(Default)]
+pub(crate) struct Goal {
+    /// Partitions that are to be so, in the order of the Spec.
+    pub partitions: Vec<PartitionGoal>,
+    /// A running partition that is to be stopped.
+    pub stop: Option<Name>,
+    /// A partition that is to go.
+    pub remove: Option<Name>,
+    /// Adapters that the Spec names, with the number of VFs it gives them.
+    pub adapters: BTreeMap<Bdf, Option<VfCount>>,
+}
+
+/// A partition as it is to be.
+pub(crate) struct PartitionGoal {
+    /// What it is to have.
+    pub spec: PartitionSpec,
+    /// Whether the plan starts it.
+    pub start: bool,
+}
+
+impl PartitionGoal {
+    /// Whose the VF of this name is.
+    pub fn owner(&self, vf: &Name) -> Owner {
+        Owner { partition: self.spec.name.clone(), vf: vf.clone() }
+    }
+}
+
+impl Goal {
+    /// What `intent` wants.
+    ///
+    /// # Errors
+    /// When it makes no sense by itself, or not in this state.
+    pub fn of(state: &State, intent: &Intent) -> Result<Self, Vec<Reason>> {
+        let one = |spec, start| Self { partitions: vec![PartitionGoal { spec, start }], ..Self::default() };
+        match intent {
+            Intent::Apply { spec } => apply(state, spec),
+            Intent::Remove { partition } => {
+                let running = existing(state, partition)?.running;
+                let stop = running.then(|| partition.clone());
+                Ok(Self { stop, remove: Some(partition.clone()), ..Self::default() })
+            }
+            Intent::Start { partition } => {
+                let present = existing(state, partition)?;
+                Ok(if present.running { Self::default() } else { one(present.spec.clone(), true) })
+            }
+            Intent::Stop { partition } => {
+                let running = existing(state, partition)?.running;
+                Ok(Self { stop: running.then(|| partition.clone()), ..Self::default() })
+            }
+            Intent::Attach { partition, vf } => {
+                let mut spec = existing(state, partition)?.spec.clone();
+                if spec.vf(&vf.name).is_some() {
+                    let required = format!("a name that no VF of {partition} has");
+                    let reason =
+                        Reason::new(Rule::VfNameFree, required, format!("'{}' is one of its VFs", vf.name));
+                    return Err(vec![
+                        reason.for_request(partition).remedy("choose another name, or detach that VF first"),
+                    ]);
+                }
+                spec.vfs.push(vf.clone());
+                check(&Spec { version: 1, adapters: Vec::new(), partitions: vec![spec.clone()] })?;
+                Ok(one(spec, false))
+            }
+            Intent::Detach { partition, vf } => {
+                let mut spec = existing(state, partition)?.spec.clone();
+                if spec.vf(vf).is_none() {
+                    let names: Vec<_> = spec.vfs.iter().map(|vf| vf.name.as_str()).collect();
+                    let found = if names.is_empty() { "it has none".to_owned() } else { names.join(", ") };
+                    let reason =
+                        Reason::new(Rule::FunctionExists, format!("a VF '{vf}' of {partition}"), found);
+                    return Err(vec![reason.for_request(partition)]);
+                }
+                spec.vfs.retain(|request| request.name != *vf);
+                Ok(one(spec, false))
+            }
+        }
+    }
+
+    /// Whether this partition's VFs are decided anew.
+    pub fn concerns(&self, partition: &Name) -> bool {
+        self.remove.as_ref() == Some(partition)
+            || self.partitions.iter().any(|goal| goal.spec.name == *partition)
+    }
+}
+
+fn apply(state: &State, spec: &Spec) -> Result<Goal, Vec<Reason>> {
+    check(spec)?;
+    let mut reasons = Vec::new();
+    let mut goal = Goal::default();
+    for partition in &spec.partitions {
+        let present = state.partitions.get(&partition.name);
+        reasons.extend(present.and_then(|present| changed_while_running(present, partition)));
+        goal.partitions.push(PartitionGoal { spec: partition.clone(), start: present.is_none() });
+    }
+    goal.adapters = spec.adapters.iter().map(|adapter| (adapter.pf, adapter.vfs)).collect();
+    if reasons.is_empty() { Ok(goal) } else { Err(reasons) }
+}
+
+fn existing<'a>(state: &'a State, partition: &Name) -> Result<&'a PartitionState, Vec<Reason>> {
+    state.partitions.get(partition).ok_or_else(|| {
+        let names: Vec<_> = state.partitions.keys().take(8).map(Name::as_str).collect();
+        let found = if names.is_empty() {
+            "there are no partitions".to_owned()
+        } else {
+            format!("there are: {}", names.join(", "))
+        };
+        vec![
+            Reason::new(Rule::PartitionExists, format!("a partition '{partition}'"), found)
+                .for_request(partition),
+        ]
+    })
+}
+
+/// What the Spec's own checks say, for requests that did not come through a Spec's text.
+fn check(spec: &Spec) -> Result<(), Vec<Reason>> {
+    let mut unsupported = Vec::new();
+    for partition in &spec.partitions {
+        for vf in &partition.vfs {
+            let owner = Owner { partition: partition.name.clone(), vf: vf.name.clone() };
+            unsupported
+                .extend(compat::settings_supported(vf).into_iter().map(|reason| reason.for_request(&owner)));
+        }
+    }
+    if !unsupported.is_empty() {
+        return Err(unsupported);
+    }
+    spec.validate().map_err(|error| {
+        let reason = |problem: &ioward_model::SpecProblem| {
+            Reason::new(Rule::SpecValid, "a Spec that makes sense", problem.to_string())
+        };
+        error.problems.iter().map(reason).collect()
+    })
+}
+
+/// CPUs, memory and what it starts from are fixed while a partition runs; its VFs are not.
+fn changed_while_running(present: &PartitionState, wanted: &PartitionSpec) -> Option<Reason> {
+    let changes = [
+        ("cpus", present.spec.cpus != wanted.cpus),
+        ("memory", present.spec.memory != wanted.memory),
+        ("boot", present.spec.boot != wanted.boot),
+    ];
+    let changed: Vec<_> = changes.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
+    (present.running && !changed.is_empty()).then(|| {
+        Reason::new(
+            Rule::ChangeWhileRunning,
+            format!("{} stopped", wanted.name),
+            format!("it runs, and {} would change", changed.join(", ")),
+        )
+        .for_request(&wanted.name)
+        .remedy(format!("stop it first: ioward stop {}", wanted.name))
+    })
+}

@@ -1,0 +1,87 @@
+//! Compatibility and placement: (Inventory, State, Intent) -> Plan, as a pure function.
+//!
+//! ```text
+//! Intent ─ goal ──> what is to be            (which partitions, with which VFs; rules on the request itself)
+//!            │
+//!          placement ──> which VF for whom   (compat: one function a rule; ledger: who holds what by then)
+//!            │
+//!          adapters ──> how many VFs each PF is to give, and who is disturbed by getting there
+//!            │
+//!          steps ──> in which order          (such that the inverses, in reverse, lead back from any point)
+//! ```
+//!
+//! No choice is left to be made when a plan is carried out, and the same input gives the same plan. [`lint`] checks a
+//! plan without looking at how it was made, by carrying it out on a [`Machine`] of values.
+#![forbid(unsafe_code)]
+
+mod adapters;
+mod compat;
+mod goal;
+mod ledger;
+mod lint;
+mod machine;
+mod macs;
+mod placement;
+mod steps;
+mod suitability;
+
+pub use lint::lint;
+pub use machine::Machine;
+pub use suitability::{Candidate, suitability};
+
+use ioward_model::{Disturbance, Intent, Inventory, Options, Plan, Reason, State, Step};
+
+/// The most reasons that one refusal lists; what is wrong with the rest shows once these are put right.
+pub const MAX_REASONS: usize = 32;
+
+/// The steps from what is to what is wanted. No steps: there is nothing to do.
+///
+/// An adapter whose last VF is given back is restored to what it was before ioward touched it, also when an earlier
+/// Spec named a number of VFs for it; only a number in this very Spec keeps it.
+///
+/// # Errors
+/// Why not: at least one Reason and at most [`MAX_REASONS`].
+pub fn plan(
+    inventory: &Inventory,
+    state: &State,
+    intent: &Intent,
+    options: &Options,
+) -> Result<Plan, Vec<Reason>> {
+    let steps = work_out(inventory, state, intent, *options).map_err(|mut reasons| {
+        reasons.truncate(MAX_REASONS);
+        reasons
+    });
+    let (steps, disturbs) = steps?;
+    Ok(Plan {
+        id: state.revision + 1,
+        parent: state.revision,
+        generation: inventory.generation,
+        intent: intent.clone(),
+        options: *options,
+        steps,
+        disturbs,
+    })
+}
+
+fn work_out(
+    inventory: &Inventory,
+    state: &State,
+    intent: &Intent,
+    options: Options,
+) -> Result<(Vec<Step>, Vec<Disturbance>), Vec<Reason>> {
+    let goal = goal::Goal::of(state, intent)?;
+    let mut ledger = ledger::Ledger::new(inventory, state, options, &goal);
+    let named = adapters::check_named(&ledger, &goal);
+    let placed = placement::place(&mut ledger, &goal);
+    let holdings = match (named, placed) {
+        (reasons, Ok(holdings)) if reasons.is_empty() => holdings,
+        (mut reasons, placed) => {
+            reasons.extend(placed.err().unwrap_or_default());
+            return Err(reasons);
+        }
+    };
+    let changes = adapters::changes(&ledger, &goal, &holdings)?;
+    let disturbs = changes.iter().flat_map(|change| adapters::disturbances(&ledger, change)).collect();
+    let steps = steps::order(&ledger, &goal, holdings, &changes);
+    Ok((steps, disturbs))
+}

@@ -1,0 +1,238 @@
+//! Whether a plan is safe, without a look at how it was made: [`lint`] carries it out on a [`Machine`], and undoes it from
+//! every point on the way.
+
+use std::collections::BTreeSet;
+
+use ioward_model::{
+    Assignment, Intent, Inventory, Name, Outcome, PartitionState, Plan, State, Step, VfId, VfSettings,
+};
+use ioward_pci::Bdf;
+
+use crate::Machine;
+
+/// Everything that is wrong with a plan for this inventory and this state; empty when it is safe.
+///
+/// - Every step is one that the host would carry out where it stands, and its inverse one that leads back.
+/// - VFs are made while no host driver can take them, and only such are given away as nobody else uses.
+/// - Whoever runs and loses a VF for a while is named.
+/// - At the end a partition has a channel if and only if it has VFs, and all VFs that its Spec asks for.
+///
+/// Where something assigned is not attached, or lost already, when the plan begins, that cannot be put back, and only the way forward is
+/// checked. Takes time in the square of the number of steps.
+#[must_use]
+pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
+    let mut problems = Vec::new();
+    if (plan.parent, plan.id, plan.generation) != (state.revision, state.revision + 1, inventory.generation) {
+        problems.push("it was made from another state or inventory".to_owned());
+    }
+    if !plan.disturbs.is_empty() && !plan.options.allow_disruption {
+        problems.push("it disturbs what runs, and that is not allowed".to_owned());
+    }
+    let start = Machine::new(inventory, state);
+    let can_be_undone = is_sound(&start);
+    let mut machine = start.clone();
+    let mut done: Vec<Done> = Vec::new();
+    for (n, step) in plan.steps.iter().enumerate() {
+        let place = format!("step {} ({step})", n + 1);
+        problems
+            .extend(unsafe_here(plan, n, &machine).into_iter().map(|problem| format!("{place}: {problem}")));
+        let noted = machine.state().noted_for(step);
+        match machine.carry_out(step) {
+            Ok(outcome) => done.push(Done { step: step.clone(), outcome, noted }),
+            Err(refusal) => {
+                problems.push(format!("{place}: {refusal}"));
+                return problems;
+            }
+        }
+        if can_be_undone && let Err(problem) = undo(&start, machine.clone(), &done) {
+            problems.push(format!("undone after {place}: {problem}"));
+        }
+    }
+    // What was wrong before with a partition that nothing is asked of is not this plan's business.
+    let before = unfinished(plan, &start);
+    let asked: BTreeSet<&Name> = match &plan.intent {
+        Intent::Apply { spec } => spec.partitions.iter().map(|partition| &partition.name).collect(),
+        Intent::Attach { partition, .. } | Intent::Detach { partition, .. } => BTreeSet::from([partition]),
+        Intent::Remove { .. } | Intent::Start { .. } | Intent::Stop { .. } => BTreeSet::new(),
+    };
+    let new = unfinished(plan, &machine)
+        .into_iter()
+        .filter(|problem| asked.contains(&problem.0) || !before.contains(problem));
+    problems.extend(new.map(|(_, problem)| problem));
+    problems
+}
+
+/// What the host would do, and a person would not want.
+fn unsafe_here(plan: &Plan, n: usize, machine: &Machine) -> Vec<String> {
+    let (inventory, state) = (machine.inventory(), machine.state());
+    let pf_of = |address: Bdf| inventory.physical_function(address);
+    let declared = |address: Bdf| plan.disturbs.iter().any(|disturbed| disturbed.function == address);
+    let mut problems = Vec::new();
+    let mut needs_no_host = |address: Bdf| {
+        if pf_of(address).is_some_and(|pf| !pf.in_use_by_host.is_empty())
+            && !plan.options.allow_management_nic
+        {
+            problems.push(format!("the host uses {address}"));
+        }
+    };
+    match &plan.steps[n] {
+        Step::SetVfCount { pf: address, to, .. } => {
+            needs_no_host(*address);
+            let Some(pf) = pf_of(*address) else { return problems };
+            let original = state.adapters.get(address).map(|held| held.original);
+            if original.is_none() {
+                problems.push("the adapter was not noted first".into());
+            }
+            let as_found = original.is_some_and(|original| original.autoprobe && original.num_vfs == *to);
+            if *to > 0 && pf.drivers_autoprobe == Some(true) && !as_found {
+                problems.push("autoprobe is on while VFs appear".into());
+            }
+            let used = pf.virtual_functions.iter().filter(|vf| {
+                let ours = state.owner(VfId { pf: *address, index: vf.index }).is_some();
+                !vf.in_use_by_host.is_empty() || !ours && vf.driver.as_deref() == Some("vfio-pci")
+            });
+            problems.extend(
+                used.filter(|vf| !declared(vf.address))
+                    .map(|vf| format!("{} is used and not named as disturbed", vf.address)),
+            );
+        }
+        Step::Assign { to, .. } => {
+            needs_no_host(to.vf.pf);
+            let vf = pf_of(to.vf.pf).and_then(|pf| pf.virtual_function(to.vf.index));
+            match vf {
+                None => problems.push("the VF does not exist".into()),
+                Some(vf) if !vf.in_use_by_host.is_empty() => problems.push("the host uses the VF".into()),
+                Some(vf) if vf.driver.as_deref() == Some("vfio-pci") => {
+                    problems.push("somebody else has bound the VF".into());
+                }
+                Some(_) => {}
+            }
+        }
+        Step::DetachVf { owner, vf, .. } => {
+            let again = Step::AttachVf { owner: owner.clone(), vf: *vf };
+            let comes_back = plan.steps[n..].contains(&again);
+            let runs = state.partitions.get(&owner.partition).is_some_and(|partition| partition.running);
+            let present = pf_of(vf.pf).and_then(|pf| pf.virtual_function(vf.index));
+            let present = present.filter(|present| present.driver.as_deref() == Some("vfio-pci"));
+            if let Some(present) = present.filter(|present| comes_back && runs && !declared(present.address))
+            {
+                problems.push(format!("{} is lost for a while and not named as disturbed", present.address));
+            }
+        }
+        Step::StartPartition { .. } => {
+            let last = plan.steps[n..].iter().all(|step| matches!(step, Step::StartPartition { .. }));
+            problems.extend((!last).then(|| "partitions start before all is done".to_owned()));
+        }
+        _ => {}
+    }
+    problems
+}
+
+/// Whether everything assigned is attached, and there: what is broken already can't be put back.
+fn is_sound(machine: &Machine) -> bool {
+    let bound = |vf: VfId| {
+        let function = machine.inventory().physical_function(vf.pf)?.virtual_function(vf.index)?;
+        (function.driver.as_deref() == Some("vfio-pci")).then_some(())
+    };
+    machine.state().assignments().all(|(_, held)| held.attached && bound(held.vf).is_some())
+}
+
+/// A step that has been carried out.
+struct Done {
+    step: Step,
+    outcome: Outcome,
+    /// [`State::noted_for`] it, before it was.
+    noted: Option<Assignment>,
+}
+
+fn undo(start: &Machine, mut machine: Machine, done: &[Done]) -> Result<(), String> {
+    for Done { step, outcome, noted } in done.iter().rev() {
+        let Some(inverse) = step.inverse(outcome) else { continue };
+        machine.carry_out(&inverse).map_err(|refusal| format!("{inverse}: {refusal}"))?;
+        if let Some(noted) = noted {
+            machine.note_undone(step, noted);
+        }
+    }
+    let resized: BTreeSet<Bdf> = done
+        .iter()
+        .filter_map(|done| if let Step::SetVfCount { pf, .. } = &done.step { Some(*pf) } else { None })
+        .collect();
+    let ((host, state), (host_now, state_now)) = (essence(start, &resized), essence(&machine, &resized));
+    let pfs = host.physical_functions.iter().zip(&host_now.physical_functions);
+    let differs = pfs.filter(|(before, after)| before != after).map(|(pf, _)| pf.address.to_string()).next();
+    let partitions = state.partitions.keys().chain(state_now.partitions.keys());
+    let differs = differs.or_else(|| {
+        let mut differing =
+            partitions.filter(|name| state.partitions.get(name) != state_now.partitions.get(name));
+        differing.next().map(ToString::to_string)
+    });
+    let differs = differs.or_else(|| (state != state_now).then(|| "what is noted of adapters".to_owned()));
+    differs.map_or(Ok(()), |what| Err(format!("{what} is not as it was")))
+}
+
+/// What has to be as it was once a plan has been undone. A VF that was no partition's, and that went and came back, may
+/// have lost the driver and the use that somebody had given it; addresses learned on the way are no loss. What a VF gets
+/// from its kernel and its driver as it appears (a group, interrupts, settings that nobody asked for) a machine of values
+/// does not know.
+fn essence(machine: &Machine, resized: &BTreeSet<Bdf>) -> (Inventory, State) {
+    let (mut inventory, mut state) = (machine.inventory().clone(), machine.state().clone());
+    for pf in inventory.physical_functions.iter_mut().filter(|pf| resized.contains(&pf.address)) {
+        let address = pf.address;
+        for vf in &mut pf.virtual_functions {
+            let id = VfId { pf: address, index: vf.index };
+            let held = state.assignments().find(|(_, held)| held.vf == id).map(|(_, held)| held);
+            let asked = held.map(asked_for).unwrap_or_default();
+            vf.settings = asked.restored_from(&vf.settings);
+            vf.owner = None;
+            vf.iommu_group = None;
+            vf.iommu_group_shared_with.clear();
+            vf.msix_vectors = None;
+            vf.netdevs.clear();
+            if held.is_none() {
+                vf.driver = None;
+                vf.in_use_by_host.clear();
+            }
+        }
+    }
+    for assignment in state.partitions.values_mut().flat_map(|partition| partition.vfs.values_mut()) {
+        let settings = asked_for(assignment);
+        *assignment = Assignment {
+            address: None,
+            settings,
+            guest_settings: VfSettings::default(),
+            original_settings: VfSettings::default(),
+            ..assignment.clone()
+        };
+    }
+    (inventory, state)
+}
+
+/// Settings of a VF other than those it was found with.
+fn asked_for(held: &Assignment) -> VfSettings {
+    held.effective_settings().missing_from(&held.original_settings)
+}
+
+/// What is not as it is to be once a plan is carried out, by partition.
+fn unfinished(plan: &Plan, machine: &Machine) -> Vec<(Name, String)> {
+    let mut problems = Vec::new();
+    for (name, partition) in &machine.state().partitions {
+        let mut found = Vec::new();
+        if partition.channel == partition.vfs.is_empty() {
+            let (vfs, channel) = (partition.vfs.len(), partition.channel);
+            found.push(format!("at the end {name} has {vfs} VFs, and channel: {channel}"));
+        }
+        let touches = |step: &Step| matches!(step, Step::AttachVf { owner, .. } if owner.partition == *name);
+        let touched = plan.steps.iter().any(touches);
+        found.extend(short_of(partition).map(|what| format!("at the end {name} {what}")));
+        let unattached = partition.vfs.iter().filter(|(_, held)| touched && !held.attached);
+        found.extend(unattached.map(|(vf, _)| format!("{name}/{vf} is not attached")));
+        problems.extend(found.into_iter().map(|problem| (name.clone(), problem)));
+    }
+    problems
+}
+
+fn short_of(partition: &PartitionState) -> Option<String> {
+    let asked: BTreeSet<_> = partition.spec.vfs.iter().map(|vf| &vf.name).collect();
+    let has: BTreeSet<_> = partition.vfs.keys().collect();
+    (asked != has).then(|| format!("asks for {asked:?} and has {has:?}"))
+}

@@ -1,0 +1,223 @@
+//! The order of steps. Whatever has to go comes first, then the adapters change, then what is new is built up, and
+//! partitions start last.
+//!
+//! Each step can be undone from where the one before it left off, so that the inverses in reverse lead back from any
+//! point. That is why a VF that is lost and made again is unconfigured and unbound before it goes: undoing those steps
+//! configures and binds it again.
+
+use std::collections::BTreeSet;
+
+use ioward_model::{Assignment, Name, Owner, Step, VfId, VirtualFunction};
+use ioward_pci::Bdf;
+
+use crate::{
+    adapters::AdapterChange,
+    goal::Goal,
+    ledger::{Ledger, VFIO},
+    placement::Holding,
+};
+
+/// All steps, in order.
+pub(crate) fn order<'a>(
+    ledger: &Ledger<'a>,
+    goal: &Goal,
+    mut holdings: Vec<Holding<'a>>,
+    changes: &[AdapterChange],
+) -> Vec<Step> {
+    let resized: BTreeSet<Bdf> =
+        changes.iter().filter(|change| change.vfs.is_needed()).map(|change| change.pf).collect();
+    holdings.extend(bystanders(ledger, goal, &resized));
+    holdings.sort_by(|a, b| a.owner.cmp(&b.owner));
+    let remade = |holding: &&Holding<'_>| {
+        let sound = || ledger.existing(holding.vf).is_some_and(is_bound);
+        holding.before.is_some() && (resized.contains(&holding.vf.pf) || !sound())
+    };
+    let remade: BTreeSet<VfId> = holdings.iter().filter(remade).map(|holding| holding.vf).collect();
+
+    let mut steps = Vec::new();
+    let force = ledger.options.force;
+    steps.extend(
+        goal.stop.iter().map(|partition| Step::StopPartition { partition: partition.clone(), force }),
+    );
+    for name in ledger.state.partitions.keys().filter(|name| goal.concerns(name)) {
+        release(ledger, goal, name, &holdings, &mut steps);
+    }
+    for holding in holdings.iter().filter(|holding| remade.contains(&holding.vf)) {
+        suspend(ledger, holding, &mut steps);
+    }
+    for change in changes {
+        adapter(change, &mut steps);
+    }
+    for partition in &goal.partitions {
+        let from = ledger.state.partitions.get(&partition.spec.name).map(|present| present.spec.clone());
+        if from.as_ref() != Some(&partition.spec) {
+            steps.push(Step::DefinePartition { to: partition.spec.clone(), from });
+        }
+    }
+    for holding in &holdings {
+        prepare(ledger, holding, remade.contains(&holding.vf), &mut steps);
+    }
+    attach(ledger, &holdings, &remade, &mut steps);
+    let starts = goal.partitions.iter().filter(|partition| partition.start);
+    steps.extend(starts.map(|partition| Step::StartPartition { partition: partition.spec.name.clone() }));
+    steps
+}
+
+/// VFs of partitions that nothing is asked of, on adapters whose VFs all go and come back.
+fn bystanders<'a>(ledger: &Ledger<'a>, goal: &Goal, resized: &BTreeSet<Bdf>) -> Vec<Holding<'a>> {
+    let assignments = ledger.state.assignments();
+    let on_resized =
+        assignments.filter(|(owner, held)| resized.contains(&held.vf.pf) && !goal.concerns(&owner.partition));
+    on_resized
+        .map(|(owner, held)| Holding {
+            owner,
+            vf: held.vf,
+            before: Some(held),
+            settings: held.settings.clone(),
+        })
+        .collect()
+}
+
+fn is_bound(vf: &VirtualFunction) -> bool {
+    vf.driver.as_deref() == Some(VFIO)
+}
+
+/// Takes from a partition what it does not hold any more, and leaves those VFs as they were found.
+fn release(ledger: &Ledger<'_>, goal: &Goal, name: &Name, holdings: &[Holding<'_>], steps: &mut Vec<Step>) {
+    let Some(partition) = ledger.state.partitions.get(name) else { return };
+    let stays = |vf| holdings.iter().any(|holding| holding.before.is_some() && holding.vf == vf);
+    let goes: Vec<_> = partition.vfs.iter().filter(|(_, held)| !stays(held.vf)).collect();
+    let owner = |vf: &Name| Owner { partition: name.clone(), vf: vf.clone() };
+    for (vf, held) in goes.iter().filter(|(_, held)| held.attached) {
+        steps.push(Step::DetachVf { owner: owner(vf), vf: held.vf, force: ledger.options.force });
+    }
+    if partition.channel && !holdings.iter().any(|holding| holding.owner.partition == *name) {
+        steps.push(Step::DestroyChannel { partition: name.clone() });
+    }
+    for (vf, held) in goes {
+        clean(ledger, held, steps);
+        let from = Assignment { attached: false, ..held.clone() };
+        steps.push(Step::Unassign { owner: owner(vf), from });
+    }
+    if goal.remove.as_ref() == Some(name) {
+        steps.push(Step::UndefinePartition { from: partition.spec.clone() });
+    }
+}
+
+/// Puts a VF back to what it was, unless it was lost meanwhile.
+fn clean(ledger: &Ledger<'_>, held: &Assignment, steps: &mut Vec<Step>) {
+    let vf = held.vf;
+    let Some(present) = ledger.existing(vf).filter(|present| !is_lost(held, present)) else { return };
+    steps.push(Step::ResetVf { vf });
+    if !held.original_settings.is_empty() {
+        steps.push(Step::ConfigureVf { vf, to: held.original_settings.clone() });
+    }
+    match &held.original_driver {
+        Some(driver) => steps.push(Step::BindDriver { vf, to: driver.clone() }),
+        // Somebody has bound it while it was a partition's.
+        None if is_bound(present) => steps.push(Step::BindDriver { vf, to: None }),
+        None => {}
+    }
+}
+
+/// Whether nothing is left on a VF of what was set for its partition: it was made again and bound by somebody else, or its
+/// way back was interrupted. One difference is none: guests have ways of their own, and some settings are not told.
+fn is_bare(held: &Assignment, present: &VirtualFunction) -> bool {
+    let asked = held.effective_settings().missing_from(&held.original_settings);
+    let is_told = !asked.restored_from(&present.settings).is_empty();
+    is_told && asked.missing_from(&present.settings) == asked
+}
+
+/// Whether a VF was lost, and perhaps made again by somebody else, whose it is then. One that has no driver but still
+/// has something that was set for its partition is not lost: its way back was interrupted.
+fn is_lost(held: &Assignment, present: &VirtualFunction) -> bool {
+    let asked = held.effective_settings().missing_from(&held.original_settings);
+    let carries_ours = present.driver.is_none() && asked.missing_from(&present.settings) != asked;
+    held.original_driver.is_some() && !is_bound(present) && !carries_ours
+}
+
+/// Takes a VF that is about to be lost, or is lost already, out of its partition for a while.
+fn suspend(ledger: &Ledger<'_>, holding: &Holding<'_>, steps: &mut Vec<Step>) {
+    let Some(held) = holding.before else { return };
+    let vf = holding.vf;
+    if held.attached {
+        steps.push(Step::DetachVf { owner: holding.owner.clone(), vf, force: ledger.options.force });
+    }
+    let Some(present) = ledger.existing(vf).filter(|present| !is_lost(held, present)) else { return };
+    if !held.original_settings.is_empty() {
+        steps.push(Step::ConfigureVf { vf, to: held.original_settings.clone() });
+    }
+    if is_bound(present) {
+        steps.push(Step::BindDriver { vf, to: None });
+    }
+}
+
+/// Autoprobe changes while there are no VFs: those that go come back, if this is undone, as they first came.
+fn adapter(change: &AdapterChange, steps: &mut Vec<Step>) {
+    let pf = change.pf;
+    if let Some(to) = &change.after
+        && change.before.as_ref() != Some(to)
+    {
+        steps.push(Step::HoldAdapter { pf, to: to.clone(), from: change.before.clone() });
+    }
+    let (vfs, autoprobe) = (change.vfs, change.autoprobe);
+    let goes_through_zero = vfs.is_needed() || change.renews;
+    if goes_through_zero && vfs.from > 0 {
+        steps.push(Step::SetVfCount { pf, to: 0, from: vfs.from });
+    }
+    if autoprobe.is_needed() {
+        steps.push(Step::SetAutoprobe { pf, to: autoprobe.to, from: autoprobe.from });
+    }
+    if goes_through_zero && vfs.to > 0 {
+        steps.push(Step::SetVfCount { pf, to: vfs.to, from: 0 });
+    }
+    if let (Some(from), None) = (&change.before, &change.after) {
+        steps.push(Step::ReleaseAdapter { pf, from: from.clone() });
+    }
+}
+
+/// Makes a VF ready for its partition: settings first, so that they are there when the guest sees it.
+fn prepare(ledger: &Ledger<'_>, holding: &Holding<'_>, is_remade: bool, steps: &mut Vec<Step>) {
+    let vf = holding.vf;
+    if holding.before.is_none() {
+        steps.push(Step::Assign { owner: holding.owner.clone(), to: Assignment::new(vf) });
+    }
+    let kept = holding.before.filter(|_| !is_remade);
+    let is_bare = |held| ledger.existing(vf).is_some_and(|present| is_bare(held, present));
+    let mut to = match holding.before {
+        None => holding.settings.clone(),
+        // What the guest had changed starts anew with the VF.
+        Some(held) if is_remade || is_bare(held) => holding.settings.or(&held.original_settings),
+        Some(held) => holding.settings.missing_from(&held.settings),
+    };
+    if to.queues.is_some() || to.interrupts.is_some() {
+        // A secondary controller is offline while its resources change.
+        to.online = Some(true);
+    }
+    if !to.is_empty() {
+        steps.push(Step::ConfigureVf { vf, to });
+    }
+    if kept.is_none() {
+        steps.push(Step::BindDriver { vf, to: Some(VFIO.into()) });
+    }
+}
+
+/// Gives VFs to their partitions, through a channel that is there before the first of them.
+fn attach(ledger: &Ledger<'_>, holdings: &[Holding<'_>], remade: &BTreeSet<VfId>, steps: &mut Vec<Step>) {
+    let mut with_channel: BTreeSet<&Name> = ledger
+        .state
+        .partitions
+        .iter()
+        .filter(|(_, partition)| partition.channel)
+        .map(|(name, _)| name)
+        .collect();
+    for holding in holdings {
+        let (owner, vf) = (holding.owner.clone(), holding.vf);
+        if with_channel.insert(&holding.owner.partition) {
+            steps.push(Step::CreateChannel { partition: owner.partition.clone() });
+        }
+        if !holding.before.is_some_and(|held| held.attached) || remade.contains(&vf) {
+            steps.push(Step::AttachVf { owner, vf });
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! What the planner decides, told as stories, and laws that hold for every host and every wish.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "the builders are test code too: what they cannot build is a broken test"
+)]
+
+mod applying;
+mod changing;
+mod choosing;
+mod giving_back;
+mod laws;
+mod refusing;
+mod repairing;
+mod resizing;
+mod world;

@@ -1,0 +1,233 @@
+//! A management partition of a test's own, used as a person uses it: through the `ioward` command.
+
+use std::{
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use crate::{
+    guest::Guest,
+    level1::{NIC0, NIC1, NVME, sh, wait_until},
+};
+
+/// How long a guest of a software-emulated host may take to reach its shell.
+pub const BOOT: Duration = Duration::from_secs(300);
+/// How long a command in a guest may take.
+pub const SOON: Duration = Duration::from_secs(120);
+
+/// A running `ioward serve` with folders of its own. Dropped, it takes everything with it, and the adapters are as they
+/// were when level 1 booted: the next test finds a clean host, whatever this one did.
+pub struct Daemon {
+    folder: PathBuf,
+    serve: Child,
+    extra: Vec<String>,
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Answer {
+    /// Exit status.
+    pub status: i32,
+    /// What went to stdout.
+    pub stdout: String,
+    /// What went to stderr.
+    pub stderr: String,
+}
+
+impl From<Output> for Answer {
+    fn from(output: Output) -> Self {
+        Self {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Daemon {
+    /// Starts a daemon with an empty state.
+    ///
+    /// # Errors
+    /// When it does not listen in time: with its log.
+    pub fn start() -> Result<Self, Box<dyn Error>> {
+        Self::start_with(&[])
+    }
+
+    /// The same, with more arguments to `ioward serve`.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_with(extra: &[&str]) -> Result<Self, Box<dyn Error>> {
+        let folder = PathBuf::from("/run/ioward-test");
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder)?;
+        let extra: Vec<String> = extra.iter().map(|&word| word.to_owned()).collect();
+        let serve = serve(&folder, &extra)?;
+        let daemon = Self { folder, serve, extra };
+        daemon.wait_until_up()?;
+        Ok(daemon)
+    }
+
+    /// Kills the daemon, as a crash would, and starts another one in its place.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn crash_and_restart(&mut self) -> Result<(), Box<dyn Error>> {
+        self.serve.kill()?;
+        self.serve.wait()?;
+        self.serve = serve(&self.folder, &self.extra)?;
+        self.wait_until_up()
+    }
+
+    fn wait_until_up(&self) -> Result<(), Box<dyn Error>> {
+        let up = || self.ioward(&["events"]).is_ok_and(|answer| answer.status == 0);
+        wait_until("the daemon answers", Duration::from_secs(30), up)
+            .map_err(|error| format!("{error}; its log: {}", self.log()).into())
+    }
+
+    /// What the daemon logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// A file of this test.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<String, Box<dyn Error>> {
+        let path = self.folder.join(name);
+        fs::write(&path, content)?;
+        Ok(path.to_string_lossy().into_owned())
+    }
+
+    /// Runs `ioward` against this daemon.
+    ///
+    /// # Errors
+    /// When it can't be run at all.
+    pub fn ioward(&self, arguments: &[&str]) -> Result<Answer, Box<dyn Error>> {
+        let mut command = Command::new("ioward");
+        command.arg("--socket").arg(self.socket()).args(arguments).stdin(Stdio::null());
+        Ok(command.output()?.into())
+    }
+
+    /// Begins to run `ioward` against this daemon and does not wait for it.
+    ///
+    /// # Errors
+    /// When it can't be run at all.
+    pub fn begin(&self, arguments: &[&str]) -> Result<Child, Box<dyn Error>> {
+        let mut command = Command::new("ioward");
+        command.arg("--socket").arg(self.socket()).args(arguments);
+        Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+    }
+
+    /// Runs `ioward` and expects it to do what it is told; gives what it printed.
+    ///
+    /// # Errors
+    /// When it fails: with what it said.
+    pub fn done(&self, arguments: &[&str]) -> Result<String, Box<dyn Error>> {
+        let answer = self.ioward(arguments)?;
+        if answer.status == 0 {
+            return Ok(answer.stdout);
+        }
+        Err(format!("ioward {arguments:?}: {answer:?}; the daemon's log: {}", self.log()).into())
+    }
+
+    /// Applies a Spec and expects it to be done; gives what was printed.
+    ///
+    /// # Errors
+    /// When it fails: with what it said.
+    pub fn apply(&self, spec: &str) -> Result<String, Box<dyn Error>> {
+        let file = self.write("spec.toml", spec)?;
+        self.done(&["apply", "--yes", "-f", &file])
+    }
+
+    /// Applies a Spec and gives how that ended, whatever it was.
+    ///
+    /// # Errors
+    /// When it can't be tried at all.
+    pub fn try_apply(&self, spec: &str, more: &[&str]) -> Result<Answer, Box<dyn Error>> {
+        let file = self.write("spec.toml", spec)?;
+        self.ioward(&[&["apply", "--yes", "-f", &file], more].concat())
+    }
+
+    /// A partition's console, once its shell answers.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub fn guest(&self, partition: &str) -> Result<Guest, Box<dyn Error>> {
+        Guest::connect(&self.folder.join("run/partitions").join(partition).join("console.sock"), BOOT)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("api.sock")
+    }
+}
+
+fn serve(folder: &Path, extra: &[String]) -> Result<Child, Box<dyn Error>> {
+    let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log"))?;
+    let mut command = Command::new("ioward");
+    command.arg("--socket").arg(folder.join("api.sock")).arg("serve");
+    command.arg("--runtime-dir").arg(folder.join("run")).arg("--state-dir").arg(folder.join("state"));
+    Ok(command.args(extra).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?)
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.serve.kill();
+        let _ = self.serve.wait();
+        let _ = sh("pkill -9 -f qemu-system; while pgrep -f qemu-system; do sleep 0.1; done");
+        // Settings of NVMe secondary controllers outlive their VFs; the rest goes with them.
+        let _ = sh("for vf in 1 2 3 4; do nvme virt-mgmt /dev/nvme0 -c $vf -a 7; \
+                    nvme virt-mgmt /dev/nvme0 -c $vf -r 0 -a 8 -n 0; nvme virt-mgmt /dev/nvme0 -c $vf -r 1 -a 8 -n 0; done");
+        for pf in [NIC0, NIC1, NVME] {
+            let folder = format!("/sys/bus/pci/devices/{pf}");
+            let _ = sh(&format!("echo 0 >{folder}/sriov_numvfs; echo 1 >{folder}/sriov_drivers_autoprobe"));
+        }
+        let _ =
+            sh("ip addr flush dev eth0; ip addr flush dev eth1; ip link set eth0 up; ip link set eth1 up");
+    }
+}
+
+/// A Spec's beginning.
+pub const VERSION: &str = "version = 1\n";
+
+/// The text of a `[[partition]]` that starts the lab's guest, without VFs.
+#[must_use]
+pub fn partition(name: &str) -> String {
+    format!(
+        r#"
+[[partition]]
+name   = "{name}"
+cpus   = 1
+memory = "192MiB"
+boot   = {{ kernel = "/run/lab/guest/vmlinuz", initrd = "/run/lab/guest/initrd.img", cmdline = "console=ttyS0 quiet net.ifnames=0 ioward.hostname={name}" }}
+"#
+    )
+}
+
+/// The text of a `[[partition.vf]]`.
+#[must_use]
+pub fn vf(name: &str, class: &str, more: &str) -> String {
+    format!("\n[[partition.vf]]\nname = \"{name}\"\nclass = \"{class}\"\n{more}\n")
+}
+
+/// The text of an `[[adapter]]`.
+#[must_use]
+pub fn adapter(pf: &str, vfs: &str) -> String {
+    format!("\n[[adapter]]\npf = \"{pf}\"\nvfs = {vfs}\n")
+}
+
+/// What must be the same after a test that gives everything back: VF counts, autoprobe, drivers, overrides.
+///
+/// # Errors
+/// When sysfs can't be read.
+pub fn how_the_host_is() -> Result<String, Box<dyn Error>> {
+    sh("for pf in /sys/bus/pci/devices/*; do [ -e $pf/sriov_numvfs ] || continue; \
+        echo $(basename $pf) $(cat $pf/sriov_numvfs $pf/sriov_drivers_autoprobe) $(readlink $pf/driver); \
+        for vf in $pf/virtfn*; do [ -e $vf ] && echo $(basename $vf) $(readlink $vf/driver) $(cat $vf/driver_override); done; \
+        done; nvme list-secondary /dev/nvme0 -o json | tr -d ' \\n'; true")
+}

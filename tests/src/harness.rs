@@ -1,0 +1,82 @@
+//! Runs the lab tests one after the other, in the manner of libtest: they share one level 1.
+//!
+//! Not libtest itself, which runs tests in parallel, swallows the output of a test that hangs, and counts nothing on
+//! its last line.
+
+use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// How a test ends: any error fails it, and so does a panic (`assert!`).
+pub type Outcome = Result<(), Box<dyn Error>>;
+
+/// A test.
+pub struct Test {
+    /// `subject::what_is_so`.
+    pub name: String,
+    /// The test itself.
+    pub run: Box<dyn Fn() -> Outcome>,
+}
+
+/// Lists tests by their paths: `tests![host::three_adapters, …]`.
+#[macro_export]
+macro_rules! tests {
+    ($($path:path),* $(,)?) => {
+        vec![$($crate::harness::Test { name: stringify!($path).to_owned(), run: Box::new($path) }),*]
+    };
+}
+
+/// Runs the tests whose name contains the first argument (all, without one); the last line says how many passed and
+/// how many failed.
+pub fn main(tests: &[Test]) -> ExitCode {
+    let filter = std::env::args().nth(1).unwrap_or_default();
+    let counts = run(tests.iter().filter(|test| test.name.contains(&filter)));
+    println!("{} passed, {} failed", counts.passed, counts.failed);
+    if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+}
+
+fn run<'a>(tests: impl Iterator<Item = &'a Test>) -> Counts {
+    let mut counts = Counts::default();
+    for test in tests {
+        // Before it runs, so that a test that hangs is known by name.
+        println!("test {} ...", test.name);
+        let started = Instant::now();
+        let failure = match catch_unwind(AssertUnwindSafe(&test.run)) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            // The panic's message is on stderr already.
+            Err(_) => Some("panicked".to_owned()),
+        };
+        let seconds = started.elapsed().as_secs_f32();
+        if let Some(why) = failure {
+            counts.failed += 1;
+            println!("test {} ... FAILED ({seconds:.1} s): {why}", test.name);
+        } else {
+            counts.passed += 1;
+            println!("test {} ... ok ({seconds:.1} s)", test.name);
+        }
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_and_panics_fail_and_the_rest_still_runs() {
+        let tests = [
+            Test { name: "error".into(), run: Box::new(|| Err("broken".into())) },
+            Test { name: "panic".into(), run: Box::new(|| panic!("told on purpose")) },
+            Test { name: "fine".into(), run: Box::new(|| Ok(())) },
+        ];
+        assert_eq!(run(tests.iter()), Counts { passed: 1, failed: 2 });
+    }
+}

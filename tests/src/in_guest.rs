@@ -1,0 +1,30 @@
+//! `lab-guest PARTITION COMMAND`: runs a command in a guest through its console, and ends with its exit status. For
+//! shell scripts in level 1 (lab/demo.sh, `cargo xtask lab shell`).
+
+#![forbid(unsafe_code)]
+
+use std::{path::Path, process::ExitCode, time::Duration};
+
+use ioward_tests::guest::Guest;
+
+/// How long a guest may take to reach its shell, and how long a command may take.
+const BOUND: Duration = Duration::from_secs(180);
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let [partition, command] = words.as_slice() else {
+        eprintln!("usage: lab-guest PARTITION COMMAND");
+        return ExitCode::from(2);
+    };
+    let console = Path::new("/run/ioward/partitions").join(partition).join("console.sock");
+    match Guest::connect(&console, BOUND).and_then(|mut guest| guest.try_run(command, BOUND)) {
+        Ok((status, printed)) => {
+            println!("{printed}");
+            ExitCode::from(status)
+        }
+        Err(error) => {
+            eprintln!("lab-guest: {partition}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

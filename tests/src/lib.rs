@@ -1,0 +1,11 @@
+//! What the lab's tests are written with. The tests themselves are in the binary `lab-tests` (main.rs).
+
+#![forbid(unsafe_code)]
+// Tests say what must be so by panicking when it is not.
+#![allow(clippy::expect_used, clippy::panic)]
+
+pub mod conformance;
+pub mod daemon;
+pub mod guest;
+pub mod harness;
+pub mod level1;

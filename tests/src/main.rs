@@ -1,0 +1,50 @@
+//! The lab tests. They run in level 1 (`cargo xtask test --only lab [FILTER]`), as root, in this order.
+
+#![forbid(unsafe_code)]
+// Tests say what must be so by panicking when it is not.
+#![allow(clippy::expect_used, clippy::panic)]
+
+mod choosing;
+mod hostile;
+mod identify;
+mod lab;
+mod main_job;
+mod on_linux;
+mod refusals;
+
+use std::process::ExitCode;
+
+use ioward_tests::{harness, tests};
+
+fn main() -> ExitCode {
+    let mut tests = tests![
+        lab::three_adapters_can_give_7_7_and_4_vfs,
+        lab::every_vf_appears_and_has_an_iommu_group_of_its_own,
+        lab::a_guest_under_kvm_answers_on_its_console_and_obeys_the_power_button,
+    ];
+    tests.extend(on_linux::conformance());
+    tests.extend(tests![
+        identify::the_host_is_described_as_lspci_and_sysfs_describe_it,
+        identify::a_copied_tree_is_identified_without_daemon_or_privilege,
+        main_job::two_partitions_get_their_vfs_use_them_and_give_them_back,
+        main_job::a_stopped_partition_keeps_its_vfs_and_starts_with_them_again,
+        choosing::what_does_not_suit_is_told_with_the_rule_what_it_requires_and_what_was_found,
+        choosing::what_suits_is_told_best_first_and_is_what_the_plan_takes,
+        choosing::a_plan_file_does_what_it_says_or_nothing,
+        choosing::the_doctor_finds_the_lab_well,
+        refusals::what_the_host_cannot_give_is_refused_with_reasons,
+        refusals::a_pf_that_carries_the_hosts_address_is_left_alone_unless_allowed,
+        refusals::growing_an_adapter_in_use_names_who_is_disturbed,
+        refusals::without_root_the_daemon_says_so,
+        refusals::without_a_daemon_the_command_says_how_to_start_one,
+        refusals::a_second_daemon_on_the_same_state_is_refused,
+        refusals::qemu_missing_or_dying_at_once_leaves_the_host_as_it_was,
+        refusals::without_kvm_a_partition_runs_in_emulation_and_is_said_to,
+        refusals::a_step_that_the_kernel_refuses_has_the_others_undone,
+        refusals::of_two_applies_at_once_one_is_told_to_wait,
+        refusals::a_person_who_goes_away_has_the_apply_undone,
+        hostile::garbage_half_frames_and_floods_harm_nobody,
+        hostile::a_crashed_daemon_finds_its_machines_and_channels_again,
+    ]);
+    harness::main(&tests)
+}

@@ -1,0 +1,349 @@
+//! What can happen: [`Action`], plain data, and how the seed chooses the next one.
+
+use ioward_model::{
+    AdapterSpec, BitRate, Boot, Class, GuestMay, Intent, LinkState, MacAddress, MemorySize, Name, Options,
+    Owner, PartitionSpec, Spec, State, VfCount, VfId, VfOp, VfRequest, VfSettings, Vlan,
+};
+use ioward_pci::Bdf;
+
+use crate::{
+    gate::Trouble,
+    host::{Host, PfFacts},
+    random::Random,
+};
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// A person asks for something; the plan is applied at once.
+    Ask { intent: Intent, options: Options, trouble: Trouble },
+    /// A person makes a plan, and keeps it.
+    KeepPlan { intent: Intent, options: Options },
+    /// The plan that was kept is applied.
+    ApplyKept,
+    /// A partition asks for something.
+    Operate { partition: Name, op: VfOp },
+    /// The driver in a guest sets its own MAC, past the management partition.
+    GuestSetsMac { vf: Bdf, mac: MacAddress },
+    /// A guest turns itself off.
+    GuestEnds { partition: Name },
+    /// An adapter is taken out; `pf` is any of its PFs.
+    Unplug { pf: Bdf },
+    /// It is put back.
+    Replug { pf: Bdf },
+    /// Somebody writes `sriov_numvfs`.
+    HandCount { pf: Bdf, count: u16 },
+    /// Somebody binds a VF that is not in use, or unbinds it.
+    HandBind { vf: VfId, driver: Option<String> },
+    /// The daemon is killed, a guest may end while it is away, and it is started again.
+    Crash { ends: Option<Name> },
+}
+
+pub const OPEN: Options = Options { allow_management_nic: true, allow_disruption: true, force: true };
+
+/// MACs that drivers in guests choose by themselves begin with this byte, and no others do.
+pub const OWN_MAC: u8 = 0x02;
+
+const PARTITIONS: [&str; 4] = ["p0", "p1", "p2", "p3"];
+const VFS: [&str; 3] = ["a", "b", "c"];
+
+/// Forms of `guest_may` that Specs here use. What each allows is told by [`may`], in other words than the model's.
+pub const GUEST_MAY: [&str; 4] = [
+    "{}",
+    r#"["mac","vlan","trust","spoofchk","min_tx_rate","max_tx_rate","link_state","queues","interrupts","online","reset","stats"]"#,
+    r#"["mac","reset"]"#,
+    r#"{"vlan":"100-110","max_tx_rate":"<=500Mbit","mac":"52:54:00:*","queues":"<=4"}"#,
+];
+
+/// Whether a partition may do this by one of the forms of [`GUEST_MAY`].
+pub fn may(guest_may: &GuestMay, op: &VfOp) -> bool {
+    let form = GUEST_MAY.iter().position(|form| parse(form) == *guest_may).unwrap();
+    match (form, op) {
+        (1, _) | (_, VfOp::List | VfOp::Get { .. } | VfOp::Stats { .. }) => true,
+        (0, _) | (3.., VfOp::Reset { .. }) => false,
+        (2, VfOp::Reset { .. }) => true,
+        (2, VfOp::Set { change, .. }) => VfSettings { mac: None, ..change.clone() }.is_empty(),
+        (_, VfOp::Set { change, .. }) => {
+            let rest =
+                VfSettings { mac: None, vlan: None, max_tx_rate: None, queues: None, ..change.clone() };
+            rest.is_empty()
+                && change.mac.is_none_or(|mac| mac.bytes().starts_with(&[0x52, 0x54, 0]))
+                && change.vlan.is_none_or(|vlan| (100..=110).contains(&vlan.id()))
+                && change.max_tx_rate.is_none_or(|rate| (1..=500).contains(&rate.megabits()))
+                && change.queues.is_none_or(|queues| queues <= 4)
+        }
+    }
+}
+
+fn parse(form: &str) -> GuestMay {
+    serde_json::from_str(form).unwrap()
+}
+
+pub fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+/// Chooses what happens next.
+pub struct Chooser<'a> {
+    pub random: &'a mut Random,
+    pub host: &'a Host,
+    pub state: &'a State,
+}
+
+impl Chooser<'_> {
+    pub fn next(&mut self) -> Action {
+        match self.random.below(100) {
+            0..=37 => self.ask(),
+            38..=41 => Action::KeepPlan { intent: self.intent(), options: self.options() },
+            42..=45 => Action::ApplyKept,
+            46..=66 => self.operate(),
+            67..=69 => self.guest_sets_mac(),
+            70..=72 => Action::GuestEnds { partition: self.partition() },
+            73..=76 => Action::Unplug { pf: self.pf() },
+            77..=83 => Action::Replug { pf: self.pf() },
+            84..=87 => Action::HandCount { pf: self.pf(), count: self.random.pick(&[0, 0, 1, 2, 5]) },
+            88..=92 => self.hand_bind(),
+            _ => {
+                let ends = self.random.percent(30).then(|| self.partition());
+                Action::Crash { ends }
+            }
+        }
+    }
+
+    fn ask(&mut self) -> Action {
+        let (intent, options) = (self.intent(), self.options());
+        let random = &mut self.random;
+        let mut trouble = Trouble::default();
+        match random.below(100) {
+            0..=19 => {
+                trouble.failing.insert(1 + u32::from(random.below(24)));
+            }
+            20..=24 => {
+                let first = 1 + random.below(16);
+                trouble.failing.extend([first, first + 1 + random.below(8)].map(u32::from));
+            }
+            25..=29 => trouble.person_leaves = Some(1 + u32::from(random.below(20))),
+            30..=34 => trouble.per_million = 60_000,
+            _ => {}
+        }
+        Action::Ask { intent, options, trouble }
+    }
+
+    fn options(&mut self) -> Options {
+        Options {
+            allow_management_nic: self.random.percent(30),
+            allow_disruption: self.random.percent(40),
+            force: self.random.percent(40),
+        }
+    }
+
+    fn intent(&mut self) -> Intent {
+        match self.random.below(10) {
+            0 => Intent::Remove { partition: self.partition() },
+            1 => Intent::Start { partition: self.partition() },
+            2 => Intent::Stop { partition: self.partition() },
+            3 => {
+                let vf = self.vf_name();
+                let vf = self.request(vf);
+                Intent::Attach { partition: self.partition(), vf }
+            }
+            4 => Intent::Detach { partition: self.partition(), vf: self.vf_name() },
+            _ => Intent::Apply { spec: self.spec() },
+        }
+    }
+
+    fn spec(&mut self) -> Spec {
+        let mut spec = Spec { version: 1, ..Spec::default() };
+        for pf in self.host.pfs.clone() {
+            if self.random.percent(25) {
+                spec.adapters.push(AdapterSpec { pf: pf.address, vfs: self.count(&pf) });
+            }
+        }
+        for partition in PARTITIONS {
+            if self.random.percent(35) {
+                let partition = self.partition_spec(name(partition));
+                spec.partitions.push(partition);
+            }
+        }
+        spec
+    }
+
+    fn count(&mut self, pf: &PfFacts) -> Option<VfCount> {
+        match self.random.below(10) {
+            0 => None,
+            1 => Some(VfCount::Exactly(0)),
+            2 if pf.total <= 16 => Some(VfCount::Max),
+            3 => Some(VfCount::Exactly(pf.total + 1)),
+            _ => Some(VfCount::Exactly(1 + self.random.below(7))),
+        }
+    }
+
+    fn partition_spec(&mut self, partition: Name) -> PartitionSpec {
+        // What it was, with one thing different, is what people ask for most.
+        if let Some(present) = self.state.partitions.get(&partition).filter(|_| self.random.percent(50)) {
+            let mut spec = present.spec.clone();
+            let named = VFS.iter().map(|vf| name(vf)).find(|vf| spec.vf(vf).is_none());
+            match named.filter(|_| self.random.percent(60)) {
+                Some(vf) => spec.vfs.push(self.request(vf)),
+                None if !spec.vfs.is_empty() => {
+                    let at = usize::from(self.random.below(u16::try_from(spec.vfs.len()).unwrap()));
+                    spec.vfs[at] = self.request(spec.vfs[at].name.clone());
+                }
+                None => {}
+            }
+            return spec;
+        }
+        let mut vfs = Vec::new();
+        for vf in VFS {
+            if self.random.percent(45) {
+                vfs.push(self.request(name(vf)));
+            }
+        }
+        let boot = Boot { disk: Some("/dev/null".into()), ..Boot::default() };
+        PartitionSpec {
+            name: partition,
+            cpus: if self.random.percent(10) { 2 } else { 1 },
+            memory: MemorySize::from_mebibytes(512).unwrap(),
+            boot,
+            vfs,
+        }
+    }
+
+    fn request(&mut self, vf: Name) -> VfRequest {
+        let pf = self.random.pick(&self.host.pfs);
+        let pinned = self.random.percent(40);
+        let index = (pinned && self.random.percent(40)).then(|| self.random.below(pf.total.min(7) + 2));
+        let random = &mut self.random;
+        let class = if random.percent(4) { Class::Accelerator } else { pf.class };
+        let mut request = VfRequest {
+            name: vf,
+            class,
+            min_link_speed: None,
+            pf: pinned.then_some(pf.address),
+            index,
+            mac: None,
+            vlan: None,
+            trust: None,
+            spoofchk: None,
+            min_tx_rate: None,
+            max_tx_rate: None,
+            link_state: None,
+            queues: None,
+            interrupts: None,
+            guest_may: parse(random.pick(&GUEST_MAY)),
+        };
+        if class == Class::Network {
+            request.min_link_speed =
+                random.maybe(10, |random| BitRate::from_megabits(random.pick(&[1_000, 25_000])));
+        }
+        let settings = self.settings(class, 20);
+        VfRequest {
+            mac: settings.mac.filter(|mac| mac.is_unicast()),
+            vlan: settings.vlan,
+            trust: settings.trust,
+            spoofchk: settings.spoofchk,
+            min_tx_rate: settings.min_tx_rate,
+            max_tx_rate: settings.max_tx_rate,
+            link_state: settings.link_state,
+            queues: settings.queues,
+            interrupts: settings.interrupts,
+            ..request
+        }
+    }
+
+    /// Some settings, each with this chance.
+    fn settings(&mut self, class: Class, chance: u16) -> VfSettings {
+        let random = &mut self.random;
+        match class {
+            Class::Network => VfSettings {
+                mac: random.maybe(2 * chance, |random| {
+                    MacAddress::new([0x52, 0x54, 0, 0, 0, 1 + random.next().to_be_bytes()[7] % 4])
+                }),
+                vlan: random.maybe(chance, |random| Vlan::new(95 + random.below(10)).unwrap()),
+                trust: random.maybe(chance, |random| random.percent(50)),
+                spoofchk: random.maybe(chance, |random| random.percent(50)),
+                min_tx_rate: random.maybe(chance / 5, |_| BitRate::from_megabits(50)),
+                max_tx_rate: random
+                    .maybe(chance, |random| BitRate::from_megabits(random.pick(&[0, 100, 400, 600]))),
+                link_state: random.maybe(chance / 5, |_| LinkState::Enable),
+                ..VfSettings::default()
+            },
+            Class::Nvme => VfSettings {
+                queues: random.maybe(chance, |random| 2 + random.below(7)),
+                interrupts: random.maybe(chance, |random| 1 + random.below(8)),
+                ..VfSettings::default()
+            },
+            _ => VfSettings::default(),
+        }
+    }
+
+    fn operate(&mut self) -> Action {
+        let held: Vec<_> = self.state.assignments().map(|(owner, _)| owner).collect();
+        // Mostly for a VF that there is.
+        let (partition, vf) = if held.is_empty() || self.random.percent(20) {
+            (self.partition(), self.vf_name())
+        } else {
+            let Owner { partition, vf } = self.random.pick(&held);
+            (partition, vf)
+        };
+        let class = self.state.partitions.get(&partition).and_then(|held| Some(held.spec.vf(&vf)?.class));
+        let op = match self.random.below(10) {
+            0 => VfOp::List,
+            1 => VfOp::Get { vf },
+            2 | 3 => VfOp::Reset { vf },
+            4 => VfOp::Stats { vf },
+            _ => {
+                let mut change = self.settings(class.unwrap_or(Class::Network), 30);
+                if class == Some(Class::Nvme) {
+                    change.online = self.random.maybe(30, |random| random.percent(50));
+                }
+                VfOp::Set { vf, change }
+            }
+        };
+        Action::Operate { partition, op }
+    }
+
+    fn guest_sets_mac(&mut self) -> Action {
+        let view = self.host.machine.snapshot();
+        let held: Vec<_> =
+            Host::vf_views(&view).into_iter().filter(|(_, vf)| vf.held).map(|(at, _)| at).collect();
+        let [a, b, c, ..] = self.random.next().to_be_bytes();
+        let mac = MacAddress::new([OWN_MAC, 0, 0, a, b, c]);
+        if held.is_empty() {
+            self.operate()
+        } else {
+            Action::GuestSetsMac { vf: self.random.pick(&held), mac }
+        }
+    }
+
+    /// A VF that is there, unless there is none at all.
+    fn hand_bind(&mut self) -> Action {
+        let view = self.host.machine.snapshot();
+        let all: Vec<_> = view
+            .physical_functions
+            .iter()
+            .flat_map(|(pf, state)| (0..state.num_vfs).map(|index| VfId { pf: *pf, index }))
+            .collect();
+        if all.is_empty() {
+            return self.ask();
+        }
+        let driver = self.random.percent(50).then(|| "vfio-pci".to_owned());
+        Action::HandBind { vf: self.random.pick(&all), driver }
+    }
+
+    fn partition(&mut self) -> Name {
+        let present: Vec<_> = self.state.partitions.keys().cloned().collect();
+        if present.is_empty() || self.random.percent(5) {
+            return name(self.random.pick(&PARTITIONS));
+        }
+        self.random.pick(&present)
+    }
+
+    fn vf_name(&mut self) -> Name {
+        name(self.random.pick(&VFS))
+    }
+
+    fn pf(&mut self) -> Bdf {
+        self.random.pick(&self.host.pfs).address
+    }
+}

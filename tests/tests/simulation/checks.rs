@@ -1,0 +1,288 @@
+//! What must be so after every action, looked up on the machine and not believed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ioward_fabric::sim::{MachineView, VfView};
+use ioward_model::{Assignment, MacAddress, Name, Owner, State, VfId};
+use ioward_pci::Bdf;
+
+use crate::{
+    actions::OWN_MAC,
+    host::Host,
+    hypervisor::{Guest, ModelHypervisor},
+    world::{Loose, Wrong},
+};
+
+const VFIO: &str = "vfio-pci";
+
+/// What there is, from all who know a part of it.
+struct Scene<'a> {
+    host: &'a Host,
+    view: MachineView,
+    guests: BTreeMap<Name, Guest>,
+    state: &'a State,
+}
+
+/// Everything that is wrong. Partitions in `strictly` have just been seen to: nothing about them is excused any more.
+pub fn look(
+    host: &Host,
+    hypervisor: &ModelHypervisor,
+    state: &State,
+    loose: &mut Loose,
+    strictly: &BTreeSet<Name>,
+) -> Vec<Wrong> {
+    let scene = Scene { host, view: host.machine.snapshot(), guests: hypervisor.guests(), state };
+    let mut wrong = host.machine.violations();
+    wrong.extend(hypervisor.violations());
+    wrong.extend(scene.owned_twice());
+    wrong.extend(scene.attached_twice());
+    wrong.extend(scene.lost());
+    wrong.extend(scene.shared_groups());
+    let mut unsound_pfs = BTreeSet::new();
+    for (name, partition) in &state.partitions {
+        let excused = loose.partitions.contains(name) && !strictly.contains(name);
+        let mut of_partition = scene.unlike_its_machine(name);
+        for (vf, held) in &partition.vfs {
+            let owner = Owner { partition: name.clone(), vf: vf.clone() };
+            let problems = scene.unsound(&owner, held);
+            if !problems.is_empty() {
+                unsound_pfs.insert(held.vf.pf);
+                if strictly.contains(name) || !loose.pfs.contains(&held.vf.pf) {
+                    of_partition.extend(problems);
+                }
+            }
+        }
+        if of_partition.is_empty() {
+            loose.partitions.remove(name);
+        } else if !excused {
+            wrong.extend(of_partition);
+        }
+    }
+    let unknown: Vec<_> = scene.guests.keys().filter(|name| !state.partitions.contains_key(name)).collect();
+    wrong.extend(
+        unknown
+            .iter()
+            .filter(|name| !loose.partitions.contains(**name))
+            .map(|name| format!("nobody knows of {name}")),
+    );
+    loose.partitions.retain(|name| state.partitions.contains_key(name) || scene.guests.contains_key(name));
+    wrong.extend(scene.unclean(loose));
+    wrong.extend(scene.let_go_and_changed(loose));
+    loose.pfs.retain(|pf| unsound_pfs.contains(pf) || !scene.view.physical_functions.contains_key(pf));
+    wrong
+}
+
+impl Scene<'_> {
+    fn vf(&self, vf: VfId) -> Option<&VfView> {
+        self.view.physical_functions.get(&vf.pf)?.vfs.get(usize::from(vf.index))
+    }
+
+    fn vfs(&self) -> impl Iterator<Item = (VfId, &VfView)> {
+        self.view.physical_functions.iter().flat_map(|(pf, function)| {
+            (0..).zip(&function.vfs).map(|(index, vf)| (VfId { pf: *pf, index }, vf))
+        })
+    }
+
+    fn owned_twice(&self) -> Vec<Wrong> {
+        let mut owners = BTreeMap::new();
+        let mut wrong = Vec::new();
+        for (owner, held) in self.state.assignments() {
+            if let Some(other) = owners.insert(held.vf, owner.clone()) {
+                wrong.push(format!("{} is {other}'s and {owner}'s", held.vf));
+            }
+        }
+        wrong
+    }
+
+    fn attached_twice(&self) -> Vec<Wrong> {
+        let mut holders = BTreeMap::new();
+        let mut wrong = Vec::new();
+        for (name, guest) in &self.guests {
+            for held in guest.vfs.values().filter(|held| held.open) {
+                if let Some(other) = holders.insert(held.function, name) {
+                    wrong.push(format!("{} is open in {other} and in {name}", held.function));
+                }
+            }
+        }
+        wrong
+    }
+
+    /// A VF that is open is assigned to the partition that has it open, and noted as attached.
+    fn lost(&self) -> Vec<Wrong> {
+        let holder = |function: Bdf| {
+            let holds = |guest: &Guest| guest.vfs.values().any(|held| held.open && held.function == function);
+            self.guests.iter().find(|(_, guest)| holds(guest)).map(|(name, _)| name)
+        };
+        let mut wrong = Vec::new();
+        for (id, vf) in self.vfs().filter(|(_, vf)| vf.held) {
+            let owner = self.state.assignments().find(|(_, held)| held.vf == id && held.attached);
+            let owner = owner.map(|(owner, _)| owner.partition);
+            if owner.as_ref() != holder(vf.address) {
+                wrong.push(format!("{id} is open in {:?}, and owned by {owner:?}", holder(vf.address)));
+            }
+        }
+        wrong
+    }
+
+    /// None is attached whose IOMMU group is shared.
+    fn shared_groups(&self) -> Vec<Wrong> {
+        let attached = self.state.assignments().filter(|(_, held)| held.attached);
+        let shared = attached.filter(|(_, held)| self.host.pf(held.vf.pf).is_some_and(|pf| pf.shared));
+        shared.map(|(owner, held)| format!("{} of {owner} shares its IOMMU group", held.vf)).collect()
+    }
+
+    fn unlike_its_machine(&self, name: &Name) -> Vec<Wrong> {
+        let noted = &self.state.partitions[name];
+        let Some(guest) = self.guests.get(name) else { return vec![format!("{name} has no machine")] };
+        let mut wrong = Vec::new();
+        if (noted.running, noted.channel) != (guest.running, guest.channel) {
+            let (running, channel) = (noted.running, noted.channel);
+            wrong.push(format!("{name} is noted as running: {running}, channel: {channel}; it is {guest:?}"));
+        }
+        if noted.channel == noted.vfs.is_empty() {
+            wrong.push(format!("{name} has {} VFs, and channel: {}", noted.vfs.len(), noted.channel));
+        }
+        let attached: BTreeSet<_> =
+            noted.vfs.iter().filter(|(_, held)| held.attached).map(|(vf, _)| vf).collect();
+        if attached != guest.vfs.keys().collect() {
+            wrong.push(format!("{name} is noted to have {attached:?}; it is {guest:?}"));
+        }
+        wrong
+    }
+
+    /// An assigned VF is there, bound, set, and in its partition's hands.
+    fn unsound(&self, owner: &Owner, held: &Assignment) -> Vec<Wrong> {
+        let vf = held.vf;
+        let Some(present) = self.vf(vf) else { return vec![format!("{owner}: {vf} is not there")] };
+        let mut wrong = Vec::new();
+        if present.driver.as_deref() != Some(VFIO) {
+            wrong.push(format!("{owner}: {vf} is bound to {:?}", present.driver));
+        }
+        if !held.attached {
+            wrong.push(format!("{owner}: {vf} is not attached"));
+        }
+        let guest = self.guests.get(&owner.partition);
+        let in_hand = guest.and_then(|guest| guest.vfs.get(&owner.vf));
+        if in_hand.map(|held| held.function) != Some(present.address) {
+            wrong.push(format!("{owner}: {vf} is at {}, and the machine has {in_hand:?}", present.address));
+        }
+        if guest.is_some_and(|guest| guest.running) != present.held {
+            wrong.push(format!("{owner}: {vf} is open: {}, and the machine is {guest:?}", present.held));
+        }
+        let mut wanted = held.effective_settings();
+        if present.settings.mac.is_some_and(|mac| mac.bytes()[0] == OWN_MAC) {
+            // Its own driver has set it, while it was trusted.
+            wanted.mac = None;
+        }
+        let missing = wanted.missing_from(&present.settings);
+        if !missing.is_empty() {
+            wrong.push(format!(
+                "{owner}: {vf} should have {:?} and has {:?}",
+                missing.describe(),
+                present.settings.describe()
+            ));
+        }
+        if !self.state.adapters.contains_key(&vf.pf) {
+            wrong.push(format!("{owner}: how {} was found is not noted", vf.pf));
+        }
+        let twin = self.vfs().find(|(other, function)| {
+            *other != vf
+                && present.settings.mac.is_some_and(MacAddress::is_unicast)
+                && self.state.owner(*other).is_some()
+                && function.settings.mac == present.settings.mac
+        });
+        if let Some((other, _)) = twin {
+            wrong.push(format!("{owner}: {vf} and {other} have the MAC {:?}", present.settings.mac));
+        }
+        wrong
+    }
+
+    /// A VF that is nobody's holds nothing of whoever had it last.
+    fn unclean(&self, loose: &Loose) -> Vec<Wrong> {
+        let mut wrong = Vec::new();
+        for (id, vf) in self.vfs() {
+            let Some(pf) = self.host.pf(id.pf) else { continue };
+            if self.state.owner(id).is_some() {
+                continue;
+            }
+            if vf.held || vf.used {
+                wrong
+                    .push(format!("{id} is nobody's; open: {}, holds a guest's state: {}", vf.held, vf.used));
+            }
+            if loose.foreign.contains(&id.pf) {
+                continue;
+            }
+            let dirty = vf.settings.missing_from(&pf.fresh);
+            if !dirty.is_empty() {
+                wrong.push(format!("{id} is nobody's, and has {:?}", dirty.describe()));
+            }
+            if vf.driver.as_deref() == Some(VFIO) || vf.driver_override.is_some() {
+                wrong.push(format!(
+                    "{id} is nobody's; bound to {:?}, override {:?}",
+                    vf.driver, vf.driver_override
+                ));
+            }
+        }
+        wrong
+    }
+
+    /// An adapter of which nothing is noted is as it was found.
+    fn let_go_and_changed(&self, loose: &Loose) -> Vec<Wrong> {
+        let let_go = self.view.physical_functions.iter();
+        let let_go =
+            let_go.filter(|(pf, _)| !self.state.adapters.contains_key(pf) && !loose.foreign.contains(pf));
+        let mut wrong = Vec::new();
+        for (pf, now) in let_go {
+            let found = &self.host.found.physical_functions[pf];
+            if (now.num_vfs, now.autoprobe) != (found.num_vfs, found.autoprobe) {
+                wrong.push(format!("{pf} is not held; {} VFs, autoprobe {}", now.num_vfs, now.autoprobe));
+            }
+            let drivers = |pf: &ioward_fabric::sim::PfView| {
+                pf.vfs.iter().map(|vf| vf.driver.clone()).collect::<Vec<_>>()
+            };
+            if drivers(now) != drivers(found) {
+                wrong.push(format!(
+                    "{pf} is not held; drivers {:?}, were {:?}",
+                    drivers(now),
+                    drivers(found)
+                ));
+            }
+        }
+        wrong
+    }
+}
+
+/// How two views differ, but for resets and what a guest leaves.
+pub fn differences(before: &MachineView, now: &MachineView) -> Vec<Wrong> {
+    let mut differs = Vec::new();
+    let pfs = before.physical_functions.keys().chain(now.physical_functions.keys()).collect::<BTreeSet<_>>();
+    for pf in pfs {
+        let (Some(one), Some(other)) = (before.physical_functions.get(pf), now.physical_functions.get(pf))
+        else {
+            differs.push(format!("{pf} is gone, or new"));
+            continue;
+        };
+        if (one.num_vfs, one.autoprobe, one.stuck) != (other.num_vfs, other.autoprobe, other.stuck) {
+            let tell = |pf: &ioward_fabric::sim::PfView| {
+                format!("{} VFs, autoprobe {}, stuck {}", pf.num_vfs, pf.autoprobe, pf.stuck)
+            };
+            differs.push(format!("{pf} had {} and has {}", tell(one), tell(other)));
+        }
+        for (was, is) in one.vfs.iter().zip(&other.vfs) {
+            let plain = |vf: &VfView| VfView { resets: 0, used: false, ..vf.clone() };
+            if plain(was) != plain(is) {
+                differs.push(format!("{was:?} is {is:?}"));
+            }
+        }
+    }
+    differs
+}
+
+/// What has to be as it was once a plan has been undone: addresses learned on the way are no loss.
+pub fn essence(state: &State) -> State {
+    let mut state = state.clone();
+    for held in state.partitions.values_mut().flat_map(|partition| partition.vfs.values_mut()) {
+        held.address = None;
+    }
+    state
+}

@@ -1,0 +1,96 @@
+//! What must be as it was: after a refusal, an operation, or a plan that was undone.
+
+use std::collections::BTreeSet;
+
+use ioward_fabric::sim::{MachineView, VfView};
+use ioward_model::{Plan, State, Step, VfId, VfSettings};
+use ioward_pci::Bdf;
+
+use crate::{
+    checks,
+    world::{World, Wrong},
+};
+
+impl World {
+    pub fn nothing_changed(&self, what: &str, view: &MachineView, state: &State) -> Result<(), Wrong> {
+        let now = self.host.machine.snapshot();
+        let differs = checks::differences(view, &now);
+        if !differs.is_empty() {
+            return Err(format!("{what} changed the machine: {}", differs.join("; ")));
+        }
+        let now = self.state();
+        if now == *state {
+            Ok(())
+        } else {
+            Err(format!("{what} changed the state from {state:?} to {now:?}"))
+        }
+    }
+
+    pub fn only_this_changed(
+        &self,
+        vf: VfId,
+        change: &VfSettings,
+        before: &MachineView,
+    ) -> Result<(), Wrong> {
+        let mut now = self.host.machine.snapshot();
+        let vf_of = |view: &mut MachineView| -> Option<VfView> {
+            let pf = view.physical_functions.get_mut(&vf.pf)?;
+            pf.vfs.get(usize::from(vf.index)).cloned()
+        };
+        let (mut expected, after) = (before.clone(), vf_of(&mut now));
+        let Some(after) = after else { return Err(format!("{vf} is set, and not there")) };
+        let missing = change.missing_from(&after.settings);
+        if !missing.is_empty() {
+            return Err(format!("{vf} is said to be set, and it is not: {:?}", missing.describe()));
+        }
+        let pf = expected.physical_functions.get_mut(&vf.pf).ok_or("its PF was not there")?;
+        let own = pf.vfs.get_mut(usize::from(vf.index)).ok_or("it was not there")?;
+        own.settings = change.or(&own.settings);
+        own.resets = after.resets;
+        own.used = after.used;
+        if change.is_empty() {
+            // A MAC that the VF's own driver had set does not survive a reset.
+            own.settings.mac = after.settings.mac;
+        }
+        let differs = checks::differences(&expected, &now);
+        if differs.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("more was changed than asked for: {}", differs.join("; ")))
+        }
+    }
+
+    /// Everything is as it was before a plan, but for model time and resets.
+    pub fn everything_undone(&self, plan: &Plan, view: &MachineView, state: &State) -> Result<(), Wrong> {
+        let (mut before, mut now) = (view.clone(), self.host.machine.snapshot());
+        let resized: BTreeSet<Bdf> = plan
+            .steps
+            .iter()
+            .filter_map(|step| if let Step::SetVfCount { pf, .. } = step { Some(*pf) } else { None })
+            .collect();
+        for view in [&mut before, &mut now] {
+            for (pf, function) in view.physical_functions.iter_mut().filter(|(pf, _)| resized.contains(pf)) {
+                for (index, vf) in (0..).zip(&mut function.vfs) {
+                    // Made anew: its group has another number. What somebody had bound it to by hand is gone, which is why
+                    // that takes --allow-disruption.
+                    vf.group = vf.group.map(|_| 0);
+                    let is_ours = state.owner(VfId { pf: *pf, index }).is_some();
+                    if self.loose.foreign.contains(pf) && (!is_ours || self.loose.pfs.contains(pf)) {
+                        (vf.driver, vf.driver_override, vf.settings) = (None, None, VfSettings::default());
+                    }
+                }
+            }
+        }
+        let differs = checks::differences(&before, &now);
+        if !differs.is_empty() {
+            return Err(format!("said to be undone, but {}", differs.join("; ")));
+        }
+        let now = checks::essence(&self.state());
+        let before = checks::essence(state);
+        if now == before {
+            Ok(())
+        } else {
+            Err(format!("said to be undone, but the state was {before:?} and is {now:?}"))
+        }
+    }
+}

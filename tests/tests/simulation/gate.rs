@@ -1,0 +1,132 @@
+//! [`Gate`]: what goes wrong in the middle of a plan, counted in operations of the machine, so that it strikes at the same
+//! place whenever the story is told; and [`WatchedFabric`], which passes it before everything it does.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use ioward_fabric::{
+    Fabric, FabricError,
+    sim::{Errno, Operation, SimFabric, SimMachine},
+};
+use ioward_model::{Event, Inventory, VfId, VfSettings, VfStatistics};
+use ioward_pci::Bdf;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// What is to go wrong while one plan is carried out. Operations count from 1, whether of the fabric or the hypervisor.
+#[derive(Clone, Debug, Default)]
+pub struct Trouble {
+    /// Operations that fail.
+    pub failing: BTreeSet<u32>,
+    /// The operation at which the person who asked goes away.
+    pub person_leaves: Option<u32>,
+    /// Of a million changes of the machine so many fail on top of that.
+    pub per_million: u32,
+}
+
+#[derive(Debug, Default)]
+pub struct Gate(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    trouble: Trouble,
+    count: u32,
+    struck: u32,
+    person: Option<UnboundedReceiver<Event>>,
+}
+
+impl Gate {
+    /// From now on operations count. `person` is who would go away.
+    pub fn arm(&self, trouble: Trouble, person: Option<UnboundedReceiver<Event>>) {
+        *self.lock() = Inner { trouble, person, ..Inner::default() };
+    }
+
+    /// Nothing goes wrong any more; how many operations were told to fail.
+    pub fn disarm(&self) -> u32 {
+        std::mem::take(&mut *self.lock()).struck
+    }
+
+    /// An operation passes; whether it is to fail.
+    pub fn strikes(&self) -> bool {
+        let mut inner = self.lock();
+        inner.count += 1;
+        if inner.trouble.person_leaves == Some(inner.count) {
+            inner.person = None;
+        }
+        let strikes = inner.trouble.failing.contains(&inner.count);
+        inner.struck += u32::from(strikes);
+        strikes
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The simulated machine's fabric, behind the gate.
+pub struct WatchedFabric {
+    machine: SimMachine,
+    fabric: SimFabric,
+    gate: Arc<Gate>,
+}
+
+impl WatchedFabric {
+    pub fn new(machine: &SimMachine, gate: Arc<Gate>) -> Self {
+        Self { machine: machine.clone(), fabric: machine.fabric(), gate }
+    }
+
+    fn pass(&self, operation: Operation) {
+        if self.gate.strikes() {
+            self.machine.fail_next(operation, Errno::IO);
+        }
+    }
+}
+
+#[async_trait]
+impl Fabric for WatchedFabric {
+    async fn identify(&self) -> Result<Inventory, FabricError> {
+        self.fabric.identify().await
+    }
+
+    async fn set_autoprobe(&self, pf: Bdf, on: bool) -> Result<(), FabricError> {
+        self.pass(Operation::SetAutoprobe);
+        self.fabric.set_autoprobe(pf, on).await
+    }
+
+    async fn set_vf_count(&self, pf: Bdf, count: u16) -> Result<(), FabricError> {
+        self.pass(Operation::SetVfCount);
+        self.fabric.set_vf_count(pf, count).await
+    }
+
+    async fn vf_address(&self, vf: VfId) -> Result<Bdf, FabricError> {
+        self.pass(Operation::VfAddress);
+        self.fabric.vf_address(vf).await
+    }
+
+    async fn bind(&self, vf: VfId, driver: Option<&str>) -> Result<Option<String>, FabricError> {
+        self.pass(Operation::Bind);
+        self.fabric.bind(vf, driver).await
+    }
+
+    async fn reset(&self, vf: VfId) -> Result<(), FabricError> {
+        self.pass(Operation::Reset);
+        self.fabric.reset(vf).await
+    }
+
+    async fn settings(&self, vf: VfId) -> Result<VfSettings, FabricError> {
+        self.pass(Operation::Settings);
+        self.fabric.settings(vf).await
+    }
+
+    async fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
+        self.pass(Operation::Configure);
+        self.fabric.configure(vf, change).await
+    }
+
+    async fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError> {
+        self.pass(Operation::Statistics);
+        self.fabric.statistics(vf).await
+    }
+}

@@ -1,0 +1,154 @@
+//! The machine a story plays on: adapters that the seed chose, and how everything looked at first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ioward_fabric::sim::{Adapter, MachineView, SimMachine, SimMachineBuilder};
+use ioward_model::{Class, HostUse, VfSettings};
+use ioward_pci::Bdf;
+
+use crate::random::Random;
+
+/// A machine, and what is known of it from elsewhere than the management partition.
+pub struct Host {
+    pub machine: SimMachine,
+    /// In the order of their addresses; whether they are there at the moment or not.
+    pub pfs: Vec<PfFacts>,
+    /// How it was found.
+    pub found: MachineView,
+}
+
+/// What never changes about a PF.
+#[derive(Clone, Debug)]
+pub struct PfFacts {
+    pub address: Bdf,
+    pub class: Class,
+    /// The most VFs it gives.
+    pub total: u16,
+    /// Its VFs share an IOMMU group.
+    pub shared: bool,
+    /// What a VF is set to when it has just been made.
+    pub fresh: VfSettings,
+}
+
+/// One adapter of a machine: what there can be.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    pub adapter: Adapter,
+    pub classes: Vec<(Class, u16)>,
+    pub shared: bool,
+}
+
+impl Choice {
+    pub fn gigabit() -> Self {
+        Self { adapter: Adapter::gigabit(), classes: vec![(Class::Network, 7)], shared: false }
+    }
+
+    pub fn nvme() -> Self {
+        Self { adapter: Adapter::nvme(), classes: vec![(Class::Nvme, 16)], shared: false }
+    }
+
+    pub fn dual_25g() -> Self {
+        Self { adapter: Adapter::dual_25g(), classes: vec![(Class::Network, 64); 2], shared: false }
+    }
+
+    fn hundred_g() -> Self {
+        Self { adapter: Adapter::hundred_g(), classes: vec![(Class::Network, 127)], shared: false }
+    }
+
+    fn gpu() -> Self {
+        Self { adapter: Adapter::gpu(), classes: vec![(Class::Display, 16)], shared: false }
+    }
+
+    /// What is special about this one.
+    fn with_ways(mut self, random: &mut Random) -> Self {
+        let adapter = self.adapter;
+        self.adapter = match random.below(20) {
+            0 | 1 => {
+                self.shared = true;
+                adapter.without_acs()
+            }
+            2 => adapter.vector_pool(40),
+            3 => adapter.makes_at_most(3),
+            4 => adapter.impatient(),
+            5 => adapter.down(),
+            6 => adapter.without_driver(),
+            7 => adapter.in_use_by_host(
+                0,
+                HostUse::Address { netdev: "enp1s0".into(), address: "192.0.2.7/24".into() },
+            ),
+            _ => adapter,
+        };
+        self
+    }
+}
+
+impl Host {
+    /// A machine with one to three adapters. Some have VFs already, made by a person by hand.
+    pub fn of_seed(seed: u64, random: &mut Random) -> Self {
+        let mut adapters = Vec::new();
+        for _ in 0..=random.below(3) {
+            let choice = match random.below(16) {
+                0..=6 => Choice::gigabit(),
+                7..=11 => Choice::nvme(),
+                12 | 13 => Choice::dual_25g(),
+                14 => Choice::hundred_g(),
+                _ => Choice::gpu(),
+            };
+            adapters.push(choice.with_ways(random));
+        }
+        let mut builder = SimMachine::builder(seed);
+        if random.percent(10) {
+            builder = builder.without_ari();
+        }
+        if random.percent(2) {
+            builder = builder.without_iommu();
+        }
+        let mut host = Self::new(builder, &adapters);
+        for pf in &host.pfs {
+            if random.percent(15) {
+                // One that makes none is as good.
+                let _ = host.machine.write_numvfs(pf.address, 1 + random.below(4));
+            }
+        }
+        host.found = host.machine.snapshot();
+        host
+    }
+
+    pub fn new(builder: SimMachineBuilder, adapters: &[Choice]) -> Self {
+        let builder =
+            adapters.iter().fold(builder, |builder, choice| builder.adapter(choice.adapter.clone()));
+        let (machine, twin) = (builder.clone().build(), builder.build());
+        let classes =
+            adapters.iter().flat_map(|choice| choice.classes.iter().map(|class| (*class, choice.shared)));
+        let facts = |(address, ((class, total), shared)): (Bdf, ((Class, u16), bool))| {
+            let _ = twin.write_numvfs(address, 1);
+            let first = twin.snapshot().physical_functions[&address].vfs.first().cloned();
+            let fresh = first.map(|vf| vf.settings).unwrap_or_default();
+            PfFacts { address, class, total, shared, fresh }
+        };
+        let pfs = machine.physical_functions().into_iter().zip(classes).map(facts).collect();
+        let found = machine.snapshot();
+        Self { machine, pfs, found }
+    }
+
+    pub fn pf(&self, address: Bdf) -> Option<&PfFacts> {
+        self.pfs.iter().find(|pf| pf.address == address)
+    }
+
+    /// The adapters by any of their PFs: one of each.
+    pub fn adapters(&self) -> Vec<Bdf> {
+        let mut buses = BTreeSet::new();
+        self.pfs.iter().map(|pf| pf.address).filter(|pf| buses.insert((pf.domain(), pf.bus()))).collect()
+    }
+
+    /// The PFs of the adapter that this one is on.
+    pub fn ports(&self, pf: Bdf) -> impl Iterator<Item = Bdf> {
+        let same = move |other: &Bdf| (other.domain(), other.bus()) == (pf.domain(), pf.bus());
+        self.pfs.iter().map(|pf| pf.address).filter(same).collect::<Vec<_>>().into_iter()
+    }
+
+    /// All VFs there are, by address.
+    pub fn vf_views(view: &MachineView) -> BTreeMap<Bdf, &ioward_fabric::sim::VfView> {
+        view.physical_functions.values().flat_map(|pf| &pf.vfs).map(|vf| (vf.address, vf)).collect()
+    }
+}

@@ -1,0 +1,261 @@
+//! [`ModelHypervisor`]: partitions as plain data. It forbids nothing that the management partition has to see to by
+//! itself, but writes down what a real one would have had to forbid. Like QEMU's, its machines outlive the daemon.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use ioward_fabric::sim::SimMachine;
+use ioward_hypervisor::{
+    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
+};
+use ioward_model::{Name, Owner, PartitionSpec};
+use ioward_pci::Bdf;
+use tokio::sync::mpsc;
+
+use crate::gate::Gate;
+
+/// A partition's machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guest {
+    pub running: bool,
+    pub channel: bool,
+    pub vfs: BTreeMap<Name, Held>,
+}
+
+/// A VF that was handed to a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub function: Bdf,
+    /// Whether the machine has it open. Once its adapter was taken out it has not, whatever comes to sit there.
+    pub open: bool,
+}
+
+#[derive(Debug)]
+pub struct ModelHypervisor {
+    machine: SimMachine,
+    gate: Arc<Gate>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    guests: BTreeMap<Name, Guest>,
+    violations: Vec<String>,
+    events: Option<mpsc::Sender<HypervisorEvent>>,
+    /// How often it was asked for its partitions.
+    looks: usize,
+}
+
+impl ModelHypervisor {
+    pub fn new(machine: &SimMachine, gate: Arc<Gate>) -> Self {
+        Self { machine: machine.clone(), gate, inner: Mutex::default() }
+    }
+
+    pub fn guests(&self) -> BTreeMap<Name, Guest> {
+        self.lock().guests.clone()
+    }
+
+    /// What it should never have been asked for.
+    pub fn violations(&self) -> Vec<String> {
+        self.lock().violations.clone()
+    }
+
+    /// A guest turns itself off. Whether the daemon is there to hear of it is its own business.
+    pub fn ends_by_itself(&self, partition: &Name) {
+        let mut inner = self.lock();
+        let Some(guest) = inner.guests.get_mut(partition).filter(|guest| guest.running) else { return };
+        self.turn_off(guest);
+        if let Some(events) = &inner.events {
+            let why = "the guest turned itself off".to_owned();
+            let _ = events.try_send(HypervisorEvent::Ended { partition: partition.clone(), why });
+        }
+    }
+
+    /// How often it was asked for its partitions.
+    pub fn looks(&self) -> usize {
+        self.lock().looks
+    }
+
+    /// VFs whose adapter has been taken out are open no longer.
+    pub fn notice_losses(&self) {
+        let view = self.machine.snapshot();
+        let vfs: BTreeMap<_, _> =
+            view.physical_functions.values().flat_map(|pf| &pf.vfs).map(|vf| (vf.address, vf.held)).collect();
+        for held in self.lock().guests.values_mut().flat_map(|guest| guest.vfs.values_mut()) {
+            held.open &= vfs.get(&held.function) == Some(&true);
+        }
+    }
+
+    fn turn_off(&self, guest: &mut Guest) {
+        guest.running = false;
+        for held in guest.vfs.values_mut() {
+            self.close(held);
+        }
+    }
+
+    fn close(&self, held: &mut Held) {
+        if std::mem::take(&mut held.open) {
+            let _ = self.machine.release(held.function);
+        }
+    }
+
+    fn pass(&self, partition: &Name, command: &str) -> Result<(), HypervisorError> {
+        if !self.gate.strikes() {
+            return Ok(());
+        }
+        let why = "it was told to fail".to_owned();
+        Err(HypervisorError::Qmp { partition: partition.clone(), command: command.to_owned(), why })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn guest(&mut self, partition: &Name) -> Result<&mut Guest, HypervisorError> {
+        self.guests.get_mut(partition).ok_or_else(|| HypervisorError::NoSuchPartition(partition.clone()))
+    }
+
+    fn violation(&mut self, what: String) {
+        self.violations.push(format!("hypervisor: {what}"));
+    }
+}
+
+#[async_trait]
+impl Hypervisor for ModelHypervisor {
+    async fn check(&self) -> Result<Accelerator, HypervisorError> {
+        Ok(Accelerator::Kvm)
+    }
+
+    async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
+        self.pass(&spec.name, "define")?;
+        self.lock().guests.entry(spec.name.clone()).or_default();
+        Ok(())
+    }
+
+    async fn undefine(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.pass(partition, "undefine")?;
+        let mut inner = self.lock();
+        let guest = inner.guests.remove(partition).unwrap_or_default();
+        if guest != Guest::default() {
+            inner.violation(format!("{partition} is forgotten, and is {guest:?}"));
+        }
+        Ok(())
+    }
+
+    async fn start(&self, partition: &Name) -> Result<Accelerator, HypervisorError> {
+        self.pass(partition, "start")?;
+        let mut inner = self.lock();
+        let guest = inner.guest(partition)?;
+        if guest.running {
+            return Ok(Accelerator::Kvm);
+        }
+        for held in guest.vfs.values_mut() {
+            if let Err(errno) = self.machine.hold(held.function) {
+                let last_words = format!("vfio {}: {errno}", held.function);
+                self.turn_off(guest);
+                let (partition, status) = (partition.clone(), "exit status 1".to_owned());
+                return Err(HypervisorError::EndedAtOnce { partition, status, last_words });
+            }
+            held.open = true;
+        }
+        guest.running = true;
+        Ok(Accelerator::Kvm)
+    }
+
+    async fn stop(&self, partition: &Name, _mode: StopMode) -> Result<(), HypervisorError> {
+        self.pass(partition, "stop")?;
+        let mut inner = self.lock();
+        self.turn_off(inner.guest(partition)?);
+        Ok(())
+    }
+
+    async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
+        self.pass(&owner.partition, "attach_vf")?;
+        let mut inner = self.lock();
+        let others = inner.guests.iter().flat_map(|(name, guest)| {
+            guest.vfs.iter().map(move |(vf, held)| (Owner { partition: name.clone(), vf: vf.clone() }, held))
+        });
+        let holder = others.filter(|(other, held)| other != owner && held.function == function);
+        // An address that a machine remembers of an adapter that was taken out is nobody's.
+        let holder = holder.filter(|(other, held)| held.open || !inner.guests[&other.partition].running);
+        if let Some((other, _)) = holder.map(|(other, held)| (other, *held)).next() {
+            inner.violation(format!("{function} is given to {owner}, and {other} has it"));
+        }
+        let guest = inner.guest(&owner.partition)?;
+        if let Some(present) = guest.vfs.get(&owner.vf) {
+            if present.function == function && (present.open || !guest.running) {
+                return Ok(());
+            }
+            let what = format!("{function} is given to {owner}, which has {}", present.function);
+            inner.violation(what);
+            return Ok(());
+        }
+        // A real one looks at the IOMMU group without opening the VF; the rule is the same.
+        if let Err(errno) = self.machine.hold(function) {
+            let (partition, why) = (owner.partition.clone(), errno.to_string());
+            return Err(HypervisorError::NotAttachable { function, partition, why });
+        }
+        if !guest.running {
+            let _ = self.machine.release(function);
+        }
+        guest.vfs.insert(owner.vf.clone(), Held { function, open: guest.running });
+        Ok(())
+    }
+
+    async fn detach_vf(&self, owner: &Owner, _force: bool) -> Result<(), HypervisorError> {
+        self.pass(&owner.partition, "detach_vf")?;
+        let mut inner = self.lock();
+        if let Some(mut held) = inner.guest(&owner.partition)?.vfs.remove(&owner.vf) {
+            self.close(&mut held);
+        }
+        Ok(())
+    }
+
+    async fn create_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.pass(partition, "create_channel")?;
+        self.lock().guest(partition)?.channel = true;
+        Ok(())
+    }
+
+    async fn destroy_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.pass(partition, "destroy_channel")?;
+        let mut inner = self.lock();
+        let guest = inner.guest(partition)?;
+        guest.channel = false;
+        if !guest.vfs.is_empty() {
+            inner.violation(format!("{partition} loses its channel while it has VFs"));
+        }
+        Ok(())
+    }
+
+    /// Nobody is at the other end; what guests ask for comes by [`ioward_imp::Imp::operate`].
+    async fn connect_channel(&self, partition: &Name) -> Result<ChannelEnd, HypervisorError> {
+        Err(HypervisorError::NotRunning(partition.clone()))
+    }
+
+    async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {
+        let of_one = |(name, guest): (&Name, &Guest)| PartitionStatus {
+            name: name.clone(),
+            running: guest.running,
+            accelerator: guest.running.then_some(Accelerator::Kvm),
+            pid: guest.running.then_some(1),
+            console: "/dev/null".into(),
+            vfs: guest.vfs.iter().map(|(vf, held)| (vf.clone(), held.function)).collect(),
+            channel: guest.channel,
+        };
+        let mut inner = self.lock();
+        inner.looks += 1;
+        Ok(inner.guests.iter().map(of_one).collect())
+    }
+
+    async fn events(&self) -> mpsc::Receiver<HypervisorEvent> {
+        let (sender, receiver) = mpsc::channel(16);
+        self.lock().events = Some(sender);
+        receiver
+    }
+}

@@ -1,0 +1,124 @@
+//! The whole management partition by simulation: planner, executor, state and audit log over a simulated machine and a
+//! model hypervisor. A seed makes a story of some twenty things that happen (wishes, faults, guests, adapters that come and go,
+//! people who change the host by hand, crashes of the daemon), and after each of them everything is looked at from outside.
+//!
+//! `IOWARD_SEED=17 cargo test -p ioward-tests --test simulation seeds -- --nocapture` tells the story of seed 17 step by step;
+//! `IOWARD_SEEDS=100000` runs so many of them.
+
+// Tests say what must be so by panicking when it is not.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod actions;
+mod checks;
+mod compare;
+mod gate;
+mod host;
+mod hypervisor;
+mod random;
+mod regressions;
+mod story;
+mod world;
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use actions::Chooser;
+use host::Host;
+use random::Random;
+use story::Story;
+use world::{World, Wrong};
+
+/// Seeds in an ordinary run.
+const SEEDS: u64 = 1_000;
+/// Things that happen in a story, before everything is removed.
+const ACTIONS: usize = 20;
+
+#[test]
+fn seeds() {
+    let runtime = runtime();
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    if let Some(seed) = number("IOWARD_SEED") {
+        let (_, end) = runtime.block_on(tell(seed, true));
+        end.unwrap();
+        return;
+    }
+    let (next, seeds) = (AtomicU64::new(0), number("IOWARD_SEEDS").unwrap_or(SEEDS));
+    let ends = [const { AtomicUsize::new(0) }; 4];
+    let tell_some = || {
+        let mut bad = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return bad;
+            }
+            let (lines, end) = runtime.block_on(tell(seed, false));
+            if let Err(wrong) = end {
+                bad.push((seed, wrong));
+            }
+            for (how, count) in ["Done", "Undone", "NotUndone", "Refused"].iter().zip(&ends) {
+                let so_many = lines.iter().filter(|line| line.trim_start() == *how).count();
+                count.fetch_add(so_many, Ordering::Relaxed);
+            }
+        }
+    };
+    let mut bad = std::thread::scope(|scope| {
+        let tellers = [scope.spawn(tell_some), scope.spawn(tell_some)];
+        tellers.map(|teller| teller.join().unwrap()).concat()
+    });
+    bad.sort();
+    let [done, undone, not_undone, refused] = ends.map(AtomicUsize::into_inner);
+    println!(
+        "{seeds} seeds; plans: {done} done, {undone} undone, {not_undone} undone in part, {refused} outdated"
+    );
+    for (seed, wrong) in &bad {
+        println!("IOWARD_SEED={seed} ends badly: {wrong}");
+    }
+    assert!(bad.is_empty(), "{} of {seeds} seeds end badly", bad.len());
+    // Nothing is shown by stories in which nothing happens.
+    let many = usize::try_from(seeds).unwrap() / 10;
+    assert!(done > many && undone > many && (seeds < SEEDS || not_undone > 0 && refused > 0));
+}
+
+/// The same seed is the same story, to the last word.
+#[test]
+fn a_story_repeats_from_its_seed() {
+    let runtime = runtime();
+    for seed in 1_000_000..1_000_005 {
+        assert_eq!(runtime.block_on(tell(seed, false)), runtime.block_on(tell(seed, false)));
+    }
+}
+
+/// The management partition moves its disk writes off its thread, which takes a runtime with more than one.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap()
+}
+
+/// One story: its lines, and how it ends.
+async fn tell(seed: u64, aloud: bool) -> (Vec<String>, Result<(), Wrong>) {
+    let mut random = Random::new(seed);
+    let folder = scratch();
+    let story = Story::new(format!("IOWARD_SEED={seed} tells it again"), aloud);
+    let host = Host::of_seed(seed, &mut random);
+    let mut world = World::new(host, folder.path().to_owned(), story).await;
+    let mut end = Ok(());
+    for _ in 0..ACTIONS {
+        let state = world.state();
+        let action = Chooser { random: &mut random, host: &world.host, state: &state }.next();
+        end = world.carry_out(&action).await;
+        if end.is_err() {
+            break;
+        }
+    }
+    if end.is_ok() {
+        end = world.remove_everything().await.map_err(|wrong| format!("at the end: {wrong}"));
+    }
+    (world.end().await.lines().to_vec(), end)
+}
+
+/// A folder for the state, in memory where that can be had: it is written after every step.
+fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}

@@ -1,0 +1,486 @@
+//! [`World`]: a machine, a hypervisor and a management partition, and what is done to them.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+
+use ioward_fabric::Fabric;
+use ioward_imp::Imp;
+use ioward_model::{
+    EventKind, Intent, Name, OpErrorKind, OpOutcome, Options, Plan, State, Step, VfCount, VfOp, VfSettings,
+};
+use ioward_pci::Bdf;
+use ioward_store::Store;
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use crate::{
+    actions::{Action, OPEN, may},
+    checks,
+    gate::{Gate, Trouble, WatchedFabric},
+    host::Host,
+    hypervisor::ModelHypervisor,
+    story::Story,
+};
+
+/// What is wrong, in words.
+pub type Wrong = String;
+
+pub struct World {
+    pub host: Host,
+    pub hypervisor: Arc<ModelHypervisor>,
+    pub story: Story,
+    gate: Arc<Gate>,
+    fabric: Arc<WatchedFabric>,
+    folder: PathBuf,
+    daemon: Option<Daemon>,
+    kept: Option<Plan>,
+    operations: usize,
+    /// Operations that were told to fail while the last plan was being undone.
+    struck_on_the_way_back: u32,
+    pub loose: Loose,
+}
+
+/// What somebody else, or a failure that could not be undone, has disturbed. Of these the management partition may think what is
+/// not so, until it is asked to see to them again.
+#[derive(Debug, Default)]
+pub struct Loose {
+    pub pfs: BTreeSet<Bdf>,
+    pub partitions: BTreeSet<Name>,
+    /// PFs that somebody else has changed at any time: what they go back to is not known.
+    pub foreign: BTreeSet<Bdf>,
+}
+
+struct Daemon {
+    imp: Arc<Imp>,
+    follows: JoinHandle<()>,
+}
+
+/// How carrying out a plan ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Refused,
+    Done,
+    Undone,
+    NotUndone,
+}
+
+impl World {
+    pub async fn new(host: Host, folder: PathBuf, story: Story) -> Self {
+        let gate = Arc::new(Gate::default());
+        let fabric = Arc::new(WatchedFabric::new(&host.machine, Arc::clone(&gate)));
+        let hypervisor = Arc::new(ModelHypervisor::new(&host.machine, Arc::clone(&gate)));
+        let mut world = Self {
+            host,
+            hypervisor,
+            story,
+            gate,
+            fabric,
+            folder,
+            daemon: None,
+            kept: None,
+            operations: 0,
+            struck_on_the_way_back: 0,
+            loose: Loose::default(),
+        };
+        world.start_daemon().await.unwrap();
+        world
+    }
+
+    pub fn imp(&self) -> &Arc<Imp> {
+        &self.daemon.as_ref().unwrap().imp
+    }
+
+    pub fn state(&self) -> State {
+        self.imp().state()
+    }
+
+    async fn start_daemon(&mut self) -> Result<(), Wrong> {
+        let (store, state) = Store::open(&self.folder).map_err(|error| format!("the store: {error}"))?;
+        let imp = Imp::new(Arc::clone(&self.fabric) as _, Arc::clone(&self.hypervisor) as _, store, state, 1);
+        imp.adopt().await.map_err(|error| format!("adopt: {error}"))?;
+        let looks = self.hypervisor.looks();
+        let follows = tokio::spawn(Arc::clone(&imp).follow_hypervisor());
+        // It looks once it listens; what happens after that it is told.
+        while self.hypervisor.looks() == looks {
+            tokio::task::yield_now().await;
+        }
+        self.daemon = Some(Daemon { imp, follows });
+        Ok(())
+    }
+
+    /// The end, whatever it was: the story.
+    pub async fn end(mut self) -> Story {
+        self.kill_daemon().await;
+        self.story
+    }
+
+    /// Kills the daemon between two plans.
+    async fn kill_daemon(&mut self) {
+        let Some(Daemon { imp, follows }) = self.daemon.take() else { return };
+        follows.abort();
+        let _ = follows.await;
+        // What else holds it are tasks that are about to find that there is nobody at their channel.
+        while Arc::strong_count(&imp) > 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Does what happens next, and looks whether all is as it should be.
+    pub async fn carry_out(&mut self, action: &Action) -> Result<(), Wrong> {
+        self.story.tell(|| format!("{action:?}"));
+        let strictly = match action {
+            Action::Ask { intent, options, trouble } => self.ask(intent, *options, trouble.clone()).await?,
+            Action::KeepPlan { intent, options } => {
+                self.kept = self.imp().plan(intent, options).await.ok();
+                BTreeSet::new()
+            }
+            Action::ApplyKept => match self.kept.take() {
+                Some(plan) => self.apply(plan, Trouble::default()).await?,
+                None => BTreeSet::new(),
+            },
+            Action::Operate { partition, op } => {
+                self.operate(partition, op).await?;
+                BTreeSet::new()
+            }
+            other => {
+                self.others_do(other).await?;
+                BTreeSet::new()
+            }
+        };
+        let state = self.state();
+        let wrong = checks::look(&self.host, &self.hypervisor, &state, &mut self.loose, &strictly);
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+    }
+
+    /// Asks for a plan and applies it. The partitions that are certainly sound then.
+    async fn ask(
+        &mut self,
+        intent: &Intent,
+        options: Options,
+        trouble: Trouble,
+    ) -> Result<BTreeSet<Name>, Wrong> {
+        let (view, state) = (self.host.machine.snapshot(), self.state());
+        match self.imp().plan(intent, &options).await {
+            Ok(plan) => self.apply(plan, trouble).await,
+            Err(refused) => {
+                let reasons = ioward_imp::api::ApiError::from(refused);
+                self.story.tell(|| format!("  no: {reasons} {:?}", reasons.reasons));
+                if reasons.reasons.is_empty() && reasons.kind != ioward_imp::api::ErrorKind::Invalid {
+                    return Err("a no without a reason".into());
+                }
+                self.nothing_changed("a refused plan", &view, &state)?;
+                Ok(BTreeSet::new())
+            }
+        }
+    }
+
+    async fn apply(&mut self, plan: Plan, trouble: Trouble) -> Result<BTreeSet<Name>, Wrong> {
+        let inventory = self.imp().look().await.map_err(|error| format!("look: {error}"))?;
+        let (view, state) = (self.host.machine.snapshot(), self.state());
+        let is_sound = self.loose.pfs.is_empty() && self.loose.partitions.is_empty();
+        for (n, step) in plan.steps.iter().enumerate() {
+            self.story.tell(|| format!("  {}. {step}", n + 1));
+        }
+        let no_chance = trouble.per_million == 0;
+        let ended = self.carry_out_plan(&plan, &trouble).await?;
+        self.story.tell(|| format!("  {ended:?}"));
+        if ended != Ended::Refused {
+            let found = ioward_planner::lint(&plan, &inventory, &state);
+            if !found.is_empty() {
+                return Err(format!("lint: {}", found.join("; ")));
+            }
+        }
+        match ended {
+            Ended::Refused => {
+                self.nothing_changed("a plan that is refused", &view, &state)?;
+                Ok(BTreeSet::new())
+            }
+            Ended::Undone => {
+                self.everything_undone(&plan, &view, &state)?;
+                Ok(BTreeSet::new())
+            }
+            Ended::NotUndone => {
+                if no_chance && is_sound && self.struck_on_the_way_back == 0 {
+                    return Err("nothing went wrong on the way back, and it is not undone".into());
+                }
+                self.loosen(&plan);
+                Ok(BTreeSet::new())
+            }
+            Ended::Done => {
+                let concerned = concerned(&plan.intent);
+                self.again(&plan).await?;
+                Ok(concerned)
+            }
+        }
+    }
+
+    /// What was done is asked for once more: there is nothing left to do.
+    async fn again(&mut self, plan: &Plan) -> Result<(), Wrong> {
+        if !matches!(plan.intent, Intent::Apply { .. }) {
+            return Ok(());
+        }
+        match self.imp().plan(&plan.intent, &plan.options).await {
+            Ok(again) if again.steps.is_empty() => Ok(()),
+            Ok(again) => {
+                let steps: Vec<_> = again.steps.iter().map(ToString::to_string).collect();
+                Err(format!("asked for once more, there is still to do: {}", steps.join("; ")))
+            }
+            Err(no) => {
+                let no = ioward_imp::api::ApiError::from(no);
+                Err(format!("asked for once more, it is refused: {no}: {:?}", no.reasons))
+            }
+        }
+    }
+
+    async fn carry_out_plan(&mut self, plan: &Plan, trouble: &Trouble) -> Result<Ended, Wrong> {
+        let imp = Arc::clone(self.imp());
+        let (sender, events) = mpsc::unbounded_channel();
+        let (person, mut events) = match trouble.person_leaves {
+            Some(_) => (Some(events), None),
+            None => (None, Some(events)),
+        };
+        self.gate.arm(trouble.clone(), person);
+        self.host.machine.set_fault_rate(trouble.per_million);
+        let begun = imp.apply(plan.clone(), sender).await;
+        let (mut last, mut struck_on_the_way_forth) = (None, 0);
+        while let Some(event) = match &mut events {
+            Some(events) => events.recv().await,
+            None => None,
+        } {
+            if matches!(event.kind, EventKind::StepFailed { .. } | EventKind::StepUndone { .. }) {
+                self.story.tell(|| format!("  {}", event.kind));
+            }
+            if let EventKind::StepFailed { error, .. } = &event.kind {
+                let told_to_fail = error.contains("os error 5") || error.contains("told to fail");
+                struck_on_the_way_forth = u32::from(told_to_fail);
+            }
+            last = Some(event.kind);
+        }
+        drop(imp.finish_changes().await);
+        let struck = self.gate.disarm();
+        self.struck_on_the_way_back = struck.saturating_sub(struck_on_the_way_forth);
+        self.host.machine.set_fault_rate(0);
+        if let Err(no) = begun {
+            self.story.tell(|| format!("  not begun: {}", ioward_imp::api::ApiError::from(no)));
+            return Ok(Ended::Refused);
+        }
+        let revision = imp.state().revision;
+        match last {
+            Some(EventKind::PlanDone { .. }) => Ok(Ended::Done),
+            Some(EventKind::PlanFailed { undone: true, .. }) => Ok(Ended::Undone),
+            Some(EventKind::PlanFailed { undone: false, .. }) => Ok(Ended::NotUndone),
+            // Nobody was there to hear how it ended.
+            None if trouble.person_leaves.is_some() && plan.steps.is_empty() => Ok(Ended::Done),
+            None if trouble.person_leaves.is_some() && revision == plan.parent => Ok(Ended::Undone),
+            None if trouble.person_leaves.is_some() && self.loose.is_empty() => Ok(Ended::Done),
+            None if trouble.person_leaves.is_some() => Ok(Ended::NotUndone),
+            other => Err(format!("the plan ended with {other:?}")),
+        }
+    }
+
+    async fn operate(&mut self, partition: &Name, op: &VfOp) -> Result<(), Wrong> {
+        let (view, state) = (self.host.machine.snapshot(), self.state());
+        let result = self.imp().operate(partition, op.clone()).await;
+        self.story.tell(|| format!("  {result:?}"));
+        self.operations += 1;
+        let audit = self.imp().audit(usize::MAX).map_err(|error| format!("audit: {error}"))?;
+        if audit.len() != self.operations {
+            return Err(format!("{} operations, and {} in the audit log", self.operations, audit.len()));
+        }
+        let held = state.partitions.get(partition);
+        let named = op.vf().zip(held).and_then(|(vf, held)| Some((held.vfs.get(vf)?, held.spec.vf(vf)?)));
+        let (outcome, (assignment, request)) = match (result, named) {
+            (Ok(OpOutcome::Vfs(_)), _) if *op == VfOp::List => {
+                return self.nothing_changed("a list", &view, &state);
+            }
+            (Ok(outcome), Some(named)) => (outcome, named),
+            (Ok(outcome), None) => return Err(format!("{outcome:?} for a VF that it does not hold")),
+            (Err(no), _) => {
+                self.nothing_changed("an operation that was not done", &view, &state)?;
+                let denied_wrongly = no.kind == OpErrorKind::Denied
+                    && named.is_none_or(|(_, request)| may(&request.guest_may, op));
+                return if denied_wrongly { Err(format!("denied, and it may: {no}")) } else { Ok(()) };
+            }
+        };
+        if !may(&request.guest_may, op) {
+            return Err(format!("granted, and it may not: {outcome:?}"));
+        }
+        match op {
+            VfOp::Set { change, .. } => self.only_this_changed(assignment.vf, change, &view),
+            VfOp::Reset { .. } => self.only_this_changed(assignment.vf, &VfSettings::default(), &view),
+            _ => self.nothing_changed("a look", &view, &state),
+        }
+    }
+
+    /// What others do: guests, fate, and people with a shell.
+    async fn others_do(&mut self, action: &Action) -> Result<(), Wrong> {
+        let machine = self.host.machine.clone();
+        match action {
+            Action::GuestSetsMac { vf, mac } => {
+                let result = machine.guest_sets_mac(*vf, *mac);
+                self.story.tell(|| format!("  {result:?}"));
+            }
+            Action::GuestEnds { partition } => {
+                let was_running = self.state().partitions.get(partition).is_some_and(|held| held.running);
+                self.hypervisor.ends_by_itself(partition);
+                while was_running && self.state().partitions[partition].running {
+                    tokio::task::yield_now().await;
+                }
+            }
+            Action::Unplug { pf } => {
+                if machine.unplug(*pf) {
+                    self.disturbed(*pf);
+                    self.hypervisor.notice_losses();
+                }
+            }
+            Action::Replug { pf } => {
+                if machine.replug(*pf).is_some() {
+                    self.disturbed(*pf);
+                }
+            }
+            Action::HandCount { pf, count } => {
+                let view = machine.snapshot();
+                let Some(present) = view.physical_functions.get(pf) else { return Ok(()) };
+                // Somebody who waits for a guest is no news: the fabric's own tests tell that story.
+                if present.vfs.iter().any(|vf| vf.held) {
+                    return Ok(());
+                }
+                let results = [machine.write_numvfs(*pf, 0), machine.write_numvfs(*pf, *count)];
+                self.story.tell(|| format!("  {results:?}"));
+                self.disturbed(*pf);
+            }
+            Action::HandBind { vf, driver } => {
+                let view = machine.snapshot();
+                let Some(present) = view.physical_functions.get(&vf.pf) else { return Ok(()) };
+                if present.vfs.get(usize::from(vf.index)).is_none_or(|vf| vf.held) {
+                    return Ok(());
+                }
+                let result = machine.fabric().bind(*vf, driver.as_deref()).await;
+                self.story.tell(|| format!("  {result:?}"));
+                self.disturbed(vf.pf);
+            }
+            Action::Crash { ends } => {
+                let before = self.state();
+                self.kill_daemon().await;
+                if let Some(ends) = ends {
+                    self.hypervisor.ends_by_itself(ends);
+                }
+                self.start_daemon().await?;
+                let mut after = self.state();
+                for (name, held) in &mut after.partitions {
+                    if ends.as_ref() == Some(name) && !held.running {
+                        held.running = before.partitions[name].running;
+                    }
+                }
+                if after != before {
+                    return Err(format!("the state before the crash was {before:?}, and after it {after:?}"));
+                }
+            }
+            Action::Ask { .. } | Action::KeepPlan { .. } | Action::ApplyKept | Action::Operate { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn disturbed(&mut self, pf: Bdf) {
+        for port in self.host.ports(pf) {
+            self.loose.pfs.insert(port);
+            self.loose.foreign.insert(port);
+        }
+    }
+
+    /// Whatever a plan touched and could not be put back is no longer known.
+    fn loosen(&mut self, plan: &Plan) {
+        let state = self.state();
+        for step in &plan.steps {
+            let (pf, partition) = touched(step);
+            self.loose.partitions.extend(partition);
+            if let Some(pf) = pf {
+                self.loose.pfs.insert(pf);
+                let holders = state.assignments().filter(|(_, held)| held.vf.pf == pf);
+                self.loose.partitions.extend(holders.map(|(owner, _)| owner.partition));
+            }
+        }
+    }
+
+    /// At the end of every story: all adapters are put back, all partitions removed, all adapters let go.
+    pub async fn remove_everything(&mut self) -> Result<(), Wrong> {
+        self.story.tell(|| "at the end everything is removed".to_owned());
+        for pf in self.host.adapters() {
+            self.carry_out(&Action::Replug { pf }).await?;
+        }
+        let partitions: Vec<_> = self.state().partitions.into_keys().collect();
+        for partition in partitions {
+            self.must(&Intent::Remove { partition }).await?;
+        }
+        let adapters =
+            self.host.pfs.iter().map(|pf| ioward_model::AdapterSpec { pf: pf.address, vfs: None::<VfCount> });
+        let spec = ioward_model::Spec { version: 1, adapters: adapters.collect(), partitions: Vec::new() };
+        self.must(&Intent::Apply { spec }).await?;
+        let state = self.state();
+        if !state.partitions.is_empty() || !state.adapters.is_empty() {
+            return Err(format!("everything was removed, and the state is {state:?}"));
+        }
+        if !self.hypervisor.guests().is_empty() {
+            return Err(format!("everything was removed, but {:?}", self.hypervisor.guests()));
+        }
+        let (mut found, mut now) = (self.host.found.clone(), self.host.machine.snapshot());
+        for view in [&mut found, &mut now] {
+            view.physical_functions.retain(|pf, _| !self.loose.foreign.contains(pf));
+            view.physical_functions.values_mut().flat_map(|pf| &mut pf.vfs).for_each(|vf| vf.group = None);
+        }
+        let differs = checks::differences(&found, &now);
+        if differs.is_empty() { Ok(()) } else { Err(format!("not as it was found: {}", differs.join("; "))) }
+    }
+
+    /// What has to work, now that nothing goes wrong any more.
+    async fn must(&mut self, intent: &Intent) -> Result<(), Wrong> {
+        let before = self.state();
+        let action = Action::Ask { intent: intent.clone(), options: OPEN, trouble: Trouble::default() };
+        self.carry_out(&action).await?;
+        let done = match intent {
+            Intent::Remove { partition } => !self.state().partitions.contains_key(partition),
+            _ => self.state().adapters.is_empty(),
+        };
+        if done { Ok(()) } else { Err(format!("{intent:?} is not done; the state was {before:?}")) }
+    }
+}
+
+impl Loose {
+    pub fn is_empty(&self) -> bool {
+        self.pfs.is_empty() && self.partitions.is_empty()
+    }
+}
+
+/// Partitions whose VFs a plan decides anew: they are certainly sound once it is done.
+fn concerned(intent: &Intent) -> BTreeSet<Name> {
+    match intent {
+        Intent::Apply { spec } => spec.partitions.iter().map(|partition| partition.name.clone()).collect(),
+        Intent::Attach { partition, .. } | Intent::Detach { partition, .. } => {
+            BTreeSet::from([partition.clone()])
+        }
+        Intent::Start { .. } | Intent::Stop { .. } | Intent::Remove { .. } => BTreeSet::new(),
+    }
+}
+
+fn touched(step: &Step) -> (Option<Bdf>, Option<Name>) {
+    match step {
+        Step::HoldAdapter { pf, .. }
+        | Step::ReleaseAdapter { pf, .. }
+        | Step::SetAutoprobe { pf, .. }
+        | Step::SetVfCount { pf, .. } => (Some(*pf), None),
+        Step::Assign { owner, to: held } | Step::Unassign { owner, from: held } => {
+            (Some(held.vf.pf), Some(owner.partition.clone()))
+        }
+        Step::ConfigureVf { vf, .. } | Step::BindDriver { vf, .. } | Step::ResetVf { vf } => {
+            (Some(vf.pf), None)
+        }
+        Step::AttachVf { owner, vf } | Step::DetachVf { owner, vf, .. } => {
+            (Some(vf.pf), Some(owner.partition.clone()))
+        }
+        Step::DefinePartition { to: spec, .. } | Step::UndefinePartition { from: spec } => {
+            (None, Some(spec.name.clone()))
+        }
+        Step::CreateChannel { partition }
+        | Step::DestroyChannel { partition }
+        | Step::StartPartition { partition }
+        | Step::StopPartition { partition, .. } => (None, Some(partition.clone())),
+    }
+}

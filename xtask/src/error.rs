@@ -1,0 +1,49 @@
+//! What can go wrong in a developer's command, told so that the developer knows what to do next.
+
+use std::path::{Path, PathBuf};
+
+/// Shorthand for everything in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder.
+    #[error("can't {action} {}: {source}", path.display())]
+    File {
+        /// What was tried: "read", "write", "create".
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A program that could not be started.
+    #[error("can't start {program}: {source}")]
+    Start {
+        /// The program.
+        program: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A program that ended badly.
+    #[error("`{command}` failed ({status}){said}")]
+    Program {
+        /// The program with its arguments.
+        command: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// What it wrote to stderr when that was not shown already: empty, or begins with a colon and a line break.
+        said: String,
+    },
+    /// Anything else: a whole sentence.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Error {
+    /// For `map_err`: what was tried on which file.
+    pub fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::File { action, path: path.to_owned(), source }
+    }
+}

@@ -1,0 +1,75 @@
+//! The two root file systems the kernel is booted with: level 1's, which only finds its real root, and the guest's.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::cpio::Archive;
+use crate::error::{Error, Result};
+use crate::kernel::Kernel;
+use crate::process::{output, run_aside};
+
+/// Debian's busybox-static.
+const BUSYBOX: &str = "/bin/busybox";
+/// What level 1 needs to mount its root.
+const LEVEL1_MODULES: [&str; 5] = ["virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay"];
+/// What a guest needs: its VFs' drivers, its channel, its power button.
+const GUEST_MODULES: [&str; 6] = ["virtio_pci", "virtio_console", "igbvf", "nvme", "button", "evdev"];
+
+/// Level 1's boot image.
+pub fn level1(kernel: &Kernel) -> Result<Vec<u8>> {
+    Ok(base(include_str!("../../lab/level1-init.sh"), kernel, &LEVEL1_MODULES)?.finish())
+}
+
+/// The guest's image, with `agent` in it. `scratch` is a folder to work in.
+pub fn guest(kernel: &Kernel, agent: &Path, scratch: &Path) -> Result<Vec<u8>> {
+    let mut archive = base(include_str!("../../lab/guest-init.sh"), kernel, &GUEST_MODULES)?;
+    archive.directory("/root");
+    // Debug information is most of the binary, and all of it would be guest memory.
+    let stripped = scratch.join("ioward-agent");
+    run_aside(Command::new("strip").arg("-o").arg(&stripped).arg(agent))?;
+    archive.file("/bin/ioward-agent", &read(&stripped)?);
+    for library in shared_libraries(&output(Command::new("ldd").arg(&stripped))?) {
+        archive.file(&library.to_string_lossy(), &read(&library)?);
+    }
+    Ok(archive.finish())
+}
+
+fn base(init: &str, kernel: &Kernel, modules: &[&str]) -> Result<Archive> {
+    let mut archive = Archive::default();
+    for folder in ["/dev", "/proc", "/sys"] {
+        archive.directory(folder);
+    }
+    archive.file("/init", init.as_bytes());
+    archive.file("/bin/busybox", &read(Path::new(BUSYBOX))?);
+    for (index, (name, content)) in kernel.load_order(modules)?.iter().enumerate() {
+        archive.file(&format!("/lib/modules/{index:02}-{name}"), content);
+    }
+    Ok(archive)
+}
+
+/// The paths in what ldd(1) prints: "NAME => PATH (ADDRESS)" and, for the loader, "PATH (ADDRESS)".
+fn shared_libraries(ldd: &str) -> Vec<PathBuf> {
+    ldd.lines()
+        .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
+        .map(PathBuf::from)
+        .collect()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(Error::file("read", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ldd_is_read() {
+        let text = "\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /lib/x/libc.so.6 (0x2)\n\t/lib64/ld.so.2 (0x3)\n";
+        assert_eq!(
+            shared_libraries(text),
+            [PathBuf::from("/lib/x/libc.so.6"), PathBuf::from("/lib64/ld.so.2")]
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! `cargo xtask lab`: makes what level 1 is booted from, and boots it.
+//!
+//! Each run has a folder of its own in the cache, which level 1 sees as /run/lab:
+//!
+//! ```text
+//!   command, env         what to run, and with what
+//!   level1.sh, level1.img, disk.img
+//!   bin/                 ioward, ioward-agent, lab-guest
+//!   guest/               vmlinuz, initrd.img: for the guests' Specs
+//!   modules              the kernel's
+//!   console.log, qemu.log
+//! ```
+//! A run that went well removes its folder; one that did not leaves it for a look, until the next run.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::apt::Apt;
+use crate::error::{Error, Result};
+use crate::kernel::Kernel;
+use crate::machine::Machine;
+use crate::process::{run_aside, shell_word};
+use crate::workspace::Workspace;
+use crate::{images, packages, terminal};
+
+/// Size of the NVMe namespace, in bytes.
+const DISK_SIZE: u64 = 64 << 20;
+/// How the NVMe namespace begins, so that a guest can tell it from any other.
+const DISK_TEXT: &str = "ioward lab, NVMe namespace 1\n";
+
+/// Everything that booting level 1 needs.
+pub struct Lab {
+    workspace: Workspace,
+    kernel: Kernel,
+}
+
+impl Lab {
+    /// Installs, downloads and builds what is missing.
+    pub fn prepare() -> Result<Self> {
+        let workspace = Workspace::find()?;
+        let kernel = {
+            let _lock = workspace.lock_cache()?;
+            let mut apt = Apt::new(&workspace.cache)?;
+            packages::install_missing(&mut apt)?;
+            Kernel::prepare(&workspace.cache, &mut apt)?
+        };
+        run_aside(workspace.cargo().args([
+            "build",
+            "--package",
+            "ioward",
+            "--package",
+            "ioward-agent",
+            "--package",
+            "ioward-tests",
+        ]))?;
+        Ok(Self { workspace, kernel })
+    }
+
+    /// Runs a shell command in level 1 and gives its exit status.
+    pub fn run(&self, command: &str, bound: Duration) -> Result<u8> {
+        let run = self.new_run(command, None)?;
+        let status = self.boot(&run, bound)?.wait_for_exit()?;
+        run.remove();
+        Ok(status)
+    }
+
+    /// Shows the main job.
+    pub fn demo(&self, bound: Duration) -> Result<u8> {
+        self.run("exec bash lab/demo.sh", bound)
+    }
+
+    /// Opens a shell in level 1.
+    pub fn shell(&self, bound: Duration) -> Result<u8> {
+        let run = self.new_run("exec bash -i", Some(terminal::size()))?;
+        let status = self.boot(&run, bound)?.wait_for_shell()?;
+        run.remove();
+        Ok(status)
+    }
+
+    fn boot<'a>(&self, run: &'a RunFolder, bound: Duration) -> Result<Machine<'a>> {
+        eprintln!("lab: booting level 1");
+        let started = Instant::now();
+        let machine = Machine::start(&run.path, &self.kernel.image(), bound)?;
+        machine.wait_until_up()?;
+        eprintln!("lab: level 1 is up, after {} s", started.elapsed().as_secs());
+        Ok(machine)
+    }
+
+    fn new_run(&self, command: &str, terminal: Option<(u16, u16)>) -> Result<RunFolder> {
+        let run = RunFolder::new(&self.workspace.cache)?;
+        let binary = |name: &str| self.workspace.binaries.join(name);
+        for (link, target) in [
+            ("bin/ioward", binary("ioward")),
+            ("bin/ioward-agent", binary("ioward-agent")),
+            ("bin/lab-guest", binary("lab-guest")),
+            ("guest/vmlinuz", self.kernel.image()),
+            ("modules", self.kernel.modules()),
+        ] {
+            let link = run.path.join(link);
+            symlink(target, &link).map_err(Error::file("create", &link))?;
+        }
+        run.write("level1.img", &images::level1(&self.kernel)?)?;
+        run.write("guest/initrd.img", &images::guest(&self.kernel, &binary("ioward-agent"), &run.path)?)?;
+        run.write("level1.sh", include_bytes!("../../lab/level1.sh"))?;
+        run.write("command", format!("{command}\n").as_bytes())?;
+        run.write("env", self.environment(terminal).as_bytes())?;
+        run.write("disk.img", DISK_TEXT.as_bytes())?;
+        let disk = run.path.join("disk.img");
+        let file = File::options().write(true).open(&disk).map_err(Error::file("open", &disk))?;
+        file.set_len(DISK_SIZE).map_err(Error::file("write", &disk))?;
+        Ok(run)
+    }
+
+    /// Shell assignments that level1.sh reads.
+    fn environment(&self, terminal: Option<(u16, u16)>) -> String {
+        let (rows, columns) = terminal.unwrap_or((0, 0));
+        let yes_or_no = if terminal.is_some() { "yes" } else { "no" };
+        let term =
+            std::env::var("TERM").ok().filter(|_| terminal.is_some()).unwrap_or_else(|| "dumb".to_owned());
+        [
+            ("IOWARD_WORKSPACE", self.workspace.root.to_string_lossy().into_owned()),
+            ("IOWARD_LAB_GUEST_KERNEL", "/run/lab/guest/vmlinuz".to_owned()),
+            ("IOWARD_LAB_GUEST_INITRD", "/run/lab/guest/initrd.img".to_owned()),
+            ("IOWARD_LAB_TERMINAL", yes_or_no.to_owned()),
+            ("IOWARD_LAB_ROWS", rows.to_string()),
+            ("IOWARD_LAB_COLUMNS", columns.to_string()),
+            ("TERM", term),
+        ]
+        .map(|(name, value)| format!("export {name}={}\n", shell_word(&value)))
+        .concat()
+    }
+}
+
+/// The folder of one run, named by the process that runs it.
+struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    fn new(cache: &Path) -> Result<Self> {
+        let runs = cache.join("runs");
+        sweep(&runs);
+        let path = runs.join(std::process::id().to_string());
+        // Left by a process that had our number.
+        let _ = fs::remove_dir_all(&path);
+        for folder in ["bin", "guest"] {
+            let folder = path.join(folder);
+            fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
+        }
+        Ok(Self { path })
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> Result<()> {
+        let path = self.path.join(name);
+        fs::write(&path, content).map_err(Error::file("write", &path))
+    }
+
+    fn remove(self) {
+        // What stays is swept by the next run.
+        let _ = fs::remove_dir_all(self.path);
+    }
+}
+
+/// Removes the folders of runs whose process is gone.
+fn sweep(runs: &Path) {
+    let Ok(entries) = fs::read_dir(runs) else { return };
+    for entry in entries.filter_map(std::result::Result::ok) {
+        let running = Path::new("/proc").join(entry.file_name()).exists();
+        if !running {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}

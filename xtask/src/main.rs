@@ -1,0 +1,112 @@
+//! What a developer of ioward runs: `cargo xtask test`, `cargo xtask lab`, `cargo xtask lint`.
+//!
+//! This file is the command line; each command has a file of its own.
+
+#![forbid(unsafe_code)]
+
+mod apt;
+mod backports;
+mod cpio;
+mod error;
+mod images;
+mod kernel;
+mod lab;
+mod licences;
+mod lint;
+mod machine;
+mod packages;
+mod process;
+mod terminal;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::lab::Lab;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "What a developer of ioward runs")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run all tests: lint, unit and command line tests here, lab tests in level 1.
+    Test {
+        /// Run only these.
+        #[arg(long)]
+        only: Option<Only>,
+        /// Run only tests whose name contains this.
+        filter: Option<String>,
+    },
+    /// Check format, clippy and licences.
+    Lint,
+    /// Real SR-IOV on a machine that has none: a software-emulated Linux host with SR-IOV adapters ("level 1").
+    Lab {
+        #[command(subcommand)]
+        command: LabCommand,
+        /// Turn level 1 off after this many seconds, whatever it is doing.
+        #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        timeout: Option<u64>,
+    },
+}
+
+#[derive(Subcommand)]
+enum LabCommand {
+    /// Run a shell command in level 1, with its output here, and end with its exit status.
+    Run {
+        /// The command; several words are joined by spaces.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Show the main job of ioward from end to end.
+    Demo,
+    /// An interactive shell in level 1.
+    Shell,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Only {
+    /// Tests that run on this machine.
+    Unit,
+    /// Tests that run in level 1.
+    Lab,
+}
+
+/// How long `lab run` and `lab demo` may take.
+const RUN_BOUND: Duration = Duration::from_secs(15 * 60);
+/// How long the lab tests may take: some three times what they take on two idle cores.
+const LAB_TESTS_BOUND: Duration = Duration::from_secs(40 * 60);
+/// How long `lab shell` may be open.
+const SHELL_BOUND: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> error::Result<u8> {
+    match command {
+        Command::Test { only, filter } => test::run(only, filter.as_deref()),
+        Command::Lint => lint::run().map(|()| 0),
+        Command::Lab { command, timeout } => {
+            let bound = |default| timeout.map_or(default, Duration::from_secs);
+            let lab = Lab::prepare()?;
+            match command {
+                LabCommand::Run { command } => lab.run(&command.join(" "), bound(RUN_BOUND)),
+                LabCommand::Demo => lab.demo(bound(RUN_BOUND)),
+                LabCommand::Shell => lab.shell(bound(SHELL_BOUND)),
+            }
+        }
+    }
+}

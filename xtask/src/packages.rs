@@ -1,0 +1,111 @@
+//! The Debian packages the lab needs, and how they get onto the machine.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use crate::apt::Apt;
+use crate::error::{Error, Result};
+use crate::process::{line, run_aside};
+
+/// What runs the virtual machines. Only these may have to come from backports.
+const EMULATOR: [&str; 3] = ["qemu-system-x86", "seabios", "ipxe-qemu"];
+/// The first QEMU with igb, the SR-IOV network adapter; as a Debian version, with its epoch.
+const EMULATOR_VERSION: &str = "1:8.0";
+/// What the lab is made with, and what its tests look with.
+const TOOLS: [&str; 8] =
+    ["busybox-static", "kmod", "xz-utils", "pciutils", "iproute2", "nvme-cli", "socat", "util-linux"];
+
+/// Installs what is missing, saying so first.
+pub fn install_missing(apt: &mut Apt) -> Result<()> {
+    let installed = installed_versions()?;
+    let tools: Vec<&str> = TOOLS.into_iter().filter(|package| !installed.contains_key(*package)).collect();
+    let emulator: Vec<&str> =
+        EMULATOR.into_iter().filter(|package| !installed.contains_key(*package)).collect();
+    let too_old = match installed.get(EMULATOR[0]) {
+        Some(version) => is_older(version)?,
+        None => false,
+    };
+    if tools.is_empty() && emulator.is_empty() && !too_old {
+        return Ok(());
+    }
+    // Newer ones of all three, when the emulator is renewed: they belong together.
+    let emulator = if too_old { EMULATOR.to_vec() } else { emulator };
+    let missing: Vec<&str> = tools.iter().chain(&emulator).copied().collect();
+    eprintln!("lab: Debian packages missing or too old here: {}", missing.join(" "));
+
+    apt.update()?;
+    let mut commands = Vec::new();
+    if !tools.is_empty() {
+        commands.push((tools, None));
+    }
+    if !emulator.is_empty() {
+        let candidate = apt.policy(EMULATOR[0])?.candidate;
+        let suite = match candidate {
+            Some(version) if is_older(&version)? => {
+                eprintln!("lab: {} {version} has no SR-IOV: taking it from backports", EMULATOR[0]);
+                let suite = apt.add_backports(EMULATOR[0])?;
+                apt.update()?;
+                Some(suite)
+            }
+            _ => None,
+        };
+        commands.push((emulator, suite));
+    }
+    let commands: Vec<Command> =
+        commands.iter().map(|(packages, suite)| apt.install_command(packages, suite.as_deref())).collect();
+    if !rustix::process::geteuid().is_root() {
+        let lines: Vec<String> = commands.iter().map(|command| format!("  sudo {}", line(command))).collect();
+        return Err(Error::Other(format!(
+            "installing Debian packages needs root; run this, then try again:\n{}",
+            lines.join("\n")
+        )));
+    }
+    for mut command in commands {
+        eprintln!("lab: installing: {}", line(&command));
+        run_aside(&mut command)?;
+    }
+    Ok(())
+}
+
+/// The version of each package above that is installed.
+fn installed_versions() -> Result<BTreeMap<String, String>> {
+    // Not `process::output`: dpkg-query fails when it does not know one of the packages, and still tells of the others.
+    let output = Command::new("dpkg-query")
+        .args(["--show", "--showformat=${Package} ${db:Status-Status} ${Version}\n"])
+        .args(TOOLS)
+        .args(EMULATOR)
+        .output()
+        .map_err(|error| {
+            Error::Other(format!("the lab needs Debian or Ubuntu: can't start dpkg-query: {error}"))
+        })?;
+    Ok(parse_versions(&String::from_utf8_lossy(&output.stdout)))
+}
+
+fn parse_versions(text: &str) -> BTreeMap<String, String> {
+    text.lines()
+        .filter_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+            [package, "installed", version] => Some((package.to_owned(), version.to_owned())),
+            _ => None,
+        })
+        .collect()
+}
+
+fn is_older(version: &str) -> Result<bool> {
+    let mut command = Command::new("dpkg");
+    command.args(["--compare-versions", version, "lt", EMULATOR_VERSION]);
+    let status = command.status().map_err(|source| Error::Start { program: "dpkg".into(), source })?;
+    Ok(status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn removed_packages_are_not_installed() {
+        let text = "kmod installed 30-1\nsocat config-files 1.7\nseabios not-installed \n";
+        let versions = parse_versions(text);
+        assert_eq!(versions.get("kmod").map(String::as_str), Some("30-1"));
+        assert_eq!(versions.len(), 1);
+    }
+}
