@@ -30,6 +30,14 @@ const DISK_SIZE: u64 = 64 << 20;
 /// How the NVMe namespace begins, so that a guest can tell it from any other.
 const DISK_TEXT: &str = "ioward lab, NVMe namespace 1\n";
 
+/// Installs the Debian packages that are missing, and gives the apt that knows of them.
+pub fn install_packages(workspace: &Workspace) -> Result<Apt> {
+    let _lock = workspace.lock_cache()?;
+    let mut apt = Apt::new(&workspace.cache)?;
+    packages::install_missing(&mut apt)?;
+    Ok(apt)
+}
+
 /// Everything that booting level 1 needs.
 pub struct Lab {
     workspace: Workspace,
@@ -40,10 +48,9 @@ impl Lab {
     /// Installs, downloads and builds what is missing.
     pub fn prepare() -> Result<Self> {
         let workspace = Workspace::find()?;
+        let mut apt = install_packages(&workspace)?;
         let kernel = {
             let _lock = workspace.lock_cache()?;
-            let mut apt = Apt::new(&workspace.cache)?;
-            packages::install_missing(&mut apt)?;
             Kernel::prepare(&workspace.cache, &mut apt)?
         };
         run_aside(workspace.cargo().args([

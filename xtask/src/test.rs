@@ -1,7 +1,7 @@
 //! `cargo xtask test`: the one test command.
 
 use crate::error::Result;
-use crate::lab::Lab;
+use crate::lab::{self, Lab};
 use crate::process::{run as run_program, shell_word};
 use crate::workspace::Workspace;
 use crate::{LAB_TESTS_BOUND, Only, lint};
@@ -15,6 +15,8 @@ pub fn run(only: Option<Only>, filter: Option<&str>) -> Result<u8> {
     }
     if only != Some(Only::Lab) {
         let workspace = Workspace::find()?;
+        // Tests of this machine start its QEMU too.
+        lab::install_packages(&workspace)?;
         run_program(workspace.cargo().args(["test", "--workspace"]).args(filter))?;
         if filter.is_none() {
             check_interleavings(&workspace)?;
