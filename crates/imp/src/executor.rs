@@ -9,12 +9,13 @@
 use std::sync::Arc;
 
 use ioward_hypervisor::{Accelerator, StopMode};
-use ioward_model::{Assignment, Event, EventKind, Outcome, Plan, Step};
+use ioward_model::{Assignment, Event, EventKind, Outcome, Plan, RowKey, State, Step};
 use tokio::sync::{OwnedMutexGuard, mpsc};
 
 use crate::{
     error::{ImpError, in_full},
     imp::Imp,
+    notes::Must,
     undo::Left,
 };
 
@@ -61,7 +62,7 @@ impl Imp {
                 return;
             }
             listener.tell(EventKind::StepStarted { plan: id, number, what: Box::new(step.clone()) });
-            let noted = self.state().noted_for(step);
+            let noted = self.notes.look(|state| state.noted_for(step));
             match self.carry_out_step(step).await {
                 Ok(outcome) => {
                     listener.tell(EventKind::StepDone { plan: id, number, note: outcome.note.clone() });
@@ -77,7 +78,7 @@ impl Imp {
         }
         // A plan without steps changes nothing, not even the revision.
         let revision = if plan.steps.is_empty() { plan.parent } else { id };
-        match self.change_state(|state| state.revision = revision) {
+        match self.note_revision(revision) {
             Ok(()) => listener.tell(EventKind::PlanDone { plan: id }),
             Err(error) => {
                 let error = format!("it is done, but could not be noted: {}", in_full(&error));
@@ -103,7 +104,7 @@ impl Imp {
             }
             listener.tell(EventKind::StepUndone { plan, number, error });
         }
-        if !undone && let Err(error) = self.change_state(|state| state.revision += 1) {
+        if !undone && let Err(error) = self.note_revision(self.notes.look(|state| state.revision + 1)) {
             // Plans made before no longer hold; that this is not noted costs no more than a refusal later.
             tracing::error!("cannot note the revision: {}", in_full(&error));
         }
@@ -117,7 +118,14 @@ impl Imp {
         noted: Option<Assignment>,
     ) -> Result<(), ImpError> {
         self.carry_out_step(inverse).await?;
-        noted.map_or(Ok(()), |noted| self.change_state(|state| state.record_undone(step, &noted)))
+        let Some(noted) = noted else { return Ok(()) };
+        let rows = |state: &State| state.rows_of(step);
+        Ok(self.notes.change(Must::BeWritten, rows, Vec::new(), |state| state.record_undone(step, &noted))?)
+    }
+
+    fn note_revision(&self, revision: u64) -> Result<(), ImpError> {
+        let row = |_: &State| vec![RowKey::Revision];
+        Ok(self.notes.change(Must::BeWritten, row, Vec::new(), |state| state.revision = revision)?)
     }
 
     /// Carries out one step and notes it.
@@ -127,12 +135,15 @@ impl Imp {
             matches!(step, Step::Assign { .. } | Step::Unassign { .. } | Step::SetVfCount { .. });
         let _owners = if changes_hands { Some(self.ownership.write().await) } else { None };
         let outcome = self.do_step(step).await?;
-        if let Err(error) = self.change_state(|state| state.record(step, &outcome)) {
+        let rows = |state: &State| state.rows_of(step);
+        let recorded =
+            self.notes.change(Must::BeWritten, rows, Vec::new(), |state| state.record(step, &outcome));
+        if let Err(error) = recorded {
             // What is not noted must not be done either. Should that fail too, the first error is the one to tell.
             if let Some(inverse) = step.inverse(&outcome) {
                 let _ = self.do_step(&inverse).await;
             }
-            return Err(error);
+            return Err(error.into());
         }
         match step {
             Step::CreateChannel { partition } | Step::StartPartition { partition } => {
@@ -142,7 +153,7 @@ impl Imp {
                 self.channels.vfs_changed(&owner.partition);
             }
             Step::ConfigureVf { vf, .. } => {
-                if let Some(owner) = self.state().owner(*vf) {
+                if let Some(owner) = self.notes.look(|state| state.owner(*vf)) {
                     self.channels.vfs_changed(&owner.partition);
                 }
             }

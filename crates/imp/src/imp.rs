@@ -1,13 +1,17 @@
 //! The management partition itself: what it knows, and the few things it is asked to do.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use ioward_fabric::Fabric;
 use ioward_hypervisor::{Hypervisor, HypervisorEvent};
 use ioward_model::{
-    AuditEntry, Event, EventKind, Intent, Inventory, Name, Options, Plan, Reason, Rule, Spec, State, Step,
+    AuditEntry, Event, EventKind, Intent, Inventory, Name, Options, Plan, Reason, RowKey, Rule, Spec, State,
+    Step,
 };
-use ioward_store::Store;
+use ioward_store::{Contents, Export, Store};
 use tokio::sync::{OwnedMutexGuard, RwLock, mpsc};
 
 use crate::{
@@ -17,17 +21,21 @@ use crate::{
     error::{ImpError, in_full},
     events::EventLog,
     look,
+    notes::{Must, Notes},
 };
+
+/// How long an entry of the audit log waits at most for others to be written with it, when it is about nothing that has
+/// changed: a guest that asks without end is not to keep the disk busy.
+const FLUSH_EACH: Duration = Duration::from_secs(1);
 
 /// The I/O virtualization management partition of one host: what [`crate::serve`] runs, for those who bring a machine
 /// of their own.
 pub struct Imp {
     pub(crate) fabric: Arc<dyn Fabric>,
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
-    pub(crate) store: Store,
+    pub(crate) notes: Notes,
     pub(crate) events: EventLog,
     pub(crate) channels: Channels,
-    state: Mutex<State>,
     last_look: Mutex<Option<Inventory>>,
     /// Held for as long as a plan is carried out: one at a time.
     changing: Arc<tokio::sync::Mutex<()>>,
@@ -37,22 +45,21 @@ pub struct Imp {
 }
 
 impl Imp {
-    /// A management partition over this machine, with this state. `epoch` tells one run from another.
+    /// A management partition over this machine, with what was kept in `store`. `epoch` tells one run from another.
     #[must_use]
     pub fn new(
         fabric: Arc<dyn Fabric>,
         hypervisor: Arc<dyn Hypervisor>,
-        store: Store,
-        state: State,
+        store: Box<dyn Store>,
+        contents: Contents,
         epoch: u64,
     ) -> Arc<Self> {
         Arc::new(Self {
             fabric,
             hypervisor,
-            store,
+            notes: Notes::new(store, contents.state, contents.operations),
             events: EventLog::new(),
             channels: Channels::new(epoch),
-            state: Mutex::new(state),
             last_look: Mutex::new(None),
             changing: Arc::default(),
             ownership: RwLock::new(()),
@@ -62,26 +69,37 @@ impl Imp {
     /// The state as it is now.
     #[must_use]
     pub fn state(&self) -> State {
-        self.lock_state().clone()
+        self.notes.state()
     }
 
-    /// Changes the state and keeps it; it is on the disk when this returns.
-    pub(crate) fn change_state(&self, change: impl FnOnce(&mut State)) -> Result<(), ImpError> {
-        // The write may take a disk's time: other tasks are moved off this thread meanwhile.
-        tokio::task::block_in_place(|| {
-            let mut state = self.lock_state();
-            let mut new = state.clone();
-            change(&mut new);
-            if new != *state {
-                self.store.state.commit(&new)?;
-                *state = new;
-            }
-            Ok(())
-        })
+    /// Has entries of the audit log written that wait for it.
+    ///
+    /// # Errors
+    /// When they can't be.
+    pub fn flush(&self) -> Result<(), ImpError> {
+        Ok(self.notes.flush()?)
     }
 
-    fn lock_state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Flushes again and again, for as long as the daemon lives.
+    pub(crate) async fn keep_flushing(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(FLUSH_EACH).await;
+            self.flush_or_say();
+        }
+    }
+
+    pub(crate) fn flush_or_say(&self) {
+        if let Err(error) = self.flush() {
+            tracing::error!("the audit log cannot be written: {}", in_full(&error));
+        }
+    }
+
+    /// Everything that is kept.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn export(&self) -> Result<Export, ImpError> {
+        Ok(self.notes.export()?)
     }
 
     /// Looks at the host.
@@ -205,7 +223,7 @@ impl Imp {
     /// Takes over what a daemon before this one left: machines that run go on, and their channels are served again.
     ///
     /// # Errors
-    /// When the hypervisor can't tell, or what it tells can't be noted.
+    /// When the hypervisor can't tell.
     pub async fn adopt(self: &Arc<Self>) -> Result<(), ImpError> {
         self.note_those_gone().await?;
         for (name, partition) in self.state().partitions {
@@ -226,8 +244,7 @@ impl Imp {
         let running = |name: &Name| machines.iter().any(|machine| machine.name == *name && machine.running);
         for (name, partition) in self.state().partitions {
             if partition.running && !running(&name) {
-                let why = "its machine was gone when the daemon started".to_owned();
-                self.note_ended(&name, why)?;
+                self.note_ended(&name, "its machine was gone when the daemon started".to_owned());
             }
         }
         Ok(())
@@ -245,21 +262,20 @@ impl Imp {
             if self.runs(&partition).await {
                 continue;
             }
-            if let Err(error) = self.note_ended(&partition, why) {
-                tracing::error!("cannot note that {partition} ended: {error}");
-            }
+            self.note_ended(&partition, why);
         }
     }
 
-    fn note_ended(&self, partition: &Name, why: String) -> Result<(), ImpError> {
+    fn note_ended(&self, partition: &Name, why: String) {
         self.channels.stop(partition);
-        self.change_state(|state| {
+        let row = |_: &State| vec![RowKey::Partition(partition.clone())];
+        // That it can't be written down makes it no less so; the log says it.
+        let _ = self.notes.change(Must::BeKnown, row, Vec::new(), |state| {
             if let Some(partition) = state.partitions.get_mut(partition) {
                 partition.running = false;
             }
-        })?;
+        });
         self.events.emit(EventKind::PartitionEnded { partition: partition.clone(), why });
-        Ok(())
     }
 
     /// The latest audit entries, oldest first.
@@ -267,7 +283,7 @@ impl Imp {
     /// # Errors
     /// When the log can't be read.
     pub fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, ImpError> {
-        Ok(tokio::task::block_in_place(|| self.store.audit.latest(limit))?)
+        Ok(self.notes.latest_audit(limit)?)
     }
 }
 

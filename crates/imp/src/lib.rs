@@ -15,6 +15,7 @@ mod executor;
 mod http;
 mod imp;
 mod look;
+mod notes;
 mod operations;
 mod serve;
 mod transport;

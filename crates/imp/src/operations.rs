@@ -7,7 +7,7 @@ use ioward_model::{
     VfOp, VfSettings, VfView,
 };
 
-use crate::{error::in_full, events::now_ms, imp::Imp};
+use crate::{error::in_full, events::now_ms, imp::Imp, notes::Must};
 
 impl Imp {
     /// Does what a partition asks, if it may, and notes it in the audit log either way.
@@ -26,8 +26,11 @@ impl Imp {
             Err(error) => Verdict::Refused(error.message.clone()),
         };
         let entry = AuditEntry { time_ms: now_ms(), partition: partition.clone(), request: op, verdict };
-        if let Err(error) = self.store.audit.append(&entry) {
-            // The operation has been done or refused by now; what can still be done is to say so loudly.
+        let changes = matches!(entry.request, VfOp::Set { .. } | VfOp::Reset { .. })
+            && entry.verdict == Verdict::Granted;
+        self.notes.audit(entry);
+        if changes && let Err(error) = self.flush() {
+            // The operation has been done by now; what can still be done is to say so loudly.
             tracing::error!("the audit log cannot be written: {}", in_full(&error));
         }
         result
@@ -84,7 +87,14 @@ impl Imp {
         }
         let before = self.fabric.settings(vf).await.map_err(failed)?;
         self.fabric.configure(vf, change).await.map_err(failed)?;
-        let noted = self.change_state(|state| state.record_guest_change(vf, change, &before));
+        let noted = self.notes.change(
+            Must::BeWritten,
+            |state| state.row_of(vf),
+            Vec::new(),
+            |state| {
+                state.record_guest_change(vf, change, &before);
+            },
+        );
         noted.map_err(|error| OpError::new(OpErrorKind::Failed, in_full(&error)))
     }
 

@@ -12,10 +12,12 @@
 mod event;
 mod guest_may;
 mod inventory;
+mod journal;
 mod name;
 mod op;
 mod plan;
 mod reason;
+mod row;
 mod settings;
 mod spec;
 mod spec_text;
@@ -28,10 +30,12 @@ pub use inventory::{
     Class, HexId, HostUse, Inventory, Link, Netdev, NvmeController, NvmeResources, NvmeSecondary,
     PhysicalFunction, Sriov, VfBar, VirtualFunction,
 };
+pub use journal::{Ended, OpenOperation, PlanRecord, StepRecord};
 pub use name::{Name, NameError, Owner};
 pub use op::{OpError, OpErrorKind, OpOutcome, VfOp, VfView};
 pub use plan::{Disturbance, Intent, Options, Outcome, Plan, Step, VfId};
 pub use reason::{Reason, Rule};
+pub use row::{PartitionHead, Row, RowKey};
 pub use settings::{LinkState, VfSettings, VfStatistics};
 pub use spec::{AdapterSpec, Boot, PartitionSpec, Spec, VfCount, VfRequest};
 pub use spec_text::{MAX_SPEC_BYTES, SpecError, SpecProblem};

@@ -19,10 +19,7 @@ mod regressions;
 mod story;
 mod world;
 
-use std::{
-    path::Path,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use actions::Chooser;
 use host::Host;
@@ -98,10 +95,9 @@ fn runtime() -> tokio::runtime::Runtime {
 /// One story: its lines, and how it ends.
 async fn tell(seed: u64, aloud: bool) -> (Vec<String>, Result<(), Wrong>) {
     let mut random = Random::new(seed);
-    let folder = scratch();
     let story = Story::new(format!("IOWARD_SEED={seed} tells it again"), aloud);
     let host = Host::of_seed(seed, &mut random);
-    let mut world = World::new(host, folder.path().to_owned(), story).await;
+    let mut world = World::new(host, story).await;
     let mut end = Ok(());
     for _ in 0..ACTIONS {
         let state = world.state();
@@ -115,10 +111,4 @@ async fn tell(seed: u64, aloud: bool) -> (Vec<String>, Result<(), Wrong>) {
         end = world.remove_everything().await.map_err(|wrong| format!("at the end: {wrong}"));
     }
     (world.end().await.lines().to_vec(), end)
-}
-
-/// A folder for the state, in memory where that can be had: it is written after every step.
-fn scratch() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }

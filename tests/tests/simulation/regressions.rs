@@ -8,7 +8,7 @@ use crate::{
     actions::{Action, OPEN, OWN_MAC, name},
     gate::Trouble,
     host::{Choice, Host},
-    runtime, scratch,
+    runtime,
     story::Story,
     world::World,
 };
@@ -16,9 +16,8 @@ use crate::{
 /// Tells a story on a machine with these adapters; everything is looked at after each action, and removed at the end.
 fn tell(title: &str, adapters: &[Choice], actions: &[Action]) -> Vec<String> {
     runtime().block_on(async {
-        let folder = scratch();
         let host = Host::new(SimMachine::builder(1), adapters);
-        let mut world = World::new(host, folder.path().to_owned(), Story::new(title.to_owned(), false)).await;
+        let mut world = World::new(host, Story::new(title.to_owned(), false)).await;
         for action in actions {
             world.carry_out(action).await.unwrap_or_else(|wrong| panic!("{title}: {wrong}"));
         }

@@ -1,6 +1,6 @@
 //! [`World`]: a machine, a hypervisor and a management partition, and what is done to them.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use ioward_fabric::Fabric;
 use ioward_imp::Imp;
@@ -8,7 +8,7 @@ use ioward_model::{
     EventKind, Intent, Name, OpErrorKind, OpOutcome, Options, Plan, State, Step, VfCount, VfOp, VfSettings,
 };
 use ioward_pci::Bdf;
-use ioward_store::Store;
+use ioward_store::{MemoryFile, StateFile};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
@@ -29,7 +29,7 @@ pub struct World {
     pub story: Story,
     gate: Arc<Gate>,
     fabric: Arc<WatchedFabric>,
-    folder: PathBuf,
+    disk: MemoryFile,
     daemon: Option<Daemon>,
     kept: Option<Plan>,
     operations: usize,
@@ -63,7 +63,7 @@ enum Ended {
 }
 
 impl World {
-    pub async fn new(host: Host, folder: PathBuf, story: Story) -> Self {
+    pub async fn new(host: Host, story: Story) -> Self {
         let gate = Arc::new(Gate::default());
         let fabric = Arc::new(WatchedFabric::new(&host.machine, Arc::clone(&gate)));
         let hypervisor = Arc::new(ModelHypervisor::new(&host.machine, Arc::clone(&gate)));
@@ -73,13 +73,14 @@ impl World {
             story,
             gate,
             fabric,
-            folder,
+            disk: MemoryFile::default(),
             daemon: None,
             kept: None,
             operations: 0,
             struck_on_the_way_back: 0,
             loose: Loose::default(),
         };
+        StateFile::create(Path::new("state"), world.disk.clone(), &[]).unwrap();
         world.start_daemon().await.unwrap();
         world
     }
@@ -93,8 +94,11 @@ impl World {
     }
 
     async fn start_daemon(&mut self) -> Result<(), Wrong> {
-        let (store, state) = Store::open(&self.folder).map_err(|error| format!("the store: {error}"))?;
-        let imp = Imp::new(Arc::clone(&self.fabric) as _, Arc::clone(&self.hypervisor) as _, store, state, 1);
+        let disk = self.disk.clone();
+        let opened = StateFile::open("state".into(), move || Ok(disk.clone()));
+        let (store, contents) = opened.map_err(|error| format!("the store: {error}"))?;
+        let (fabric, hypervisor) = (Arc::clone(&self.fabric), Arc::clone(&self.hypervisor));
+        let imp = Imp::new(fabric, hypervisor, Box::new(store), contents, 1);
         imp.adopt().await.map_err(|error| format!("adopt: {error}"))?;
         let looks = self.hypervisor.looks();
         let follows = tokio::spawn(Arc::clone(&imp).follow_hypervisor());
@@ -115,6 +119,10 @@ impl World {
     /// Kills the daemon between two plans.
     async fn kill_daemon(&mut self) {
         let Some(Daemon { imp, follows }) = self.daemon.take() else { return };
+        // It has been quiet for a second: what partitions asked for and changed nothing by is on the disk too.
+        imp.flush().unwrap();
+        // What a daemon does to its file when it is stopped, one that is killed does not do.
+        self.disk = self.disk.copy();
         follows.abort();
         let _ = follows.await;
         // What else holds it are tasks that are about to find that there is nobody at their channel.
@@ -146,6 +154,10 @@ impl World {
             }
         };
         let state = self.state();
+        let kept = self.imp().export().map_err(|error| format!("export: {error}"))?.state;
+        if kept != state {
+            return Err(format!("known is {state:?}, and kept is {kept:?}"));
+        }
         let wrong = checks::look(&self.host, &self.hypervisor, &state, &mut self.loose, &strictly);
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
     }

@@ -23,7 +23,6 @@ use ioward_hypervisor::{
 use ioward_imp::{Imp, ServeError, api::PartitionView, serve_on};
 use ioward_model::{Intent, Inventory, Options, Spec};
 use ioward_pci::Bdf;
-use ioward_store::Store;
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
@@ -160,9 +159,10 @@ impl Embedded {
         };
         let hypervisor = SimHypervisor::new(config).map_err(|error| failed("make a hypervisor", &error))?;
         let hypervisor = Arc::new(hypervisor);
-        let (store, state) =
-            Store::open(&folder.path.join("state")).map_err(|error| failed("make a state", &error))?;
-        let imp = Imp::new(Arc::new(machine.fabric()), hypervisor.clone(), store, state, seed);
+        let (store, contents) =
+            ioward_store::open(&folder.path.join("state")).map_err(|error| failed("make a state", &error))?;
+        let fabric = Arc::new(machine.fabric());
+        let imp = Imp::new(fabric, hypervisor.clone(), Box::new(store), contents, seed);
         let socket = folder.path.join("api.sock");
         let (stop, stopped) = oneshot::channel();
         let at = socket.clone();

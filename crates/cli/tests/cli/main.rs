@@ -11,5 +11,6 @@ mod daemon;
 mod demo;
 mod recorded;
 mod show;
+mod state;
 mod support;
 mod terminal;
