@@ -1,6 +1,6 @@
 //! Why the management partition did not do what it was asked.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use ioward_fabric::FabricError;
 use ioward_hypervisor::HypervisorError;
@@ -32,6 +32,14 @@ pub enum ImpError {
     /// The hypervisor said no.
     #[error(transparent)]
     Hypervisor(#[from] HypervisorError),
+    /// A step did not end, whatever it waits for.
+    #[error("'{step}' has not ended within {} s and was given up; it may still take effect", .after.as_secs())]
+    TooLong {
+        /// The step.
+        step: String,
+        /// The bound.
+        after: Duration,
+    },
     /// The state could not be kept.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -45,7 +53,9 @@ impl From<ImpError> for ApiError {
             ImpError::Busy => ErrorKind::Busy,
             ImpError::Fabric(FabricError::NoSuchFunction { .. } | FabricError::NoSuchVf { .. })
             | ImpError::Hypervisor(HypervisorError::NoSuchPartition(_)) => ErrorKind::NotFound,
-            ImpError::Fabric(_) | ImpError::Hypervisor(_) | ImpError::Store(_) => ErrorKind::Failed,
+            ImpError::Fabric(_) | ImpError::Hypervisor(_) | ImpError::TooLong { .. } | ImpError::Store(_) => {
+                ErrorKind::Failed
+            }
         };
         let (message, reasons) = match error {
             ImpError::Spec(problems) => (problems.to_string(), Vec::new()),

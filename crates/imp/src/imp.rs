@@ -1,7 +1,7 @@
 //! The management partition itself: what it knows, and the few things it is asked to do.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -11,8 +11,8 @@ use ioward_model::{
     AuditEntry, Event, EventKind, Intent, Inventory, Name, Options, Plan, Reason, RowKey, Rule, Spec, State,
     Step,
 };
-use ioward_store::{Contents, Export, Store};
-use tokio::sync::{OwnedMutexGuard, RwLock, mpsc};
+use ioward_store::{Contents, Export, Interrupted, Store};
+use tokio::sync::{OwnedMutexGuard, mpsc};
 
 use crate::{
     api::{AssignedVf, Compatible, PartitionView},
@@ -20,8 +20,10 @@ use crate::{
     compatible,
     error::{ImpError, in_full},
     events::EventLog,
+    executor::Begun,
     look,
     notes::{Must, Notes},
+    ownership::Ownership,
 };
 
 /// How long an entry of the audit log waits at most for others to be written with it, when it is about nothing that has
@@ -37,32 +39,47 @@ pub struct Imp {
     pub(crate) events: EventLog,
     pub(crate) channels: Channels,
     last_look: Mutex<Option<Inventory>>,
+    pub(crate) run: Run,
+    /// What the daemon before this one was in the middle of.
+    interrupted: Mutex<Option<Interrupted>>,
+    /// [`ioward_model::PlanRecord::number`] of the latest plan.
+    pub(crate) last_plan: AtomicU64,
     /// Held for as long as a plan is carried out: one at a time.
     changing: Arc<tokio::sync::Mutex<()>>,
-    /// Read for as long as an operation on a VF goes on, written while a VF changes hands: so that an operation that a
-    /// partition began never ends on a VF that is already another's.
-    pub(crate) ownership: RwLock<()>,
+    pub(crate) ownership: Ownership,
+}
+
+/// Tells one run of the daemon, and one boot of its host, from another.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Another number each time.
+    pub epoch: u64,
+    /// What the kernel calls this boot (`/proc/sys/kernel/random/boot_id`).
+    pub boot: String,
 }
 
 impl Imp {
-    /// A management partition over this machine, with what was kept in `store`. `epoch` tells one run from another.
+    /// A management partition over this machine, with what was kept in `store`.
     #[must_use]
     pub fn new(
         fabric: Arc<dyn Fabric>,
         hypervisor: Arc<dyn Hypervisor>,
         store: Box<dyn Store>,
         contents: Contents,
-        epoch: u64,
+        run: Run,
     ) -> Arc<Self> {
         Arc::new(Self {
             fabric,
             hypervisor,
             notes: Notes::new(store, contents.state, contents.operations),
             events: EventLog::new(),
-            channels: Channels::new(epoch),
+            channels: Channels::new(run.epoch),
+            run,
+            interrupted: Mutex::new(contents.interrupted),
+            last_plan: AtomicU64::new(contents.last_plan),
             last_look: Mutex::new(None),
             changing: Arc::default(),
-            ownership: RwLock::new(()),
+            ownership: Ownership::default(),
         })
     }
 
@@ -170,7 +187,9 @@ impl Imp {
         if plan.steps.iter().any(|step| matches!(step, Step::StartPartition { .. })) {
             self.hypervisor.check().await?;
         }
-        tokio::spawn(Arc::clone(self).carry_out(plan, listener, guard));
+        // A plan without steps changes nothing, and leaves nothing behind.
+        let number = if plan.steps.is_empty() { 0 } else { self.begin_plan(&plan)? };
+        tokio::spawn(Arc::clone(self).carry_out(Begun { plan, number, _guard: guard }, listener));
         Ok(())
     }
 
@@ -220,11 +239,14 @@ impl Imp {
         Ok(views.collect())
     }
 
-    /// Takes over what a daemon before this one left: machines that run go on, and their channels are served again.
+    /// Takes over what a daemon before this one left: what it was in the middle of is undone, machines that run go on, and
+    /// their channels are served again.
     ///
     /// # Errors
     /// When the hypervisor can't tell.
     pub async fn adopt(self: &Arc<Self>) -> Result<(), ImpError> {
+        let interrupted = self.interrupted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.recover(interrupted).await;
         self.note_those_gone().await?;
         for (name, partition) in self.state().partitions {
             if partition.channel && partition.running {

@@ -93,6 +93,23 @@ impl Notes {
         })
     }
 
+    /// Operations that are under way.
+    pub(crate) fn operations(&self) -> Vec<OpenOperation> {
+        self.lock_writing().operations.values().cloned().collect()
+    }
+
+    /// Notes that an operation is about to be carried out.
+    pub(crate) fn operation_begun(&self, operation: OpenOperation) -> Result<(), StoreError> {
+        let begun = vec![Change::OperationBegun(operation)];
+        self.change(Must::BeWritten, |_| Vec::new(), begun, |_| {})
+    }
+
+    /// Notes that an operation is over, and has changed nothing.
+    pub(crate) fn operation_ended(&self, vf: VfId) {
+        // Without it, a daemon after this one would look at the VF, and find it set as before.
+        let _ = self.change(Must::BeKnown, |_| Vec::new(), vec![Change::OperationEnded(vf)], |_| {});
+    }
+
     /// Notes who asked for what. It is on the disk after the next change, or the next [`Notes::flush`].
     pub(crate) fn audit(&self, entry: AuditEntry) {
         self.lock_writing().wait(Change::Audit(entry));

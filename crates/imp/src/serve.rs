@@ -25,7 +25,7 @@ use crate::{
     error::{ImpError, in_full},
     events::now_ms,
     http,
-    imp::Imp,
+    imp::{Imp, Run},
 };
 
 /// Where a daemon works.
@@ -88,7 +88,7 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
     let hypervisor = QemuHypervisor::open(machines).await?;
     let fabric: Arc<dyn Fabric> = Arc::new(LinuxFabric::new());
     let hypervisor: Arc<dyn Hypervisor> = Arc::new(hypervisor);
-    let imp = Imp::new(fabric, hypervisor, Box::new(store), contents, now_ms());
+    let imp = Imp::new(fabric, hypervisor, Box::new(store), contents, this_run());
     serve_on(&config.socket, imp, told_to_stop()).await
 }
 
@@ -118,6 +118,12 @@ pub async fn serve_on(
     imp.flush_or_say();
     let _ = fs::remove_file(socket);
     served.map_err(|source| ServeError::Socket { what: "serve", path: socket.to_owned(), source })
+}
+
+fn this_run() -> Run {
+    // Without the file, all boots pass for one: what is undone is undone by looking anyway.
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Run { epoch: now_ms(), boot: boot.trim().to_owned() }
 }
 
 async fn told_to_stop() {

@@ -9,8 +9,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod actions;
+mod camera;
 mod checks;
 mod compare;
+mod crash;
 mod gate;
 mod host;
 mod hypervisor;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use ioward_fabric::Fabric;
-use ioward_imp::Imp;
+use ioward_imp::{Imp, Run};
 use ioward_model::{
     EventKind, Intent, Name, OpErrorKind, OpOutcome, Options, Plan, State, Step, VfCount, VfOp, VfSettings,
 };
@@ -13,10 +13,11 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     actions::{Action, OPEN, may},
+    camera::{Camera, Disk},
     checks,
     gate::{Gate, Trouble, WatchedFabric},
     host::Host,
-    hypervisor::ModelHypervisor,
+    hypervisor::{Guests, ModelHypervisor},
     story::Story,
 };
 
@@ -29,7 +30,10 @@ pub struct World {
     pub story: Story,
     gate: Arc<Gate>,
     fabric: Arc<WatchedFabric>,
-    disk: MemoryFile,
+    pub camera: Camera,
+    /// What the kernel calls this boot of the host.
+    pub boot: &'static str,
+    disk: Disk,
     daemon: Option<Daemon>,
     kept: Option<Plan>,
     operations: usize,
@@ -55,7 +59,7 @@ struct Daemon {
 
 /// How carrying out a plan ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
+pub enum Ended {
     Refused,
     Done,
     Undone,
@@ -64,25 +68,35 @@ enum Ended {
 
 impl World {
     pub async fn new(host: Host, story: Story) -> Self {
-        let gate = Arc::new(Gate::default());
-        let fabric = Arc::new(WatchedFabric::new(&host.machine, Arc::clone(&gate)));
-        let hypervisor = Arc::new(ModelHypervisor::new(&host.machine, Arc::clone(&gate)));
-        let mut world = Self {
+        let file = MemoryFile::default();
+        StateFile::create(Path::new("state"), file.clone(), &[]).unwrap();
+        let mut world = Self::asleep(host, story, Guests::default(), &file);
+        world.start_daemon().await.unwrap();
+        world
+    }
+
+    /// A world in which no daemon runs.
+    pub fn asleep(host: Host, story: Story, guests: Guests, file: &MemoryFile) -> Self {
+        let (gate, disk) = (Arc::new(Gate::default()), Disk::with(file));
+        let camera = Camera::new(&host.machine, &guests, &disk);
+        let fabric = Arc::new(WatchedFabric::new(&host.machine, Arc::clone(&gate), camera.clone()));
+        let hypervisor = Arc::new(ModelHypervisor::new(&host.machine, Arc::clone(&gate), guests));
+        hypervisor.watched_by(camera.clone());
+        Self {
             host,
             hypervisor,
             story,
             gate,
             fabric,
-            disk: MemoryFile::default(),
+            camera,
+            boot: "first",
+            disk,
             daemon: None,
             kept: None,
             operations: 0,
             struck_on_the_way_back: 0,
             loose: Loose::default(),
-        };
-        StateFile::create(Path::new("state"), world.disk.clone(), &[]).unwrap();
-        world.start_daemon().await.unwrap();
-        world
+        }
     }
 
     pub fn imp(&self) -> &Arc<Imp> {
@@ -93,12 +107,13 @@ impl World {
         self.imp().state()
     }
 
-    async fn start_daemon(&mut self) -> Result<(), Wrong> {
+    pub async fn start_daemon(&mut self) -> Result<(), Wrong> {
         let disk = self.disk.clone();
         let opened = StateFile::open("state".into(), move || Ok(disk.clone()));
         let (store, contents) = opened.map_err(|error| format!("the store: {error}"))?;
+        let run = Run { epoch: 1, boot: self.boot.to_owned() };
         let (fabric, hypervisor) = (Arc::clone(&self.fabric), Arc::clone(&self.hypervisor));
-        let imp = Imp::new(fabric, hypervisor, Box::new(store), contents, 1);
+        let imp = Imp::new(fabric, hypervisor, Box::new(store), contents, run);
         imp.adopt().await.map_err(|error| format!("adopt: {error}"))?;
         let looks = self.hypervisor.looks();
         let follows = tokio::spawn(Arc::clone(&imp).follow_hypervisor());
@@ -122,7 +137,7 @@ impl World {
         // It has been quiet for a second: what partitions asked for and changed nothing by is on the disk too.
         imp.flush().unwrap();
         // What a daemon does to its file when it is stopped, one that is killed does not do.
-        self.disk = self.disk.copy();
+        self.disk = Disk::with(&self.disk.file());
         follows.abort();
         let _ = follows.await;
         // What else holds it are tasks that are about to find that there is nobody at their channel.
@@ -242,7 +257,7 @@ impl World {
         }
     }
 
-    async fn carry_out_plan(&mut self, plan: &Plan, trouble: &Trouble) -> Result<Ended, Wrong> {
+    pub async fn carry_out_plan(&mut self, plan: &Plan, trouble: &Trouble) -> Result<Ended, Wrong> {
         let imp = Arc::clone(self.imp());
         let (sender, events) = mpsc::unbounded_channel();
         let (person, mut events) = match trouble.person_leaves {

@@ -20,7 +20,7 @@ use ioward_hypervisor::{
     Hypervisor, StopMode,
     sim::{Bounds, SimConfig, SimHypervisor},
 };
-use ioward_imp::{Imp, ServeError, api::PartitionView, serve_on};
+use ioward_imp::{Imp, Run, ServeError, api::PartitionView, serve_on};
 use ioward_model::{Intent, Inventory, Options, Spec};
 use ioward_pci::Bdf;
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -162,7 +162,8 @@ impl Embedded {
         let (store, contents) =
             ioward_store::open(&folder.path.join("state")).map_err(|error| failed("make a state", &error))?;
         let fabric = Arc::new(machine.fabric());
-        let imp = Imp::new(fabric, hypervisor.clone(), Box::new(store), contents, seed);
+        let run = Run { epoch: seed, boot: String::new() };
+        let imp = Imp::new(fabric, hypervisor.clone(), Box::new(store), contents, run);
         let socket = folder.path.join("api.sock");
         let (stop, stopped) = oneshot::channel();
         let at = socket.clone();

@@ -91,6 +91,17 @@ impl SimMachine {
         slots[at.slot].numvfs_store(at.port, count, host)
     }
 
+    /// A write to a VF's `driver_override`, with nothing else done about its driver; `None` clears it.
+    ///
+    /// # Errors
+    /// ENODEV when there is no such VF.
+    pub fn write_driver_override(&self, vf: Bdf, driver: Option<&str>) -> Result<(), Errno> {
+        self.with_vf(vf, |slot, (port, index), _| {
+            slot.set_override(port, index, driver);
+            Ok(())
+        })
+    }
+
     /// Brings the interface of a PF up, or down.
     ///
     /// # Errors
@@ -210,6 +221,12 @@ impl SimMachine {
 
 /// The machine as fate sees it.
 impl SimMachine {
+    /// Another machine that is as this one is now, and has the same chance before it.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self { machine: Arc::new(Mutex::new(self.lock().clone())), pace: self.pace }
+    }
+
     /// Lets model time pass.
     pub fn advance(&self, time: Duration) {
         self.lock().host.now += Time::try_from(time.as_nanos()).unwrap_or(Time::MAX / 2);
