@@ -24,6 +24,7 @@ use crate::{
     look,
     notes::{Must, Notes},
     ownership::Ownership,
+    stuck::StuckAdapters,
 };
 
 /// How long an entry of the audit log waits at most for others to be written with it, when it is about nothing that has
@@ -47,6 +48,7 @@ pub struct Imp {
     /// Held for as long as a plan is carried out: one at a time.
     changing: Arc<tokio::sync::Mutex<()>>,
     pub(crate) ownership: Ownership,
+    pub(crate) stuck: StuckAdapters,
 }
 
 /// Tells one run of the daemon, and one boot of its host, from another.
@@ -80,6 +82,7 @@ impl Imp {
             last_look: Mutex::new(None),
             changing: Arc::default(),
             ownership: Ownership::default(),
+            stuck: StuckAdapters::default(),
         })
     }
 
@@ -298,6 +301,12 @@ impl Imp {
             }
         });
         self.events.emit(EventKind::PartitionEnded { partition: partition.clone(), why });
+    }
+
+    /// The latest events of this run, oldest first.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        self.events.follow().0
     }
 
     /// The latest audit entries, oldest first.

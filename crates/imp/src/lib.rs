@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   http ──> imp ──> planner            who asks for what, one change at a time
-//!             ├────> executor ──> step ──> fabric, hypervisor
-//!             │         └─> undo    └────> journal, notes ──> store
+//!             ├────> executor ──> order, step ──> fabric, hypervisor
+//!             │         └─> undo           └────> journal, notes ──> store
 //!   start ────┴────> recovery ──> undo
 //!   guest ──> channels ──> operations ──> fabric
 //! ```
@@ -20,10 +20,12 @@ mod journal;
 mod look;
 mod notes;
 mod operations;
+mod order;
 mod ownership;
 mod recovery;
 mod serve;
 mod step;
+mod stuck;
 mod subject;
 mod transport;
 mod undo;

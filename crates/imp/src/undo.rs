@@ -76,7 +76,11 @@ impl Imp {
             let error = if inverse.as_ref().is_some_and(|inverse| left.holds_up(inverse)) {
                 Some("left as it is: what it rests on could not be undone".to_owned())
             } else {
-                self.undo_step(journal, &carried, inverse.as_ref()).await.err().map(|error| in_full(&error))
+                let undone = self.undo_step(journal, &carried, inverse.as_ref()).await;
+                undone.err().map(|error| {
+                    self.watch_stuck(carried.step, &error);
+                    in_full(&error)
+                })
             };
             let Some(inverse) = inverse else { continue };
             if error.is_some() {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
 use crate::{Name, Step, VfOp};
@@ -102,6 +103,22 @@ pub enum EventKind {
         /// The new generation.
         generation: u64,
     },
+    /// A change of an adapter has not returned from the kernel within its bound. It may still take effect; until it returns,
+    /// whatever is asked of this adapter fails at once, and of no other.
+    AdapterStuck {
+        /// The PF.
+        pf: Bdf,
+        /// What does not return.
+        what: String,
+    },
+    /// An adapter that was stuck answers again.
+    AdapterAnswers {
+        /// The PF.
+        pf: Bdf,
+        /// The VFs that it has now; `None`: it is gone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        num_vfs: Option<u16>,
+    },
     /// A partition's machine ended without being asked to.
     PartitionEnded {
         /// The partition.
@@ -153,6 +170,13 @@ impl fmt::Display for EventKind {
             ),
             Self::InventoryChanged { generation } => {
                 write!(f, "the host changed: inventory generation {generation}")
+            }
+            Self::AdapterStuck { pf, what } => write!(f, "adapter {pf} is stuck: {what}"),
+            Self::AdapterAnswers { pf, num_vfs: Some(vfs) } => {
+                write!(f, "adapter {pf} answers again, and has {vfs} VFs; 'ioward host' shows it")
+            }
+            Self::AdapterAnswers { pf, num_vfs: None } => {
+                write!(f, "adapter {pf} was stuck, and is gone")
             }
             Self::PartitionEnded { partition, why } => write!(f, "partition {partition} ended: {why}"),
             Self::ChannelOpened { partition, agent } => {

@@ -129,11 +129,11 @@ fn is_bare(held: &Assignment, present: &VirtualFunction) -> bool {
 }
 
 /// Whether a VF was lost, and perhaps made again by somebody else, whose it is then. One that has no driver but still
-/// has something that was set for its partition is not lost: its way back was interrupted.
+/// has something that was set for its partition, or has been taken from it, is not lost: its way back was interrupted.
 fn is_lost(held: &Assignment, present: &VirtualFunction) -> bool {
     let asked = held.effective_settings().missing_from(&held.original_settings);
-    let carries_ours = present.driver.is_none() && asked.missing_from(&present.settings) != asked;
-    held.original_driver.is_some() && !is_bound(present) && !carries_ours
+    let carries_ours = !held.attached || asked.missing_from(&present.settings) != asked;
+    held.original_driver.is_some() && !is_bound(present) && !(present.driver.is_none() && carries_ours)
 }
 
 /// Takes a VF that is about to be lost, or is lost already, out of its partition for a while.

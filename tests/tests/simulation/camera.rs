@@ -8,7 +8,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use ioward_fabric::sim::SimMachine;
@@ -62,7 +62,7 @@ impl Camera {
         let (machine, guests, disk) = (machine.clone(), guests.clone(), disk.clone());
         let camera =
             Self(Arc::new(Filmed { machine, guests, disk: disk.clone(), pictures: Mutex::default() }));
-        disk.lock().camera = Some(camera.clone());
+        disk.lock().camera = Arc::downgrade(&camera.0);
         camera
     }
 
@@ -139,13 +139,13 @@ pub struct Disk(Arc<Mutex<Inner>>);
 struct Inner {
     live: MemoryFile,
     synced: MemoryFile,
-    camera: Option<Camera>,
+    camera: Weak<Filmed>,
 }
 
 impl Disk {
     /// With a file on it.
     pub fn with(file: &MemoryFile) -> Self {
-        let inner = Inner { live: file.copy(), synced: file.copy(), camera: None };
+        let inner = Inner { live: file.copy(), synced: file.copy(), camera: Weak::new() };
         Self(Arc::new(Mutex::new(inner)))
     }
 
@@ -175,7 +175,7 @@ impl StorageBackend for Disk {
     fn sync_data(&self) -> io::Result<()> {
         let (camera, synced) = {
             let inner = self.lock();
-            (inner.camera.clone().filter(Camera::is_on), inner.synced.clone())
+            (inner.camera.upgrade().map(Camera).filter(Camera::is_on), inner.synced.clone())
         };
         if let Some(camera) = &camera {
             let filmed = &camera.0;

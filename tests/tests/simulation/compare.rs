@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use ioward_fabric::sim::{MachineView, VfView};
-use ioward_model::{Plan, State, Step, VfId, VfSettings};
+use ioward_model::{Inventory, Plan, State, Step, VfId, VfSettings};
 use ioward_pci::Bdf;
+use ioward_planner::Machine;
 
 use crate::{
     checks,
@@ -24,6 +25,30 @@ impl World {
         } else {
             Err(format!("{what} changed the state from {state:?} to {now:?}"))
         }
+    }
+
+    /// The order in which steps were done side by side is as good as the plan's own: a machine of values takes them in that
+    /// order, and their inverses in the reverse of it.
+    pub fn order_holds(
+        &self,
+        plan: &Plan,
+        inventory: &Inventory,
+        state: &State,
+        is_sound: bool,
+    ) -> Result<(), Wrong> {
+        let (mut machine, mut inverses) = (Machine::new(inventory, state), Vec::new());
+        for number in &self.done_in_order {
+            let step = &plan.steps[number - 1];
+            let outcome = machine.carry_out(step);
+            let outcome =
+                outcome.map_err(|no| format!("in the order {:?}: {step}: {no}", self.done_in_order))?;
+            inverses.extend(step.inverse(&outcome));
+        }
+        for inverse in inverses.iter().rev().filter(|_| is_sound) {
+            let undone = machine.carry_out(inverse);
+            undone.map_err(|no| format!("back from the order {:?}: {inverse}: {no}", self.done_in_order))?;
+        }
+        Ok(())
     }
 
     pub fn only_this_changed(

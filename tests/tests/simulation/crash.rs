@@ -143,6 +143,7 @@ async fn story(seed: u64, filmed: &AtomicU64, counts: &mut Counts) -> Result<(),
     let mut random = Random::new(seed ^ 0x000c_4a54);
     let host = Host::of_seed(seed, &mut random);
     let mut world = World::new(host, Story::new(format!("crash, seed {seed}"), false)).await;
+    world.set_pace(&mut random);
     for round in 0..6 {
         let state = world.state();
         let intent = Chooser { random: &mut random, host: &world.host, state: &state }.intent();
@@ -226,7 +227,7 @@ async fn film(world: &mut World, plan: Plan, trouble: &Trouble, is_filmed: bool)
 }
 
 /// A world like that in a picture, in which no daemon runs.
-fn asleep(world: &World, picture: &Picture) -> World {
+pub fn asleep(world: &World, picture: &Picture) -> World {
     let (pfs, found) = (world.host.pfs.clone(), world.host.found.clone());
     let host = Host { machine: picture.machine.copy(), pfs, found };
     let story = Story::new("after a crash".to_owned(), false);

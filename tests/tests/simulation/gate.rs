@@ -3,7 +3,9 @@
 
 use std::{
     collections::BTreeSet,
+    future::poll_fn,
     sync::{Arc, Mutex, PoisonError},
+    task::Poll,
 };
 
 use async_trait::async_trait;
@@ -15,7 +17,10 @@ use ioward_model::{Event, Inventory, VfId, VfSettings, VfStatistics};
 use ioward_pci::Bdf;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::camera::{Camera, Moment, halves};
+use crate::{
+    camera::{Camera, Moment, halves},
+    random::Random,
+};
 
 /// What is to go wrong while one plan is carried out. Operations count from 1, whether of the fabric or the hypervisor.
 #[derive(Clone, Debug, Default)]
@@ -37,17 +42,44 @@ struct Inner {
     count: u32,
     struck: u32,
     person: Option<UnboundedReceiver<Event>>,
+    /// How long operations take, in turns of the others.
+    pace: Option<Random>,
 }
 
 impl Gate {
     /// From now on operations count. `person` is who would go away.
     pub fn arm(&self, trouble: Trouble, person: Option<UnboundedReceiver<Event>>) {
-        *self.lock() = Inner { trouble, person, ..Inner::default() };
+        let pace = self.lock().pace.take();
+        *self.lock() = Inner { trouble, person, pace, ..Inner::default() };
+    }
+
+    /// From now on operations take their time, so that those beside them overtake one another. They were all over at once.
+    pub fn set_pace(&self, random: Random) {
+        self.lock().pace = Some(random);
+    }
+
+    /// Whoever is here lets others go first, or not.
+    pub async fn dawdle(&self) {
+        let turns = self.lock().pace.as_mut().map_or(0, |pace| pace.below(4));
+        for _ in 0..turns {
+            // Not tokio's: whose turn it is after that depends on which of its threads is where.
+            let mut has_waited = false;
+            poll_fn(|context| {
+                if std::mem::replace(&mut has_waited, true) {
+                    return Poll::Ready(());
+                }
+                context.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+        }
     }
 
     /// Nothing goes wrong any more; how many operations were told to fail.
     pub fn disarm(&self) -> u32 {
-        std::mem::take(&mut *self.lock()).struck
+        let mut inner = self.lock();
+        let pace = inner.pace.take();
+        std::mem::replace(&mut *inner, Inner { pace, ..Inner::default() }).struck
     }
 
     /// An operation passes; whether it is to fail.
@@ -80,7 +112,8 @@ impl WatchedFabric {
         Self { machine: machine.clone(), fabric: machine.fabric(), gate, camera }
     }
 
-    fn pass(&self, operation: Operation) {
+    async fn pass(&self, operation: Operation) {
+        self.gate.dawdle().await;
         // What only looks leaves nothing to be found.
         if operation.is_change() {
             self.camera.shoot(Moment::BeforeOperation);
@@ -98,27 +131,27 @@ impl Fabric for WatchedFabric {
     }
 
     async fn set_autoprobe(&self, pf: Bdf, on: bool) -> Result<(), FabricError> {
-        self.pass(Operation::SetAutoprobe);
+        self.pass(Operation::SetAutoprobe).await;
         self.fabric.set_autoprobe(pf, on).await
     }
 
     async fn set_vf_count(&self, pf: Bdf, count: u16) -> Result<(), FabricError> {
-        self.pass(Operation::SetVfCount);
+        self.pass(Operation::SetVfCount).await;
         self.fabric.set_vf_count(pf, count).await
     }
 
     async fn vf_address(&self, vf: VfId) -> Result<Bdf, FabricError> {
-        self.pass(Operation::VfAddress);
+        self.pass(Operation::VfAddress).await;
         self.fabric.vf_address(vf).await
     }
 
     async fn driver(&self, vf: VfId) -> Result<Option<String>, FabricError> {
-        self.pass(Operation::Driver);
+        self.pass(Operation::Driver).await;
         self.fabric.driver(vf).await
     }
 
     async fn bind(&self, vf: VfId, driver: Option<&str>) -> Result<Option<String>, FabricError> {
-        self.pass(Operation::Bind);
+        self.pass(Operation::Bind).await;
         self.camera
             .shoot_machine(async |machine| {
                 let _ = machine.fabric().bind(vf, None).await;
@@ -136,17 +169,17 @@ impl Fabric for WatchedFabric {
     }
 
     async fn reset(&self, vf: VfId) -> Result<(), FabricError> {
-        self.pass(Operation::Reset);
+        self.pass(Operation::Reset).await;
         self.fabric.reset(vf).await
     }
 
     async fn settings(&self, vf: VfId) -> Result<VfSettings, FabricError> {
-        self.pass(Operation::Settings);
+        self.pass(Operation::Settings).await;
         self.fabric.settings(vf).await
     }
 
     async fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
-        self.pass(Operation::Configure);
+        self.pass(Operation::Configure).await;
         for half in halves(change) {
             self.camera
                 .shoot_machine(async |machine| {
@@ -158,7 +191,7 @@ impl Fabric for WatchedFabric {
     }
 
     async fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError> {
-        self.pass(Operation::Statistics);
+        self.pass(Operation::Statistics).await;
         self.fabric.statistics(vf).await
     }
 }

@@ -146,7 +146,8 @@ impl ModelHypervisor {
         }
     }
 
-    fn pass(&self, partition: &Name, command: &str) -> Result<(), HypervisorError> {
+    async fn pass(&self, partition: &Name, command: &str) -> Result<(), HypervisorError> {
+        self.gate.dawdle().await;
         if let Some(camera) = self.camera.get() {
             camera.shoot(Moment::BeforeOperation);
         }
@@ -190,13 +191,13 @@ impl Hypervisor for ModelHypervisor {
     }
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
-        self.pass(&spec.name, "define")?;
+        self.pass(&spec.name, "define").await?;
         self.guests.lock().entry(spec.name.clone()).or_default();
         Ok(())
     }
 
     async fn undefine(&self, partition: &Name) -> Result<(), HypervisorError> {
-        self.pass(partition, "undefine")?;
+        self.pass(partition, "undefine").await?;
         let guest = self.guests.lock().remove(partition).unwrap_or_default();
         if guest.running || guest.channel || !guest.vfs.is_empty() {
             self.violation(format!("{partition} is forgotten, and is {guest:?}"));
@@ -205,7 +206,7 @@ impl Hypervisor for ModelHypervisor {
     }
 
     async fn start(&self, partition: &Name) -> Result<Accelerator, HypervisorError> {
-        self.pass(partition, "start")?;
+        self.pass(partition, "start").await?;
         let mut guests = self.guests.lock();
         let guest = guest(&mut guests, partition)?;
         if guest.running {
@@ -226,14 +227,14 @@ impl Hypervisor for ModelHypervisor {
     }
 
     async fn stop(&self, partition: &Name, mode: StopMode) -> Result<(), HypervisorError> {
-        self.pass(partition, "stop")?;
+        self.pass(partition, "stop").await?;
         self.half_way(partition, |_, guest| guest.leaving = mode == StopMode::Graceful);
         self.turn_off(guest(&mut self.guests.lock(), partition)?);
         Ok(())
     }
 
     async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
-        self.pass(&owner.partition, "attach_vf")?;
+        self.pass(&owner.partition, "attach_vf").await?;
         self.half_way(&owner.partition, |_, guest| {
             let half = Held { function, open: false, half: guest.running, leaving: false };
             guest.vfs.entry(owner.vf.clone()).or_insert(half);
@@ -273,7 +274,7 @@ impl Hypervisor for ModelHypervisor {
     }
 
     async fn detach_vf(&self, owner: &Owner, _force: bool) -> Result<(), HypervisorError> {
-        self.pass(&owner.partition, "detach_vf")?;
+        self.pass(&owner.partition, "detach_vf").await?;
         self.half_way(&owner.partition, |_, guest| {
             if let Some(held) = guest.vfs.get_mut(&owner.vf) {
                 held.leaving = held.open;
@@ -292,13 +293,13 @@ impl Hypervisor for ModelHypervisor {
     }
 
     async fn create_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
-        self.pass(partition, "create_channel")?;
+        self.pass(partition, "create_channel").await?;
         guest(&mut self.guests.lock(), partition)?.channel = true;
         Ok(())
     }
 
     async fn destroy_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
-        self.pass(partition, "destroy_channel")?;
+        self.pass(partition, "destroy_channel").await?;
         let mut guests = self.guests.lock();
         let guest = guest(&mut guests, partition)?;
         guest.channel = false;

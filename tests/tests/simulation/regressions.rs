@@ -15,8 +15,11 @@ use crate::{
 
 /// Tells a story on a machine with these adapters; everything is looked at after each action, and removed at the end.
 fn tell(title: &str, adapters: &[Choice], actions: &[Action]) -> Vec<String> {
+    tell_on(title, Host::new(SimMachine::builder(1), adapters), actions)
+}
+
+fn tell_on(title: &str, host: Host, actions: &[Action]) -> Vec<String> {
     runtime().block_on(async {
-        let host = Host::new(SimMachine::builder(1), adapters);
         let mut world = World::new(host, Story::new(title.to_owned(), false)).await;
         for action in actions {
             world.carry_out(action).await.unwrap_or_else(|wrong| panic!("{title}: {wrong}"));
@@ -111,6 +114,23 @@ fn what_could_not_be_undone_is_put_right_later() {
             let actions =
                 [apply(&before()), guest_sets_vlan(), apply_with(&after(), failing(&[first, second]))];
             tell(&title, &[Choice::gigabit(), Choice::nvme()], &actions);
+        }
+    }
+}
+
+/// A VF that had a driver of its own before ioward was unbound on the way to something that failed, and could not be bound
+/// again on the way back. It passed for one that somebody else had made anew, and was given back without its driver.
+#[test]
+fn a_vf_left_without_a_driver_gets_its_own_back_later() {
+    for first in 1..20 {
+        for second in first + 1..first + 12 {
+            let mut host = Host::new(SimMachine::builder(1), &[Choice::gigabit()]);
+            host.machine.write_numvfs(host.pfs[0].address, 3).unwrap();
+            host.machine.advance(std::time::Duration::from_secs(10));
+            host.found = host.machine.snapshot();
+            let title = format!("operations {first} and {second} fail, with VFs that were there before");
+            let grown = apply_with(&format!("{GROWN}{}", before()), failing(&[first, second]));
+            tell_on(&title, host, &[apply(&before()), grown]);
         }
     }
 }

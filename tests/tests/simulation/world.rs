@@ -18,6 +18,7 @@ use crate::{
     gate::{Gate, Trouble, WatchedFabric},
     host::Host,
     hypervisor::{Guests, ModelHypervisor},
+    random::Random,
     story::Story,
 };
 
@@ -39,6 +40,10 @@ pub struct World {
     operations: usize,
     /// Operations that were told to fail while the last plan was being undone.
     struck_on_the_way_back: u32,
+    /// The steps of the last plan in the order in which they were done, by number.
+    pub done_in_order: Vec<usize>,
+    /// Steps that began while others were under way.
+    pub overlaps: usize,
     pub loose: Loose,
 }
 
@@ -95,8 +100,15 @@ impl World {
             kept: None,
             operations: 0,
             struck_on_the_way_back: 0,
+            done_in_order: Vec::new(),
+            overlaps: 0,
             loose: Loose::default(),
         }
+    }
+
+    /// Operations take their time from now on, as this says.
+    pub fn set_pace(&self, random: &mut Random) {
+        self.gate.set_pace(Random::new(random.next()));
     }
 
     pub fn imp(&self) -> &Arc<Imp> {
@@ -214,6 +226,7 @@ impl World {
             if !found.is_empty() {
                 return Err(format!("lint: {}", found.join("; ")));
             }
+            self.order_holds(&plan, &inventory, &state, is_sound)?;
         }
         match ended {
             Ended::Refused => {
@@ -268,6 +281,8 @@ impl World {
         self.host.machine.set_fault_rate(trouble.per_million);
         let begun = imp.apply(plan.clone(), sender).await;
         let (mut last, mut struck_on_the_way_forth) = (None, 0);
+        let mut under_way = BTreeSet::new();
+        self.done_in_order.clear();
         while let Some(event) = match &mut events {
             Some(events) => events.recv().await,
             None => None,
@@ -275,6 +290,16 @@ impl World {
             if matches!(event.kind, EventKind::StepFailed { .. } | EventKind::StepUndone { .. }) {
                 self.story.tell(|| format!("  {}", event.kind));
             }
+            match &event.kind {
+                EventKind::StepStarted { number, .. } => _ = under_way.insert(*number),
+                EventKind::StepDone { number, .. } => {
+                    under_way.remove(number);
+                    self.done_in_order.push(*number);
+                }
+                EventKind::StepFailed { number, .. } => _ = under_way.remove(number),
+                _ => {}
+            }
+            self.overlaps += usize::from(under_way.len() > 1);
             if let EventKind::StepFailed { error, .. } = &event.kind {
                 let told_to_fail = error.contains("os error 5") || error.contains("told to fail");
                 struck_on_the_way_forth = u32::from(told_to_fail);

@@ -174,7 +174,8 @@ impl Embedded {
             .await
         });
         let client = Client::new(&socket);
-        while !socket.exists() {
+        // The socket is there a moment before somebody listens.
+        while tokio::net::UnixStream::connect(&socket).await.is_err() {
             if server.is_finished() {
                 break;
             }

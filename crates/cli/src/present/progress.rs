@@ -1,6 +1,6 @@
 //! A plan while it is carried out: one line that is written over on a terminal, one line a step elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::EventKind;
 
@@ -23,15 +23,17 @@ pub struct Progress {
     style: Style,
     steps: usize,
     whats: BTreeMap<usize, String>,
-    /// Whether the cursor stands behind something that is not ended yet.
-    mid_line: bool,
+    /// Steps that have begun and not ended: those that have nothing in common are carried out side by side.
+    under_way: BTreeSet<usize>,
+    /// The step that the line is about behind which the cursor stands.
+    mid_line: Option<usize>,
 }
 
 impl Progress {
     /// The progress of a plan of so many steps.
     #[must_use]
     pub fn new(style: Style, steps: usize) -> Self {
-        Self { style, steps, whats: BTreeMap::new(), mid_line: false }
+        Self { style, steps, whats: BTreeMap::new(), under_way: BTreeSet::new(), mid_line: None }
     }
 
     /// What is to be written when this happens.
@@ -40,12 +42,14 @@ impl Progress {
             EventKind::StepStarted { number, what, .. } => {
                 let what = text::printable(&what.to_string());
                 self.whats.insert(*number, what);
-                let line = format!("{} …", self.step(*number));
+                self.under_way.insert(*number);
                 match self.style {
-                    Style::InPlace(width) => self.in_place(&line, width),
+                    Style::InPlace(width) => self.in_place(*number, width),
+                    // One line at a time; the others have theirs when they end.
+                    Style::Lines if self.mid_line.is_some() => String::new(),
                     Style::Lines => {
-                        self.mid_line = true;
-                        line + " "
+                        self.mid_line = Some(*number);
+                        format!("{} … ", self.step(*number))
                     }
                 }
             }
@@ -53,7 +57,11 @@ impl Progress {
                 self.ended(*number, &format!("done; {note}"))
             }
             EventKind::StepDone { number, note: None, .. } => match self.style {
-                Style::InPlace(_) => String::new(),
+                Style::InPlace(width) => {
+                    self.under_way.remove(number);
+                    // What is still going on is what there is to wait for.
+                    self.under_way.last().copied().map_or_else(String::new, |last| self.in_place(last, width))
+                }
                 Style::Lines => self.ended(*number, "done"),
             },
             EventKind::StepFailed { number, error, .. } => {
@@ -63,7 +71,9 @@ impl Progress {
                 let step = self.step(*number);
                 match (error, self.style) {
                     (Some(error), _) => self.line(&format!("{step} … could not be undone: {error}")),
-                    (None, Style::InPlace(width)) => self.in_place(&format!("{step} … undone"), width),
+                    (None, Style::InPlace(width)) => {
+                        self.written_over(*number, &format!("{step} … undone"), width)
+                    }
                     (None, Style::Lines) => self.line(&format!("{step} … undone")),
                 }
             }
@@ -72,6 +82,8 @@ impl Progress {
             EventKind::PlanStarted { .. }
             | EventKind::PlanInterrupted { .. }
             | EventKind::InventoryChanged { .. }
+            | EventKind::AdapterStuck { .. }
+            | EventKind::AdapterAnswers { .. }
             | EventKind::PartitionEnded { .. }
             | EventKind::ChannelOpened { .. }
             | EventKind::ChannelMisused { .. } => String::new(),
@@ -80,7 +92,7 @@ impl Progress {
 
     /// What is to be written before anything else when no more events come.
     pub fn broken_off(&mut self) -> String {
-        let was_mid_line = std::mem::take(&mut self.mid_line);
+        let was_mid_line = self.mid_line.take().is_some();
         match self.style {
             Style::InPlace(_) if was_mid_line => CLEAR.to_owned(),
             Style::Lines if was_mid_line => "\n".to_owned(),
@@ -93,15 +105,26 @@ impl Progress {
         format!("[{number}/{}] {what}", self.steps)
     }
 
-    fn in_place(&mut self, line: &str, width: usize) -> String {
-        self.mid_line = true;
+    fn in_place(&mut self, number: usize, width: usize) -> String {
+        let more = match self.under_way.len() {
+            0 | 1 => String::new(),
+            under_way => format!(" and {} more", under_way - 1),
+        };
+        let line = format!("{} …{more}", self.step(number));
+        self.written_over(number, &line, width)
+    }
+
+    fn written_over(&mut self, number: usize, line: &str, width: usize) -> String {
+        self.mid_line = Some(number);
         // A line that fills the last column may already have gone on to the next.
         CLEAR.to_owned() + &text::elide(line, width.saturating_sub(1))
     }
 
     fn ended(&mut self, number: usize, how: &str) -> String {
+        self.under_way.remove(&number);
         let how = text::printable(&how.replace('\n', " "));
-        if self.style == Style::Lines && std::mem::take(&mut self.mid_line) {
+        if self.style == Style::Lines && self.mid_line == Some(number) {
+            self.mid_line = None;
             return how + "\n";
         }
         let step = self.step(number);
@@ -158,6 +181,26 @@ done: 2 steps
 \r\x1b[2K[2/2] start partition web … done; no KVM: runs in software emulation\n\
 done: 2 steps\n";
         assert_eq!(show(Style::InPlace(30), GOOD), expected);
+    }
+
+    const SIDE_BY_SIDE: &str = r#"{"event":"step-started","plan":3,"step":1,"what":{"step":"start-partition","partition":"a"}}
+{"event":"step-started","plan":3,"step":2,"what":{"step":"start-partition","partition":"b"}}
+{"event":"step-done","plan":3,"step":2}
+{"event":"step-done","plan":3,"step":1}"#;
+
+    #[test]
+    fn steps_side_by_side_have_a_line_each() {
+        let expected = "\
+[1/2] start partition a … 
+[2/2] start partition b … done
+[1/2] start partition a … done
+";
+        assert_eq!(show(Style::Lines, SIDE_BY_SIDE), expected);
+        let expected = "\
+\r\x1b[2K[1/2] start partition a …\
+\r\x1b[2K[2/2] start partition b … and 1 more\
+\r\x1b[2K[1/2] start partition a …";
+        assert_eq!(show(Style::InPlace(60), SIDE_BY_SIDE), expected);
     }
 
     #[test]

@@ -1,0 +1,259 @@
+//! Which steps of a plan wait for which: a step waits for earlier ones that are about the same adapter, VF or partition.
+//! What has nothing in common is worked on side by side.
+//!
+//! ```text
+//!   of an adapter   hold ─ count ─┬─ configure a ─ bind a ─ configure b ─ bind b      (one after the other)
+//!   of VF a                       └─ assign a ──┴─────────┬───────────────────
+//!   of a partition                   assign a ─ channel ─ attach a ─ attach b
+//!   at last                                                          start   (when everything else is done)
+//! ```
+//!
+//! Any order in which nobody is overtaken by one that waits for them is as good as the plan's own: what a step needs was
+//! brought about by steps that it shares something with, and so was what its inverse needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ioward_model::{MacAddress, Name, Step, VfId};
+
+use crate::subject::Subject;
+
+/// The steps of a plan that are still to be done, by their index in it.
+pub(crate) struct Order {
+    /// For each step, how many of those that it waits for are not done yet.
+    waits_for: Vec<usize>,
+    /// For each step, those that wait for it.
+    holds_up: Vec<Vec<usize>>,
+    /// Steps that wait for nobody and have not begun.
+    ready: BTreeSet<usize>,
+}
+
+/// A slot with an adapter in it: the ports of one share what their VFs are made of, so they are one adapter here. A PCIe
+/// port has a bus of its own below it, with one device on it.
+type Slot = (u32, u8);
+
+/// What the latest steps of an adapter are.
+#[derive(Default)]
+struct OfAdapter {
+    /// The latest that was about all of it.
+    whole: Option<usize>,
+    /// The latest that was about all of it, or changed a VF through its PF.
+    change: Option<usize>,
+    /// Those since `whole` that gave or took VFs.
+    uses: Vec<usize>,
+}
+
+/// The latest steps about something.
+#[derive(Default)]
+struct Latest<'a> {
+    adapters: BTreeMap<Slot, OfAdapter>,
+    vfs: BTreeMap<VfId, usize>,
+    partitions: BTreeMap<&'a Name, usize>,
+    /// A MAC is given to a VF only once the one that had it has been cleaned.
+    macs: BTreeMap<MacAddress, usize>,
+    /// Those that nobody waits for, but partitions that start.
+    loose: BTreeSet<usize>,
+}
+
+impl Order {
+    pub(crate) fn of(steps: &[Step]) -> Self {
+        let mut order = Self {
+            waits_for: vec![0; steps.len()],
+            holds_up: vec![Vec::new(); steps.len()],
+            ready: BTreeSet::new(),
+        };
+        let mut latest = Latest::default();
+        for (n, step) in steps.iter().enumerate() {
+            let waits_for = latest.before(n, step);
+            if waits_for.is_empty() {
+                order.ready.insert(n);
+            }
+            order.waits_for[n] = waits_for.len();
+            for earlier in waits_for {
+                order.holds_up[earlier].push(n);
+            }
+        }
+        order
+    }
+
+    /// Whether a step could begin now.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The first step that can begin; it has begun then.
+    pub(crate) fn begin(&mut self) -> Option<usize> {
+        self.ready.pop_first()
+    }
+
+    /// A step is done: those that waited for it alone can begin.
+    pub(crate) fn done(&mut self, n: usize) {
+        for &later in &self.holds_up[n] {
+            self.waits_for[later] -= 1;
+            if self.waits_for[later] == 0 {
+                self.ready.insert(later);
+            }
+        }
+    }
+}
+
+impl<'a> Latest<'a> {
+    /// The steps that this one waits for; it is one of the latest then.
+    fn before(&mut self, n: usize, step: &'a Step) -> BTreeSet<usize> {
+        let mut before = BTreeSet::new();
+        let about = Subject::of(step);
+        if let Some(pf) = about.adapter() {
+            let adapter = self.adapters.entry((pf.domain(), pf.bus())).or_default();
+            if about.pf.is_some() {
+                before.extend(adapter.change.replace(n));
+                before.extend(adapter.uses.drain(..));
+                adapter.whole = Some(n);
+            } else if about.partition.is_none() {
+                before.extend(adapter.change.replace(n));
+            } else {
+                before.extend(adapter.whole);
+                adapter.uses.push(n);
+            }
+        }
+        before.extend(about.vf.and_then(|vf| self.vfs.insert(vf, n)));
+        before.extend(about.partition.and_then(|partition| self.partitions.insert(partition, n)));
+        let mac = match step {
+            Step::ConfigureVf { to, .. } => to.mac,
+            Step::Unassign { from, .. } => from.effective_settings().mac,
+            _ => None,
+        };
+        before.extend(mac.and_then(|mac| self.macs.insert(mac, n)));
+        if matches!(step, Step::StartPartition { .. }) {
+            // What runs can't be undone without a trace: it comes when nothing else can fail any more.
+            before.extend(&self.loose);
+        } else {
+            self.loose.retain(|earlier| !before.contains(earlier));
+            self.loose.insert(n);
+        }
+        before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ioward_model::{
+        AdapterOriginal, AdapterState, Assignment, Boot, MemorySize, Owner, PartitionSpec, VfSettings,
+    };
+    use ioward_pci::Bdf;
+
+    use super::*;
+
+    fn pf(text: &str) -> Bdf {
+        text.parse().unwrap()
+    }
+
+    fn count(pf: Bdf) -> Step {
+        Step::SetVfCount { pf, to: 2, from: 0 }
+    }
+
+    fn vf(pf: Bdf, index: u16) -> VfId {
+        VfId { pf, index }
+    }
+
+    fn owner(text: &str) -> Owner {
+        text.parse().unwrap()
+    }
+
+    fn assign(text: &str, vf: VfId) -> Step {
+        Step::Assign { owner: owner(text), to: Assignment::new(vf) }
+    }
+
+    fn configure(vf: VfId, mac: Option<&str>) -> Step {
+        let mac = mac.map(|mac| mac.parse().unwrap());
+        Step::ConfigureVf { vf, to: VfSettings { mac, trust: Some(true), ..VfSettings::default() } }
+    }
+
+    fn attach(text: &str, vf: VfId) -> Step {
+        Step::AttachVf { owner: owner(text), vf }
+    }
+
+    fn start(partition: &str) -> Step {
+        Step::StartPartition { partition: partition.parse().unwrap() }
+    }
+
+    /// In rounds: what can begin at once, when everything of the round before is done.
+    fn rounds(steps: &[Step]) -> Vec<Vec<usize>> {
+        let mut order = Order::of(steps);
+        let mut rounds = Vec::new();
+        while order.has_ready() {
+            let round: Vec<_> = std::iter::from_fn(|| order.begin()).collect();
+            round.iter().for_each(|n| order.done(*n));
+            rounds.push(round);
+        }
+        assert_eq!(rounds.iter().map(Vec::len).sum::<usize>(), steps.len(), "nobody waits for ever");
+        rounds
+    }
+
+    #[test]
+    fn adapters_and_partitions_are_worked_on_side_by_side() {
+        let (a, b) = (pf("0000:01:00.0"), pf("0000:02:00.0"));
+        let steps = [
+            count(a),
+            count(b),
+            assign("web/net0", vf(a, 0)),
+            configure(vf(a, 0), None),
+            assign("db/net0", vf(b, 0)),
+            configure(vf(b, 0), None),
+            attach("web/net0", vf(a, 0)),
+            attach("db/net0", vf(b, 0)),
+            start("db"),
+            start("web"),
+        ];
+        assert_eq!(rounds(&steps), [vec![0, 1], vec![2, 4], vec![3, 5], vec![6, 7], vec![8, 9]]);
+    }
+
+    #[test]
+    fn what_one_adapter_or_one_partition_does_is_done_in_order() {
+        let a = pf("0000:01:00.0");
+        let changes =
+            [configure(vf(a, 0), None), configure(vf(a, 1), None), count(a), configure(vf(a, 0), None)];
+        assert_eq!(rounds(&changes), [[0], [1], [2], [3]]);
+        let given =
+            [attach("web/a", vf(a, 0)), attach("web/b", vf(a, 1)), attach("db/a", vf(a, 2)), count(a)];
+        assert_eq!(rounds(&given), [vec![0, 2], vec![1], vec![3]]);
+    }
+
+    /// The ports of an adapter share MSI-X vectors: the VFs that one port lets go of may be what the other one needs.
+    #[test]
+    fn ports_of_one_adapter_wait_for_each_other() {
+        assert_eq!(rounds(&[count(pf("0000:01:00.0")), count(pf("0000:01:00.1"))]), [[0], [1]]);
+    }
+
+    /// Two VFs with one MAC are on the wire at once, if only for a moment, when it is given to the next before it is taken
+    /// from the one that had it.
+    #[test]
+    fn a_mac_is_taken_from_one_before_another_gets_it() {
+        let (a, b, mac) = (vf(pf("0000:01:00.0"), 0), vf(pf("0000:02:00.0"), 0), "52:54:00:00:00:01");
+        let settings = VfSettings { mac: mac.parse().ok(), ..VfSettings::default() };
+        let from = Assignment { settings, ..Assignment::new(a) };
+        let unassign = Step::Unassign { owner: owner("web/net0"), from };
+        assert_eq!(rounds(&[configure(a, None), unassign, configure(b, Some(mac))]), [[0], [1], [2]]);
+        assert_eq!(rounds(&[configure(a, Some(mac)), configure(b, None)]), [vec![0, 1]]);
+    }
+
+    #[test]
+    fn nobody_starts_before_everything_is_done() {
+        let (a, b) = (pf("0000:01:00.0"), pf("0000:02:00.0"));
+        let spec = PartitionSpec {
+            name: "web".parse().unwrap(),
+            cpus: 1,
+            memory: MemorySize::from_mebibytes(512).unwrap(),
+            boot: Boot::default(),
+            vfs: Vec::new(),
+        };
+        let original = AdapterOriginal { num_vfs: 0, autoprobe: true };
+        let to = AdapterState { original, wanted: None };
+        let steps = [
+            Step::DefinePartition { to: spec, from: None },
+            Step::HoldAdapter { pf: a, to, from: None },
+            count(a),
+            count(b),
+            start("web"),
+        ];
+        assert_eq!(rounds(&steps), [vec![0, 1, 3], vec![2], vec![4]]);
+    }
+}
