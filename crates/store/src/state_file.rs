@@ -7,7 +7,7 @@
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use ioward_model::AuditEntry;
@@ -25,12 +25,14 @@ const CACHE: usize = 1 << 20;
 /// No state of a real host comes near it: 5,000 partitions need about 20 MB.
 const MAX_FILE_BYTES: u64 = 1 << 30;
 
-type Open = Box<dyn Fn() -> Result<(Database, Contents), StoreError> + Send + Sync>;
+type Open<T> = Box<dyn Fn() -> Result<T, StoreError> + Send + Sync>;
 
 /// A store in a file, or in something that plays one.
 pub struct StateFile {
     path: PathBuf,
-    open: Open,
+    open: Open<(Database, Contents)>,
+    /// Opens a copy, which needs no room on the disk.
+    copy: Open<Database>,
     /// `None` once writing has failed: whatever goes wrong, the file is looked at anew before it is used again.
     database: Mutex<Option<Database>>,
 }
@@ -52,14 +54,20 @@ impl StateFile {
         open: impl Fn() -> io::Result<B> + Send + Sync + 'static,
     ) -> Result<(Self, Contents), StoreError> {
         let at = path.clone();
-        let open: Open = Box::new(move || {
-            let file = open().map_err(|source| StoreError::Io { what: "open", path: at.clone(), source })?;
+        let open_file = Arc::new(move || {
+            open().map_err(|source| StoreError::Io { what: "open", path: at.clone(), source })
+        });
+        let (open_copied, at) = (Arc::clone(&open_file), path.clone());
+        let copy: Open<Database> = Box::new(move || copy(&at, &open_copied()?));
+        let at = path.clone();
+        let open: Open<(Database, Contents)> = Box::new(move || {
+            let file = open_file()?;
             let contents = look(&at, &file)?;
             let database = builder().create_with_backend(file).map_err(|error| of_open(&at, error))?;
             Ok((database, contents))
         });
         let (database, contents) = open()?;
-        Ok((Self { path, open, database: Mutex::new(Some(database)) }, contents))
+        Ok((Self { path, open, copy, database: Mutex::new(Some(database)) }, contents))
     }
 
     /// Makes a new file of one that is empty, with these changes in it.
@@ -87,37 +95,40 @@ impl StateFile {
         tables::export(&copy(path, file)?).map_err(|wrong| of_content(path, wrong))
     }
 
-    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut open = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let database = match open.take() {
-            Some(database) => database,
-            None => (self.open)()?.0,
+    fn read_with<T>(&self, read: impl FnOnce(&Database) -> Result<T, Wrong>) -> Result<T, StoreError> {
+        let open = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = match &*open {
+            Some(database) => read(database),
+            None => read(&(self.copy)()?),
         };
-        let result = work(&database)?;
-        *open = Some(database);
-        Ok(result)
+        result.map_err(|wrong| of_content(&self.path, wrong))
     }
 }
 
 impl Store for StateFile {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
         let changes = encode(&self.path, changes)?;
-        self.with(|database| {
-            let write = || -> Result<(), redb::Error> {
-                let transaction = database.begin_write()?;
-                tables::write(&transaction, &changes)?;
-                Ok(transaction.commit()?)
-            };
-            write().map_err(|error| of_write(&self.path, error))
-        })
+        let mut open = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = match open.take() {
+            Some(database) => database,
+            None => (self.open)()?.0,
+        };
+        let write = || -> Result<(), redb::Error> {
+            let transaction = database.begin_write()?;
+            tables::write(&transaction, &changes)?;
+            Ok(transaction.commit()?)
+        };
+        write().map_err(|error| of_write(&self.path, error))?;
+        *open = Some(database);
+        Ok(())
     }
 
     fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
-        self.with(|database| tables::audit(database, limit).map_err(|wrong| of_content(&self.path, wrong)))
+        self.read_with(|database| tables::audit(database, limit))
     }
 
     fn export(&self) -> Result<Export, StoreError> {
-        self.with(|database| tables::export(database).map_err(|wrong| of_content(&self.path, wrong)))
+        self.read_with(tables::export)
     }
 }
 

@@ -140,13 +140,33 @@ struct Inner {
     live: MemoryFile,
     synced: MemoryFile,
     camera: Weak<Filmed>,
+    /// So many more writes find room.
+    room: Option<u32>,
+}
+
+impl Inner {
+    fn take_room(&mut self) -> io::Result<()> {
+        match &mut self.room {
+            Some(0) => Err(io::ErrorKind::StorageFull.into()),
+            Some(room) => {
+                *room -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 impl Disk {
     /// With a file on it.
     pub fn with(file: &MemoryFile) -> Self {
-        let inner = Inner { live: file.copy(), synced: file.copy(), camera: Weak::new() };
+        let inner = Inner { live: file.copy(), synced: file.copy(), camera: Weak::new(), room: None };
         Self(Arc::new(Mutex::new(inner)))
+    }
+
+    /// After so many writes the disk is full; with `None` there is room again.
+    pub fn full_after(&self, writes: Option<u32>) {
+        self.lock().room = writes;
     }
 
     /// What was written so far.
@@ -169,7 +189,9 @@ impl StorageBackend for Disk {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.lock().live.set_len(length)
+        let mut inner = self.lock();
+        inner.take_room()?;
+        inner.live.set_len(length)
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -196,6 +218,8 @@ impl StorageBackend for Disk {
     }
 
     fn write(&self, offset: u64, content: &[u8]) -> io::Result<()> {
-        self.lock().live.write(offset, content)
+        let mut inner = self.lock();
+        inner.take_room()?;
+        inner.live.write(offset, content)
     }
 }

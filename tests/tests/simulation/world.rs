@@ -34,7 +34,7 @@ pub struct World {
     pub camera: Camera,
     /// What the kernel calls this boot of the host.
     pub boot: &'static str,
-    disk: Disk,
+    pub disk: Disk,
     daemon: Option<Daemon>,
     kept: Option<Plan>,
     operations: usize,
@@ -144,10 +144,11 @@ impl World {
     }
 
     /// Kills the daemon between two plans.
-    async fn kill_daemon(&mut self) {
+    pub async fn kill_daemon(&mut self) {
         let Some(Daemon { imp, follows }) = self.daemon.take() else { return };
-        // It has been quiet for a second: what partitions asked for and changed nothing by is on the disk too.
-        imp.flush().unwrap();
+        // It has been quiet for a second: what partitions asked for and changed nothing by is on the disk too, if there is
+        // room.
+        let _ = imp.flush();
         // What a daemon does to its file when it is stopped, one that is killed does not do.
         self.disk = Disk::with(&self.disk.file());
         follows.abort();

@@ -135,6 +135,7 @@ fn a_full_disk_costs_the_commit_and_nothing_else() {
                 failed += 1;
                 assert!(matches!(error, StoreError::Io { .. }), "{error}");
                 assert!(again.is_err(), "it is still full");
+                assert_eq!(store.export().unwrap().state.revision, 8, "it can still be read");
                 assert_eq!(found(&disk.file()).unwrap(), before, "room for {writes} writes");
             }
         }
