@@ -76,10 +76,33 @@ impl Daemon {
     /// # Errors
     /// As [`Daemon::start`].
     pub fn crash_and_restart(&mut self) -> Result<(), Box<dyn Error>> {
+        self.crash()?;
+        self.restart()
+    }
+
+    /// Kills the daemon, as a crash would.
+    ///
+    /// # Errors
+    /// When it can't be killed.
+    pub fn crash(&mut self) -> Result<(), Box<dyn Error>> {
         self.serve.kill()?;
         self.serve.wait()?;
+        Ok(())
+    }
+
+    /// Starts another daemon in the place of one that was killed.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn restart(&mut self) -> Result<(), Box<dyn Error>> {
         self.serve = serve(&self.folder, &self.extra)?;
         self.wait_until_up()
+    }
+
+    /// Where the daemon keeps its state.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.join("state")
     }
 
     fn wait_until_up(&self) -> Result<(), Box<dyn Error>> {

@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 mod choosing;
+mod crashes;
 mod hostile;
 mod identify;
 mod lab;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         refusals::a_person_who_goes_away_has_the_apply_undone,
         hostile::garbage_half_frames_and_floods_harm_nobody,
         hostile::a_crashed_daemon_finds_its_machines_and_channels_again,
+        crashes::fifty_kills_in_the_middle_of_changes_lose_nothing,
     ]);
     harness::main(&tests)
 }
