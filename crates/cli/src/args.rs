@@ -7,7 +7,9 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use ioward_imp::api::DEFAULT_SOCKET;
-use ioward_model::{BitRate, Class, GuestMay, LinkState, MacAddress, Name, Options, VfRequest, Vlan};
+use ioward_model::{
+    BitRate, Class, Guarantee, GuestMay, LinkState, MacAddress, Name, Options, VfRequest, Vlan,
+};
 use ioward_pci::Bdf;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -340,9 +342,9 @@ pub struct VfArgs {
     /// Whether frames with a foreign source address are dropped
     #[arg(long, value_parser = on_off(), value_name = "on|off", hide_possible_values = true)]
     spoofchk: Option<bool>,
-    /// Guaranteed transmit rate
+    /// Guaranteed transmit rate, as 500Mbit or 25% of the port's
     #[arg(long, value_name = "RATE")]
-    min_tx_rate: Option<BitRate>,
+    min_tx_rate: Option<Guarantee>,
     /// Greatest transmit rate
     #[arg(long, value_name = "RATE")]
     max_tx_rate: Option<BitRate>,
@@ -368,8 +370,6 @@ impl VfArgs {
     pub fn into_request(self) -> Result<VfRequest, serde_json::Error> {
         let guest_may: GuestMay = serde_json::from_value(self.guest_may.into_iter().flatten().collect())?;
         Ok(VfRequest {
-            name: self.vf,
-            class: self.class,
             min_link_speed: self.min_link_speed,
             pf: self.pf,
             index: self.index,
@@ -383,6 +383,7 @@ impl VfArgs {
             queues: self.queues,
             interrupts: self.interrupts,
             guest_may,
+            ..VfRequest::new(self.vf, self.class)
         })
     }
 }

@@ -103,7 +103,8 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         }
         Command::Attach { name, vf, allow } => {
             let vf = vf.into_request().map_err(|error| CliError::Usage(error.to_string()))?;
-            change::at_once(&client, Intent::Attach { partition: name, vf }, allow.options(false)).await
+            change::at_once(&client, Intent::Attach { partition: name, vfs: vec![vf] }, allow.options(false))
+                .await
         }
         Command::Detach { name, vf, force, allow } => {
             change::at_once(&client, Intent::Detach { partition: name, vf }, allow.options(force)).await

@@ -13,11 +13,13 @@ mod event;
 mod guest_may;
 mod inventory;
 mod name;
+mod needs;
 mod op;
 mod plan;
 mod reason;
 mod settings;
 mod spec;
+mod spec_rules;
 mod spec_text;
 mod state;
 mod units;
@@ -25,15 +27,16 @@ mod units;
 pub use event::{AuditEntry, Event, EventKind, Verdict};
 pub use guest_may::{Grant, GuestMay, Permission};
 pub use inventory::{
-    Class, HexId, HostUse, Inventory, Link, Netdev, NvmeController, NvmeResources, NvmeSecondary,
-    PhysicalFunction, Sriov, VfBar, VirtualFunction,
+    Class, HexId, HostUse, Inventory, Link, Netdev, NumaNode, NvmeController, NvmeResources, NvmeSecondary,
+    PhysicalFunction, Sriov, Subclass, VfBar, VirtualFunction,
 };
-pub use name::{Name, NameError, Owner};
+pub use name::{Name, NameError, Owner, VfRef};
+pub use needs::{Apart, Capability, FailureDomain, Guarantee, Guest, GuestOs, NumaPolicy};
 pub use op::{OpError, OpErrorKind, OpOutcome, VfOp, VfView};
 pub use plan::{Disturbance, Intent, Options, Outcome, Plan, Step, VfId};
 pub use reason::{Reason, Rule};
 pub use settings::{LinkState, VfSettings, VfStatistics};
 pub use spec::{AdapterSpec, Boot, PartitionSpec, Spec, VfCount, VfRequest};
-pub use spec_text::{MAX_SPEC_BYTES, SpecError, SpecProblem};
+pub use spec_text::{MAX_SPEC_BYTES, SpecError, SpecPlace, SpecProblem};
 pub use state::{AdapterOriginal, AdapterState, Assignment, PartitionState, State};
 pub use units::{BitRate, MacAddress, MemorySize, UnitError, Vlan};

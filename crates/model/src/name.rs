@@ -92,6 +92,55 @@ impl<'de> Deserialize<'de> for Owner {
     }
 }
 
+/// A VF as a partition's Spec refers to it: `net0` is one of its own, `db/net0` one of another partition.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum VfRef {
+    /// Of the same partition.
+    Own(Name),
+    /// Of the partition that it names.
+    Of(Owner),
+}
+
+impl VfRef {
+    /// Whose VF it is, in a Spec of this partition.
+    #[must_use]
+    pub fn owner(&self, partition: &Name) -> Owner {
+        match self {
+            Self::Own(vf) => Owner { partition: partition.clone(), vf: vf.clone() },
+            Self::Of(owner) => owner.clone(),
+        }
+    }
+}
+
+impl fmt::Display for VfRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(vf) => vf.fmt(f),
+            Self::Of(owner) => owner.fmt(f),
+        }
+    }
+}
+
+impl FromStr for VfRef {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text.contains('/') { text.parse().map(Self::Of) } else { text.parse().map(Self::Own) }
+    }
+}
+
+impl Serialize for VfRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for VfRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,12 +31,12 @@ pub enum Intent {
         /// The partition.
         partition: Name,
     },
-    /// Give one more VF to a partition.
+    /// Give more VFs to a partition: all of them or none.
     Attach {
         /// The partition.
         partition: Name,
-        /// The VF it is to have.
-        vf: VfRequest,
+        /// The VFs it is to have, at least one.
+        vfs: Vec<VfRequest>,
     },
     /// Take a VF from a partition.
     Detach {

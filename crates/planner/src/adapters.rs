@@ -61,7 +61,7 @@ pub(crate) fn capacity(pf: &PhysicalFunction, count: Option<VfCount>) -> Option<
     let total = pf.total_vfs();
     let count = match count? {
         VfCount::Exactly(count) if count > total => count,
-        VfCount::Exactly(_) | VfCount::Max => return None,
+        VfCount::Exactly(_) | VfCount::Max | VfCount::Spare(_) => return None,
     };
     let reason = Reason::new(
         Rule::VfCapacity,
@@ -117,7 +117,7 @@ fn change(ledger: &Ledger<'_>, goal: &Goal, address: Bdf) -> Result<AdapterChang
     let named = goal.adapters.get(&address).copied();
     let kept_empty = match named.flatten() {
         // Asking for none is giving back, where there were none to begin with.
-        Some(VfCount::Exactly(0)) => original.num_vfs > 0,
+        Some(VfCount::Exactly(0) | VfCount::Spare(0)) => original.num_vfs > 0,
         named => named.is_some(),
     };
     let (after, count) = if last_index.is_some() || kept_empty {
@@ -168,10 +168,14 @@ fn count(
         let remedy = format!("ask for at least {needed}, or take that VF from {}", owner.partition);
         return Err(vec![reason.on(pf.address).for_request(owner).remedy(remedy)]);
     }
+    let spare = ledger.spare(pf.address);
+    let with_spare = needed.saturating_add(spare.unwrap_or(0)).min(pf.total_vfs());
+    // Some to spare are wished for now, and nobody is disturbed for a wish.
+    let spare_now = spare.is_some() && goal.adapters.contains_key(&pf.address);
     Ok(match asked {
         Some(asked) if ledger.is_named(pf.address) => asked,
-        _ if needed_now <= pf.num_vfs() => pf.num_vfs(),
-        asked => asked.unwrap_or(needed).max(needed),
+        _ if needed_now <= pf.num_vfs() && (!spare_now || !ledger.losers(pf).is_empty()) => pf.num_vfs(),
+        asked => asked.unwrap_or(with_spare).max(needed),
     })
 }
 

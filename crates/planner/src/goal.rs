@@ -57,9 +57,9 @@ impl Goal {
                 let running = existing(state, partition)?.running;
                 Ok(Self { stop: running.then(|| partition.clone()), ..Self::default() })
             }
-            Intent::Attach { partition, vf } => {
+            Intent::Attach { partition, vfs } => {
                 let mut spec = existing(state, partition)?.spec.clone();
-                if spec.vf(&vf.name).is_some() {
+                if let Some(vf) = vfs.iter().find(|vf| spec.vf(&vf.name).is_some()) {
                     let required = format!("a name that no VF of {partition} has");
                     let reason =
                         Reason::new(Rule::VfNameFree, required, format!("'{}' is one of its VFs", vf.name));
@@ -67,7 +67,7 @@ impl Goal {
                         reason.for_request(partition).remedy("choose another name, or detach that VF first"),
                     ]);
                 }
-                spec.vfs.push(vf.clone());
+                spec.vfs.extend(vfs.iter().cloned());
                 check(&Spec { version: 1, adapters: Vec::new(), partitions: vec![spec.clone()] })?;
                 Ok(one(spec, false))
             }
@@ -102,7 +102,7 @@ fn apply(state: &State, spec: &Spec) -> Result<Goal, Vec<Reason>> {
         reasons.extend(present.and_then(|present| changed_while_running(present, partition)));
         goal.partitions.push(PartitionGoal { spec: partition.clone(), start: present.is_none() });
     }
-    goal.adapters = spec.adapters.iter().map(|adapter| (adapter.pf, adapter.vfs)).collect();
+    goal.adapters = spec.adapters.iter().map(|adapter| (adapter.pf, adapter.count())).collect();
     if reasons.is_empty() { Ok(goal) } else { Err(reasons) }
 }
 

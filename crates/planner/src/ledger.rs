@@ -25,6 +25,8 @@ pub(crate) struct Ledger<'a> {
     present: BTreeMap<VfId, Owner>,
     holders: BTreeMap<VfId, Owner>,
     counts: BTreeMap<Bdf, u16>,
+    /// VFs that a person asked PFs to give beyond those that are assigned.
+    spare: BTreeMap<Bdf, u16>,
     /// Flexible NVMe queue and interrupt resources of the holders.
     nvme: BTreeMap<VfId, (u16, u16)>,
     /// PFs whose number of VFs the Spec at hand sets: they change whatever is placed on them.
@@ -52,13 +54,22 @@ impl<'a> Ledger<'a> {
     /// With what stays as it is: the VFs of partitions that the goal does not concern.
     pub fn new(inventory: &'a Inventory, state: &'a State, options: Options, goal: &Goal) -> Self {
         let total = |pf| inventory.physical_function(pf).map_or(0, PhysicalFunction::total_vfs);
-        let resolve = |(pf, count): (Bdf, Option<VfCount>)| match count? {
-            VfCount::Exactly(count) => Some((pf, count)),
-            VfCount::Max => Some((pf, total(pf))),
+        let resolve = |(pf, count): (&Bdf, &VfCount)| match *count {
+            VfCount::Exactly(count) => Some((*pf, count)),
+            VfCount::Max => Some((*pf, total(*pf))),
+            VfCount::Spare(_) => None,
         };
         let remembered = state.adapters.iter().map(|(pf, adapter)| (*pf, adapter.wanted));
         let remembered = remembered.filter(|(pf, _)| !goal.adapters.contains_key(pf));
         let named = goal.adapters.iter().map(|(pf, count)| (*pf, *count));
+        let wanted: BTreeMap<Bdf, VfCount> =
+            remembered.chain(named).filter_map(|(pf, count)| Some((pf, count?))).collect();
+        let spare = wanted.iter().filter_map(|(pf, count)| match count {
+            VfCount::Spare(spare) => Some((*pf, *spare)),
+            VfCount::Exactly(_) | VfCount::Max => None,
+        });
+        let fixes =
+            |(_, count): &(&Bdf, &Option<VfCount>)| matches!(count, Some(VfCount::Exactly(_) | VfCount::Max));
         let mut ledger = Self {
             inventory,
             state,
@@ -66,9 +77,10 @@ impl<'a> Ledger<'a> {
             macs: Macs::new(inventory, state, goal),
             present: state.assignments().map(|(owner, assignment)| (assignment.vf, owner)).collect(),
             holders: BTreeMap::new(),
-            counts: remembered.chain(named).filter_map(resolve).collect(),
+            counts: wanted.iter().filter_map(resolve).collect(),
+            spare: spare.collect(),
             nvme: BTreeMap::new(),
-            named: goal.adapters.iter().filter(|(_, count)| count.is_some()).map(|(pf, _)| *pf).collect(),
+            named: goal.adapters.iter().filter(fixes).map(|(pf, _)| *pf).collect(),
         };
         for (owner, assignment) in state.assignments().filter(|(owner, _)| !goal.concerns(&owner.partition)) {
             ledger.hold(&owner, assignment.vf, &assignment.effective_settings());
@@ -112,6 +124,11 @@ impl<'a> Ledger<'a> {
     /// The number of VFs that a person asked this PF to give; `None`: as many as are assigned.
     pub fn count_asked(&self, pf: Bdf) -> Option<u16> {
         self.counts.get(&pf).copied()
+    }
+
+    /// The number of VFs that a person asked this PF to give beyond those that are assigned.
+    pub fn spare(&self, pf: Bdf) -> Option<u16> {
+        self.spare.get(&pf).copied()
     }
 
     /// VFs that this PF may come to give: what was asked for, or TotalVFs.

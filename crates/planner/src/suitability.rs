@@ -29,8 +29,10 @@ pub fn suitability(
     owner: &Owner,
     request: &VfRequest,
 ) -> Vec<Candidate> {
-    let goal =
-        Goal { adapters: named.iter().map(|adapter| (adapter.pf, adapter.vfs)).collect(), ..Goal::default() };
+    let goal = Goal {
+        adapters: named.iter().map(|adapter| (adapter.pf, adapter.count())).collect(),
+        ..Goal::default()
+    };
     let ledger = Ledger::new(inventory, state, Options::default(), &goal);
     let of_request: Vec<_> =
         compat::settings_supported(request).into_iter().chain(ledger.macs.conflict(owner, request)).collect();

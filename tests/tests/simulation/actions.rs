@@ -1,8 +1,8 @@
 //! What can happen: [`Action`], plain data, and how the seed chooses the next one.
 
 use ioward_model::{
-    AdapterSpec, BitRate, Boot, Class, GuestMay, Intent, LinkState, MacAddress, MemorySize, Name, Options,
-    Owner, PartitionSpec, Spec, State, VfCount, VfId, VfOp, VfRequest, VfSettings, Vlan,
+    AdapterSpec, BitRate, Boot, Class, Guarantee, GuestMay, Intent, LinkState, MacAddress, MemorySize, Name,
+    Options, Owner, PartitionSpec, Spec, State, VfCount, VfId, VfOp, VfRequest, VfSettings, Vlan,
 };
 use ioward_pci::Bdf;
 
@@ -145,7 +145,7 @@ impl Chooser<'_> {
             3 => {
                 let vf = self.vf_name();
                 let vf = self.request(vf);
-                Intent::Attach { partition: self.partition(), vf }
+                Intent::Attach { partition: self.partition(), vfs: vec![vf] }
             }
             4 => Intent::Detach { partition: self.partition(), vf: self.vf_name() },
             _ => Intent::Apply { spec: self.spec() },
@@ -156,7 +156,7 @@ impl Chooser<'_> {
         let mut spec = Spec { version: 1, ..Spec::default() };
         for pf in self.host.pfs.clone() {
             if self.random.percent(25) {
-                spec.adapters.push(AdapterSpec { pf: pf.address, vfs: self.count(&pf) });
+                spec.adapters.push(AdapterSpec { pf: pf.address, vfs: self.count(&pf), spare: None });
             }
         }
         for partition in PARTITIONS {
@@ -204,6 +204,8 @@ impl Chooser<'_> {
             name: partition,
             cpus: if self.random.percent(10) { 2 } else { 1 },
             memory: MemorySize::from_mebibytes(512).unwrap(),
+            numa_node: None,
+            guest: None,
             boot,
             vfs,
         }
@@ -216,21 +218,10 @@ impl Chooser<'_> {
         let random = &mut self.random;
         let class = if random.percent(4) { Class::Accelerator } else { pf.class };
         let mut request = VfRequest {
-            name: vf,
-            class,
-            min_link_speed: None,
             pf: pinned.then_some(pf.address),
             index,
-            mac: None,
-            vlan: None,
-            trust: None,
-            spoofchk: None,
-            min_tx_rate: None,
-            max_tx_rate: None,
-            link_state: None,
-            queues: None,
-            interrupts: None,
             guest_may: parse(random.pick(&GUEST_MAY)),
+            ..VfRequest::new(vf, class)
         };
         if class == Class::Network {
             request.min_link_speed =
@@ -242,7 +233,7 @@ impl Chooser<'_> {
             vlan: settings.vlan,
             trust: settings.trust,
             spoofchk: settings.spoofchk,
-            min_tx_rate: settings.min_tx_rate,
+            min_tx_rate: settings.min_tx_rate.map(Guarantee::Rate),
             max_tx_rate: settings.max_tx_rate,
             link_state: settings.link_state,
             queues: settings.queues,

@@ -125,7 +125,7 @@ fn suitability_goes_by_the_numbers_of_vfs_that_the_spec_asks_for() {
     let world = host().nic(NIC, 3);
     let owner = "web/net0".parse().unwrap();
     let ask = |count| {
-        let named = [AdapterSpec { pf: at(NIC), vfs: Some(VfCount::Exactly(count)) }];
+        let named = [AdapterSpec { pf: at(NIC), vfs: Some(VfCount::Exactly(count)), spare: None }];
         let found = suitability(&world.inventory, &world.state, &named, &owner, &request("net0 network"));
         found
             .into_iter()

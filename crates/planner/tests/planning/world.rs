@@ -29,7 +29,7 @@ pub struct World {
 
 /// A host with an IOMMU and no adapters.
 pub fn host() -> World {
-    let inventory = Inventory { generation: 7, iommu: true, physical_functions: Vec::new() };
+    let inventory = Inventory { generation: 7, iommu: true, ..Inventory::default() };
     World { inventory, state: State::default() }
 }
 
@@ -70,6 +70,7 @@ impl World {
         };
         let controller = NvmeController {
             name: "nvme0".into(),
+            namespaces: vec!["nvme0n1".into()],
             serial: None,
             model: None,
             resources: Some(resources),
@@ -106,15 +107,19 @@ impl World {
             device_id: HexId(0x10c9),
             name: "adapter".into(),
             class,
+            subclass: None,
             driver: Some("driver".into()),
             numa_node: None,
             iommu_group: Some(1),
+            iommu_group_shared_with: Vec::new(),
             serial_number: None,
             link: None,
             msix_vectors: None,
             sriov: Some(sriov),
             drivers_autoprobe: Some(true),
+            vf_msix_total: None,
             netdevs,
+            rdma_devices: Vec::new(),
             nvme,
             in_use_by_host: Vec::new(),
             vfs_assigned: 0,
@@ -283,7 +288,7 @@ pub fn request(vf: &str) -> VfRequest {
 }
 
 pub fn attach(name: &str, vf: &str) -> Intent {
-    Intent::Attach { partition: name.parse().unwrap(), vf: request(vf) }
+    Intent::Attach { partition: name.parse().unwrap(), vfs: vec![request(vf)] }
 }
 
 pub fn detach(name: &str, vf: &str) -> Intent {
@@ -305,6 +310,10 @@ pub fn stop(name: &str) -> Intent {
 /// The same Spec with the VFs of one adapter left to the need.
 pub fn as_needed(pf: Bdf) -> Intent {
     Intent::Apply {
-        spec: Spec { version: 1, adapters: vec![AdapterSpec { pf, vfs: None }], partitions: Vec::new() },
+        spec: Spec {
+            version: 1,
+            adapters: vec![AdapterSpec { pf, vfs: None, spare: None }],
+            partitions: Vec::new(),
+        },
     }
 }
