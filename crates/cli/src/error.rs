@@ -250,7 +250,7 @@ mod tests {
             Reason::new(Rule::Iommu, "an IOMMU", "none"),
         ];
         let message = "this Spec cannot be carried out on this host".to_owned();
-        let error = CliError::Api(ApiError { kind: ErrorKind::Refused, message, reasons });
+        let error = CliError::Api(ApiError { kind: ErrorKind::Refused, message, reasons, ways: Vec::new() });
         assert_eq!(error.exit_status(), 3);
         let expected = "\
 ioward: this Spec cannot be carried out on this host
@@ -265,7 +265,7 @@ ioward: this Spec cannot be carried out on this host
     #[test]
     fn what_a_guest_wrote_does_not_reach_the_terminal_as_it_is() {
         let message = "agent said \u{1b}]0;owned\u{7}".to_owned();
-        let error = CliError::Api(ApiError { kind: ErrorKind::Failed, message, reasons: Vec::new() });
+        let error = CliError::Api(ApiError::new(ErrorKind::Failed, message));
         assert_eq!(error.text(None), "ioward: agent said \u{fffd}]0;owned\u{fffd}\n");
     }
 }

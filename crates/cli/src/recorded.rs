@@ -7,7 +7,7 @@ use std::{
 };
 
 use ioward_fabric::linux::{LinuxFabric, MAX_SNAPSHOT_BYTES, Snapshot};
-use ioward_imp::api::{ApiError, Compatible, CompatibleRequest, ErrorKind};
+use ioward_imp::api::{ApiError, Compatible, CompatibleRequest};
 use ioward_model::{Intent, Inventory, Options, State};
 
 use crate::{
@@ -67,7 +67,7 @@ pub fn plan(file: &Path, intent: Intent, options: Options, json: bool) -> Result
     let inventory = inventory(file)?;
     let plan = ioward_planner::plan(&inventory, &State::default(), &intent, &options).map_err(|reasons| {
         let message = format!("this cannot be done on the host recorded in {}", file.display());
-        ApiError { kind: ErrorKind::Refused, message, reasons }
+        ApiError { message, ..ApiError::refused(reasons, Vec::new()) }
     })?;
     let width = terminal::page_width();
     let made_from = format!(

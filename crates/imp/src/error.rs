@@ -4,7 +4,7 @@ use std::error::Error;
 
 use ioward_fabric::FabricError;
 use ioward_hypervisor::HypervisorError;
-use ioward_model::{Reason, SpecError};
+use ioward_model::{Reason, SpecError, Way};
 use ioward_store::StoreError;
 
 use crate::api::{ApiError, ErrorKind};
@@ -20,7 +20,12 @@ pub enum ImpError {
     Invalid(String),
     /// Rules forbid it.
     #[error("refused")]
-    Refused(Vec<Reason>),
+    Refused {
+        /// Which.
+        reasons: Vec<Reason>,
+        /// What would have to give way.
+        ways: Vec<Way>,
+    },
     /// One change at a time.
     #[error(
         "another change is being carried out; 'ioward events --follow' shows it; try again when it is done"
@@ -41,21 +46,17 @@ impl From<ImpError> for ApiError {
     fn from(error: ImpError) -> Self {
         let kind = match &error {
             ImpError::Spec(_) | ImpError::Invalid(_) => ErrorKind::Invalid,
-            ImpError::Refused(_) => ErrorKind::Refused,
+            ImpError::Refused { .. } => ErrorKind::Refused,
             ImpError::Busy => ErrorKind::Busy,
             ImpError::Fabric(FabricError::NoSuchFunction { .. } | FabricError::NoSuchVf { .. })
             | ImpError::Hypervisor(HypervisorError::NoSuchPartition(_)) => ErrorKind::NotFound,
             ImpError::Fabric(_) | ImpError::Hypervisor(_) | ImpError::Store(_) => ErrorKind::Failed,
         };
-        let (message, reasons) = match error {
-            ImpError::Spec(problems) => (problems.to_string(), Vec::new()),
-            ImpError::Refused(reasons) => {
-                let rules = if reasons.len() == 1 { "a rule is" } else { "rules are" };
-                (format!("refused: {rules} not met"), reasons)
-            }
-            other => (in_full(&other), Vec::new()),
-        };
-        Self { kind, message, reasons }
+        match error {
+            ImpError::Spec(problems) => Self::new(kind, problems.to_string()),
+            ImpError::Refused { reasons, ways } => Self::refused(reasons, ways),
+            other => Self::new(kind, in_full(&other)),
+        }
     }
 }
 

@@ -59,7 +59,7 @@ impl From<ImpError> for Failure {
 
 impl From<JsonRejection> for Failure {
     fn from(rejection: JsonRejection) -> Self {
-        Self(ApiError { kind: ErrorKind::Invalid, message: rejection.body_text(), reasons: Vec::new() })
+        Self(ApiError::new(ErrorKind::Invalid, rejection.body_text()))
     }
 }
 
@@ -148,7 +148,7 @@ async fn audit(State(imp): State<Arc<Imp>>) -> Result<Response, Failure> {
 
 async fn no_such_route() -> Failure {
     let message = "there is no such route; docs/api.md lists those there are".to_owned();
-    Failure(ApiError { kind: ErrorKind::NotFound, message, reasons: Vec::new() })
+    Failure(ApiError::new(ErrorKind::NotFound, message))
 }
 
 /// An answer of one JSON object a line, for as long as there is a sender.

@@ -119,10 +119,10 @@ impl Imp {
         }
         let missing = missing_boot_files(intent);
         if !missing.is_empty() {
-            return Err(ImpError::Refused(missing));
+            return Err(refused(missing));
         }
         let inventory = self.look().await?;
-        ioward_planner::plan(&inventory, &self.state(), intent, options).map_err(ImpError::Refused)
+        ioward_planner::plan(&inventory, &self.state(), intent, options).map_err(refused)
     }
 
     /// Begins to carry out a plan, unless the host or the state has moved on since it was made. What happens comes
@@ -147,7 +147,7 @@ impl Imp {
                 found,
             )
             .remedy("the host or the state has changed since; plan again and look at what is new");
-            return Err(ImpError::Refused(vec![reason]));
+            return Err(refused(vec![reason]));
         }
         if plan.steps.iter().any(|step| matches!(step, Step::StartPartition { .. })) {
             self.hypervisor.check().await?;
@@ -269,6 +269,10 @@ impl Imp {
     pub fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, ImpError> {
         Ok(tokio::task::block_in_place(|| self.store.audit.latest(limit))?)
     }
+}
+
+fn refused(reasons: Vec<Reason>) -> ImpError {
+    ImpError::Refused { reasons, ways: Vec::new() }
 }
 
 /// A partition that can't boot is better refused before its VFs are made than undone after.

@@ -9,6 +9,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod choice;
 mod event;
 mod guest_may;
 mod inventory;
@@ -24,6 +25,7 @@ mod spec_text;
 mod state;
 mod units;
 
+pub use choice::{Criterion, Placement, Relaxation, Way};
 pub use event::{AuditEntry, Event, EventKind, Verdict};
 pub use guest_may::{Grant, GuestMay, Permission};
 pub use inventory::{

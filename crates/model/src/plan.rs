@@ -5,7 +5,9 @@ use std::fmt;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdapterState, Assignment, Name, Owner, PartitionSpec, Spec, VfRequest, VfSettings};
+use crate::{
+    AdapterState, Assignment, Name, Owner, PartitionSpec, Placement, Spec, VfRequest, VfSettings, Way,
+};
 
 /// What is asked of the management partition. Everything that changes something begins as one of these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,6 +78,12 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Who loses something for a while.
     pub disturbs: Vec<Disturbance>,
+    /// Which VF each request of the intent gets, and why that one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub placements: Vec<Placement>,
+    /// For a plan that disturbs somebody: what would have to give way so that nobody is disturbed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instead: Vec<Way>,
 }
 
 /// Something that runs and is disturbed by a plan.

@@ -60,6 +60,8 @@ pub fn plan(
         options: *options,
         steps,
         disturbs,
+        placements: Vec::new(),
+        instead: Vec::new(),
     })
 }
 
