@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod assign;
 mod change;
 mod client;
 mod compatible;
@@ -23,6 +24,7 @@ mod serve;
 mod show;
 mod spec_file;
 mod terminal;
+mod vf_args;
 
 use std::process::ExitCode;
 
@@ -101,8 +103,9 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Remove { name, force, allow } => {
             change::at_once(&client, Intent::Remove { partition: name }, allow.options(force)).await
         }
-        Command::Attach { name, vf, allow } => {
-            let vf = vf.into_request().map_err(|error| CliError::Usage(error.to_string()))?;
+        Command::Assign(args) => assign::assign(&client, args).await,
+        Command::Attach { name, vf, what, allow } => {
+            let vf = what.into_request(vf).map_err(|error| CliError::Usage(error.to_string()))?;
             change::at_once(&client, Intent::Attach { partition: name, vfs: vec![vf] }, allow.options(false))
                 .await
         }

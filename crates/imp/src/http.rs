@@ -15,7 +15,7 @@ use axum::{
     routing::{get, post},
 };
 use http_body::Frame;
-use ioward_model::{Inventory, Plan};
+use ioward_model::{Inventory, Plan, Spec};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -38,6 +38,7 @@ pub(crate) fn router(imp: Arc<Imp>) -> Router {
     Router::new()
         .route("/v1/host", get(host))
         .route("/v1/partitions", get(partitions))
+        .route("/v1/spec", get(spec))
         .route("/v1/compatible", post(compatible))
         .route("/v1/plan", post(plan))
         .route("/v1/apply", post(apply))
@@ -82,6 +83,10 @@ async fn host(State(imp): State<Arc<Imp>>) -> Result<Json<Inventory>, Failure> {
 
 async fn partitions(State(imp): State<Arc<Imp>>) -> Result<Json<Vec<PartitionView>>, Failure> {
     Ok(Json(imp.partitions().await?))
+}
+
+async fn spec(State(imp): State<Arc<Imp>>) -> Json<Spec> {
+    Json(imp.state().to_spec())
 }
 
 async fn compatible(

@@ -126,8 +126,8 @@ fn every_command_is_an_intent() {
         ("detach web net0", json!({"intent": "detach", "partition": "web", "vf": "net0"}), false),
         (
             "attach web net1 --class network --pf 01:00.0 --index 2 --vlan 7 --trust off --guest-may mac,reset",
-            json!({"intent": "attach", "partition": "web", "vf": {"name": "net1", "class": "network",
-                "pf": "0000:01:00.0", "index": 2, "vlan": 7, "trust": false, "guest_may": {"mac": true, "reset": true}}}),
+            json!({"intent": "attach", "partition": "web", "vfs": [{"name": "net1", "class": "network",
+                "pf": "0000:01:00.0", "index": 2, "vlan": 7, "trust": false, "guest_may": {"mac": true, "reset": true}}]}),
             false,
         ),
     ];

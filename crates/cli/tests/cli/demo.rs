@@ -14,15 +14,15 @@ use crate::{
 };
 
 /// Where a demonstration is held.
-struct Place {
+pub struct Place {
     /// For its files.
-    folder: Folder,
+    pub folder: Folder,
     /// For the program: root's build folder may be closed to others.
     program: Folder,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let place = Self { folder: Folder::new(), program: Folder::new() };
         let built = env!("CARGO_BIN_EXE_ioward");
         let linked = place.program.path().join("ioward");
@@ -31,7 +31,7 @@ impl Place {
     }
 
     /// The demonstration, without root even where the test has it.
-    fn demo(&self, arguments: &[&str]) -> Command {
+    pub fn demo(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.program.path().join("ioward"));
         command.arg("demo").args(arguments).env("XDG_RUNTIME_DIR", self.folder.path()).stdin(Stdio::null());
         if rustix::process::geteuid().is_root() {
@@ -42,7 +42,7 @@ impl Place {
     }
 
     /// Files of the demonstration, and processes that have its environment.
-    fn left_over(&self) -> Vec<String> {
+    pub fn left_over(&self) -> Vec<String> {
         let files = fs::read_dir(self.folder.path()).unwrap().map(|file| file.unwrap().path());
         let mut left: Vec<_> = files.collect();
         let place = self.folder.path().to_str().unwrap().as_bytes();

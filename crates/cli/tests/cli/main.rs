@@ -3,6 +3,7 @@
 // Helpers of tests are tests too, which the lints do not see.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod assign;
 mod bad_spec;
 mod change;
 mod choosing;
@@ -10,6 +11,7 @@ mod console;
 mod daemon;
 mod demo;
 mod recorded;
+mod served;
 mod show;
 mod support;
 mod terminal;
