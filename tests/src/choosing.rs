@@ -92,7 +92,7 @@ pub fn what_suits_is_told_best_first_and_is_what_the_plan_takes() -> Outcome {
     assert!(shown.contains("\nno     0000:01:00.0  0-6\n"), "{shown}");
     assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
     let planned = daemon.done(&["plan", "-f", &file])?;
-    assert!(planned.contains("assign VF 0 of 0000:03:00.0 to web/net0"), "{planned}");
+    assert!(planned.contains("+ VF 0 of 0000:03:00.0: to web/net0"), "{planned}");
 
     let unknown = daemon.ioward(&["compatible", "wbe", "-f", &file])?;
     assert_eq!(unknown.status, 2, "{unknown:?}");

@@ -33,7 +33,8 @@ pub fn two_partitions_get_their_vfs_use_them_and_give_them_back() -> Outcome {
 
     // Planning changes nothing.
     let file = daemon.write("web.toml", &spec)?;
-    let plan = daemon.done(&["plan", "-f", &file])?;
+    let plan = daemon.done(&["plan", "--steps", "-f", &file])?;
+    assert!(plan.contains("+ 0000:01:00.0: 3 VFs made"), "{plan}");
     assert!(plan.contains("set the number of VFs of 0000:01:00.0 from 0 to 3"), "{plan}");
     assert_eq!(how_the_host_is()?, before);
 

@@ -109,6 +109,10 @@ pub enum Command {
         json: bool,
     },
     /// Show what a Spec would change, and whom that would disturb
+    #[command(
+        after_help = "A line begins with + for what is made or given, ~ for what changes, - for what is taken or goes. \
+        A refusal names the rule, and the place in the Spec that asks for it."
+    )]
     Plan {
         /// The Spec.
         #[command(flatten)]
@@ -119,10 +123,16 @@ pub enum Command {
         /// Plan for a host that was recorded by 'ioward snapshot': no daemon, and nothing to apply
         #[arg(long, value_name = "FILE")]
         host: Option<PathBuf>,
-        /// Also write the plan to a file, for 'ioward apply --plan'
+        /// Also write the plan to a file, for 'ioward apply FILE'
         #[arg(short, long, value_name = "FILE", conflicts_with = "host")]
         output: Option<PathBuf>,
-        /// Print the plan as JSON
+        /// Say of each VF what decided that it is that one
+        #[arg(long, conflicts_with = "json")]
+        explain: bool,
+        /// Show the steps too, in order
+        #[arg(long, conflicts_with = "json")]
+        steps: bool,
+        /// Print the plan as JSON, all of it
         #[arg(long)]
         json: bool,
     },
@@ -245,6 +255,36 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether a "no" is wanted as data too.
+    #[must_use]
+    pub fn wants_json(&self) -> bool {
+        match self {
+            Self::Host { json, .. }
+            | Self::Vfs { json, .. }
+            | Self::Doctor { json, .. }
+            | Self::Compatible { json, .. }
+            | Self::Plan { json, .. }
+            | Self::Apply { json, .. }
+            | Self::Partitions { json, .. }
+            | Self::Events { json, .. }
+            | Self::Audit { json, .. } => *json,
+            Self::Assign(args) => args.json,
+            Self::Demo(_)
+            | Self::SimulatedPartition
+            | Self::Serve(_)
+            | Self::Snapshot { .. }
+            | Self::Start { .. }
+            | Self::Stop { .. }
+            | Self::Console { .. }
+            | Self::Remove { .. }
+            | Self::Attach { .. }
+            | Self::Detach { .. }
+            | Self::Man { .. } => false,
+        }
+    }
+}
+
 /// What the demonstration is to show.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
@@ -292,8 +332,15 @@ pub struct ApplyArg {
     #[arg(short, long, value_name = "SPEC")]
     pub file: Option<PathBuf>,
     /// A plan that 'ioward plan -o' wrote: exactly that one, or nothing; - is stdin
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["allow_management_nic", "allow_disruption"])]
+    #[arg(value_name = "PLAN", conflicts_with_all = ["allow_management_nic", "allow_disruption"])]
     pub plan: Option<PathBuf>,
+    /// The same as PLAN
+    #[arg(
+        long = "plan",
+        value_name = "FILE",
+        conflicts_with_all = ["allow_management_nic", "allow_disruption"]
+    )]
+    pub plan_option: Option<PathBuf>,
 }
 
 /// Which VFs to give to whom.

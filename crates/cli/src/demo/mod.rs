@@ -31,6 +31,7 @@ use crate::{
     change,
     client::Client,
     error::{CliError, with_causes},
+    present::plan::Detail,
     show, spec_file, terminal,
 };
 
@@ -61,7 +62,7 @@ async fn stages(embedded: &Embedded, args: &DemoArgs) -> Result<(), CliError> {
     show::host(client, None, None, false).await?;
 
     let spec = match &args.spec {
-        Some(file) => spec_file::read(file)?,
+        Some(file) => spec_file::read(file)?.spec,
         None => {
             stage("Select: which partition gets which virtual functions?")?;
             let inventory: Inventory = client.get("/v1/host").await?;
@@ -73,7 +74,8 @@ async fn stages(embedded: &Embedded, args: &DemoArgs) -> Result<(), CliError> {
     let intent = Intent::Apply { spec };
 
     stage("Plan: what would that change?")?;
-    change::plan(client, intent.clone(), Options::default(), false).await?;
+    let show = change::Show::Text(Detail::default());
+    change::plan(client, intent.clone(), Options::default(), None, show).await?;
     if !args.yes && !choice::agreed("Apply?").await? {
         return Err(CliError::Declined);
     }

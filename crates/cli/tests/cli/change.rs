@@ -39,7 +39,9 @@ fn a_plan_is_shown_and_nothing_is_done() {
     let shown = daemon.run(&["plan", "-f", spec.to_str().unwrap(), "--allow-disruption"]);
     assert_eq!(shown.status, 0, "{}", shown.stderr);
     assert!(
-        shown.stdout.contains("   5. start partition web\n\ndisturbs\n  db, on 0000:01:10.2: "),
+        shown.stdout.contains(
+            "  ~ web: starts\n      + net0: VF 0 of 0000:01:00.0\n\ndisturbs\n  db, on 0000:01:10.2: "
+        ),
         "{}",
         shown.stdout
     );

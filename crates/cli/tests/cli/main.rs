@@ -10,6 +10,7 @@ mod choosing;
 mod console;
 mod daemon;
 mod demo;
+mod plans;
 mod recorded;
 mod served;
 mod show;
