@@ -1,11 +1,13 @@
 //! What is to be, from what was asked for: [`Goal`]. Rules on the request itself, which need no look at the host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ioward_model::{Intent, Name, Owner, PartitionSpec, PartitionState, Reason, Rule, Spec, State, VfCount};
+use ioward_model::{
+    AdapterSpec, Intent, Name, Owner, PartitionSpec, PartitionState, Reason, Rule, Spec, State, VfCount,
+};
 use ioward_pci::Bdf;
 
-use crate::compat;
+use crate::compat::{self, Need};
 
 /// What is to be, once the plan is carried out. What it does not name stays as it is.
 #[derive(Default)]
@@ -18,6 +20,8 @@ pub(crate) struct Goal {
     pub remove: Option<Name>,
     /// Adapters that the Spec names, with the number of VFs it gives them.
     pub adapters: BTreeMap<Bdf, Option<VfCount>>,
+    /// Partitions whose VFs are decided anew.
+    concerned: BTreeSet<Name>,
 }
 
 /// A partition as it is to be.
@@ -41,13 +45,14 @@ impl Goal {
     /// # Errors
     /// When it makes no sense by itself, or not in this state.
     pub fn of(state: &State, intent: &Intent) -> Result<Self, Vec<Reason>> {
-        let one = |spec, start| Self { partitions: vec![PartitionGoal { spec, start }], ..Self::default() };
+        let one = |spec, start| Self::of_partitions(vec![PartitionGoal { spec, start }]);
         match intent {
             Intent::Apply { spec } => apply(state, spec),
             Intent::Remove { partition } => {
                 let running = existing(state, partition)?.running;
                 let stop = running.then(|| partition.clone());
-                Ok(Self { stop, remove: Some(partition.clone()), ..Self::default() })
+                let concerned = BTreeSet::from([partition.clone()]);
+                Ok(Self { stop, remove: Some(partition.clone()), concerned, ..Self::default() })
             }
             Intent::Start { partition } => {
                 let present = existing(state, partition)?;
@@ -86,22 +91,42 @@ impl Goal {
         }
     }
 
+    /// A question about one partition, which decides nothing: all that is held stays.
+    pub fn question(adapters: &[AdapterSpec], partition: &PartitionSpec) -> Self {
+        Self {
+            partitions: vec![PartitionGoal { spec: partition.clone(), start: false }],
+            adapters: adapters.iter().map(|adapter| (adapter.pf, adapter.count())).collect(),
+            ..Self::default()
+        }
+    }
+
+    fn of_partitions(partitions: Vec<PartitionGoal>) -> Self {
+        let concerned = partitions.iter().map(|partition| partition.spec.name.clone()).collect();
+        Self { partitions, concerned, ..Self::default() }
+    }
+
+    /// Every VF that is asked for.
+    pub fn needs(&self) -> impl Iterator<Item = Need<'_>> {
+        let specs = self.partitions.iter().map(|partition| &partition.spec);
+        specs.flat_map(|partition| partition.vfs.iter().map(move |request| Need { partition, request }))
+    }
+
     /// Whether this partition's VFs are decided anew.
     pub fn concerns(&self, partition: &Name) -> bool {
-        self.remove.as_ref() == Some(partition)
-            || self.partitions.iter().any(|goal| goal.spec.name == *partition)
+        self.concerned.contains(partition)
     }
 }
 
 fn apply(state: &State, spec: &Spec) -> Result<Goal, Vec<Reason>> {
     check(spec)?;
     let mut reasons = Vec::new();
-    let mut goal = Goal::default();
+    let mut partitions = Vec::new();
     for partition in &spec.partitions {
         let present = state.partitions.get(&partition.name);
         reasons.extend(present.and_then(|present| changed_while_running(present, partition)));
-        goal.partitions.push(PartitionGoal { spec: partition.clone(), start: present.is_none() });
+        partitions.push(PartitionGoal { spec: partition.clone(), start: present.is_none() });
     }
+    let mut goal = Goal::of_partitions(partitions);
     goal.adapters = spec.adapters.iter().map(|adapter| (adapter.pf, adapter.count())).collect();
     if reasons.is_empty() { Ok(goal) } else { Err(reasons) }
 }
@@ -142,11 +167,12 @@ fn check(spec: &Spec) -> Result<(), Vec<Reason>> {
     })
 }
 
-/// CPUs, memory and what it starts from are fixed while a partition runs; its VFs are not.
+/// CPUs, memory, where they are, and what it starts from are fixed while a partition runs; its VFs are not.
 fn changed_while_running(present: &PartitionState, wanted: &PartitionSpec) -> Option<Reason> {
     let changes = [
         ("cpus", present.spec.cpus != wanted.cpus),
         ("memory", present.spec.memory != wanted.memory),
+        ("numa_node", present.spec.numa_node != wanted.numa_node),
         ("boot", present.spec.boot != wanted.boot),
     ];
     let changed: Vec<_> = changes.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();

@@ -6,8 +6,8 @@ use std::{
 };
 
 use ioward_model::{
-    Assignment, Disturbance, Inventory, NvmeResources, Options, Owner, PhysicalFunction, State, VfCount,
-    VfId, VfSettings, VirtualFunction,
+    Apart, Assignment, BitRate, Disturbance, FailureDomain, Inventory, NvmeResources, Options, Owner,
+    PhysicalFunction, State, VfCount, VfId, VfRequest, VfSettings, VirtualFunction,
 };
 use ioward_pci::Bdf;
 
@@ -22,15 +22,35 @@ pub(crate) struct Ledger<'a> {
     pub state: &'a State,
     pub options: Options,
     pub macs: Macs,
+    pfs: BTreeMap<Bdf, &'a PhysicalFunction>,
     present: BTreeMap<VfId, Owner>,
-    holders: BTreeMap<VfId, Owner>,
+    holders: BTreeMap<VfId, Holder>,
+    held: BTreeMap<Owner, VfId>,
+    ties: BTreeMap<Owner, Vec<Tie>>,
     counts: BTreeMap<Bdf, u16>,
     /// VFs that a person asked PFs to give beyond those that are assigned.
     spare: BTreeMap<Bdf, u16>,
-    /// Flexible NVMe queue and interrupt resources of the holders.
-    nvme: BTreeMap<VfId, (u16, u16)>,
     /// PFs whose number of VFs the Spec at hand sets: they change whatever is placed on them.
     named: BTreeSet<Bdf>,
+}
+
+/// Who is to hold a VF, and what that takes of what the PF has for all.
+struct Holder {
+    owner: Owner,
+    /// Flexible NVMe queue and interrupt resources.
+    nvme: Option<(u16, u16)>,
+    /// Guaranteed bandwidth, Mbit/s.
+    guaranteed: u32,
+    /// MSI-X vectors asked for.
+    vectors: u16,
+}
+
+/// That a VF is to be apart from another one. It holds for both of them.
+pub(crate) struct Tie {
+    pub other: Owner,
+    pub by: FailureDomain,
+    /// A wish, not a rule.
+    pub prefer: bool,
 }
 
 /// A VF that something running would lose while its PF's number of VFs changes.
@@ -75,35 +95,86 @@ impl<'a> Ledger<'a> {
             state,
             options,
             macs: Macs::new(inventory, state, goal),
+            pfs: inventory.physical_functions.iter().map(|pf| (pf.address, pf)).collect(),
             present: state.assignments().map(|(owner, assignment)| (assignment.vf, owner)).collect(),
             holders: BTreeMap::new(),
+            held: BTreeMap::new(),
+            ties: ties(state, goal),
             counts: wanted.iter().filter_map(resolve).collect(),
             spare: spare.collect(),
-            nvme: BTreeMap::new(),
             named: goal.adapters.iter().filter(fixes).map(|(pf, _)| *pf).collect(),
         };
-        for (owner, assignment) in state.assignments().filter(|(owner, _)| !goal.concerns(&owner.partition)) {
-            ledger.hold(&owner, assignment.vf, &assignment.effective_settings());
+        for (name, partition) in state.partitions.iter().filter(|(name, _)| !goal.concerns(name)) {
+            for (vf, assignment) in &partition.vfs {
+                let owner = Owner { partition: name.clone(), vf: vf.clone() };
+                let settings = assignment.effective_settings();
+                ledger.hold(&owner, assignment.vf, &settings, partition.spec.vf(vf));
+            }
         }
         ledger
     }
 
-    /// Notes that a VF is to be this owner's, with these settings.
-    pub fn hold(&mut self, owner: &Owner, vf: VfId, settings: &VfSettings) {
-        self.holders.insert(vf, owner.clone());
-        if let (Some(queues), Some(interrupts)) = (settings.queues, settings.interrupts) {
-            self.nvme.insert(vf, (queues, interrupts));
-        }
+    /// Notes that a VF is to be this owner's, with these settings, for this request.
+    pub fn hold(&mut self, owner: &Owner, vf: VfId, settings: &VfSettings, request: Option<&VfRequest>) {
+        let holder = Holder {
+            owner: owner.clone(),
+            nvme: settings.queues.zip(settings.interrupts),
+            guaranteed: settings.min_tx_rate.map_or(0, BitRate::megabits),
+            vectors: request.and_then(|request| request.min_msix_vectors).unwrap_or(0),
+        };
+        self.holders.insert(vf, holder);
+        self.held.insert(owner.clone(), vf);
+    }
+
+    /// The PF at an address.
+    pub fn pf(&self, address: Bdf) -> Option<&'a PhysicalFunction> {
+        self.pfs.get(&address).copied()
+    }
+
+    /// Which VF an owner is to hold.
+    pub fn held_by(&self, owner: &Owner) -> Option<VfId> {
+        self.held.get(owner).copied()
+    }
+
+    /// What a VF of this owner is to be apart from.
+    pub fn ties(&self, owner: &Owner) -> &[Tie] {
+        self.ties.get(owner).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether two PFs have a failure domain in common.
+    pub fn share(&self, by: FailureDomain, a: Bdf, b: Bdf) -> bool {
+        let Some((a, b)) = self.pf(a).zip(self.pf(b)) else { return a == b };
+        a.address == b.address
+            || match by {
+                FailureDomain::Port => false,
+                FailureDomain::Adapter => a.is_same_adapter(b),
+                FailureDomain::NumaNode => a.numa_node.is_some() && a.numa_node == b.numa_node,
+            }
+    }
+
+    /// Bandwidth of this PF that is guaranteed to others than this owner, Mbit/s.
+    pub fn guaranteed(&self, pf: Bdf, but: Option<&Owner>) -> u32 {
+        self.holders_but(pf, but).fold(0, |sum, holder| sum.saturating_add(holder.guaranteed))
+    }
+
+    /// MSI-X vectors of this PF that others than this owner have asked for.
+    pub fn vectors(&self, pf: Bdf, but: Option<&Owner>) -> u32 {
+        self.holders_but(pf, but).fold(0, |sum, holder| sum.saturating_add(holder.vectors.into()))
+    }
+
+    fn holders_but(&self, pf: Bdf, but: Option<&Owner>) -> impl Iterator<Item = &Holder> {
+        let holders = self.holders.range(all_of(pf)).map(|(_, holder)| holder);
+        holders.filter(move |holder| Some(&holder.owner) != but)
     }
 
     /// Who is to hold a VF.
     pub fn holder(&self, vf: VfId) -> Option<&Owner> {
-        self.holders.get(&vf)
+        self.holders.get(&vf).map(|holder| &holder.owner)
     }
 
     /// Who is to hold VFs of this PF, by index.
     pub fn holders_on(&self, pf: Bdf) -> impl DoubleEndedIterator<Item = (VfId, &Owner)> {
-        self.holders.range(all_of(pf)).map(|(vf, owner)| (*vf, owner))
+        self.holders.range(all_of(pf)).map(|(vf, holder)| (*vf, &holder.owner))
     }
 
     /// What is noted of an owner's VF now.
@@ -118,7 +189,7 @@ impl<'a> Ledger<'a> {
 
     /// The VF, when it exists now.
     pub fn existing(&self, vf: VfId) -> Option<&'a VirtualFunction> {
-        self.inventory.physical_function(vf.pf)?.virtual_function(vf.index)
+        self.pf(vf.pf)?.virtual_function(vf.index)
     }
 
     /// The number of VFs that a person asked this PF to give; `None`: as many as are assigned.
@@ -179,14 +250,13 @@ impl<'a> Ledger<'a> {
     /// VFs that are given back.
     pub fn nvme_left(&self, pf: &PhysicalFunction, resources: &NvmeResources, index: u16) -> (u16, u16) {
         let id = |index| VfId { pf: pf.address, index };
-        let ours =
-            self.nvme.range(all_of(pf.address)).filter(|(vf, _)| vf.index != index).map(|(_, held)| *held);
+        let holders = self.holders.range(all_of(pf.address)).filter(|(vf, _)| vf.index != index);
+        let ours = holders.filter_map(|(_, holder)| holder.nvme);
+        let is_ours = |vf| self.holders.get(&vf).is_some_and(|holder| holder.nvme.is_some());
         let secondaries = pf.nvme.iter().flat_map(|nvme| &nvme.secondaries);
         let others = secondaries
             .filter(|vf| {
-                vf.index != index
-                    && !self.nvme.contains_key(&id(vf.index))
-                    && !self.present.contains_key(&id(vf.index))
+                vf.index != index && !is_ours(id(vf.index)) && !self.present.contains_key(&id(vf.index))
             })
             .map(|vf| (vf.queues, vf.interrupts));
         let left = |total: u32, used: u32| u16::try_from(total.saturating_sub(used)).unwrap_or(u16::MAX);
@@ -195,6 +265,27 @@ impl<'a> Ledger<'a> {
         });
         (left(resources.queues_total, queues), left(resources.interrupts_total, interrupts))
     }
+}
+
+/// What is to be apart from what, by both of them: what the goal asks for, and what others have asked for.
+fn ties(state: &State, goal: &Goal) -> BTreeMap<Owner, Vec<Tie>> {
+    let wanted = goal.partitions.iter().map(|partition| &partition.spec);
+    let others =
+        state.partitions.iter().filter(|(name, _)| !goal.concerns(name)).map(|(_, state)| &state.spec);
+    let mut ties: BTreeMap<Owner, Vec<Tie>> = BTreeMap::new();
+    for partition in wanted.chain(others) {
+        for vf in partition.vfs.iter().filter(|vf| !vf.apart_from.is_empty()) {
+            let owner = Owner { partition: partition.name.clone(), vf: vf.name.clone() };
+            for Apart { vf: other, by, prefer } in &vf.apart_from {
+                let other = other.owner(&partition.name);
+                for (one, other) in [(&owner, &other), (&other, &owner)] {
+                    let tie = Tie { other: other.clone(), by: *by, prefer: *prefer };
+                    ties.entry(one.clone()).or_default().push(tie);
+                }
+            }
+        }
+    }
+    ties
 }
 
 fn all_of(pf: Bdf) -> RangeInclusive<VfId> {
