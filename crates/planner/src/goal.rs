@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
     AdapterSpec, Intent, Name, Owner, PartitionSpec, PartitionState, Reason, Rule, Spec, State, VfCount,
+    VfRequest,
 };
 use ioward_pci::Bdf;
 
@@ -103,6 +104,12 @@ impl Goal {
     fn of_partitions(partitions: Vec<PartitionGoal>) -> Self {
         let concerned = partitions.iter().map(|partition| partition.spec.name.clone()).collect();
         Self { partitions, concerned, ..Self::default() }
+    }
+
+    /// What a VF of this owner is to be, where the goal asks for it.
+    pub fn request(&self, owner: &Owner) -> Option<&VfRequest> {
+        let partition = self.partitions.iter().find(|partition| partition.spec.name == owner.partition);
+        partition?.spec.vf(&owner.vf)
     }
 
     /// Every VF that is asked for.

@@ -2,13 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use ioward_model::{Inventory, MacAddress, Owner, PhysicalFunction, Reason, Rule, State, VfRequest};
+use ioward_model::{
+    Inventory, MacAddress, Owner, Permission, PhysicalFunction, Reason, Rule, State, VfRequest, Vlan,
+};
 
 use crate::goal::Goal;
 
 /// Who uses which MAC address once the plan is carried out, as far as is known.
 pub(crate) struct Macs {
-    users: BTreeMap<MacAddress, String>,
+    users: BTreeMap<MacAddress, Vec<User>>,
+}
+
+struct User {
+    name: String,
+    /// The VLAN that the port keeps it to; `None`: it may send in any.
+    vlan: Option<Vlan>,
 }
 
 impl Macs {
@@ -18,7 +26,7 @@ impl Macs {
         for pf in &inventory.physical_functions {
             for netdev in &pf.netdevs {
                 for mac in netdev.mac.into_iter().chain(netdev.permanent_mac) {
-                    macs.take(mac, &format_args!("{} of {}", netdev.name, pf.address));
+                    macs.take_in(mac, None, &format_args!("{} of {}", netdev.name, pf.address));
                 }
             }
         }
@@ -26,43 +34,45 @@ impl Macs {
             let asked = partition.spec.vfs.iter().map(|vf| (&vf.name, vf.mac));
             let set = partition.vfs.iter().map(|(vf, assignment)| (vf, assignment.settings.mac));
             for (vf, mac) in asked.chain(set) {
+                let vlan = partition.spec.vf(vf).and_then(confined_to);
                 if let Some(mac) = mac {
-                    macs.take(mac, &Owner { partition: name.clone(), vf: vf.clone() });
+                    macs.take_in(mac, vlan, &Owner { partition: name.clone(), vf: vf.clone() });
                 }
             }
         }
         // What guests have set stays with their VFs, unless those are given back.
-        let stays = |owner: &Owner| {
-            let wanted = goal.partitions.iter().find(|partition| partition.spec.name == owner.partition);
-            wanted
-                .map_or(!goal.concerns(&owner.partition), |partition| partition.spec.vf(&owner.vf).is_some())
-        };
-        for (owner, assignment) in state.assignments().filter(|(owner, _)| stays(owner)) {
-            if let Some(mac) = assignment.guest_settings.mac {
+        let stays = |owner: &Owner| !goal.concerns(&owner.partition) || goal.request(owner).is_some();
+        for (owner, assignment) in state.assignments() {
+            if let Some(mac) = assignment.guest_settings.mac.filter(|_| stays(&owner)) {
                 macs.take(mac, &owner);
             }
         }
-        for partition in &goal.partitions {
-            for vf in &partition.spec.vfs {
-                if let Some(mac) = vf.mac {
-                    macs.take(mac, &partition.owner(&vf.name));
-                }
+        for need in goal.needs() {
+            if let Some(mac) = need.request.mac {
+                macs.take_in(mac, confined_to(need.request), &need.owner());
             }
         }
         macs
     }
 
-    /// Notes a user. The first one stays.
+    /// Notes a user that may send in any VLAN.
     pub fn take(&mut self, mac: MacAddress, user: &dyn std::fmt::Display) {
-        self.users.entry(mac).or_insert_with(|| user.to_string());
+        self.take_in(mac, None, user);
     }
 
-    /// Whether the address that a request names has another user.
+    fn take_in(&mut self, mac: MacAddress, vlan: Option<Vlan>, user: &dyn std::fmt::Display) {
+        self.users.entry(mac).or_default().push(User { name: user.to_string(), vlan });
+    }
+
+    /// Whether the address that a request names has another user in the same broadcast domain.
     pub fn conflict(&self, owner: &Owner, request: &VfRequest) -> Option<Reason> {
         let mac = request.mac?;
-        let user = self.users.get(&mac).filter(|user| **user != owner.to_string())?;
-        let reason =
-            Reason::new(Rule::MacUnique, format!("{mac} for this VF alone"), format!("{user} has it"));
+        let vlan = confined_to(request);
+        let own = owner.to_string();
+        let meets = |user: &&User| user.vlan.is_none() || vlan.is_none() || user.vlan == vlan;
+        let user = self.users.get(&mac)?.iter().filter(|user| user.name != own).find(meets)?;
+        let found = format!("{} has it", user.name);
+        let reason = Reason::new(Rule::MacUnique, format!("{mac} for this VF alone"), found).key("mac");
         Some(reason.remedy("choose another address, or leave mac out to have one made"))
     }
 
@@ -83,6 +93,12 @@ impl Macs {
             attempt += 1;
         }
     }
+}
+
+/// The VLAN that a port tags all of a VF's frames with, so that they go nowhere else. One that the guest may change, and
+/// a VF without one, which tags its frames as it likes, are kept to none.
+fn confined_to(request: &VfRequest) -> Option<Vlan> {
+    request.vlan.filter(|vlan| *vlan != Vlan::NONE && !request.guest_may.grants(Permission::Vlan))
 }
 
 /// FNV-1a, 64 bits: a hash that is the same on every machine and in every release.

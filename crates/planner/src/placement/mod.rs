@@ -230,7 +230,9 @@ fn place_open(
     let market = Market::of(ledger, needs);
     let solution = search::solve(&market.problem).map_err(|unplaced| {
         market.deal(&unplaced.ports, |n, vf, _| {
-            ledger.hold(&needs[n].owner(), vf, &VfSettings::default(), Some(needs[n].request));
+            let (owner, request) = (needs[n].owner(), needs[n].request);
+            let settings = settings::new(ledger, &owner, request, vf, 0);
+            ledger.hold(&owner, vf, &settings, Some(request));
         });
         let left = needs.iter().zip(&unplaced.ports).filter(|(_, port)| port.is_none());
         let why = |need: &Need<'_>| {

@@ -25,6 +25,9 @@ pub fn solve(problem: &Problem) -> Result<Solution, Unplaced> {
     search.result()
 }
 
+/// What requests of a set must not have in common, and whether that is a wish; `None` for a set of one.
+type Apart = Option<(Domain, bool)>;
+
 /// Which requests are placed by flow, and which by search.
 struct Split {
     groups: Vec<Group>,
@@ -41,7 +44,7 @@ impl Split {
             let mut choices = problem.choices[problem.requests[request]].iter();
             choices.all(|choice| choice.demand == unit[choice.port])
         };
-        let mut groups: BTreeMap<(usize, usize, Option<(Domain, bool)>), Vec<Vec<usize>>> = BTreeMap::new();
+        let mut groups: BTreeMap<(usize, usize, Apart), Vec<Vec<usize>>> = BTreeMap::new();
         let mut searched = Vec::new();
         for component in components(problem) {
             match set_of(problem, &component).filter(|_| component.iter().all(|request| fits(*request))) {
@@ -101,7 +104,7 @@ fn components(problem: &Problem) -> Vec<Vec<usize>> {
 
 /// What the requests of a component must all not have in common, when they are alike and each is to be apart from each
 /// other in one way: `Some(None)` for a single request, `None` for anything else.
-fn set_of(problem: &Problem, component: &[usize]) -> Option<Option<(Domain, bool)>> {
+fn set_of(problem: &Problem, component: &[usize]) -> Option<Apart> {
     let [first, rest @ ..] = component else { return None };
     if rest.is_empty() {
         return Some(None);

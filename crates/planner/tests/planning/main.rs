@@ -10,6 +10,7 @@ mod changing;
 mod choosing;
 mod giving_back;
 mod laws;
+mod needing;
 mod refusing;
 mod repairing;
 mod resizing;
