@@ -33,13 +33,6 @@ pub(crate) struct PartitionGoal {
     pub start: bool,
 }
 
-impl PartitionGoal {
-    /// Whose the VF of this name is.
-    pub fn owner(&self, vf: &Name) -> Owner {
-        Owner { partition: self.spec.name.clone(), vf: vf.clone() }
-    }
-}
-
 impl Goal {
     /// What `intent` wants.
     ///

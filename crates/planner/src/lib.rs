@@ -25,10 +25,14 @@ mod macs;
 pub mod placement;
 mod steps;
 mod suitability;
+mod validate;
+mod ways;
 
 pub use lint::lint;
 pub use machine::Machine;
 pub use suitability::{Candidate, suitability};
+pub use validate::validate;
+pub use ways::advise;
 
 use ioward_model::{Disturbance, Gap, Intent, Inventory, Options, Placement, Plan, Reason, State, Step};
 
