@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
-    AdapterSpec, Intent, Name, Owner, PartitionSpec, PartitionState, Reason, Rule, Spec, State, VfCount,
-    VfRequest,
+    AdapterSpec, Assignment, Guarantee, Intent, Inventory, Name, Owner, PartitionSpec, PartitionState,
+    PhysicalFunction, Reason, Rule, Spec, State, VfCount, VfRequest,
 };
 use ioward_pci::Bdf;
 
-use crate::compat::{self, Need};
+use crate::{
+    compat::{self, Need},
+    steps,
+};
 
 /// What is to be, once the plan is carried out. What it does not name stays as it is.
 #[derive(Default)]
@@ -21,6 +24,8 @@ pub(crate) struct Goal {
     pub remove: Option<Name>,
     /// Adapters that the Spec names, with the number of VFs it gives them.
     pub adapters: BTreeMap<Bdf, Option<VfCount>>,
+    /// Partitions that the Spec names and that are as it wants them.
+    pub settled: Vec<Name>,
     /// Partitions whose VFs are decided anew.
     concerned: BTreeSet<Name>,
 }
@@ -38,10 +43,10 @@ impl Goal {
     ///
     /// # Errors
     /// When it makes no sense by itself, or not in this state.
-    pub fn of(state: &State, intent: &Intent) -> Result<Self, Vec<Reason>> {
+    pub fn of(inventory: &Inventory, state: &State, intent: &Intent) -> Result<Self, Vec<Reason>> {
         let one = |spec, start| Self::of_partitions(vec![PartitionGoal { spec, start }]);
         match intent {
-            Intent::Apply { spec } => apply(state, spec),
+            Intent::Apply { spec } => apply(inventory, state, spec),
             Intent::Remove { partition } => {
                 let running = existing(state, partition)?.running;
                 let stop = running.then(|| partition.clone());
@@ -99,16 +104,15 @@ impl Goal {
         Self { partitions, concerned, ..Self::default() }
     }
 
-    /// What a VF of this owner is to be, where the goal asks for it.
-    pub fn request(&self, owner: &Owner) -> Option<&VfRequest> {
-        let partition = self.partitions.iter().find(|partition| partition.spec.name == owner.partition);
-        partition?.spec.vf(&owner.vf)
-    }
-
     /// Every VF that is asked for.
     pub fn needs(&self) -> impl Iterator<Item = Need<'_>> {
         let specs = self.partitions.iter().map(|partition| &partition.spec);
         specs.flat_map(|partition| partition.vfs.iter().map(move |request| Need { partition, request }))
+    }
+
+    /// Partitions whose VFs are decided anew.
+    pub fn concerned(&self) -> &BTreeSet<Name> {
+        &self.concerned
     }
 
     /// Whether this partition's VFs are decided anew.
@@ -117,18 +121,43 @@ impl Goal {
     }
 }
 
-fn apply(state: &State, spec: &Spec) -> Result<Goal, Vec<Reason>> {
+fn apply(inventory: &Inventory, state: &State, spec: &Spec) -> Result<Goal, Vec<Reason>> {
     check(spec)?;
+    let pfs = inventory.physical_functions.iter().map(|pf| (pf.address, pf)).collect();
+    let mut settled = Vec::new();
     let mut reasons = Vec::new();
     let mut partitions = Vec::new();
     for partition in &spec.partitions {
         let present = state.partitions.get(&partition.name);
+        if present.is_some_and(|present| is_settled(&pfs, present, partition)) {
+            settled.push(partition.name.clone());
+            continue;
+        }
         reasons.extend(present.and_then(|present| changed_while_running(present, partition)));
         partitions.push(PartitionGoal { spec: partition.clone(), start: present.is_none() });
     }
-    let mut goal = Goal::of_partitions(partitions);
+    let mut goal = Goal { settled, ..Goal::of_partitions(partitions) };
     goal.adapters = spec.adapters.iter().map(|adapter| (adapter.pf, adapter.count())).collect();
     if reasons.is_empty() { Ok(goal) } else { Err(reasons) }
+}
+
+/// Whether a partition is as it is wanted, down to its VFs: nothing has to be decided about it, nor done.
+fn is_settled(
+    pfs: &BTreeMap<Bdf, &PhysicalFunction>,
+    present: &PartitionState,
+    wanted: &PartitionSpec,
+) -> bool {
+    let follows_link = |vf: &VfRequest| matches!(vf.min_tx_rate, Some(Guarantee::Percent(_)));
+    let is_sound = |held: &Assignment| {
+        let function = pfs.get(&held.vf.pf).and_then(|pf| pf.virtual_function(held.vf.index));
+        held.attached
+            && function.is_some_and(|function| steps::is_bound(function) && !steps::is_bare(held, function))
+    };
+    present.spec == *wanted
+        && present.vfs.len() == wanted.vfs.len()
+        && present.channel != wanted.vfs.is_empty()
+        && !wanted.vfs.iter().any(follows_link)
+        && present.vfs.values().all(is_sound)
 }
 
 fn existing<'a>(state: &'a State, partition: &Name) -> Result<&'a PartitionState, Vec<Reason>> {

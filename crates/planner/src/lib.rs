@@ -18,6 +18,7 @@ mod adapters;
 mod compat;
 mod drivers;
 mod goal;
+mod held;
 mod ledger;
 mod lint;
 mod machine;
@@ -87,7 +88,7 @@ fn work_out(
     intent: &Intent,
     options: Options,
 ) -> Result<WorkedOut, Vec<Reason>> {
-    let goal = goal::Goal::of(state, intent)?;
+    let goal = goal::Goal::of(inventory, state, intent)?;
     let mut ledger = ledger::Ledger::new(inventory, state, options, &goal);
     let named = adapters::check_named(&ledger, &goal);
     let placed = placement::place(&mut ledger, &goal);
@@ -98,7 +99,9 @@ fn work_out(
             return Err(reasons);
         }
     };
-    let Placed { holdings, placements, gap } = placed;
+    let Placed { holdings, mut placements, gap } = placed;
+    let settled = goal.settled.iter().filter_map(|name| Some((name, state.partitions.get(name)?)));
+    placements.extend(settled.flat_map(|(name, partition)| placement::kept_by(name, partition)));
     let changes = adapters::changes(&ledger, &goal, &holdings)?;
     let disturbs = changes.iter().flat_map(|change| adapters::disturbances(&ledger, change)).collect();
     let steps = steps::order(&ledger, &goal, holdings, &changes);

@@ -23,7 +23,7 @@ pub(super) fn vf_index(ledger: &Ledger<'_>, pf: &PhysicalFunction, index: u16) -
 }
 
 pub(super) fn vf_free(ledger: &Ledger<'_>, pf: &PhysicalFunction, vf: VfId, owner: &Owner) -> Option<Reason> {
-    let holder = ledger.holder(vf).filter(|holder| *holder != owner).map(|holder| format!("{holder} has it"));
+    let holder = ledger.holder(vf).filter(|holder| holder != owner).map(|holder| format!("{holder} has it"));
     let foreign = || ledger.existing(vf).and_then(|function| ledger.foreign_use(pf, function));
     Some(Reason::new(Rule::VfFree, "a VF that nobody has", holder.or_else(foreign)?))
 }

@@ -24,8 +24,9 @@ pub(crate) use why::no_such_pf;
 use std::collections::BTreeMap;
 
 use ioward_model::{
-    Assignment, Criterion, FailureDomain, Gap, GuestMay, LinkState, Name, Owner, PhysicalFunction, Placement,
-    Reason, Rule, VfId, VfRequest, VfSettings, Vlan,
+    Assignment, Criterion, FailureDomain, Gap, GuestMay, Intent, Inventory, LinkState, Name, Options, Owner,
+    PartitionState, PhysicalFunction, Placement, Reason, Rule, Spec, State, VfId, VfRequest, VfSettings,
+    Vlan,
 };
 
 use self::{
@@ -70,7 +71,7 @@ pub(crate) fn place<'a>(ledger: &mut Ledger<'a>, goal: &Goal) -> Result<Placed<'
     let needs: Vec<Need<'_>> = goal.needs().collect();
     for need in &needs {
         let owner = need.owner();
-        reasons.extend(ledger.macs.conflict(&owner, need.request).map(|reason| reason.for_request(&owner)));
+        reasons.extend(ledger.mac_conflict(&owner, need.request).map(|reason| reason.for_request(&owner)));
     }
     let (stay, open) = divide(ledger, needs);
     let mut placed = Placed::default();
@@ -165,7 +166,7 @@ fn keep<'a>(
         let owner = need.owner();
         ledger.hold(&owner, before.vf, &before.effective_settings(), Some(need.request));
         if let Some(mac) = settings::chosen_before(ledger, &owner, before).mac {
-            ledger.macs.take(mac, &owner);
+            ledger.take_mac(mac, &owner);
         }
     }
     for (need, pf, before) in stay {
@@ -185,6 +186,17 @@ fn keep<'a>(
         });
         placed.holdings.push(Holding { owner, vf, before: Some(before), settings });
     }
+}
+
+/// What a partition keeps of which nothing is decided.
+pub(crate) fn kept_by(name: &Name, partition: &PartitionState) -> impl Iterator<Item = Placement> {
+    partition.vfs.iter().map(|(vf, held)| Placement {
+        owner: Owner { partition: name.clone(), vf: vf.clone() },
+        vf: held.vf,
+        decided_by: Criterion::Kept,
+        over: None,
+        suited: 1,
+    })
 }
 
 fn take_pinned(ledger: &Ledger<'_>, need: &Need<'_>) -> Result<VfId, Vec<Reason>> {
@@ -282,6 +294,25 @@ fn gap(solution: &Solution) -> Option<Gap> {
     Some(Gap { criterion: CRITERIA[level], at_most })
 }
 
+/// What the requests of a Spec are on a host where nobody holds anything: for holding solvers against each other.
+///
+/// # Errors
+/// When the Spec makes no sense, or pins a request to one VF, which leaves nothing to solve.
+pub fn problem_of(inventory: &Inventory, spec: &Spec) -> Result<Problem, Vec<Reason>> {
+    let state = State::default();
+    let goal = Goal::of(inventory, &state, &Intent::Apply { spec: spec.clone() })?;
+    let ledger = Ledger::new(inventory, &state, Options::default(), &goal);
+    let needs: Vec<_> = goal.needs().collect();
+    match needs.iter().find(|need| need.request.index.is_some()) {
+        Some(need) => {
+            let reason =
+                Reason::new(Rule::VfIndex, "requests that are not pinned", "one that is").key("index");
+            Err(vec![reason.for_request(need.owner())])
+        }
+        None => Ok(Market::of(&ledger, &needs).problem),
+    }
+}
+
 /// The free VFs of a host and who wants them, as a [`Problem`].
 struct Market {
     problem: Problem,
@@ -333,7 +364,7 @@ impl Market {
     /// `someone` who has no VF yet, as all who come here.
     fn add_port(&mut self, ledger: &Ledger<'_>, pf: &PhysicalFunction, adapter: u32, someone: &Owner) {
         let (mut there, mut to_make) = (Vec::new(), Vec::new());
-        let free = |index: &u16| ledger.holder(VfId { pf: pf.address, index: *index }).is_none();
+        let free = |index: &u16| !ledger.is_held(VfId { pf: pf.address, index: *index });
         for index in (0..ledger.limit(pf)).filter(free) {
             let grows = ledger.would_grow(pf, index);
             if compat::of_function(ledger, pf, index, someone).is_empty() {
@@ -348,7 +379,7 @@ impl Market {
         self.problem.ports.push(Port {
             free: count(&there),
             more: count(&to_make),
-            more_cost: Preferences::of_growth(ledger, pf),
+            more_cost: if to_make.is_empty() { Cost::default() } else { Preferences::of_growth(ledger, pf) },
             adapter,
             numa: pf.numa_node,
             budget: compat::left_of(ledger, pf, first),

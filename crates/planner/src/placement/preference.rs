@@ -53,7 +53,7 @@ impl Preferences {
 
     /// What it costs that a VF of a PF has to be made.
     pub(crate) fn of_growth(ledger: &Ledger<'_>, pf: &PhysicalFunction) -> Cost {
-        let disturbs = pf.num_vfs() > 0 && !ledger.losers(pf).is_empty();
+        let disturbs = pf.num_vfs() > 0 && ledger.has_losers(pf);
         [disturbs.into(), 0, 0, 0, 1, 0, 0]
     }
 

@@ -44,14 +44,14 @@ fn nowhere(ledger: &Ledger<'_>, need: &Need<'_>) -> Vec<Reason> {
 
 /// In one reason, why no VF of a PF that suits is to be had.
 fn not_on(ledger: &Ledger<'_>, pf: &PhysicalFunction, need: &Need<'_>) -> Reason {
-    let free = |index: &u16| ledger.holder(VfId { pf: pf.address, index: *index }).is_none();
+    let free = |index: &u16| !ledger.is_held(VfId { pf: pf.address, index: *index });
     let mut reasons = (0..ledger.limit(pf)).filter(free).flat_map(|index| of_vf(ledger, pf, index, need));
     reasons.find(|reason| reason.rule != Rule::VfFree).unwrap_or_else(|| exhausted(ledger, pf))
 }
 
 fn exhausted(ledger: &Ledger<'_>, pf: &PhysicalFunction) -> Reason {
     let limit = ledger.limit(pf);
-    let held = ledger.holders_on(pf.address).count();
+    let held = ledger.holders_on(pf.address).len();
     let total = pf.total_vfs();
     let found = format!("{held} of {limit} VFs are held by partitions, the rest is used otherwise");
     let found = if held == usize::from(limit) { format!("all {limit} VFs are held") } else { found };
