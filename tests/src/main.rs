@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         main_job::a_stopped_partition_keeps_its_vfs_and_starts_with_them_again,
         choosing::what_does_not_suit_is_told_with_the_rule_what_it_requires_and_what_was_found,
         choosing::what_suits_is_told_best_first_and_is_what_the_plan_takes,
+        choosing::a_partition_on_a_numa_node_runs_there,
         choosing::a_plan_file_does_what_it_says_or_nothing,
         choosing::the_doctor_finds_the_lab_well,
         refusals::what_the_host_cannot_give_is_refused_with_reasons,
