@@ -46,7 +46,9 @@ impl Served {
         let mut stream = UnixStream::connect(self.socket()).unwrap();
         let body = body.to_string();
         let head = "HTTP/1.1\r\nhost: ioward\r\nconnection: close\r\ncontent-type: application/json";
-        write!(stream, "{route} {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let request = format!("{route} {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        // All of it at once: who wants no body may close before the rest has come.
+        stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (_, answer) = answer.split_once("\r\n\r\n").unwrap();
