@@ -66,9 +66,10 @@ pub fn compatible(file: &Path, request: &CompatibleRequest) -> Result<Vec<Compat
 /// When there is no such plan.
 pub fn plan(file: &Path, intent: Intent, options: Options, show: Show) -> Result<(), CliError> {
     let inventory = inventory(file)?;
-    let plan = ioward_planner::plan(&inventory, &State::default(), &intent, &options).map_err(|reasons| {
+    let plan = ioward_imp::plan_for(&inventory, &State::default(), &intent, &options).map_err(|error| {
         let message = format!("this cannot be done on the host recorded in {}", file.display());
-        ApiError { message, ..ApiError::refused(reasons, Vec::new()) }
+        let error = ApiError::from(error);
+        if error.reasons.is_empty() { error } else { ApiError { message, ..error } }
     })?;
     let width = terminal::page_width();
     let made_from = format!(

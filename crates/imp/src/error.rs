@@ -26,6 +26,11 @@ pub enum ImpError {
         /// What would have to give way.
         ways: Vec<Way>,
     },
+    /// A plan that its own validator finds wrong is not given away.
+    #[error(
+        "the plan that was made breaks a rule, which is a defect of ioward: {0}; nothing has been changed"
+    )]
+    Unsound(String),
     /// One change at a time.
     #[error(
         "another change is being carried out; 'ioward events --follow' shows it; try again when it is done"
@@ -50,7 +55,9 @@ impl From<ImpError> for ApiError {
             ImpError::Busy => ErrorKind::Busy,
             ImpError::Fabric(FabricError::NoSuchFunction { .. } | FabricError::NoSuchVf { .. })
             | ImpError::Hypervisor(HypervisorError::NoSuchPartition(_)) => ErrorKind::NotFound,
-            ImpError::Fabric(_) | ImpError::Hypervisor(_) | ImpError::Store(_) => ErrorKind::Failed,
+            ImpError::Fabric(_) | ImpError::Hypervisor(_) | ImpError::Store(_) | ImpError::Unsound(_) => {
+                ErrorKind::Failed
+            }
         };
         match error {
             ImpError::Spec(problems) => Self::new(kind, problems.to_string()),

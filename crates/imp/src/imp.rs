@@ -122,7 +122,7 @@ impl Imp {
             return Err(refused(missing));
         }
         let inventory = self.look().await?;
-        ioward_planner::plan(&inventory, &self.state(), intent, options).map_err(refused)
+        plan_for(&inventory, &self.state(), intent, options)
     }
 
     /// Begins to carry out a plan, unless the host or the state has moved on since it was made. What happens comes
@@ -269,6 +269,22 @@ impl Imp {
     pub fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, ImpError> {
         Ok(tokio::task::block_in_place(|| self.store.audit.latest(limit))?)
     }
+}
+
+/// A plan for this host, seen by a second pair of eyes. Pure: for a recorded host too.
+///
+/// # Errors
+/// When it is refused, with what would have to give way; [`ImpError::Unsound`] never, unless the planner is broken.
+pub fn plan_for(
+    inventory: &Inventory,
+    state: &State,
+    intent: &Intent,
+    options: &Options,
+) -> Result<Plan, ImpError> {
+    let plan = ioward_planner::advise(inventory, state, intent, options)
+        .map_err(|(reasons, ways)| ImpError::Refused { reasons, ways })?;
+    let problems = ioward_planner::validate(&plan, inventory, state);
+    if problems.is_empty() { Ok(plan) } else { Err(ImpError::Unsound(problems.join("; "))) }
 }
 
 fn refused(reasons: Vec<Reason>) -> ImpError {

@@ -22,5 +22,5 @@ mod undo;
 
 pub use compatible::compatible;
 pub use error::ImpError;
-pub use imp::Imp;
+pub use imp::{Imp, plan_for};
 pub use serve::{ServeConfig, ServeError, serve, serve_on};

@@ -51,6 +51,15 @@ pub enum Criterion {
     Together,
 }
 
+/// How far from the best a placement may be that a bounded search found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The first criterion by which there may be a better one.
+    pub criterion: Criterion,
+    /// By how much at most: VFs, or distance added up.
+    pub at_most: u64,
+}
+
 impl fmt::Display for Criterion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -25,7 +25,7 @@ mod spec_text;
 mod state;
 mod units;
 
-pub use choice::{Criterion, Placement, Relaxation, Way};
+pub use choice::{Criterion, Gap, Placement, Relaxation, Way};
 pub use event::{AuditEntry, Event, EventKind, Verdict};
 pub use guest_may::{Grant, GuestMay, Permission};
 pub use inventory::{

@@ -1,14 +1,15 @@
 //! Names that a person gives to partitions and to their VFs.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A partition's name, or a VF's name within its partition: a letter, then letters, digits, `-` and `_`; at most 40.
 ///
-/// The set is narrow on purpose: a name becomes a folder, a QEMU object id and a cgroup.
+/// The set is narrow on purpose: a name becomes a folder, a QEMU object id and a cgroup. A copy shares the text: plans,
+/// states and inventories of large hosts are full of the same few thousand names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 /// Why a text is no [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +31,7 @@ impl FromStr for Name {
         let starts_well = text.starts_with(|c: char| c.is_ascii_alphabetic());
         let goes_on_well = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if starts_well && goes_on_well && text.len() <= 40 {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(NameError(text.chars().take(60).collect()))
         }

@@ -6,7 +6,7 @@ use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdapterState, Assignment, Name, Owner, PartitionSpec, Placement, Spec, VfRequest, VfSettings, Way,
+    AdapterState, Assignment, Gap, Name, Owner, PartitionSpec, Placement, Spec, VfRequest, VfSettings, Way,
 };
 
 /// What is asked of the management partition. Everything that changes something begins as one of these.
@@ -81,6 +81,9 @@ pub struct Plan {
     /// Which VF each request of the intent gets, and why that one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub placements: Vec<Placement>,
+    /// How far from the best these may be; left out: nothing is better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Gap>,
     /// For a plan that disturbs somebody: what would have to give way so that nobody is disturbed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instead: Vec<Way>,

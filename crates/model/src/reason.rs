@@ -64,6 +64,8 @@ pub enum Rule {
     SettingSupported,
     /// NVMe queue and interrupt resources suffice.
     NvmeResources,
+    /// All requests together find a place.
+    Placement,
     /// The partition is there.
     PartitionExists,
     /// The partition has no VF of that name.

@@ -19,8 +19,8 @@ pub(crate) fn problems(spec: &Spec) -> Vec<(String, String)> {
 #[derive(Default)]
 struct Problems<'a> {
     found: Vec<(String, String)>,
-    /// Who has which MAC address in which VLAN: one broadcast domain each.
-    macs: BTreeMap<(MacAddress, Vlan), String>,
+    /// Who has which MAC address, and the VLAN that it is kept to, if any: a broadcast domain of its own.
+    macs: BTreeMap<MacAddress, Vec<(Option<Vlan>, String)>>,
     /// Every VF that is asked for, by whose it is.
     requests: BTreeMap<Owner, (String, &'a VfRequest)>,
 }
@@ -102,8 +102,12 @@ impl<'a> Problems<'a> {
                     format!("{mac} is no address for one station (multicast or zero)"),
                 );
             }
-            let domain = (mac, vf.vlan.unwrap_or(Vlan::NONE));
-            if let Some(first) = self.macs.insert(domain, format!("{key}.mac")) {
+            let vlan = vf.vlan.filter(|vlan| *vlan != Vlan::NONE);
+            let users = self.macs.entry(mac).or_default();
+            let meets = |other: &Option<Vlan>| other.is_none() || vlan.is_none() || *other == vlan;
+            let first = users.iter().find(|(other, _)| meets(other)).map(|(_, first)| first.clone());
+            users.push((vlan, format!("{key}.mac")));
+            if let Some(first) = first {
                 self.add(format!("{key}.mac"), format!("{mac} is already used by {first}"));
             }
         }

@@ -1,8 +1,9 @@
 //! What can happen: [`Action`], plain data, and how the seed chooses the next one.
 
 use ioward_model::{
-    AdapterSpec, BitRate, Boot, Class, Guarantee, GuestMay, Intent, LinkState, MacAddress, MemorySize, Name,
-    Options, Owner, PartitionSpec, Spec, State, VfCount, VfId, VfOp, VfRequest, VfSettings, Vlan,
+    AdapterSpec, Apart, BitRate, Boot, Class, FailureDomain, Guarantee, Guest, GuestMay, GuestOs, Intent,
+    LinkState, MacAddress, MemorySize, Name, Options, Owner, PartitionSpec, Spec, State, VfCount, VfId, VfOp,
+    VfRef, VfRequest, VfSettings, Vlan,
 };
 use ioward_pci::Bdf;
 
@@ -156,7 +157,9 @@ impl Chooser<'_> {
         let mut spec = Spec { version: 1, ..Spec::default() };
         for pf in self.host.pfs.clone() {
             if self.random.percent(25) {
-                spec.adapters.push(AdapterSpec { pf: pf.address, vfs: self.count(&pf), spare: None });
+                let spare = self.random.maybe(20, |random| random.below(3));
+                let vfs = if spare.is_some() { None } else { self.count(&pf) };
+                spec.adapters.push(AdapterSpec { pf: pf.address, vfs, spare });
             }
         }
         for partition in PARTITIONS {
@@ -204,8 +207,8 @@ impl Chooser<'_> {
             name: partition,
             cpus: if self.random.percent(10) { 2 } else { 1 },
             memory: MemorySize::from_mebibytes(512).unwrap(),
-            numa_node: None,
-            guest: None,
+            numa_node: self.random.maybe(20, |random| random.below(2).into()),
+            guest: self.random.maybe(10, |_| Guest { os: Some(GuestOs::Linux), ..Guest::default() }),
             boot,
             vfs,
         }
@@ -226,6 +229,14 @@ impl Chooser<'_> {
         if class == Class::Network {
             request.min_link_speed =
                 random.maybe(10, |random| BitRate::from_megabits(random.pick(&[1_000, 25_000])));
+        }
+        if random.percent(15) {
+            let other = VfRef::Own(name(random.pick(&VFS)));
+            let by = random.pick(&[FailureDomain::Port, FailureDomain::Adapter, FailureDomain::NumaNode]);
+            // One way only: two that each ask to be apart from the other are no Spec.
+            let others = [Apart { vf: other, by, prefer: random.percent(50) }];
+            request.apart_from =
+                others.into_iter().filter(|apart| apart.vf < VfRef::Own(request.name.clone())).collect();
         }
         let settings = self.settings(class, 20);
         VfRequest {

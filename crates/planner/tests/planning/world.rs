@@ -2,7 +2,7 @@
 
 use ioward_model::{
     AdapterSpec, Class, HexId, HostUse, Intent, Inventory, Netdev, NvmeController, NvmeResources,
-    NvmeSecondary, Options, PhysicalFunction, Plan, Reason, Spec, Sriov, State, VfRequest,
+    NvmeSecondary, Options, PartitionSpec, PhysicalFunction, Plan, Reason, Spec, Sriov, State, VfRequest,
 };
 use ioward_pci::Bdf;
 use ioward_planner::{Machine, lint, plan};
@@ -282,9 +282,13 @@ pub fn only(name: &str, vfs: &[&str]) -> Intent {
     spec(&[partition(name, vfs)])
 }
 
+pub fn partition_of(name: &str, vfs: &[&str]) -> PartitionSpec {
+    let Intent::Apply { spec } = only(name, vfs) else { unreachable!() };
+    spec.partitions[0].clone()
+}
+
 pub fn request(vf: &str) -> VfRequest {
-    let Intent::Apply { spec } = only("any", &[vf]) else { unreachable!() };
-    spec.partitions[0].vfs[0].clone()
+    partition_of("any", &[vf]).vfs[0].clone()
 }
 
 pub fn attach(name: &str, vf: &str) -> Intent {

@@ -5,7 +5,7 @@ use ioward_pci::{
     Bdf, ConfigError, ConfigSpace, DeviceSerialNumber, MsixCapability, PcieLink, SriovCapability,
 };
 
-use super::{Host, netdev, nvme, probe::Probe, sriov, virtual_function};
+use super::{Host, IOMMU_GROUPS, netdev, nvme, probe::Probe, sriov, virtual_function};
 use crate::describe;
 
 /// Stands for an ID that could not be read: no vendor and no device has it.
@@ -47,7 +47,9 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
     let iommu_group = probe.iommu_group();
     // The device's own functions may share a group for want of ACS between them, which does not concern its VFs
     // (drivers/iommu/iommu.c `pci_device_group`).
-    let mut strangers = iommu_group.map(|group| probe.others_in_group(group)).unwrap_or_default();
+    // A tree that was copied in part has no groups, which says nothing of the host.
+    let listed = iommu_group.filter(|group| host.root.exists(&format!("{IOMMU_GROUPS}/{group}/devices")));
+    let mut strangers = listed.map(|group| probe.others_in_group(group)).unwrap_or_default();
     strangers.retain(|other| {
         !address.is_same_device(*other) && virtual_functions.iter().all(|vf| vf.address != *other)
     });
