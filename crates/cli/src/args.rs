@@ -200,6 +200,17 @@ pub enum Command {
         #[command(flatten)]
         allow: Allow,
     },
+    /// Choose on the terminal how many VFs there are to be and who gets which
+    #[command(
+        after_help = "Begins from the Spec, or from what the daemon holds. The choice ends in a plan that is looked at \
+        and applied, or in a Spec that is saved. Keys are shown at the bottom; ? shows them all. It needs a terminal of \
+        80 columns and 24 lines; without one, use 'ioward assign'. NO_COLOR is respected."
+    )]
+    Select {
+        /// Begin from this Spec, a TOML file
+        #[arg(short, long, value_name = "SPEC")]
+        file: Option<PathBuf>,
+    },
     /// Give more VFs to a partition in one plan, also while it runs
     #[command(
         after_help = "The VFs are named after their class, with the next free number: net0, net1, … The plan is \
@@ -273,6 +284,7 @@ impl Command {
             Self::Demo(_)
             | Self::SimulatedPartition
             | Self::Serve(_)
+            | Self::Select { .. }
             | Self::Snapshot { .. }
             | Self::Start { .. }
             | Self::Stop { .. }

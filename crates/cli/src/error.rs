@@ -70,6 +70,22 @@ pub enum CliError {
     /// Requests of a partition for which there is nothing; why has been shown.
     #[error("nothing suits {0}: what is shown says which rules stand in the way")]
     NothingSuits(String),
+    /// A Spec can't be written.
+    #[error("cannot write {file}: {}", plain(.source))]
+    SpecUnwritten {
+        /// The file.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A signal, or Ctrl-C, ended the choice.
+    #[error("select was ended by signal {signal}; {}", if *.undoing { UNDOING } else { UNSETTLED })]
+    SelectEnded {
+        /// The signal's number.
+        signal: u8,
+        /// Whether a plan was being carried out.
+        undoing: bool,
+    },
     /// What this host lacks; what has been shown.
     #[error("{} for VFs of partitions: see the lines that begin with ✗", lacking(*.0))]
     Missing(usize),
@@ -77,7 +93,7 @@ pub enum CliError {
     #[error("not applied; nothing has changed")]
     Declined,
     /// Ctrl-C while a plan was carried out.
-    #[error("interrupted: undoing; the daemon puts everything back, 'ioward events --follow' shows how")]
+    #[error("interrupted: {UNDOING}")]
     Interrupted,
     /// A signal ended a console.
     #[error("the console of {partition} was left because of signal {signal}")]
@@ -153,6 +169,9 @@ pub enum CliError {
     Serve(String),
 }
 
+const UNDOING: &str = "undoing; the daemon puts everything back, 'ioward events --follow' shows how";
+const UNSETTLED: &str = "what was chosen and neither applied nor saved is lost";
+
 /// The words for an errno, without its number: "No such file or directory".
 #[must_use]
 pub fn plain(error: &dyn Error) -> String {
@@ -203,7 +222,9 @@ impl CliError {
             },
             // As a shell reports a process that a signal ended.
             Self::Interrupted | Self::DemoEnded => 130,
-            Self::ConsoleSignal { signal, .. } => 128_u8.saturating_add(*signal),
+            Self::ConsoleSignal { signal, .. } | Self::SelectEnded { signal, .. } => {
+                128_u8.saturating_add(*signal)
+            }
             _ => 1,
         }
     }

@@ -1,7 +1,7 @@
 //! The `ioward` command: parses arguments, calls the API over the daemon's Unix socket, prints. No logic of its own.
 //!
 //! ```text
-//! args ──> spec_file, plan_file ──> show, compatible, change, console ──> client ──> the daemon
+//! args ──> spec_file, plan_file ──> show, compatible, assign, change, select, console ──> client ──> the daemon
 //!                               │
 //!                               └──> present ──> terminal          error: what stderr says, and the exit status
 //! ```
@@ -20,8 +20,10 @@ mod man;
 mod plan_file;
 mod present;
 mod recorded;
+mod select;
 mod serve;
 mod show;
+mod signals;
 mod spec_file;
 mod terminal;
 mod vf_args;
@@ -116,6 +118,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Remove { name, force, allow } => {
             change::at_once(&client, Intent::Remove { partition: name }, allow.options(force)).await
         }
+        Command::Select { file } => select::select(client, file).await,
         Command::Assign(args) => assign::assign(&client, args).await,
         Command::Attach { name, vf, what, allow } => {
             let vf = what.into_request(vf).map_err(|error| CliError::Usage(error.to_string()))?;

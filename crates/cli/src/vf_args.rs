@@ -136,7 +136,10 @@ fn on_off() -> impl TypedValueParser<Value = bool> {
 }
 
 /// One `--apart-from`: a VF, then what they must not share and whether that is a wish, in any order.
-fn apart(text: &str) -> Result<Apart, String> {
+///
+/// # Errors
+/// When it is none, with what would be right.
+pub fn apart(text: &str) -> Result<Apart, String> {
     let mut words = text.split(':');
     let vf = words
         .next()
@@ -157,6 +160,9 @@ fn apart(text: &str) -> Result<Apart, String> {
 }
 
 /// One `--guest-may`: names without a bound, or one name with its bound (which may itself hold commas).
+///
+/// # Errors
+/// When a guest may do no such thing, or not so much of it.
 pub fn guest_may_words(text: &str) -> Result<Map<String, Value>, String> {
     let words: Map<String, Value> = match text.split_once('=') {
         Some((name, bound)) => [(name.to_owned(), Value::from(bound))].into_iter().collect(),

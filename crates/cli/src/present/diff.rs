@@ -29,6 +29,12 @@ impl Sign {
         }
     }
 
+    /// Of a thing before and after; `None`: it is the same.
+    #[must_use]
+    pub fn between<T: PartialEq>(before: Option<&T>, after: Option<&T>) -> Option<Self> {
+        (before != after).then(|| Self::of(before.is_some(), after.is_some()))
+    }
+
     /// Of something that was there before, and is there after.
     fn of(before: bool, after: bool) -> Self {
         match (before, after) {

@@ -12,6 +12,7 @@ mod daemon;
 mod demo;
 mod plans;
 mod recorded;
+mod select;
 mod served;
 mod show;
 mod support;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     demo::Place,
-    support::{Run, ioward, run},
+    support::{Folder, Run, ioward, run},
 };
 
 /// The embedded machine and its daemon, until dropped.
@@ -21,6 +21,7 @@ pub struct Served {
     child: Child,
     /// Kept open: what is still printed has somewhere to go.
     _stdout: Lines<BufReader<ChildStdout>>,
+    socket: PathBuf,
 }
 
 impl Served {
@@ -33,20 +34,29 @@ impl Served {
         let mut child = place.demo(&arguments).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(stdout.any(|line| line.unwrap().contains("It stays up")), "the demonstration has ended");
-        Self { place, child, _stdout: stdout }
+        // As it says: ioward --socket PATH host
+        let told = stdout.next().unwrap().unwrap();
+        let socket = told.split_whitespace().skip_while(|word| *word != "--socket").nth(1).unwrap().into();
+        Self { place, child, _stdout: stdout, socket }
     }
 
     pub fn socket(&self) -> PathBuf {
-        let folder = format!("ioward-demo-{}", self.child.id());
-        self.place.folder.path().join(folder).join("api.sock")
+        self.socket.clone()
+    }
+
+    /// A folder for files of the test, with a file `kernel` in it.
+    pub fn folder(&self) -> &Folder {
+        &self.place.folder
     }
 
     /// What the API itself answers.
     pub fn ask(&self, route: &str, body: &Value) -> Value {
         let mut stream = UnixStream::connect(self.socket()).unwrap();
-        let body = body.to_string();
+        let body = if body.is_null() { String::new() } else { body.to_string() };
         let head = "HTTP/1.1\r\nhost: ioward\r\nconnection: close\r\ncontent-type: application/json";
-        write!(stream, "{route} {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let request = format!("{route} {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        // All of it at once: who wants no body may close before the rest has come.
+        stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (_, answer) = answer.split_once("\r\n\r\n").unwrap();

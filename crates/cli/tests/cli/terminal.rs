@@ -8,7 +8,7 @@ use std::{
 
 use rustix::{
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{LocalModes, tcgetattr},
+    termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
 };
 
 /// A terminal with a person (the test) before it.
@@ -45,6 +45,26 @@ impl Terminal {
 
     pub fn type_in(&mut self, text: &[u8]) {
         self.person.write_all(text).unwrap();
+    }
+
+    /// Writes as a process on the terminal does.
+    pub fn echo(&mut self, text: &str) {
+        self.process.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Gives the terminal a size.
+    pub fn resize(&self, columns: u16, lines: u16) {
+        let size = Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.process, size).unwrap();
+    }
+
+    /// Reads until the screen shows this.
+    pub fn wait_for_screen(&mut self, screen: &mut vt100::Parser, text: &str) {
+        while !screen.screen().contents().contains(text) {
+            let mut bytes = [0; 4096];
+            let count = self.person.read(&mut bytes).unwrap();
+            screen.process(&bytes[..count]);
+        }
     }
 
     pub fn is_raw(&self) -> bool {
