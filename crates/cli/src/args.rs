@@ -7,7 +7,9 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use ioward_imp::api::DEFAULT_SOCKET;
-use ioward_model::{BitRate, Class, GuestMay, LinkState, MacAddress, Name, Options, VfRequest, Vlan};
+use ioward_model::{
+    BitRate, Class, GuestMay, LinkState, MacAddress, Name, Options, UnitError, VfRequest, Vlan,
+};
 use ioward_pci::Bdf;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -141,7 +143,7 @@ pub enum Command {
         /// What is allowed.
         #[command(flatten)]
         allow: Allow,
-        /// Do not ask
+        /// Do not show the plan and ask: only whom it disturbs is shown before
         #[arg(short, long)]
         yes: bool,
         /// Print the events as JSON, one a line; the plan goes to stderr
@@ -210,7 +212,7 @@ pub enum Command {
         name: Name,
         /// The VF's name in the partition
         vf: Name,
-        /// Take it even when the guest does not let go
+        /// Take it from a guest that does not let go, where that can be done: QEMU cannot
         #[arg(long)]
         force: bool,
         /// What is allowed.
@@ -329,7 +331,7 @@ pub struct VfArgs {
     #[arg(long, requires = "pf", value_name = "N")]
     index: Option<u16>,
     /// MAC address [default: derived from the names]
-    #[arg(long)]
+    #[arg(long, value_parser = unicast)]
     mac: Option<MacAddress>,
     /// VLAN, 1 to 4094; 0 is untagged
     #[arg(long, value_name = "ID")]
@@ -392,6 +394,13 @@ fn one_of<T: DeserializeOwned + Clone + Send + Sync + 'static>(
     words: &'static [&'static str],
 ) -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(words).try_map(|word| serde_json::from_value::<T>(Value::String(word)))
+}
+
+/// An address that one station can have.
+fn unicast(text: &str) -> Result<MacAddress, String> {
+    let mac: MacAddress = text.parse().map_err(|error: UnitError| error.to_string())?;
+    let wrong = || format!("{mac} is no address for one station (multicast or zero)");
+    mac.is_unicast().then_some(mac).ok_or_else(wrong)
 }
 
 fn on_off() -> impl TypedValueParser<Value = bool> {
@@ -465,10 +474,11 @@ mod tests {
 
     #[test]
     fn a_wrong_value_says_what_would_be_right() {
-        let wrong: [(&[&str], &str); 7] = [
+        let wrong: [(&[&str], &str); 8] = [
             (&["--class", "netwrok"], "'network'"),
             (&["--class", "network", "--vlan", "4095"], "use 1 to 4094"),
             (&["--class", "network", "--mac", "52:54"], "write six bytes"),
+            (&["--class", "network", "--mac", "01:00:5e:00:00:01"], "multicast"),
             (&["--class", "network", "--index", "1"], "--pf"),
             (&["--class", "network", "--guest-may", "vlna"], "did you mean 'vlan'?"),
             (&["--class", "network", "--guest-may", "vlan=9-5"], "does not narrow vlan"),

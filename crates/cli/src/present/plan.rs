@@ -19,14 +19,21 @@ pub fn plan(plan: &Plan, width: usize) -> String {
         }
         out += &text::wrap(&step.to_string(), width, &format!("{:>4}. ", n + 1), "      ");
     }
-    if plan.disturbs.is_empty() {
-        out += "\ndisturbs nobody\n";
-    } else {
-        out += "\ndisturbs\n";
-        for disturbance in &plan.disturbs {
-            let line = format!("{}, on {}: {}", disturbance.who, disturbance.function, disturbance.what);
-            out += &text::wrap(&line, width, "  ", "    ");
+    out += "\n";
+    out += &if plan.disturbs.is_empty() { "disturbs nobody\n".to_owned() } else { disturbed(plan, width) };
+    out
+}
+
+/// Who is disturbed, a line each under a heading; nothing when nobody is.
+#[must_use]
+pub fn disturbed(plan: &Plan, width: usize) -> String {
+    let mut out = String::new();
+    for disturbance in &plan.disturbs {
+        if out.is_empty() {
+            out += "disturbs\n";
         }
+        let line = format!("{}, on {}: {}", disturbance.who, disturbance.function, disturbance.what);
+        out += &text::wrap(&line, width, "  ", "    ");
     }
     out
 }
@@ -81,7 +88,12 @@ disturbs
     changes
 ";
         assert_eq!(plan(&value, 60), expected);
+        assert!(
+            expected.ends_with(&disturbed(&value, 60))
+                && disturbed(&value, 60).starts_with("disturbs\n  db,")
+        );
         value.disturbs.clear();
+        assert_eq!(disturbed(&value, 60), "");
         assert!(plan(&value, 60).ends_with("\ndisturbs nobody\n"));
         value.steps.clear();
         assert!(plan(&value, 60).starts_with("nothing to do"));
