@@ -4,7 +4,7 @@ use std::error::Error;
 
 use ioward_fabric::FabricError;
 use ioward_hypervisor::HypervisorError;
-use ioward_model::{Reason, SpecError};
+use ioward_model::{Reason, Rule, SpecError};
 use ioward_store::StoreError;
 
 use crate::api::{ApiError, ErrorKind};
@@ -41,7 +41,7 @@ impl From<ImpError> for ApiError {
     fn from(error: ImpError) -> Self {
         let kind = match &error {
             ImpError::Spec(_) | ImpError::Invalid(_) => ErrorKind::Invalid,
-            ImpError::Refused(_) => ErrorKind::Refused,
+            ImpError::Refused(reasons) => kind_of(reasons),
             ImpError::Busy => ErrorKind::Busy,
             ImpError::Fabric(FabricError::NoSuchFunction { .. } | FabricError::NoSuchVf { .. })
             | ImpError::Hypervisor(HypervisorError::NoSuchPartition(_)) => ErrorKind::NotFound,
@@ -56,6 +56,18 @@ impl From<ImpError> for ApiError {
             other => (in_full(&other), Vec::new()),
         };
         Self { kind, message, reasons }
+    }
+}
+
+/// What makes no sense, or is not there, no rule has to forbid.
+fn kind_of(reasons: &[Reason]) -> ErrorKind {
+    let is_about = |rule| reasons.iter().any(|reason| reason.rule == rule);
+    if is_about(Rule::SpecValid) {
+        ErrorKind::Invalid
+    } else if is_about(Rule::PartitionExists) {
+        ErrorKind::NotFound
+    } else {
+        ErrorKind::Refused
     }
 }
 

@@ -9,7 +9,10 @@ use std::{
 use axum::{
     Json, Router,
     body::{Body, Bytes, HttpBody},
-    extract::{DefaultBodyLimit, Query, State, rejection::JsonRejection},
+    extract::{
+        DefaultBodyLimit, Query, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -44,6 +47,7 @@ pub(crate) fn router(imp: Arc<Imp>) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/audit", get(audit))
         .fallback(no_such_route)
+        .method_not_allowed_fallback(no_such_route)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(imp)
 }
@@ -59,7 +63,19 @@ impl From<ImpError> for Failure {
 
 impl From<JsonRejection> for Failure {
     fn from(rejection: JsonRejection) -> Self {
-        Self(ApiError { kind: ErrorKind::Invalid, message: rejection.body_text(), reasons: Vec::new() })
+        Self::invalid(rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Failure {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::invalid(rejection.body_text())
+    }
+}
+
+impl Failure {
+    fn invalid(message: String) -> Self {
+        Self(ApiError { kind: ErrorKind::Invalid, message, reasons: Vec::new() })
     }
 }
 
@@ -116,7 +132,11 @@ struct Follow {
     follow: bool,
 }
 
-async fn events(State(imp): State<Arc<Imp>>, Query(query): Query<Follow>) -> Response {
+async fn events(
+    State(imp): State<Arc<Imp>>,
+    query: Result<Query<Follow>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(query) = query?;
     let (past, mut coming) = imp.events.follow();
     let (sender, receiver) = mpsc::unbounded_channel();
     for event in past {
@@ -135,7 +155,7 @@ async fn events(State(imp): State<Arc<Imp>>, Query(query): Query<Follow>) -> Res
             }
         });
     }
-    lines(receiver)
+    Ok(lines(receiver))
 }
 
 async fn audit(State(imp): State<Arc<Imp>>) -> Result<Response, Failure> {
