@@ -41,6 +41,7 @@ pub const SUITE: &[Body] = &[
     ("a_change_that_fails_leaves_no_part_of_itself", a_change_that_fails_leaves_no_part_of_itself),
     ("new_vfs_have_forgotten_the_settings_of_old_ones", new_vfs_have_forgotten_the_settings_of_old_ones),
     ("an_nvme_vf_needs_resources_before_it_goes_online", an_nvme_vf_needs_resources_before_it_goes_online),
+    ("an_nvme_vf_keeps_what_a_change_does_not_name", an_nvme_vf_keeps_what_a_change_does_not_name),
     ("nvme_resources_are_counted", nvme_resources_are_counted),
 ];
 
@@ -245,6 +246,17 @@ fn new_vfs_have_forgotten_the_settings_of_old_ones(machine: &Machine) {
     machine.with_vfs(machine.nic, 1, || {
         assert_eq!(machine.settings(vf).vlan, Vlan::new(0));
     });
+    let vf = VfId { pf: machine.nvme, index: 0 };
+    let given =
+        VfSettings { queues: Some(2), interrupts: Some(1), online: Some(true), ..VfSettings::default() };
+    let mut fresh = None;
+    for _ in 0..2 {
+        machine.with_vfs(machine.nvme, 1, || {
+            let found = machine.settings(vf);
+            assert_eq!(fresh.get_or_insert(found.clone()), &found);
+            machine.configure(vf, &given).expect("there are resources");
+        });
+    }
 }
 
 fn an_nvme_vf_needs_resources_before_it_goes_online(machine: &Machine) {
@@ -262,6 +274,27 @@ fn an_nvme_vf_needs_resources_before_it_goes_online(machine: &Machine) {
             VfSettings { queues: Some(0), interrupts: Some(0), online: Some(false), ..VfSettings::default() };
         machine.configure(vf, &back).expect("and back again");
         assert!(back.missing_from(&machine.settings(vf)).is_empty());
+    });
+}
+
+/// The controller loses all that it was given when it goes offline, and it has to for every change; so the interrupts
+/// went with a change of the queues. The model let it keep them.
+fn an_nvme_vf_keeps_what_a_change_does_not_name(machine: &Machine) {
+    machine.with_vfs(machine.nvme, 1, || {
+        let vf = VfId { pf: machine.nvme, index: 0 };
+        let none = VfSettings::default;
+        let given = VfSettings { queues: Some(2), interrupts: Some(1), online: Some(true), ..none() };
+        machine.configure(vf, &given).expect("there are resources");
+        for change in [
+            VfSettings { queues: Some(3), ..none() },
+            VfSettings { interrupts: Some(2), ..none() },
+            VfSettings { online: Some(false), ..none() },
+            VfSettings { online: Some(true), ..none() },
+        ] {
+            let expected = change.or(&machine.settings(vf));
+            machine.configure(vf, &change).expect("it is a setting of its own");
+            assert_eq!(machine.settings(vf), expected, "after {:?}", change.describe());
+        }
     });
 }
 
