@@ -20,7 +20,7 @@ use ioward_model::{Boot, Event, EventKind, Intent, Inventory, Options, PhysicalF
 use ioward_pci::Bdf;
 use ioward_store::Store;
 use tempfile::TempDir;
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{net::UnixStream, sync::oneshot, task::JoinHandle};
 
 use crate::{
     args::{DemoArgs, SIMULATED_PARTITION},
@@ -60,8 +60,7 @@ pub async fn demo(args: DemoArgs) -> Result<(), CliError> {
         }
         ended => ended,
     };
-    embedded.end().await;
-    ended
+    embedded.end().await.and(ended)
 }
 
 async fn stages(embedded: &Embedded, args: &DemoArgs) -> Result<(), CliError> {
@@ -226,10 +225,8 @@ impl Embedded {
             .await
         });
         let client = Client::new(&socket);
-        while !socket.exists() {
-            if server.is_finished() {
-                break;
-            }
+        // It is there a moment before anybody listens. One that ended without is found by who asks it first.
+        while UnixStream::connect(&socket).await.is_err() && !server.is_finished() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(Self { machine, hypervisor, client, socket, boot_file, stop, server, folder })
@@ -246,13 +243,16 @@ impl Embedded {
     }
 
     /// Ends the daemon, then every partition, then the folder.
-    async fn end(self) {
+    async fn end(self) -> Result<(), CliError> {
         let _ = self.stop.send(());
         let _ = self.server.await;
         for partition in self.hypervisor.partitions().await.unwrap_or_default() {
             let _ = self.hypervisor.stop(&partition.name, StopMode::Force).await;
         }
-        drop(self.folder);
+        let path = self.folder.path().display().to_string();
+        place::remove(self.folder)
+            .await
+            .map_err(|error| CliError::Demo(format!("cannot remove {path}: {}", with_causes(&error))))
     }
 }
 

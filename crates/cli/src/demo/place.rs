@@ -5,6 +5,7 @@ use std::{
     io::{self, ErrorKind},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -14,6 +15,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub const INTERRUPT: u8 = 2;
 const HANGUP: u8 = 1;
 const TERMINATE: u8 = 15;
+
+/// Before a folder that was still in use is removed again.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// What ends a demonstration. As long as this is there none of them ends the process by itself.
 pub struct Signals {
@@ -60,6 +64,21 @@ pub fn folder() -> io::Result<TempDir> {
     };
     let in_runtime = runtime.ok_or(ErrorKind::NotFound.into()).and_then(|base| make(&base));
     in_runtime.or_else(|_| make(Path::new("/tmp")))
+}
+
+/// Removes the folder with all that is in it.
+///
+/// # Errors
+/// When something is still in it after a while.
+pub async fn remove(folder: TempDir) -> io::Result<()> {
+    // What the daemon has begun to note, for a partition that asked just then, it still writes.
+    for _ in 0..100 {
+        match fs::remove_dir_all(folder.path()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => tokio::time::sleep(AGAIN).await,
+            _ => return Ok(()),
+        }
+    }
+    folder.close()
 }
 
 /// What a shell finds this program by.

@@ -206,8 +206,6 @@ fn a_signal_leaves_nothing_wherever_it_comes() {
         (&["--yes"], "[3/", Signal::INT, 130),
         (&["--yes"], "[26/", Signal::INT, 130),
         (&["--yes"], "db# vf list", Signal::INT, 130),
-        (&["--yes"], "is pulled out", Signal::INT, 130),
-        (&["--yes"], "stop partition", Signal::INT, 130),
         (&["--yes", "--serve"], "[3/", Signal::INT, 130),
         (&["--yes", "--serve"], "It stays up", Signal::INT, 0),
         (&["--yes", "--serve"], "It stays up", Signal::TERM, 0),
@@ -225,6 +223,21 @@ fn a_signal_leaves_nothing_wherever_it_comes() {
         end_by(&child, signal);
         assert_eq!(child.wait().unwrap().code(), Some(status), "{signal:?} at {moment}");
         assert_eq!(place.left_over(), Vec::<String>::new(), "{signal:?} at {moment}");
+    }
+}
+
+/// What is left to be shown then fits into the terminal's buffer: it may be over before the person sees it begin.
+#[test]
+fn a_signal_that_comes_late_leaves_nothing_either() {
+    for moment in ["is pulled out", "stop partition", "What happened?"] {
+        let place = Place::new();
+        let mut terminal = Terminal::new();
+        let mut child = terminal.start(place.demo(&["--yes"]));
+        terminal.wait_for(moment);
+        end_by(&child, Signal::INT);
+        let status = child.wait().unwrap().code();
+        assert!(matches!(status, Some(130 | 0)), "{status:?} at {moment}");
+        assert_eq!(place.left_over(), Vec::<String>::new(), "at {moment}");
     }
 }
 
