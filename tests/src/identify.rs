@@ -1,6 +1,6 @@
 //! What ioward says is there, held against lspci, ip and sysfs.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use ioward_tests::{
     daemon::Daemon,
@@ -121,6 +121,57 @@ fn the_nvme_controller_is_as_nvme_cli_says(nvme: &Value) -> Outcome {
         );
     }
     Ok(())
+}
+
+/// What a bug report brings is what the person saw, but for what tells whose host it is.
+pub fn a_recorded_host_is_shown_as_the_live_one_was() -> Outcome {
+    let daemon = Daemon::start()?;
+    for (pf, vfs) in [(NIC0, "3"), (NVME, "2")] {
+        set_attribute(pf, "sriov_drivers_autoprobe", "0")?;
+        set_attribute(pf, "sriov_numvfs", vfs)?;
+    }
+    sh("ip link set eth0 vf 1 mac 52:54:00:aa:00:01 vlan 7; ip addr add 192.0.2.7/24 dev eth1")?;
+    let live: Value = serde_json::from_str(&daemon.done(&["host", "--json"])?)?;
+    let file = daemon.write("recorded.json", "")?;
+    let recorded = |more: &[&str]| -> Result<Value, Box<dyn Error>> {
+        daemon.done(&[&["snapshot", &file], more].concat())?;
+        Ok(serde_json::from_str(&daemon.done(&["host", "--json", "--host", &file])?)?)
+    };
+    assert_eq!(blanked(recorded(&["--unmasked"])?, false), blanked(live.clone(), false));
+    assert!(sh(&format!("cat {file}"))?.contains("52:54:00:aa:00:01"));
+
+    let masked = recorded(&[])?;
+    let (seen, stands_in) = (blanked(live, true), blanked(masked, true));
+    assert_eq!(stands_in, seen);
+    assert!(seen.to_string().matches("\"masked\"").count() >= 9, "{seen}");
+    let text = sh(&format!("cat {file}"))?;
+    assert!(!text.contains("52:54:00") && !text.contains("192.0.2"), "{text}");
+    Ok(())
+}
+
+/// A host without its generation, and with one word for all that `ioward snapshot` masks.
+fn blanked(mut host: Value, masked: bool) -> Value {
+    fn blank(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                let is_use = fields.contains_key("use");
+                for (name, value) in fields {
+                    let tells = matches!(name.as_str(), "mac" | "permanent_mac" | "serial" | "serial_number");
+                    if (tells || is_use && name == "address") && value.is_string() {
+                        *value = "masked".into();
+                    }
+                    blank(value);
+                }
+            }
+            Value::Array(values) => values.iter_mut().for_each(blank),
+            _ => {}
+        }
+    }
+    host["generation"] = Value::Null;
+    if masked {
+        blank(&mut host);
+    }
+    host
 }
 
 /// A bug report brings a tree, not a machine.

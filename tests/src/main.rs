@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     tests.extend(on_linux::conformance());
     tests.extend(tests![
         identify::the_host_is_described_as_lspci_and_sysfs_describe_it,
+        identify::a_recorded_host_is_shown_as_the_live_one_was,
         identify::a_copied_tree_is_identified_without_daemon_or_privilege,
         main_job::two_partitions_get_their_vfs_use_them_and_give_them_back,
         main_job::vfs_that_were_there_are_given_back_as_they_were_found,
