@@ -77,7 +77,10 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
             "1" => Some(true),
             _ => None,
         }),
-        vf_msix_total: probe.optional("sriov_vf_total_msix", "a number", |text| text.parse().ok()),
+        // Every PF has the attribute, and it is 0 where the driver shares nothing out (drivers/pci/iov.c).
+        vf_msix_total: probe
+            .optional("sriov_vf_total_msix", "a number", |text| text.parse().ok())
+            .filter(|total| *total > 0),
         netdevs: netdev::read(&mut probe, &netdev_names),
         rdma_devices: if has("infiniband") { probe.list("infiniband") } else { Vec::new() },
         nvme: nvme::read(&mut probe),
