@@ -148,7 +148,7 @@ pub enum Command {
         /// What is allowed.
         #[command(flatten)]
         allow: Allow,
-        /// Do not ask
+        /// Do not show the plan and ask: only whom it disturbs is shown before
         #[arg(short, long)]
         yes: bool,
         /// Print the events as JSON, one a line; the plan goes to stderr
@@ -236,7 +236,7 @@ pub enum Command {
         name: Name,
         /// The VF's name in the partition
         vf: Name,
-        /// Take it even when the guest does not let go
+        /// Take it from a guest that does not let go, where that can be done: QEMU cannot
         #[arg(long)]
         force: bool,
         /// What is allowed.

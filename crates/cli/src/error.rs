@@ -161,9 +161,12 @@ pub enum CliError {
     /// The demonstration can't go on.
     #[error("the demonstration cannot go on: {0}")]
     Demo(String),
-    /// The demonstration was ended by Ctrl-C.
+    /// The demonstration was ended by Ctrl-C, or another signal.
     #[error("the demonstration was ended; nothing is left of it")]
-    DemoEnded,
+    DemoEnded {
+        /// The signal's number.
+        signal: u8,
+    },
     /// The daemon could not go on.
     #[error("the daemon ended: {0}")]
     Serve(String),
@@ -221,10 +224,10 @@ impl CliError {
                 Some(ErrorKind::Busy | ErrorKind::NotFound | ErrorKind::Failed) | None => 1,
             },
             // As a shell reports a process that a signal ended.
-            Self::Interrupted | Self::DemoEnded => 130,
-            Self::ConsoleSignal { signal, .. } | Self::SelectEnded { signal, .. } => {
-                128_u8.saturating_add(*signal)
-            }
+            Self::Interrupted => 130,
+            Self::ConsoleSignal { signal, .. }
+            | Self::DemoEnded { signal }
+            | Self::SelectEnded { signal, .. } => 128_u8.saturating_add(*signal),
             _ => 1,
         }
     }

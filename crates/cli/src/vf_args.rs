@@ -6,7 +6,7 @@ use clap::{
 };
 use ioward_model::{
     Apart, BitRate, Capability, Class, FailureDomain, Guarantee, GuestMay, LinkState, MacAddress, Name,
-    NumaPolicy, Subclass, VfRequest, Vlan,
+    NumaPolicy, Subclass, UnitError, VfRequest, Vlan,
 };
 use ioward_pci::Bdf;
 use serde::de::DeserializeOwned;
@@ -58,7 +58,7 @@ pub struct VfArgs {
     #[arg(long, requires = "pf", value_name = "N")]
     index: Option<u16>,
     /// MAC address [default: derived from the names]
-    #[arg(long)]
+    #[arg(long, value_parser = unicast)]
     mac: Option<MacAddress>,
     /// VLAN, 1 to 4094; 0 is untagged
     #[arg(long, value_name = "ID")]
@@ -129,6 +129,13 @@ fn one_of<T: DeserializeOwned + Clone + Send + Sync + 'static>(
     words: &'static [&'static str],
 ) -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(words).try_map(|word| serde_json::from_value::<T>(Value::String(word)))
+}
+
+/// An address that one station can have.
+fn unicast(text: &str) -> Result<MacAddress, String> {
+    let mac: MacAddress = text.parse().map_err(|error: UnitError| error.to_string())?;
+    let wrong = || format!("{mac} is no address for one station (multicast or zero)");
+    mac.is_unicast().then_some(mac).ok_or_else(wrong)
 }
 
 fn on_off() -> impl TypedValueParser<Value = bool> {
@@ -227,10 +234,11 @@ mod tests {
 
     #[test]
     fn a_wrong_value_says_what_would_be_right() {
-        let wrong: [(&[&str], &str); 12] = [
+        let wrong: [(&[&str], &str); 13] = [
             (&["--class", "netwrok"], "'network'"),
             (&["--class", "network", "--vlan", "4095"], "use 1 to 4094"),
             (&["--class", "network", "--mac", "52:54"], "write six bytes"),
+            (&["--class", "network", "--mac", "01:00:5e:00:00:01"], "multicast"),
             (&["--class", "network", "--index", "1"], "--pf"),
             (&["--class", "network", "--guest-may", "vlna"], "did you mean 'vlan'?"),
             (&["--class", "network", "--guest-may", "vlan=9-5"], "does not narrow vlan"),

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use ioward_fabric::FabricError;
 use ioward_hypervisor::HypervisorError;
-use ioward_model::{Reason, SpecError, Way};
+use ioward_model::{Reason, Rule, SpecError, Way};
 use ioward_store::StoreError;
 
 use crate::api::{ApiError, ErrorKind};
@@ -51,7 +51,7 @@ impl From<ImpError> for ApiError {
     fn from(error: ImpError) -> Self {
         let kind = match &error {
             ImpError::Spec(_) | ImpError::Invalid(_) => ErrorKind::Invalid,
-            ImpError::Refused { .. } => ErrorKind::Refused,
+            ImpError::Refused { reasons, .. } => kind_of(reasons),
             ImpError::Busy => ErrorKind::Busy,
             ImpError::Fabric(FabricError::NoSuchFunction { .. } | FabricError::NoSuchVf { .. })
             | ImpError::Hypervisor(HypervisorError::NoSuchPartition(_)) => ErrorKind::NotFound,
@@ -61,9 +61,21 @@ impl From<ImpError> for ApiError {
         };
         match error {
             ImpError::Spec(problems) => Self::new(kind, problems.to_string()),
-            ImpError::Refused { reasons, ways } => Self::refused(reasons, ways),
+            ImpError::Refused { reasons, ways } => Self { kind, ..Self::refused(reasons, ways) },
             other => Self::new(kind, in_full(&other)),
         }
+    }
+}
+
+/// What makes no sense, or is not there, no rule has to forbid.
+fn kind_of(reasons: &[Reason]) -> ErrorKind {
+    let is_about = |rule| reasons.iter().any(|reason| reason.rule == rule);
+    if is_about(Rule::SpecValid) {
+        ErrorKind::Invalid
+    } else if is_about(Rule::PartitionExists) {
+        ErrorKind::NotFound
+    } else {
+        ErrorKind::Refused
     }
 }
 

@@ -9,7 +9,10 @@ use std::{
 use axum::{
     Json, Router,
     body::{Body, Bytes, HttpBody},
-    extract::{DefaultBodyLimit, Query, State, rejection::JsonRejection},
+    extract::{
+        DefaultBodyLimit, Query, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -45,6 +48,7 @@ pub(crate) fn router(imp: Arc<Imp>) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/audit", get(audit))
         .fallback(no_such_route)
+        .method_not_allowed_fallback(no_such_route)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(imp)
 }
@@ -60,7 +64,19 @@ impl From<ImpError> for Failure {
 
 impl From<JsonRejection> for Failure {
     fn from(rejection: JsonRejection) -> Self {
-        Self(ApiError::new(ErrorKind::Invalid, rejection.body_text()))
+        Self::invalid(rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Failure {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::invalid(rejection.body_text())
+    }
+}
+
+impl Failure {
+    fn invalid(message: String) -> Self {
+        Self(ApiError::new(ErrorKind::Invalid, message))
     }
 }
 
@@ -121,7 +137,11 @@ struct Follow {
     follow: bool,
 }
 
-async fn events(State(imp): State<Arc<Imp>>, Query(query): Query<Follow>) -> Response {
+async fn events(
+    State(imp): State<Arc<Imp>>,
+    query: Result<Query<Follow>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(query) = query?;
     let (past, mut coming) = imp.events.follow();
     let (sender, receiver) = mpsc::unbounded_channel();
     for event in past {
@@ -140,7 +160,7 @@ async fn events(State(imp): State<Arc<Imp>>, Query(query): Query<Follow>) -> Res
             }
         });
     }
-    lines(receiver)
+    Ok(lines(receiver))
 }
 
 async fn audit(State(imp): State<Arc<Imp>>) -> Result<Response, Failure> {

@@ -20,6 +20,7 @@ mod story;
 mod world;
 
 use std::{
+    io::Write,
     path::Path,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
@@ -69,11 +70,13 @@ fn seeds() {
     });
     bad.sort();
     let [done, undone, not_undone, refused] = ends.map(AtomicUsize::into_inner);
-    println!(
+    // Past what captures the output of tests that pass: how many there were is worth a line.
+    let _ = writeln!(
+        std::io::stderr(),
         "{seeds} seeds; plans: {done} done, {undone} undone, {not_undone} undone in part, {refused} outdated"
     );
     for (seed, wrong) in &bad {
-        println!("IOWARD_SEED={seed} ends badly: {wrong}");
+        println!("seed {seed} ends badly: {wrong}\nit is told again by: {}", command(*seed));
     }
     assert!(bad.is_empty(), "{} of {seeds} seeds end badly", bad.len());
     // Nothing is shown by stories in which nothing happens.
@@ -99,7 +102,7 @@ fn runtime() -> tokio::runtime::Runtime {
 async fn tell(seed: u64, aloud: bool) -> (Vec<String>, Result<(), Wrong>) {
     let mut random = Random::new(seed);
     let folder = scratch();
-    let story = Story::new(format!("IOWARD_SEED={seed} tells it again"), aloud);
+    let story = Story::new(format!("it is told again by: {}", command(seed)), aloud);
     let host = Host::of_seed(seed, &mut random);
     let mut world = World::new(host, folder.path().to_owned(), story).await;
     let mut end = Ok(());
@@ -115,6 +118,11 @@ async fn tell(seed: u64, aloud: bool) -> (Vec<String>, Result<(), Wrong>) {
         end = world.remove_everything().await.map_err(|wrong| format!("at the end: {wrong}"));
     }
     (world.end().await.lines().to_vec(), end)
+}
+
+/// What tells the story of a seed step by step.
+fn command(seed: u64) -> String {
+    format!("IOWARD_SEED={seed} cargo test -p ioward-tests --test simulation seeds -- --nocapture")
 }
 
 /// A folder for the state, in memory where that can be had: it is written after every step.

@@ -45,11 +45,19 @@ pub fn plan(plan: &Plan, detail: Detail, width: usize) -> String {
         out += "\nsteps\n";
         out += &steps(&plan.steps, width);
     }
-    if plan.disturbs.is_empty() {
-        return out + "\ndisturbs nobody\n";
-    }
-    out += "\ndisturbs\n";
+    out += "\n";
+    out += &if plan.disturbs.is_empty() { "disturbs nobody\n".to_owned() } else { disturbed(plan, width) };
+    out
+}
+
+/// Who is disturbed, a line each under a heading, and how nobody would be; nothing when nobody is.
+#[must_use]
+pub fn disturbed(plan: &Plan, width: usize) -> String {
+    let mut out = String::new();
     for disturbance in &plan.disturbs {
+        if out.is_empty() {
+            out += "disturbs\n";
+        }
         let line = format!("{}, on {}: {}", disturbance.who, disturbance.function, disturbance.what);
         out += &text::wrap(&line, width, "  ", "    ");
     }

@@ -23,6 +23,7 @@ const FAILED: &str = r#"{"number":1,"time_ms":0,"event":"plan-failed","plan":3,"
 fn two_steps() -> Value {
     let mut plan = data("plan.json");
     plan["steps"] = json!([{"step": "create-channel", "partition": "web"}, {"step": "start-partition", "partition": "web"}]);
+    plan["disturbs"] = json!([]);
     plan
 }
 
@@ -105,6 +106,21 @@ done: 2 steps
     let json = daemon.run(&["apply", "--json", "-f", spec.to_str().unwrap()]);
     assert_eq!((json.status, json.stdout.as_str()), (0, EVENTS));
     assert!(json.stderr.starts_with("plan 3: 2 steps\n"), "{}", json.stderr);
+}
+
+/// Steps are named as they are done; whom they disturb is nowhere else.
+#[test]
+fn whom_a_plan_disturbs_is_shown_also_to_those_who_are_not_asked() {
+    const DISTURBS: &str = "disturbs\n  db, on 0000:01:10.2: loses its VF while the number of VFs changes\n";
+    let folder = Folder::new();
+    let spec = folder.file("web.toml", GOOD_SPEC);
+    let file = spec.to_str().unwrap();
+    for arguments in [&["apply", "--yes", "-f", file][..], &["start", "web"]] {
+        let run = Daemon::planning(data("plan.json"), DONE).run(arguments);
+        assert!(run.status == 0 && run.stdout.starts_with(DISTURBS), "{}{}", run.stdout, run.stderr);
+    }
+    let json = Daemon::planning(data("plan.json"), DONE).run(&["apply", "--yes", "--json", "-f", file]);
+    assert_eq!((json.stdout.as_str(), json.stderr.as_str()), (DONE, DISTURBS));
 }
 
 #[test]

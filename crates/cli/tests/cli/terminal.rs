@@ -7,9 +7,13 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
 };
+
+/// Far above what anything here takes: whoever waits this long has found a bug, which is not to hang the test.
+const LONG: Timespec = Timespec { tv_sec: 120, tv_nsec: 0 };
 
 /// A terminal with a person (the test) before it.
 pub struct Terminal {
@@ -35,7 +39,9 @@ impl Terminal {
     /// Reads until this text has come; gives all that came.
     pub fn wait_for(&mut self, text: &str) -> String {
         let mut seen = Vec::new();
-        while !String::from_utf8_lossy(&seen).contains(text) {
+        while !seen.ends_with(text.as_bytes()) {
+            let something = poll(&mut [PollFd::new(&self.person, PollFlags::IN)], Some(&LONG)).unwrap() == 1;
+            assert!(something, "no {text:?} after {}", String::from_utf8_lossy(&seen));
             let mut byte = [0];
             self.person.read_exact(&mut byte).unwrap();
             seen.extend(byte);

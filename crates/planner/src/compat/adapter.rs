@@ -1,7 +1,8 @@
 //! Rules on a PF: whether its VFs are what a request needs.
 
 use ioward_model::{
-    BitRate, Capability, FailureDomain, NumaPolicy, Owner, PhysicalFunction, Reason, Rule, VfRequest,
+    BitRate, Capability, FailureDomain, NumaPolicy, Owner, PartitionSpec, PhysicalFunction, Reason, Rule,
+    VfRequest,
 };
 
 use super::Need;
@@ -67,6 +68,21 @@ pub(super) fn pcie_bandwidth(pf: &PhysicalFunction, request: &VfRequest) -> Opti
         .as_ref()
         .is_some_and(|link| (link.speed_mts, link.width) != (link.max_speed_mts, link.max_width));
     Some(if could { reason.remedy("its link is below its best: use a faster or wider slot") } else { reason })
+}
+
+/// The node that a partition is to be placed on is one of the host's.
+pub(crate) fn numa_node_exists(ledger: &Ledger<'_>, partition: &PartitionSpec) -> Option<Reason> {
+    let nodes = &ledger.inventory.numa_nodes;
+    let node = partition.numa_node.filter(|node| nodes.iter().all(|known| known.id != *node))?;
+    let found = match &nodes[..] {
+        [] => "the kernel of this host tells of none".to_owned(),
+        nodes => {
+            let ids: Vec<_> = nodes.iter().take(16).map(|node| node.id.to_string()).collect();
+            format!("this host has {}", ids.join(", "))
+        }
+    };
+    let reason = Reason::new(Rule::NumaNode, format!("NUMA node {node}"), found).key("numa_node");
+    Some(reason.for_request(&partition.name).remedy("choose one of them, or leave numa_node out"))
 }
 
 /// On the partition's node, where that is a rule and not a wish.

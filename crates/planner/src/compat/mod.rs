@@ -7,7 +7,7 @@ mod adapter;
 mod budget;
 mod function;
 
-pub(crate) use adapter::{apart, iommu_of_host, management_nic, readable};
+pub(crate) use adapter::{apart, iommu_of_host, management_nic, numa_node_exists, readable};
 pub(crate) use budget::{LEAST_INTERRUPTS, LEAST_QUEUES, demand, left_of};
 pub(crate) use function::disruption;
 

@@ -67,7 +67,9 @@ pub(crate) struct Placed<'a> {
 /// # Errors
 /// Why some get none.
 pub(crate) fn place<'a>(ledger: &mut Ledger<'a>, goal: &Goal) -> Result<Placed<'a>, Vec<Reason>> {
-    let mut reasons = Vec::new();
+    let partitions = goal.partitions.iter().map(|partition| &partition.spec);
+    let mut reasons: Vec<Reason> =
+        partitions.filter_map(|partition| compat::numa_node_exists(ledger, partition)).collect();
     let needs: Vec<Need<'_>> = goal.needs().collect();
     for need in &needs {
         let owner = need.owner();

@@ -1,16 +1,12 @@
 //! What a request may need beyond a VF of its class, and what it is told when a host does not have it.
 
-use ioward_model::{Criterion, FailureDomain, HexId, Link, NumaNode, Subclass};
+use ioward_model::{Criterion, FailureDomain, HexId, Link, Subclass};
 
 use crate::world::*;
 
 /// Two NICs on two NUMA nodes, the nearer one of node 1 being the second.
 fn two_nodes() -> World {
-    let mut world =
-        host().nic(NIC, 7).but(|pf| pf.numa_node = Some(0)).nic(NIC2, 7).but(|pf| pf.numa_node = Some(1));
-    let node = |id, distances: [u32; 2]| NumaNode { id, distances: (0..).zip(distances).collect() };
-    world.inventory.numa_nodes = vec![node(0, [10, 21]), node(1, [21, 10])];
-    world
+    host().nodes(2).nic(NIC, 7).but(|pf| pf.numa_node = Some(0)).nic(NIC2, 7).but(|pf| pf.numa_node = Some(1))
 }
 
 /// A partition with more keys than a name and its VFs.
@@ -46,6 +42,14 @@ fn a_vf_comes_from_the_partitions_numa_node_where_it_can() {
         "{told}"
     );
     assert!(told.contains("[VfCapacity] web/net7: 0000:02:00.0: "), "{told}");
+}
+
+#[test]
+fn a_node_that_is_not_there_is_refused() {
+    let wish = spec(&[partition_with("web", "numa_node = 2", &["net0 network"])]);
+    let told = two_nodes().refuses(&wish, SAFE);
+    assert!(told.contains("[NumaNode] web: required NUMA node 2; found this host has 0, 1"), "{told}");
+    assert!(host().nic(NIC, 7).refuses(&wish, SAFE).contains("the kernel of this host tells of none"));
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn planned(world: &World, wish: &Intent, options: Options) -> Plan {
 }
 
 fn nodes() -> World {
-    host().nic(NIC, 2).but(|pf| pf.numa_node = Some(0)).nic(NIC2, 2).but(|pf| pf.numa_node = Some(1))
+    host().nodes(2).nic(NIC, 2).but(|pf| pf.numa_node = Some(0)).nic(NIC2, 2).but(|pf| pf.numa_node = Some(1))
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A host to plan for, built in a line, and what a person asks of it.
 
 use ioward_model::{
-    AdapterSpec, Class, HexId, HostUse, Intent, Inventory, Netdev, NvmeController, NvmeResources,
+    AdapterSpec, Class, HexId, HostUse, Intent, Inventory, Netdev, NumaNode, NvmeController, NvmeResources,
     NvmeSecondary, Options, PartitionSpec, PhysicalFunction, Plan, Reason, Spec, Sriov, State, VfRequest,
 };
 use ioward_pci::Bdf;
@@ -34,6 +34,14 @@ pub fn host() -> World {
 }
 
 impl World {
+    /// With so many NUMA nodes, each twice as far from the others as from itself.
+    pub fn nodes(mut self, count: u32) -> Self {
+        let distance = |from, to| (to, if from == to { 10 } else { 21 });
+        let node = |id| NumaNode { id, distances: (0..count).map(|to| distance(id, to)).collect() };
+        self.inventory.numa_nodes = (0..count).map(node).collect();
+        self
+    }
+
     /// With a NIC at 1 Gbit/s whose driver autoprobes.
     pub fn nic(self, address: &str, total_vfs: u16) -> Self {
         let last = self.inventory.physical_functions.len();
