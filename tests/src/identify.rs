@@ -179,10 +179,10 @@ pub fn a_copied_tree_is_identified_without_daemon_or_privilege() -> Outcome {
     sh(
         "rm -rf /tmp/tree; mkdir -p /tmp/tree/proc/net /tmp/tree/proc/self /tmp/tree/sys/bus/pci/devices; cd /sys; \
         for dir in devices/pci0000:00 kernel/iommu_groups class/net; do \
-          find $dir \\( -type d -o -type l -o -name config -o -name vendor -o -name device -o -name class -o -name 'sriov_*' \
+          find $dir -type d -printf '/tmp/tree/sys/%p\\0' | xargs -0 mkdir -p; \
+          find $dir \\( -type l -o -name config -o -name vendor -o -name device -o -name class -o -name 'sriov_*' \
             -o -name numa_node -o -name address -o -name ifindex -o -name flags -o -name mtu -o -name serial -o -name model \
-            -o -name resource \\) -print0; done | \
-          tar -c --null --no-recursion -T - 2>/dev/null | tar -x -C /tmp/tree/sys; \
+            -o -name resource \\) -print0 | xargs -0 cp --parents --no-dereference --target-directory=/tmp/tree/sys 2>/dev/null; done; \
         cp -a /sys/bus/pci/devices/. /tmp/tree/sys/bus/pci/devices/; chmod -R a+rX /tmp/tree",
     )?;
     let host = sh(
