@@ -372,7 +372,7 @@ pub struct AssignArgs {
     /// What is allowed.
     #[command(flatten)]
     pub allow: Allow,
-    /// Do not ask
+    /// Do not show the plan and ask: only whom it disturbs is shown before
     #[arg(short, long)]
     pub yes: bool,
     /// Print the events as JSON, one a line; the plan goes to stderr

@@ -4,7 +4,13 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that end a command: the terminal must be put right before this process goes.
+/// What Ctrl-C sends.
+pub const INTERRUPT: u8 = 2;
+const HANG_UP: u8 = 1;
+const TERMINATE: u8 = 15;
+
+/// The signals that end a command which has something to put right before it goes. As long as this is there none of
+/// them ends the process by itself.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -15,7 +21,7 @@ impl Signals {
     /// Listens from here on.
     ///
     /// # Errors
-    /// When the process can't.
+    /// When the kernel has no more descriptors.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -27,9 +33,9 @@ impl Signals {
     /// The number of the signal that has come.
     pub async fn next(&mut self) -> u8 {
         tokio::select! {
-            _ = self.interrupt.recv() => 2,
-            _ = self.terminate.recv() => 15,
-            _ = self.hang_up.recv() => 1,
+            _ = self.interrupt.recv() => INTERRUPT,
+            _ = self.terminate.recv() => TERMINATE,
+            _ = self.hang_up.recv() => HANG_UP,
         }
     }
 }

@@ -28,7 +28,9 @@ use crate::{
     client::Client,
     error::{CliError, with_causes},
     present::{self, plan::Detail},
-    show, spec_file, terminal,
+    show,
+    signals::{INTERRUPT, Signals},
+    spec_file, terminal,
 };
 
 /// How much of the simulated machine's time passes for real, so that a person sees steps go by.
@@ -40,7 +42,7 @@ const REALTIME: f64 = 0.05;
 /// When a stage does not do what it shows, or the person ends it.
 pub async fn demo(args: DemoArgs) -> Result<(), CliError> {
     // Before there is anything that a signal could leave behind.
-    let mut signals = place::Signals::new().map_err(CliError::Start)?;
+    let mut signals = Signals::new().map_err(CliError::Start)?;
     let embedded = Embedded::start(args.seed).await?;
     let ended = tokio::select! {
         // Whoever carries out a plan listens to Ctrl-C too, and ends the line on which progress is shown.
@@ -53,7 +55,7 @@ pub async fn demo(args: DemoArgs) -> Result<(), CliError> {
         }
     };
     let ended = match ended {
-        Err(CliError::Interrupted) => Err(CliError::DemoEnded { signal: place::INTERRUPT }),
+        Err(CliError::Interrupted) => Err(CliError::DemoEnded { signal: INTERRUPT }),
         // Whoever asked it to stay up ends it by a signal: that is how it is meant to end.
         Ok(()) if args.serve => {
             signals.next().await;

@@ -1,4 +1,4 @@
-//! Where a demonstration is held: the folder for its files, the signals that end it, and how it is named on a command line.
+//! Where a demonstration is held: the folder for its files, and how it is named on a command line.
 
 use std::{
     fs,
@@ -9,45 +9,9 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
-/// What Ctrl-C sends.
-pub const INTERRUPT: u8 = 2;
-const HANGUP: u8 = 1;
-const TERMINATE: u8 = 15;
 
 /// Before a folder that was still in use is removed again.
 const AGAIN: Duration = Duration::from_millis(20);
-
-/// What ends a demonstration. As long as this is there none of them ends the process by itself.
-pub struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    /// Begins to listen.
-    ///
-    /// # Errors
-    /// When the kernel has no more descriptors.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// The number of the next one.
-    pub async fn next(&mut self) -> u8 {
-        tokio::select! {
-            _ = self.interrupt.recv() => INTERRUPT,
-            _ = self.terminate.recv() => TERMINATE,
-            _ = self.hangup.recv() => HANGUP,
-        }
-    }
-}
 
 /// A folder that goes with the demonstration, closed to others.
 ///

@@ -53,11 +53,11 @@ pub fn plan(plan: &Plan, detail: Detail, width: usize) -> String {
 /// Who is disturbed, a line each under a heading, and how nobody would be; nothing when nobody is.
 #[must_use]
 pub fn disturbed(plan: &Plan, width: usize) -> String {
-    let mut out = String::new();
+    if plan.disturbs.is_empty() {
+        return String::new();
+    }
+    let mut out = "disturbs\n".to_owned();
     for disturbance in &plan.disturbs {
-        if out.is_empty() {
-            out += "disturbs\n";
-        }
         let line = format!("{}, on {}: {}", disturbance.who, disturbance.function, disturbance.what);
         out += &text::wrap(&line, width, "  ", "    ");
     }

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     client::{Client, ClientError, Lines},
     error::CliError,
-    signals::Signals,
+    signals::{INTERRUPT, Signals},
     spec_file, terminal,
 };
 
@@ -98,7 +98,7 @@ async fn run(
         match effect {
             Some(Effect::Leave(Leaving::Done)) => return Ok(()),
             Some(Effect::Leave(Leaving::Interrupted)) => {
-                return Err(CliError::SelectEnded { signal: 2, undoing: false });
+                return Err(CliError::SelectEnded { signal: INTERRUPT, undoing: false });
             }
             Some(Effect::Leave(Leaving::Undoing)) => return Err(CliError::Interrupted),
             Some(effect) => tasks.begin(effect),

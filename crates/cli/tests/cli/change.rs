@@ -111,7 +111,8 @@ done: 2 steps
 /// Steps are named as they are done; whom they disturb is nowhere else.
 #[test]
 fn whom_a_plan_disturbs_is_shown_also_to_those_who_are_not_asked() {
-    const DISTURBS: &str = "disturbs\n  db, on 0000:01:10.2: loses its VF while the number of VFs changes\n";
+    const DISTURBS: &str = "disturbs\n  db, on 0000:01:10.2: loses its VF while the number of VFs changes\n\
+        without disturbing anyone: if web/net0 does without pf\n";
     let folder = Folder::new();
     let spec = folder.file("web.toml", GOOD_SPEC);
     let file = spec.to_str().unwrap();

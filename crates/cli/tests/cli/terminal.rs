@@ -67,6 +67,8 @@ impl Terminal {
     /// Reads until the screen shows this.
     pub fn wait_for_screen(&mut self, screen: &mut vt100::Parser, text: &str) {
         while !screen.screen().contents().contains(text) {
+            let something = poll(&mut [PollFd::new(&self.person, PollFlags::IN)], Some(&LONG)).unwrap() == 1;
+            assert!(something, "no {text:?} on\n{}", screen.screen().contents());
             let mut bytes = [0; 4096];
             let count = self.person.read(&mut bytes).unwrap();
             screen.process(&bytes[..count]);

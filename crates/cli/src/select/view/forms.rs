@@ -12,7 +12,7 @@ use super::Theme;
 use crate::{present::text, select::form::Form};
 
 /// Columns for the names of fields.
-const LABELS: usize = 12;
+const LABELS: usize = 13;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, form: &Form, theme: Theme) {
     let columns = usize::from(area.width).saturating_sub(LABELS + 1);

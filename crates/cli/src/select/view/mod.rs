@@ -134,7 +134,9 @@ fn whole(lines: usize, scroll: usize, page: usize) -> String {
     if lines <= page {
         return String::new();
     }
-    format!("lines {} to {} of {lines}: space or PgDn goes on", scroll + 1, (scroll + page).min(lines))
+    let last = (scroll + page).min(lines);
+    let more = if last < lines { ": space or PgDn goes on" } else { "" };
+    format!("lines {} to {last} of {lines}{more}", scroll + 1)
 }
 
 /// What is asked for on the last line.
