@@ -219,3 +219,30 @@ fn a_guest_that_ends_beside_a_restart_is_noticed() {
     let crash = Action::Crash { ends: Some(partition.clone()) };
     tell("a restart", &[Choice::gigabit()], &[apply(&before()), crash, Action::GuestEnds { partition }]);
 }
+
+/// Seed 18183, now and then: a new daemon had looked for machines that ended, was held up before it noted what it had seen,
+/// and then noted of a partition that had just been started that it was not running.
+#[test]
+fn a_partition_that_is_started_while_it_is_looked_for_runs() {
+    runtime().block_on(async {
+        let folder = scratch();
+        let host = Host::new(SimMachine::builder(1), &[Choice::gigabit()]);
+        let story = Story::new("started during a look".to_owned(), false);
+        let mut world = World::new(host, folder.path().to_owned(), story).await;
+        let other = partition("db", &nic("net0", ""));
+        world.carry_out(&apply(&(before() + &other))).await.unwrap();
+        let (web, db) = (name("web"), name("db"));
+        let ask = |intent| Action::Ask { intent, options: Options::default(), trouble: Trouble::default() };
+        world.carry_out(&ask(Intent::Stop { partition: web.clone() })).await.unwrap();
+        // The first look of a daemon is for who was there before; the second one, once it listens, takes its time.
+        let answer = world.hypervisor.slow_look(2);
+        world.carry_out(&Action::Crash { ends: None }).await.unwrap();
+        world.carry_out(&ask(Intent::Start { partition: web.clone() })).await.unwrap();
+        answer.notify_one();
+        // What is told after it has been through with that is noted after it, too.
+        world.carry_out(&Action::GuestEnds { partition: db }).await.unwrap();
+        assert!(world.state().partitions[&web].running);
+        world.remove_everything().await.unwrap();
+        world.end().await;
+    });
+}
