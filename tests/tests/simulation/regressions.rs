@@ -212,6 +212,26 @@ fn a_vf_that_somebody_bound_is_set_again() {
     tell("bound by hand", &[Choice::gigabit(), Choice::gigabit()], &told);
 }
 
+/// Seed 9190: the same of an NVMe VF, whose controller keeps its queues when the VF goes. It passed for what a guest may have
+/// done, and the partition was left with a controller that is offline.
+#[test]
+fn an_nvme_vf_that_somebody_bound_goes_online_again() {
+    let vf = VfId { pf: "0000:01:00.0".parse().unwrap(), index: 0 };
+    let stop = Action::Ask {
+        intent: Intent::Stop { partition: name("db") },
+        options: Options::default(),
+        trouble: Trouble::default(),
+    };
+    let disk = |name: &str| format!("[[partition.vf]]\nname = \"{name}\"\nclass = \"nvme\"\n");
+    let two = partition("db", &(disk("disk0") + &disk("disk1")));
+    let one = partition("db", &disk("disk0"));
+    let bind = Action::HandBind { vf, driver: Some("vfio-pci".to_owned()) };
+    let told = [apply(&two), stop, Action::HandCount { pf: vf.pf, count: 2 }, bind, apply(&one)];
+    let lines = tell("an NVMe VF bound by hand", &[Choice::nvme()], &told);
+    let again = lines.iter().filter(|line| line.contains("configure VF 0 of 0000:01:00.0: queues=4")).count();
+    assert_eq!(again, 2, "{lines:?}");
+}
+
 /// A guest that ended after the new daemon had looked at its machines and before it listened was noted as running for ever.
 #[test]
 fn a_guest_that_ends_beside_a_restart_is_noticed() {
