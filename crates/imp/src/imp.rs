@@ -222,9 +222,11 @@ impl Imp {
     }
 
     async fn note_those_gone(&self) -> Result<(), ImpError> {
+        // Before the look: what is started after it has not gone.
+        let noted = self.state().partitions;
         let machines = self.hypervisor.partitions().await?;
         let running = |name: &Name| machines.iter().any(|machine| machine.name == *name && machine.running);
-        for (name, partition) in self.state().partitions {
+        for (name, partition) in noted {
             if partition.running && !running(&name) {
                 let why = "its machine was gone when the daemon started".to_owned();
                 self.note_ended(&name, why)?;
@@ -241,11 +243,14 @@ impl Imp {
             tracing::error!("cannot look for machines that have ended: {}", in_full(&error));
         }
         while let Some(HypervisorEvent::Ended { partition, why }) = events.recv().await {
-            // The news may be older than the latest start.
+            // The news may be older than the latest start, and a start may come while it is looked.
+            let was_running = self.state().partitions.get(&partition).is_some_and(|noted| noted.running);
             if self.runs(&partition).await {
                 continue;
             }
-            if let Err(error) = self.note_ended(&partition, why) {
+            if !was_running {
+                self.events.emit(EventKind::PartitionEnded { partition, why });
+            } else if let Err(error) = self.note_ended(&partition, why) {
                 tracing::error!("cannot note that {partition} ended: {error}");
             }
         }

@@ -143,9 +143,14 @@ fn clean(ledger: &Ledger<'_>, held: &Assignment, steps: &mut Vec<Step>) {
 }
 
 /// Whether nothing is left on a VF of what was set for its partition: it was made again and bound by somebody else, or its
-/// way back was interrupted. One difference is none: guests have ways of their own, and some settings are not told.
+/// way back was interrupted. One difference is none: guests have ways of their own, and some settings are not told. But no
+/// guest takes its NVMe controller offline; it goes there with its VF, and keeps all else.
 pub(crate) fn is_bare(held: &Assignment, present: &VirtualFunction) -> bool {
-    let asked = held.effective_settings().missing_from(&held.original_settings);
+    let noted = held.effective_settings();
+    if noted.online == Some(true) && present.settings.online == Some(false) {
+        return true;
+    }
+    let asked = noted.missing_from(&held.original_settings);
     let is_told = !asked.restored_from(&present.settings).is_empty();
     is_told && asked.missing_from(&present.settings) == asked
 }
