@@ -12,9 +12,9 @@ use std::{
 
 use ioward_fabric::sim::{MachineView, SimMachine};
 use ioward_hypervisor::sim::{Bounds, SimConfig, SimHypervisor};
-use ioward_imp::{Imp, serve_on};
+use ioward_imp::{Imp, Run, serve_on};
 use ioward_model::{Outcome, State, Step};
-use ioward_store::Store;
+use ioward_store::Contents;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -50,8 +50,10 @@ impl Daemon {
         let socket = folder.path().join("api.sock");
         let guard = runtime.enter();
         let hypervisor = Arc::new(SimHypervisor::new(config).unwrap());
-        let (store, _) = Store::open(&folder.path().join("state")).unwrap();
-        let imp = Imp::new(Arc::new(machine.fabric()), hypervisor, store, state, 1);
+        let (store, contents) = ioward_store::open(&folder.path().join("state")).unwrap();
+        let contents = Contents { state, ..contents };
+        let run = Run { epoch: 1, boot: String::new() };
+        let imp = Imp::new(Arc::new(machine.fabric()), hypervisor, Box::new(store), contents, run);
         let at = socket.clone();
         runtime.spawn(async move { serve_on(&at, imp, std::future::pending()).await.unwrap() });
         drop(guard);
@@ -176,7 +178,7 @@ fn a_vf_that_makes_no_sense_is_invalid_and_not_refused() {
     state.record(&Step::DefinePartition { from: None, to: web }, &Outcome::default());
     let daemon = Daemon::start_with(state);
     let attach = json!({"intent": "attach", "partition": "web",
-        "vf": {"name": "net0", "class": "network", "min_tx_rate": "2Gbit", "max_tx_rate": "1Gbit"}});
+        "vfs": [{"name": "net0", "class": "network", "min_tx_rate": "2Gbit", "max_tx_rate": "1Gbit"}]});
     let (status, error) = daemon.json("POST /v1/plan", &attach);
     assert_eq!((status, &error["error"]["kind"]), (400, &json!("invalid")), "{error}");
     assert_eq!(error["error"]["reasons"][0]["rule"], "spec-valid", "{error}");

@@ -258,6 +258,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look at what the daemon keeps on the disk
+    State {
+        /// What to do with it
+        #[command(subcommand)]
+        command: StateCommand,
+    },
     /// Print a manual page as troff: of ioward, or of one command
     #[command(hide = true)]
     Man {
@@ -292,9 +298,25 @@ impl Command {
             | Self::Remove { .. }
             | Self::Attach { .. }
             | Self::Detach { .. }
+            | Self::State { .. }
             | Self::Man { .. } => false,
         }
     }
+}
+
+/// What to do with what is kept.
+#[derive(Debug, Subcommand)]
+pub enum StateCommand {
+    /// Print it as JSON: state, latest plans with their journals, audit log
+    #[command(
+        after_help = "The daemon is asked. Where none runs, --state-dir reads its folder, which is not changed; while \
+        one runs, that is refused."
+    )]
+    Export {
+        /// Read this folder of a daemon that does not run, as /var/lib/ioward
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
+    },
 }
 
 /// What the demonstration is to show.

@@ -158,6 +158,9 @@ pub enum CliError {
         /// Why not.
         error: String,
     },
+    /// What is kept on the disk can't be read.
+    #[error("{0}")]
+    State(String),
     /// The demonstration can't go on.
     #[error("the demonstration cannot go on: {0}")]
     Demo(String),

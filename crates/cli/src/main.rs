@@ -30,7 +30,7 @@ mod vf_args;
 
 use std::process::ExitCode;
 
-use args::{ApplyArg, Cli, Command};
+use args::{ApplyArg, Cli, Command, StateCommand};
 use change::Show;
 use clap::Parser;
 use client::Client;
@@ -87,6 +87,9 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Partitions { json } => show::partitions(&client, json).await,
         Command::Events { follow, json } => show::events(&client, follow, json).await,
         Command::Audit { json } => show::audit(&client, json).await,
+        Command::State { command: StateCommand::Export { state_dir } } => {
+            show::state(&client, state_dir.as_deref()).await
+        }
         Command::Man { command } => man::page(command.as_deref()),
         Command::Console { name } => console::console(&client, name).await,
         Command::Plan { spec, allow, host, output, explain, steps, json } => {

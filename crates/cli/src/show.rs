@@ -1,4 +1,4 @@
-//! The commands that show: host, vfs, partitions, events, audit.
+//! The commands that show: host, vfs, partitions, events, audit, state.
 
 use std::path::Path;
 
@@ -6,10 +6,11 @@ use ioward_fabric::linux::{self, HostRoot};
 use ioward_imp::api::PartitionView;
 use ioward_model::{AuditEntry, Event, Inventory, VirtualFunction};
 use ioward_pci::Bdf;
+use ioward_store::{Export, StoreError};
 use serde::Serialize;
 
 use crate::{
-    client::{Client, Lines},
+    client::{Client, ClientError, Lines},
     error::{CliError, with_causes},
     present, recorded, terminal,
 };
@@ -98,6 +99,30 @@ pub async fn events(client: &Client, follow: bool, json: bool) -> Result<(), Cli
 pub async fn audit(client: &Client, json: bool) -> Result<(), CliError> {
     let lines = client.get_lines("/v1/audit").await?;
     each::<AuditEntry>(lines, json, present::events::audit).await
+}
+
+/// `ioward state export`: from the daemon, or from the folder of one that does not run.
+///
+/// # Errors
+/// When the daemon does not answer; when it works on the folder, or what is in that can't be used.
+pub async fn state(client: &Client, folder: Option<&Path>) -> Result<(), CliError> {
+    let export: Export = match folder {
+        None => client.get("/v1/state").await.map_err(|error| match error {
+            CliError::Client(error @ ClientError::Unreachable { .. }) => {
+                CliError::State(format!("{error}; or read its folder with --state-dir"))
+            }
+            error => error,
+        })?,
+        Some(folder) => ioward_store::export(folder).map_err(|error| {
+            CliError::State(match error {
+                StoreError::Locked { path } => {
+                    format!("a daemon works on {}; ask it: leave --state-dir out", path.display())
+                }
+                error => with_causes(&error),
+            })
+        })?,
+    };
+    terminal::print_json(&export)
 }
 
 async fn each<T: serde::de::DeserializeOwned>(

@@ -57,6 +57,12 @@ pub(crate) fn bind(
     };
     if let Some(driver) = wanted {
         if before.driver.as_deref() == Some(driver) {
+            // Whoever bound it may have been ended before the override was as it belongs to the driver.
+            let belongs = Some(driver).filter(|driver| is_stand_in(driver));
+            if before.driver_override.as_deref() != belongs {
+                let source = function.set_override(belongs);
+                source.map_err(|source| refused(function.why(&source, driver), source))?;
+            }
             return Ok(before.driver);
         }
         if !is_name(driver) || !function.is_loaded(driver) {

@@ -47,6 +47,12 @@ pub trait Fabric: Send + Sync {
     /// When it does not exist.
     async fn vf_address(&self, vf: VfId) -> Result<Bdf, FabricError>;
 
+    /// The driver a VF is bound to.
+    ///
+    /// # Errors
+    /// When the VF does not exist.
+    async fn driver(&self, vf: VfId) -> Result<Option<String>, FabricError>;
+
     /// Binds a VF to a driver, or with `None` to none and takes its `driver_override` away. Returns the driver before.
     ///
     /// # Errors

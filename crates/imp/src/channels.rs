@@ -15,7 +15,7 @@ use ioward_channel::{
     AgentMessage, ChannelError, ErrorCode, Frame, Hello, ImpMessage, Notice, OLDEST_VERSION, VERSION, Welcome,
 };
 use ioward_hypervisor::HypervisorError;
-use ioward_model::{EventKind, Name, OpOutcome, VfOp, VfView};
+use ioward_model::{EventKind, Name, OpOutcome, VfView};
 use tokio::{
     sync::Notify,
     task::AbortHandle,
@@ -258,7 +258,7 @@ impl<'a> Session<'a> {
 
     /// What the partition holds now; nothing when that can't be read, which a later change mends.
     async fn vfs(&self) -> Vec<VfView> {
-        match self.imp.operate_unaudited(self.partition, &VfOp::List).await {
+        match self.imp.vfs_of(self.partition).await {
             Ok(OpOutcome::Vfs(vfs)) => vfs,
             _ => Vec::new(),
         }

@@ -1,6 +1,6 @@
 //! Why the management partition did not do what it was asked.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use ioward_fabric::FabricError;
 use ioward_hypervisor::HypervisorError;
@@ -42,6 +42,14 @@ pub enum ImpError {
     /// The hypervisor said no.
     #[error(transparent)]
     Hypervisor(#[from] HypervisorError),
+    /// A step did not end, whatever it waits for.
+    #[error("'{step}' has not ended within {} s and was given up; it may still take effect", .after.as_secs())]
+    TooLong {
+        /// The step.
+        step: String,
+        /// The bound.
+        after: Duration,
+    },
     /// The state could not be kept.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -55,9 +63,11 @@ impl From<ImpError> for ApiError {
             ImpError::Busy => ErrorKind::Busy,
             ImpError::Fabric(FabricError::NoSuchFunction { .. } | FabricError::NoSuchVf { .. })
             | ImpError::Hypervisor(HypervisorError::NoSuchPartition(_)) => ErrorKind::NotFound,
-            ImpError::Fabric(_) | ImpError::Hypervisor(_) | ImpError::Store(_) | ImpError::Unsound(_) => {
-                ErrorKind::Failed
-            }
+            ImpError::Fabric(_)
+            | ImpError::Hypervisor(_)
+            | ImpError::TooLong { .. }
+            | ImpError::Store(_)
+            | ImpError::Unsound(_) => ErrorKind::Failed,
         };
         match error {
             ImpError::Spec(problems) => Self::new(kind, problems.to_string()),

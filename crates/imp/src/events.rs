@@ -7,7 +7,7 @@ use std::{
 };
 
 use ioward_model::{Event, EventKind};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
 /// How many events are kept for those who ask later. An apply of 200 VFs makes about 2,000.
 const KEPT: usize = 10_000;
@@ -52,6 +52,28 @@ impl EventLog {
     pub(crate) fn follow(&self) -> (Vec<Event>, broadcast::Receiver<Event>) {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         (kept.events.iter().cloned().collect(), self.followers.subscribe())
+    }
+}
+
+/// Where events of one plan go: the log, and the person who waits.
+pub(crate) struct Listener<'a> {
+    log: &'a EventLog,
+    person: mpsc::UnboundedSender<Event>,
+}
+
+impl<'a> Listener<'a> {
+    pub(crate) fn new(log: &'a EventLog, person: mpsc::UnboundedSender<Event>) -> Self {
+        Self { log, person }
+    }
+
+    pub(crate) fn tell(&self, kind: EventKind) {
+        // A person who has gone away is noticed between steps; what happens is in the log all the same.
+        let _ = self.person.send(self.log.emit(kind));
+    }
+
+    /// Whether the person has gone away.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.person.is_closed()
     }
 }
 

@@ -19,6 +19,7 @@ use axum::{
 };
 use http_body::Frame;
 use ioward_model::{Inventory, Plan, Spec};
+use ioward_store::Export;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -47,6 +48,7 @@ pub(crate) fn router(imp: Arc<Imp>) -> Router {
         .route("/v1/apply", post(apply))
         .route("/v1/events", get(events))
         .route("/v1/audit", get(audit))
+        .route("/v1/state", get(state))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_route)
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -169,6 +171,10 @@ async fn audit(State(imp): State<Arc<Imp>>) -> Result<Response, Failure> {
         let _ = sender.send(entry);
     }
     Ok(lines(receiver))
+}
+
+async fn state(State(imp): State<Arc<Imp>>) -> Result<Json<Export>, Failure> {
+    Ok(Json(imp.export()?))
 }
 
 async fn no_such_route() -> Failure {

@@ -1,14 +1,18 @@
 //! The management partition itself: what it knows, and the few things it is asked to do.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
 
 use ioward_fabric::Fabric;
 use ioward_hypervisor::{Hypervisor, HypervisorEvent};
 use ioward_model::{
-    AuditEntry, Event, EventKind, Intent, Inventory, Name, Options, Plan, Reason, Rule, Spec, State, Step,
+    AuditEntry, Event, EventKind, Intent, Inventory, Name, Options, Plan, Reason, RowKey, Rule, Spec, State,
+    Step,
 };
-use ioward_store::Store;
-use tokio::sync::{OwnedMutexGuard, RwLock, mpsc};
+use ioward_store::{Contents, Export, Interrupted, Store};
+use tokio::sync::{OwnedMutexGuard, mpsc};
 
 use crate::{
     api::{AssignedVf, Compatible, PartitionView},
@@ -16,72 +20,103 @@ use crate::{
     compatible,
     error::{ImpError, in_full},
     events::EventLog,
+    executor::Begun,
     look,
+    notes::{Must, Notes},
+    ownership::Ownership,
 };
+
+/// How long an entry of the audit log waits at most for others to be written with it, when it is about nothing that has
+/// changed: a guest that asks without end is not to keep the disk busy.
+const FLUSH_EACH: Duration = Duration::from_secs(1);
 
 /// The I/O virtualization management partition of one host: what [`crate::serve`] runs, for those who bring a machine
 /// of their own.
 pub struct Imp {
     pub(crate) fabric: Arc<dyn Fabric>,
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
-    pub(crate) store: Store,
+    pub(crate) notes: Notes,
     pub(crate) events: EventLog,
     pub(crate) channels: Channels,
-    state: Mutex<State>,
     last_look: Mutex<Option<Inventory>>,
+    pub(crate) run: Run,
+    /// What the daemon before this one was in the middle of.
+    interrupted: Mutex<Option<Interrupted>>,
+    /// [`ioward_model::PlanRecord::number`] of the latest plan.
+    pub(crate) last_plan: AtomicU64,
     /// Held for as long as a plan is carried out: one at a time.
     changing: Arc<tokio::sync::Mutex<()>>,
-    /// Read for as long as an operation on a VF goes on, written while a VF changes hands: so that an operation that a
-    /// partition began never ends on a VF that is already another's.
-    pub(crate) ownership: RwLock<()>,
+    pub(crate) ownership: Ownership,
+}
+
+/// Tells one run of the daemon, and one boot of its host, from another.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Another number each time.
+    pub epoch: u64,
+    /// What the kernel calls this boot (`/proc/sys/kernel/random/boot_id`).
+    pub boot: String,
 }
 
 impl Imp {
-    /// A management partition over this machine, with this state. `epoch` tells one run from another.
+    /// A management partition over this machine, with what was kept in `store`.
     #[must_use]
     pub fn new(
         fabric: Arc<dyn Fabric>,
         hypervisor: Arc<dyn Hypervisor>,
-        store: Store,
-        state: State,
-        epoch: u64,
+        store: Box<dyn Store>,
+        contents: Contents,
+        run: Run,
     ) -> Arc<Self> {
         Arc::new(Self {
             fabric,
             hypervisor,
-            store,
+            notes: Notes::new(store, contents.state, contents.operations),
             events: EventLog::new(),
-            channels: Channels::new(epoch),
-            state: Mutex::new(state),
+            channels: Channels::new(run.epoch),
+            run,
+            interrupted: Mutex::new(contents.interrupted),
+            last_plan: AtomicU64::new(contents.last_plan),
             last_look: Mutex::new(None),
             changing: Arc::default(),
-            ownership: RwLock::new(()),
+            ownership: Ownership::default(),
         })
     }
 
     /// The state as it is now.
     #[must_use]
     pub fn state(&self) -> State {
-        self.lock_state().clone()
+        self.notes.state()
     }
 
-    /// Changes the state and keeps it; it is on the disk when this returns.
-    pub(crate) fn change_state(&self, change: impl FnOnce(&mut State)) -> Result<(), ImpError> {
-        // The write may take a disk's time: other tasks are moved off this thread meanwhile.
-        tokio::task::block_in_place(|| {
-            let mut state = self.lock_state();
-            let mut new = state.clone();
-            change(&mut new);
-            if new != *state {
-                self.store.state.commit(&new)?;
-                *state = new;
-            }
-            Ok(())
-        })
+    /// Has entries of the audit log written that wait for it.
+    ///
+    /// # Errors
+    /// When they can't be.
+    pub fn flush(&self) -> Result<(), ImpError> {
+        Ok(self.notes.flush()?)
     }
 
-    fn lock_state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Flushes again and again, for as long as the daemon lives.
+    pub(crate) async fn keep_flushing(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(FLUSH_EACH).await;
+            self.flush_or_say();
+        }
+    }
+
+    pub(crate) fn flush_or_say(&self) {
+        if let Err(error) = self.flush() {
+            tracing::error!("the audit log cannot be written: {}", in_full(&error));
+        }
+    }
+
+    /// Everything that is kept.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn export(&self) -> Result<Export, ImpError> {
+        Ok(self.notes.export()?)
     }
 
     /// Looks at the host.
@@ -152,7 +187,9 @@ impl Imp {
         if plan.steps.iter().any(|step| matches!(step, Step::StartPartition { .. })) {
             self.hypervisor.check().await?;
         }
-        tokio::spawn(Arc::clone(self).carry_out(plan, listener, guard));
+        // A plan without steps changes nothing, and leaves nothing behind.
+        let number = if plan.steps.is_empty() { 0 } else { self.begin_plan(&plan)? };
+        tokio::spawn(Arc::clone(self).carry_out(Begun { plan, number, _guard: guard }, listener));
         Ok(())
     }
 
@@ -202,11 +239,14 @@ impl Imp {
         Ok(views.collect())
     }
 
-    /// Takes over what a daemon before this one left: machines that run go on, and their channels are served again.
+    /// Takes over what a daemon before this one left: what it was in the middle of is undone, machines that run go on, and
+    /// their channels are served again.
     ///
     /// # Errors
-    /// When the hypervisor can't tell, or what it tells can't be noted.
+    /// When the hypervisor can't tell.
     pub async fn adopt(self: &Arc<Self>) -> Result<(), ImpError> {
+        let interrupted = self.interrupted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.recover(interrupted).await;
         self.note_those_gone().await?;
         for (name, partition) in self.state().partitions {
             if partition.channel && partition.running {
@@ -228,8 +268,7 @@ impl Imp {
         let running = |name: &Name| machines.iter().any(|machine| machine.name == *name && machine.running);
         for (name, partition) in noted {
             if partition.running && !running(&name) {
-                let why = "its machine was gone when the daemon started".to_owned();
-                self.note_ended(&name, why)?;
+                self.note_ended(&name, "its machine was gone when the daemon started".to_owned());
             }
         }
         Ok(())
@@ -248,23 +287,24 @@ impl Imp {
             if self.runs(&partition).await {
                 continue;
             }
-            if !was_running {
+            if was_running {
+                self.note_ended(&partition, why);
+            } else {
                 self.events.emit(EventKind::PartitionEnded { partition, why });
-            } else if let Err(error) = self.note_ended(&partition, why) {
-                tracing::error!("cannot note that {partition} ended: {error}");
             }
         }
     }
 
-    fn note_ended(&self, partition: &Name, why: String) -> Result<(), ImpError> {
+    fn note_ended(&self, partition: &Name, why: String) {
         self.channels.stop(partition);
-        self.change_state(|state| {
+        let row = |_: &State| vec![RowKey::Partition(partition.clone())];
+        // That it can't be written down makes it no less so; the log says it.
+        let _ = self.notes.change(Must::BeKnown, row, Vec::new(), |state| {
             if let Some(partition) = state.partitions.get_mut(partition) {
                 partition.running = false;
             }
-        })?;
+        });
         self.events.emit(EventKind::PartitionEnded { partition: partition.clone(), why });
-        Ok(())
     }
 
     /// The latest audit entries, oldest first.
@@ -272,7 +312,7 @@ impl Imp {
     /// # Errors
     /// When the log can't be read.
     pub fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, ImpError> {
-        Ok(tokio::task::block_in_place(|| self.store.audit.latest(limit))?)
+        Ok(self.notes.latest_audit(limit)?)
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!   http ──> imp ──> planner            who asks for what, one change at a time
-//!             ├────> executor ──> fabric, hypervisor, store
+//!             ├────> executor ──> step ──> fabric, hypervisor
+//!             │         └─> undo    └────> journal, notes ──> store
+//!   start ────┴────> recovery ──> undo
 //!   guest ──> channels ──> operations ──> fabric
 //! ```
 
@@ -14,13 +16,19 @@ mod events;
 mod executor;
 mod http;
 mod imp;
+mod journal;
 mod look;
+mod notes;
 mod operations;
+mod ownership;
+mod recovery;
 mod serve;
+mod step;
+mod subject;
 mod transport;
 mod undo;
 
 pub use compatible::compatible;
 pub use error::ImpError;
-pub use imp::{Imp, plan_for};
+pub use imp::{Imp, Run, plan_for};
 pub use serve::{ServeConfig, ServeError, serve, serve_on};

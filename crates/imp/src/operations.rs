@@ -1,13 +1,26 @@
 //! VF configuration operations: what a partition asks for its own VFs, held against what it may, and carried out
 //! through the PF.
 
+use std::collections::BTreeSet;
+
 use ioward_fabric::FabricError;
 use ioward_model::{
-    AuditEntry, MacAddress, Name, OpError, OpErrorKind, OpOutcome, PartitionState, State, Verdict, VfId,
-    VfOp, VfSettings, VfView,
+    AuditEntry, MacAddress, Name, OpError, OpErrorKind, OpOutcome, OpenOperation, PartitionState, State,
+    Verdict, VfId, VfOp, VfSettings, VfView,
 };
+use ioward_store::{Change, StoreError};
+use tokio::sync::OwnedRwLockReadGuard;
 
-use crate::{error::in_full, events::now_ms, imp::Imp};
+use crate::{error::in_full, events::now_ms, imp::Imp, notes::Must};
+
+/// An operation that has been carried out and is not noted yet.
+struct Operated {
+    outcome: OpOutcome,
+    /// What was set.
+    set: Option<OpenOperation>,
+    /// Held until it is noted.
+    _owners: Vec<OwnedRwLockReadGuard<()>>,
+}
 
 impl Imp {
     /// Does what a partition asks, if it may, and notes it in the audit log either way.
@@ -17,38 +30,46 @@ impl Imp {
     /// # Errors
     /// When it may not, or it could not be done. Nothing has changed then.
     pub async fn operate(&self, partition: &Name, op: VfOp) -> Result<OpOutcome, OpError> {
-        let result = self.operate_unaudited(partition, &op).await;
-        let verdict = match &result {
+        let operated = self.operate_unnoted(partition, &op).await;
+        let verdict = match &operated {
             Ok(_) => Verdict::Granted,
             Err(error) if matches!(error.kind, OpErrorKind::Failed | OpErrorKind::Busy) => {
                 Verdict::Failed(error.message.clone())
             }
             Err(error) => Verdict::Refused(error.message.clone()),
         };
+        let is_reset = matches!(op, VfOp::Reset { .. });
         let entry = AuditEntry { time_ms: now_ms(), partition: partition.clone(), request: op, verdict };
-        if let Err(error) = self.store.audit.append(&entry) {
-            // The operation has been done or refused by now; what can still be done is to say so loudly.
-            tracing::error!("the audit log cannot be written: {}", in_full(&error));
+        let operated = operated.inspect_err(|_| self.notes.audit(entry.clone()))?;
+        if let Some(set) = &operated.set {
+            self.note_set(set, entry).await?;
+        } else {
+            self.notes.audit(entry);
+            if is_reset {
+                // It has been done by now; what can still be done is to say so loudly.
+                self.flush_or_say();
+            }
         }
-        result
+        Ok(operated.outcome)
     }
 
-    /// The same for the management partition itself, when it wants to know what a partition would see.
-    pub(crate) async fn operate_unaudited(&self, partition: &Name, op: &VfOp) -> Result<OpOutcome, OpError> {
-        let _owners = self.ownership.read().await;
-        let state = self.state();
-        let Some(holder) = state.partitions.get(partition) else {
-            return Err(OpError::new(OpErrorKind::NoSuchVf, "this partition holds no VFs"));
-        };
+    /// Looks at what a partition has, for the management partition itself.
+    pub(crate) async fn vfs_of(&self, partition: &Name) -> Result<OpOutcome, OpError> {
+        Ok(self.operate_unnoted(partition, &VfOp::List).await?.outcome)
+    }
+
+    async fn operate_unnoted(&self, partition: &Name, op: &VfOp) -> Result<Operated, OpError> {
+        let (holder, owners) = self.holder(partition).await?;
+        let looked = |outcome| Operated { outcome, set: None, _owners: Vec::new() };
         let Some(name) = op.vf() else {
             let mut views = Vec::new();
-            for name in attached(holder) {
-                views.push(self.view(holder, name).await?);
+            for name in attached(&holder) {
+                views.push(self.view(&holder, name).await?);
             }
-            return Ok(OpOutcome::Vfs(views));
+            return Ok(looked(OpOutcome::Vfs(views)));
         };
         let Some(vf) = holder.vfs.get(name).filter(|a| a.attached).map(|assignment| assignment.vf) else {
-            let held: Vec<_> = attached(holder).map(Name::as_str).collect();
+            let held: Vec<_> = attached(&holder).map(Name::as_str).collect();
             let message = format!("this partition holds no VF '{name}'; it holds {}", held.join(", "));
             return Err(OpError::new(OpErrorKind::NoSuchVf, message));
         };
@@ -58,34 +79,103 @@ impl Imp {
                 OpError::new(OpErrorKind::Denied, message)
             })?;
         }
-        match op {
-            VfOp::List | VfOp::Get { .. } => Ok(OpOutcome::Vf(self.view(holder, name).await?)),
+        Ok(match op {
+            VfOp::List | VfOp::Get { .. } => looked(OpOutcome::Vf(self.view(&holder, name).await?)),
             VfOp::Set { change, .. } => {
-                self.set(vf, change, &macs_of_others(&state, vf)).await?;
-                Ok(OpOutcome::Vf(self.view(holder, name).await?))
+                let set = self.set(partition, vf, change).await?;
+                match self.view(&holder, name).await {
+                    Ok(view) => Operated { outcome: OpOutcome::Vf(view), set: Some(set), _owners: owners },
+                    Err(error) => {
+                        self.put_back(&set).await;
+                        return Err(error);
+                    }
+                }
             }
-            VfOp::Reset { .. } => self.fabric.reset(vf).await.map(|()| OpOutcome::Done).map_err(failed),
-            VfOp::Stats { .. } => self.fabric.statistics(vf).await.map(OpOutcome::Stats).map_err(failed),
+            VfOp::Reset { .. } => {
+                self.fabric.reset(vf).await.map_err(failed)?;
+                looked(OpOutcome::Done)
+            }
+            VfOp::Stats { .. } => looked(OpOutcome::Stats(self.fabric.statistics(vf).await.map_err(failed)?)),
+        })
+    }
+
+    /// What a partition holds, with plans kept from changing that until the guards are dropped.
+    async fn holder(
+        &self,
+        partition: &Name,
+    ) -> Result<(PartitionState, Vec<OwnedRwLockReadGuard<()>>), OpError> {
+        let look = || {
+            let holder = self.notes.look(|state| state.partitions.get(partition).cloned());
+            holder.ok_or_else(|| OpError::new(OpErrorKind::NoSuchVf, "this partition holds no VFs"))
+        };
+        let adapters =
+            |holder: &PartitionState| holder.vfs.values().map(|held| held.vf.pf).collect::<BTreeSet<_>>();
+        let mut holder = look()?;
+        loop {
+            let guards = self.ownership.read(&adapters(&holder)).await;
+            // What it held may have changed while this waited.
+            let now = look()?;
+            if adapters(&now).is_subset(&adapters(&holder)) {
+                return Ok((now, guards));
+            }
+            holder = now;
         }
     }
 
-    async fn set(&self, vf: VfId, change: &VfSettings, taken: &[MacAddress]) -> Result<(), OpError> {
+    /// Sets a VF, with what that changes written down before.
+    async fn set(&self, partition: &Name, vf: VfId, change: &VfSettings) -> Result<OpenOperation, OpError> {
         let invalid = |message: String| OpError::new(OpErrorKind::Invalid, message);
         if let Some(mac) = change.mac {
             if !mac.is_unicast() {
                 return Err(invalid(format!("{mac} is no address for one station (multicast or zero)")));
             }
-            if taken.contains(&mac) {
+            if self.notes.look(|state| macs_of_others(state, vf)).contains(&mac) {
                 return Err(invalid(format!("{mac} is already in use on this host; choose another")));
             }
         }
         if change.is_empty() {
             return Err(invalid("nothing to set".to_owned()));
         }
-        let before = self.fabric.settings(vf).await.map_err(failed)?;
-        self.fabric.configure(vf, change).await.map_err(failed)?;
-        let noted = self.change_state(|state| state.record_guest_change(vf, change, &before));
-        noted.map_err(|error| OpError::new(OpErrorKind::Failed, in_full(&error)))
+        let before = change.restored_from(&self.fabric.settings(vf).await.map_err(failed)?);
+        let set = OpenOperation { partition: partition.clone(), vf, change: change.clone(), before };
+        self.notes.operation_begun(set.clone()).map_err(|error| unkept(&error))?;
+        if let Err(error) = self.fabric.configure(vf, change).await {
+            self.notes.operation_ended(vf);
+            return Err(failed(error));
+        }
+        Ok(set)
+    }
+
+    /// Notes what was set, together with who asked for it. What can't be noted is not done either.
+    async fn note_set(&self, set: &OpenOperation, entry: AuditEntry) -> Result<(), OpError> {
+        let noted = vec![Change::OperationEnded(set.vf), Change::Audit(entry)];
+        let noted = self.notes.change(
+            Must::BeWritten,
+            |state| state.row_of(set.vf),
+            noted,
+            |state| {
+                state.record_guest_change(set.vf, &set.change, &set.before);
+            },
+        );
+        if let Err(error) = noted {
+            self.put_back(set).await;
+            return Err(unkept(&error));
+        }
+        Ok(())
+    }
+
+    /// Sets a VF as it was before an operation that is not to be.
+    pub(crate) async fn put_back(&self, set: &OpenOperation) {
+        let vf = set.vf;
+        let put_back = async {
+            let missing = set.before.missing_from(&self.fabric.settings(vf).await?);
+            if missing.is_empty() { Ok(()) } else { self.fabric.configure(vf, &missing).await }
+        };
+        if let Err(error) = put_back.await {
+            let partition = &set.partition;
+            tracing::error!("{vf} may be set as {partition} asked, and not as noted: {}", in_full(&error));
+        }
+        self.notes.operation_ended(vf);
     }
 
     async fn view(&self, holder: &PartitionState, name: &Name) -> Result<VfView, OpError> {
@@ -118,4 +208,8 @@ fn macs_of_others(state: &State, vf: VfId) -> Vec<MacAddress> {
 
 fn failed(error: FabricError) -> OpError {
     OpError::new(OpErrorKind::Failed, in_full(&error))
+}
+
+fn unkept(error: &StoreError) -> OpError {
+    OpError::new(OpErrorKind::Failed, in_full(error))
 }

@@ -15,7 +15,7 @@ use ioward_hypervisor::{
     Hypervisor, HypervisorError,
     qemu::{QemuConfig, QemuHypervisor},
 };
-use ioward_store::{Store, StoreError};
+use ioward_store::StoreError;
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
@@ -25,7 +25,7 @@ use crate::{
     error::{ImpError, in_full},
     events::now_ms,
     http,
-    imp::Imp,
+    imp::{Imp, Run},
 };
 
 /// Where a daemon works.
@@ -82,13 +82,13 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
     if !rustix::process::geteuid().is_root() {
         return Err(ServeError::NotRoot);
     }
-    let (store, state) = Store::open(&config.state_dir)?;
+    let (store, contents) = ioward_store::open(&config.state_dir)?;
     let mut machines = QemuConfig { runtime_dir: config.runtime_dir, ..QemuConfig::default() };
     machines.emulator = config.emulator.unwrap_or(machines.emulator);
     let hypervisor = QemuHypervisor::open(machines).await?;
     let fabric: Arc<dyn Fabric> = Arc::new(LinuxFabric::new());
     let hypervisor: Arc<dyn Hypervisor> = Arc::new(hypervisor);
-    let imp = Imp::new(fabric, hypervisor, store, state, now_ms());
+    let imp = Imp::new(fabric, hypervisor, Box::new(store), contents, this_run());
     serve_on(&config.socket, imp, told_to_stop()).await
 }
 
@@ -104,6 +104,7 @@ pub async fn serve_on(
     let listener = listen(socket)?;
     imp.adopt().await.map_err(|error: ImpError| ServeError::Adopt(in_full(&error)))?;
     tokio::spawn(Arc::clone(&imp).follow_hypervisor());
+    let flusher = tokio::spawn(Arc::clone(&imp).keep_flushing());
     tracing::info!("listening at {}", socket.display());
 
     let server = axum::serve(listener, http::router(Arc::clone(&imp)));
@@ -113,8 +114,16 @@ pub async fn serve_on(
     };
     // A change that is under way is finished or undone: nothing is left half done.
     let _nothing_begins = imp.finish_changes().await;
+    flusher.abort();
+    imp.flush_or_say();
     let _ = fs::remove_file(socket);
     served.map_err(|source| ServeError::Socket { what: "serve", path: socket.to_owned(), source })
+}
+
+fn this_run() -> Run {
+    // Without the file, all boots pass for one: what is undone is undone by looking anyway.
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Run { epoch: now_ms(), boot: boot.trim().to_owned() }
 }
 
 async fn told_to_stop() {

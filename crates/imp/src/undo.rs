@@ -1,16 +1,39 @@
-//! What is left as it is once something on the way back could not be undone.
+//! The way back: what a plan did is undone in the reverse of the order in which it was done.
 //!
 //! A VF that its guest does not let go of must not be unbound, nor an adapter be forgotten that still has the VFs ioward
-//! made. So whatever rests on something that was left is left as well: it stays noted, and the next plan sees to it.
+//! made. So whatever rests on something that could not be undone is left as well: it stays noted, and the next plan sees to
+//! it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use ioward_model::{Name, Step, VfId};
+use ioward_model::{Assignment, EventKind, Name, Outcome, Step, VfId};
 use ioward_pci::Bdf;
+
+use crate::{
+    error::{ImpError, in_full},
+    events::Listener,
+    imp::Imp,
+    journal::Journal,
+    subject::Subject,
+};
+
+/// A step that was carried out, or perhaps was.
+#[derive(Clone, Debug)]
+pub(crate) struct Carried<'a> {
+    /// Its number in the plan, from 1.
+    pub number: usize,
+    pub step: &'a Step,
+    /// What carrying it out showed, or what was found before.
+    pub outcome: Outcome,
+    /// [`ioward_model::State::noted_for`] it, before it was.
+    pub noted: Option<Assignment>,
+    /// Whether it was carried out is not known.
+    pub in_doubt: bool,
+}
 
 /// What was left.
 #[derive(Debug, Default)]
-pub(crate) struct Left {
+struct Left {
     pfs: BTreeSet<Bdf>,
     vfs: BTreeSet<VfId>,
     partitions: BTreeSet<Name>,
@@ -19,7 +42,7 @@ pub(crate) struct Left {
 impl Left {
     /// Whether a step is about something that was left: its adapter, its VF or its partition; for a step about an adapter,
     /// any VF of it.
-    pub(crate) fn holds_up(&self, step: &Step) -> bool {
+    fn holds_up(&self, step: &Step) -> bool {
         let about = Subject::of(step);
         about.pf.is_some_and(|pf| self.pfs.contains(&pf) || self.vfs.iter().any(|vf| vf.pf == pf))
             || about.vf.is_some_and(|vf| self.vfs.contains(&vf) || self.pfs.contains(&vf.pf))
@@ -27,7 +50,7 @@ impl Left {
     }
 
     /// Notes that what a step is about is left.
-    pub(crate) fn add(&mut self, step: &Step) {
+    fn add(&mut self, step: &Step) {
         let about = Subject::of(step);
         self.pfs.extend(about.pf);
         self.vfs.extend(about.vf);
@@ -35,39 +58,65 @@ impl Left {
     }
 }
 
-/// What a step is about.
-#[derive(Default)]
-struct Subject<'a> {
-    /// The adapter as a whole.
-    pf: Option<Bdf>,
-    vf: Option<VfId>,
-    partition: Option<&'a Name>,
+impl Imp {
+    /// Undoes steps, the last of them first, and goes on past those that can't be undone with what does not rest on them.
+    pub(crate) async fn undo(
+        self: &Arc<Self>,
+        listener: &Listener<'_>,
+        journal: &Journal<'_>,
+        plan: u64,
+        steps: Vec<Carried<'_>>,
+        error: String,
+    ) {
+        let mut undone = true;
+        let mut left = Left::default();
+        for carried in steps.into_iter().rev() {
+            let inverse = carried.step.inverse(&carried.outcome);
+            let number = carried.number;
+            let error = if inverse.as_ref().is_some_and(|inverse| left.holds_up(inverse)) {
+                Some("left as it is: what it rests on could not be undone".to_owned())
+            } else {
+                self.undo_step(journal, &carried, inverse.as_ref()).await.err().map(|error| in_full(&error))
+            };
+            let Some(inverse) = inverse else { continue };
+            if error.is_some() {
+                undone = false;
+                left.add(&inverse);
+            }
+            listener.tell(EventKind::StepUndone { plan, number, error });
+        }
+        journal.ended(undone);
+        listener.tell(EventKind::PlanFailed { plan, error, undone });
+    }
+
+    /// Undoes one step by its inverse, which leaves alone what is so already: a step that was not carried out is undone by
+    /// nothing.
+    async fn undo_step(
+        self: &Arc<Self>,
+        journal: &Journal<'_>,
+        carried: &Carried<'_>,
+        inverse: Option<&Step>,
+    ) -> Result<(), ImpError> {
+        let Carried { number, step, noted, in_doubt, .. } = carried;
+        if *in_doubt && cannot_be_withdrawn(step) {
+            // When that fails, the guest still has what it was to let go of, and the inverse finds it so.
+            let _ = self.do_step(step, Outcome::default()).await;
+        }
+        let Some(inverse) = inverse else {
+            journal.undone(*number, step, None, noted.as_ref());
+            return Ok(());
+        };
+        let _kept_out = self.keep_out(inverse).await;
+        let found = self.found_before(inverse).await?;
+        let outcome = self.do_step(inverse, found).await.map_err(|failure| failure.error)?;
+        let _kept_out_too = self.keep_out_at_last(inverse).await;
+        journal.undone(*number, step, Some((inverse, &outcome)), noted.as_ref());
+        self.tell_partitions(inverse);
+        Ok(())
+    }
 }
 
-impl<'a> Subject<'a> {
-    fn of(step: &'a Step) -> Self {
-        let nothing = Self::default;
-        match step {
-            Step::HoldAdapter { pf, .. }
-            | Step::ReleaseAdapter { pf, .. }
-            | Step::SetAutoprobe { pf, .. }
-            | Step::SetVfCount { pf, .. } => Self { pf: Some(*pf), ..nothing() },
-            Step::ConfigureVf { vf, .. } | Step::BindDriver { vf, .. } | Step::ResetVf { vf } => {
-                Self { vf: Some(*vf), ..nothing() }
-            }
-            Step::Assign { owner, to: held } | Step::Unassign { owner, from: held } => {
-                Self { vf: Some(held.vf), partition: Some(&owner.partition), ..nothing() }
-            }
-            Step::AttachVf { owner, vf } | Step::DetachVf { owner, vf, .. } => {
-                Self { vf: Some(*vf), partition: Some(&owner.partition), ..nothing() }
-            }
-            Step::DefinePartition { to: spec, .. } | Step::UndefinePartition { from: spec } => {
-                Self { partition: Some(&spec.name), ..nothing() }
-            }
-            Step::CreateChannel { partition }
-            | Step::DestroyChannel { partition }
-            | Step::StartPartition { partition }
-            | Step::StopPartition { partition, .. } => Self { partition: Some(partition), ..nothing() },
-        }
-    }
+/// Whether a guest that was asked to do its part of a step may still do it later: the step is finished, and undone then.
+pub(crate) fn cannot_be_withdrawn(step: &Step) -> bool {
+    matches!(step, Step::DetachVf { .. } | Step::StopPartition { .. })
 }

@@ -85,6 +85,18 @@ pub enum EventKind {
         /// Whether everything is as it was before.
         undone: bool,
     },
+    /// A plan was under way when the daemon before this one ended. It is undone next, or finished where nothing is missing
+    /// but what guests were asked for.
+    PlanInterrupted {
+        /// The plan.
+        plan: u64,
+        /// Its number of steps.
+        steps: usize,
+        /// How many of them were done.
+        done: usize,
+        /// How many had begun: they may be done, half done, or not.
+        under_way: usize,
+    },
     /// A look at the host found something different from the look before.
     InventoryChanged {
         /// The new generation.
@@ -134,6 +146,11 @@ impl fmt::Display for EventKind {
             Self::PlanFailed { plan, error, undone: false } => {
                 write!(f, "plan {plan}: failed and not undone: {error}")
             }
+            Self::PlanInterrupted { plan, steps, done, under_way } => write!(
+                f,
+                "plan {plan}: was interrupted by the end of the daemon; of {steps} steps, {done} were done and \
+                 {under_way} under way"
+            ),
             Self::InventoryChanged { generation } => {
                 write!(f, "the host changed: inventory generation {generation}")
             }

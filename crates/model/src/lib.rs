@@ -13,11 +13,13 @@ mod choice;
 mod event;
 mod guest_may;
 mod inventory;
+mod journal;
 mod name;
 mod needs;
 mod op;
 mod plan;
 mod reason;
+mod row;
 mod settings;
 mod spec;
 mod spec_rules;
@@ -32,11 +34,13 @@ pub use inventory::{
     Class, HexId, HostUse, Inventory, Link, Netdev, NumaNode, NvmeController, NvmeResources, NvmeSecondary,
     PhysicalFunction, Sriov, Subclass, VfBar, VirtualFunction,
 };
+pub use journal::{Ended, OpenOperation, PlanRecord, StepRecord};
 pub use name::{Name, NameError, Owner, VfRef};
 pub use needs::{Apart, Capability, FailureDomain, Guarantee, Guest, GuestOs, NumaPolicy};
 pub use op::{OpError, OpErrorKind, OpOutcome, VfOp, VfView};
 pub use plan::{Disturbance, Intent, Options, Outcome, Plan, Step, VfId};
 pub use reason::{Reason, Rule};
+pub use row::{PartitionHead, Row, RowKey};
 pub use settings::{LinkState, VfSettings, VfStatistics};
 pub use spec::{AdapterSpec, Boot, PartitionSpec, Spec, VfCount, VfRequest};
 pub use spec_text::{MAX_SPEC_BYTES, SpecError, SpecPlace, SpecProblem};

@@ -10,11 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{AdapterSpec, Name, Outcome, Owner, PartitionSpec, Spec, Step, VfCount, VfId, VfSettings};
 
-/// All that ioward remembers between two plans.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// All that ioward remembers between two plans. It is kept as rows: [`crate::Row`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// Version of the form; 1.
-    pub version: u32,
     /// Counts the plans carried out.
     pub revision: u64,
     /// Adapters that ioward has changed.
@@ -102,23 +100,21 @@ impl Assignment {
     }
 }
 
-impl Default for State {
-    fn default() -> Self {
-        Self { version: 1, revision: 0, adapters: BTreeMap::new(), partitions: BTreeMap::new() }
-    }
-}
-
 impl State {
     /// What is noted of a VF; `None` while it is nobody's.
     #[must_use]
     pub fn assignment(&self, vf: VfId) -> Option<&Assignment> {
-        self.assignments().map(|(_, assignment)| assignment).find(|assignment| assignment.vf == vf)
+        let mut all = self.partitions.values().flat_map(|partition| partition.vfs.values());
+        all.find(|assignment| assignment.vf == vf)
     }
 
     /// Whose a VF is.
     #[must_use]
     pub fn owner(&self, vf: VfId) -> Option<Owner> {
-        self.assignments().find(|(_, assignment)| assignment.vf == vf).map(|(owner, _)| owner)
+        self.partitions.iter().find_map(|(partition, state)| {
+            let (name, _) = state.vfs.iter().find(|(_, assignment)| assignment.vf == vf)?;
+            Some(Owner { partition: partition.clone(), vf: name.clone() })
+        })
     }
 
     /// All assigned VFs with their owners.

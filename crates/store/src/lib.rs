@@ -1,31 +1,112 @@
-//! What the management partition remembers across a restart: the [`State`], and the audit log.
+//! What the management partition remembers across a crash and a reboot: one transactional file. docs/state.md draws it.
 //!
 //! ```text
 //! <state folder>/
 //!   lock          held for as long as a daemon works on this folder
-//!   state.json    the state; replaced as a whole, by rename
-//!   audit.jsonl   who asked for what, one entry a line
-//!   audit.1.jsonl the entries before those
+//!   state.redb    state, original settings, plans with their journals, unanswered operations, audit log
+//!   state.v1.json, audit.v1.jsonl, audit.1.v1.jsonl    what an ioward before this form had left; not read any more
 //! ```
+//!
+//! [`Store`] is the seam: changes go in as plain data, all of them or none, and are on the disk when the call returns.
 #![forbid(unsafe_code)]
 
-mod audit;
+mod export;
+mod folder;
+mod memory;
 mod state_file;
+mod tables;
+mod version1;
 
-pub use audit::{AuditLog, MAX_AUDIT_BYTES};
+pub use export::{Export, ExportedPlan, ExportedStep};
+pub use folder::{Folder, export, open};
+pub use memory::MemoryFile;
+/// What a [`StateFile`] is kept on: a file, or something that plays one.
+pub use redb::StorageBackend;
 pub use state_file::StateFile;
+pub use tables::{KEPT_AUDIT_ENTRIES, KEPT_PLANS, SCHEMA};
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
-use ioward_model::State;
-use rustix::fs::{FlockOperation, flock};
+use ioward_model::{AuditEntry, Ended, OpenOperation, PlanRecord, Row, State, StepRecord, VfId};
 
-/// Why the state folder could not be used. Nothing in it has been changed.
+/// Where the management partition keeps what it must not forget.
+pub trait Store: Send + Sync {
+    /// Makes all of these changes, or none. When this returns, they are on the disk.
+    ///
+    /// # Errors
+    /// When they can't be written: a full, read-only or broken disk. Whether they are there after a crash is then not
+    /// certain; [`Change::Clear`] at the head of the next commit, with everything said anew, makes it so.
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError>;
+
+    /// The latest entries of the audit log, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError>;
+
+    /// Everything, for a person to read.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    fn export(&self) -> Result<Export, StoreError>;
+}
+
+/// A change to what is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// All rows of the state and all unanswered operations are forgotten; what follows says them anew.
+    Clear,
+    /// A row of the state is now this.
+    Row(Row),
+    /// A plan is about to be carried out. The oldest one kept is forgotten for it.
+    PlanBegun(Box<PlanRecord>),
+    /// A step of a plan has come so far.
+    Step {
+        /// [`PlanRecord::number`].
+        plan: u64,
+        /// The step's number, from 1.
+        number: usize,
+        /// How far.
+        record: StepRecord,
+    },
+    /// A plan has ended.
+    PlanEnded {
+        /// [`PlanRecord::number`].
+        plan: u64,
+        /// How.
+        ended: Ended,
+    },
+    /// A partition's operation is about to be carried out. There is one for a VF at a time.
+    OperationBegun(OpenOperation),
+    /// The operation on this VF has been carried out, or has failed.
+    OperationEnded(VfId),
+    /// Somebody asked for something.
+    Audit(AuditEntry),
+}
+
+/// What was kept, as a daemon that starts wants to know it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Contents {
+    /// The state.
+    pub state: State,
+    /// [`PlanRecord::number`] of the latest plan; 0: there was none.
+    pub last_plan: u64,
+    /// The plan that was under way when the daemon before ended.
+    pub interrupted: Option<Interrupted>,
+    /// Operations that were under way then.
+    pub operations: Vec<OpenOperation>,
+}
+
+/// A plan that was under way when the daemon ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interrupted {
+    /// The plan.
+    pub record: PlanRecord,
+    /// How far its steps had come, by number; those not here had not begun.
+    pub steps: BTreeMap<usize, StepRecord>,
+}
+
+/// Why what is kept can't be read or written. A file that can't be read is left as it is.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -42,7 +123,7 @@ pub enum StoreError {
     /// Another daemon works on it.
     #[error("another ioward works on {path}; stop it first, or give this one a folder of its own with --state-dir", path = .path.display())]
     Locked {
-        /// The folder.
+        /// The folder or file.
         path: PathBuf,
     },
     /// It makes no sense.
@@ -61,55 +142,6 @@ pub enum StoreError {
         /// Its version.
         found: u64,
         /// The newest this one knows.
-        known: u32,
+        known: u64,
     },
-}
-
-/// The state folder of a running daemon. One daemon at a time has it.
-#[derive(Debug)]
-pub struct Store {
-    /// The state.
-    pub state: StateFile,
-    /// The audit log.
-    pub audit: AuditLog,
-    _lock: File,
-}
-
-impl Store {
-    /// Takes the folder, makes it when it is not there, and reads the state in it.
-    ///
-    /// # Errors
-    /// When another daemon has it, or the state in it can't be read.
-    pub fn open(folder: &Path) -> Result<(Self, State), StoreError> {
-        let io = |what, path: &Path| {
-            let path = path.to_owned();
-            move |source| StoreError::Io { what, path, source }
-        };
-        fs::create_dir_all(folder).map_err(io("create", folder))?;
-        let lock_path = folder.join("lock");
-        let mut options = OpenOptions::new();
-        let lock = options.create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
-        let lock = lock.map_err(io("create", &lock_path))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| StoreError::Locked { path: folder.to_owned() })?;
-        let (state_file, state) = StateFile::open(folder.join("state.json"))?;
-        let audit = AuditLog::open(folder)?;
-        Ok((Self { state: state_file, audit, _lock: lock }, state))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn two_daemons_do_not_share_a_folder() {
-        let folder = std::env::temp_dir().join(format!("ioward-store-{}", std::process::id()));
-        let (first, _) = Store::open(&folder).unwrap();
-        let second = Store::open(&folder).unwrap_err();
-        assert!(matches!(second, StoreError::Locked { .. }), "{second}");
-        drop(first);
-        Store::open(&folder).unwrap();
-        fs::remove_dir_all(folder).unwrap();
-    }
 }

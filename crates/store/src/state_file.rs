@@ -1,122 +1,192 @@
-//! The state as one JSON file, replaced as a whole.
+//! [`StateFile`]: the store in one file.
+//!
+//! A file is looked at before it is touched: it is copied into memory, and the copy is opened, repaired where a crash has
+//! left it in the middle of a commit, checked page by page, and read. Only when all of that went well is the file itself
+//! opened, so that one that can't be used is never changed.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    fmt, io,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
-use ioward_model::State;
+use ioward_model::AuditEntry;
+use redb::{Builder, Database, DatabaseError, StorageBackend};
 
-use crate::StoreError;
+use crate::{
+    Change, Contents, Export, Store, StoreError,
+    memory::MemoryFile,
+    tables::{self, Written, Wrong},
+};
 
-/// The version of the form that this code writes.
-const VERSION: u32 = 1;
+/// Memory for pages of the file, in bytes. Everything is read once, at the start.
+const CACHE: usize = 1 << 20;
 
-/// No state of a real host comes near it: 5,000 partitions need about 10 MB.
-const MAX_STATE_BYTES: u64 = 256 << 20;
+/// No state of a real host comes near it: 5,000 partitions need about 20 MB.
+const MAX_FILE_BYTES: u64 = 1 << 30;
 
-/// Where the state is kept.
-#[derive(Debug)]
+type Open = Box<dyn Fn() -> Result<(Database, Contents), StoreError> + Send + Sync>;
+
+/// A store in a file, or in something that plays one.
 pub struct StateFile {
     path: PathBuf,
+    open: Open,
+    /// `None` once writing has failed: whatever goes wrong, the file is looked at anew before it is used again.
+    database: Mutex<Option<Database>>,
+}
+
+impl fmt::Debug for StateFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateFile").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl StateFile {
-    /// Reads the state; an empty one where there is no file yet.
+    /// Opens a file that there is. `open` opens what is to be used as the file; it is called again after an error.
+    /// `path` is what errors call it.
     ///
     /// # Errors
-    /// When the file can't be read, makes no sense or is from a newer ioward. It is not touched then.
-    pub fn open(path: PathBuf) -> Result<(Self, State), StoreError> {
-        let state = match File::open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => State::default(),
-            Err(source) => return Err(StoreError::Io { what: "open", path, source }),
-            Ok(file) => {
-                let mut bytes = Vec::new();
-                let read = file.take(MAX_STATE_BYTES).read_to_end(&mut bytes);
-                read.map_err(|source| StoreError::Io { what: "read", path: path.clone(), source })?;
-                parse(&path, &bytes)?
-            }
-        };
-        Ok((Self { path }, state))
+    /// When it can't be read, makes no sense or is from a newer ioward. It has not been changed then.
+    pub fn open<B: StorageBackend>(
+        path: PathBuf,
+        open: impl Fn() -> io::Result<B> + Send + Sync + 'static,
+    ) -> Result<(Self, Contents), StoreError> {
+        let at = path.clone();
+        let open: Open = Box::new(move || {
+            let file = open().map_err(|source| StoreError::Io { what: "open", path: at.clone(), source })?;
+            let contents = look(&at, &file)?;
+            let database = builder().create_with_backend(file).map_err(|error| of_open(&at, error))?;
+            Ok((database, contents))
+        });
+        let (database, contents) = open()?;
+        Ok((Self { path, open, database: Mutex::new(Some(database)) }, contents))
     }
 
-    /// Replaces the state. When this returns, the new one is on the disk; when it fails, the old one still is.
+    /// Makes a new file of one that is empty, with these changes in it.
     ///
     /// # Errors
-    /// When the folder can't be written: a full or read-only disk.
-    pub fn commit(&self, state: &State) -> Result<(), StoreError> {
-        let fail = |what| {
-            let path = self.path.clone();
-            move |source| StoreError::Io { what, path, source }
+    /// When it can't be written.
+    pub fn create(path: &Path, file: impl StorageBackend, changes: &[Change]) -> Result<(), StoreError> {
+        let database = builder().create_with_backend(file).map_err(|error| of_open(path, error))?;
+        let changes = encode(path, changes)?;
+        let write = || -> Result<(), redb::Error> {
+            let transaction = database.begin_write()?;
+            tables::begin(&transaction)?;
+            tables::write(&transaction, &changes)?;
+            Ok(transaction.commit()?)
         };
-        let bytes = serde_json::to_vec_pretty(state).map_err(io::Error::from).map_err(fail("write"))?;
-        let new = self.path.with_extension("json.new");
-        let mut options = OpenOptions::new();
-        let mut file =
-            options.create(true).truncate(true).write(true).mode(0o600).open(&new).map_err(fail("write"))?;
-        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(fail("write"))?;
-        fs::rename(&new, &self.path).map_err(fail("replace"))?;
-        // The rename itself is durable only once the folder is.
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail("sync the folder of"))
+        write().map_err(|error| of_write(path, error))?;
+        database.close().map_err(|error| of_write(path, error.into()))
+    }
+
+    /// Everything in a file, which is not changed, whatever state a crash has left it in.
+    ///
+    /// # Errors
+    /// As [`StateFile::open`].
+    pub fn read(path: &Path, file: &impl StorageBackend) -> Result<Export, StoreError> {
+        tables::export(&copy(path, file)?).map_err(|wrong| of_content(path, wrong))
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut open = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = match open.take() {
+            Some(database) => database,
+            None => (self.open)()?.0,
+        };
+        let result = work(&database)?;
+        *open = Some(database);
+        Ok(result)
     }
 }
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<State, StoreError> {
-    let corrupt = |why: String| StoreError::Corrupt { path: path.to_owned(), why };
-    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| corrupt(e.to_string()))?;
-    let version = value.get("version").and_then(serde_json::Value::as_u64);
-    let found = version.ok_or_else(|| corrupt("it has no version".into()))?;
-    if found > u64::from(VERSION) {
-        return Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION });
+impl Store for StateFile {
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let changes = encode(&self.path, changes)?;
+        self.with(|database| {
+            let write = || -> Result<(), redb::Error> {
+                let transaction = database.begin_write()?;
+                tables::write(&transaction, &changes)?;
+                Ok(transaction.commit()?)
+            };
+            write().map_err(|error| of_write(&self.path, error))
+        })
     }
-    serde_json::from_value(value).map_err(|e| corrupt(e.to_string()))
+
+    fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        self.with(|database| tables::audit(database, limit).map_err(|wrong| of_content(&self.path, wrong)))
+    }
+
+    fn export(&self) -> Result<Export, StoreError> {
+        self.with(|database| tables::export(database).map_err(|wrong| of_content(&self.path, wrong)))
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE);
+    builder
+}
 
-    fn scratch(name: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("ioward-state-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        folder.join("state.json")
+/// Looks at a copy.
+fn look(path: &Path, file: &impl StorageBackend) -> Result<Contents, StoreError> {
+    tables::contents(&copy(path, file)?).map_err(|wrong| of_content(path, wrong))
+}
+
+/// A copy in memory, open and sound.
+fn copy(path: &Path, file: &impl StorageBackend) -> Result<Database, StoreError> {
+    let corrupt = |why: &str| StoreError::Corrupt { path: path.to_owned(), why: why.to_owned() };
+    let read = |source| StoreError::Io { what: "read", path: path.to_owned(), source };
+    match file.len().map_err(read)? {
+        // A new file gets its name only once there is something in it.
+        0 => return Err(corrupt("it is empty")),
+        1..=MAX_FILE_BYTES => {}
+        _ => return Err(corrupt("it is larger than any state")),
     }
+    let copy = MemoryFile::copy_of(file).map_err(read)?;
+    let opened = builder().set_check_integrity_on_open(true).create_with_backend(copy);
+    opened.map_err(|error| match error {
+        // The copy itself can't fail: what reads so is a page that points beyond the end.
+        DatabaseError::Storage(redb::StorageError::Io(error)) => corrupt(&error.to_string()),
+        error => of_open(path, error),
+    })
+}
 
-    #[test]
-    fn what_was_committed_is_read_back() {
-        let path = scratch("back");
-        let (file, mut state) = StateFile::open(path.clone()).unwrap();
-        assert_eq!(state, State::default());
-        state.revision = 7;
-        file.commit(&state).unwrap();
-        assert_eq!(StateFile::open(path.clone()).unwrap().1, state);
-        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+fn encode(path: &Path, changes: &[Change]) -> Result<Vec<Written>, StoreError> {
+    let encoded: serde_json::Result<Vec<_>> = changes.iter().map(Written::of).collect();
+    encoded.map_err(|error| StoreError::Io { what: "write", path: path.to_owned(), source: error.into() })
+}
+
+fn of_open(path: &Path, error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::Locked { path: path.to_owned() },
+        error => of(path, "open", error.into()),
     }
+}
 
-    #[test]
-    fn a_file_cut_anywhere_is_refused_and_left_alone() {
-        let path = scratch("cut");
-        let (file, state) = StateFile::open(path.clone()).unwrap();
-        file.commit(&state).unwrap();
-        let whole = fs::read(&path).unwrap();
-        for length in 0..whole.len() {
-            fs::write(&path, &whole[..length]).unwrap();
-            let error = StateFile::open(path.clone()).unwrap_err();
-            assert!(matches!(error, StoreError::Corrupt { .. }), "{length}: {error}");
-            assert_eq!(fs::read(&path).unwrap(), &whole[..length]);
+fn of_write(path: &Path, error: redb::Error) -> StoreError {
+    of(path, "write", error)
+}
+
+fn of_content(path: &Path, wrong: Wrong) -> StoreError {
+    let path = path.to_owned();
+    match wrong {
+        Wrong::Storage(error) => of(&path, "read", error),
+        Wrong::Content(why) => StoreError::Corrupt { path, why },
+        Wrong::Version(found) if found > tables::SCHEMA => {
+            StoreError::Newer { path, found, known: tables::SCHEMA }
         }
-        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        Wrong::Version(found) => {
+            StoreError::Corrupt { path, why: format!("it says that it is of version {found}") }
+        }
     }
+}
 
-    #[test]
-    fn a_file_from_the_future_is_refused() {
-        let path = scratch("future");
-        fs::write(&path, r#"{"version": 2, "flavour": "strange"}"#).unwrap();
-        let error = StateFile::open(path.clone()).unwrap_err();
-        assert!(error.to_string().contains("version 2; this ioward reads version 1"), "{error}");
-        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+fn of(path: &Path, what: &'static str, error: redb::Error) -> StoreError {
+    let path = path.to_owned();
+    match error {
+        redb::Error::Io(source) => StoreError::Io { what, path, source },
+        redb::Error::Corrupted(why) => StoreError::Corrupt { path, why },
+        other if what == "write" => StoreError::Io { what, path, source: io::Error::other(other) },
+        other => StoreError::Corrupt { path, why: other.to_string() },
     }
 }

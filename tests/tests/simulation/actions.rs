@@ -138,7 +138,7 @@ impl Chooser<'_> {
         }
     }
 
-    fn intent(&mut self) -> Intent {
+    pub fn intent(&mut self) -> Intent {
         match self.random.below(10) {
             0 => Intent::Remove { partition: self.partition() },
             1 => Intent::Start { partition: self.partition() },
@@ -279,7 +279,7 @@ impl Chooser<'_> {
         }
     }
 
-    fn operate(&mut self) -> Action {
+    pub fn operate(&mut self) -> Action {
         let held: Vec<_> = self.state.assignments().map(|(owner, _)| owner).collect();
         // Mostly for a VF that there is.
         let (partition, vf) = if held.is_empty() || self.random.percent(20) {

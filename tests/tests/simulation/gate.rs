@@ -15,6 +15,8 @@ use ioward_model::{Event, Inventory, VfId, VfSettings, VfStatistics};
 use ioward_pci::Bdf;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use crate::camera::{Camera, Moment, halves};
+
 /// What is to go wrong while one plan is carried out. Operations count from 1, whether of the fabric or the hypervisor.
 #[derive(Clone, Debug, Default)]
 pub struct Trouble {
@@ -70,14 +72,19 @@ pub struct WatchedFabric {
     machine: SimMachine,
     fabric: SimFabric,
     gate: Arc<Gate>,
+    camera: Camera,
 }
 
 impl WatchedFabric {
-    pub fn new(machine: &SimMachine, gate: Arc<Gate>) -> Self {
-        Self { machine: machine.clone(), fabric: machine.fabric(), gate }
+    pub fn new(machine: &SimMachine, gate: Arc<Gate>, camera: Camera) -> Self {
+        Self { machine: machine.clone(), fabric: machine.fabric(), gate, camera }
     }
 
     fn pass(&self, operation: Operation) {
+        // What only looks leaves nothing to be found.
+        if operation.is_change() {
+            self.camera.shoot(Moment::BeforeOperation);
+        }
         if self.gate.strikes() {
             self.machine.fail_next(operation, Errno::IO);
         }
@@ -105,8 +112,26 @@ impl Fabric for WatchedFabric {
         self.fabric.vf_address(vf).await
     }
 
+    async fn driver(&self, vf: VfId) -> Result<Option<String>, FabricError> {
+        self.pass(Operation::Driver);
+        self.fabric.driver(vf).await
+    }
+
     async fn bind(&self, vf: VfId, driver: Option<&str>) -> Result<Option<String>, FabricError> {
         self.pass(Operation::Bind);
+        self.camera
+            .shoot_machine(async |machine| {
+                let _ = machine.fabric().bind(vf, None).await;
+            })
+            .await;
+        self.camera
+            .shoot_machine(async |machine| {
+                let _ = machine.fabric().bind(vf, None).await;
+                if let Ok(address) = machine.fabric().vf_address(vf).await {
+                    let _ = machine.write_driver_override(address, driver);
+                }
+            })
+            .await;
         self.fabric.bind(vf, driver).await
     }
 
@@ -122,6 +147,13 @@ impl Fabric for WatchedFabric {
 
     async fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
         self.pass(Operation::Configure);
+        for half in halves(change) {
+            self.camera
+                .shoot_machine(async |machine| {
+                    let _ = machine.fabric().configure(vf, &half).await;
+                })
+                .await;
+        }
         self.fabric.configure(vf, change).await
     }
 

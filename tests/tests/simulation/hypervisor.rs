@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -15,7 +15,10 @@ use ioward_model::{Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use tokio::sync::{Notify, mpsc};
 
-use crate::gate::Gate;
+use crate::{
+    camera::{Camera, Moment},
+    gate::Gate,
+};
 
 /// A partition's machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +26,24 @@ pub struct Guest {
     pub running: bool,
     pub channel: bool,
     pub vfs: BTreeMap<Name, Held>,
+    /// How often it was started.
+    pub starts: u32,
+    /// Its power button was pressed: it turns itself off when it comes to it.
+    pub leaving: bool,
+}
+
+/// All machines, by partition. Clones are handles on the same ones.
+#[derive(Clone, Debug, Default)]
+pub struct Guests(Arc<Mutex<BTreeMap<Name, Guest>>>);
+
+impl Guests {
+    pub fn new(guests: &BTreeMap<Name, Guest>) -> Self {
+        Self(Arc::new(Mutex::new(guests.clone())))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, Guest>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A VF that was handed to a machine.
@@ -31,18 +52,25 @@ pub struct Held {
     pub function: Bdf,
     /// Whether the machine has it open. Once its adapter was taken out it has not, whatever comes to sit there.
     pub open: bool,
+    /// It is written down for the machine, and has not been plugged into it, or has been unplugged: who was about to do the
+    /// other half died.
+    pub half: bool,
+    /// The guest was asked to let go of it, and does so when it comes to it.
+    pub leaving: bool,
 }
 
 #[derive(Debug)]
 pub struct ModelHypervisor {
     machine: SimMachine,
     gate: Arc<Gate>,
+    guests: Guests,
     inner: Mutex<Inner>,
+    /// Who watches what it does.
+    camera: OnceLock<Camera>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    guests: BTreeMap<Name, Guest>,
     violations: Vec<String>,
     events: Option<mpsc::Sender<HypervisorEvent>>,
     /// How often it was asked for its partitions.
@@ -52,12 +80,16 @@ struct Inner {
 }
 
 impl ModelHypervisor {
-    pub fn new(machine: &SimMachine, gate: Arc<Gate>) -> Self {
-        Self { machine: machine.clone(), gate, inner: Mutex::default() }
+    pub fn new(machine: &SimMachine, gate: Arc<Gate>, guests: Guests) -> Self {
+        Self { machine: machine.clone(), gate, guests, inner: Mutex::default(), camera: OnceLock::new() }
+    }
+
+    pub fn watched_by(&self, camera: Camera) {
+        self.camera.set(camera).unwrap();
     }
 
     pub fn guests(&self) -> BTreeMap<Name, Guest> {
-        self.lock().guests.clone()
+        self.guests.lock().clone()
     }
 
     /// What it should never have been asked for.
@@ -67,12 +99,24 @@ impl ModelHypervisor {
 
     /// A guest turns itself off. Whether the daemon is there to hear of it is its own business.
     pub fn ends_by_itself(&self, partition: &Name) {
-        let mut inner = self.lock();
-        let Some(guest) = inner.guests.get_mut(partition).filter(|guest| guest.running) else { return };
+        let mut guests = self.guests.lock();
+        let Some(guest) = guests.get_mut(partition).filter(|guest| guest.running) else { return };
         self.turn_off(guest);
-        if let Some(events) = &inner.events {
+        if let Some(events) = &self.lock().events {
             let why = "the guest turned itself off".to_owned();
             let _ = events.try_send(HypervisorEvent::Ended { partition: partition.clone(), why });
+        }
+    }
+
+    /// Guests do what they were asked to before the daemon died.
+    pub fn come_to_it(&self) {
+        for guest in self.guests.lock().values_mut() {
+            if guest.leaving {
+                self.turn_off(guest);
+            }
+            for held in guest.vfs.values_mut().filter(|held| held.leaving) {
+                self.close(held);
+            }
         }
     }
 
@@ -94,13 +138,13 @@ impl ModelHypervisor {
         let view = self.machine.snapshot();
         let vfs: BTreeMap<_, _> =
             view.physical_functions.values().flat_map(|pf| &pf.vfs).map(|vf| (vf.address, vf.held)).collect();
-        for held in self.lock().guests.values_mut().flat_map(|guest| guest.vfs.values_mut()) {
+        for held in self.guests.lock().values_mut().flat_map(|guest| guest.vfs.values_mut()) {
             held.open &= vfs.get(&held.function) == Some(&true);
         }
     }
 
     fn turn_off(&self, guest: &mut Guest) {
-        guest.running = false;
+        (guest.running, guest.leaving) = (false, false);
         for held in guest.vfs.values_mut() {
             self.close(held);
         }
@@ -113,6 +157,9 @@ impl ModelHypervisor {
     }
 
     fn pass(&self, partition: &Name, command: &str) -> Result<(), HypervisorError> {
+        if let Some(camera) = self.camera.get() {
+            camera.shoot(Moment::BeforeOperation);
+        }
         if !self.gate.strikes() {
             return Ok(());
         }
@@ -123,16 +170,27 @@ impl ModelHypervisor {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn half_way(&self, partition: &Name, half: impl FnOnce(&SimMachine, &mut Guest)) {
+        if let Some(camera) = self.camera.get() {
+            camera.shoot_guests(|machine, guests| {
+                if let Some(guest) = guests.get_mut(partition) {
+                    half(machine, guest);
+                }
+            });
+        }
+    }
+
+    fn violation(&self, what: String) {
+        self.lock().violations.push(format!("hypervisor: {what}"));
+    }
 }
 
-impl Inner {
-    fn guest(&mut self, partition: &Name) -> Result<&mut Guest, HypervisorError> {
-        self.guests.get_mut(partition).ok_or_else(|| HypervisorError::NoSuchPartition(partition.clone()))
-    }
-
-    fn violation(&mut self, what: String) {
-        self.violations.push(format!("hypervisor: {what}"));
-    }
+fn guest<'a>(
+    guests: &'a mut BTreeMap<Name, Guest>,
+    partition: &Name,
+) -> Result<&'a mut Guest, HypervisorError> {
+    guests.get_mut(partition).ok_or_else(|| HypervisorError::NoSuchPartition(partition.clone()))
 }
 
 #[async_trait]
@@ -143,24 +201,23 @@ impl Hypervisor for ModelHypervisor {
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
         self.pass(&spec.name, "define")?;
-        self.lock().guests.entry(spec.name.clone()).or_default();
+        self.guests.lock().entry(spec.name.clone()).or_default();
         Ok(())
     }
 
     async fn undefine(&self, partition: &Name) -> Result<(), HypervisorError> {
         self.pass(partition, "undefine")?;
-        let mut inner = self.lock();
-        let guest = inner.guests.remove(partition).unwrap_or_default();
-        if guest != Guest::default() {
-            inner.violation(format!("{partition} is forgotten, and is {guest:?}"));
+        let guest = self.guests.lock().remove(partition).unwrap_or_default();
+        if guest.running || guest.channel || !guest.vfs.is_empty() {
+            self.violation(format!("{partition} is forgotten, and is {guest:?}"));
         }
         Ok(())
     }
 
     async fn start(&self, partition: &Name) -> Result<Accelerator, HypervisorError> {
         self.pass(partition, "start")?;
-        let mut inner = self.lock();
-        let guest = inner.guest(partition)?;
+        let mut guests = self.guests.lock();
+        let guest = guest(&mut guests, partition)?;
         if guest.running {
             return Ok(Accelerator::Kvm);
         }
@@ -171,38 +228,44 @@ impl Hypervisor for ModelHypervisor {
                 let (partition, status) = (partition.clone(), "exit status 1".to_owned());
                 return Err(HypervisorError::EndedAtOnce { partition, status, last_words });
             }
-            held.open = true;
+            (held.open, held.half) = (true, false);
         }
         guest.running = true;
+        guest.starts += 1;
         Ok(Accelerator::Kvm)
     }
 
-    async fn stop(&self, partition: &Name, _mode: StopMode) -> Result<(), HypervisorError> {
+    async fn stop(&self, partition: &Name, mode: StopMode) -> Result<(), HypervisorError> {
         self.pass(partition, "stop")?;
-        let mut inner = self.lock();
-        self.turn_off(inner.guest(partition)?);
+        self.half_way(partition, |_, guest| guest.leaving = mode == StopMode::Graceful);
+        self.turn_off(guest(&mut self.guests.lock(), partition)?);
         Ok(())
     }
 
     async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
         self.pass(&owner.partition, "attach_vf")?;
-        let mut inner = self.lock();
-        let others = inner.guests.iter().flat_map(|(name, guest)| {
+        self.half_way(&owner.partition, |_, guest| {
+            let half = Held { function, open: false, half: guest.running, leaving: false };
+            guest.vfs.entry(owner.vf.clone()).or_insert(half);
+        });
+        let mut guests = self.guests.lock();
+        let others = guests.iter().flat_map(|(name, guest)| {
             guest.vfs.iter().map(move |(vf, held)| (Owner { partition: name.clone(), vf: vf.clone() }, held))
         });
         let holder = others.filter(|(other, held)| other != owner && held.function == function);
         // An address that a machine remembers of an adapter that was taken out is nobody's.
-        let holder = holder.filter(|(other, held)| held.open || !inner.guests[&other.partition].running);
+        let holder = holder.filter(|(other, held)| held.open || !guests[&other.partition].running);
         if let Some((other, _)) = holder.map(|(other, held)| (other, *held)).next() {
-            inner.violation(format!("{function} is given to {owner}, and {other} has it"));
+            self.violation(format!("{function} is given to {owner}, and {other} has it"));
         }
-        let guest = inner.guest(&owner.partition)?;
-        if let Some(present) = guest.vfs.get(&owner.vf) {
+        let guest = guest(&mut guests, &owner.partition)?;
+        if let Some(present) = guest.vfs.get(&owner.vf)
+            && !(present.half && present.function == function)
+        {
             if present.function == function && (present.open || !guest.running) {
                 return Ok(());
             }
-            let what = format!("{function} is given to {owner}, which has {}", present.function);
-            inner.violation(what);
+            self.violation(format!("{function} is given to {owner}, which has {}", present.function));
             return Ok(());
         }
         // A real one looks at the IOMMU group without opening the VF; the rule is the same.
@@ -213,14 +276,26 @@ impl Hypervisor for ModelHypervisor {
         if !guest.running {
             let _ = self.machine.release(function);
         }
-        guest.vfs.insert(owner.vf.clone(), Held { function, open: guest.running });
+        guest
+            .vfs
+            .insert(owner.vf.clone(), Held { function, open: guest.running, half: false, leaving: false });
         Ok(())
     }
 
     async fn detach_vf(&self, owner: &Owner, _force: bool) -> Result<(), HypervisorError> {
         self.pass(&owner.partition, "detach_vf")?;
-        let mut inner = self.lock();
-        if let Some(mut held) = inner.guest(&owner.partition)?.vfs.remove(&owner.vf) {
+        self.half_way(&owner.partition, |_, guest| {
+            if let Some(held) = guest.vfs.get_mut(&owner.vf) {
+                held.leaving = held.open;
+            }
+        });
+        self.half_way(&owner.partition, |machine, guest| {
+            if let Some(held) = guest.vfs.get_mut(&owner.vf).filter(|held| held.open) {
+                let _ = machine.release(held.function);
+                (held.open, held.half) = (false, true);
+            }
+        });
+        if let Some(mut held) = guest(&mut self.guests.lock(), &owner.partition)?.vfs.remove(&owner.vf) {
             self.close(&mut held);
         }
         Ok(())
@@ -228,17 +303,17 @@ impl Hypervisor for ModelHypervisor {
 
     async fn create_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
         self.pass(partition, "create_channel")?;
-        self.lock().guest(partition)?.channel = true;
+        guest(&mut self.guests.lock(), partition)?.channel = true;
         Ok(())
     }
 
     async fn destroy_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
         self.pass(partition, "destroy_channel")?;
-        let mut inner = self.lock();
-        let guest = inner.guest(partition)?;
+        let mut guests = self.guests.lock();
+        let guest = guest(&mut guests, partition)?;
         guest.channel = false;
         if !guest.vfs.is_empty() {
-            inner.violation(format!("{partition} loses its channel while it has VFs"));
+            self.violation(format!("{partition} loses its channel while it has VFs"));
         }
         Ok(())
     }
@@ -258,13 +333,13 @@ impl Hypervisor for ModelHypervisor {
             vfs: guest.vfs.iter().map(|(vf, held)| (vf.clone(), held.function)).collect(),
             channel: guest.channel,
         };
-        let (answer, waits) = {
+        let waits = {
             let mut inner = self.lock();
             inner.looks += 1;
             let look = inner.looks;
-            let waits = inner.slow_look.take_if(|(number, _)| *number == look);
-            (inner.guests.iter().map(of_one).collect(), waits)
+            inner.slow_look.take_if(|(number, _)| *number == look)
         };
+        let answer = self.guests.lock().iter().map(of_one).collect();
         if let Some((_, let_go)) = waits {
             let_go.notified().await;
         }

@@ -9,8 +9,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod actions;
+mod camera;
 mod checks;
 mod compare;
+mod crash;
 mod gate;
 mod host;
 mod hypervisor;
@@ -21,7 +23,6 @@ mod world;
 
 use std::{
     io::Write,
-    path::Path,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -101,10 +102,9 @@ fn runtime() -> tokio::runtime::Runtime {
 /// One story: its lines, and how it ends.
 async fn tell(seed: u64, aloud: bool) -> (Vec<String>, Result<(), Wrong>) {
     let mut random = Random::new(seed);
-    let folder = scratch();
     let story = Story::new(format!("it is told again by: {}", command(seed)), aloud);
     let host = Host::of_seed(seed, &mut random);
-    let mut world = World::new(host, folder.path().to_owned(), story).await;
+    let mut world = World::new(host, story).await;
     let mut end = Ok(());
     for _ in 0..ACTIONS {
         let state = world.state();
@@ -123,10 +123,4 @@ async fn tell(seed: u64, aloud: bool) -> (Vec<String>, Result<(), Wrong>) {
 /// What tells the story of a seed step by step.
 fn command(seed: u64) -> String {
     format!("IOWARD_SEED={seed} cargo test -p ioward-tests --test simulation seeds -- --nocapture")
-}
-
-/// A folder for the state, in memory where that can be had: it is written after every step.
-fn scratch() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }

@@ -8,7 +8,7 @@ use crate::{
     actions::{Action, OPEN, OWN_MAC, name},
     gate::Trouble,
     host::{Choice, Host},
-    runtime, scratch,
+    runtime,
     story::Story,
     world::World,
 };
@@ -16,9 +16,8 @@ use crate::{
 /// Tells a story on a machine with these adapters; everything is looked at after each action, and removed at the end.
 fn tell(title: &str, adapters: &[Choice], actions: &[Action]) -> Vec<String> {
     runtime().block_on(async {
-        let folder = scratch();
         let host = Host::new(SimMachine::builder(1), adapters);
-        let mut world = World::new(host, folder.path().to_owned(), Story::new(title.to_owned(), false)).await;
+        let mut world = World::new(host, Story::new(title.to_owned(), false)).await;
         for action in actions {
             world.carry_out(action).await.unwrap_or_else(|wrong| panic!("{title}: {wrong}"));
         }
@@ -245,10 +244,9 @@ fn a_guest_that_ends_beside_a_restart_is_noticed() {
 #[test]
 fn a_partition_that_is_started_while_it_is_looked_for_runs() {
     runtime().block_on(async {
-        let folder = scratch();
         let host = Host::new(SimMachine::builder(1), &[Choice::gigabit()]);
         let story = Story::new("started during a look".to_owned(), false);
-        let mut world = World::new(host, folder.path().to_owned(), story).await;
+        let mut world = World::new(host, story).await;
         let other = partition("db", &nic("net0", ""));
         world.carry_out(&apply(&(before() + &other))).await.unwrap();
         let (web, db) = (name("web"), name("db"));

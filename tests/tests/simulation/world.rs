@@ -1,22 +1,23 @@
 //! [`World`]: a machine, a hypervisor and a management partition, and what is done to them.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use ioward_fabric::Fabric;
-use ioward_imp::Imp;
+use ioward_imp::{Imp, Run};
 use ioward_model::{
     EventKind, Intent, Name, OpErrorKind, OpOutcome, Options, Plan, State, Step, VfCount, VfOp, VfSettings,
 };
 use ioward_pci::Bdf;
-use ioward_store::Store;
+use ioward_store::{MemoryFile, StateFile};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     actions::{Action, OPEN, may},
+    camera::{Camera, Disk},
     checks,
     gate::{Gate, Trouble, WatchedFabric},
     host::Host,
-    hypervisor::ModelHypervisor,
+    hypervisor::{Guests, ModelHypervisor},
     story::Story,
 };
 
@@ -29,7 +30,10 @@ pub struct World {
     pub story: Story,
     gate: Arc<Gate>,
     fabric: Arc<WatchedFabric>,
-    folder: PathBuf,
+    pub camera: Camera,
+    /// What the kernel calls this boot of the host.
+    pub boot: &'static str,
+    disk: Disk,
     daemon: Option<Daemon>,
     kept: Option<Plan>,
     operations: usize,
@@ -55,7 +59,7 @@ struct Daemon {
 
 /// How carrying out a plan ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
+pub enum Ended {
     Refused,
     Done,
     Undone,
@@ -63,25 +67,36 @@ enum Ended {
 }
 
 impl World {
-    pub async fn new(host: Host, folder: PathBuf, story: Story) -> Self {
-        let gate = Arc::new(Gate::default());
-        let fabric = Arc::new(WatchedFabric::new(&host.machine, Arc::clone(&gate)));
-        let hypervisor = Arc::new(ModelHypervisor::new(&host.machine, Arc::clone(&gate)));
-        let mut world = Self {
+    pub async fn new(host: Host, story: Story) -> Self {
+        let file = MemoryFile::default();
+        StateFile::create(Path::new("state"), file.clone(), &[]).unwrap();
+        let mut world = Self::asleep(host, story, Guests::default(), &file);
+        world.start_daemon().await.unwrap();
+        world
+    }
+
+    /// A world in which no daemon runs.
+    pub fn asleep(host: Host, story: Story, guests: Guests, file: &MemoryFile) -> Self {
+        let (gate, disk) = (Arc::new(Gate::default()), Disk::with(file));
+        let camera = Camera::new(&host.machine, &guests, &disk);
+        let fabric = Arc::new(WatchedFabric::new(&host.machine, Arc::clone(&gate), camera.clone()));
+        let hypervisor = Arc::new(ModelHypervisor::new(&host.machine, Arc::clone(&gate), guests));
+        hypervisor.watched_by(camera.clone());
+        Self {
             host,
             hypervisor,
             story,
             gate,
             fabric,
-            folder,
+            camera,
+            boot: "first",
+            disk,
             daemon: None,
             kept: None,
             operations: 0,
             struck_on_the_way_back: 0,
             loose: Loose::default(),
-        };
-        world.start_daemon().await.unwrap();
-        world
+        }
     }
 
     pub fn imp(&self) -> &Arc<Imp> {
@@ -92,9 +107,13 @@ impl World {
         self.imp().state()
     }
 
-    async fn start_daemon(&mut self) -> Result<(), Wrong> {
-        let (store, state) = Store::open(&self.folder).map_err(|error| format!("the store: {error}"))?;
-        let imp = Imp::new(Arc::clone(&self.fabric) as _, Arc::clone(&self.hypervisor) as _, store, state, 1);
+    pub async fn start_daemon(&mut self) -> Result<(), Wrong> {
+        let disk = self.disk.clone();
+        let opened = StateFile::open("state".into(), move || Ok(disk.clone()));
+        let (store, contents) = opened.map_err(|error| format!("the store: {error}"))?;
+        let run = Run { epoch: 1, boot: self.boot.to_owned() };
+        let (fabric, hypervisor) = (Arc::clone(&self.fabric), Arc::clone(&self.hypervisor));
+        let imp = Imp::new(fabric, hypervisor, Box::new(store), contents, run);
         imp.adopt().await.map_err(|error| format!("adopt: {error}"))?;
         let looks = self.hypervisor.looks();
         let follows = tokio::spawn(Arc::clone(&imp).follow_hypervisor());
@@ -115,6 +134,10 @@ impl World {
     /// Kills the daemon between two plans.
     async fn kill_daemon(&mut self) {
         let Some(Daemon { imp, follows }) = self.daemon.take() else { return };
+        // It has been quiet for a second: what partitions asked for and changed nothing by is on the disk too.
+        imp.flush().unwrap();
+        // What a daemon does to its file when it is stopped, one that is killed does not do.
+        self.disk = Disk::with(&self.disk.file());
         follows.abort();
         let _ = follows.await;
         // What else holds it are tasks that are about to find that there is nobody at their channel.
@@ -146,6 +169,10 @@ impl World {
             }
         };
         let state = self.state();
+        let kept = self.imp().export().map_err(|error| format!("export: {error}"))?.state;
+        if kept != state {
+            return Err(format!("known is {state:?}, and kept is {kept:?}"));
+        }
         let wrong = checks::look(&self.host, &self.hypervisor, &state, &mut self.loose, &strictly);
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
     }
@@ -230,7 +257,7 @@ impl World {
         }
     }
 
-    async fn carry_out_plan(&mut self, plan: &Plan, trouble: &Trouble) -> Result<Ended, Wrong> {
+    pub async fn carry_out_plan(&mut self, plan: &Plan, trouble: &Trouble) -> Result<Ended, Wrong> {
         let imp = Arc::clone(self.imp());
         let (sender, events) = mpsc::unbounded_channel();
         let (person, mut events) = match trouble.person_leaves {

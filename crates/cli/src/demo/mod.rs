@@ -15,10 +15,9 @@ use ioward_hypervisor::{
     Hypervisor, StopMode,
     sim::{Bounds, SimConfig, SimHypervisor},
 };
-use ioward_imp::{Imp, ServeError, api::PartitionView, serve_on};
+use ioward_imp::{Imp, Run, ServeError, api::PartitionView, serve_on};
 use ioward_model::{Boot, Event, EventKind, Intent, Inventory, Options, PhysicalFunction, Spec};
 use ioward_pci::Bdf;
-use ioward_store::Store;
 use tempfile::TempDir;
 use tokio::{net::UnixStream, sync::oneshot, task::JoinHandle};
 
@@ -216,9 +215,11 @@ impl Embedded {
         };
         let hypervisor = SimHypervisor::new(config).map_err(|error| failed("make a hypervisor", &error))?;
         let hypervisor = Arc::new(hypervisor);
-        let (store, state) =
-            Store::open(&folder.path().join("state")).map_err(|error| failed("make a state", &error))?;
-        let imp = Imp::new(Arc::new(machine.fabric()), hypervisor.clone(), store, state, seed);
+        let (store, contents) = ioward_store::open(&folder.path().join("state"))
+            .map_err(|error| failed("make a state", &error))?;
+        let fabric = Arc::new(machine.fabric());
+        let run = Run { epoch: seed, boot: String::new() };
+        let imp = Imp::new(fabric, hypervisor.clone(), Box::new(store), contents, run);
         let socket = folder.path().join("api.sock");
         let (stop, stopped) = oneshot::channel();
         let at = socket.clone();

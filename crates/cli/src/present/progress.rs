@@ -71,6 +71,7 @@ impl Progress {
             EventKind::PlanDone { .. } => self.line(&format!("done: {}", text::counted(self.steps, "step"))),
             EventKind::PlanFailed { .. } => self.broken_off(),
             EventKind::PlanStarted { .. }
+            | EventKind::PlanInterrupted { .. }
             | EventKind::InventoryChanged { .. }
             | EventKind::PartitionEnded { .. }
             | EventKind::ChannelOpened { .. }

@@ -15,5 +15,6 @@ mod recorded;
 mod select;
 mod served;
 mod show;
+mod state;
 mod support;
 mod terminal;

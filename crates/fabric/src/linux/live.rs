@@ -161,6 +161,13 @@ impl Fabric for LinuxFabric {
         self.read(vf.pf, format!("looking for {vf}"), move |sysfs| sysfs.vf_address(vf)).await
     }
 
+    async fn driver(&self, vf: VfId) -> Result<Option<String>, FabricError> {
+        self.read(vf.pf, format!("looking at the driver of {vf}"), move |sysfs| {
+            Ok(super::sysfs::driver_of(&sysfs.vf(vf)?.1))
+        })
+        .await
+    }
+
     async fn bind(&self, vf: VfId, driver: Option<&str>) -> Result<Option<String>, FabricError> {
         let driver = driver.map(str::to_owned);
         let what = format!("binding {vf} to {}", driver.as_deref().unwrap_or("no driver"));

@@ -25,7 +25,7 @@ const READY: Time = 100 * MS;
 const SETTLE: Time = 1_000 * MS;
 
 /// An adapter in its slot.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Device {
     pub(super) family: Family,
     /// Where its function 0 sits.
@@ -49,7 +49,7 @@ pub(super) struct Makeup {
 }
 
 /// A physical function.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Port {
     registers: Registers,
     pub(super) vfs: Vec<VirtualFunction>,
@@ -58,7 +58,7 @@ pub(super) struct Port {
 }
 
 /// A virtual function.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct VirtualFunction {
     registers: Registers,
     /// When it answers.

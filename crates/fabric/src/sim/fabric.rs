@@ -87,6 +87,14 @@ impl Fabric for SimFabric {
         .await
     }
 
+    async fn driver(&self, vf: VfId) -> Result<Option<String>, FabricError> {
+        self.run(Operation::Driver, Some(vf.pf), format!("look at the driver of {vf}"), |machine| {
+            let (pf, index) = machine.vf(vf)?;
+            Ok(machine.slots[pf.slot].pfs[pf.port].vfs[index].driver.clone())
+        })
+        .await
+    }
+
     async fn bind(&self, vf: VfId, driver: Option<&str>) -> Result<Option<String>, FabricError> {
         let what = match driver {
             Some(driver) => format!("bind {vf} to {driver}"),

@@ -20,6 +20,8 @@ pub enum Operation {
     SetVfCount,
     /// `vf_address`.
     VfAddress,
+    /// `driver`.
+    Driver,
     /// `bind`.
     Bind,
     /// `reset`.
@@ -36,14 +38,14 @@ impl Operation {
     /// Whether it changes the machine.
     #[must_use]
     pub fn is_change(self) -> bool {
-        !matches!(self, Self::Identify | Self::VfAddress | Self::Settings | Self::Statistics)
+        !matches!(self, Self::Identify | Self::VfAddress | Self::Driver | Self::Settings | Self::Statistics)
     }
 
     /// What it takes, beyond what the kernel waits for: the least, and how much more it may be.
     fn takes(self) -> (Time, Time) {
         match self {
             Self::Identify => (5 * MS, 20 * MS),
-            Self::VfAddress => (MS / 50, MS / 50),
+            Self::VfAddress | Self::Driver => (MS / 50, MS / 50),
             Self::Settings | Self::Statistics => (MS / 10, MS),
             Self::SetAutoprobe => (MS / 20, MS / 10),
             Self::SetVfCount => (2 * MS, 30 * MS),
@@ -55,7 +57,7 @@ impl Operation {
 }
 
 /// Faults to come.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Faults {
     next: BTreeMap<Operation, VecDeque<Errno>>,
     /// Of a million changes so many fail.

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// What is the same for all adapters of a host.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Host {
     pub(super) now: Time,
     pub(super) random: Random,
@@ -36,7 +36,7 @@ impl Host {
 }
 
 /// An adapter and what the kernel knows of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Slot {
     pub(super) adapter: Adapter,
     pub(super) device: Device,
@@ -45,7 +45,7 @@ pub(super) struct Slot {
 }
 
 /// What the kernel knows of a PF.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct PfState {
     pub(super) address: Bdf,
     pub(super) driver: Option<&'static str>,
@@ -72,7 +72,7 @@ pub(super) struct PfState {
 }
 
 /// What the kernel knows of a VF.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct VfState {
     pub(super) address: Bdf,
     pub(super) driver: Option<String>,
@@ -85,7 +85,7 @@ pub(super) struct VfState {
 }
 
 /// A network interface of a PF.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Interface {
     pub(super) name: String,
     pub(super) ifindex: u32,

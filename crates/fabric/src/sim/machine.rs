@@ -91,7 +91,7 @@ impl SimMachine {
         slots[at.slot].numvfs_store(at.port, count, host)
     }
 
-    /// A write to `driver_override` of a VF; `None` clears it.
+    /// A write to a VF's `driver_override`, with nothing else done about its driver; `None` clears it.
     ///
     /// # Errors
     /// ENODEV when there is no such VF.
@@ -249,6 +249,12 @@ impl SimMachine {
 
 /// The machine as fate sees it.
 impl SimMachine {
+    /// Another machine that is as this one is now, and has the same chance before it.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self { machine: Arc::new(Mutex::new(self.lock().clone())), pace: self.pace }
+    }
+
     /// Lets model time pass.
     pub fn advance(&self, time: Duration) {
         self.lock().host.now += Time::try_from(time.as_nanos()).unwrap_or(Time::MAX / 2);

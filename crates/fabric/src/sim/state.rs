@@ -19,7 +19,7 @@ use crate::{FabricError, vf_count};
 const BOUND: Duration = Duration::from_secs(30);
 
 /// All there is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Machine {
     pub(super) host: Host,
     pub(super) faults: Faults,
@@ -33,7 +33,7 @@ pub(super) struct Machine {
 }
 
 /// An adapter that was taken out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Unplugged {
     pub(super) adapter: Adapter,
     pub(super) serial: u64,

@@ -210,3 +210,36 @@ async fn a_reset_leaves_no_trace_of_a_guest_and_keeps_what_the_pf_has_set() {
     assert!(!seen().used);
     assert_eq!((seen().resets, seen().settings.mac), (2, mac), "one reset at opening, one now");
 }
+
+/// A daemon was killed between two writes of a binding: what it left in `driver_override` kept the VF from its own driver, or
+/// belonged to no driver at all.
+#[tokio::test]
+async fn a_binding_that_was_broken_off_is_put_right() {
+    let (machine, fabric, pf) = machine(Adapter::gigabit());
+    fabric.set_vf_count(pf, 1).await.unwrap();
+    let vf = vf(pf, 0);
+    let address = fabric.vf_address(vf).await.unwrap();
+    let bound = || {
+        let vf = machine.snapshot().physical_functions[&pf].vfs[0].clone();
+        (vf.driver, vf.driver_override)
+    };
+    let own = (Some("igbvf".to_owned()), None);
+    assert_eq!((fabric.driver(vf).await.unwrap(), bound()), (own.0.clone(), own.clone()));
+
+    // Unbound, the override written, and no further.
+    fabric.bind(vf, None).await.unwrap();
+    machine.write_driver_override(address, Some("vfio-pci")).unwrap();
+    assert_eq!(fabric.driver(vf).await.unwrap(), None);
+    fabric.bind(vf, Some("igbvf")).await.unwrap();
+    assert_eq!(bound(), own);
+
+    // Bound to its own driver by way of an override that was not cleared any more.
+    machine.write_driver_override(address, Some("igbvf")).unwrap();
+    fabric.bind(vf, Some("igbvf")).await.unwrap();
+    assert_eq!(bound(), own);
+
+    fabric.bind(vf, Some("vfio-pci")).await.unwrap();
+    machine.write_driver_override(address, None).unwrap();
+    fabric.bind(vf, Some("vfio-pci")).await.unwrap();
+    assert_eq!(bound(), (Some("vfio-pci".to_owned()), Some("vfio-pci".to_owned())));
+}

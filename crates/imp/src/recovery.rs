@@ -1,0 +1,137 @@
+//! What a daemon that ended in the middle of something has left is undone by the one after it, before that serves anybody.
+//!
+//! ```text
+//!   operation that was not answered ─────────────────────────────> its VF is set as before
+//!   plan of an earlier boot of the host ─────────────────────────> what is noted is as before; the host is anyway
+//!   plan of which nothing but stopping or detaching is missing ──> finished: a guest that was asked can't be told no
+//!   any other plan ──────────────────────────────────────────────> undone, like one that has failed
+//! ```
+//!
+//! The journal says where to look, and no more: a step that is noted as begun may be done, half done, or not. It is undone
+//! by its inverse, which looks at the host and leaves alone what is so already.
+
+use std::sync::Arc;
+
+use ioward_model::{EventKind, Outcome, Step, StepRecord};
+use ioward_store::Interrupted;
+use tokio::sync::mpsc;
+
+use crate::{
+    events::Listener,
+    imp::Imp,
+    journal::Journal,
+    undo::{Carried, cannot_be_withdrawn},
+};
+
+impl Imp {
+    /// Undoes what the daemon before this one was in the middle of.
+    pub(crate) async fn recover(self: &Arc<Self>, interrupted: Option<Interrupted>) {
+        self.undo_operations().await;
+        let Some(Interrupted { record, steps }) = interrupted else { return };
+        let (plan, journal) = (&record.plan, self.journal(record.number));
+        // Nobody waits for it any more; what happens is in the log.
+        let (nobody, _) = mpsc::unbounded_channel();
+        let listener = Listener::new(&self.events, nobody);
+        let carried = carried(&plan.steps, &steps);
+        let under_way = carried.iter().filter(|carried| carried.in_doubt).count();
+        listener.tell(EventKind::PlanInterrupted {
+            plan: plan.id,
+            steps: plan.steps.len(),
+            done: carried.len() - under_way,
+            under_way,
+        });
+        let error = "the daemon ended in the middle of it".to_owned();
+        if record.boot != self.run.boot {
+            self.undo_notes(&listener, &journal, plan.id, carried, error).await;
+            return;
+        }
+        let only_guests_are_missing = carried.len() == plan.steps.len()
+            && under_way > 0
+            && carried.iter().all(|carried| !carried.in_doubt || cannot_be_withdrawn(carried.step));
+        if only_guests_are_missing && self.finish(&listener, &journal, plan.id, &carried).await {
+            listener.tell(EventKind::PlanDone { plan: plan.id });
+            return;
+        }
+        self.undo(&listener, &journal, plan.id, carried, error).await;
+    }
+
+    /// Puts back what was set, or half set, for partitions that have had no answer. They ask again.
+    async fn undo_operations(&self) {
+        for operation in self.notes.operations() {
+            self.put_back(&operation).await;
+        }
+    }
+
+    /// Carries out what is missing of a plan. False when that is not possible: what was done is in the journal.
+    async fn finish(
+        self: &Arc<Self>,
+        listener: &Listener<'_>,
+        journal: &Journal<'_>,
+        plan: u64,
+        carried: &[Carried<'_>],
+    ) -> bool {
+        let under_way: Vec<_> = carried.iter().filter(|carried| carried.in_doubt).collect();
+        for (n, Carried { number, step, noted, .. }) in under_way.iter().enumerate() {
+            let order = carried.len() - under_way.len() + n + 1;
+            let revision = (order == carried.len()).then_some(plan);
+            let Ok(outcome) = self.do_step(step, Outcome::default()).await else { return false };
+            let _kept_out = self.keep_out_at_last(step).await;
+            if journal.done(*number, order, step, &outcome, noted, revision).is_err() {
+                return false;
+            }
+            listener.tell(EventKind::StepDone { plan, number: *number, note: outcome.note });
+        }
+        true
+    }
+
+    /// Undoes a plan of an earlier boot: what it did to VFs and machines is gone with that. What is noted is put back, and
+    /// with it what the hypervisor may have written down.
+    async fn undo_notes(
+        &self,
+        listener: &Listener<'_>,
+        journal: &Journal<'_>,
+        plan: u64,
+        carried: Vec<Carried<'_>>,
+        error: String,
+    ) {
+        for Carried { number, step, outcome, noted, .. } in carried.into_iter().rev() {
+            let inverse = step.inverse(&outcome);
+            if let Some(
+                inverse @ (Step::DefinePartition { .. }
+                | Step::UndefinePartition { .. }
+                | Step::DestroyChannel { .. }
+                | Step::DetachVf { .. }),
+            ) = &inverse
+            {
+                let _ = self.do_step(inverse, Outcome::default()).await;
+            }
+            let outcome = Outcome::default();
+            journal.undone(number, step, inverse.as_ref().map(|inverse| (inverse, &outcome)), noted.as_ref());
+            if inverse.is_some() {
+                listener.tell(EventKind::StepUndone { plan, number, error: None });
+            }
+        }
+        journal.ended(true);
+        listener.tell(EventKind::PlanFailed { plan, error, undone: true });
+    }
+}
+
+/// The steps that are to be undone, in the order in which they were done; those that were under way come last.
+fn carried<'a>(
+    steps: &'a [Step],
+    journal: &std::collections::BTreeMap<usize, StepRecord>,
+) -> Vec<Carried<'a>> {
+    let carried = journal.iter().filter_map(|(number, record)| {
+        let (order, outcome, noted) = match record {
+            StepRecord::Begun { found, noted } => (usize::MAX, found, noted),
+            StepRecord::Done { order, outcome, noted } => (*order, outcome, noted),
+            StepRecord::Failed | StepRecord::Undone => return None,
+        };
+        let step = steps.get(number.checked_sub(1)?)?;
+        let (outcome, noted, in_doubt) = (outcome.clone(), noted.clone(), order == usize::MAX);
+        Some((order, Carried { number: *number, step, outcome, noted, in_doubt }))
+    });
+    let mut carried: Vec<_> = carried.collect();
+    carried.sort_by_key(|(order, carried)| (*order, carried.number));
+    carried.into_iter().map(|(_, carried)| carried).collect()
+}

@@ -1,0 +1,224 @@
+//! The state as rows: what is kept of it one by one, so that a small change is a small write.
+//!
+//! A change to the state is worked out on a [`State::part`] of it, which holds the rows it may touch and nothing else;
+//! what came out different is written, and only then [`State::put`] into the whole.
+
+use std::collections::BTreeMap;
+
+use ioward_pci::Bdf;
+use serde::{Deserialize, Serialize};
+
+use crate::{AdapterState, Assignment, Name, Owner, PartitionSpec, PartitionState, State, Step, VfId};
+
+/// Names a row.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RowKey {
+    /// The number of plans carried out.
+    Revision,
+    /// An adapter that ioward holds.
+    Adapter(Bdf),
+    /// A partition, without its VFs.
+    Partition(Name),
+    /// A VF of a partition.
+    Assignment(Owner),
+}
+
+/// A row: its name and what it says; `None` where there is none.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Row {
+    /// The number of plans carried out.
+    Revision(u64),
+    /// An adapter that ioward holds.
+    Adapter(Bdf, Option<AdapterState>),
+    /// A partition, without its VFs.
+    Partition(Name, Option<PartitionHead>),
+    /// A VF of a partition.
+    Assignment(Owner, Option<Assignment>),
+}
+
+/// A partition, without its VFs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartitionHead {
+    /// What it is.
+    pub spec: PartitionSpec,
+    /// Whether it was started and has not been stopped since.
+    pub running: bool,
+    /// Whether it has a channel.
+    pub channel: bool,
+}
+
+impl State {
+    /// What a row says.
+    #[must_use]
+    pub fn row(&self, key: &RowKey) -> Row {
+        match key {
+            RowKey::Revision => Row::Revision(self.revision),
+            RowKey::Adapter(pf) => Row::Adapter(*pf, self.adapters.get(pf).cloned()),
+            RowKey::Partition(name) => {
+                let head = self.partitions.get(name).map(|partition| PartitionHead {
+                    spec: partition.spec.clone(),
+                    running: partition.running,
+                    channel: partition.channel,
+                });
+                Row::Partition(name.clone(), head)
+            }
+            RowKey::Assignment(owner) => {
+                let partition = self.partitions.get(&owner.partition);
+                let held = partition.and_then(|partition| partition.vfs.get(&owner.vf));
+                Row::Assignment(owner.clone(), held.cloned())
+            }
+        }
+    }
+
+    /// The names of all rows there are, a partition before its VFs.
+    pub fn keys(&self) -> impl Iterator<Item = RowKey> {
+        let partitions = self.partitions.iter().flat_map(|(name, partition)| {
+            let owner = |vf: &Name| Owner { partition: name.clone(), vf: vf.clone() };
+            let vfs = partition.vfs.keys().map(move |vf| RowKey::Assignment(owner(vf)));
+            std::iter::once(RowKey::Partition(name.clone())).chain(vfs)
+        });
+        std::iter::once(RowKey::Revision)
+            .chain(self.adapters.keys().copied().map(RowKey::Adapter))
+            .chain(partitions)
+    }
+
+    /// Makes a row say this. False for a VF of a partition that there is not: nothing has changed then.
+    pub fn put(&mut self, row: Row) -> bool {
+        match row {
+            Row::Revision(revision) => self.revision = revision,
+            Row::Adapter(pf, Some(adapter)) => _ = self.adapters.insert(pf, adapter),
+            Row::Adapter(pf, None) => _ = self.adapters.remove(&pf),
+            Row::Partition(name, Some(PartitionHead { spec, running, channel })) => {
+                let vfs = self.partitions.remove(&name).map(|partition| partition.vfs).unwrap_or_default();
+                self.partitions.insert(name, PartitionState { spec, running, channel, vfs });
+            }
+            Row::Partition(name, None) => _ = self.partitions.remove(&name),
+            Row::Assignment(owner, held) => {
+                let Some(partition) = self.partitions.get_mut(&owner.partition) else {
+                    return held.is_none();
+                };
+                match held {
+                    Some(held) => partition.vfs.insert(owner.vf, held),
+                    None => partition.vfs.remove(&owner.vf),
+                };
+            }
+        }
+        true
+    }
+
+    /// A state that holds these rows, with the partitions of VFs among them, and nothing else.
+    #[must_use]
+    pub fn part(&self, keys: &[RowKey]) -> Self {
+        let mut part =
+            Self { revision: self.revision, adapters: BTreeMap::new(), partitions: BTreeMap::new() };
+        for key in keys {
+            if let RowKey::Assignment(owner) = key
+                && !part.partitions.contains_key(&owner.partition)
+            {
+                part.put(self.row(&RowKey::Partition(owner.partition.clone())));
+            }
+            part.put(self.row(key));
+        }
+        part
+    }
+
+    /// The rows that noting a step, or its inverse, may change.
+    #[must_use]
+    pub fn rows_of(&self, step: &Step) -> Vec<RowKey> {
+        match step {
+            Step::HoldAdapter { pf, .. } | Step::ReleaseAdapter { pf, .. } => vec![RowKey::Adapter(*pf)],
+            Step::SetAutoprobe { .. } | Step::SetVfCount { .. } | Step::ResetVf { .. } => Vec::new(),
+            Step::Assign { owner, .. } | Step::Unassign { owner, .. } => {
+                vec![RowKey::Assignment(owner.clone())]
+            }
+            Step::ConfigureVf { vf, .. }
+            | Step::BindDriver { vf, .. }
+            | Step::AttachVf { vf, .. }
+            | Step::DetachVf { vf, .. } => self.row_of(*vf),
+            Step::DefinePartition { to: spec, .. } | Step::UndefinePartition { from: spec } => {
+                vec![RowKey::Partition(spec.name.clone())]
+            }
+            Step::CreateChannel { partition }
+            | Step::DestroyChannel { partition }
+            | Step::StartPartition { partition }
+            | Step::StopPartition { partition, .. } => vec![RowKey::Partition(partition.clone())],
+        }
+    }
+
+    /// The row of a VF; none while it is nobody's.
+    #[must_use]
+    pub fn row_of(&self, vf: VfId) -> Vec<RowKey> {
+        self.owner(vf).map(RowKey::Assignment).into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AdapterOriginal, Boot, MemorySize, Outcome};
+
+    fn state() -> State {
+        let spec = |name: &str| PartitionSpec {
+            name: name.parse().unwrap(),
+            cpus: 1,
+            memory: MemorySize::from_mebibytes(512).unwrap(),
+            numa_node: None,
+            guest: None,
+            boot: Boot::default(),
+            vfs: Vec::new(),
+        };
+        let mut state = State { revision: 7, ..State::default() };
+        let pf = "0000:01:00.0".parse().unwrap();
+        let original = AdapterOriginal { num_vfs: 2, autoprobe: true };
+        let to = AdapterState { original, wanted: None };
+        state.record(&Step::HoldAdapter { pf, to, from: None }, &Outcome::default());
+        for (index, name) in (0..).zip(["web", "db"]) {
+            state.record(&Step::DefinePartition { to: spec(name), from: None }, &Outcome::default());
+            let owner = Owner { partition: name.parse().unwrap(), vf: "net0".parse().unwrap() };
+            let to = Assignment::new(VfId { pf, index });
+            state.record(&Step::Assign { owner, to }, &Outcome::default());
+        }
+        state
+    }
+
+    #[test]
+    fn all_rows_make_up_the_whole_state() {
+        let state = state();
+        let mut copy = State::default();
+        for key in state.keys() {
+            assert!(copy.put(state.row(&key)), "{key:?}");
+        }
+        assert_eq!(copy, state);
+    }
+
+    #[test]
+    fn what_is_noted_on_a_part_is_what_is_noted_on_the_whole() {
+        let state = state();
+        let vf = state.partitions[&"web".parse().unwrap()].vfs[&"net0".parse().unwrap()].vf;
+        let owner = state.owner(vf).unwrap();
+        let from = state.assignment(vf).unwrap().clone();
+        let bind = Step::BindDriver { vf, to: Some("vfio-pci".into()) };
+        let start = Step::StartPartition { partition: owner.partition.clone() };
+        let unassign = Step::Unassign { owner: owner.clone(), from };
+        for step in [bind, Step::AttachVf { owner, vf }, start, unassign] {
+            let (mut whole, mut copy) = (state.clone(), state.clone());
+            whole.record(&step, &Outcome::default());
+            let keys = state.rows_of(&step);
+            let mut part = state.part(&keys);
+            part.record(&step, &Outcome::default());
+            for key in &keys {
+                copy.put(part.row(key));
+            }
+            assert!(whole != state && copy == whole, "{step}");
+        }
+    }
+
+    #[test]
+    fn a_vf_of_no_partition_is_not_taken() {
+        let vf = VfId { pf: "0000:01:00.0".parse().unwrap(), index: 0 };
+        let owner: Owner = "web/net0".parse().unwrap();
+        let mut state = State::default();
+        assert!(!state.put(Row::Assignment(owner.clone(), Some(Assignment::new(vf)))));
+        assert!(state.put(Row::Assignment(owner, None)) && state == State::default());
+    }
+}

@@ -1,0 +1,39 @@
+//! [`Export`]: everything that is kept, for a person to read and a program to look through.
+
+use ioward_model::{AuditEntry, OpenOperation, PlanRecord, State, StepRecord};
+use serde::{Deserialize, Serialize};
+
+/// What `ioward state export` prints, as JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Export {
+    /// The version of the file.
+    pub schema: u64,
+    /// Which partition holds which VF, and how everything was found.
+    pub state: State,
+    /// The latest plans, oldest first.
+    pub plans: Vec<ExportedPlan>,
+    /// Operations of partitions that are under way.
+    pub operations: Vec<OpenOperation>,
+    /// Who asked for what, oldest first.
+    pub audit: Vec<AuditEntry>,
+}
+
+/// A plan with its journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExportedPlan {
+    /// The plan, and how it ended.
+    #[serde(flatten)]
+    pub record: PlanRecord,
+    /// Its steps that have begun.
+    pub steps: Vec<ExportedStep>,
+}
+
+/// How far a step has come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExportedStep {
+    /// Its number in the plan, from 1.
+    pub number: usize,
+    /// How far.
+    #[serde(flatten)]
+    pub record: StepRecord,
+}

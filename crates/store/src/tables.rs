@@ -1,0 +1,346 @@
+//! The tables of the file: what they are called, and what stands in them. docs/state.md describes them.
+//!
+//! Values are JSON: they can be read in ten years and by other programs, and a field more is no new form by itself.
+
+use std::{collections::BTreeMap, fmt::Display};
+
+use ioward_model::{
+    AdapterState, Assignment, AuditEntry, Ended, Name, OpenOperation, Owner, PartitionHead, PlanRecord, Row,
+    State, StepRecord, VfId,
+};
+use ioward_pci::Bdf;
+use redb::{
+    Database, Key, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table,
+    TableDefinition, TableError, TableHandle, WriteTransaction,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Change, Contents, Export, ExportedPlan, ExportedStep, Interrupted};
+
+/// The version of the tables and of what stands in them. Version 1 was `state.json`.
+pub const SCHEMA: u64 = 2;
+
+/// So many plans are kept, the one under way included.
+pub const KEPT_PLANS: u64 = 8;
+
+/// So many entries of the audit log are kept: a guest can fill no disk.
+pub const KEPT_AUDIT_ENTRIES: u64 = 50_000;
+
+type Json = &'static [u8];
+
+/// `schema` and `revision`.
+const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
+/// By PCI address.
+const ADAPTERS: TableDefinition<'_, &str, Json> = TableDefinition::new("adapters");
+/// By name.
+const PARTITIONS: TableDefinition<'_, &str, Json> = TableDefinition::new("partitions");
+/// By the names of the partition and of the VF in it.
+const ASSIGNMENTS: TableDefinition<'_, (&str, &str), Json> = TableDefinition::new("assignments");
+/// By [`PlanRecord::number`].
+const PLANS: TableDefinition<'_, u64, Json> = TableDefinition::new("plans");
+/// How plans ended. Apart from the plans, which can be long.
+const ENDS: TableDefinition<'_, u64, Json> = TableDefinition::new("plan-ends");
+/// By the plan's number and the step's.
+const JOURNAL: TableDefinition<'_, (u64, u64), Json> = TableDefinition::new("journal");
+/// By the address of the PF and the index of the VF.
+const OPERATIONS: TableDefinition<'_, (&str, u16), Json> = TableDefinition::new("operations");
+/// Numbered as they come.
+const AUDIT: TableDefinition<'_, u64, Json> = TableDefinition::new("audit");
+
+/// What is wrong with a file whose tables can be read at all.
+pub(crate) enum Wrong {
+    /// The storage below says no.
+    Storage(redb::Error),
+    /// A table or a value makes no sense.
+    Content(String),
+    /// It is of this version.
+    Version(u64),
+}
+
+impl<E: Into<redb::Error>> From<E> for Wrong {
+    fn from(error: E) -> Self {
+        Self::Storage(error.into())
+    }
+}
+
+/// A change with its values as they are written.
+pub(crate) enum Written {
+    Clear,
+    Revision(u64),
+    Adapter(Bdf, Option<Vec<u8>>),
+    Partition(Name, Option<Vec<u8>>),
+    Assignment(Owner, Option<Vec<u8>>),
+    PlanBegun(u64, Vec<u8>),
+    Step(u64, u64, Vec<u8>),
+    PlanEnded(u64, Vec<u8>),
+    OperationBegun(VfId, Vec<u8>),
+    OperationEnded(VfId),
+    Audit(Vec<u8>),
+}
+
+impl Written {
+    pub(crate) fn of(change: &Change) -> serde_json::Result<Self> {
+        fn maybe<T: Serialize>(value: &Option<T>) -> serde_json::Result<Option<Vec<u8>>> {
+            value.as_ref().map(serde_json::to_vec).transpose()
+        }
+        Ok(match change {
+            Change::Clear => Self::Clear,
+            Change::Row(Row::Revision(revision)) => Self::Revision(*revision),
+            Change::Row(Row::Adapter(pf, adapter)) => Self::Adapter(*pf, maybe(adapter)?),
+            Change::Row(Row::Partition(name, head)) => Self::Partition(name.clone(), maybe(head)?),
+            Change::Row(Row::Assignment(owner, held)) => Self::Assignment(owner.clone(), maybe(held)?),
+            Change::PlanBegun(record) => Self::PlanBegun(record.number, serde_json::to_vec(record)?),
+            Change::Step { plan, number, record } => {
+                Self::Step(*plan, *number as u64, serde_json::to_vec(record)?)
+            }
+            Change::PlanEnded { plan, ended } => Self::PlanEnded(*plan, serde_json::to_vec(ended)?),
+            Change::OperationBegun(operation) => {
+                Self::OperationBegun(operation.vf, serde_json::to_vec(operation)?)
+            }
+            Change::OperationEnded(vf) => Self::OperationEnded(*vf),
+            Change::Audit(entry) => Self::Audit(serde_json::to_vec(entry)?),
+        })
+    }
+}
+
+/// Writes the version into a new file, and so makes its tables.
+pub(crate) fn begin(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+    transaction.open_table(NUMBERS)?.insert("schema", SCHEMA)?;
+    transaction.open_table(ADAPTERS)?;
+    transaction.open_table(PARTITIONS)?;
+    transaction.open_table(ASSIGNMENTS)?;
+    transaction.open_table(PLANS)?;
+    transaction.open_table(ENDS)?;
+    transaction.open_table(JOURNAL)?;
+    transaction.open_table(OPERATIONS)?;
+    transaction.open_table(AUDIT)?;
+    Ok(())
+}
+
+pub(crate) fn write(transaction: &WriteTransaction, changes: &[Written]) -> Result<(), redb::Error> {
+    for change in changes {
+        match change {
+            Written::Clear => clear(transaction)?,
+            Written::Revision(revision) => {
+                transaction.open_table(NUMBERS)?.insert("revision", revision)?;
+            }
+            Written::Adapter(pf, adapter) => {
+                put(&mut transaction.open_table(ADAPTERS)?, &*pf.to_string(), adapter.as_deref())?;
+            }
+            Written::Partition(name, head) => {
+                put(&mut transaction.open_table(PARTITIONS)?, name.as_str(), head.as_deref())?;
+            }
+            Written::Assignment(Owner { partition, vf }, held) => {
+                let key = (partition.as_str(), vf.as_str());
+                put(&mut transaction.open_table(ASSIGNMENTS)?, key, held.as_deref())?;
+            }
+            Written::PlanBegun(number, record) => {
+                forget_plans(transaction, *number)?;
+                transaction.open_table(PLANS)?.insert(number, &**record)?;
+            }
+            Written::Step(plan, number, record) => {
+                transaction.open_table(JOURNAL)?.insert((*plan, *number), &**record)?;
+            }
+            Written::PlanEnded(number, ended) => {
+                transaction.open_table(ENDS)?.insert(number, &**ended)?;
+            }
+            Written::OperationBegun(vf, operation) => {
+                let mut operations = transaction.open_table(OPERATIONS)?;
+                operations.insert((&*vf.pf.to_string(), vf.index), &**operation)?;
+            }
+            Written::OperationEnded(vf) => {
+                transaction.open_table(OPERATIONS)?.remove((&*vf.pf.to_string(), vf.index))?;
+            }
+            Written::Audit(entry) => {
+                let mut audit = transaction.open_table(AUDIT)?;
+                let next = audit.last()?.map_or(1, |(last, _)| last.value() + 1);
+                audit.insert(next, &**entry)?;
+                while audit.len()? > KEPT_AUDIT_ENTRIES {
+                    audit.pop_first()?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn put<'k, K: Key>(
+    table: &mut Table<'_, K, Json>,
+    key: K::SelfType<'k>,
+    value: Option<&[u8]>,
+) -> Result<(), redb::Error> {
+    match value {
+        Some(value) => table.insert(key, value)?,
+        None => table.remove(key)?,
+    };
+    Ok(())
+}
+
+fn clear(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+    transaction.open_table(ADAPTERS)?.retain(|_, _| false)?;
+    transaction.open_table(PARTITIONS)?.retain(|_, _| false)?;
+    transaction.open_table(ASSIGNMENTS)?.retain(|_, _| false)?;
+    transaction.open_table(OPERATIONS)?.retain(|_, _| false)?;
+    Ok(())
+}
+
+/// Makes room for a plan of this number: forgets the oldest, and what an attempt to begin one of this number has left.
+fn forget_plans(transaction: &WriteTransaction, number: u64) -> Result<(), redb::Error> {
+    let is_kept = |kept: u64| kept < number && kept + KEPT_PLANS > number;
+    transaction.open_table(PLANS)?.retain(|kept, _| is_kept(kept))?;
+    transaction.open_table(ENDS)?.retain(|kept, _| is_kept(kept))?;
+    transaction.open_table(JOURNAL)?.retain(|(kept, _), _| is_kept(kept))?;
+    Ok(())
+}
+
+/// All tables, in one read transaction.
+struct Tables(redb::ReadTransaction);
+
+impl Tables {
+    fn of(database: &Database) -> Result<Self, Wrong> {
+        Ok(Self(database.begin_read()?))
+    }
+
+    fn open<K: Key, V: redb::Value>(
+        &self,
+        table: TableDefinition<'_, K, V>,
+    ) -> Result<ReadOnlyTable<K, V>, Wrong> {
+        self.0.open_table(table).map_err(|error| match error {
+            TableError::Storage(error) => Wrong::Storage(error.into()),
+            error => Wrong::Content(error.to_string()),
+        })
+    }
+
+    /// The version, if it is one that this program reads.
+    fn check_schema(&self) -> Result<(), Wrong> {
+        match self.open(NUMBERS)?.get("schema")?.map(|schema| schema.value()) {
+            Some(SCHEMA) => Ok(()),
+            Some(schema) => Err(Wrong::Version(schema)),
+            None => Err(Wrong::Content("it has no version".to_owned())),
+        }
+    }
+
+    fn state(&self) -> Result<State, Wrong> {
+        let revision = self.open(NUMBERS)?.get("revision")?.map_or(0, |revision| revision.value());
+        let mut state = State { revision, ..State::default() };
+        for row in self.open(ADAPTERS)?.iter()? {
+            let (key, value) = row?;
+            let pf = key_of(&ADAPTERS, key.value())?;
+            state.put(Row::Adapter(pf, Some(value_of::<AdapterState>(&ADAPTERS, pf, value.value())?)));
+        }
+        for row in self.open(PARTITIONS)?.iter()? {
+            let (key, value) = row?;
+            let name: Name = key_of(&PARTITIONS, key.value())?;
+            let head: PartitionHead = value_of(&PARTITIONS, &name, value.value())?;
+            if head.spec.name != name {
+                return Err(nonsense(&PARTITIONS, &name, format!("it speaks of {}", head.spec.name)));
+            }
+            state.put(Row::Partition(name, Some(head)));
+        }
+        for row in self.open(ASSIGNMENTS)?.iter()? {
+            let (key, value) = row?;
+            let (partition, vf) = key.value();
+            let owner = Owner { partition: key_of(&ASSIGNMENTS, partition)?, vf: key_of(&ASSIGNMENTS, vf)? };
+            let held: Assignment = value_of(&ASSIGNMENTS, &owner, value.value())?;
+            if let Some(other) = state.owner(held.vf) {
+                return Err(nonsense(&ASSIGNMENTS, &owner, format!("{} is {other}'s too", held.vf)));
+            }
+            if !state.put(Row::Assignment(owner.clone(), Some(held))) {
+                return Err(nonsense(&ASSIGNMENTS, &owner, "there is no such partition"));
+            }
+        }
+        Ok(state)
+    }
+
+    /// The latest plans, at most `limit`, the latest first.
+    fn plans(&self, limit: usize) -> Result<Vec<PlanRecord>, Wrong> {
+        let ends = self.open(ENDS)?;
+        let mut plans = Vec::new();
+        for row in self.open(PLANS)?.iter()?.rev().take(limit) {
+            let (key, value) = row?;
+            let number = key.value();
+            let mut record: PlanRecord = value_of(&PLANS, number, value.value())?;
+            let ended = ends.get(number)?.map(|ended| value_of::<Ended>(&ENDS, number, ended.value()));
+            record.ended = ended.transpose()?;
+            plans.push(record);
+        }
+        Ok(plans)
+    }
+
+    fn journal(&self, plan: u64) -> Result<BTreeMap<usize, StepRecord>, Wrong> {
+        let mut steps = BTreeMap::new();
+        for row in self.open(JOURNAL)?.range((plan, 0)..=(plan, u64::MAX))? {
+            let (key, value) = row?;
+            let (plan, number) = key.value();
+            let record = value_of(&JOURNAL, format!("step {number} of plan {plan}"), value.value())?;
+            steps.insert(usize::try_from(number).unwrap_or(usize::MAX), record);
+        }
+        Ok(steps)
+    }
+
+    fn operations(&self) -> Result<Vec<OpenOperation>, Wrong> {
+        let mut operations = Vec::new();
+        for row in self.open(OPERATIONS)?.iter()? {
+            let (key, value) = row?;
+            let (pf, index) = key.value();
+            operations.push(value_of(&OPERATIONS, format!("VF {index} of {pf}"), value.value())?);
+        }
+        Ok(operations)
+    }
+
+    fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, Wrong> {
+        let mut entries = Vec::new();
+        for row in self.open(AUDIT)?.iter()?.rev().take(limit) {
+            let (key, value) = row?;
+            entries.push(value_of(&AUDIT, key.value(), value.value())?);
+        }
+        entries.reverse();
+        Ok(entries)
+    }
+}
+
+/// What a daemon that starts wants to know.
+pub(crate) fn contents(database: &Database) -> Result<Contents, Wrong> {
+    let tables = Tables::of(database)?;
+    tables.check_schema()?;
+    let latest = tables.plans(1)?.pop();
+    let last_plan = latest.as_ref().map_or(0, |latest| latest.number);
+    let interrupted = match latest.filter(|latest| latest.ended.is_none()) {
+        Some(record) => Some(Interrupted { steps: tables.journal(record.number)?, record }),
+        None => None,
+    };
+    Ok(Contents { state: tables.state()?, last_plan, interrupted, operations: tables.operations()? })
+}
+
+pub(crate) fn audit(database: &Database, limit: usize) -> Result<Vec<AuditEntry>, Wrong> {
+    Tables::of(database)?.audit(limit)
+}
+
+pub(crate) fn export(database: &Database) -> Result<Export, Wrong> {
+    let tables = Tables::of(database)?;
+    tables.check_schema()?;
+    let mut plans = Vec::new();
+    for record in tables.plans(usize::MAX)?.into_iter().rev() {
+        let steps = tables.journal(record.number)?;
+        let steps = steps.into_iter().map(|(number, record)| ExportedStep { number, record }).collect();
+        plans.push(ExportedPlan { record, steps });
+    }
+    let (state, operations) = (tables.state()?, tables.operations()?);
+    Ok(Export { schema: SCHEMA, state, plans, operations, audit: tables.audit(usize::MAX)? })
+}
+
+fn key_of<T: std::str::FromStr<Err: Display>>(table: &impl TableHandle, key: &str) -> Result<T, Wrong> {
+    key.parse().map_err(|error: T::Err| nonsense(table, key, error))
+}
+
+fn value_of<T: DeserializeOwned>(
+    table: &impl TableHandle,
+    key: impl Display,
+    value: &[u8],
+) -> Result<T, Wrong> {
+    serde_json::from_slice(value).map_err(|error| nonsense(table, key, error))
+}
+
+fn nonsense(table: &impl TableHandle, key: impl Display, why: impl Display) -> Wrong {
+    Wrong::Content(format!("in the table {}, {key}: {why}", table.name()))
+}

@@ -1,0 +1,111 @@
+//! [`Disk`]: a disk that remembers what was written to it in which order, and fails when it is told to.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use ioward_store::{Contents, MemoryFile, StateFile, StorageBackend, StoreError};
+
+/// Something that was done to the disk.
+#[derive(Clone, Debug)]
+pub enum Deed {
+    Write(u64, Vec<u8>),
+    SetLength(u64),
+    /// Everything before is certainly on the disk.
+    Sync,
+}
+
+/// Clones are handles on the same disk.
+#[derive(Clone, Debug, Default)]
+pub struct Disk(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    file: MemoryFile,
+    deeds: Vec<Deed>,
+    /// So many more writes go well.
+    writes_left: Option<usize>,
+}
+
+impl Disk {
+    pub fn with(file: &MemoryFile) -> Self {
+        Self(Arc::new(Mutex::new(Inner { file: file.copy(), ..Inner::default() })))
+    }
+
+    /// The file as it is now, all writes included.
+    pub fn file(&self) -> MemoryFile {
+        self.lock().file.copy()
+    }
+
+    /// What was done since the last time this was asked.
+    pub fn deeds(&self) -> Vec<Deed> {
+        std::mem::take(&mut self.lock().deeds)
+    }
+
+    /// After so many writes and changes of length the disk is full; with `None` there is room again.
+    pub fn full_after(&self, writes: Option<usize>) {
+        self.lock().writes_left = writes;
+    }
+
+    pub fn open(&self) -> Result<(StateFile, Contents), StoreError> {
+        let disk = self.clone();
+        StateFile::open("state.redb".into(), move || Ok(disk.clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Inner {
+    fn take_room(&mut self) -> io::Result<()> {
+        match &mut self.writes_left {
+            Some(0) => Err(io::ErrorKind::StorageFull.into()),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Deed {
+    pub fn done_to(&self, file: &MemoryFile) {
+        match self {
+            Self::Write(offset, content) => file.write(*offset, content).unwrap(),
+            Self::SetLength(length) => file.set_len(*length).unwrap(),
+            Self::Sync => {}
+        }
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.lock().file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.lock().file.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let mut inner = self.lock();
+        inner.take_room()?;
+        inner.deeds.push(Deed::SetLength(length));
+        inner.file.set_len(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.lock().deeds.push(Deed::Sync);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, content: &[u8]) -> io::Result<()> {
+        let mut inner = self.lock();
+        inner.take_room()?;
+        inner.deeds.push(Deed::Write(offset, content.to_vec()));
+        inner.file.write(offset, content)
+    }
+}

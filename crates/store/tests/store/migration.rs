@@ -1,0 +1,229 @@
+//! Every form that the state has ever had on a disk is read, from files that were written then.
+//!
+//! A change of the form needs a new version, a way from the one before, and its own files here (docs/state.md).
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use ioward_model::{AuditEntry, Verdict};
+use ioward_store::{Change, MemoryFile, Store, StoreError, open};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition};
+use serde_json::Value;
+
+use crate::{
+    folder::files,
+    values::{self, file_with, operation, plan_begun, plan_done, rows, state, step_begun, step_done},
+};
+
+const VERSION1: [(&str, &str); 3] = [
+    ("state.json", include_str!("../data/version1/state.json")),
+    ("audit.1.jsonl", include_str!("../data/version1/audit.1.jsonl")),
+    ("audit.jsonl", include_str!("../data/version1/audit.jsonl")),
+];
+
+fn version1() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content) in VERSION1 {
+        fs::write(folder.path().join(name), content).unwrap();
+    }
+    folder
+}
+
+fn taken_over(folder: &Path) {
+    let (store, contents) = open(folder).unwrap();
+    assert_eq!((contents.state, contents.last_plan, contents.interrupted), (state(), 0, None));
+    let audit: Vec<AuditEntry> = store.audit(100).unwrap();
+    assert_eq!(audit.iter().map(|entry| entry.time_ms).collect::<Vec<_>>(), [1, 2, 4]);
+    assert!(matches!(&audit[1].verdict, Verdict::Refused(why) if why == "net0: vlan is not in guest_may"));
+}
+
+#[test]
+fn version_1_is_taken_over_and_kept() {
+    let folder = version1();
+    taken_over(folder.path());
+    let kept = ["audit.1.v1.jsonl", "audit.v1.jsonl", "lock", "state.redb", "state.v1.json"];
+    let files = files(folder.path());
+    assert_eq!(files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), kept);
+    assert_eq!(files[4].1, VERSION1[0].1.as_bytes());
+    // What is kept is not read again.
+    fs::write(folder.path().join("state.v1.json"), "other").unwrap();
+    taken_over(folder.path());
+}
+
+/// The daemon died once the new file had its name, and before the old ones had theirs.
+#[test]
+fn version_1_is_taken_over_once() {
+    let folder = version1();
+    taken_over(folder.path());
+    for name in ["state", "audit"] {
+        let extension = if name == "state" { "json" } else { "jsonl" };
+        let at = |version: &str| folder.path().join(format!("{name}{version}.{extension}"));
+        fs::copy(at(".v1"), at("")).unwrap();
+    }
+    taken_over(folder.path());
+    assert!(folder.path().join("state.v1.json~").exists(), "and nothing is written over");
+}
+
+#[test]
+fn a_damaged_or_newer_state_json_is_refused_and_nothing_is_made() {
+    let newer = VERSION1[0].1.replace("\"version\": 1", "\"version\": 2");
+    let cut = &VERSION1[0].1[..VERSION1[0].1.len() / 2];
+    for content in [newer.as_str(), cut, "", "\0\0\0\0", "{}", "{\"version\": 1}"] {
+        let folder = version1();
+        fs::write(folder.path().join("state.json"), content).unwrap();
+        let mut before = files(folder.path());
+        before.push(("lock".to_owned(), Vec::new()));
+        before.sort();
+        let error = open(folder.path()).unwrap_err();
+        match error {
+            StoreError::Newer { found: 2, known: 1, .. } => assert_eq!(content, newer),
+            StoreError::Corrupt { .. } => assert_ne!(content, newer),
+            error => panic!("{error}"),
+        }
+        assert_eq!(files(folder.path()), before);
+    }
+}
+
+/// A file of version 2 as rows: table, key, value.
+type Rows = BTreeMap<String, BTreeMap<String, Value>>;
+
+const VERSION2: &str = include_str!("../data/version2.json");
+
+/// Everything that can be kept, as this program writes it.
+fn written() -> MemoryFile {
+    let mut changes = rows(&state());
+    changes.extend([plan_begun(1), step_begun(1, 1), step_done(1, 1), plan_done(1)]);
+    changes.extend([plan_begun(2), step_begun(2, 1), Change::OperationBegun(operation())]);
+    changes.push(Change::Audit(values::audit(4)));
+    file_with(&changes)
+}
+
+/// The rows of a table with keys of this type, each key as text.
+macro_rules! table {
+    ($tables:ident, $name:expr, $key:ty, $text:expr) => {{
+        let table = $tables.open_table(TableDefinition::<$key, &[u8]>::new($name)).unwrap();
+        let rows = table.iter().unwrap().map(|row| {
+            let (key, value) = row.unwrap();
+            ($text(key.value()), serde_json::from_slice(value.value()).unwrap())
+        });
+        ($name.to_owned(), rows.collect())
+    }};
+}
+
+fn rows_of(file: &MemoryFile) -> Rows {
+    let database = redb::Builder::new().create_with_backend(file.copy()).unwrap();
+    let tables = database.begin_read().unwrap();
+    let numbers = tables.open_table(TableDefinition::<&str, u64>::new("numbers")).unwrap();
+    let numbers = numbers.iter().unwrap().map(|row| row.unwrap());
+    let numbers = numbers.map(|(key, value)| (key.value().to_owned(), value.value().into()));
+    Rows::from([
+        ("numbers".to_owned(), numbers.collect()),
+        table!(tables, "adapters", &str, str::to_owned),
+        table!(tables, "partitions", &str, str::to_owned),
+        table!(tables, "assignments", (&str, &str), |(partition, vf)| format!("{partition} {vf}")),
+        table!(tables, "plans", u64, |number: u64| number.to_string()),
+        table!(tables, "plan-ends", u64, |number: u64| number.to_string()),
+        table!(tables, "journal", (u64, u64), |(plan, number)| format!("{plan} {number}")),
+        table!(tables, "operations", (&str, u16), |(pf, index)| format!("{pf} {index}")),
+        table!(tables, "audit", u64, |number: u64| number.to_string()),
+    ])
+}
+
+/// A file with these rows in it, made without the store.
+fn file_of(rows: &Rows) -> MemoryFile {
+    let file = MemoryFile::default();
+    let database = redb::Builder::new().create_with_backend(file.clone()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    for (name, rows) in rows {
+        for (key, value) in rows {
+            let json = serde_json::to_vec(value).unwrap();
+            let (first, second) = key.split_once(' ').unwrap_or((key, ""));
+            match name.as_str() {
+                "numbers" => {
+                    let mut table = transaction.open_table(TableDefinition::<&str, u64>::new(name)).unwrap();
+                    table.insert(&**key, value.as_u64().unwrap()).unwrap();
+                }
+                "adapters" | "partitions" => {
+                    let mut table =
+                        transaction.open_table(TableDefinition::<&str, &[u8]>::new(name)).unwrap();
+                    table.insert(&**key, &*json).unwrap();
+                }
+                "assignments" => {
+                    let table = TableDefinition::<(&str, &str), &[u8]>::new(name);
+                    transaction.open_table(table).unwrap().insert((first, second), &*json).unwrap();
+                }
+                "operations" => {
+                    let table = TableDefinition::<(&str, u16), &[u8]>::new(name);
+                    let key = (first, second.parse::<u16>().unwrap());
+                    transaction.open_table(table).unwrap().insert(key, &*json).unwrap();
+                }
+                "journal" => {
+                    let table = TableDefinition::<(u64, u64), &[u8]>::new(name);
+                    let key = (first.parse::<u64>().unwrap(), second.parse::<u64>().unwrap());
+                    transaction.open_table(table).unwrap().insert(key, &*json).unwrap();
+                }
+                _ => {
+                    let mut table = transaction.open_table(TableDefinition::<u64, &[u8]>::new(name)).unwrap();
+                    table.insert(key.parse::<u64>().unwrap(), &*json).unwrap();
+                }
+            }
+        }
+    }
+    transaction.commit().unwrap();
+    database.close().unwrap();
+    file
+}
+
+#[test]
+fn version_2_is_read_from_its_rows() {
+    let rows: Rows = serde_json::from_str(VERSION2).unwrap();
+    let (store, contents) = values::open(&file_of(&rows)).unwrap();
+    assert_eq!(contents.state, state());
+    assert_eq!((contents.last_plan, contents.operations), (2, vec![operation()]));
+    assert_eq!(contents.interrupted.unwrap().steps.len(), 1);
+    assert_eq!(store.audit(10).unwrap(), [values::audit(4)]);
+}
+
+/// When this fails, the form has changed: it has to be a new version (docs/state.md).
+#[test]
+fn version_2_is_what_is_written() {
+    let text = serde_json::to_string_pretty(&rows_of(&written())).unwrap();
+    if let Some(path) = std::env::var_os("IOWARD_WRITE_VERSION2") {
+        fs::write(path, text.clone() + "\n").unwrap();
+    }
+    assert_eq!(text + "\n", VERSION2);
+}
+
+#[test]
+fn rows_that_contradict_each_other_are_refused() {
+    let sound: Rows = serde_json::from_str(VERSION2).unwrap();
+    type Contradict = fn(&mut Rows);
+    let contradictions: [(&str, Contradict); 5] = [
+        ("there is no such partition", |rows| _ = rows.get_mut("partitions").unwrap().remove("web")),
+        ("is web/net0's too", |rows| {
+            let assignments = rows.get_mut("assignments").unwrap();
+            let held = assignments["web net0"].clone();
+            assignments.insert("web net1".into(), held);
+        }),
+        ("it speaks of web", |rows| {
+            let partitions = rows.get_mut("partitions").unwrap();
+            let web = partitions["web"].clone();
+            partitions.insert("other".into(), web);
+        }),
+        ("in the table adapters, 0000:01:00.0: missing field", |rows| {
+            rows.get_mut("adapters").unwrap().insert("0000:01:00.0".into(), serde_json::json!({}));
+        }),
+        ("it has no version", |rows| _ = rows.get_mut("numbers").unwrap().remove("schema")),
+    ];
+    for (why, contradict) in contradictions {
+        let mut rows = sound.clone();
+        contradict(&mut rows);
+        let file = file_of(&rows);
+        let content = file.content();
+        let error = values::open(&file).unwrap_err();
+        assert!(
+            matches!(error, StoreError::Corrupt { .. }) && error.to_string().contains(why),
+            "{why}: {error}"
+        );
+        assert!(file.content() == content, "{why}: refused, and changed");
+    }
+}

@@ -1,0 +1,186 @@
+//! What is committed is what is found, and a small change is a small write.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use ioward_model::{Ended, Row, State, StepRecord};
+use ioward_store::{Change, KEPT_AUDIT_ENTRIES, KEPT_PLANS, MemoryFile, StateFile, StorageBackend, Store};
+
+use crate::values::{
+    audit, committed, file_with, found, open, operation, plan_begun, plan_done, revision, rows, state,
+    step_begun, step_done,
+};
+
+#[test]
+fn a_new_file_holds_nothing_and_a_state_comes_back() {
+    let file = file_with(&[]);
+    assert_eq!(found(&file).unwrap().state, State::default());
+    committed(&file, &rows(&state()));
+    assert_eq!(found(&file).unwrap().state, state());
+}
+
+#[test]
+fn rows_go_one_by_one() {
+    let file = file_with(&rows(&state()));
+    let mut expected = state();
+    let web = "web".parse().unwrap();
+    let held = expected.partitions.get_mut(&web).unwrap().vfs.remove(&"net0".parse().unwrap());
+    assert!(held.is_some() && expected.adapters.remove(&"0000:01:00.0".parse().unwrap()).is_some());
+    let gone = [
+        Change::Row(Row::Assignment("web/net0".parse().unwrap(), None)),
+        Change::Row(Row::Adapter("0000:01:00.0".parse().unwrap(), None)),
+    ];
+    committed(&file, &gone);
+    assert_eq!(found(&file).unwrap().state, expected);
+    committed(&file, &[Change::Row(Row::Partition(web.clone(), None)), revision(8)]);
+    expected.partitions.remove(&web);
+    expected.revision = 8;
+    assert_eq!(found(&file).unwrap().state, expected);
+}
+
+#[test]
+fn a_plan_is_interrupted_until_it_has_ended() {
+    let file = file_with(&rows(&state()));
+    committed(&file, &[plan_begun(1)]);
+    committed(&file, &[step_begun(1, 1)]);
+    committed(&file, &[step_done(1, 1), step_begun(1, 2)]);
+    let contents = found(&file).unwrap();
+    let interrupted = contents.interrupted.unwrap();
+    assert_eq!((contents.last_plan, interrupted.record.number), (1, 1));
+    assert_eq!(Change::PlanBegun(Box::new(interrupted.record)), plan_begun(1));
+    assert!(matches!(interrupted.steps[&1], StepRecord::Done { order: 1, .. }), "{:?}", interrupted.steps);
+    assert!(matches!(interrupted.steps[&2], StepRecord::Begun { .. }), "{:?}", interrupted.steps);
+    committed(&file, &[plan_done(1)]);
+    let contents = found(&file).unwrap();
+    assert!(contents.interrupted.is_none() && contents.last_plan == 1);
+}
+
+/// Whether a commit that failed is in the file is not certain: a plan that was never carried out may be there, and the
+/// next one has the same number.
+#[test]
+fn a_plan_that_is_begun_again_begins_with_nothing() {
+    let file = file_with(&[plan_begun(1), step_begun(1, 2), plan_done(1)]);
+    committed(&file, &[plan_begun(1)]);
+    let interrupted = found(&file).unwrap().interrupted.unwrap();
+    assert!(interrupted.steps.is_empty());
+}
+
+#[test]
+fn what_was_said_anew_is_all_there_is() {
+    let file = file_with(&rows(&state()));
+    committed(&file, &[Change::OperationBegun(operation())]);
+    assert_eq!(found(&file).unwrap().operations, [operation()]);
+    let mut other = state();
+    other.adapters.clear();
+    other.partitions.remove(&"db".parse().unwrap());
+    let mut anew = vec![Change::Clear];
+    anew.extend(rows(&other));
+    committed(&file, &anew);
+    let contents = found(&file).unwrap();
+    assert!(contents.state == other && contents.operations.is_empty(), "{contents:?}");
+    committed(&file, &[Change::OperationBegun(operation())]);
+    committed(&file, &[Change::OperationEnded(operation().vf)]);
+    assert!(found(&file).unwrap().operations.is_empty());
+}
+
+#[test]
+fn only_so_much_of_the_past_is_kept() {
+    let kept = usize::try_from(KEPT_AUDIT_ENTRIES).unwrap();
+    let entries: Vec<_> = (0..KEPT_AUDIT_ENTRIES + 5).map(|time| Change::Audit(audit(time))).collect();
+    let file = file_with(&entries);
+    let store = open(&file).unwrap().0;
+    let all = store.audit(usize::MAX).unwrap();
+    assert_eq!((all.len(), &all[0], &all[kept - 1]), (kept, &audit(5), &audit(KEPT_AUDIT_ENTRIES + 4)));
+    assert_eq!(store.audit(2).unwrap(), [audit(KEPT_AUDIT_ENTRIES + 3), audit(KEPT_AUDIT_ENTRIES + 4)]);
+
+    for number in 1..=KEPT_PLANS + 3 {
+        store.commit(&[plan_begun(number), step_done(number, 1), plan_done(number)]).unwrap();
+    }
+    let export = store.export().unwrap();
+    let numbers: Vec<_> = export.plans.iter().map(|plan| plan.record.number).collect();
+    assert_eq!(numbers, (4..=KEPT_PLANS + 3).collect::<Vec<_>>());
+    assert!(export.plans.iter().all(|plan| plan.steps.len() == 1 && plan.record.ended == Some(Ended::Done)));
+}
+
+#[test]
+fn an_export_can_be_read_by_people_and_programs() {
+    let mut changes = rows(&state());
+    changes.extend([
+        plan_begun(1),
+        step_begun(1, 1),
+        Change::OperationBegun(operation()),
+        Change::Audit(audit(1)),
+    ]);
+    let export = open(&file_with(&changes)).unwrap().0.export().unwrap();
+    let text = serde_json::to_string_pretty(&export).unwrap();
+    for line in
+        [r#""schema": 2,"#, r#""52:54:00:aa:00:77""#, r#""step": "stop-partition","#, r#""is": "begun","#]
+    {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
+    assert_eq!(serde_json::from_str::<ioward_store::Export>(&text).unwrap(), export);
+}
+
+/// A file that counts the bytes that are written to it.
+#[derive(Clone, Debug, Default)]
+struct Counting(MemoryFile, Arc<AtomicUsize>);
+
+impl StorageBackend for Counting {
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> std::io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, content: &[u8]) -> std::io::Result<()> {
+        self.1.fetch_add(content.len(), Ordering::Relaxed);
+        self.0.write(offset, content)
+    }
+}
+
+/// Version 1 wrote the whole state for every step of a plan: 2 MB for each VF that 1,000 partitions were given.
+#[test]
+fn a_small_change_of_a_large_state_is_a_small_write() {
+    let mut large = state();
+    let (web, adapter) =
+        (large.partitions.values().next_back().unwrap().clone(), "0000:01:00.0".parse().unwrap());
+    for number in 0..1_000_u16 {
+        let mut partition = web.clone();
+        partition.spec.name = format!("web{number}").parse().unwrap();
+        for held in partition.vfs.values_mut() {
+            held.vf = ioward_model::VfId { pf: adapter, index: number + 10 };
+        }
+        large.partitions.insert(partition.spec.name.clone(), partition);
+    }
+    let file = Counting::default();
+    StateFile::create("large".as_ref(), file.clone(), &rows(&large)).unwrap();
+    let size = file.len().unwrap();
+    let opened = file.clone();
+    let (store, contents) = StateFile::open("large".into(), move || Ok(opened.clone())).unwrap();
+    assert_eq!(contents.state, large);
+
+    let mut most = 0;
+    for (n, name) in large.partitions.keys().enumerate().take(50) {
+        let mut head = large.row(&ioward_model::RowKey::Partition(name.clone()));
+        if let Row::Partition(_, Some(head)) = &mut head {
+            head.running = !head.running;
+        }
+        file.1.store(0, Ordering::Relaxed);
+        store.commit(&[Change::Row(head), step_done(1, n)]).unwrap();
+        most = most.max(file.1.load(Ordering::Relaxed));
+    }
+    println!("1,000 partitions: a file of {size} bytes; at most {most} bytes are written for a step");
+    assert!(size > 500_000 && most < 64 << 10, "{most} bytes for a step, of {size}");
+}

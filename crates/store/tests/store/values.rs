@@ -1,0 +1,123 @@
+//! A host's worth of values.
+
+use std::path::Path;
+
+use ioward_model::{
+    AuditEntry, Ended, Intent, OpenOperation, Options, Outcome, Plan, PlanRecord, Row, State, Step,
+    StepRecord, Verdict, VfId, VfOp, VfSettings,
+};
+use ioward_store::{Change, Contents, MemoryFile, StateFile, Store, StoreError};
+use serde_json::json;
+
+pub fn state() -> State {
+    serde_json::from_value(json!({
+        "revision": 7,
+        "adapters": {
+            "0000:01:00.0": {"original": {"num_vfs": 0, "autoprobe": true}, "wanted": 4},
+            "0000:02:00.0": {"original": {"num_vfs": 2, "autoprobe": false}, "wanted": null}
+        },
+        "partitions": {
+            "db": {
+                "spec": {"name": "db", "boot": {"disk": "/srv/db.qcow2"}, "vf": [{"name": "disk0", "class": "nvme"}]},
+                "running": false, "channel": true,
+                "vfs": {"disk0": {
+                    "vf": {"pf": "0000:02:00.0", "index": 1}, "address": "0000:02:00.2",
+                    "settings": {"queues": 4, "online": true}, "original_settings": {"queues": 0, "online": false},
+                    "original_driver": null, "attached": true
+                }}
+            },
+            "web": {
+                "spec": {"name": "web", "cpus": 2, "boot": {"kernel": "/boot/vmlinuz"}, "vf": [
+                    {"name": "net0", "class": "network", "mac": "52:54:00:aa:00:01", "guest_may": ["mac"]}
+                ]},
+                "running": true, "channel": true,
+                "vfs": {"net0": {
+                    "vf": {"pf": "0000:01:00.0", "index": 0}, "address": null,
+                    "settings": {"mac": "52:54:00:aa:00:01"}, "guest_settings": {"mac": "52:54:00:aa:00:77"},
+                    "original_settings": {"mac": "00:00:00:00:00:00"}, "original_driver": "igbvf", "attached": true
+                }}
+            }
+        }
+    }))
+    .unwrap()
+}
+
+/// The changes that say a whole state.
+pub fn rows(state: &State) -> Vec<Change> {
+    state.keys().map(|key| Change::Row(state.row(&key))).collect()
+}
+
+pub fn plan_begun(number: u64) -> Change {
+    let partition = "web".parse().unwrap();
+    let stop = Step::StopPartition { partition, force: false };
+    let start = Step::StartPartition { partition: "db".parse().unwrap() };
+    let plan = Plan {
+        id: 8,
+        parent: 7,
+        generation: 3,
+        intent: Intent::Start { partition: "db".parse().unwrap() },
+        options: Options::default(),
+        steps: vec![stop, start],
+        disturbs: Vec::new(),
+        placements: Vec::new(),
+        gap: None,
+        instead: Vec::new(),
+    };
+    let boot = "1b4e28ba-2fa1-11d2-883f-0016d3cca427".to_owned();
+    Change::PlanBegun(Box::new(PlanRecord { number, plan, boot, begun_ms: 1_700_000_000_000, ended: None }))
+}
+
+pub fn step_begun(plan: u64, number: usize) -> Change {
+    let found = Outcome { driver_before: Some("igbvf".into()), ..Outcome::default() };
+    Change::Step { plan, number, record: StepRecord::Begun { found, noted: None } }
+}
+
+pub fn step_done(plan: u64, number: usize) -> Change {
+    let record = StepRecord::Done { order: number, outcome: Outcome::default(), noted: None };
+    Change::Step { plan, number, record }
+}
+
+pub fn plan_done(plan: u64) -> Change {
+    Change::PlanEnded { plan, ended: Ended::Done }
+}
+
+pub fn operation() -> OpenOperation {
+    let settings = |mac: &str| VfSettings { mac: mac.parse().ok(), ..VfSettings::default() };
+    OpenOperation {
+        partition: "web".parse().unwrap(),
+        vf: VfId { pf: "0000:01:00.0".parse().unwrap(), index: 0 },
+        change: settings("52:54:00:aa:00:88"),
+        before: settings("52:54:00:aa:00:77"),
+    }
+}
+
+pub fn audit(time_ms: u64) -> AuditEntry {
+    let partition = "web".parse().unwrap();
+    AuditEntry { time_ms, partition, request: VfOp::List, verdict: Verdict::Refused("no".into()) }
+}
+
+/// A revision, which is the smallest change there is.
+pub fn revision(revision: u64) -> Change {
+    Change::Row(Row::Revision(revision))
+}
+
+/// A new file with these changes in it.
+pub fn file_with(changes: &[Change]) -> MemoryFile {
+    let file = MemoryFile::default();
+    StateFile::create(Path::new("state.redb"), file.clone(), changes).unwrap();
+    file
+}
+
+pub fn open(file: &MemoryFile) -> Result<(StateFile, Contents), StoreError> {
+    let file = file.clone();
+    StateFile::open("state.redb".into(), move || Ok(file.clone()))
+}
+
+/// What a daemon that starts now would find. Changes nothing.
+pub fn found(file: &MemoryFile) -> Result<Contents, StoreError> {
+    open(&file.copy()).map(|(_, contents)| contents)
+}
+
+pub fn committed(file: &MemoryFile, changes: &[Change]) {
+    open(file).unwrap().0.commit(changes).unwrap();
+}

@@ -1,0 +1,201 @@
+//! [`Camera`]: while it is on, it takes a picture of the world at every storage sync, which is on both sides of every step,
+//! and at every operation of the machine or the hypervisor: before it, and in the middle of it where it has one.
+//!
+//! A picture is a world in which the daemon has just died: the bytes that are on the disk, the machine, and the hypervisor's
+//! guests, each a copy of its own. That is what a daemon that is stopped there leaves behind, to the last bit, and the one
+//! that is filmed goes on.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use ioward_fabric::sim::SimMachine;
+use ioward_model::{Name, VfSettings};
+use ioward_store::{MemoryFile, StorageBackend};
+
+use crate::hypervisor::{Guest, Guests};
+
+/// When a picture was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    /// The sync of a commit has not taken place: what was written since the one before is lost.
+    BeforeSync,
+    /// It has, and nobody has been told. Each step is written down before it is carried out and after: this is the boundary
+    /// between two steps, or the beginning of one.
+    AfterSync,
+    /// An operation of the machine is about to begin, in the middle of a step.
+    BeforeOperation,
+    /// It has been done in part.
+    HalfWay,
+}
+
+/// A world whose daemon has just died.
+pub struct Picture {
+    pub moment: Moment,
+    pub machine: SimMachine,
+    pub guests: BTreeMap<Name, Guest>,
+    pub disk: MemoryFile,
+}
+
+/// What is filmed. Clones are handles on the same camera.
+#[derive(Clone, Debug)]
+pub struct Camera(Arc<Filmed>);
+
+#[derive(Debug)]
+struct Filmed {
+    machine: SimMachine,
+    guests: Guests,
+    disk: Disk,
+    pictures: Mutex<Option<Vec<Picture>>>,
+}
+
+impl std::fmt::Debug for Picture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.moment.fmt(f)
+    }
+}
+
+impl Camera {
+    pub fn new(machine: &SimMachine, guests: &Guests, disk: &Disk) -> Self {
+        let (machine, guests, disk) = (machine.clone(), guests.clone(), disk.clone());
+        let camera =
+            Self(Arc::new(Filmed { machine, guests, disk: disk.clone(), pictures: Mutex::default() }));
+        disk.lock().camera = Some(camera.clone());
+        camera
+    }
+
+    pub fn start(&self) {
+        *self.lock() = Some(Vec::new());
+    }
+
+    pub fn stop(&self) -> Vec<Picture> {
+        self.lock().take().unwrap_or_default()
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    /// A picture of the world as it is.
+    pub fn shoot(&self, moment: Moment) {
+        if self.is_on() {
+            let disk = self.0.disk.lock().live.copy();
+            self.keep(moment, self.0.machine.copy(), self.0.guests.lock().clone(), disk);
+        }
+    }
+
+    /// A picture of the world with something half done to its machine.
+    pub async fn shoot_machine(&self, half: impl AsyncFnOnce(&SimMachine)) {
+        if self.is_on() {
+            let machine = self.0.machine.copy();
+            half(&machine).await;
+            let disk = self.0.disk.lock().live.copy();
+            self.keep(Moment::HalfWay, machine, self.0.guests.lock().clone(), disk);
+        }
+    }
+
+    /// A picture of the world with something half done by its hypervisor.
+    pub fn shoot_guests(&self, half: impl FnOnce(&SimMachine, &mut BTreeMap<Name, Guest>)) {
+        if self.is_on() {
+            let (machine, mut guests) = (self.0.machine.copy(), self.0.guests.lock().clone());
+            half(&machine, &mut guests);
+            let disk = self.0.disk.lock().live.copy();
+            self.keep(Moment::HalfWay, machine, guests, disk);
+        }
+    }
+
+    fn keep(&self, moment: Moment, machine: SimMachine, guests: BTreeMap<Name, Guest>, disk: MemoryFile) {
+        if let Some(pictures) = &mut *self.lock() {
+            pictures.push(Picture { moment, machine, guests, disk });
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Vec<Picture>>> {
+        self.0.pictures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The settings of a change one by one, and all but the last: what there is of it when it is broken off.
+pub fn halves(change: &VfSettings) -> Vec<VfSettings> {
+    let serde_json::Value::Object(all) = serde_json::to_value(change).unwrap() else { return Vec::new() };
+    let first =
+        |count: usize| all.iter().take(count).map(|(key, value)| (key.clone(), value.clone())).collect();
+    let parts = [1, all.len().saturating_sub(1)];
+    let parts: std::collections::BTreeSet<_> =
+        parts.into_iter().filter(|part| (1..all.len()).contains(part)).collect();
+    parts
+        .into_iter()
+        .map(|part| serde_json::from_value(serde_json::Value::Object(first(part))).unwrap())
+        .collect()
+}
+
+/// The disk under the state: what was written, and what of it has been synced. Clones are handles on the same disk.
+#[derive(Clone, Debug, Default)]
+pub struct Disk(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    live: MemoryFile,
+    synced: MemoryFile,
+    camera: Option<Camera>,
+}
+
+impl Disk {
+    /// With a file on it.
+    pub fn with(file: &MemoryFile) -> Self {
+        let inner = Inner { live: file.copy(), synced: file.copy(), camera: None };
+        Self(Arc::new(Mutex::new(inner)))
+    }
+
+    /// What was written so far.
+    pub fn file(&self) -> MemoryFile {
+        self.lock().live.copy()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.lock().live.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.lock().live.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.lock().live.set_len(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let (camera, synced) = {
+            let inner = self.lock();
+            (inner.camera.clone().filter(Camera::is_on), inner.synced.clone())
+        };
+        if let Some(camera) = &camera {
+            let filmed = &camera.0;
+            camera.keep(
+                Moment::BeforeSync,
+                filmed.machine.copy(),
+                filmed.guests.lock().clone(),
+                synced.copy(),
+            );
+        }
+        let mut inner = self.lock();
+        inner.synced = inner.live.copy();
+        drop(inner);
+        if let Some(camera) = camera {
+            camera.shoot(Moment::AfterSync);
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, content: &[u8]) -> io::Result<()> {
+        self.lock().live.write(offset, content)
+    }
+}

@@ -1,0 +1,396 @@
+//! Crash injection: random applies are filmed ([`crate::camera`]), and in every picture, which is a world whose daemon has just
+//! died, a new daemon is started. What it finds it finishes or undoes before it serves; then everything is looked at. Some of
+//! those daemons are filmed in turn, and die while they undo; and some hosts lose their power, so that all is gone but the disk.
+//!
+//! `IOWARD_CRASH_APPLIES=5000 cargo test -p ioward-tests --test simulation crash -- --nocapture` films so many.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
+
+use ioward_fabric::sim::MachineView;
+use ioward_model::{Intent, Name, Plan, State, Step};
+
+use crate::{
+    actions::{Action, Chooser, OPEN},
+    camera::{Moment, Picture},
+    checks,
+    gate::Trouble,
+    host::Host,
+    hypervisor::{Guest, Guests},
+    random::Random,
+    runtime,
+    story::Story,
+    world::{Ended, Loose, World, Wrong},
+};
+
+/// Applies in an ordinary run.
+const APPLIES: u64 = 200;
+
+/// A plan that was carried out and filmed, and what there was on either side of it.
+struct Film {
+    plan: Plan,
+    before: Scene,
+    after: Scene,
+    ended: Ended,
+    pictures: Vec<Picture>,
+}
+
+struct Scene {
+    view: MachineView,
+    state: State,
+    guests: BTreeMap<Name, Guest>,
+}
+
+impl Scene {
+    fn of(world: &World) -> Self {
+        let (view, state) = (world.host.machine.snapshot(), world.state());
+        Self { view, state, guests: world.hypervisor.guests() }
+    }
+}
+
+/// What was filmed, and what came of it.
+#[derive(Debug, Default)]
+struct Counts {
+    applies: u64,
+    failed_applies: u64,
+    steps: usize,
+    pictures: BTreeMap<Moment, usize>,
+    crashed_twice: usize,
+    reboots: usize,
+    operations: usize,
+    undone: usize,
+    finished: usize,
+    applied_again: usize,
+    running_before: usize,
+    running_after: usize,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        self.applies += other.applies;
+        self.failed_applies += other.failed_applies;
+        self.steps += other.steps;
+        for (moment, count) in &other.pictures {
+            *self.pictures.entry(*moment).or_default() += count;
+        }
+        self.crashed_twice += other.crashed_twice;
+        self.reboots += other.reboots;
+        self.operations += other.operations;
+        self.undone += other.undone;
+        self.finished += other.finished;
+        self.applied_again += other.applied_again;
+        self.running_before += other.running_before;
+        self.running_after += other.running_after;
+    }
+}
+
+#[test]
+fn crash_at_every_sync_and_step_of_random_applies() {
+    let started = Instant::now();
+    let number = std::env::var("IOWARD_CRASH_APPLIES").ok().map(|text| text.parse::<u64>().unwrap());
+    let (applies, next, filmed) = (number.unwrap_or(APPLIES), AtomicU64::new(0), AtomicU64::new(0));
+    let runtime = runtime();
+    let work = || {
+        let mut counts = Counts::default();
+        while filmed.load(Ordering::Relaxed) < applies {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if let Err(wrong) = runtime.block_on(story(seed, &filmed, &mut counts)) {
+                return Err(format!("seed {seed}: {wrong}"));
+            }
+        }
+        Ok(counts)
+    };
+    let ends = std::thread::scope(|scope| {
+        let workers = [scope.spawn(work), scope.spawn(work)];
+        workers.map(|worker| worker.join().unwrap())
+    });
+    let mut counts = Counts::default();
+    for end in ends {
+        counts.add(&end.unwrap());
+    }
+    println!(
+        "crash injection: {} random applies of {} steps, {} of which fail on the way, and {} operations of partitions; {} \
+         crashes: {:?}; {} of them while a crash was undone; {} reboots",
+        counts.applies,
+        counts.steps,
+        counts.failed_applies,
+        counts.operations,
+        counts.pictures.values().sum::<usize>(),
+        counts.pictures,
+        counts.crashed_twice,
+        counts.reboots
+    );
+    println!(
+        "after each a restart: {} times everything was as before, {} times the plan was done; {} of {} machines that ran \
+         still ran; asked for again {} times; nothing lost, nothing owned twice; {:.1} s",
+        counts.undone,
+        counts.finished,
+        counts.running_after,
+        counts.running_before,
+        counts.applied_again,
+        started.elapsed().as_secs_f32()
+    );
+    assert!(counts.applies >= applies && counts.pictures.len() == 4 && counts.failed_applies > 10);
+    assert!(counts.undone > 1_000 && counts.finished > 100 && counts.running_before > 1_000);
+    assert!(counts.crashed_twice > 1_000 && counts.reboots > 100 && counts.operations > 50);
+}
+
+/// A host with a past of its own, and a few plans on it that are filmed.
+async fn story(seed: u64, filmed: &AtomicU64, counts: &mut Counts) -> Result<(), Wrong> {
+    let mut random = Random::new(seed ^ 0x000c_4a54);
+    let host = Host::of_seed(seed, &mut random);
+    let mut world = World::new(host, Story::new(format!("crash, seed {seed}"), false)).await;
+    for round in 0..6 {
+        let state = world.state();
+        let intent = Chooser { random: &mut random, host: &world.host, state: &state }.intent();
+        let Ok(plan) = world.imp().plan(&intent, &OPEN).await else { continue };
+        if plan.steps.is_empty() {
+            continue;
+        }
+        // The first plans make the past.
+        let is_filmed = round > 1;
+        let mut trouble = Trouble::default();
+        if is_filmed && random.percent(30) {
+            trouble.failing.insert(1 + u32::from(random.below(20)));
+        }
+        let film = film(&mut world, plan, &trouble, is_filmed).await?;
+        if film.ended == Ended::NotUndone {
+            break;
+        }
+        if is_filmed && !film.pictures.is_empty() {
+            filmed.fetch_add(1, Ordering::Relaxed);
+            counts.applies += 1;
+            counts.steps += film.plan.steps.len();
+            counts.failed_applies += u64::from(film.ended != Ended::Done);
+            for (n, picture) in film.pictures.iter().enumerate() {
+                let wrong = crash(&world, &film, picture, n, counts).await;
+                wrong.map_err(|wrong| {
+                    let steps: Vec<_> = film.plan.steps.iter().map(ToString::to_string).collect();
+                    let steps = steps.join("\n  ");
+                    format!("picture {n}, {:?}, of {:?}: {wrong}\n  {steps}", picture.moment, film.ended)
+                })?;
+            }
+            for _ in 0..3 {
+                let state = world.state();
+                let operation = Chooser { random: &mut random, host: &world.host, state: &state }.operate();
+                crash_in_operation(&mut world, &operation, counts).await?;
+            }
+        }
+    }
+    world.end().await;
+    Ok(())
+}
+
+/// Everything that is tried with one picture.
+async fn crash(
+    world: &World,
+    film: &Film,
+    picture: &Picture,
+    n: usize,
+    counts: &mut Counts,
+) -> Result<(), Wrong> {
+    // One daemon in two applies, with most of a plan to undo.
+    let is_filmed = n == 2 * film.pictures.len() / 3 && counts.applies.is_multiple_of(2);
+    let (mut woken, pictures) = wake(world, picture, is_filmed, counts).await?;
+    let is_done = look(&woken, film, counts)?;
+    if n.is_multiple_of(8) && film.ended == Ended::Done && !is_done {
+        counts.applied_again += 1;
+        apply_again(&mut woken, &film.plan.intent).await?;
+    }
+    woken.end().await;
+    for second in pictures {
+        counts.crashed_twice += 1;
+        let (woken, _) = wake(world, &second, false, counts).await?;
+        look(&woken, film, counts)
+            .map_err(|wrong| format!("in the middle of undoing, {:?}: {wrong}", second.moment))?;
+        woken.end().await;
+    }
+    if n % 16 == 8 {
+        counts.reboots += 1;
+        reboot(world, film, picture).await.map_err(|wrong| format!("after a reboot: {wrong}"))?;
+    }
+    Ok(())
+}
+
+async fn film(world: &mut World, plan: Plan, trouble: &Trouble, is_filmed: bool) -> Result<Film, Wrong> {
+    let before = Scene::of(world);
+    if is_filmed {
+        world.camera.start();
+    }
+    let ended = world.carry_out_plan(&plan, trouble).await?;
+    let pictures = world.camera.stop();
+    Ok(Film { plan, before, after: Scene::of(world), ended, pictures })
+}
+
+/// A world like that in a picture, in which no daemon runs.
+fn asleep(world: &World, picture: &Picture) -> World {
+    let (pfs, found) = (world.host.pfs.clone(), world.host.found.clone());
+    let host = Host { machine: picture.machine.copy(), pfs, found };
+    let story = Story::new("after a crash".to_owned(), false);
+    World::asleep(host, story, Guests::new(&picture.guests), &picture.disk)
+}
+
+/// Starts a daemon in a picture, and films it if asked to.
+async fn wake(
+    world: &World,
+    picture: &Picture,
+    is_filmed: bool,
+    counts: &mut Counts,
+) -> Result<(World, Vec<Picture>), Wrong> {
+    *counts.pictures.entry(picture.moment).or_default() += 1;
+    let mut woken = asleep(world, picture);
+    if is_filmed {
+        woken.camera.start();
+    }
+    woken.start_daemon().await?;
+    let pictures = woken.camera.stop();
+    woken.hypervisor.come_to_it();
+    Ok((woken, pictures))
+}
+
+fn is_sound(world: &World, state: &State) -> Result<(), Wrong> {
+    let everybody: BTreeSet<_> = state.partitions.keys().cloned().collect();
+    let wrong = checks::look(&world.host, &world.hypervisor, state, &mut Loose::default(), &everybody);
+    if !wrong.is_empty() {
+        return Err(wrong.join("\n"));
+    }
+    let export = world.imp().export().map_err(|error| error.to_string())?;
+    if export.state != *state {
+        return Err(format!("known is {state:?}, and kept is {:?}", export.state));
+    }
+    if export.plans.iter().any(|plan| plan.record.ended.is_none()) || !export.operations.is_empty() {
+        return Err("something is still under way in the journal".to_owned());
+    }
+    Ok(())
+}
+
+/// Looks at what a daemon has made of a picture. Whether the plan is done.
+fn look(woken: &World, film: &Film, counts: &mut Counts) -> Result<bool, Wrong> {
+    let now = Scene::of(woken);
+    is_sound(woken, &now.state)?;
+    let is_done = now.state.revision != film.before.state.revision;
+    let expected = if is_done { &film.after } else { &film.before };
+    if is_done {
+        counts.finished += 1;
+        if film.ended != Ended::Done {
+            // Where nothing but stopping is missing, another attempt may go well where the first one failed.
+            let is_stop = |step: &Step| matches!(step, Step::StopPartition { .. });
+            let only_stops = film.plan.steps.iter().all(is_stop);
+            return if only_stops { Ok(true) } else { Err("the plan is done, and it had failed".to_owned()) };
+        }
+        let differs = checks::differences(&expected.view, &now.view);
+        if !differs.is_empty() {
+            return Err(format!("said to be done, but {}", differs.join("; ")));
+        }
+        if checks::essence(&now.state) != checks::essence(&expected.state) {
+            return Err(format!("said to be done, but the state is {:?}", now.state));
+        }
+    } else {
+        counts.undone += 1;
+        woken.everything_undone(&film.plan, &film.before.view, &film.before.state)?;
+    }
+    for (name, guest) in expected.guests.iter().filter(|(_, guest)| guest.running) {
+        counts.running_before += 1;
+        let is_stopped =
+            |step: &Step| matches!(step, Step::StopPartition { partition, .. } if partition == name);
+        let was_stopped = film.plan.steps.iter().any(is_stopped);
+        match now.guests.get(name) {
+            Some(now) if now.running && (was_stopped || now.starts == guest.starts) => {
+                counts.running_after += 1;
+            }
+            now => return Err(format!("{name} ran and was not stopped: {guest:?} is {now:?}")),
+        }
+    }
+    Ok(is_done)
+}
+
+/// The host itself has lost its power: the disk is what is left.
+async fn reboot(world: &World, film: &Film, picture: &Picture) -> Result<(), Wrong> {
+    let mut woken = asleep(world, &Picture { guests: BTreeMap::new(), ..copy(picture) });
+    woken.boot = "second";
+    for pf in woken.host.adapters() {
+        woken.host.machine.unplug(pf);
+        woken.host.machine.replug(pf);
+    }
+    let fresh = woken.host.machine.snapshot();
+    woken.start_daemon().await?;
+    let differs = checks::differences(&fresh, &woken.host.machine.snapshot());
+    // A partition that was defined anew is what it was before; nothing is given to it or started.
+    let nothing = |(name, guest): (&Name, &Guest)| {
+        *guest == Guest::default() && film.before.state.partitions.contains_key(name)
+    };
+    let guests = woken.hypervisor.guests();
+    if !differs.is_empty() || !guests.iter().all(nothing) {
+        return Err(format!("the host was changed: {}; {guests:?}", differs.join("; ")));
+    }
+    // What ran has ended with the host.
+    let stopped = |state: &State| {
+        let mut state = checks::essence(state);
+        state.partitions.values_mut().for_each(|partition| partition.running = false);
+        state
+    };
+    let state = stopped(&woken.state());
+    if state != stopped(&film.before.state) && state != stopped(&film.after.state) {
+        return Err(format!("the state is {state:?}"));
+    }
+    let export = woken.imp().export().map_err(|error| error.to_string())?;
+    if export.plans.iter().any(|plan| plan.record.ended.is_none()) {
+        return Err("something is still under way in the journal".to_owned());
+    }
+    woken.end().await;
+    Ok(())
+}
+
+fn copy(picture: &Picture) -> Picture {
+    let Picture { moment, machine, guests, disk } = picture;
+    Picture { moment: *moment, machine: machine.copy(), guests: guests.clone(), disk: disk.copy() }
+}
+
+/// A partition asks for something, and the daemon dies: it is done or it is not, and when it is, that is in the audit log.
+async fn crash_in_operation(world: &mut World, operation: &Action, counts: &mut Counts) -> Result<(), Wrong> {
+    let Action::Operate { partition, op } = operation else { return Ok(()) };
+    world.imp().flush().map_err(|error| error.to_string())?;
+    let (before, entries) = (Scene::of(world), audit_of(world)?.len());
+    world.camera.start();
+    let answer = world.imp().operate(partition, op.clone()).await;
+    let (pictures, after) = (world.camera.stop(), Scene::of(world));
+    if pictures.is_empty() {
+        return Ok(());
+    }
+    counts.operations += 1;
+    for picture in pictures {
+        let (woken, _) = wake(world, &picture, false, counts).await?;
+        let now = Scene::of(&woken);
+        is_sound(&woken, &now.state)
+            .map_err(|wrong| format!("{operation:?}, {:?}: {wrong}", picture.moment))?;
+        let is = |scene: &Scene| {
+            checks::essence(&now.state) == checks::essence(&scene.state)
+                && checks::differences(&scene.view, &now.view).is_empty()
+        };
+        let is_noted = audit_of(&woken)?.len() > entries;
+        let has_changed = answer.is_ok() && before.state != after.state;
+        if !(is(&before) && (!is_noted || !has_changed) || is(&after) && is_noted) {
+            return Err(format!("{operation:?}, {answer:?}, {:?}: {:?}", picture.moment, now.state));
+        }
+        woken.end().await;
+    }
+    Ok(())
+}
+
+fn audit_of(world: &World) -> Result<Vec<ioward_model::AuditEntry>, Wrong> {
+    world.imp().audit(usize::MAX).map_err(|error| error.to_string())
+}
+
+/// Asked for once more, it is done as if nothing had happened.
+async fn apply_again(world: &mut World, intent: &Intent) -> Result<(), Wrong> {
+    let plan = world.imp().plan(intent, &OPEN).await;
+    let plan = plan.map_err(|no| format!("asked for again: {}", ioward_imp::api::ApiError::from(no)))?;
+    let ended = world.carry_out_plan(&plan, &Trouble::default()).await?;
+    if ended != Ended::Done {
+        return Err(format!("asked for again, it is {ended:?}"));
+    }
+    is_sound(world, &world.state()).map_err(|wrong| format!("asked for again: {wrong}"))
+}
