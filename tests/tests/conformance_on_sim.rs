@@ -127,7 +127,7 @@ suite! {
     a_change_that_fails_leaves_no_part_of_itself
     new_vfs_have_forgotten_the_settings_of_old_ones
     an_nvme_vf_needs_resources_before_it_goes_online
-    an_nvme_vf_keeps_what_a_change_does_not_name
     an_nvme_vf_without_resources_ends_without_a_driver
+    an_nvme_vf_keeps_what_a_change_does_not_name
     nvme_resources_are_counted
 }
