@@ -355,6 +355,7 @@ fn missing_boot_files(intent: &Intent) -> Vec<Reason> {
         Some(
             Reason::new(Rule::BootFile, required, found)
                 .for_request(partition)
+                .key("boot")
                 .remedy("correct boot in the Spec"),
         )
     });

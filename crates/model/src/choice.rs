@@ -60,6 +60,16 @@ pub struct Gap {
     pub at_most: u64,
 }
 
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the search for the best placement was given up: there may be a better one, by at most ",
+        )?;
+        write!(f, "{} of ", self.at_most)?;
+        self.criterion.serialize(f)
+    }
+}
+
 impl fmt::Display for Criterion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -92,7 +92,9 @@ impl Host<'_> {
                 Relaxation::AllowDisruption => options.allow_disruption = true,
                 Relaxation::AllowManagementNic => options.allow_management_nic = true,
                 Relaxation::LeaveOut { request, key } => {
-                    change(&mut intent, request, |vf| leave_out(vf, key));
+                    change(&mut intent, request, |vf| {
+                        leave_out(vf, key);
+                    });
                 }
                 Relaxation::OtherNumaNode { request, .. } => {
                     change(&mut intent, request, |vf| vf.numa = Some(NumaPolicy::Prefer));
@@ -161,6 +163,13 @@ impl Host<'_> {
         pool
     }
 
+    fn can_do_without(&self, intent: &Intent, request: &Owner, key: &str) -> bool {
+        let all = requests(self.state, intent);
+        let mut named =
+            all.iter().filter(|(of, vf)| (&of.name, &vf.name) == (&request.partition, &request.vf));
+        named.next().is_some_and(|(_, vf)| leave_out(&mut (*vf).clone(), key))
+    }
+
     /// What would meet one reason.
     fn meet(&self, intent: &Intent, reason: &Reason, pool: &mut BTreeSet<Relaxation>) {
         let owner = reason.request.as_deref().and_then(|request| request.parse::<Owner>().ok());
@@ -197,7 +206,7 @@ impl Host<'_> {
             }
             (_, Some(request)) => {
                 if let Some(key) = &reason.key
-                    && LEFT_OUT.contains(&key.as_str())
+                    && self.can_do_without(intent, &request, key)
                 {
                     pool.insert(Relaxation::LeaveOut { request, key: key.clone() });
                 }
@@ -207,28 +216,8 @@ impl Host<'_> {
     }
 }
 
-/// Keys of a request that it can do without.
-const LEFT_OUT: [&str; 17] = [
-    "subclass",
-    "min_link_speed",
-    "carrier",
-    "min_pcie_bandwidth",
-    "needs",
-    "min_msix_vectors",
-    "min_namespaces",
-    "vlan",
-    "trust",
-    "spoofchk",
-    "min_tx_rate",
-    "max_tx_rate",
-    "link_state",
-    "queues",
-    "interrupts",
-    "mac",
-    "index",
-];
-
-fn leave_out(vf: &mut VfRequest, key: &str) {
+/// Has a request do without a key. False where it can do without no such key.
+fn leave_out(vf: &mut VfRequest, key: &str) -> bool {
     match key {
         "subclass" => vf.subclass = None,
         "min_link_speed" => vf.min_link_speed = None,
@@ -248,8 +237,9 @@ fn leave_out(vf: &mut VfRequest, key: &str) {
         "mac" => vf.mac = None,
         "index" => vf.index = None,
         "pf" => (vf.pf, vf.index) = (None, None),
-        _ => {}
+        _ => return false,
     }
+    true
 }
 
 /// What a person gives up more easily comes first.
@@ -275,8 +265,10 @@ fn requests<'a>(state: &'a State, intent: &'a Intent) -> Vec<(&'a PartitionSpec,
             .into_iter()
             .flat_map(|partition| vfs.iter().map(move |vf| (partition, vf)))
             .collect(),
-        Intent::Start { partition } => present(partition).into_iter().flat_map(of).collect(),
-        Intent::Stop { .. } | Intent::Remove { .. } | Intent::Detach { .. } => Vec::new(),
+        // What these are about has been asked for before: there is nothing in them that could give way.
+        Intent::Start { .. } | Intent::Stop { .. } | Intent::Remove { .. } | Intent::Detach { .. } => {
+            Vec::new()
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 //! is one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are test code too")]
 
+use ioward_model::FailureDomain;
 use ioward_planner::placement::{
-    problem::{Choice, Cost, Domain, Pair, Port, Problem},
+    problem::{Choice, Cost, Pair, Port, Problem},
     search::solve,
 };
 use proptest::prelude::*;
@@ -58,7 +59,8 @@ fn any_choices(ports: usize, demands: bool) -> impl Strategy<Value = Vec<Choice>
 }
 
 fn any_pair(requests: usize) -> impl Strategy<Value = Option<Pair>> {
-    let domain = prop::sample::select(vec![Domain::Port, Domain::Adapter, Domain::Numa]);
+    let domain =
+        prop::sample::select(vec![FailureDomain::Port, FailureDomain::Adapter, FailureDomain::NumaNode]);
     (0..requests, 0..requests, domain, any::<bool>())
         .prop_map(|(a, b, by, soft)| (a != b).then(|| Pair { a: a.min(b), b: a.max(b), by, soft }))
 }
@@ -82,7 +84,8 @@ fn any_problem() -> impl Strategy<Value = Problem> {
 
 /// Sets of two or three that are alike and all apart: what is placed as a flow.
 fn any_sets() -> impl Strategy<Value = Problem> {
-    let domain = prop::sample::select(vec![Domain::Port, Domain::Adapter, Domain::Numa]);
+    let domain =
+        prop::sample::select(vec![FailureDomain::Port, FailureDomain::Adapter, FailureDomain::NumaNode]);
     (2..5_usize, 2..4_usize, 1..3_usize, domain, any::<bool>()).prop_flat_map(
         |(ports, size, sets, by, soft)| {
             (prop::collection::vec(any_port(), ports), any_choices(ports, false)).prop_map(
@@ -140,7 +143,7 @@ proptest! {
 fn many_alike_requests_are_placed_together() {
     let port = |n: u32| Port { free: 64, adapter: n, budget: [u64::MAX; 4], ..Port::default() };
     let choices = (0..160).map(|port| Choice { port, cost: [0, 0, 0, 0, 0, 0, port as u64], demand: [0; 4] });
-    let pairs = (0..5_000).map(|n| Pair { a: 2 * n, b: 2 * n + 1, by: Domain::Adapter, soft: false });
+    let pairs = (0..5_000).map(|n| Pair { a: 2 * n, b: 2 * n + 1, by: FailureDomain::Adapter, soft: false });
     let problem = Problem {
         ports: (0..160).map(port).collect(),
         choices: vec![choices.collect()],
@@ -157,9 +160,9 @@ fn many_alike_requests_are_placed_together() {
 /// Where a flow says nothing, the search has an end, and says how far from the best it may be.
 #[test]
 fn a_search_that_is_given_up_says_so() {
-    // Guarantees that fill ports only in combinations that are hard to find, and cost the same in none.
+    // Guarantees that nearly fill all ports, in combinations that cost the same in no two ways.
     let ports = 12;
-    let port = |_| Port { free: 40, budget: [1_000, u64::MAX, u64::MAX, u64::MAX], ..Port::default() };
+    let port = |_| Port { free: 40, budget: [750, u64::MAX, u64::MAX, u64::MAX], ..Port::default() };
     let list = |n: u64| {
         let choice = move |port: usize| Choice {
             port,
@@ -176,5 +179,5 @@ fn a_search_that_is_given_up_says_so() {
     };
     let found = solve(&problem).unwrap();
     assert_eq!(problem.assess(&found.ports).unwrap(), found.cost);
-    assert!(found.bound <= found.cost);
+    assert!(found.bound < found.cost, "nothing shows that it is the best");
 }

@@ -9,7 +9,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ioward_planner::placement::problem::{Cost, Domain, LEVELS, Problem};
+use ioward_model::FailureDomain;
+use ioward_planner::placement::problem::{Cost, LEVELS, Problem};
 use microlp::{ComparisonOp, OptimizationDirection, Problem as Program, SolutionStatus, Variable};
 
 /// The port of each request in a placement of least cost; `None` when there was none in time.
@@ -57,7 +58,7 @@ pub fn solve(problem: &Problem, patience: Duration) -> Option<Vec<usize>> {
 }
 
 /// Ports by failure domain.
-fn domains(problem: &Problem, by: Domain) -> Vec<Vec<usize>> {
+fn domains(problem: &Problem, by: FailureDomain) -> Vec<Vec<usize>> {
     let mut domains: Vec<Vec<usize>> = Vec::new();
     for port in 0..problem.ports.len() {
         match domains.iter_mut().find(|domain| problem.share(by, domain[0], port)) {

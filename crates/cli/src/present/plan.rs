@@ -38,6 +38,10 @@ pub fn plan(plan: &Plan, detail: Detail, width: usize) -> String {
             out += &text::wrap(&why(placement), width, "  ", "    ");
         }
     }
+    if let Some(gap) = plan.gap {
+        out += "\n";
+        out += &text::wrap(&gap.to_string(), width, "", "  ");
+    }
     if plan.steps.is_empty() {
         return out;
     }
@@ -91,6 +95,8 @@ fn steps(steps: &[Step], width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ioward_model::{Criterion, Gap};
+
     use super::*;
 
     fn recorded() -> Plan {
@@ -151,6 +157,9 @@ steps
 ";
         let all = plan(&value, Detail { steps: true, explain: true }, 60);
         assert_eq!(all, format!("{DIFF}{why}{steps}\ndisturbs nobody\n"));
+        let gap = Gap { criterion: Criterion::NumaNode, at_most: 11 };
+        let with_gap = plan(&Plan { gap: Some(gap), ..value.clone() }, Detail::default(), 60);
+        assert!(with_gap.contains("\n  a better one, by at most 11 of numa-node\n"), "{with_gap}");
         value.steps.clear();
         let explained = plan(&value, Detail { steps: true, explain: true }, 60);
         assert_eq!(explained, format!("nothing to do: everything is as it is wanted\n{why}"));

@@ -9,8 +9,9 @@
 //! be dealt out to the sets, so that nothing is lost by looking at groups: see [`Group::deal`].
 
 use ac_library::MinCostFlowGraph;
+use ioward_model::FailureDomain;
 
-use super::problem::{Cost, Domain, LEVELS, Problem, REDUNDANCY, Weights};
+use super::problem::{Cost, LEVELS, Problem, REDUNDANCY, Weights};
 
 /// Sets of requests that are alike.
 #[derive(Clone, Debug)]
@@ -20,7 +21,7 @@ pub(super) struct Group {
     /// The sets, each with as many requests.
     pub sets: Vec<Vec<usize>>,
     /// What the requests of one set must not have in common, and whether that is a wish.
-    pub apart: Option<(Domain, bool)>,
+    pub apart: Option<(FailureDomain, bool)>,
 }
 
 /// How much of a port there is for groups.

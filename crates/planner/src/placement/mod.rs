@@ -24,14 +24,13 @@ pub(crate) use why::no_such_pf;
 use std::collections::BTreeMap;
 
 use ioward_model::{
-    Assignment, Criterion, FailureDomain, Gap, GuestMay, Intent, Inventory, LinkState, Name, Options, Owner,
-    PartitionState, PhysicalFunction, Placement, Reason, Rule, Spec, State, VfId, VfRequest, VfSettings,
-    Vlan,
+    Assignment, Criterion, Gap, GuestMay, Intent, Inventory, LinkState, Name, Options, Owner, PartitionState,
+    PhysicalFunction, Placement, Reason, Rule, Spec, State, VfId, VfRequest, VfSettings, Vlan,
 };
 
 use self::{
     preference::{CRITERIA, Preferences},
-    problem::{Choice, Cost, Domain, Pair, Port, Problem, Solution, add},
+    problem::{Choice, Cost, Pair, Port, Problem, Solution, add},
 };
 use crate::{
     compat::{self, Need},
@@ -449,12 +448,7 @@ impl Market {
         for (owner, a) in &numbers {
             for tie in ledger.ties(owner) {
                 let Some(b) = numbers.get(&tie.other).filter(|b| *b > a) else { continue };
-                let by = match tie.by {
-                    FailureDomain::Port => Domain::Port,
-                    FailureDomain::Adapter => Domain::Adapter,
-                    FailureDomain::NumaNode => Domain::Numa,
-                };
-                self.problem.pairs.push(Pair { a: *a, b: *b, by, soft: tie.prefer });
+                self.problem.pairs.push(Pair { a: *a, b: *b, by: tie.by, soft: tie.prefer });
             }
         }
         self.problem.pairs.sort_unstable();

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use ioward_model::FailureDomain;
+
 /// How many criteria there are; the first counts most.
 pub const LEVELS: usize = 7;
 /// How many kinds of things ports have a budget of: bandwidth, NVMe queues, NVMe interrupts, MSI-X vectors.
@@ -58,17 +60,6 @@ pub struct Choice {
     pub demand: Amounts,
 }
 
-/// What two requests must not have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Domain {
-    /// The port.
-    Port,
-    /// The adapter.
-    Adapter,
-    /// The NUMA node.
-    Numa,
-}
-
 /// Two requests that are to be apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pair {
@@ -77,7 +68,7 @@ pub struct Pair {
     /// The other.
     pub b: usize,
     /// What they must not have in common.
-    pub by: Domain,
+    pub by: FailureDomain,
     /// A wish that costs 1 of [`REDUNDANCY`] when it is not met; a rule otherwise.
     pub soft: bool,
 }
@@ -105,11 +96,11 @@ pub struct Unplaced {
 impl Problem {
     /// Whether two ports have a failure domain in common.
     #[must_use]
-    pub fn share(&self, by: Domain, a: usize, b: usize) -> bool {
+    pub fn share(&self, by: FailureDomain, a: usize, b: usize) -> bool {
         match by {
-            Domain::Port => a == b,
-            Domain::Adapter => self.ports[a].adapter == self.ports[b].adapter,
-            Domain::Numa => {
+            FailureDomain::Port => a == b,
+            FailureDomain::Adapter => self.ports[a].adapter == self.ports[b].adapter,
+            FailureDomain::NumaNode => {
                 a == b || self.ports[a].numa.is_some() && self.ports[a].numa == self.ports[b].numa
             }
         }

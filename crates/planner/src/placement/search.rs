@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ioward_model::FailureDomain;
+
 use super::{
     flow::{self, Flow, Group, Room},
-    problem::{Amounts, Choice, Cost, Domain, Pair, Problem, REDUNDANCY, Solution, Unplaced, Weights, add},
+    problem::{Amounts, Choice, Cost, Pair, Problem, REDUNDANCY, Solution, Unplaced, Weights, add},
 };
 
 /// After how many steps the search is given up. On two cores of today about a second.
@@ -26,7 +28,7 @@ pub fn solve(problem: &Problem) -> Result<Solution, Unplaced> {
 }
 
 /// What requests of a set must not have in common, and whether that is a wish; `None` for a set of one.
-type Apart = Option<(Domain, bool)>;
+type Apart = Option<(FailureDomain, bool)>;
 
 /// Which requests are placed by flow, and which by search.
 struct Split {
