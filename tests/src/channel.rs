@@ -113,7 +113,12 @@ pub fn a_guest_sets_what_it_may_and_nothing_else() -> Outcome {
     ] {
         assert!(audit.contains(line), "'{line}' is not in {audit}");
     }
-    daemon.done(&["remove", "web", "--force"])?;
+
+    // A person at the console has the last word; what they see ends with the machine.
+    drop(web);
+    let seen = sh("echo 'poweroff -f' | ioward --socket /run/ioward-test/api.sock console web 2>&1")?;
+    assert!(seen.ends_with("the console of web closed: its machine has ended\n"), "{seen}");
+    daemon.done(&["remove", "web"])?;
     assert_eq!(how_the_host_is()?, before);
     Ok(())
 }

@@ -36,6 +36,9 @@ pub enum ImpError {
         "another change is being carried out; 'ioward events --follow' shows it; try again when it is done"
     )]
     Busy,
+    /// Whoever wanted it has gone away.
+    #[error("interrupted")]
+    Interrupted,
     /// The PCI side said no.
     #[error(transparent)]
     Fabric(#[from] FabricError),
@@ -63,7 +66,8 @@ impl From<ImpError> for ApiError {
             ImpError::Busy => ErrorKind::Busy,
             ImpError::Fabric(FabricError::NoSuchFunction { .. } | FabricError::NoSuchVf { .. })
             | ImpError::Hypervisor(HypervisorError::NoSuchPartition(_)) => ErrorKind::NotFound,
-            ImpError::Fabric(_)
+            ImpError::Interrupted
+            | ImpError::Fabric(_)
             | ImpError::Hypervisor(_)
             | ImpError::TooLong { .. }
             | ImpError::Store(_)

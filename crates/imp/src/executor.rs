@@ -15,7 +15,14 @@ use std::sync::Arc;
 use ioward_model::{Event, EventKind, Outcome, Plan};
 use tokio::sync::{OwnedMutexGuard, mpsc};
 
-use crate::{error::in_full, events::Listener, imp::Imp, journal::Journal, step::Failure, undo::Carried};
+use crate::{
+    error::{ImpError, in_full},
+    events::Listener,
+    imp::Imp,
+    journal::Journal,
+    step::Failure,
+    undo::Carried,
+};
 
 /// A plan that may be carried out: it has been written down, and no other is.
 pub(crate) struct Begun {
@@ -37,7 +44,7 @@ impl Imp {
         for (n, step) in plan.steps.iter().enumerate() {
             let number = n + 1;
             if listener.is_gone() {
-                let error = "interrupted".to_owned();
+                let error = ImpError::Interrupted.to_string();
                 self.undo(&listener, &journal, id, done, error).await;
                 return;
             }
@@ -45,7 +52,8 @@ impl Imp {
             let revision = (number == plan.steps.len()).then_some(id);
             let mut carried =
                 Carried { number, step, outcome: Outcome::default(), noted: None, in_doubt: false };
-            let result = self.carry_out_step(&journal, &mut carried, done.len() + 1, revision).await;
+            let result =
+                self.carry_out_step(&listener, &journal, &mut carried, done.len() + 1, revision).await;
             match result {
                 Ok(()) => {
                     let note = carried.outcome.note.clone();
@@ -68,6 +76,7 @@ impl Imp {
     /// Carries out one step and writes that down. What has come of it is in `carried`; why it failed is in the error.
     async fn carry_out_step(
         self: &Arc<Self>,
+        listener: &Listener<'_>,
         journal: &Journal<'_>,
         carried: &mut Carried<'_>,
         order: usize,
@@ -81,7 +90,11 @@ impl Imp {
             journal.failed(number);
             return Err(in_full(&error));
         }
-        match self.do_step(step, carried.outcome.clone()).await {
+        let result = tokio::select! {
+            result = self.do_step(step, carried.outcome.clone()) => result,
+            () = listener.gives_up(step) => Err(ImpError::Interrupted.into()),
+        };
+        match result {
             Ok(outcome) => carried.outcome = outcome,
             Err(Failure { error, in_doubt }) => {
                 carried.in_doubt = in_doubt;
