@@ -131,6 +131,11 @@ pub fn a_recorded_host_is_shown_as_the_live_one_was() -> Outcome {
         set_attribute(pf, "sriov_numvfs", vfs)?;
     }
     sh("ip link set eth0 vf 1 mac 52:54:00:aa:00:01 vlan 7; ip addr add 192.0.2.7/24 dev eth1")?;
+    // igb takes the link down to make VFs, and the two hosts compared are looked at one after the other.
+    for link in ["eth0", "eth1"] {
+        let has_link = || sh(&format!("grep -q 1 /sys/class/net/{link}/carrier")).is_ok();
+        wait_until(&format!("{link} has a link"), Duration::from_secs(60), has_link)?;
+    }
     let live: Value = serde_json::from_str(&daemon.done(&["host", "--json"])?)?;
     let file = daemon.write("recorded.json", "")?;
     let recorded = |more: &[&str]| -> Result<Value, Box<dyn Error>> {
