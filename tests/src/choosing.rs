@@ -40,6 +40,18 @@ pub fn what_does_not_suit_is_told_with_the_rule_what_it_requires_and_what_was_fo
             found: "one of 1Gbit",
         },
         Impossible {
+            spec: web("needs = [\"rdma\"]"),
+            rule: "capability",
+            required: "rdma",
+            found: "its PF has no RDMA device",
+        },
+        Impossible {
+            spec: web("pf = \"0000:03:00.0\"\nmin_tx_rate = \"100Mbit\""),
+            rule: "capability",
+            required: "guaranteed-rate",
+            found: "its driver igb cannot do that",
+        },
+        Impossible {
             spec: all_of_nic1,
             rule: "vf-capacity",
             required: "at most 7 VFs (TotalVFs)",
@@ -81,6 +93,28 @@ pub fn what_does_not_suit_is_told_with_the_rule_what_it_requires_and_what_was_fo
     Ok(())
 }
 
+/// Level 1 has one NUMA node, and QEMU binds the partition's memory to it.
+pub fn a_partition_on_a_numa_node_runs_there() -> Outcome {
+    let daemon = Daemon::start()?;
+    let on_node = |node: &str| partition("web").replace("cpus ", &format!("numa_node = {node}\ncpus "));
+    let second = vf("net1", "network", "numa = \"prefer\"\napart_from = [{ vf = \"net0\", by = \"port\" }]");
+    daemon.apply(&[VERSION, &on_node("0"), &vf("net0", "network", ""), &second].concat())?;
+    let vfs: Value = serde_json::from_str(&daemon.done(&["partitions", "--json"])?)?;
+    let machine = fs::read(format!("/proc/{}/cmdline", vfs[0]["pid"]))?;
+    let machine = String::from_utf8_lossy(&machine).into_owned();
+    assert!(machine.contains("host-nodes=0,policy=bind"), "no memory is bound: {machine}");
+    let pf = |n: usize| vfs[0]["vfs"][n]["pf"].as_str().unwrap_or_default().to_owned();
+    assert_ne!(pf(0), pf(1), "they are apart: {vfs}");
+    daemon.done(&["remove", "web", "--force"])?;
+    let refused = daemon.try_apply(&[VERSION, &on_node("7")].concat(), &[])?;
+    assert_eq!(refused.status, 3, "{refused:?}");
+    assert!(
+        on_one_line(&refused.stderr).contains("required NUMA node 7; found this host has 0"),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
 pub fn what_suits_is_told_best_first_and_is_what_the_plan_takes() -> Outcome {
     let daemon = Daemon::start()?;
     sh("ip addr add 10.9.0.1/24 dev eth0")?;
@@ -92,7 +126,7 @@ pub fn what_suits_is_told_best_first_and_is_what_the_plan_takes() -> Outcome {
     assert!(shown.contains("\nno     0000:01:00.0  0-6\n"), "{shown}");
     assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
     let planned = daemon.done(&["plan", "-f", &file])?;
-    assert!(planned.contains("assign VF 0 of 0000:03:00.0 to web/net0"), "{planned}");
+    assert!(planned.contains("+ VF 0 of 0000:03:00.0: to web/net0"), "{planned}");
 
     let unknown = daemon.ioward(&["compatible", "wbe", "-f", &file])?;
     assert_eq!(unknown.status, 2, "{unknown:?}");

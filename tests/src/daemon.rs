@@ -203,9 +203,7 @@ impl Drop for Daemon {
         let _ = self.serve.kill();
         let _ = self.serve.wait();
         let _ = sh("pkill -9 -f qemu-system; while pgrep -f qemu-system; do sleep 0.1; done");
-        // Settings of NVMe secondary controllers outlive their VFs; the rest goes with them.
-        let _ = sh("for vf in 1 2 3 4; do nvme virt-mgmt /dev/nvme0 -c $vf -a 7; \
-                    nvme virt-mgmt /dev/nvme0 -c $vf -r 0 -a 8 -n 0; nvme virt-mgmt /dev/nvme0 -c $vf -r 1 -a 8 -n 0; done");
+        // Settings of VFs go with them.
         for pf in [NIC0, NIC1, NVME] {
             let folder = format!("/sys/bus/pci/devices/{pf}");
             let _ = sh(&format!("echo 0 >{folder}/sriov_numvfs; echo 1 >{folder}/sriov_drivers_autoprobe"));

@@ -40,6 +40,14 @@ pub fn sh_json(command: &str) -> Result<Value, Box<dyn Error>> {
         .map_err(|error| format!("`{command}` printed no JSON ({error}): {text}").into())
 }
 
+/// What the kernel says of a VF of an interface: the entry of `vfinfo_list` in `ip -j link`.
+///
+/// # Errors
+/// When there is no such interface.
+pub fn kernel_vf(netdev: &str, index: usize) -> Result<Value, Box<dyn Error>> {
+    Ok(sh_json(&format!("ip -j link show {netdev}"))?[0]["vfinfo_list"][index].clone())
+}
+
 /// Reads an attribute of a PCI function from sysfs, without the line's end.
 ///
 /// # Errors

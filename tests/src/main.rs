@@ -4,6 +4,7 @@
 // Tests say what must be so by panicking when it is not.
 #![allow(clippy::expect_used, clippy::panic)]
 
+mod channel;
 mod choosing;
 mod crashes;
 mod hostile;
@@ -26,17 +27,24 @@ fn main() -> ExitCode {
     tests.extend(on_linux::conformance());
     tests.extend(tests![
         identify::the_host_is_described_as_lspci_and_sysfs_describe_it,
+        identify::a_recorded_host_is_shown_as_the_live_one_was,
         identify::a_copied_tree_is_identified_without_daemon_or_privilege,
         main_job::two_partitions_get_their_vfs_use_them_and_give_them_back,
-        main_job::a_stopped_partition_keeps_its_vfs_and_starts_with_them_again,
+        main_job::vfs_that_were_there_are_given_back_as_they_were_found,
+        main_job::a_partition_keeps_its_vfs_while_it_is_stopped_and_while_its_guest_does_not_let_go,
+        channel::the_channel_comes_with_the_first_vf_and_goes_with_the_last,
+        channel::a_guest_sets_what_it_may_and_nothing_else,
         choosing::what_does_not_suit_is_told_with_the_rule_what_it_requires_and_what_was_found,
         choosing::what_suits_is_told_best_first_and_is_what_the_plan_takes,
+        choosing::a_partition_on_a_numa_node_runs_there,
         choosing::a_plan_file_does_what_it_says_or_nothing,
         choosing::the_doctor_finds_the_lab_well,
         refusals::what_the_host_cannot_give_is_refused_with_reasons,
         refusals::a_pf_that_carries_the_hosts_address_is_left_alone_unless_allowed,
         refusals::growing_an_adapter_in_use_names_who_is_disturbed,
+        refusals::without_an_iommu_no_vf_is_given_away,
         refusals::without_root_the_daemon_says_so,
+        refusals::without_root_the_command_says_so,
         refusals::without_a_daemon_the_command_says_how_to_start_one,
         refusals::a_second_daemon_on_the_same_state_is_refused,
         refusals::qemu_missing_or_dying_at_once_leaves_the_host_as_it_was,

@@ -1,11 +1,11 @@
 //! What is refused: with which exit status, in which words, and with nothing changed on the host.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use ioward_tests::{
     daemon::{Daemon, VERSION, adapter, how_the_host_is, partition, vf},
     harness::Outcome,
-    level1::{NIC0, attribute, sh},
+    level1::{NIC0, NIC1, attribute, sh, sh_json, wait_until},
 };
 
 /// Specs that the host can't carry out: each with the exit status and words of the refusal.
@@ -13,28 +13,83 @@ pub fn what_the_host_cannot_give_is_refused_with_reasons() -> Outcome {
     let before = how_the_host_is()?;
     let daemon = Daemon::start()?;
     let web = |request: &str| [VERSION, &partition("web"), &vf("net0", "network", request)].concat();
+    const NO_PF: &str = "required an SR-IOV physical function; found there is none at this address; `ioward host` shows those there are";
     let refused = [
-        (format!("{VERSION}{}", adapter(NIC0, "8")), vec!["vf-capacity", "8", "7"]),
-        (web("pf = \"0000:01:00.0\"\nindex = 7"), vec!["index"]),
-        (web("pf = \"0000:09:00.0\""), vec!["0000:09:00.0"]),
+        (
+            format!("{VERSION}{}", adapter(NIC0, "8")),
+            "vf-capacity: 0000:01:00.0: required at most 7 VFs (TotalVFs); found 8 asked for; ask for fewer, or for \"max\"",
+        ),
+        (
+            web("pf = \"0000:01:00.0\"\nindex = 7"),
+            "vf-index: web/net0: 0000:01:00.0: required an index below 7 (TotalVFs); found index 7",
+        ),
+        (web("pf = \"0000:09:00.0\""), &format!("function-exists: web/net0: 0000:09:00.0: {NO_PF}")),
+        (
+            format!("{VERSION}{}", adapter("0000:09:00.0", "1")),
+            &format!("function-exists: 0000:09:00.0: {NO_PF}"),
+        ),
         // The host bridge is there, and is no PF.
-        (web("pf = \"0000:00:00.0\""), vec!["0000:00:00.0"]),
-        (web("pf = \"0000:02:00.0\""), vec!["network", "nvme"]),
-        (web("min_link_speed = \"10Gbit\""), vec!["10Gbit", "1Gbit"]),
-        ([VERSION, &partition("web").replace("vmlinuz", "no-such-kernel")].concat(), vec!["no-such-kernel"]),
+        (web("pf = \"0000:00:00.0\""), &format!("function-exists: web/net0: 0000:00:00.0: {NO_PF}")),
+        (
+            web("pf = \"0000:02:00.0\""),
+            "class: web/net0: 0000:02:00.0: required class network; found class nvme",
+        ),
+        (
+            web("min_link_speed = \"10Gbit\""),
+            "link-speed: web/net0: 0000:03:00.0: required a link of 10Gbit or faster; found one of 1Gbit",
+        ),
+        (
+            [VERSION, &partition("web").replace("vmlinuz", "no-such-kernel")].concat(),
+            "boot-file: web: required a file to boot from at /run/lab/guest/no-such-kernel; found No such file or directory",
+        ),
     ];
-    for (spec, words) in refused {
+    for (spec, reason) in refused {
         for command in ["plan", "apply"] {
             let file = daemon.write("bad.toml", &spec)?;
             let answer = daemon.ioward(&[command, "-f", &file])?;
-            assert_eq!(answer.status, 3, "{spec}: {answer:?}");
-            for word in &words {
-                let said = answer.stderr.contains(word) || *word == "vf-capacity";
-                assert!(said, "{command} of {spec} does not say {word}: {answer:?}");
-            }
+            assert_eq!((answer.status, answer.stdout.as_str()), (3, ""), "{spec}: {answer:?}");
+            assert!(answer.stderr.contains(reason), "{command} of {spec} does not say {reason}: {answer:?}");
         }
         assert_eq!(how_the_host_is()?, before);
     }
+    assert_eq!(daemon.done(&["partitions", "--json"])?.trim(), "[]");
+    assert!(!daemon.done(&["events"])?.contains("plan"), "nothing was begun");
+    Ok(())
+}
+
+/// VFIO without an IOMMU would let a guest write to all of the host's memory.
+pub fn without_an_iommu_no_vf_is_given_away() -> Outcome {
+    let before = how_the_host_is()?;
+    // What a kernel without an IOMMU shows: the folder, and no group in it.
+    sh("mount -t tmpfs tmpfs /sys/kernel/iommu_groups")?;
+    let tested = no_vf_is_given_away();
+    sh("umount /sys/kernel/iommu_groups")?;
+    assert_eq!(how_the_host_is()?, before);
+    tested
+}
+
+fn no_vf_is_given_away() -> Outcome {
+    let daemon = Daemon::start()?;
+    let before = how_the_host_is()?;
+    let spec = [VERSION, &partition("web"), &vf("net0", "network", "")].concat();
+    let file = daemon.write("spec.toml", &spec)?;
+    for command in ["plan", "apply"] {
+        let answer =
+            daemon.ioward(&[command, "-f", &file, "--allow-management-nic", "--allow-disruption"])?;
+        assert_eq!((answer.status, answer.stdout.as_str()), (3, ""), "{answer:?}");
+        let told = "required an IOMMU that keeps a partition's VFs to that partition's memory; found no IOMMU is on; \
+                    turn on VT-d or AMD-Vi in the firmware";
+        assert!(answer.stderr.contains("iommu: web/net0: ") && answer.stderr.contains(told), "{answer:?}");
+        assert_eq!(how_the_host_is()?, before);
+    }
+    assert!(daemon.done(&["host"])?.contains("No IOMMU is on"));
+    let doctor = sh("ioward doctor 2>&1; echo status $?")?;
+    assert!(doctor.contains("✗ IOMMU: ") && doctor.contains("status 1"), "{doctor}");
+    // VFs for the host's own use need none.
+    daemon.apply(&[VERSION, &adapter(NIC0, "2")].concat())?;
+    assert_eq!(attribute(NIC0, "sriov_numvfs")?, "2");
+    daemon.apply(&[VERSION, &adapter(NIC0, "0")].concat())?;
+    assert_eq!(how_the_host_is()?, before);
     Ok(())
 }
 
@@ -42,14 +97,24 @@ pub fn what_the_host_cannot_give_is_refused_with_reasons() -> Outcome {
 pub fn a_pf_that_carries_the_hosts_address_is_left_alone_unless_allowed() -> Outcome {
     let daemon = Daemon::start()?;
     sh("ip addr add 10.9.0.1/24 dev eth0")?;
+    let look = || -> Result<_, Box<dyn std::error::Error>> {
+        // Each loss of the link counts.
+        let losses = sh("cat /sys/class/net/eth0/carrier_down_count")?;
+        Ok((how_the_host_is()?, sh_json("ip -j addr show eth0")?, losses))
+    };
+    let before = look()?;
     let spec = [VERSION, &partition("web"), &vf("net0", "network", "pf = \"0000:01:00.0\"")].concat();
-    let answer = daemon.try_apply(&spec, &[])?;
-    assert_eq!(answer.status, 3, "{answer:?}");
-    assert!(
-        answer.stderr.contains("10.9.0.1") && answer.stderr.contains("--allow-management-nic"),
-        "{answer:?}"
-    );
-    assert_eq!(attribute(NIC0, "sriov_numvfs")?, "0");
+    let told = "management-nic: web/net0: 0000:01:00.0: required a PF that the host does not use; found eth0 has address \
+                10.9.0.1/24; use another adapter, or allow it with --allow-management-nic";
+    for spec in [&spec, &[VERSION, &adapter(NIC0, "1")].concat()] {
+        let answer = daemon.try_apply(spec, &[])?;
+        assert_eq!((answer.status, answer.stdout.as_str()), (3, ""), "{answer:?}");
+        assert!(
+            answer.stderr.contains(&told.replace("web/net0: ", "")) || answer.stderr.contains(told),
+            "{answer:?}"
+        );
+        assert_eq!(look()?, before);
+    }
 
     let file = daemon.write("spec.toml", &spec)?;
     daemon.done(&["plan", "--allow-management-nic", "-f", &file])?;
@@ -92,6 +157,22 @@ pub fn without_a_daemon_the_command_says_how_to_start_one() -> Outcome {
     Ok(())
 }
 
+/// The socket gives away the host: it is root's alone.
+pub fn without_root_the_command_says_so() -> Outcome {
+    let _daemon = Daemon::start()?;
+    let before = how_the_host_is()?;
+    for command in ["host", "partitions", "remove web"] {
+        let answer = sh(&format!(
+            "setpriv --reuid 65534 --regid 65534 --clear-groups ioward --socket /run/ioward-test/api.sock {command} 2>&1; \
+             echo status $?"
+        ))?;
+        let told = "cannot reach the daemon at /run/ioward-test/api.sock: Permission denied; only root may use it: use sudo";
+        assert!(answer.contains(told) && answer.contains("status 1"), "{answer}");
+    }
+    assert_eq!(how_the_host_is()?, before);
+    Ok(())
+}
+
 pub fn a_second_daemon_on_the_same_state_is_refused() -> Outcome {
     let _daemon = Daemon::start()?;
     let answer = sh(
@@ -131,21 +212,24 @@ pub fn qemu_missing_or_dying_at_once_leaves_the_host_as_it_was() -> Outcome {
     Ok(())
 }
 
-/// igb has no per-VF link state (EOPNOTSUPP): a step in the middle of a plan fails on the real kernel.
+/// igb takes no rate above that of the link (EINVAL): a step in the middle of a plan fails on the real kernel.
 pub fn a_step_that_the_kernel_refuses_has_the_others_undone() -> Outcome {
     let before = how_the_host_is()?;
     let daemon = Daemon::start()?;
+    // Without a link it would be refused before anything is done.
+    let has_link = || sh("grep -q 1 /sys/class/net/eth0/carrier").is_ok();
+    wait_until("eth0 has a link", Duration::from_secs(60), has_link)?;
     let spec = [
         VERSION,
         &partition("web"),
         &vf("net0", "network", "vlan = 100"),
         &vf("disk0", "nvme", ""),
-        &vf("net1", "network", "link_state = \"enable\""),
+        &vf("net1", "network", "max_tx_rate = \"20Gbit\""),
     ]
     .concat();
     let answer = daemon.try_apply(&spec, &[])?;
     assert_eq!(answer.status, 1, "{answer:?}");
-    assert!(answer.stderr.contains("link_state") || answer.stdout.contains("link_state"), "{answer:?}");
+    assert!(answer.stdout.contains("max_tx_rate=20Gbit") && answer.stderr.contains("failed"), "{answer:?}");
     assert_eq!(how_the_host_is()?, before);
     assert_eq!(daemon.done(&["partitions", "--json"])?.trim(), "[]");
     Ok(())
@@ -153,18 +237,23 @@ pub fn a_step_that_the_kernel_refuses_has_the_others_undone() -> Outcome {
 
 pub fn of_two_applies_at_once_one_is_told_to_wait() -> Outcome {
     let daemon = Daemon::start()?;
-    let file = daemon.write("one.toml", [VERSION, &partition("web"), &vf("net0", "network", "")].concat())?;
+    let web = [VERSION, &partition("web"), &vf("net0", "network", "pf = \"0000:01:00.0\"")].concat();
+    let file = daemon.write("one.toml", web)?;
     let mut first = daemon.begin(&["apply", "--yes", "-f", &file])?;
     while daemon.done(&["events"])?.is_empty() {}
     // It is at work now, and goes on for seconds: its machine has to start.
     let mut told_to_wait = false;
     while first.try_wait()?.is_none() && !told_to_wait {
-        let other = daemon.try_apply(&[VERSION, &adapter("0000:03:00.0", "2")].concat(), &[])?;
+        let other = daemon.try_apply(&[VERSION, &adapter(NIC1, "2")].concat(), &[])?;
         told_to_wait = other.status == 1 && other.stderr.contains("another change");
     }
     let first = first.wait_with_output()?;
     assert!(first.status.success(), "{first:?}");
     assert!(told_to_wait, "the second apply was never told to wait");
+    assert_eq!(
+        (attribute(NIC0, "sriov_numvfs")?, attribute(NIC1, "sriov_numvfs")?),
+        ("1".into(), "0".into())
+    );
     Ok(())
 }
 
@@ -173,10 +262,12 @@ pub fn a_person_who_goes_away_has_the_apply_undone() -> Outcome {
     let daemon = Daemon::start()?;
     let spec = [VERSION, &partition("web"), &vf("net0", "network", ""), &vf("disk0", "nvme", "")].concat();
     let file = daemon.write("spec.toml", &spec)?;
-    let mut apply = daemon.begin(&["apply", "--yes", "-f", &file])?;
+    let apply = daemon.begin(&["apply", "--yes", "-f", &file])?;
     while daemon.done(&["events"])?.is_empty() {}
     sh(&format!("kill -INT {}", apply.id()))?;
-    apply.wait()?;
+    let left = apply.wait_with_output()?;
+    let told = String::from_utf8_lossy(&left.stderr);
+    assert!(left.status.code() == Some(130) && told.contains("interrupted: undoing"), "{left:?}");
     let mut undone = String::new();
     while !undone.contains("interrupted") && !undone.contains("plan-done") {
         undone = daemon.done(&["events", "--json"])?;

@@ -13,6 +13,7 @@
 //! A run that went well removes its folder; one that did not leaves it for a look, until the next run.
 
 use std::fs::{self, File};
+use std::io::IsTerminal;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -123,14 +124,15 @@ impl Lab {
     /// Shell assignments that level1.sh reads.
     fn environment(&self, terminal: Option<(u16, u16)>) -> String {
         let (rows, columns) = terminal.unwrap_or((0, 0));
-        let yes_or_no = if terminal.is_some() { "yes" } else { "no" };
+        let yes_or_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
         let term =
             std::env::var("TERM").ok().filter(|_| terminal.is_some()).unwrap_or_else(|| "dumb".to_owned());
         [
             ("IOWARD_WORKSPACE", self.workspace.root.to_string_lossy().into_owned()),
             ("IOWARD_LAB_GUEST_KERNEL", "/run/lab/guest/vmlinuz".to_owned()),
             ("IOWARD_LAB_GUEST_INITRD", "/run/lab/guest/initrd.img".to_owned()),
-            ("IOWARD_LAB_TERMINAL", yes_or_no.to_owned()),
+            ("IOWARD_LAB_TERMINAL", yes_or_no(terminal.is_some())),
+            ("IOWARD_LAB_COLOR", yes_or_no(std::io::stdout().is_terminal())),
             ("IOWARD_LAB_ROWS", rows.to_string()),
             ("IOWARD_LAB_COLUMNS", columns.to_string()),
             ("TERM", term),

@@ -1,4 +1,5 @@
-//! What a developer of ioward runs: `cargo xtask test`, `cargo xtask lab`, `cargo xtask lint`.
+//! What a developer of ioward runs: `cargo xtask test`, `cargo xtask lab`, `cargo xtask lint`,
+//! `cargo xtask bench`.
 //!
 //! This file is the command line; each command has a file of its own.
 
@@ -6,6 +7,7 @@
 
 mod apt;
 mod backports;
+mod bench;
 mod cpio;
 mod error;
 mod images;
@@ -46,6 +48,11 @@ enum Command {
     },
     /// Check format, clippy and licences.
     Lint,
+    /// Measure, as ratios within one run.
+    Bench {
+        /// What to measure.
+        what: bench::Bench,
+    },
     /// Real SR-IOV on a machine that has none: a software-emulated Linux host with SR-IOV adapters ("level 1").
     Lab {
         #[command(subcommand)]
@@ -99,6 +106,7 @@ fn run(command: Command) -> error::Result<u8> {
     match command {
         Command::Test { only, filter } => test::run(only, filter.as_deref()),
         Command::Lint => lint::run().map(|()| 0),
+        Command::Bench { what } => bench::run(what).map(|()| 0),
         Command::Lab { command, timeout } => {
             let bound = |default| timeout.map_or(default, Duration::from_secs);
             let lab = Lab::prepare()?;

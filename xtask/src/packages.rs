@@ -13,7 +13,7 @@ const EMULATOR: [&str; 3] = ["qemu-system-x86", "seabios", "ipxe-qemu"];
 const EMULATOR_VERSION: &str = "1:8.0";
 /// What the lab is made with, and what its tests look with.
 const TOOLS: [&str; 8] =
-    ["busybox-static", "kmod", "xz-utils", "pciutils", "iproute2", "nvme-cli", "socat", "util-linux"];
+    ["busybox-static", "kmod", "xz-utils", "pciutils", "iproute2", "nvme-cli", "procps", "util-linux"];
 
 /// Installs what is missing, saying so first.
 pub fn install_missing(apt: &mut Apt) -> Result<()> {

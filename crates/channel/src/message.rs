@@ -264,8 +264,11 @@ impl ImpMessage {
                 Ok(Self::Welcome(Welcome { version, epoch, nonce, partition }))
             }),
             kind::RESPONSE => read(frame, "response", |wire: wire::Response| {
-                let more = frame.flags() & FLAG_MORE != 0;
-                Ok(Self::Response { id: frame.request(), more, result: wire.try_into()? })
+                let result = wire.try_into()?;
+                // Of nothing else can there be more.
+                let is_list = matches!(result, Ok(OpOutcome::Vfs(_)));
+                let more = is_list && frame.flags() & FLAG_MORE != 0;
+                Ok(Self::Response { id: frame.request(), more, result })
             }),
             kind::NOTICE => read(frame, "notice", |wire: wire::Notice| {
                 let view = || VfView::try_from(wire.vf.clone().ok_or("vf: missing")?);

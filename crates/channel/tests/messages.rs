@@ -222,6 +222,24 @@ fn a_list_longer_than_a_frame_goes_in_several() {
     assert_eq!(names, views.into_iter().map(|view| view.name).collect::<Vec<_>>());
 }
 
+/// Found by fuzzing: an answer that is no list could say that more of it follows, and said another thing when it was
+/// written again.
+#[test]
+fn only_of_a_list_there_is_more() {
+    let more = |result: Result<OpOutcome, OpError>| {
+        let frame = ImpMessage::Response { id: 9, more: false, result }.to_frames().remove(0);
+        let flagged = Frame::new(frame.kind(), 1, frame.request(), frame.payload().to_vec()).unwrap();
+        let Ok(ImpMessage::Response { more, .. }) = ImpMessage::from_frame(&flagged) else {
+            panic!("{flagged:?}")
+        };
+        more
+    };
+    assert!(more(Ok(OpOutcome::Vfs(Vec::new()))));
+    for single in [Ok(OpOutcome::Done), Err(OpError::new(OpErrorKind::Busy, "in reset"))] {
+        assert!(!more(single.clone()), "{single:?}");
+    }
+}
+
 #[test]
 fn a_list_beyond_the_bound_is_refused_by_its_sender() {
     let views = vec![fat_view(0); MAX_VFS + 1];

@@ -2,15 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{
-    ArgAction, Args, Parser, Subcommand,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::{Args, Parser, Subcommand};
 use ioward_imp::api::DEFAULT_SOCKET;
-use ioward_model::{BitRate, Class, GuestMay, LinkState, MacAddress, Name, Options, VfRequest, Vlan};
+use ioward_model::{Name, Options};
 use ioward_pci::Bdf;
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+
+use crate::vf_args::VfArgs;
 
 /// Finds SR-IOV adapters, gives their virtual functions to KVM guests, and lets each guest configure its own.
 #[derive(Debug, Parser)]
@@ -112,6 +109,10 @@ pub enum Command {
         json: bool,
     },
     /// Show what a Spec would change, and whom that would disturb
+    #[command(
+        after_help = "A line begins with + for what is made or given, ~ for what changes, - for what is taken or goes. \
+        A refusal names the rule, and the place in the Spec that asks for it."
+    )]
     Plan {
         /// The Spec.
         #[command(flatten)]
@@ -122,10 +123,16 @@ pub enum Command {
         /// Plan for a host that was recorded by 'ioward snapshot': no daemon, and nothing to apply
         #[arg(long, value_name = "FILE")]
         host: Option<PathBuf>,
-        /// Also write the plan to a file, for 'ioward apply --plan'
+        /// Also write the plan to a file, for 'ioward apply FILE'
         #[arg(short, long, value_name = "FILE", conflicts_with = "host")]
         output: Option<PathBuf>,
-        /// Print the plan as JSON
+        /// Say of each VF what decided that it is that one
+        #[arg(long, conflicts_with = "json")]
+        explain: bool,
+        /// Show the steps too, in order
+        #[arg(long, conflicts_with = "json")]
+        steps: bool,
+        /// Print the plan as JSON, all of it
         #[arg(long)]
         json: bool,
     },
@@ -141,7 +148,7 @@ pub enum Command {
         /// What is allowed.
         #[command(flatten)]
         allow: Allow,
-        /// Do not ask
+        /// Do not show the plan and ask: only whom it disturbs is shown before
         #[arg(short, long)]
         yes: bool,
         /// Print the events as JSON, one a line; the plan goes to stderr
@@ -193,13 +200,32 @@ pub enum Command {
         #[command(flatten)]
         allow: Allow,
     },
-    /// Give one more VF to a partition, also while it runs
+    /// Choose on the terminal how many VFs there are to be and who gets which
+    #[command(
+        after_help = "Begins from the Spec, or from what the daemon holds. The choice ends in a plan that is looked at \
+        and applied, or in a Spec that is saved. Keys are shown at the bottom; ? shows them all. It needs a terminal of \
+        80 columns and 24 lines; without one, use 'ioward assign'. NO_COLOR is respected."
+    )]
+    Select {
+        /// Begin from this Spec, a TOML file
+        #[arg(short, long, value_name = "SPEC")]
+        file: Option<PathBuf>,
+    },
+    /// Give more VFs to a partition in one plan, also while it runs
+    #[command(
+        after_help = "The VFs are named after their class, with the next free number: net0, net1, … The plan is \
+        shown and, on a terminal, asked about before it is carried out: all of it or nothing."
+    )]
+    Assign(AssignArgs),
+    /// Give one more VF to a partition at once, also while it runs
     Attach {
         /// The partition
         name: Name,
-        /// The VF it is to have.
+        /// The VF's name in the partition
+        vf: Name,
+        /// What it is to be.
         #[command(flatten)]
-        vf: Box<VfArgs>,
+        what: Box<VfArgs>,
         /// What is allowed.
         #[command(flatten)]
         allow: Allow,
@@ -210,7 +236,7 @@ pub enum Command {
         name: Name,
         /// The VF's name in the partition
         vf: Name,
-        /// Take it even when the guest does not let go
+        /// Take it from a guest that does not let go, where that can be done: QEMU cannot
         #[arg(long)]
         force: bool,
         /// What is allowed.
@@ -244,6 +270,38 @@ pub enum Command {
         /// The command
         command: Option<String>,
     },
+}
+
+impl Command {
+    /// Whether a "no" is wanted as data too.
+    #[must_use]
+    pub fn wants_json(&self) -> bool {
+        match self {
+            Self::Host { json, .. }
+            | Self::Vfs { json, .. }
+            | Self::Doctor { json, .. }
+            | Self::Compatible { json, .. }
+            | Self::Plan { json, .. }
+            | Self::Apply { json, .. }
+            | Self::Partitions { json, .. }
+            | Self::Events { json, .. }
+            | Self::Audit { json, .. } => *json,
+            Self::Assign(args) => args.json,
+            Self::Demo(_)
+            | Self::SimulatedPartition
+            | Self::Serve(_)
+            | Self::Select { .. }
+            | Self::Snapshot { .. }
+            | Self::Start { .. }
+            | Self::Stop { .. }
+            | Self::Console { .. }
+            | Self::Remove { .. }
+            | Self::Attach { .. }
+            | Self::Detach { .. }
+            | Self::State { .. }
+            | Self::Man { .. } => false,
+        }
+    }
 }
 
 /// What to do with what is kept.
@@ -308,8 +366,40 @@ pub struct ApplyArg {
     #[arg(short, long, value_name = "SPEC")]
     pub file: Option<PathBuf>,
     /// A plan that 'ioward plan -o' wrote: exactly that one, or nothing; - is stdin
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["allow_management_nic", "allow_disruption"])]
+    #[arg(value_name = "PLAN", conflicts_with_all = ["allow_management_nic", "allow_disruption"])]
     pub plan: Option<PathBuf>,
+    /// The same as PLAN
+    #[arg(
+        long = "plan",
+        value_name = "FILE",
+        conflicts_with_all = ["allow_management_nic", "allow_disruption"]
+    )]
+    pub plan_option: Option<PathBuf>,
+}
+
+/// Which VFs to give to whom.
+#[derive(Debug, Args)]
+pub struct AssignArgs {
+    /// The partition
+    pub name: Name,
+    /// How many VFs, 1 to 256
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub count: u16,
+    /// What their names begin with [default: net, disk, gpu, accel or vf, by class]
+    #[arg(long = "name", value_name = "PREFIX")]
+    pub prefix: Option<Name>,
+    /// What each of them is to be.
+    #[command(flatten)]
+    pub what: Box<VfArgs>,
+    /// What is allowed.
+    #[command(flatten)]
+    pub allow: Allow,
+    /// Do not show the plan and ask: only whom it disturbs is shown before
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Print the events as JSON, one a line; the plan goes to stderr
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What a person allows beyond the safe.
@@ -332,116 +422,11 @@ impl Allow {
     }
 }
 
-/// The VF to attach, as a `[[partition.vf]]` of a Spec has it.
-#[derive(Debug, Args)]
-pub struct VfArgs {
-    /// The VF's name in the partition
-    vf: Name,
-    /// What it is to be
-    #[arg(long, value_parser = one_of::<Class>(&["network", "nvme", "display", "accelerator", "other"]))]
-    class: Class,
-    /// The slowest link that will do, as 10Gbit
-    #[arg(long, value_name = "RATE")]
-    min_link_speed: Option<BitRate>,
-    /// The physical function it must come from
-    #[arg(long)]
-    pf: Option<Bdf>,
-    /// The VF index it must have
-    #[arg(long, requires = "pf", value_name = "N")]
-    index: Option<u16>,
-    /// MAC address [default: derived from the names]
-    #[arg(long)]
-    mac: Option<MacAddress>,
-    /// VLAN, 1 to 4094; 0 is untagged
-    #[arg(long, value_name = "ID")]
-    vlan: Option<Vlan>,
-    /// Whether it may be promiscuous and change its MAC
-    #[arg(long, value_parser = on_off(), value_name = "on|off", hide_possible_values = true)]
-    trust: Option<bool>,
-    /// Whether frames with a foreign source address are dropped
-    #[arg(long, value_parser = on_off(), value_name = "on|off", hide_possible_values = true)]
-    spoofchk: Option<bool>,
-    /// Guaranteed transmit rate
-    #[arg(long, value_name = "RATE")]
-    min_tx_rate: Option<BitRate>,
-    /// Greatest transmit rate
-    #[arg(long, value_name = "RATE")]
-    max_tx_rate: Option<BitRate>,
-    /// The link it sees
-    #[arg(long, value_parser = one_of::<LinkState>(&["auto", "enable", "disable"]))]
-    link_state: Option<LinkState>,
-    /// NVMe queue resources [default: an even share]
-    #[arg(long, value_name = "N")]
-    queues: Option<u16>,
-    /// NVMe interrupt resources [default: an even share]
-    #[arg(long, value_name = "N")]
-    interrupts: Option<u16>,
-    /// What the guest may change: names (mac,reset) or one narrowed (vlan=100-110); may be repeated
-    #[arg(long, value_name = "WHAT", action = ArgAction::Append, value_parser = guest_may_words)]
-    guest_may: Vec<Map<String, Value>>,
-}
-
-impl VfArgs {
-    /// As the API takes it.
-    ///
-    /// # Errors
-    /// When the permissions make no sense together.
-    pub fn into_request(self) -> Result<VfRequest, serde_json::Error> {
-        let guest_may: GuestMay = serde_json::from_value(self.guest_may.into_iter().flatten().collect())?;
-        Ok(VfRequest {
-            name: self.vf,
-            class: self.class,
-            min_link_speed: self.min_link_speed,
-            pf: self.pf,
-            index: self.index,
-            mac: self.mac,
-            vlan: self.vlan,
-            trust: self.trust,
-            spoofchk: self.spoofchk,
-            min_tx_rate: self.min_tx_rate,
-            max_tx_rate: self.max_tx_rate,
-            link_state: self.link_state,
-            queues: self.queues,
-            interrupts: self.interrupts,
-            guest_may,
-        })
-    }
-}
-
-/// The words of a model type that has a fixed set of them; serde knows which word is which value.
-fn one_of<T: DeserializeOwned + Clone + Send + Sync + 'static>(
-    words: &'static [&'static str],
-) -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(words).try_map(|word| serde_json::from_value::<T>(Value::String(word)))
-}
-
-fn on_off() -> impl TypedValueParser<Value = bool> {
-    PossibleValuesParser::new(["on", "off"]).map(|word| word == "on")
-}
-
-/// One `--guest-may`: names without a bound, or one name with its bound (which may itself hold commas).
-fn guest_may_words(text: &str) -> Result<Map<String, Value>, String> {
-    let words: Map<String, Value> = match text.split_once('=') {
-        Some((name, bound)) => [(name.to_owned(), Value::from(bound))].into_iter().collect(),
-        None => text.split(',').map(|name| (name.trim().to_owned(), Value::Bool(true))).collect(),
-    };
-    let checked: Result<GuestMay, _> = serde_json::from_value(Value::Object(words.clone()));
-    checked.map(|_| words).map_err(|e| e.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
     use super::*;
-
-    fn attach(arguments: &[&str]) -> Result<VfRequest, String> {
-        let all = ["ioward", "attach", "web", "net0"].iter().chain(arguments);
-        match Cli::try_parse_from(all).map_err(|e| e.to_string())?.command {
-            Command::Attach { vf, .. } => Ok(vf.into_request().unwrap()),
-            other => panic!("{other:?}"),
-        }
-    }
 
     #[test]
     fn the_command_line_is_sound() {
@@ -456,48 +441,6 @@ mod tests {
             let longest = help.lines().max_by_key(|line| line.chars().count()).unwrap();
             assert!(longest.chars().count() <= 80, "{longest}");
             commands.extend(command.get_subcommands().cloned().map(|c| c.term_width(80)));
-        }
-    }
-
-    #[test]
-    fn attach_takes_what_a_spec_takes() {
-        let vf = attach(&[
-            "--class",
-            "network",
-            "--pf",
-            "01:00.0",
-            "--index",
-            "2",
-            "--mac",
-            "52:54:00:aa:00:01",
-            "--vlan",
-            "7",
-            "--trust",
-            "on",
-            "--guest-may",
-            "mac,reset",
-            "--guest-may",
-            "vlan=100-110,200",
-        ]);
-        let text = r#"{"name":"net0","class":"network","pf":"0000:01:00.0","index":2,"mac":"52:54:00:aa:00:01","vlan":7,
-            "trust":true,"guest_may":{"mac":true,"reset":true,"vlan":"100-110,200"}}"#;
-        assert_eq!(vf.unwrap(), serde_json::from_str(text).unwrap());
-    }
-
-    #[test]
-    fn a_wrong_value_says_what_would_be_right() {
-        let wrong: [(&[&str], &str); 7] = [
-            (&["--class", "netwrok"], "'network'"),
-            (&["--class", "network", "--vlan", "4095"], "use 1 to 4094"),
-            (&["--class", "network", "--mac", "52:54"], "write six bytes"),
-            (&["--class", "network", "--index", "1"], "--pf"),
-            (&["--class", "network", "--guest-may", "vlna"], "did you mean 'vlan'?"),
-            (&["--class", "network", "--guest-may", "vlan=9-5"], "does not narrow vlan"),
-            (&["--class", "network", "--trust", "maybe"], "[possible values: on, off]"),
-        ];
-        for (arguments, remedy) in wrong {
-            let error = attach(arguments).unwrap_err();
-            assert!(error.contains(remedy), "{error}");
         }
     }
 }

@@ -15,41 +15,41 @@ use crate::{
     plan_file,
     present::{
         self,
+        plan::Detail,
         progress::{Progress, Style},
         text,
     },
     terminal,
 };
 
-/// `ioward plan`: shows what would change.
-///
-/// # Errors
-/// When the daemon does not answer or refuses.
-pub async fn plan(client: &Client, intent: Intent, options: Options, json: bool) -> Result<(), CliError> {
-    print_plan(&ask_for_plan(client, intent, options).await?, json)
+/// How a plan is shown.
+#[derive(Clone, Copy, Debug)]
+pub enum Show {
+    /// As text, with so much of it.
+    Text(Detail),
+    /// As JSON.
+    Json,
 }
 
-/// `ioward plan -o`: shows what would change, and writes it to a file for [`apply_plan`].
+/// `ioward plan`: shows what would change, and writes it to a file for [`apply_plan`] where one is named.
 ///
 /// # Errors
-/// As [`plan`], or when the file can't be written.
-pub async fn plan_to_file(
+/// When the daemon does not answer or refuses, or the file can't be written.
+pub async fn plan(
     client: &Client,
     intent: Intent,
     options: Options,
-    file: &Path,
-    json: bool,
+    file: Option<&Path>,
+    show: Show,
 ) -> Result<(), CliError> {
     let plan = ask_for_plan(client, intent, options).await?;
-    plan_file::write(file, &plan)?;
-    print_plan(&plan, json)
-}
-
-fn print_plan(plan: &Plan, json: bool) -> Result<(), CliError> {
-    if json {
-        return terminal::print_json(plan);
+    if let Some(file) = file {
+        plan_file::write(file, &plan)?;
     }
-    terminal::print(&present::plan::plan(plan, terminal::page_width()))
+    match show {
+        Show::Json => terminal::print_json(&plan),
+        Show::Text(detail) => terminal::print(&present::plan::plan(&plan, detail, terminal::page_width())),
+    }
 }
 
 /// `ioward apply`: shows the plan, asks, carries it out.
@@ -70,14 +70,17 @@ pub async fn apply(
     apply_plan(client, plan, yes, json).await
 }
 
-/// `ioward apply --plan`: shows the plan, asks, carries it out. The daemon refuses it when anything has changed since it
+/// `ioward apply PLAN`: shows the plan, asks, carries it out. The daemon refuses it when anything has changed since it
 /// was made; that goes for a plan without steps too.
 ///
 /// # Errors
 /// When the daemon does not answer or refuses, the person does not want it, or a step fails.
 pub async fn apply_plan(client: &Client, plan: Plan, yes: bool, json: bool) -> Result<(), CliError> {
-    // Whoever says yes beforehand has seen it, or does not want to; the steps are named as they are done.
-    if !yes {
+    if yes {
+        // Whoever says yes beforehand has seen it, or does not want to; the steps are named as they are done. Whom it
+        // disturbs stands nowhere else.
+        aside(&present::plan::disturbed(&plan, terminal::page_width()), json)?;
+    } else {
         show(&plan, json)?;
         if io::stdin().is_terminal() && !confirmed() {
             return Err(CliError::Declined);
@@ -86,14 +89,18 @@ pub async fn apply_plan(client: &Client, plan: Plan, yes: bool, json: bool) -> R
     carry_out(client, plan, json).await
 }
 
-/// Shows a plan before it is carried out; with `json`, stdout is for events alone.
+/// Shows a plan before it is carried out.
 fn show(plan: &Plan, json: bool) -> Result<(), CliError> {
-    let shown = present::plan::plan(plan, terminal::page_width());
+    aside(&present::plan::plan(plan, Detail::default(), terminal::page_width()), json)
+}
+
+/// Shows what is no event; with `json`, stdout is for events alone.
+fn aside(shown: &str, json: bool) -> Result<(), CliError> {
     if json {
-        let _ = io::stderr().write_all(text::printable(&shown).as_bytes());
+        let _ = io::stderr().write_all(text::printable(shown).as_bytes());
         return Ok(());
     }
-    terminal::print(&shown)
+    terminal::print(shown)
 }
 
 /// Plans and carries out at once: what the intent says is all there is to see.
@@ -103,9 +110,9 @@ fn show(plan: &Plan, json: bool) -> Result<(), CliError> {
 pub async fn at_once(client: &Client, intent: Intent, options: Options) -> Result<(), CliError> {
     let plan = ask_for_plan(client, intent, options).await?;
     if plan.steps.is_empty() {
-        return terminal::print(&present::plan::plan(&plan, terminal::page_width()));
+        return show(&plan, false);
     }
-    carry_out(client, plan, false).await
+    apply_plan(client, plan, true, false).await
 }
 
 async fn ask_for_plan(client: &Client, intent: Intent, options: Options) -> Result<Plan, CliError> {

@@ -8,10 +8,9 @@ use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::UnixStream,
-    signal::unix::{Signal, SignalKind, signal},
 };
 
-use crate::{client::Client, error::CliError};
+use crate::{client::Client, error::CliError, signals::Signals};
 
 /// Ctrl-]: what telnet and `virsh console` leave with.
 const LEAVE: u8 = 0x1d;
@@ -133,32 +132,6 @@ async fn send(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin)
         to.write_all(&typed[..leave.unwrap_or(count)]).await?;
         if leave.is_some() {
             return Ok(End::Left);
-        }
-    }
-}
-
-/// The signals that end a console: the terminal must be put right before this process goes.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// The number of the signal that has come.
-    async fn next(&mut self) -> u8 {
-        tokio::select! {
-            _ = self.interrupt.recv() => 2,
-            _ = self.terminate.recv() => 15,
-            _ = self.hang_up.recv() => 1,
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::{error::Error, io, path::PathBuf, process::ExitCode};
 
-use ioward_imp::api::{ApiError, ErrorKind};
-use ioward_model::{Name, SpecError};
+use ioward_imp::api::{ApiError, ErrorBody, ErrorKind};
+use ioward_model::{Name, Reason, Spec, SpecError, SpecPlace};
+use serde_json::{Value, json};
 
-use crate::{client::ClientError, present::text, terminal};
+use crate::{client::ClientError, present::text, spec_file::SpecSource, terminal};
 
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,9 @@ pub enum CliError {
     /// The daemon said no.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// The daemon, or the planner itself, said no to a Spec that came as text.
+    #[error("{}", .0.1)]
+    SpecRefused(Box<(SpecSource, ApiError)>),
     /// A step of a plan failed.
     #[error("plan {plan} failed: {error}; {}", after_failure(*.undone))]
     PlanFailed {
@@ -54,7 +58,9 @@ pub enum CliError {
         source: io::Error,
     },
     /// A file is no plan.
-    #[error("{file}: this is no plan: {why}; 'ioward plan -f SPEC -o FILE' writes one")]
+    #[error(
+        "{file}: this is no plan: {why}; 'ioward plan -f SPEC -o FILE' writes one, and a Spec goes with -f"
+    )]
     NoPlan {
         /// The file.
         file: String,
@@ -64,6 +70,22 @@ pub enum CliError {
     /// Requests of a partition for which there is nothing; why has been shown.
     #[error("nothing suits {0}: what is shown says which rules stand in the way")]
     NothingSuits(String),
+    /// A Spec can't be written.
+    #[error("cannot write {file}: {}", plain(.source))]
+    SpecUnwritten {
+        /// The file.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A signal, or Ctrl-C, ended the choice.
+    #[error("select was ended by signal {signal}; {}", if *.undoing { UNDOING } else { UNSETTLED })]
+    SelectEnded {
+        /// The signal's number.
+        signal: u8,
+        /// Whether a plan was being carried out.
+        undoing: bool,
+    },
     /// What this host lacks; what has been shown.
     #[error("{} for VFs of partitions: see the lines that begin with ✗", lacking(*.0))]
     Missing(usize),
@@ -71,7 +93,7 @@ pub enum CliError {
     #[error("not applied; nothing has changed")]
     Declined,
     /// Ctrl-C while a plan was carried out.
-    #[error("interrupted: undoing; the daemon puts everything back, 'ioward events --follow' shows how")]
+    #[error("interrupted: {UNDOING}")]
     Interrupted,
     /// A signal ended a console.
     #[error("the console of {partition} was left because of signal {signal}")]
@@ -142,13 +164,19 @@ pub enum CliError {
     /// The demonstration can't go on.
     #[error("the demonstration cannot go on: {0}")]
     Demo(String),
-    /// The demonstration was ended by Ctrl-C.
+    /// The demonstration was ended by Ctrl-C, or another signal.
     #[error("the demonstration was ended; nothing is left of it")]
-    DemoEnded,
+    DemoEnded {
+        /// The signal's number.
+        signal: u8,
+    },
     /// The daemon could not go on.
     #[error("the daemon ended: {0}")]
     Serve(String),
 }
+
+const UNDOING: &str = "undoing; the daemon puts everything back, 'ioward events --follow' shows how";
+const UNSETTLED: &str = "what was chosen and neither applied nor saved is lost";
 
 /// The words for an errno, without its number: "No such file or directory".
 #[must_use]
@@ -193,14 +221,16 @@ impl CliError {
             Self::SnapshotUnread { .. } | Self::Snapshot { .. } => 2,
             Self::NoPlan { .. } => 2,
             Self::NothingSuits(_) => 3,
-            Self::Api(error) => match error.kind {
-                ErrorKind::Invalid => 2,
-                ErrorKind::Refused => 3,
-                ErrorKind::Busy | ErrorKind::NotFound | ErrorKind::Failed => 1,
+            Self::Api(_) | Self::SpecRefused(_) => match self.refusal().map(|error| error.kind) {
+                Some(ErrorKind::Invalid) => 2,
+                Some(ErrorKind::Refused) => 3,
+                Some(ErrorKind::Busy | ErrorKind::NotFound | ErrorKind::Failed) | None => 1,
             },
             // As a shell reports a process that a signal ended.
-            Self::Interrupted | Self::DemoEnded => 130,
-            Self::ConsoleSignal { signal, .. } => 128_u8.saturating_add(*signal),
+            Self::Interrupted => 130,
+            Self::ConsoleSignal { signal, .. }
+            | Self::DemoEnded { signal }
+            | Self::SelectEnded { signal, .. } => 128_u8.saturating_add(*signal),
             _ => 1,
         }
     }
@@ -219,12 +249,52 @@ impl CliError {
             }
             _ => out = text::wrap(&format!("ioward: {self}"), width, "", "  "),
         }
-        if let Self::Api(error) = self {
+        if let Some(error) = self.refusal() {
             for reason in &error.reasons {
-                out += &text::wrap(&format!("{}: {reason}", reason.rule), width, "  ", "    ");
+                let place = self
+                    .place(reason)
+                    .map(|(file, place)| format!("{file}: line {}: {}: ", place.line, place.key));
+                let line = format!("{}{}: {reason}", place.unwrap_or_default(), reason.rule);
+                out += &text::wrap(&line, width, "  ", "    ");
+            }
+            for way in &error.ways {
+                out += &text::wrap(&format!("possible if {way}"), width, "  ", "    ");
             }
         }
         text::printable(&out)
+    }
+
+    /// What the daemon said.
+    fn refusal(&self) -> Option<&ApiError> {
+        match self {
+            Self::Api(error) => Some(error),
+            Self::SpecRefused(refused) => Some(&refused.1),
+            _ => None,
+        }
+    }
+
+    /// The file and the place in it that ask for what a reason is about.
+    fn place(&self, reason: &Reason) -> Option<(&str, SpecPlace)> {
+        let Self::SpecRefused(refused) = self else { return None };
+        let source = &refused.0;
+        Some((&source.file, Spec::locate(&source.text, reason)?))
+    }
+
+    /// A "no" as data, for those who asked for JSON: as the API has it, with the place of each reason in the Spec's file.
+    #[must_use]
+    pub fn as_json(&self) -> Option<Value> {
+        if let Self::Spec { file, error } = self {
+            let error = ApiError::new(ErrorKind::Invalid, format!("{file}: {error}"));
+            return serde_json::to_value(ErrorBody { error }).ok();
+        }
+        let error = self.refusal()?;
+        let mut body = serde_json::to_value(ErrorBody { error: error.clone() }).ok()?;
+        for (n, reason) in error.reasons.iter().enumerate() {
+            if let Some((file, SpecPlace { line, key })) = self.place(reason) {
+                body["error"]["reasons"][n]["at"] = json!({"file": file, "line": line, "key": key});
+            }
+        }
+        Some(body)
     }
 
     /// Tells stderr, and gives the exit status.
@@ -238,7 +308,7 @@ impl CliError {
 
 #[cfg(test)]
 mod tests {
-    use ioward_model::{Reason, Rule};
+    use ioward_model::{Relaxation, Rule, Way};
 
     use super::*;
 
@@ -253,7 +323,7 @@ mod tests {
             Reason::new(Rule::Iommu, "an IOMMU", "none"),
         ];
         let message = "this Spec cannot be carried out on this host".to_owned();
-        let error = CliError::Api(ApiError { kind: ErrorKind::Refused, message, reasons });
+        let error = CliError::Api(ApiError { kind: ErrorKind::Refused, message, reasons, ways: Vec::new() });
         assert_eq!(error.exit_status(), 3);
         let expected = "\
 ioward: this Spec cannot be carried out on this host
@@ -266,9 +336,40 @@ ioward: this Spec cannot be carried out on this host
     }
 
     #[test]
+    fn a_refusal_of_a_spec_names_the_place_that_asks_and_what_would_have_to_give_way() {
+        let text = "version = 1\n[[partition]]\nname = \"web\"\nboot = { disk = \"d\" }\n\n[[partition.vf]]\n\
+            name = \"net0\"\nclass = \"network\"\nmin_link_speed = \"10Gbit\"\n";
+        let reason =
+            |key: &str| Reason::new(Rule::LinkSpeed, "10Gbit", "1Gbit").for_request("web/net0").key(key);
+        let reasons =
+            vec![reason("min_link_speed"), reason("carrier"), Reason::new(Rule::Iommu, "one", "none")];
+        let request: ioward_model::Owner = "web/net0".parse().unwrap();
+        let leave_out = Relaxation::LeaveOut { request: request.clone(), key: "min_link_speed".into() };
+        let other_node = Relaxation::OtherNumaNode { request, node: 1 };
+        let ways = vec![Way { gives: vec![leave_out.clone()] }, Way { gives: vec![other_node, leave_out] }];
+        let source = SpecSource { file: "web.toml".into(), text: text.into() };
+        let error = source.place(CliError::Api(ApiError::refused(reasons, ways)));
+        assert_eq!(error.exit_status(), 3);
+        let expected = "\
+ioward: refused: rules are not met
+  web.toml: line 9: partition[0].vf[0].min_link_speed: link-speed: web/net0: required 10Gbit; found 1Gbit
+  web.toml: line 6: partition[0].vf[0].carrier: link-speed: web/net0: required 10Gbit; found 1Gbit
+  iommu: required one; found none
+  possible if web/net0 does without min_link_speed
+  possible if web/net0 may be on NUMA node 1 and web/net0 does without min_link_speed
+";
+        assert_eq!(error.text(None), expected);
+        let body = error.as_json().unwrap();
+        let at = json!({"file": "web.toml", "line": 9, "key": "partition[0].vf[0].min_link_speed"});
+        assert_eq!(body["error"]["reasons"][0]["at"], at);
+        assert_eq!(body["error"]["reasons"][2].get("at"), None);
+        assert_eq!(body["error"]["ways"][0]["gives"][0]["relaxation"], "leave-out");
+    }
+
+    #[test]
     fn what_a_guest_wrote_does_not_reach_the_terminal_as_it_is() {
         let message = "agent said \u{1b}]0;owned\u{7}".to_owned();
-        let error = CliError::Api(ApiError { kind: ErrorKind::Failed, message, reasons: Vec::new() });
+        let error = CliError::Api(ApiError::new(ErrorKind::Failed, message));
         assert_eq!(error.text(None), "ioward: agent said \u{fffd}]0;owned\u{fffd}\n");
     }
 }

@@ -20,7 +20,10 @@ pub fn page(command: Option<&str>) -> Result<(), CliError> {
     let missing = || {
         CliError::Usage(format!("ioward has no command '{}'; see: ioward help", command.unwrap_or_default()))
     };
+    // At the foot of a page stands what it belongs to: ioward of this version, for its commands too.
+    let source = format!("ioward {}", env!("CARGO_PKG_VERSION"));
     let mut page = Vec::new();
-    Man::new(found.ok_or_else(missing)?.clone()).render(&mut page).map_err(CliError::Output)?;
+    let man = Man::new(found.ok_or_else(missing)?.clone()).source(source);
+    man.render(&mut page).map_err(CliError::Output)?;
     terminal::print_raw(&String::from_utf8_lossy(&page))
 }

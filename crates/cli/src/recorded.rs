@@ -7,10 +7,11 @@ use std::{
 };
 
 use ioward_fabric::linux::{LinuxFabric, MAX_SNAPSHOT_BYTES, Snapshot};
-use ioward_imp::api::{ApiError, Compatible, CompatibleRequest, ErrorKind};
+use ioward_imp::api::{ApiError, Compatible, CompatibleRequest};
 use ioward_model::{Intent, Inventory, Options, State};
 
 use crate::{
+    change::Show,
     error::{CliError, with_causes},
     present, terminal,
 };
@@ -63,11 +64,12 @@ pub fn compatible(file: &Path, request: &CompatibleRequest) -> Result<Vec<Compat
 ///
 /// # Errors
 /// When there is no such plan.
-pub fn plan(file: &Path, intent: Intent, options: Options, json: bool) -> Result<(), CliError> {
+pub fn plan(file: &Path, intent: Intent, options: Options, show: Show) -> Result<(), CliError> {
     let inventory = inventory(file)?;
-    let plan = ioward_planner::plan(&inventory, &State::default(), &intent, &options).map_err(|reasons| {
+    let plan = ioward_imp::plan_for(&inventory, &State::default(), &intent, &options).map_err(|error| {
         let message = format!("this cannot be done on the host recorded in {}", file.display());
-        ApiError { kind: ErrorKind::Refused, message, reasons }
+        let error = ApiError::from(error);
+        if error.reasons.is_empty() { error } else { ApiError { message, ..error } }
     })?;
     let width = terminal::page_width();
     let made_from = format!(
@@ -75,12 +77,16 @@ pub fn plan(file: &Path, intent: Intent, options: Options, json: bool) -> Result
         file.display()
     );
     let made_from = present::text::wrap(&made_from, width, "", "");
-    if json {
-        // stdout is for the plan alone.
-        let _ = io::stderr().write_all(present::text::printable(&made_from).as_bytes());
-        return terminal::print_json(&plan);
+    match show {
+        Show::Json => {
+            // stdout is for the plan alone.
+            let _ = io::stderr().write_all(present::text::printable(&made_from).as_bytes());
+            terminal::print_json(&plan)
+        }
+        Show::Text(detail) => {
+            terminal::print(&(made_from + "\n" + &present::plan::plan(&plan, detail, width)))
+        }
     }
-    terminal::print(&(made_from + "\n" + &present::plan::plan(&plan, width)))
 }
 
 /// At most one byte more than a snapshot may have: enough to see that there is more.

@@ -11,12 +11,40 @@ use ioward_model::{MAX_SPEC_BYTES, Spec, SpecError, SpecProblem};
 
 use crate::error::CliError;
 
+/// A Spec, and the text it came from.
+pub struct SpecFile {
+    /// What it says.
+    pub spec: Spec,
+    /// Where it says it.
+    pub source: SpecSource,
+}
+
+/// The text of a Spec, for telling where it asks for something.
+#[derive(Debug)]
+pub struct SpecSource {
+    /// The file, as it was named.
+    pub file: String,
+    /// Its text.
+    pub text: String,
+}
+
+impl SpecSource {
+    /// The same error; of a refusal by the daemon, with what this text asks for at its place.
+    #[must_use]
+    pub fn place(self, error: CliError) -> CliError {
+        match error {
+            CliError::Api(error) => CliError::SpecRefused(Box::new((self, error))),
+            other => other,
+        }
+    }
+}
+
 /// Reads a Spec from a file, or with `-` from stdin. Relative boot files are taken from the Spec's folder, or from the
 /// working folder.
 ///
 /// # Errors
 /// When it can't be read, or is no valid Spec.
-pub fn read(file: &Path) -> Result<Spec, CliError> {
+pub fn read(file: &Path) -> Result<SpecFile, CliError> {
     let (name, bytes, folder) = if file == Path::new("-") {
         ("stdin".to_owned(), bounded(io::stdin().lock()), env::current_dir())
     } else {
@@ -27,9 +55,11 @@ pub fn read(file: &Path) -> Result<Spec, CliError> {
     let unread = |source| CliError::SpecUnread { file: name.clone(), source };
     let (bytes, folder) = (bytes.map_err(unread)?, folder.map_err(unread)?);
     let spec = if bytes.len() > MAX_SPEC_BYTES { Err(too_large()) } else { Spec::parse(&bytes) };
-    let mut spec = spec.map_err(|error| CliError::Spec { file: name, error })?;
+    let mut spec = spec.map_err(|error| CliError::Spec { file: name.clone(), error })?;
     make_absolute(&mut spec, &folder);
-    Ok(spec)
+    // What was parsed is UTF-8.
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(SpecFile { spec, source: SpecSource { file: name, text } })
 }
 
 /// At most one byte more than a Spec may have: enough to see that there is more.

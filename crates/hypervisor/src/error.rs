@@ -55,7 +55,10 @@ pub enum HypervisorError {
         why: String,
     },
     /// The guest did not do its part in time.
-    #[error("the guest of {partition} did not {what} within {} s; try again, or use --force", .after.as_secs())]
+    #[error(
+        "the guest of {partition} did not {what} within {} s; try again, or turn it off: ioward stop {partition} --force",
+        .after.as_secs()
+    )]
     GuestUnresponsive {
         /// The partition.
         partition: Name,

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use ioward_hypervisor::Accelerator;
-use ioward_model::{Class, Intent, MemorySize, Name, Options, Owner, Plan, Reason, Spec, VfId, VfSettings};
+use ioward_model::{
+    Class, Intent, MemorySize, Name, Options, Owner, Plan, Reason, Spec, VfId, VfSettings, Way,
+};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
@@ -130,6 +132,24 @@ pub struct ApiError {
     /// The rules that are not met.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<Reason>,
+    /// What would have to give way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ways: Vec<Way>,
+}
+
+impl ApiError {
+    /// One without reasons.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), reasons: Vec::new(), ways: Vec::new() }
+    }
+
+    /// A refusal, with what would have to give way.
+    #[must_use]
+    pub fn refused(reasons: Vec<Reason>, ways: Vec<Way>) -> Self {
+        let rules = if reasons.len() == 1 { "a rule is" } else { "rules are" };
+        Self { kind: ErrorKind::Refused, message: format!("refused: {rules} not met"), reasons, ways }
+    }
 }
 
 /// What kind of no. The command's exit status follows from it.

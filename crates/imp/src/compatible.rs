@@ -22,7 +22,7 @@ pub fn compatible(
     let address = |vf: VfId| Some(inventory.physical_function(vf.pf)?.virtual_function(vf.index)?.address);
     let compatible = wanted.vfs.iter().map(|request| {
         let owner = Owner { partition: partition.clone(), vf: request.name.clone() };
-        let found = ioward_planner::suitability(inventory, state, &spec.adapters, &owner, request);
+        let found = ioward_planner::suitability(inventory, state, &spec.adapters, wanted, request);
         let candidates = found.into_iter().map(|found| Candidate {
             vf: found.vf,
             address: address(found.vf),

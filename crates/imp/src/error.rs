@@ -4,7 +4,7 @@ use std::{error::Error, time::Duration};
 
 use ioward_fabric::FabricError;
 use ioward_hypervisor::HypervisorError;
-use ioward_model::{Reason, SpecError};
+use ioward_model::{Reason, Rule, SpecError, Way};
 use ioward_store::StoreError;
 
 use crate::api::{ApiError, ErrorKind};
@@ -20,12 +20,25 @@ pub enum ImpError {
     Invalid(String),
     /// Rules forbid it.
     #[error("refused")]
-    Refused(Vec<Reason>),
+    Refused {
+        /// Which.
+        reasons: Vec<Reason>,
+        /// What would have to give way.
+        ways: Vec<Way>,
+    },
+    /// A plan that its own validator finds wrong is not given away.
+    #[error(
+        "the plan that was made breaks a rule, which is a defect of ioward: {0}; nothing has been changed"
+    )]
+    Unsound(String),
     /// One change at a time.
     #[error(
         "another change is being carried out; 'ioward events --follow' shows it; try again when it is done"
     )]
     Busy,
+    /// Whoever wanted it has gone away.
+    #[error("interrupted")]
+    Interrupted,
     /// The PCI side said no.
     #[error(transparent)]
     Fabric(#[from] FabricError),
@@ -49,23 +62,34 @@ impl From<ImpError> for ApiError {
     fn from(error: ImpError) -> Self {
         let kind = match &error {
             ImpError::Spec(_) | ImpError::Invalid(_) => ErrorKind::Invalid,
-            ImpError::Refused(_) => ErrorKind::Refused,
+            ImpError::Refused { reasons, .. } => kind_of(reasons),
             ImpError::Busy => ErrorKind::Busy,
             ImpError::Fabric(FabricError::NoSuchFunction { .. } | FabricError::NoSuchVf { .. })
             | ImpError::Hypervisor(HypervisorError::NoSuchPartition(_)) => ErrorKind::NotFound,
-            ImpError::Fabric(_) | ImpError::Hypervisor(_) | ImpError::TooLong { .. } | ImpError::Store(_) => {
-                ErrorKind::Failed
-            }
+            ImpError::Interrupted
+            | ImpError::Fabric(_)
+            | ImpError::Hypervisor(_)
+            | ImpError::TooLong { .. }
+            | ImpError::Store(_)
+            | ImpError::Unsound(_) => ErrorKind::Failed,
         };
-        let (message, reasons) = match error {
-            ImpError::Spec(problems) => (problems.to_string(), Vec::new()),
-            ImpError::Refused(reasons) => {
-                let rules = if reasons.len() == 1 { "a rule is" } else { "rules are" };
-                (format!("refused: {rules} not met"), reasons)
-            }
-            other => (in_full(&other), Vec::new()),
-        };
-        Self { kind, message, reasons }
+        match error {
+            ImpError::Spec(problems) => Self::new(kind, problems.to_string()),
+            ImpError::Refused { reasons, ways } => Self { kind, ..Self::refused(reasons, ways) },
+            other => Self::new(kind, in_full(&other)),
+        }
+    }
+}
+
+/// What makes no sense, or is not there, no rule has to forbid.
+fn kind_of(reasons: &[Reason]) -> ErrorKind {
+    let is_about = |rule| reasons.iter().any(|reason| reason.rule == rule);
+    if is_about(Rule::SpecValid) {
+        ErrorKind::Invalid
+    } else if is_about(Rule::PartitionExists) {
+        ErrorKind::NotFound
+    } else {
+        ErrorKind::Refused
     }
 }
 

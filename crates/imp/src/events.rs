@@ -6,7 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use ioward_model::{Event, EventKind};
+use ioward_model::{Event, EventKind, Step};
 use tokio::sync::{broadcast, mpsc};
 
 /// How many events are kept for those who ask later. An apply of 200 VFs makes about 2,000.
@@ -67,13 +67,22 @@ impl<'a> Listener<'a> {
     }
 
     pub(crate) fn tell(&self, kind: EventKind) {
-        // A person who has gone away is noticed between steps; what happens is in the log all the same.
+        // A person who has gone away is noticed elsewhere; what happens is in the log all the same.
         let _ = self.person.send(self.log.emit(kind));
     }
 
     /// Whether the person has gone away.
     pub(crate) fn is_gone(&self) -> bool {
         self.person.is_closed()
+    }
+
+    /// Waits until the person has gone away, where that ends a step: where it does nothing but wait for a guest, for
+    /// minutes. What the guest does later all the same is noticed.
+    pub(crate) async fn gives_up(&self, step: &Step) {
+        match step {
+            Step::StopPartition { force: false, .. } => self.person.closed().await,
+            _ => std::future::pending().await,
+        }
     }
 }
 

@@ -23,7 +23,13 @@ use ioward_model::{Event, EventKind, Outcome, Plan, Step};
 use tokio::sync::{OwnedMutexGuard, mpsc};
 
 use crate::{
-    error::in_full, events::Listener, imp::Imp, journal::Journal, order::Order, step::Failure, undo::Carried,
+    error::{ImpError, in_full},
+    events::Listener,
+    imp::Imp,
+    journal::Journal,
+    order::Order,
+    step::Failure,
+    undo::Carried,
 };
 
 /// So many steps are under way at once at most: each may be a machine that starts.
@@ -39,6 +45,7 @@ pub(crate) struct Begun {
 
 /// What the steps of a plan have in common.
 struct Execution<'a> {
+    listener: &'a Listener<'a>,
     journal: Journal<'a>,
     plan: &'a Plan,
     /// How many are done.
@@ -50,7 +57,8 @@ impl Imp {
     pub(crate) async fn carry_out(self: Arc<Self>, begun: Begun, person: mpsc::UnboundedSender<Event>) {
         let Begun { plan, number, _guard } = begun;
         let listener = Listener::new(&self.events, person);
-        let execution = Execution { journal: self.journal(number), plan: &plan, done: AtomicUsize::new(0) };
+        let journal = self.journal(number);
+        let execution = Execution { listener: &listener, journal, plan: &plan, done: AtomicUsize::new(0) };
         let id = plan.id;
         listener.tell(EventKind::PlanStarted { plan: id, steps: plan.steps.len() });
         let mut order = Order::of(&plan.steps);
@@ -60,7 +68,7 @@ impl Imp {
         loop {
             while failure.is_none() && under_way.len() < AT_ONCE && order.has_ready() {
                 if listener.is_gone() {
-                    failure = Some("interrupted".to_owned());
+                    failure = Some(ImpError::Interrupted.to_string());
                     break;
                 }
                 let Some((n, step)) = order.begin().and_then(|n| Some((n, plan.steps.get(n)?))) else {
@@ -119,7 +127,11 @@ impl Imp {
             journal.failed(number);
             return Err(in_full(&error));
         }
-        match self.do_step(step, carried.outcome.clone()).await {
+        let result = tokio::select! {
+            result = self.do_step(step, carried.outcome.clone()) => result,
+            () = execution.listener.gives_up(step) => Err(ImpError::Interrupted.into()),
+        };
+        match result {
             Ok(outcome) => carried.outcome = outcome,
             Err(Failure { error, in_doubt }) => {
                 carried.in_doubt = in_doubt;

@@ -9,13 +9,16 @@ use std::{
 use axum::{
     Json, Router,
     body::{Body, Bytes, HttpBody},
-    extract::{DefaultBodyLimit, Query, State, rejection::JsonRejection},
+    extract::{
+        DefaultBodyLimit, Query, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use http_body::Frame;
-use ioward_model::{Inventory, Plan};
+use ioward_model::{Inventory, Plan, Spec};
 use ioward_store::Export;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -39,6 +42,7 @@ pub(crate) fn router(imp: Arc<Imp>) -> Router {
     Router::new()
         .route("/v1/host", get(host))
         .route("/v1/partitions", get(partitions))
+        .route("/v1/spec", get(spec))
         .route("/v1/compatible", post(compatible))
         .route("/v1/plan", post(plan))
         .route("/v1/apply", post(apply))
@@ -46,6 +50,7 @@ pub(crate) fn router(imp: Arc<Imp>) -> Router {
         .route("/v1/audit", get(audit))
         .route("/v1/state", get(state))
         .fallback(no_such_route)
+        .method_not_allowed_fallback(no_such_route)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(imp)
 }
@@ -61,7 +66,19 @@ impl From<ImpError> for Failure {
 
 impl From<JsonRejection> for Failure {
     fn from(rejection: JsonRejection) -> Self {
-        Self(ApiError { kind: ErrorKind::Invalid, message: rejection.body_text(), reasons: Vec::new() })
+        Self::invalid(rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Failure {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::invalid(rejection.body_text())
+    }
+}
+
+impl Failure {
+    fn invalid(message: String) -> Self {
+        Self(ApiError::new(ErrorKind::Invalid, message))
     }
 }
 
@@ -84,6 +101,10 @@ async fn host(State(imp): State<Arc<Imp>>) -> Result<Json<Inventory>, Failure> {
 
 async fn partitions(State(imp): State<Arc<Imp>>) -> Result<Json<Vec<PartitionView>>, Failure> {
     Ok(Json(imp.partitions().await?))
+}
+
+async fn spec(State(imp): State<Arc<Imp>>) -> Json<Spec> {
+    Json(imp.state().to_spec())
 }
 
 async fn compatible(
@@ -118,7 +139,11 @@ struct Follow {
     follow: bool,
 }
 
-async fn events(State(imp): State<Arc<Imp>>, Query(query): Query<Follow>) -> Response {
+async fn events(
+    State(imp): State<Arc<Imp>>,
+    query: Result<Query<Follow>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(query) = query?;
     let (past, mut coming) = imp.events.follow();
     let (sender, receiver) = mpsc::unbounded_channel();
     for event in past {
@@ -137,7 +162,7 @@ async fn events(State(imp): State<Arc<Imp>>, Query(query): Query<Follow>) -> Res
             }
         });
     }
-    lines(receiver)
+    Ok(lines(receiver))
 }
 
 async fn audit(State(imp): State<Arc<Imp>>) -> Result<Response, Failure> {
@@ -154,7 +179,7 @@ async fn state(State(imp): State<Arc<Imp>>) -> Result<Json<Export>, Failure> {
 
 async fn no_such_route() -> Failure {
     let message = "there is no such route; docs/api.md lists those there are".to_owned();
-    Failure(ApiError { kind: ErrorKind::NotFound, message, reasons: Vec::new() })
+    Failure(ApiError::new(ErrorKind::NotFound, message))
 }
 
 /// An answer of one JSON object a line, for as long as there is a sender.

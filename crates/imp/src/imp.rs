@@ -157,10 +157,10 @@ impl Imp {
         }
         let missing = missing_boot_files(intent);
         if !missing.is_empty() {
-            return Err(ImpError::Refused(missing));
+            return Err(refused(missing));
         }
         let inventory = self.look().await?;
-        ioward_planner::plan(&inventory, &self.state(), intent, options).map_err(ImpError::Refused)
+        plan_for(&inventory, &self.state(), intent, options)
     }
 
     /// Begins to carry out a plan, unless the host or the state has moved on since it was made. What happens comes
@@ -185,7 +185,7 @@ impl Imp {
                 found,
             )
             .remedy("the host or the state has changed since; plan again and look at what is new");
-            return Err(ImpError::Refused(vec![reason]));
+            return Err(refused(vec![reason]));
         }
         if plan.steps.iter().any(|step| matches!(step, Step::StartPartition { .. })) {
             self.hypervisor.check().await?;
@@ -265,9 +265,11 @@ impl Imp {
     }
 
     async fn note_those_gone(&self) -> Result<(), ImpError> {
+        // Before the look: what is started after it has not gone.
+        let noted = self.state().partitions;
         let machines = self.hypervisor.partitions().await?;
         let running = |name: &Name| machines.iter().any(|machine| machine.name == *name && machine.running);
-        for (name, partition) in self.state().partitions {
+        for (name, partition) in noted {
             if partition.running && !running(&name) {
                 self.note_ended(&name, "its machine was gone when the daemon started".to_owned());
             }
@@ -283,11 +285,16 @@ impl Imp {
             tracing::error!("cannot look for machines that have ended: {}", in_full(&error));
         }
         while let Some(HypervisorEvent::Ended { partition, why }) = events.recv().await {
-            // The news may be older than the latest start.
+            // The news may be older than the latest start, and a start may come while it is looked.
+            let was_running = self.state().partitions.get(&partition).is_some_and(|noted| noted.running);
             if self.runs(&partition).await {
                 continue;
             }
-            self.note_ended(&partition, why);
+            if was_running {
+                self.note_ended(&partition, why);
+            } else {
+                self.events.emit(EventKind::PartitionEnded { partition, why });
+            }
         }
     }
 
@@ -318,6 +325,26 @@ impl Imp {
     }
 }
 
+/// A plan for this host, seen by a second pair of eyes. Pure: for a recorded host too.
+///
+/// # Errors
+/// When it is refused, with what would have to give way; [`ImpError::Unsound`] never, unless the planner is broken.
+pub fn plan_for(
+    inventory: &Inventory,
+    state: &State,
+    intent: &Intent,
+    options: &Options,
+) -> Result<Plan, ImpError> {
+    let plan = ioward_planner::advise(inventory, state, intent, options)
+        .map_err(|(reasons, ways)| ImpError::Refused { reasons, ways })?;
+    let problems = ioward_planner::validate(&plan, inventory, state);
+    if problems.is_empty() { Ok(plan) } else { Err(ImpError::Unsound(problems.join("; "))) }
+}
+
+fn refused(reasons: Vec<Reason>) -> ImpError {
+    ImpError::Refused { reasons, ways: Vec::new() }
+}
+
 /// A partition that can't boot is better refused before its VFs are made than undone after.
 fn missing_boot_files(intent: &Intent) -> Vec<Reason> {
     let Intent::Apply { spec } = intent else { return Vec::new() };
@@ -337,6 +364,7 @@ fn missing_boot_files(intent: &Intent) -> Vec<Reason> {
         Some(
             Reason::new(Rule::BootFile, required, found)
                 .for_request(partition)
+                .key("boot")
                 .remedy("correct boot in the Spec"),
         )
     });

@@ -32,5 +32,5 @@ mod undo;
 
 pub use compatible::compatible;
 pub use error::ImpError;
-pub use imp::{Imp, Run};
+pub use imp::{Imp, Run, plan_for};
 pub use serve::{ServeConfig, ServeError, serve, serve_on};

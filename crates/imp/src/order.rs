@@ -243,6 +243,8 @@ mod tests {
             cpus: 1,
             memory: MemorySize::from_mebibytes(512).unwrap(),
             boot: Boot::default(),
+            guest: None,
+            numa_node: None,
             vfs: Vec::new(),
         };
         let original = AdapterOriginal { num_vfs: 0, autoprobe: true };

@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use ioward_fabric::FabricError;
 use ioward_model::{Assignment, EventKind, Name, Outcome, Step, VfId};
 use ioward_pci::Bdf;
 
@@ -111,12 +112,20 @@ impl Imp {
             return Ok(());
         };
         let _kept_out = self.keep_out(inverse).await;
-        let found = self.found_before(inverse).await?;
-        let outcome = self.do_step(inverse, found).await.map_err(|failure| failure.error)?;
+        let outcome = match self.find_and_do(inverse).await {
+            // Nothing of what was done to a VF outlives it.
+            Err(ImpError::Fabric(FabricError::NoSuchVf { .. })) => Outcome::default(),
+            outcome => outcome?,
+        };
         let _kept_out_too = self.keep_out_at_last(inverse).await;
         journal.undone(*number, step, Some((inverse, &outcome)), noted.as_ref());
         self.tell_partitions(inverse);
         Ok(())
+    }
+
+    async fn find_and_do(self: &Arc<Self>, step: &Step) -> Result<Outcome, ImpError> {
+        let found = self.found_before(step).await?;
+        self.do_step(step, found).await.map_err(|failure| failure.error)
     }
 }
 

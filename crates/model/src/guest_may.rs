@@ -211,6 +211,12 @@ impl GuestMay {
         if denied.is_empty() { Ok(()) } else { Err(denied) }
     }
 
+    /// Whether some change of this kind is allowed.
+    #[must_use]
+    pub fn grants(&self, permission: Permission) -> bool {
+        self.grants.contains_key(&permission)
+    }
+
     /// What is allowed, as words: `mac`, `vlan 100-110`.
     #[must_use]
     pub fn words(&self) -> Vec<String> {

@@ -2,7 +2,7 @@
 //!
 //! The JSON form is the output of `ioward host --json` and is described in docs/inventory.md.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -16,8 +16,20 @@ pub struct Inventory {
     pub generation: u64,
     /// Whether an IOMMU is on (the host has IOMMU groups).
     pub iommu: bool,
+    /// The host's NUMA nodes, by number; empty where the kernel tells of none.
+    #[serde(default)]
+    pub numa_nodes: Vec<NumaNode>,
     /// Every function with an SR-IOV capability, by address; also those that could not be read in full.
     pub physical_functions: Vec<PhysicalFunction>,
+}
+
+/// A NUMA node of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NumaNode {
+    /// Its number.
+    pub id: u32,
+    /// How far the memory of each node is from here, by number: 10 is local, 20 takes twice as long (ACPI SLIT).
+    pub distances: BTreeMap<u32, u32>,
 }
 
 /// A PCI function that can give virtual functions, with the VFs it gives now.
@@ -33,12 +45,19 @@ pub struct PhysicalFunction {
     pub name: String,
     /// What it is for.
     pub class: Class,
+    /// What kind of that; `None` for one that has no word here.
+    #[serde(default)]
+    pub subclass: Option<Subclass>,
     /// The driver it is bound to.
     pub driver: Option<String>,
     /// NUMA node; `None` where the firmware names none.
     pub numa_node: Option<u32>,
     /// IOMMU group; `None` where no IOMMU is on.
     pub iommu_group: Option<u32>,
+    /// Functions of other devices in that group, bridges left out: something between them and the root has no ACS, and
+    /// VFs of this PF will be in the group as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub iommu_group_shared_with: Vec<Bdf>,
     /// PCIe Device Serial Number, as `00-1b-21-ff-ff-12-34-56`: it survives a move to another slot.
     pub serial_number: Option<String>,
     /// The PCIe link, now and at best.
@@ -49,9 +68,16 @@ pub struct PhysicalFunction {
     pub sriov: Option<Sriov>,
     /// Whether the kernel gives new VFs to their drivers by itself (`sriov_drivers_autoprobe`).
     pub drivers_autoprobe: Option<bool>,
+    /// MSI-X vectors that the PF can share out among its VFs (`sriov_vf_total_msix`); `None` where each VF has a number
+    /// of its own that can't be changed.
+    #[serde(default)]
+    pub vf_msix_total: Option<u32>,
     /// Network interfaces of the function.
     #[serde(default)]
     pub netdevs: Vec<Netdev>,
+    /// RDMA devices of the function, as `mlx5_0`.
+    #[serde(default)]
+    pub rdma_devices: Vec<String>,
     /// NVMe controller of the function.
     #[serde(default)]
     pub nvme: Option<NvmeController>,
@@ -186,6 +212,9 @@ pub struct NvmeController {
     pub serial: Option<String>,
     /// Model.
     pub model: Option<String>,
+    /// Namespaces that are attached to it, as `nvme0n1`.
+    #[serde(default)]
+    pub namespaces: Vec<String>,
     /// What the primary controller can hand out; `None` without access to the controller.
     pub resources: Option<NvmeResources>,
     /// Secondary controllers, by VF; empty without access to the controller.
@@ -327,6 +356,63 @@ impl fmt::Display for Class {
     }
 }
 
+/// What kind of adapter of its class, from the PCI sub-class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Subclass {
+    /// Ethernet controller (02h 00h).
+    Ethernet,
+    /// InfiniBand controller (02h 07h).
+    Infiniband,
+    /// Host fabric controller (02h 08h).
+    Fabric,
+    /// VGA compatible controller (03h 00h).
+    Vga,
+    /// 3D controller (03h 02h).
+    #[serde(rename = "3d")]
+    ThreeD,
+    /// Network and computing encryption (10h 00h).
+    Encryption,
+    /// Processing accelerator (12h 00h).
+    Processing,
+}
+
+impl Subclass {
+    const ALL: [(Self, Class, u32, &'static str); 7] = [
+        (Self::Ethernet, Class::Network, 0x0200, "ethernet"),
+        (Self::Infiniband, Class::Network, 0x0207, "infiniband"),
+        (Self::Fabric, Class::Network, 0x0208, "fabric"),
+        (Self::Vga, Class::Display, 0x0300, "vga"),
+        (Self::ThreeD, Class::Display, 0x0302, "3d"),
+        (Self::Encryption, Class::Accelerator, 0x1000, "encryption"),
+        (Self::Processing, Class::Accelerator, 0x1200, "processing"),
+    ];
+
+    /// From the 24-bit class code: base class, sub-class, programming interface.
+    #[must_use]
+    pub fn from_code(code: u32) -> Option<Self> {
+        Self::ALL.iter().find(|known| known.2 == code >> 8).map(|known| known.0)
+    }
+
+    /// The class it is a kind of.
+    #[must_use]
+    pub fn class(self) -> Class {
+        Self::ALL.iter().find(|known| known.0 == self).map_or(Class::Other, |known| known.1)
+    }
+
+    /// The word used in Specs and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|known| known.0 == self).map_or("", |known| known.3)
+    }
+}
+
+impl fmt::Display for Subclass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// A 16-bit PCI ID, written as four hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HexId(pub u16);
@@ -390,6 +476,29 @@ impl PhysicalFunction {
     #[must_use]
     pub fn num_vfs(&self) -> u16 {
         self.sriov.as_ref().map_or(0, |sriov| sriov.num_vfs)
+    }
+
+    /// Whether the two are functions of one adapter: of one device, or with the same Device Serial Number.
+    #[must_use]
+    pub fn is_same_adapter(&self, other: &Self) -> bool {
+        self.address.is_same_device(other.address)
+            || self.serial_number.is_some() && self.serial_number == other.serial_number
+    }
+
+    /// What its PCIe link carries now in one direction, in Mbit/s, line coding taken off (8b/10b up to 5 GT/s, 128b/130b
+    /// above; PCIe 6.0 §4.2).
+    #[must_use]
+    pub fn pcie_mbps(&self) -> Option<u32> {
+        let link = self.link.as_ref()?;
+        let (numerator, denominator) = if link.speed_mts <= 5000 { (8, 10) } else { (128, 130) };
+        let bits = u64::from(link.speed_mts) * u64::from(link.width) * numerator / denominator;
+        u32::try_from(bits).ok()
+    }
+
+    /// Whether one of its interfaces has a link.
+    #[must_use]
+    pub fn has_carrier(&self) -> bool {
+        self.netdevs.iter().any(|netdev| netdev.carrier == Some(true))
     }
 
     /// The fastest link among its interfaces, in Mbit/s.

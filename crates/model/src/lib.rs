@@ -9,35 +9,40 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod choice;
 mod event;
 mod guest_may;
 mod inventory;
 mod journal;
 mod name;
+mod needs;
 mod op;
 mod plan;
 mod reason;
 mod row;
 mod settings;
 mod spec;
+mod spec_rules;
 mod spec_text;
 mod state;
 mod units;
 
+pub use choice::{Criterion, Gap, Placement, Relaxation, Way};
 pub use event::{AuditEntry, Event, EventKind, Verdict};
 pub use guest_may::{Grant, GuestMay, Permission};
 pub use inventory::{
-    Class, HexId, HostUse, Inventory, Link, Netdev, NvmeController, NvmeResources, NvmeSecondary,
-    PhysicalFunction, Sriov, VfBar, VirtualFunction,
+    Class, HexId, HostUse, Inventory, Link, Netdev, NumaNode, NvmeController, NvmeResources, NvmeSecondary,
+    PhysicalFunction, Sriov, Subclass, VfBar, VirtualFunction,
 };
 pub use journal::{Ended, OpenOperation, PlanRecord, StepRecord};
-pub use name::{Name, NameError, Owner};
+pub use name::{Name, NameError, Owner, VfRef};
+pub use needs::{Apart, Capability, FailureDomain, Guarantee, Guest, GuestOs, NumaPolicy};
 pub use op::{OpError, OpErrorKind, OpOutcome, VfOp, VfView};
 pub use plan::{Disturbance, Intent, Options, Outcome, Plan, Step, VfId};
 pub use reason::{Reason, Rule};
 pub use row::{PartitionHead, Row, RowKey};
 pub use settings::{LinkState, VfSettings, VfStatistics};
 pub use spec::{AdapterSpec, Boot, PartitionSpec, Spec, VfCount, VfRequest};
-pub use spec_text::{MAX_SPEC_BYTES, SpecError, SpecProblem};
+pub use spec_text::{MAX_SPEC_BYTES, SpecError, SpecPlace, SpecProblem};
 pub use state::{AdapterOriginal, AdapterState, Assignment, PartitionState, State};
 pub use units::{BitRate, MacAddress, MemorySize, UnitError, Vlan};

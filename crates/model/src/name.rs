@@ -1,14 +1,15 @@
 //! Names that a person gives to partitions and to their VFs.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A partition's name, or a VF's name within its partition: a letter, then letters, digits, `-` and `_`; at most 40.
 ///
-/// The set is narrow on purpose: a name becomes a folder, a QEMU object id and a cgroup.
+/// The set is narrow on purpose: a name becomes a folder, a QEMU object id and a cgroup. A copy shares the text: plans,
+/// states and inventories of large hosts are full of the same few thousand names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 /// Why a text is no [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +31,7 @@ impl FromStr for Name {
         let starts_well = text.starts_with(|c: char| c.is_ascii_alphabetic());
         let goes_on_well = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if starts_well && goes_on_well && text.len() <= 40 {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(NameError(text.chars().take(60).collect()))
         }
@@ -87,6 +88,55 @@ impl Serialize for Owner {
 }
 
 impl<'de> Deserialize<'de> for Owner {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// A VF as a partition's Spec refers to it: `net0` is one of its own, `db/net0` one of another partition.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum VfRef {
+    /// Of the same partition.
+    Own(Name),
+    /// Of the partition that it names.
+    Of(Owner),
+}
+
+impl VfRef {
+    /// Whose VF it is, in a Spec of this partition.
+    #[must_use]
+    pub fn owner(&self, partition: &Name) -> Owner {
+        match self {
+            Self::Own(vf) => Owner { partition: partition.clone(), vf: vf.clone() },
+            Self::Of(owner) => owner.clone(),
+        }
+    }
+}
+
+impl fmt::Display for VfRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(vf) => vf.fmt(f),
+            Self::Of(owner) => owner.fmt(f),
+        }
+    }
+}
+
+impl FromStr for VfRef {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text.contains('/') { text.parse().map(Self::Of) } else { text.parse().map(Self::Own) }
+    }
+}
+
+impl Serialize for VfRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for VfRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }

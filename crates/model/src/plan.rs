@@ -5,7 +5,9 @@ use std::fmt;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdapterState, Assignment, Name, Owner, PartitionSpec, Spec, VfRequest, VfSettings};
+use crate::{
+    AdapterState, Assignment, Gap, Name, Owner, PartitionSpec, Placement, Spec, VfRequest, VfSettings, Way,
+};
 
 /// What is asked of the management partition. Everything that changes something begins as one of these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,12 +33,12 @@ pub enum Intent {
         /// The partition.
         partition: Name,
     },
-    /// Give one more VF to a partition.
+    /// Give more VFs to a partition: all of them or none.
     Attach {
         /// The partition.
         partition: Name,
-        /// The VF it is to have.
-        vf: VfRequest,
+        /// The VFs it is to have, at least one.
+        vfs: Vec<VfRequest>,
     },
     /// Take a VF from a partition.
     Detach {
@@ -76,6 +78,15 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Who loses something for a while.
     pub disturbs: Vec<Disturbance>,
+    /// Which VF each request of the intent gets, and why that one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub placements: Vec<Placement>,
+    /// How far from the best these may be; left out: nothing is better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Gap>,
+    /// For a plan that disturbs somebody: what would have to give way so that nobody is disturbed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instead: Vec<Way>,
 }
 
 /// Something that runs and is disturbed by a plan.

@@ -20,8 +20,30 @@ pub enum Rule {
     Readable,
     /// The function is of the wanted class.
     Class,
+    /// The function is of the wanted kind of its class.
+    Subclass,
     /// The port's link is fast enough.
     LinkSpeed,
+    /// The port has a link.
+    Carrier,
+    /// The adapter's PCIe link carries enough.
+    PcieBandwidth,
+    /// The adapter is on the partition's NUMA node.
+    NumaNode,
+    /// The guest has a driver for the VF.
+    GuestDriver,
+    /// The adapter and its driver can do what is needed.
+    Capability,
+    /// The PF's driver would do it now, as the PF is.
+    DriverReady,
+    /// MSI-X vectors of the VF, and of the PF's budget, suffice.
+    MsixVectors,
+    /// The controller has enough namespaces.
+    Namespaces,
+    /// No more than all of a port's bandwidth is guaranteed.
+    Bandwidth,
+    /// The VF shares no failure domain with one that it must be apart from.
+    Redundancy,
     /// No more VFs than TotalVFs.
     VfCapacity,
     /// The VF index is below the number of VFs.
@@ -42,6 +64,8 @@ pub enum Rule {
     SettingSupported,
     /// NVMe queue and interrupt resources suffice.
     NvmeResources,
+    /// All requests together find a place.
+    Placement,
     /// The partition is there.
     PartitionExists,
     /// The partition has no VF of that name.
@@ -74,6 +98,9 @@ pub struct Reason {
     /// Whose request it is about: a partition (`web`), or a VF of one (`web/net0`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// The key of that request that asks for it, as `min_link_speed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// What the rule or the request asks for.
     pub required: String,
     /// What is there instead.
@@ -91,6 +118,7 @@ impl Reason {
             rule,
             function: None,
             request: None,
+            key: None,
             required: required.into(),
             found: found.into(),
             remedy: String::new(),
@@ -108,6 +136,13 @@ impl Reason {
     #[must_use]
     pub fn for_request(mut self, request: impl fmt::Display) -> Self {
         self.request = Some(request.to_string());
+        self
+    }
+
+    /// The same, asked for by this key of a Spec.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
         self
     }
 

@@ -162,6 +162,8 @@ mod tests {
             name: name.parse().unwrap(),
             cpus: 1,
             memory: MemorySize::from_mebibytes(512).unwrap(),
+            numa_node: None,
+            guest: None,
             boot: Boot::default(),
             vfs: Vec::new(),
         };

@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{BitRate, Class, GuestMay, LinkState, MacAddress, MemorySize, Name, VfSettings, Vlan};
+use crate::{
+    Apart, BitRate, Capability, Class, Guarantee, Guest, GuestMay, LinkState, MacAddress, MemorySize, Name,
+    NumaPolicy, Subclass, VfSettings, Vlan,
+};
 
 /// The choice of a person: how many VFs each adapter gives, and which partitions there are, with which VFs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +36,17 @@ pub struct AdapterSpec {
     /// Its number of VFs; left out: as many as are assigned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vfs: Option<VfCount>,
+    /// How many VFs it is to give beyond those that are assigned, so that the next one is there already; not with `vfs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spare: Option<u16>,
+}
+
+impl AdapterSpec {
+    /// The number of VFs it asks for; `None`: as many as are assigned.
+    #[must_use]
+    pub fn count(&self) -> Option<VfCount> {
+        self.vfs.or(self.spare.map(VfCount::Spare))
+    }
 }
 
 /// A number of VFs.
@@ -42,6 +56,15 @@ pub enum VfCount {
     Exactly(u16),
     /// TotalVFs: written `"max"`.
     Max,
+    /// As many as are assigned and so many more, up to TotalVFs: written `{ spare = 2 }`, or with a key of its own in
+    /// an [`AdapterSpec`]. It is a wish that nobody who runs is disturbed for.
+    Spare(u16),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SpareForm {
+    spare: u16,
 }
 
 impl Serialize for VfCount {
@@ -49,6 +72,7 @@ impl Serialize for VfCount {
         match self {
             Self::Exactly(count) => serializer.serialize_u16(*count),
             Self::Max => serializer.serialize_str("max"),
+            Self::Spare(spare) => SpareForm { spare: *spare }.serialize(serializer),
         }
     }
 }
@@ -60,11 +84,13 @@ impl<'de> Deserialize<'de> for VfCount {
         enum Form {
             Number(i64),
             Word(String),
+            Spare(SpareForm),
         }
         match Form::deserialize(deserializer)? {
             Form::Number(n) => u16::try_from(n).map(Self::Exactly).map_err(|_| {
                 de::Error::custom(format!("{n} is no number of VFs; use 0 to 65535, or \"max\""))
             }),
+            Form::Spare(SpareForm { spare }) => Ok(Self::Spare(spare)),
             Form::Word(word) if word == "max" => Ok(Self::Max),
             Form::Word(word) => {
                 let word: String = word.chars().take(40).collect();
@@ -86,6 +112,12 @@ pub struct PartitionSpec {
     /// Memory.
     #[serde(default = "default_memory")]
     pub memory: MemorySize,
+    /// The host's NUMA node that its memory and CPUs are placed on; left out: wherever the kernel puts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numa_node: Option<u32>,
+    /// What runs in it, as far as it matters for VFs; left out: anything may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Guest>,
     /// What it starts from.
     pub boot: Boot,
     /// The VFs it asks for.
@@ -128,9 +160,33 @@ pub struct VfRequest {
     pub name: Name,
     /// What it is to be.
     pub class: Class,
+    /// What kind of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subclass: Option<Subclass>,
     /// The slowest link that will do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_link_speed: Option<BitRate>,
+    /// Whether the port must have a link when the VF is chosen.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub carrier: bool,
+    /// The least that the adapter's PCIe link must carry in one direction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_pcie_bandwidth: Option<BitRate>,
+    /// What the partition's NUMA node means for it; needs `numa_node` in the partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numa: Option<NumaPolicy>,
+    /// What its adapter must be able to do; settings that are asked for count by themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<Capability>,
+    /// The fewest MSI-X vectors that will do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_msix_vectors: Option<u16>,
+    /// The fewest NVMe namespaces that its controller must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_namespaces: Option<u16>,
+    /// VFs that it must not share a failure domain with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apart_from: Vec<Apart>,
     /// The PF it must come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pf: Option<Bdf>,
@@ -149,9 +205,9 @@ pub struct VfRequest {
     /// Spoof checking.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spoofchk: Option<bool>,
-    /// Guaranteed rate.
+    /// Guaranteed rate, all in all no more than the port carries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min_tx_rate: Option<BitRate>,
+    pub min_tx_rate: Option<Guarantee>,
     /// Greatest rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tx_rate: Option<BitRate>,
@@ -170,7 +226,38 @@ pub struct VfRequest {
 }
 
 impl VfRequest {
-    /// The settings it asks for by name; what the planner adds is not in it.
+    /// A request for any VF of a class, with nothing set.
+    #[must_use]
+    pub fn new(name: Name, class: Class) -> Self {
+        Self {
+            name,
+            class,
+            subclass: None,
+            min_link_speed: None,
+            carrier: false,
+            min_pcie_bandwidth: None,
+            numa: None,
+            needs: Vec::new(),
+            min_msix_vectors: None,
+            min_namespaces: None,
+            apart_from: Vec::new(),
+            pf: None,
+            index: None,
+            mac: None,
+            vlan: None,
+            trust: None,
+            spoofchk: None,
+            min_tx_rate: None,
+            max_tx_rate: None,
+            link_state: None,
+            queues: None,
+            interrupts: None,
+            guest_may: GuestMay::default(),
+        }
+    }
+
+    /// The settings it asks for by name; what the planner adds is not in it, nor a guaranteed rate that is a part of a
+    /// port yet to be chosen.
     #[must_use]
     pub fn settings(&self) -> VfSettings {
         VfSettings {
@@ -178,7 +265,7 @@ impl VfRequest {
             vlan: self.vlan,
             trust: self.trust,
             spoofchk: self.spoofchk,
-            min_tx_rate: self.min_tx_rate,
+            min_tx_rate: self.min_tx_rate.and_then(|rate| rate.on_link(None)),
             max_tx_rate: self.max_tx_rate,
             link_state: self.link_state,
             queues: self.queues,

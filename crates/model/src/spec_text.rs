@@ -1,13 +1,13 @@
 //! From the text of a Spec to a [`Spec`], with errors that name line, key and remedy.
 
-use std::{collections::BTreeMap, fmt, ops::Range};
+use std::{fmt, ops::Range};
 
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use crate::{Class, MacAddress, PartitionSpec, Spec, VfRequest};
+use crate::{Spec, spec_rules};
 
 /// The largest Spec that is read, in bytes. A host of 1,000 partitions needs about a third of it.
 pub const MAX_SPEC_BYTES: usize = 1 << 20;
@@ -81,7 +81,7 @@ impl Spec {
         let located = DeTable::parse(text).map_err(|e| syntax_error(text, &e))?;
         check_version(text, located.get_ref())?;
         let spec: Self = toml::from_str(text).map_err(|e| syntax_error(text, &e))?;
-        let problems = spec.problems().into_iter().map(|(key, message)| {
+        let problems = spec_rules::problems(&spec).into_iter().map(|(key, message)| {
             let line = find(located.get_ref(), &key).map(|span| line_of(text, span.start));
             SpecProblem { line, key, message }
         });
@@ -94,7 +94,7 @@ impl Spec {
     /// # Errors
     /// Every problem that was found, without lines.
     pub fn validate(&self) -> Result<(), SpecError> {
-        let mut problems = self.problems();
+        let mut problems = spec_rules::problems(self);
         if self.version != 1 {
             problems.insert(0, ("version".into(), unknown_version(&self.version)));
         }
@@ -102,103 +102,68 @@ impl Spec {
         let problems: Vec<_> = problems.collect();
         if problems.is_empty() { Ok(()) } else { Err(SpecError { problems }) }
     }
+}
 
-    /// Problems by key, but for the version.
-    fn problems(&self) -> Vec<(String, String)> {
-        let mut problems = Vec::new();
-        let mut adapters = BTreeMap::new();
-        for (n, adapter) in self.adapters.iter().enumerate() {
-            let key = format!("adapter[{n}].pf");
-            if let Some(first) = adapters.insert(adapter.pf, key.clone()) {
-                problems.push((key, format!("{} is already named by {first}", adapter.pf)));
+/// Where a Spec's text asks for something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecPlace {
+    /// Line, from 1.
+    pub line: usize,
+    /// Key, as `partition[0].vf[1].mac`.
+    pub key: String,
+}
+
+impl Spec {
+    /// Where the text of a Spec asks for what a [`crate::Reason`] is about: the key of that request, the request where it has no such
+    /// key, or the partition. `None` where the text has no such request.
+    #[must_use]
+    pub fn locate(text: &str, reason: &crate::Reason) -> Option<SpecPlace> {
+        let located = DeTable::parse(text).ok()?;
+        let table = located.get_ref();
+        let name_of = |value: &Spanned<DeValue<'_>>| match value.get_ref() {
+            DeValue::Table(table) => table.get("name")?.get_ref().as_str().map(str::to_owned),
+            _ => None,
+        };
+        let numbered = |table: &DeTable<'_>, list: &str, name: &str| match table.get(list)?.get_ref() {
+            DeValue::Array(items) => items.iter().position(|item| name_of(item).as_deref() == Some(name)),
+            _ => None,
+        };
+        let (partition, vf) = match reason.request.as_deref() {
+            Some(request) => {
+                request.split_once('/').map_or((request, None), |(partition, vf)| (partition, Some(vf)))
             }
+            None => return locate_adapter(text, table, reason),
+        };
+        let n = numbered(table, "partition", partition)?;
+        let mut key = format!("partition[{n}]");
+        if let (Some(vf), Some(DeValue::Array(partitions))) =
+            (vf, table.get("partition").map(Spanned::get_ref))
+        {
+            let m = match partitions.get(n)?.get_ref() {
+                DeValue::Table(partition) => numbered(partition, "vf", vf)?,
+                _ => return None,
+            };
+            key.push_str(&format!(".vf[{m}]"));
         }
-        let mut names = BTreeMap::new();
-        let mut macs = BTreeMap::new();
-        for (n, partition) in self.partitions.iter().enumerate() {
-            let key = format!("partition[{n}]");
-            if let Some(first) = names.insert(&partition.name, key.clone()) {
-                problems.push((
-                    format!("{key}.name"),
-                    format!("'{}' is already the name of {first}", partition.name),
-                ));
-            }
-            partition_problems(&key, partition, &mut macs, &mut problems);
-        }
-        problems
+        key.extend(reason.key.iter().map(|name| format!(".{name}")));
+        Some(SpecPlace { line: line_of(text, find(table, &key)?.start), key })
     }
 }
 
-fn partition_problems(
-    key: &str,
-    partition: &PartitionSpec,
-    macs: &mut BTreeMap<MacAddress, String>,
-    problems: &mut Vec<(String, String)>,
-) {
-    if !(1..=288).contains(&partition.cpus) {
-        problems.push((format!("{key}.cpus"), format!("{} virtual CPUs; use 1 to 288", partition.cpus)));
-    }
-    let boot = &partition.boot;
-    if boot.kernel.is_none() && boot.disk.is_none() {
-        problems.push((
-            format!("{key}.boot"),
-            "nothing to boot from; give kernel = \"…\" or disk = \"…\"".into(),
-        ));
-    }
-    if boot.kernel.is_none() && (boot.initrd.is_some() || boot.cmdline.is_some()) {
-        problems
-            .push((format!("{key}.boot"), "initrd and cmdline go with a kernel; give kernel = \"…\"".into()));
-    }
-    let mut names = BTreeMap::new();
-    for (n, vf) in partition.vfs.iter().enumerate() {
-        let key = format!("{key}.vf[{n}]");
-        if let Some(first) = names.insert(&vf.name, key.clone()) {
-            problems.push((format!("{key}.name"), format!("'{}' is already the name of {first}", vf.name)));
-        }
-        vf_problems(&key, vf, macs, problems);
-    }
-}
-
-fn vf_problems(
-    key: &str,
-    vf: &VfRequest,
-    macs: &mut BTreeMap<MacAddress, String>,
-    problems: &mut Vec<(String, String)>,
-) {
-    if vf.index.is_some() && vf.pf.is_none() {
-        problems.push((
-            format!("{key}.index"),
-            "an index needs the pf it is of; add pf = \"0000:01:00.0\"".into(),
-        ));
-    }
-    if let Some(mac) = vf.mac {
-        if !mac.is_unicast() {
-            problems.push((
-                format!("{key}.mac"),
-                format!("{mac} is no address for one station (multicast or zero)"),
-            ));
-        }
-        if let Some(first) = macs.insert(mac, format!("{key}.mac")) {
-            problems.push((format!("{key}.mac"), format!("{mac} is already used by {first}")));
-        }
-    }
-    if let (Some(min), Some(max)) = (vf.min_tx_rate, vf.max_tx_rate)
-        && max.megabits() > 0
-        && min > max
-    {
-        problems.push((format!("{key}.min_tx_rate"), format!("{min} is more than max_tx_rate, {max}")));
-    }
-    let settings = vf.settings();
-    for (name, _) in settings.describe() {
-        if !vf.class.has_setting(name) {
-            problems
-                .push((format!("{key}.{name}"), format!("a VF of class {} has no such setting", vf.class)));
-        }
-    }
-    if vf.class != Class::Network && vf.min_link_speed.is_some() {
-        problems
-            .push((format!("{key}.min_link_speed"), "only a VF of class network has a link speed".into()));
-    }
+/// The adapter of a Spec that a reason is about which is nobody's request.
+fn locate_adapter(text: &str, table: &DeTable<'_>, reason: &crate::Reason) -> Option<SpecPlace> {
+    let function = reason.function?.to_string();
+    let DeValue::Array(adapters) = table.get("adapter")?.get_ref() else { return None };
+    let is_it = |adapter: &Spanned<DeValue<'_>>| match adapter.get_ref() {
+        DeValue::Table(adapter) => adapter
+            .get("pf")
+            .and_then(|pf| pf.get_ref().as_str()?.parse::<ioward_pci::Bdf>().ok())
+            .is_some_and(|pf| pf.to_string() == function),
+        _ => false,
+    };
+    let n = adapters.iter().position(is_it)?;
+    let key = format!("adapter[{n}].{}", reason.key.as_deref().unwrap_or("vfs"));
+    Some(SpecPlace { line: line_of(text, find(table, &key)?.start), key })
 }
 
 fn unknown_version(found: &dyn fmt::Display) -> String {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Name, Outcome, Owner, PartitionSpec, Step, VfCount, VfId, VfSettings};
+use crate::{AdapterSpec, Name, Outcome, Owner, PartitionSpec, Spec, Step, VfCount, VfId, VfSettings};
 
 /// All that ioward remembers between two plans. It is kept as rows: [`crate::Row`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -125,6 +125,21 @@ impl State {
                 .iter()
                 .map(|(vf, assignment)| (Owner { partition: partition.clone(), vf: vf.clone() }, assignment))
         })
+    }
+
+    /// The Spec that asks for what is held now: every partition with its VF requests, and the adapters for which a
+    /// number of VFs was asked for. Where all is well, applying it does nothing.
+    #[must_use]
+    pub fn to_spec(&self) -> Spec {
+        let adapters = self.adapters.iter().filter_map(|(pf, adapter)| {
+            let (vfs, spare) = match adapter.wanted? {
+                VfCount::Spare(spare) => (None, Some(spare)),
+                count => (Some(count), None),
+            };
+            Some(AdapterSpec { pf: *pf, vfs, spare })
+        });
+        let partitions = self.partitions.values().map(|partition| partition.spec.clone());
+        Spec { version: 1, adapters: adapters.collect(), partitions: partitions.collect() }
     }
 
     /// Notes that a step has been carried out. Noting it again changes nothing.
@@ -254,5 +269,39 @@ mod tests {
             let json = serde_json::to_string(&assignment).unwrap();
             assert_eq!(serde_json::from_str::<Assignment>(&json).unwrap(), assignment, "{json}");
         }
+    }
+    #[test]
+    fn the_spec_of_a_state_reads_back_as_what_was_asked_for() {
+        let text = r#"version = 1
+adapter = [{ pf = "0000:01:00.0", vfs = 4 }, { pf = "0000:02:00.0", vfs = "max" }, { pf = "0000:03:00.0", spare = 2 }]
+
+[[partition]]
+name = "db"
+boot = { disk = "/srv/db.qcow2" }
+vf = [{ name = "net0", class = "network", min_link_speed = "10Gbit", guest_may = ["mac"] }]
+
+[[partition]]
+name = "web"
+cpus = 2
+boot = { kernel = "/boot/vmlinuz" }
+"#;
+        let spec = Spec::parse(text.as_bytes()).unwrap();
+        let mut state = State::default();
+        let original = AdapterOriginal { num_vfs: 0, autoprobe: true };
+        for adapter in &spec.adapters {
+            let to = AdapterState { original, wanted: adapter.count() };
+            state.record(&Step::HoldAdapter { pf: adapter.pf, to, from: None }, &Outcome::default());
+        }
+        let held_for_its_vfs_alone = AdapterState { original, wanted: None };
+        let pf = "0000:04:00.0".parse().unwrap();
+        state.record(&Step::HoldAdapter { pf, to: held_for_its_vfs_alone, from: None }, &Outcome::default());
+        for partition in &spec.partitions {
+            let step = Step::DefinePartition { to: partition.clone(), from: None };
+            state.record(&step, &Outcome::default());
+        }
+        assert_eq!(state.to_spec(), spec);
+        assert_eq!(State::default().to_spec(), Spec { version: 1, ..Spec::default() });
+        let written = toml::to_string(&state.to_spec()).unwrap();
+        assert_eq!(Spec::parse(written.as_bytes()).unwrap(), spec);
     }
 }

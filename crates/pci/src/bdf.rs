@@ -52,6 +52,12 @@ impl Bdf {
         Some(Self::from_routing_id(self.domain, id))
     }
 
+    /// Whether both are functions of one device.
+    #[must_use]
+    pub fn is_same_device(self, other: Self) -> bool {
+        (self.domain, self.bus, self.device) == (other.domain, other.bus, other.device)
+    }
+
     /// PCI domain.
     #[must_use]
     pub fn domain(self) -> u32 {

@@ -61,7 +61,7 @@ pub(crate) fn capacity(pf: &PhysicalFunction, count: Option<VfCount>) -> Option<
     let total = pf.total_vfs();
     let count = match count? {
         VfCount::Exactly(count) if count > total => count,
-        VfCount::Exactly(_) | VfCount::Max => return None,
+        VfCount::Exactly(_) | VfCount::Max | VfCount::Spare(_) => return None,
     };
     let reason = Reason::new(
         Rule::VfCapacity,
@@ -82,9 +82,10 @@ pub(crate) fn changes(
 ) -> Result<Vec<AdapterChange>, Vec<Reason>> {
     let named = goal.adapters.keys().copied();
     let held_then = holdings.iter().map(|holding| holding.vf.pf);
-    let held_now = ledger.state.assignments().filter(|(owner, _)| goal.concerns(&owner.partition));
+    let concerned = goal.concerned().iter().filter_map(|name| ledger.state.partitions.get(name));
+    let held_now = concerned.flat_map(|partition| partition.vfs.values());
     let concerned: BTreeSet<Bdf> =
-        named.chain(held_then).chain(held_now.map(|(_, assignment)| assignment.vf.pf)).collect();
+        named.chain(held_then).chain(held_now.map(|assignment| assignment.vf.pf)).collect();
     let (mut changes, mut reasons) = (Vec::new(), Vec::new());
     for pf in concerned {
         match change(ledger, goal, pf) {
@@ -97,7 +98,7 @@ pub(crate) fn changes(
 
 fn change(ledger: &Ledger<'_>, goal: &Goal, address: Bdf) -> Result<AdapterChange, Vec<Reason>> {
     let before = ledger.state.adapters.get(&address).cloned();
-    let last_index = ledger.holders_on(address).next_back().map(|(vf, owner)| (vf, owner.clone()));
+    let last_index = ledger.holders_on(address).pop_last();
     let readable = ledger.inventory.physical_function(address).filter(|pf| pf.sriov.is_some());
     let Some(pf) = readable else {
         // There is nothing to be done to an adapter that is gone but to forget it.
@@ -117,7 +118,7 @@ fn change(ledger: &Ledger<'_>, goal: &Goal, address: Bdf) -> Result<AdapterChang
     let named = goal.adapters.get(&address).copied();
     let kept_empty = match named.flatten() {
         // Asking for none is giving back, where there were none to begin with.
-        Some(VfCount::Exactly(0)) => original.num_vfs > 0,
+        Some(VfCount::Exactly(0) | VfCount::Spare(0)) => original.num_vfs > 0,
         named => named.is_some(),
     };
     let (after, count) = if last_index.is_some() || kept_empty {
@@ -143,7 +144,7 @@ fn change(ledger: &Ledger<'_>, goal: &Goal, address: Bdf) -> Result<AdapterChang
     // that is not worth a disturbance.
     let lack_drivers =
         after.is_none() && autoprobe.is_needed() && autoprobe.to && !vfs.is_needed() && vfs.from > 0;
-    let renews = lack_drivers && reasons.is_empty() && ledger.losers(pf).is_empty();
+    let renews = lack_drivers && reasons.is_empty() && !ledger.has_losers(pf);
     Ok(AdapterChange { pf: address, before, after, vfs, renews, autoprobe })
 }
 
@@ -157,7 +158,8 @@ fn count(
     last: Option<&(VfId, Owner)>,
 ) -> Result<u16, Vec<Reason>> {
     let needed = last.map_or(0, |(vf, _)| vf.index.saturating_add(1));
-    let concerned = ledger.holders_on(pf.address).filter(|(_, owner)| goal.concerns(&owner.partition));
+    let concerned =
+        ledger.holders_on(pf.address).into_iter().filter(|(_, owner)| goal.concerns(&owner.partition));
     let needed_now = concerned.map(|(vf, _)| vf.index.saturating_add(1)).max().unwrap_or(0);
     let asked = ledger.count_asked(pf.address);
     if let (Some(asked), Some((vf, owner))) =
@@ -168,10 +170,14 @@ fn count(
         let remedy = format!("ask for at least {needed}, or take that VF from {}", owner.partition);
         return Err(vec![reason.on(pf.address).for_request(owner).remedy(remedy)]);
     }
+    let spare = ledger.spare(pf.address);
+    let with_spare = needed.saturating_add(spare.unwrap_or(0)).min(pf.total_vfs());
+    // Some to spare are wished for now, and nobody is disturbed for a wish.
+    let spare_now = spare.is_some() && goal.adapters.contains_key(&pf.address);
     Ok(match asked {
         Some(asked) if ledger.is_named(pf.address) => asked,
-        _ if needed_now <= pf.num_vfs() => pf.num_vfs(),
-        asked => asked.unwrap_or(needed).max(needed),
+        _ if needed_now <= pf.num_vfs() && (!spare_now || ledger.has_losers(pf)) => pf.num_vfs(),
+        asked => asked.unwrap_or(with_spare).max(needed),
     })
 }
 

@@ -1,11 +1,17 @@
 //! What is to be, from what was asked for: [`Goal`]. Rules on the request itself, which need no look at the host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ioward_model::{Intent, Name, Owner, PartitionSpec, PartitionState, Reason, Rule, Spec, State, VfCount};
+use ioward_model::{
+    AdapterSpec, Assignment, Guarantee, Intent, Inventory, Name, Owner, PartitionSpec, PartitionState,
+    PhysicalFunction, Reason, Rule, Spec, State, VfCount, VfRequest,
+};
 use ioward_pci::Bdf;
 
-use crate::compat;
+use crate::{
+    compat::{self, Need},
+    steps,
+};
 
 /// What is to be, once the plan is carried out. What it does not name stays as it is.
 #[derive(Default)]
@@ -18,6 +24,10 @@ pub(crate) struct Goal {
     pub remove: Option<Name>,
     /// Adapters that the Spec names, with the number of VFs it gives them.
     pub adapters: BTreeMap<Bdf, Option<VfCount>>,
+    /// Partitions that the Spec names and that are as it wants them.
+    pub settled: Vec<Name>,
+    /// Partitions whose VFs are decided anew.
+    concerned: BTreeSet<Name>,
 }
 
 /// A partition as it is to be.
@@ -28,26 +38,20 @@ pub(crate) struct PartitionGoal {
     pub start: bool,
 }
 
-impl PartitionGoal {
-    /// Whose the VF of this name is.
-    pub fn owner(&self, vf: &Name) -> Owner {
-        Owner { partition: self.spec.name.clone(), vf: vf.clone() }
-    }
-}
-
 impl Goal {
     /// What `intent` wants.
     ///
     /// # Errors
     /// When it makes no sense by itself, or not in this state.
-    pub fn of(state: &State, intent: &Intent) -> Result<Self, Vec<Reason>> {
-        let one = |spec, start| Self { partitions: vec![PartitionGoal { spec, start }], ..Self::default() };
+    pub fn of(inventory: &Inventory, state: &State, intent: &Intent) -> Result<Self, Vec<Reason>> {
+        let one = |spec, start| Self::of_partitions(vec![PartitionGoal { spec, start }]);
         match intent {
-            Intent::Apply { spec } => apply(state, spec),
+            Intent::Apply { spec } => apply(inventory, state, spec),
             Intent::Remove { partition } => {
                 let running = existing(state, partition)?.running;
                 let stop = running.then(|| partition.clone());
-                Ok(Self { stop, remove: Some(partition.clone()), ..Self::default() })
+                let concerned = BTreeSet::from([partition.clone()]);
+                Ok(Self { stop, remove: Some(partition.clone()), concerned, ..Self::default() })
             }
             Intent::Start { partition } => {
                 let present = existing(state, partition)?;
@@ -57,9 +61,9 @@ impl Goal {
                 let running = existing(state, partition)?.running;
                 Ok(Self { stop: running.then(|| partition.clone()), ..Self::default() })
             }
-            Intent::Attach { partition, vf } => {
+            Intent::Attach { partition, vfs } => {
                 let mut spec = existing(state, partition)?.spec.clone();
-                if spec.vf(&vf.name).is_some() {
+                if let Some(vf) = vfs.iter().find(|vf| spec.vf(&vf.name).is_some()) {
                     let required = format!("a name that no VF of {partition} has");
                     let reason =
                         Reason::new(Rule::VfNameFree, required, format!("'{}' is one of its VFs", vf.name));
@@ -67,7 +71,7 @@ impl Goal {
                         reason.for_request(partition).remedy("choose another name, or detach that VF first"),
                     ]);
                 }
-                spec.vfs.push(vf.clone());
+                spec.vfs.extend(vfs.iter().cloned());
                 check(&Spec { version: 1, adapters: Vec::new(), partitions: vec![spec.clone()] })?;
                 Ok(one(spec, false))
             }
@@ -86,24 +90,74 @@ impl Goal {
         }
     }
 
+    /// A question about one partition, which decides nothing: all that is held stays.
+    pub fn question(adapters: &[AdapterSpec], partition: &PartitionSpec) -> Self {
+        Self {
+            partitions: vec![PartitionGoal { spec: partition.clone(), start: false }],
+            adapters: adapters.iter().map(|adapter| (adapter.pf, adapter.count())).collect(),
+            ..Self::default()
+        }
+    }
+
+    fn of_partitions(partitions: Vec<PartitionGoal>) -> Self {
+        let concerned = partitions.iter().map(|partition| partition.spec.name.clone()).collect();
+        Self { partitions, concerned, ..Self::default() }
+    }
+
+    /// Every VF that is asked for.
+    pub fn needs(&self) -> impl Iterator<Item = Need<'_>> {
+        let specs = self.partitions.iter().map(|partition| &partition.spec);
+        specs.flat_map(|partition| partition.vfs.iter().map(move |request| Need { partition, request }))
+    }
+
+    /// Partitions whose VFs are decided anew.
+    pub fn concerned(&self) -> &BTreeSet<Name> {
+        &self.concerned
+    }
+
     /// Whether this partition's VFs are decided anew.
     pub fn concerns(&self, partition: &Name) -> bool {
-        self.remove.as_ref() == Some(partition)
-            || self.partitions.iter().any(|goal| goal.spec.name == *partition)
+        self.concerned.contains(partition)
     }
 }
 
-fn apply(state: &State, spec: &Spec) -> Result<Goal, Vec<Reason>> {
+fn apply(inventory: &Inventory, state: &State, spec: &Spec) -> Result<Goal, Vec<Reason>> {
     check(spec)?;
+    let pfs = inventory.physical_functions.iter().map(|pf| (pf.address, pf)).collect();
+    let mut settled = Vec::new();
     let mut reasons = Vec::new();
-    let mut goal = Goal::default();
+    let mut partitions = Vec::new();
     for partition in &spec.partitions {
         let present = state.partitions.get(&partition.name);
+        if present.is_some_and(|present| is_settled(&pfs, present, partition)) {
+            settled.push(partition.name.clone());
+            continue;
+        }
         reasons.extend(present.and_then(|present| changed_while_running(present, partition)));
-        goal.partitions.push(PartitionGoal { spec: partition.clone(), start: present.is_none() });
+        partitions.push(PartitionGoal { spec: partition.clone(), start: present.is_none() });
     }
-    goal.adapters = spec.adapters.iter().map(|adapter| (adapter.pf, adapter.vfs)).collect();
+    let mut goal = Goal { settled, ..Goal::of_partitions(partitions) };
+    goal.adapters = spec.adapters.iter().map(|adapter| (adapter.pf, adapter.count())).collect();
     if reasons.is_empty() { Ok(goal) } else { Err(reasons) }
+}
+
+/// Whether a partition is as it is wanted, down to its VFs: nothing has to be decided about it, nor done.
+fn is_settled(
+    pfs: &BTreeMap<Bdf, &PhysicalFunction>,
+    present: &PartitionState,
+    wanted: &PartitionSpec,
+) -> bool {
+    let follows_link = |vf: &VfRequest| matches!(vf.min_tx_rate, Some(Guarantee::Percent(_)));
+    let is_sound = |held: &Assignment| {
+        let function = pfs.get(&held.vf.pf).and_then(|pf| pf.virtual_function(held.vf.index));
+        held.attached
+            && function.is_some_and(|function| steps::is_bound(function) && !steps::is_bare(held, function))
+    };
+    present.spec == *wanted
+        && present.vfs.len() == wanted.vfs.len()
+        && present.channel != wanted.vfs.is_empty()
+        && !wanted.vfs.iter().any(follows_link)
+        && present.vfs.values().all(is_sound)
 }
 
 fn existing<'a>(state: &'a State, partition: &Name) -> Result<&'a PartitionState, Vec<Reason>> {
@@ -142,11 +196,12 @@ fn check(spec: &Spec) -> Result<(), Vec<Reason>> {
     })
 }
 
-/// CPUs, memory and what it starts from are fixed while a partition runs; its VFs are not.
+/// CPUs, memory, where they are, and what it starts from are fixed while a partition runs; its VFs are not.
 fn changed_while_running(present: &PartitionState, wanted: &PartitionSpec) -> Option<Reason> {
     let changes = [
         ("cpus", present.spec.cpus != wanted.cpus),
         ("memory", present.spec.memory != wanted.memory),
+        ("numa_node", present.spec.numa_node != wanted.numa_node),
         ("boot", present.spec.boot != wanted.boot),
     ];
     let changed: Vec<_> = changes.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();

@@ -6,12 +6,17 @@ use std::{
 };
 
 use ioward_model::{
-    Assignment, Disturbance, Inventory, NvmeResources, Options, Owner, PhysicalFunction, State, VfCount,
-    VfId, VfSettings, VirtualFunction,
+    Apart, Assignment, BitRate, Disturbance, FailureDomain, Inventory, MacAddress, Name, NvmeResources,
+    Options, Owner, PartitionSpec, PhysicalFunction, Reason, State, VfCount, VfId, VfRef, VfRequest,
+    VfSettings, VirtualFunction,
 };
 use ioward_pci::Bdf;
 
-use crate::{goal::Goal, macs::Macs};
+use crate::{
+    goal::Goal,
+    held::{Held, Survey},
+    macs::Macs,
+};
 
 /// The driver through which partitions get their VFs.
 pub(crate) const VFIO: &str = "vfio-pci";
@@ -21,14 +26,52 @@ pub(crate) struct Ledger<'a> {
     pub inventory: &'a Inventory,
     pub state: &'a State,
     pub options: Options,
-    pub macs: Macs,
-    present: BTreeMap<VfId, Owner>,
-    holders: BTreeMap<VfId, Owner>,
+    macs: Macs<'a>,
+    pfs: BTreeMap<Bdf, &'a PhysicalFunction>,
+    /// What is held now.
+    now: Survey<'a>,
+    /// What the plan has decided so far.
+    holders: BTreeMap<VfId, Holder>,
+    /// The same, by owner.
+    held: BTreeMap<Owner, VfId>,
+    /// Partitions whose VFs are decided anew.
+    concerned: BTreeSet<Name>,
+    ties: BTreeMap<Owner, Vec<Tie>>,
     counts: BTreeMap<Bdf, u16>,
-    /// Flexible NVMe queue and interrupt resources of the holders.
-    nvme: BTreeMap<VfId, (u16, u16)>,
+    /// VFs that a person asked PFs to give beyond those that are assigned.
+    spare: BTreeMap<Bdf, u16>,
     /// PFs whose number of VFs the Spec at hand sets: they change whatever is placed on them.
     named: BTreeSet<Bdf>,
+}
+
+/// Who is to hold a VF, and what that takes of what the PF has for all.
+struct Holder {
+    owner: Owner,
+    /// Flexible NVMe queue and interrupt resources.
+    nvme: Option<(u16, u16)>,
+    /// Guaranteed bandwidth, Mbit/s.
+    guaranteed: u32,
+    /// MSI-X vectors asked for.
+    vectors: u16,
+}
+
+impl Holder {
+    fn new(owner: Owner, settings: &VfSettings, request: Option<&VfRequest>) -> Self {
+        Self {
+            owner,
+            nvme: settings.queues.zip(settings.interrupts),
+            guaranteed: settings.min_tx_rate.map_or(0, BitRate::megabits),
+            vectors: request.and_then(|request| request.min_msix_vectors).unwrap_or(0),
+        }
+    }
+}
+
+/// That a VF is to be apart from another one. It holds for both of them.
+pub(crate) struct Tie {
+    pub other: Owner,
+    pub by: FailureDomain,
+    /// A wish, not a rule.
+    pub prefer: bool,
 }
 
 /// A VF that something running would lose while its PF's number of VFs changes.
@@ -52,46 +95,126 @@ impl<'a> Ledger<'a> {
     /// With what stays as it is: the VFs of partitions that the goal does not concern.
     pub fn new(inventory: &'a Inventory, state: &'a State, options: Options, goal: &Goal) -> Self {
         let total = |pf| inventory.physical_function(pf).map_or(0, PhysicalFunction::total_vfs);
-        let resolve = |(pf, count): (Bdf, Option<VfCount>)| match count? {
-            VfCount::Exactly(count) => Some((pf, count)),
-            VfCount::Max => Some((pf, total(pf))),
+        let resolve = |(pf, count): (&Bdf, &VfCount)| match *count {
+            VfCount::Exactly(count) => Some((*pf, count)),
+            VfCount::Max => Some((*pf, total(*pf))),
+            VfCount::Spare(_) => None,
         };
         let remembered = state.adapters.iter().map(|(pf, adapter)| (*pf, adapter.wanted));
         let remembered = remembered.filter(|(pf, _)| !goal.adapters.contains_key(pf));
         let named = goal.adapters.iter().map(|(pf, count)| (*pf, *count));
-        let mut ledger = Self {
+        let wanted: BTreeMap<Bdf, VfCount> =
+            remembered.chain(named).filter_map(|(pf, count)| Some((pf, count?))).collect();
+        let spare = wanted.iter().filter_map(|(pf, count)| match count {
+            VfCount::Spare(spare) => Some((*pf, *spare)),
+            VfCount::Exactly(_) | VfCount::Max => None,
+        });
+        let fixes =
+            |(_, count): &(&Bdf, &Option<VfCount>)| matches!(count, Some(VfCount::Exactly(_) | VfCount::Max));
+        let now = Survey::of(state, goal);
+        Self {
             inventory,
             state,
             options,
             macs: Macs::new(inventory, state, goal),
-            present: state.assignments().map(|(owner, assignment)| (assignment.vf, owner)).collect(),
+            pfs: inventory.physical_functions.iter().map(|pf| (pf.address, pf)).collect(),
             holders: BTreeMap::new(),
-            counts: remembered.chain(named).filter_map(resolve).collect(),
-            nvme: BTreeMap::new(),
-            named: goal.adapters.iter().filter(|(_, count)| count.is_some()).map(|(pf, _)| *pf).collect(),
-        };
-        for (owner, assignment) in state.assignments().filter(|(owner, _)| !goal.concerns(&owner.partition)) {
-            ledger.hold(&owner, assignment.vf, &assignment.effective_settings());
+            held: BTreeMap::new(),
+            concerned: goal.concerned().clone(),
+            ties: ties(state, goal, &now),
+            now,
+            counts: wanted.iter().filter_map(resolve).collect(),
+            spare: spare.collect(),
+            named: goal.adapters.iter().filter(fixes).map(|(pf, _)| *pf).collect(),
         }
-        ledger
     }
 
-    /// Notes that a VF is to be this owner's, with these settings.
-    pub fn hold(&mut self, owner: &Owner, vf: VfId, settings: &VfSettings) {
-        self.holders.insert(vf, owner.clone());
-        if let (Some(queues), Some(interrupts)) = (settings.queues, settings.interrupts) {
-            self.nvme.insert(vf, (queues, interrupts));
-        }
+    /// Notes that a VF is to be this owner's, with these settings, for this request.
+    pub fn hold(&mut self, owner: &Owner, vf: VfId, settings: &VfSettings, request: Option<&VfRequest>) {
+        self.holders.insert(vf, Holder::new(owner.clone(), settings, request));
+        self.held.insert(owner.clone(), vf);
+    }
+
+    /// Why a request can't have the MAC address that it names.
+    pub fn mac_conflict(&self, owner: &Owner, request: &VfRequest) -> Option<Reason> {
+        self.macs.conflict(&self.now, owner, request)
+    }
+
+    /// A MAC address for a VF whose request names none.
+    pub fn derive_mac(&mut self, owner: &Owner, pf: &PhysicalFunction) -> MacAddress {
+        self.macs.derive(&self.now, owner, pf)
+    }
+
+    /// Notes that an owner's VF has this MAC address.
+    pub fn take_mac(&mut self, mac: MacAddress, owner: &Owner) {
+        self.macs.take(mac, owner);
+    }
+
+    /// The PF at an address.
+    pub fn pf(&self, address: Bdf) -> Option<&'a PhysicalFunction> {
+        self.pfs.get(&address).copied()
+    }
+
+    /// Which VF an owner is to hold.
+    pub fn held_by(&self, owner: &Owner) -> Option<VfId> {
+        let stays = || self.assignment(owner).filter(|_| !self.concerned.contains(&owner.partition));
+        self.held.get(owner).copied().or_else(|| stays().map(|held| held.vf))
+    }
+
+    /// What a VF of this owner is to be apart from.
+    pub fn ties(&self, owner: &Owner) -> &[Tie] {
+        self.ties.get(owner).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether two PFs have a failure domain in common.
+    pub fn share(&self, by: FailureDomain, a: Bdf, b: Bdf) -> bool {
+        let Some((a, b)) = self.pf(a).zip(self.pf(b)) else { return a == b };
+        a.address == b.address
+            || match by {
+                FailureDomain::Port => false,
+                FailureDomain::Adapter => a.is_same_adapter(b),
+                FailureDomain::NumaNode => a.numa_node.is_some() && a.numa_node == b.numa_node,
+            }
+    }
+
+    /// Bandwidth of this PF that is guaranteed to others than this owner, Mbit/s.
+    pub fn guaranteed(&self, pf: Bdf, but: Option<&Owner>) -> u32 {
+        let decided = self.decided_on(pf, but).map(|holder| holder.guaranteed);
+        decided.chain(self.now.staying_on(pf).map(Held::guaranteed)).fold(0, u32::saturating_add)
+    }
+
+    /// MSI-X vectors of this PF that others than this owner have asked for.
+    pub fn vectors(&self, pf: Bdf, but: Option<&Owner>) -> u32 {
+        let asked = |held: &Held<'a>| {
+            let request = self.state.partitions.get(held.partition)?.spec.vf(held.name)?;
+            request.min_msix_vectors
+        };
+        let decided = self.decided_on(pf, but).map(|holder| holder.vectors);
+        let all = decided.chain(self.now.staying_on(pf).filter_map(asked));
+        all.fold(0, |sum, vectors| sum.saturating_add(vectors.into()))
+    }
+
+    /// What has been decided of this PF's VFs, for others than this owner.
+    fn decided_on(&self, pf: Bdf, but: Option<&Owner>) -> impl Iterator<Item = &Holder> {
+        let holders = self.holders.range(all_of(pf)).map(|(_, holder)| holder);
+        holders.filter(move |holder| Some(&holder.owner) != but)
     }
 
     /// Who is to hold a VF.
-    pub fn holder(&self, vf: VfId) -> Option<&Owner> {
-        self.holders.get(&vf)
+    pub fn holder(&self, vf: VfId) -> Option<Owner> {
+        let decided = self.holders.get(&vf).map(|holder| holder.owner.clone());
+        decided.or_else(|| self.now.holder(vf).filter(|held| held.stays).map(Held::owner))
+    }
+
+    /// Whether somebody is to hold a VF.
+    pub fn is_held(&self, vf: VfId) -> bool {
+        self.holders.contains_key(&vf) || self.now.holder(vf).is_some_and(|held| held.stays)
     }
 
     /// Who is to hold VFs of this PF, by index.
-    pub fn holders_on(&self, pf: Bdf) -> impl DoubleEndedIterator<Item = (VfId, &Owner)> {
-        self.holders.range(all_of(pf)).map(|(vf, owner)| (*vf, owner))
+    pub fn holders_on(&self, pf: Bdf) -> BTreeMap<VfId, Owner> {
+        let decided = self.holders.range(all_of(pf)).map(|(vf, holder)| (*vf, holder.owner.clone()));
+        self.now.staying_on(pf).map(|held| (held.vf, held.owner())).chain(decided).collect()
     }
 
     /// What is noted of an owner's VF now.
@@ -106,12 +229,17 @@ impl<'a> Ledger<'a> {
 
     /// The VF, when it exists now.
     pub fn existing(&self, vf: VfId) -> Option<&'a VirtualFunction> {
-        self.inventory.physical_function(vf.pf)?.virtual_function(vf.index)
+        self.pf(vf.pf)?.virtual_function(vf.index)
     }
 
     /// The number of VFs that a person asked this PF to give; `None`: as many as are assigned.
     pub fn count_asked(&self, pf: Bdf) -> Option<u16> {
         self.counts.get(&pf).copied()
+    }
+
+    /// The number of VFs that a person asked this PF to give beyond those that are assigned.
+    pub fn spare(&self, pf: Bdf) -> Option<u16> {
+        self.spare.get(&pf).copied()
     }
 
     /// VFs that this PF may come to give: what was asked for, or TotalVFs.
@@ -134,7 +262,7 @@ impl<'a> Ledger<'a> {
         if let Some(host_use) = vf.in_use_by_host.first() {
             return Some(host_use.to_string());
         }
-        let ours = self.present.contains_key(&VfId { pf: pf.address, index: vf.index });
+        let ours = self.now.holder(VfId { pf: pf.address, index: vf.index }).is_some();
         let driver = vf.driver.as_deref().filter(|driver| !ours && driver.contains("vfio"))?;
         Some(format!("it is bound to {driver}, and not by ioward"))
     }
@@ -142,6 +270,15 @@ impl<'a> Ledger<'a> {
     /// Who loses a VF when this PF's number of VFs goes through zero: running partitions that keep theirs, and the host
     /// where it uses one or lends it to somebody ioward does not know.
     pub fn losers(&self, pf: &PhysicalFunction) -> Vec<Loser> {
+        self.each_loser(pf).collect()
+    }
+
+    /// Whether there are any.
+    pub fn has_losers(&self, pf: &PhysicalFunction) -> bool {
+        self.each_loser(pf).next().is_some()
+    }
+
+    fn each_loser(&self, pf: &PhysicalFunction) -> impl Iterator<Item = Loser> {
         let loser = |vf: &VirtualFunction| {
             let id = VfId { pf: pf.address, index: vf.index };
             if let Some(what) = self.foreign_use(pf, vf) {
@@ -152,24 +289,24 @@ impl<'a> Ledger<'a> {
                 });
             }
             let owner = self.holder(id).filter(|owner| self.runs(owner))?;
-            self.assignment(owner).filter(|held| held.attached && held.vf == id)?;
+            self.assignment(&owner).filter(|held| held.attached && held.vf == id)?;
             Some(Loser { who: owner.partition.to_string(), what: owner.vf.to_string(), address: vf.address })
         };
-        pf.virtual_functions.iter().filter_map(loser).collect()
+        pf.virtual_functions.iter().filter_map(loser)
     }
 
     /// Flexible queue and interrupt resources that a VF of this PF could get: all, less those of other VFs, but for
     /// VFs that are given back.
     pub fn nvme_left(&self, pf: &PhysicalFunction, resources: &NvmeResources, index: u16) -> (u16, u16) {
         let id = |index| VfId { pf: pf.address, index };
-        let ours =
-            self.nvme.range(all_of(pf.address)).filter(|(vf, _)| vf.index != index).map(|(_, held)| *held);
+        let holders = self.holders.range(all_of(pf.address)).filter(|(vf, _)| vf.index != index);
+        let stay = self.now.staying_on(pf.address).filter(|held| held.vf.index != index);
+        let ours = holders.filter_map(|(_, holder)| holder.nvme).chain(stay.filter_map(Held::nvme));
+        let is_ours = |vf| self.holders.get(&vf).is_some_and(|holder| holder.nvme.is_some());
         let secondaries = pf.nvme.iter().flat_map(|nvme| &nvme.secondaries);
         let others = secondaries
             .filter(|vf| {
-                vf.index != index
-                    && !self.nvme.contains_key(&id(vf.index))
-                    && !self.present.contains_key(&id(vf.index))
+                vf.index != index && !is_ours(id(vf.index)) && self.now.holder(id(vf.index)).is_none()
             })
             .map(|vf| (vf.queues, vf.interrupts));
         let left = |total: u32, used: u32| u16::try_from(total.saturating_sub(used)).unwrap_or(u16::MAX);
@@ -178,6 +315,32 @@ impl<'a> Ledger<'a> {
         });
         (left(resources.queues_total, queues), left(resources.interrupts_total, interrupts))
     }
+}
+
+/// What is to be apart from what the goal decides on, and the other way round: as the goal asks for, and as others have.
+fn ties(state: &State, goal: &Goal, now: &Survey<'_>) -> BTreeMap<Owner, Vec<Tie>> {
+    let mut ties: BTreeMap<Owner, Vec<Tie>> = BTreeMap::new();
+    let mut add = |partition: &PartitionSpec, vf: &VfRequest, apart: &Apart| {
+        let owner = Owner { partition: partition.name.clone(), vf: vf.name.clone() };
+        let other = apart.vf.owner(&partition.name);
+        for (one, other) in [(&owner, &other), (&other, &owner)] {
+            let tie = Tie { other: other.clone(), by: apart.by, prefer: apart.prefer };
+            ties.entry(one.clone()).or_default().push(tie);
+        }
+    };
+    for partition in goal.partitions.iter().map(|partition| &partition.spec) {
+        for vf in &partition.vfs {
+            vf.apart_from.iter().for_each(|apart| add(partition, vf, apart));
+        }
+    }
+    for partition in now.tied.iter().filter_map(|name| state.partitions.get(*name)) {
+        for vf in &partition.spec.vfs {
+            let about =
+                |apart: &&Apart| matches!(&apart.vf, VfRef::Of(other) if goal.concerns(&other.partition));
+            vf.apart_from.iter().filter(about).for_each(|apart| add(&partition.spec, vf, apart));
+        }
+    }
+    ties
 }
 
 fn all_of(pf: Bdf) -> RangeInclusive<VfId> {

@@ -16,20 +16,28 @@
 
 mod adapters;
 mod compat;
+mod drivers;
 mod goal;
+mod held;
 mod ledger;
 mod lint;
 mod machine;
 mod macs;
-mod placement;
+pub mod placement;
 mod steps;
 mod suitability;
+mod validate;
+mod ways;
 
 pub use lint::lint;
 pub use machine::Machine;
 pub use suitability::{Candidate, suitability};
+pub use validate::validate;
+pub use ways::advise;
 
-use ioward_model::{Disturbance, Intent, Inventory, Options, Plan, Reason, State, Step};
+use ioward_model::{Disturbance, Gap, Intent, Inventory, Options, Placement, Plan, Reason, State, Step};
+
+use placement::Placed;
 
 /// The most reasons that one refusal lists; what is wrong with the rest shows once these are put right.
 pub const MAX_REASONS: usize = 32;
@@ -47,11 +55,11 @@ pub fn plan(
     intent: &Intent,
     options: &Options,
 ) -> Result<Plan, Vec<Reason>> {
-    let steps = work_out(inventory, state, intent, *options).map_err(|mut reasons| {
+    let worked_out = work_out(inventory, state, intent, *options).map_err(|mut reasons| {
         reasons.truncate(MAX_REASONS);
         reasons
     });
-    let (steps, disturbs) = steps?;
+    let WorkedOut { steps, disturbs, placements, gap } = worked_out?;
     Ok(Plan {
         id: state.revision + 1,
         parent: state.revision,
@@ -60,7 +68,18 @@ pub fn plan(
         options: *options,
         steps,
         disturbs,
+        placements,
+        gap,
+        instead: Vec::new(),
     })
+}
+
+/// What a plan is made of.
+struct WorkedOut {
+    steps: Vec<Step>,
+    disturbs: Vec<Disturbance>,
+    placements: Vec<Placement>,
+    gap: Option<Gap>,
 }
 
 fn work_out(
@@ -68,20 +87,23 @@ fn work_out(
     state: &State,
     intent: &Intent,
     options: Options,
-) -> Result<(Vec<Step>, Vec<Disturbance>), Vec<Reason>> {
-    let goal = goal::Goal::of(state, intent)?;
+) -> Result<WorkedOut, Vec<Reason>> {
+    let goal = goal::Goal::of(inventory, state, intent)?;
     let mut ledger = ledger::Ledger::new(inventory, state, options, &goal);
     let named = adapters::check_named(&ledger, &goal);
     let placed = placement::place(&mut ledger, &goal);
-    let holdings = match (named, placed) {
-        (reasons, Ok(holdings)) if reasons.is_empty() => holdings,
+    let placed = match (named, placed) {
+        (reasons, Ok(placed)) if reasons.is_empty() => placed,
         (mut reasons, placed) => {
             reasons.extend(placed.err().unwrap_or_default());
             return Err(reasons);
         }
     };
+    let Placed { holdings, mut placements, gap } = placed;
+    let settled = goal.settled.iter().filter_map(|name| Some((name, state.partitions.get(name)?)));
+    placements.extend(settled.flat_map(|(name, partition)| placement::kept_by(name, partition)));
     let changes = adapters::changes(&ledger, &goal, &holdings)?;
     let disturbs = changes.iter().flat_map(|change| adapters::disturbances(&ledger, change)).collect();
     let steps = steps::order(&ledger, &goal, holdings, &changes);
-    Ok((steps, disturbs))
+    Ok(WorkedOut { steps, disturbs, placements, gap })
 }

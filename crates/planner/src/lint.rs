@@ -15,6 +15,7 @@ use crate::Machine;
 /// - Every step is one that the host would carry out where it stands, and its inverse one that leads back.
 /// - VFs are made while no host driver can take them, and only such are given away as nobody else uses.
 /// - Whoever runs and loses a VF for a while is named.
+/// - Its choices keep the hard rules ([`crate::validate`]), and each of them is explained.
 /// - At the end a partition has a channel if and only if it has VFs, and all VFs that its Spec asks for.
 ///
 /// Where something assigned is not attached, or lost already, when the plan begins, that cannot be put back, and only the way forward is
@@ -28,6 +29,8 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
     if !plan.disturbs.is_empty() && !plan.options.allow_disruption {
         problems.push("it disturbs what runs, and that is not allowed".to_owned());
     }
+    problems.extend(crate::validate(plan, inventory, state));
+    problems.extend(crate::validate::explained(plan));
     let start = Machine::new(inventory, state);
     let can_be_undone = is_sound(&start);
     let mut machine = start.clone();

@@ -1,74 +1,152 @@
 //! Which MAC addresses are taken, and one that is free for a VF whose request names none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ioward_model::{Inventory, MacAddress, Owner, PhysicalFunction, Reason, Rule, State, VfRequest};
+use ioward_model::{
+    Inventory, MacAddress, Name, Owner, Permission, PhysicalFunction, Reason, Rule, State, VfRequest, Vlan,
+};
 
-use crate::goal::Goal;
+use crate::{goal::Goal, held::Survey};
 
 /// Who uses which MAC address once the plan is carried out, as far as is known.
-pub(crate) struct Macs {
-    users: BTreeMap<MacAddress, String>,
+///
+/// A host has thousands of users and a plan is often about one: who they are is looked up only for an address that is
+/// used at all.
+pub(crate) struct Macs<'a> {
+    inventory: &'a Inventory,
+    state: &'a State,
+    /// What the host uses, and what guests of the concerned have set by themselves.
+    others: BTreeSet<MacAddress>,
+    /// What the plan is about.
+    own: BTreeMap<MacAddress, Vec<User>>,
+    concerned: BTreeSet<Name>,
+    /// VFs of the concerned that stay.
+    staying: BTreeSet<Owner>,
 }
 
-impl Macs {
+struct User {
+    who: Who,
+    /// The VLAN that the port keeps it to; `None`: it may send in any.
+    vlan: Option<Vlan>,
+}
+
+#[derive(Clone, PartialEq)]
+enum Who {
+    /// An interface of the host.
+    Host(String),
+    Partition(Owner),
+}
+
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Host(interface) => f.write_str(interface),
+            Self::Partition(owner) => owner.fmt(f),
+        }
+    }
+}
+
+impl<'a> Macs<'a> {
     /// What the host's own interfaces use, what other partitions have or ask for, and what the goal asks for by value.
-    pub fn new(inventory: &Inventory, state: &State, goal: &Goal) -> Self {
-        let mut macs = Self { users: BTreeMap::new() };
-        for pf in &inventory.physical_functions {
-            for netdev in &pf.netdevs {
-                for mac in netdev.mac.into_iter().chain(netdev.permanent_mac) {
-                    macs.take(mac, &format_args!("{} of {}", netdev.name, pf.address));
-                }
-            }
-        }
-        for (name, partition) in state.partitions.iter().filter(|(name, _)| !goal.concerns(name)) {
-            let asked = partition.spec.vfs.iter().map(|vf| (&vf.name, vf.mac));
-            let set = partition.vfs.iter().map(|(vf, assignment)| (vf, assignment.settings.mac));
-            for (vf, mac) in asked.chain(set) {
-                if let Some(mac) = mac {
-                    macs.take(mac, &Owner { partition: name.clone(), vf: vf.clone() });
-                }
-            }
-        }
-        // What guests have set stays with their VFs, unless those are given back.
-        let stays = |owner: &Owner| {
-            let wanted = goal.partitions.iter().find(|partition| partition.spec.name == owner.partition);
-            wanted
-                .map_or(!goal.concerns(&owner.partition), |partition| partition.spec.vf(&owner.vf).is_some())
+    pub fn new(inventory: &'a Inventory, state: &'a State, goal: &Goal) -> Self {
+        let mut macs = Self {
+            inventory,
+            state,
+            others: BTreeSet::new(),
+            own: BTreeMap::new(),
+            concerned: goal.concerned().clone(),
+            staying: goal.needs().map(|need| need.owner()).collect(),
         };
-        for (owner, assignment) in state.assignments().filter(|(owner, _)| stays(owner)) {
-            if let Some(mac) = assignment.guest_settings.mac {
-                macs.take(mac, &owner);
-            }
+        for mac in macs.beside_the_held() {
+            macs.others.insert(mac);
         }
-        for partition in &goal.partitions {
-            for vf in &partition.spec.vfs {
-                if let Some(mac) = vf.mac {
-                    macs.take(mac, &partition.owner(&vf.name));
-                }
+        for need in goal.needs() {
+            if let Some(mac) = need.request.mac {
+                macs.add(mac, confined_to(need.request), need.owner());
             }
         }
         macs
     }
 
-    /// Notes a user. The first one stays.
-    pub fn take(&mut self, mac: MacAddress, user: &dyn std::fmt::Display) {
-        self.users.entry(mac).or_insert_with(|| user.to_string());
+    /// Addresses in use, but for those of VFs about which nothing is decided.
+    fn beside_the_held(&self) -> Vec<MacAddress> {
+        let netdevs = self.inventory.physical_functions.iter().flat_map(|pf| &pf.netdevs);
+        let host = netdevs.flat_map(|netdev| netdev.mac.into_iter().chain(netdev.permanent_mac));
+        let noted = |owner: &Owner| self.state.partitions.get(&owner.partition)?.vfs.get(&owner.vf);
+        let guests = self.staying.iter().filter_map(|owner| noted(owner)?.guest_settings.mac);
+        host.chain(guests).collect()
     }
 
-    /// Whether the address that a request names has another user.
-    pub fn conflict(&self, owner: &Owner, request: &VfRequest) -> Option<Reason> {
+    /// Tells of each user that the plan is not about: its address, the VLAN it is kept to, and who it is.
+    fn each_other(&self, mut tell: impl FnMut(MacAddress, Option<Vlan>, &dyn Fn() -> Who)) {
+        for pf in &self.inventory.physical_functions {
+            for netdev in &pf.netdevs {
+                for mac in netdev.mac.into_iter().chain(netdev.permanent_mac) {
+                    tell(mac, None, &|| Who::Host(format!("{} of {}", netdev.name, pf.address)));
+                }
+            }
+        }
+        for (name, partition) in &self.state.partitions {
+            let owner = |vf: &Name| Owner { partition: name.clone(), vf: vf.clone() };
+            let is_concerned = self.concerned.contains(name);
+            for (vf, held) in &partition.vfs {
+                // What a guest has set stays with its VF, unless that is given back.
+                if let Some(mac) = held.guest_settings.mac
+                    && (!is_concerned || self.staying.contains(&owner(vf)))
+                {
+                    tell(mac, None, &|| Who::Partition(owner(vf)));
+                }
+            }
+            if is_concerned {
+                continue;
+            }
+            for request in &partition.spec.vfs {
+                let set = partition.vfs.get(&request.name).and_then(|held| held.settings.mac);
+                let asked = request.mac.filter(|asked| set != Some(*asked));
+                for mac in set.into_iter().chain(asked) {
+                    tell(mac, confined_to(request), &|| Who::Partition(owner(&request.name)));
+                }
+            }
+        }
+    }
+
+    /// Notes a user that may send in any VLAN.
+    pub fn take(&mut self, mac: MacAddress, user: &Owner) {
+        self.add(mac, None, user.clone());
+    }
+
+    fn add(&mut self, mac: MacAddress, vlan: Option<Vlan>, owner: Owner) {
+        self.own.entry(mac).or_default().push(User { who: Who::Partition(owner), vlan });
+    }
+
+    fn is_others(&self, mac: MacAddress, now: &Survey<'_>) -> bool {
+        self.others.contains(&mac) || now.has_mac(mac)
+    }
+
+    /// Whether the address that a request names has another user in the same broadcast domain.
+    pub fn conflict(&self, now: &Survey<'_>, owner: &Owner, request: &VfRequest) -> Option<Reason> {
         let mac = request.mac?;
-        let user = self.users.get(&mac).filter(|user| **user != owner.to_string())?;
+        let vlan = confined_to(request);
+        let who = Who::Partition(owner.clone());
+        let meets = |other: Option<Vlan>| other.is_none() || vlan.is_none() || other == vlan;
+        let own = self.own.get(&mac).into_iter().flatten();
+        let mut found =
+            own.filter(|user| user.who != who && meets(user.vlan)).map(|user| user.who.clone()).next();
+        if found.is_none() && self.is_others(mac, now) {
+            self.each_other(|other, vlan, other_is| {
+                if other == mac && meets(vlan) && found.is_none() {
+                    found = Some(other_is()).filter(|other| *other != who);
+                }
+            });
+        }
         let reason =
-            Reason::new(Rule::MacUnique, format!("{mac} for this VF alone"), format!("{user} has it"));
-        Some(reason.remedy("choose another address, or leave mac out to have one made"))
+            Reason::new(Rule::MacUnique, format!("{mac} for this VF alone"), format!("{} has it", found?));
+        Some(reason.key("mac").remedy("choose another address, or leave mac out to have one made"))
     }
 
     /// An address for a VF whose request names none: the same whenever the names and the adapter are the same and
     /// nobody else has it. Locally administered, below 52:54:00 as virtual machines commonly have it.
-    pub fn derive(&mut self, owner: &Owner, pf: &PhysicalFunction) -> MacAddress {
+    pub fn derive(&mut self, now: &Survey<'_>, owner: &Owner, pf: &PhysicalFunction) -> MacAddress {
         let adapter = pf.serial_number.clone().unwrap_or_else(|| pf.address.to_string());
         let mut attempt = 0_u32;
         loop {
@@ -76,13 +154,19 @@ impl Macs {
             let [.., a, b, c] = (hash ^ hash >> 24 ^ hash >> 48).to_be_bytes();
             let mac = MacAddress::new([0x52, 0x54, 0x00, a, b, c]);
             // With 2^24 of them there is always a free one: a host has far fewer VFs.
-            if !self.users.contains_key(&mac) {
+            if !self.own.contains_key(&mac) && !self.is_others(mac, now) {
                 self.take(mac, owner);
                 return mac;
             }
             attempt += 1;
         }
     }
+}
+
+/// The VLAN that a port tags all of a VF's frames with, so that they go nowhere else. One that the guest may change, and
+/// a VF without one, which tags its frames as it likes, are kept to none.
+fn confined_to(request: &VfRequest) -> Option<Vlan> {
+    request.vlan.filter(|vlan| *vlan != Vlan::NONE && !request.guest_may.grants(Permission::Vlan))
 }
 
 /// FNV-1a, 64 bits: a hash that is the same on every machine and in every release.

@@ -39,8 +39,9 @@ pub(crate) fn order<'a>(
     steps.extend(
         goal.stop.iter().map(|partition| Step::StopPartition { partition: partition.clone(), force }),
     );
-    for name in ledger.state.partitions.keys().filter(|name| goal.concerns(name)) {
-        release(ledger, goal, name, &holdings, &mut steps);
+    let stays = Stays::of(&holdings);
+    for name in goal.concerned() {
+        release(ledger, goal, name, &stays, &mut steps);
     }
     for holding in holdings.iter().filter(|holding| remade.contains(&holding.vf)) {
         suspend(ledger, holding, &mut steps);
@@ -65,12 +66,16 @@ pub(crate) fn order<'a>(
 
 /// VFs of partitions that nothing is asked of, on adapters whose VFs all go and come back.
 fn bystanders<'a>(ledger: &Ledger<'a>, goal: &Goal, resized: &BTreeSet<Bdf>) -> Vec<Holding<'a>> {
-    let assignments = ledger.state.assignments();
-    let on_resized =
-        assignments.filter(|(owner, held)| resized.contains(&held.vf.pf) && !goal.concerns(&owner.partition));
+    if resized.is_empty() {
+        return Vec::new();
+    }
+    let others = ledger.state.partitions.iter().filter(|(name, _)| !goal.concerns(name));
+    let held =
+        others.flat_map(|(name, partition)| partition.vfs.iter().map(move |(vf, held)| (name, vf, held)));
+    let on_resized = held.filter(|(_, _, held)| resized.contains(&held.vf.pf));
     on_resized
-        .map(|(owner, held)| Holding {
-            owner,
+        .map(|(partition, vf, held)| Holding {
+            owner: Owner { partition: partition.clone(), vf: vf.clone() },
             vf: held.vf,
             before: Some(held),
             settings: held.settings.clone(),
@@ -78,20 +83,37 @@ fn bystanders<'a>(ledger: &Ledger<'a>, goal: &Goal, resized: &BTreeSet<Bdf>) -> 
         .collect()
 }
 
-fn is_bound(vf: &VirtualFunction) -> bool {
+pub(crate) fn is_bound(vf: &VirtualFunction) -> bool {
     vf.driver.as_deref() == Some(VFIO)
 }
 
+/// What does not go.
+struct Stays<'a> {
+    /// VFs that stay with their owners.
+    vfs: BTreeSet<VfId>,
+    /// Partitions that hold some VF then.
+    partitions: BTreeSet<&'a Name>,
+}
+
+impl<'a> Stays<'a> {
+    fn of(holdings: &'a [Holding<'_>]) -> Self {
+        let kept = holdings.iter().filter(|holding| holding.before.is_some());
+        Self {
+            vfs: kept.map(|holding| holding.vf).collect(),
+            partitions: holdings.iter().map(|holding| &holding.owner.partition).collect(),
+        }
+    }
+}
+
 /// Takes from a partition what it does not hold any more, and leaves those VFs as they were found.
-fn release(ledger: &Ledger<'_>, goal: &Goal, name: &Name, holdings: &[Holding<'_>], steps: &mut Vec<Step>) {
+fn release(ledger: &Ledger<'_>, goal: &Goal, name: &Name, stays: &Stays<'_>, steps: &mut Vec<Step>) {
     let Some(partition) = ledger.state.partitions.get(name) else { return };
-    let stays = |vf| holdings.iter().any(|holding| holding.before.is_some() && holding.vf == vf);
-    let goes: Vec<_> = partition.vfs.iter().filter(|(_, held)| !stays(held.vf)).collect();
+    let goes: Vec<_> = partition.vfs.iter().filter(|(_, held)| !stays.vfs.contains(&held.vf)).collect();
     let owner = |vf: &Name| Owner { partition: name.clone(), vf: vf.clone() };
     for (vf, held) in goes.iter().filter(|(_, held)| held.attached) {
         steps.push(Step::DetachVf { owner: owner(vf), vf: held.vf, force: ledger.options.force });
     }
-    if partition.channel && !holdings.iter().any(|holding| holding.owner.partition == *name) {
+    if partition.channel && !stays.partitions.contains(name) {
         steps.push(Step::DestroyChannel { partition: name.clone() });
     }
     for (vf, held) in goes {
@@ -121,9 +143,14 @@ fn clean(ledger: &Ledger<'_>, held: &Assignment, steps: &mut Vec<Step>) {
 }
 
 /// Whether nothing is left on a VF of what was set for its partition: it was made again and bound by somebody else, or its
-/// way back was interrupted. One difference is none: guests have ways of their own, and some settings are not told.
-fn is_bare(held: &Assignment, present: &VirtualFunction) -> bool {
-    let asked = held.effective_settings().missing_from(&held.original_settings);
+/// way back was interrupted. One difference is none: guests have ways of their own, and some settings are not told. But no
+/// guest takes its NVMe controller offline; it goes there with its VF, and keeps all else.
+pub(crate) fn is_bare(held: &Assignment, present: &VirtualFunction) -> bool {
+    let noted = held.effective_settings();
+    if noted.online == Some(true) && present.settings.online == Some(false) {
+        return true;
+    }
+    let asked = noted.missing_from(&held.original_settings);
     let is_told = !asked.restored_from(&present.settings).is_empty();
     is_told && asked.missing_from(&present.settings) == asked
 }
@@ -204,16 +231,12 @@ fn prepare(ledger: &Ledger<'_>, holding: &Holding<'_>, is_remade: bool, steps: &
 
 /// Gives VFs to their partitions, through a channel that is there before the first of them.
 fn attach(ledger: &Ledger<'_>, holdings: &[Holding<'_>], remade: &BTreeSet<VfId>, steps: &mut Vec<Step>) {
-    let mut with_channel: BTreeSet<&Name> = ledger
-        .state
-        .partitions
-        .iter()
-        .filter(|(_, partition)| partition.channel)
-        .map(|(name, _)| name)
-        .collect();
+    let mut with_channel: BTreeSet<&Name> = BTreeSet::new();
+    let has_channel =
+        |name: &Name| ledger.state.partitions.get(name).is_some_and(|partition| partition.channel);
     for holding in holdings {
         let (owner, vf) = (holding.owner.clone(), holding.vf);
-        if with_channel.insert(&holding.owner.partition) {
+        if with_channel.insert(&holding.owner.partition) && !has_channel(&owner.partition) {
             steps.push(Step::CreateChannel { partition: owner.partition.clone() });
         }
         if !holding.before.is_some_and(|held| held.attached) || remade.contains(&vf) {

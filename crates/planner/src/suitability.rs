@@ -1,9 +1,15 @@
 //! Which functions suit one request, and why the others do not.
 
-use ioward_model::{AdapterSpec, Inventory, Options, Owner, Reason, State, VfId, VfRequest};
+use ioward_model::{AdapterSpec, Inventory, Options, PartitionSpec, Reason, State, VfId, VfRequest};
 use serde::{Deserialize, Serialize};
 
-use crate::{adapters, compat, goal::Goal, ledger::Ledger, placement};
+use crate::{
+    adapters,
+    compat::{self, Need},
+    goal::Goal,
+    ledger::Ledger,
+    placement::{self, preference::Preferences},
+};
 
 /// A function that was looked at for a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,20 +32,22 @@ pub fn suitability(
     inventory: &Inventory,
     state: &State,
     named: &[AdapterSpec],
-    owner: &Owner,
+    partition: &PartitionSpec,
     request: &VfRequest,
 ) -> Vec<Candidate> {
-    let goal =
-        Goal { adapters: named.iter().map(|adapter| (adapter.pf, adapter.vfs)).collect(), ..Goal::default() };
+    let need = Need { partition, request };
+    let owner = &need.owner();
+    let goal = Goal::question(named, partition);
     let ledger = Ledger::new(inventory, state, Options::default(), &goal);
+    let preferences = Preferences::new(&ledger);
     let of_request: Vec<_> =
-        compat::settings_supported(request).into_iter().chain(ledger.macs.conflict(owner, request)).collect();
+        compat::settings_supported(request).into_iter().chain(ledger.mac_conflict(owner, request)).collect();
     let mut candidates = Vec::new();
     for pf in
         inventory.physical_functions.iter().filter(|pf| request.pf.is_none_or(|pinned| pinned == pf.address))
     {
         let mut of_adapter = of_request.clone();
-        of_adapter.extend(compat::of_adapter(&ledger, pf, request));
+        of_adapter.extend(compat::of_adapter(&ledger, pf, &need));
         if ledger.is_named(pf.address) {
             of_adapter.extend(adapters::capacity(pf, goal.adapters.get(&pf.address).copied().flatten()));
             of_adapter.extend(compat::disruption(&ledger, pf, ledger.limit(pf)));
@@ -47,8 +55,9 @@ pub fn suitability(
         let indexes = request.index.map_or(0..pf.total_vfs().max(1), |index| index..index.saturating_add(1));
         for index in indexes {
             let mut reasons = of_adapter.clone();
-            reasons.extend(compat::of_function(&ledger, pf, index, owner, request));
-            let preference = reasons.is_empty().then(|| placement::preference(&ledger, pf, index));
+            reasons.extend(compat::of_function(&ledger, pf, index, owner));
+            reasons.extend(compat::of_company(&ledger, pf, index, &need));
+            let preference = reasons.is_empty().then(|| preferences.of_function(&ledger, pf, index, &need));
             let reasons = reasons.into_iter().map(|reason| reason.for_request(owner)).collect();
             candidates.push((preference, Candidate { vf: VfId { pf: pf.address, index }, reasons }));
         }

@@ -26,6 +26,7 @@ const CACHE: usize = 1 << 20;
 const MAX_FILE_BYTES: u64 = 1 << 30;
 
 type Open<T> = Box<dyn Fn() -> Result<T, StoreError> + Send + Sync>;
+type IsMade = Box<dyn Fn(u64) -> Result<bool, StoreError> + Send + Sync>;
 
 /// A store in a file, or in something that plays one.
 pub struct StateFile {
@@ -33,6 +34,8 @@ pub struct StateFile {
     open: Open<(Database, Contents)>,
     /// Opens a copy, which needs no room on the disk.
     copy: Open<Database>,
+    /// Whether the file's latest commit is this one, and on the disk.
+    is_made: IsMade,
     /// `None` once writing has failed: whatever goes wrong, the file is looked at anew before it is used again.
     database: Mutex<Option<Database>>,
 }
@@ -58,7 +61,14 @@ impl StateFile {
             open().map_err(|source| StoreError::Io { what: "open", path: at.clone(), source })
         });
         let (open_copied, at) = (Arc::clone(&open_file), path.clone());
-        let copy: Open<Database> = Box::new(move || copy(&at, &open_copied()?));
+        let open_a_copy: Open<Database> = Box::new(move || copy(&at, &open_copied()?));
+        let (open_made, at) = (Arc::clone(&open_file), path.clone());
+        let is_made: IsMade = Box::new(move |commit| {
+            let file = open_made()?;
+            let last = tables::last_commit(&copy(&at, &file)?).map_err(|wrong| of_content(&at, wrong))?;
+            file.sync_data().map_err(|source| StoreError::Io { what: "write", path: at.clone(), source })?;
+            Ok(last == commit)
+        });
         let at = path.clone();
         let open: Open<(Database, Contents)> = Box::new(move || {
             let file = open_file()?;
@@ -67,7 +77,7 @@ impl StateFile {
             Ok((database, contents))
         });
         let (database, contents) = open()?;
-        Ok((Self { path, open, copy, database: Mutex::new(Some(database)) }, contents))
+        Ok((Self { path, open, copy: open_a_copy, is_made, database: Mutex::new(Some(database)) }, contents))
     }
 
     /// Makes a new file of one that is empty, with these changes in it.
@@ -113,14 +123,22 @@ impl Store for StateFile {
             Some(database) => database,
             None => (self.open)()?.0,
         };
-        let write = || -> Result<(), redb::Error> {
+        let mut commit = None;
+        let mut write = || -> Result<(), redb::Error> {
             let transaction = database.begin_write()?;
-            tables::write(&transaction, &changes)?;
+            commit = Some(tables::write(&transaction, &changes)?);
             Ok(transaction.commit()?)
         };
-        write().map_err(|error| of_write(&self.path, error))?;
-        *open = Some(database);
-        Ok(())
+        let Err(error) = write() else {
+            *open = Some(database);
+            return Ok(());
+        };
+        drop(database);
+        // What redb tidies up after a commit can fail as well: then what it says has failed is done.
+        if commit.is_some_and(|commit| (self.is_made)(commit).is_ok_and(|is_made| is_made)) {
+            return Ok(());
+        }
+        Err(of_write(&self.path, error))
     }
 
     fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {

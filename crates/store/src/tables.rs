@@ -28,7 +28,7 @@ pub const KEPT_AUDIT_ENTRIES: u64 = 50_000;
 
 type Json = &'static [u8];
 
-/// `schema` and `revision`.
+/// `schema`, `revision`, and `commits`: how many there were.
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 /// By PCI address.
 const ADAPTERS: TableDefinition<'_, &str, Json> = TableDefinition::new("adapters");
@@ -117,7 +117,12 @@ pub(crate) fn begin(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     Ok(())
 }
 
-pub(crate) fn write(transaction: &WriteTransaction, changes: &[Written]) -> Result<(), redb::Error> {
+/// Writes changes, and which commit they are.
+pub(crate) fn write(transaction: &WriteTransaction, changes: &[Written]) -> Result<u64, redb::Error> {
+    let mut numbers = transaction.open_table(NUMBERS)?;
+    let commit = numbers.get("commits")?.map_or(1, |commits| commits.value() + 1);
+    numbers.insert("commits", commit)?;
+    drop(numbers);
     for change in changes {
         match change {
             Written::Clear => clear(transaction)?,
@@ -161,7 +166,12 @@ pub(crate) fn write(transaction: &WriteTransaction, changes: &[Written]) -> Resu
             }
         }
     }
-    Ok(())
+    Ok(commit)
+}
+
+/// The latest commit.
+pub(crate) fn last_commit(database: &Database) -> Result<u64, Wrong> {
+    Ok(Tables::of(database)?.open(NUMBERS)?.get("commits")?.map_or(0, |commits| commits.value()))
 }
 
 fn put<'k, K: Key>(

@@ -1,8 +1,9 @@
 //! What can happen: [`Action`], plain data, and how the seed chooses the next one.
 
 use ioward_model::{
-    AdapterSpec, BitRate, Boot, Class, GuestMay, Intent, LinkState, MacAddress, MemorySize, Name, Options,
-    Owner, PartitionSpec, Spec, State, VfCount, VfId, VfOp, VfRequest, VfSettings, Vlan,
+    AdapterSpec, Apart, BitRate, Boot, Class, FailureDomain, Guarantee, Guest, GuestMay, GuestOs, Intent,
+    LinkState, MacAddress, MemorySize, Name, Options, Owner, PartitionSpec, Spec, State, VfCount, VfId, VfOp,
+    VfRef, VfRequest, VfSettings, Vlan,
 };
 use ioward_pci::Bdf;
 
@@ -145,7 +146,7 @@ impl Chooser<'_> {
             3 => {
                 let vf = self.vf_name();
                 let vf = self.request(vf);
-                Intent::Attach { partition: self.partition(), vf }
+                Intent::Attach { partition: self.partition(), vfs: vec![vf] }
             }
             4 => Intent::Detach { partition: self.partition(), vf: self.vf_name() },
             _ => Intent::Apply { spec: self.spec() },
@@ -156,7 +157,9 @@ impl Chooser<'_> {
         let mut spec = Spec { version: 1, ..Spec::default() };
         for pf in self.host.pfs.clone() {
             if self.random.percent(25) {
-                spec.adapters.push(AdapterSpec { pf: pf.address, vfs: self.count(&pf) });
+                let spare = self.random.maybe(20, |random| random.below(3));
+                let vfs = if spare.is_some() { None } else { self.count(&pf) };
+                spec.adapters.push(AdapterSpec { pf: pf.address, vfs, spare });
             }
         }
         for partition in PARTITIONS {
@@ -204,6 +207,8 @@ impl Chooser<'_> {
             name: partition,
             cpus: if self.random.percent(10) { 2 } else { 1 },
             memory: MemorySize::from_mebibytes(512).unwrap(),
+            numa_node: self.random.maybe(20, |random| random.below(2).into()),
+            guest: self.random.maybe(10, |_| Guest { os: Some(GuestOs::Linux), ..Guest::default() }),
             boot,
             vfs,
         }
@@ -216,25 +221,22 @@ impl Chooser<'_> {
         let random = &mut self.random;
         let class = if random.percent(4) { Class::Accelerator } else { pf.class };
         let mut request = VfRequest {
-            name: vf,
-            class,
-            min_link_speed: None,
             pf: pinned.then_some(pf.address),
             index,
-            mac: None,
-            vlan: None,
-            trust: None,
-            spoofchk: None,
-            min_tx_rate: None,
-            max_tx_rate: None,
-            link_state: None,
-            queues: None,
-            interrupts: None,
             guest_may: parse(random.pick(&GUEST_MAY)),
+            ..VfRequest::new(vf, class)
         };
         if class == Class::Network {
             request.min_link_speed =
                 random.maybe(10, |random| BitRate::from_megabits(random.pick(&[1_000, 25_000])));
+        }
+        if random.percent(15) {
+            let other = VfRef::Own(name(random.pick(&VFS)));
+            let by = random.pick(&[FailureDomain::Port, FailureDomain::Adapter, FailureDomain::NumaNode]);
+            // One way only: two that each ask to be apart from the other are no Spec.
+            let others = [Apart { vf: other, by, prefer: random.percent(50) }];
+            request.apart_from =
+                others.into_iter().filter(|apart| apart.vf < VfRef::Own(request.name.clone())).collect();
         }
         let settings = self.settings(class, 20);
         VfRequest {
@@ -242,7 +244,7 @@ impl Chooser<'_> {
             vlan: settings.vlan,
             trust: settings.trust,
             spoofchk: settings.spoofchk,
-            min_tx_rate: settings.min_tx_rate,
+            min_tx_rate: settings.min_tx_rate.map(Guarantee::Rate),
             max_tx_rate: settings.max_tx_rate,
             link_state: settings.link_state,
             queues: settings.queues,

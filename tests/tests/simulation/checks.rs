@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_fabric::sim::{MachineView, VfView};
-use ioward_model::{Assignment, MacAddress, Name, Owner, State, VfId};
+use ioward_model::{Assignment, MacAddress, Name, Owner, State, VfId, VfSettings};
 use ioward_pci::Bdf;
 
 use crate::{
@@ -185,11 +185,15 @@ impl Scene<'_> {
         if !self.state.adapters.contains_key(&vf.pf) {
             wrong.push(format!("{owner}: how {} was found is not noted", vf.pf));
         }
+        // A port that tags all frames of a VF keeps them in its VLAN, where an address is another station's.
+        let kept = |settings: &VfSettings| settings.vlan.filter(|vlan| vlan.id() != 0);
         let twin = self.vfs().find(|(other, function)| {
+            let (here, there) = (kept(&present.settings), kept(&function.settings));
             *other != vf
                 && present.settings.mac.is_some_and(MacAddress::is_unicast)
                 && self.state.owner(*other).is_some()
                 && function.settings.mac == present.settings.mac
+                && (here.is_none() || there.is_none() || here == there)
         });
         if let Some((other, _)) = twin {
             wrong.push(format!("{owner}: {vf} and {other} have the MAC {:?}", present.settings.mac));

@@ -13,7 +13,7 @@ use ioward_hypervisor::{
 };
 use ioward_model::{Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::{
     camera::{Camera, Moment},
@@ -75,6 +75,8 @@ struct Inner {
     events: Option<mpsc::Sender<HypervisorEvent>>,
     /// How often it was asked for its partitions.
     looks: usize,
+    /// The look of this number is answered only once somebody lets it.
+    slow_look: Option<(usize, Arc<Notify>)>,
 }
 
 impl ModelHypervisor {
@@ -121,6 +123,14 @@ impl ModelHypervisor {
     /// How often it was asked for its partitions.
     pub fn looks(&self) -> usize {
         self.lock().looks
+    }
+
+    /// Has the answer to a look, counted from now, wait: what it says is old by then.
+    pub fn slow_look(&self, number: usize) -> Arc<Notify> {
+        let mut inner = self.lock();
+        let answer = Arc::new(Notify::new());
+        inner.slow_look = Some((inner.looks + number, Arc::clone(&answer)));
+        answer
     }
 
     /// VFs whose adapter has been taken out are open no longer.
@@ -324,8 +334,17 @@ impl Hypervisor for ModelHypervisor {
             vfs: guest.vfs.iter().map(|(vf, held)| (vf.clone(), held.function)).collect(),
             channel: guest.channel,
         };
-        self.lock().looks += 1;
-        Ok(self.guests.lock().iter().map(of_one).collect())
+        let waits = {
+            let mut inner = self.lock();
+            inner.looks += 1;
+            let look = inner.looks;
+            inner.slow_look.take_if(|(number, _)| *number == look)
+        };
+        let answer = self.guests.lock().iter().map(of_one).collect();
+        if let Some((_, let_go)) = waits {
+            let_go.notified().await;
+        }
+        Ok(answer)
     }
 
     async fn events(&self) -> mpsc::Receiver<HypervisorEvent> {

@@ -23,7 +23,10 @@ mod story;
 mod stuck;
 mod world;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::{
+    io::Write,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+};
 
 use actions::Chooser;
 use host::Host;
@@ -76,12 +79,14 @@ fn seeds() {
     bad.sort();
     let [done, undone, not_undone, refused] = ends.map(AtomicUsize::into_inner);
     let overlaps = overlaps.into_inner();
-    println!(
+    // Past what captures the output of tests that pass: how many there were is worth a line.
+    let _ = writeln!(
+        std::io::stderr(),
         "{seeds} seeds; plans: {done} done, {undone} undone, {not_undone} undone in part, {refused} outdated; {overlaps} \
          times a step began or ended beside others"
     );
     for (seed, wrong) in &bad {
-        println!("IOWARD_SEED={seed} ends badly: {wrong}");
+        println!("seed {seed} ends badly: {wrong}\nit is told again by: {}", command(*seed));
     }
     assert!(bad.is_empty(), "{} of {seeds} seeds end badly", bad.len());
     // Nothing is shown by stories in which nothing happens.
@@ -108,7 +113,7 @@ fn runtime() -> tokio::runtime::Runtime {
 /// One story: its lines, and how it ends.
 async fn tell(seed: u64, aloud: bool) -> (Vec<String>, Result<(), Wrong>) {
     let mut random = Random::new(seed);
-    let story = Story::new(format!("IOWARD_SEED={seed} tells it again"), aloud);
+    let story = Story::new(format!("it is told again by: {}", command(seed)), aloud);
     let host = Host::of_seed(seed, &mut random);
     let mut world = World::new(host, story).await;
     world.set_pace(&mut random);
@@ -127,4 +132,9 @@ async fn tell(seed: u64, aloud: bool) -> (Vec<String>, Result<(), Wrong>) {
     let overlaps = world.overlaps;
     world.story.tell(|| format!("{OVERLAPS}{overlaps}"));
     (world.end().await.lines().to_vec(), end)
+}
+
+/// What tells the story of a seed step by step.
+fn command(seed: u64) -> String {
+    format!("IOWARD_SEED={seed} cargo test -p ioward-tests --test simulation seeds -- --nocapture")
 }

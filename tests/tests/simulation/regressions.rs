@@ -231,10 +231,56 @@ fn a_vf_that_somebody_bound_is_set_again() {
     tell("bound by hand", &[Choice::gigabit(), Choice::gigabit()], &told);
 }
 
+/// Seed 9190: the same of an NVMe VF, whose controller keeps its queues when the VF goes. It passed for what a guest may have
+/// done, and the partition was left with a controller that is offline.
+#[test]
+fn an_nvme_vf_that_somebody_bound_goes_online_again() {
+    let vf = VfId { pf: "0000:01:00.0".parse().unwrap(), index: 0 };
+    let stop = Action::Ask {
+        intent: Intent::Stop { partition: name("db") },
+        options: Options::default(),
+        trouble: Trouble::default(),
+    };
+    let disk = |name: &str| format!("[[partition.vf]]\nname = \"{name}\"\nclass = \"nvme\"\n");
+    let two = partition("db", &(disk("disk0") + &disk("disk1")));
+    let one = partition("db", &disk("disk0"));
+    let bind = Action::HandBind { vf, driver: Some("vfio-pci".to_owned()) };
+    let told = [apply(&two), stop, Action::HandCount { pf: vf.pf, count: 2 }, bind, apply(&one)];
+    let lines = tell("an NVMe VF bound by hand", &[Choice::nvme()], &told);
+    let again = lines.iter().filter(|line| line.contains("configure VF 0 of 0000:01:00.0: queues=4")).count();
+    assert_eq!(again, 2, "{lines:?}");
+}
+
 /// A guest that ended after the new daemon had looked at its machines and before it listened was noted as running for ever.
 #[test]
 fn a_guest_that_ends_beside_a_restart_is_noticed() {
     let partition = name("web");
     let crash = Action::Crash { ends: Some(partition.clone()) };
     tell("a restart", &[Choice::gigabit()], &[apply(&before()), crash, Action::GuestEnds { partition }]);
+}
+
+/// Seed 18183, now and then: a new daemon had looked for machines that ended, was held up before it noted what it had seen,
+/// and then noted of a partition that had just been started that it was not running.
+#[test]
+fn a_partition_that_is_started_while_it_is_looked_for_runs() {
+    runtime().block_on(async {
+        let host = Host::new(SimMachine::builder(1), &[Choice::gigabit()]);
+        let story = Story::new("started during a look".to_owned(), false);
+        let mut world = World::new(host, story).await;
+        let other = partition("db", &nic("net0", ""));
+        world.carry_out(&apply(&(before() + &other))).await.unwrap();
+        let (web, db) = (name("web"), name("db"));
+        let ask = |intent| Action::Ask { intent, options: Options::default(), trouble: Trouble::default() };
+        world.carry_out(&ask(Intent::Stop { partition: web.clone() })).await.unwrap();
+        // The first look of a daemon is for who was there before; the second one, once it listens, takes its time.
+        let answer = world.hypervisor.slow_look(2);
+        world.carry_out(&Action::Crash { ends: None }).await.unwrap();
+        world.carry_out(&ask(Intent::Start { partition: web.clone() })).await.unwrap();
+        answer.notify_one();
+        // What is told after it has been through with that is noted after it, too.
+        world.carry_out(&Action::GuestEnds { partition: db }).await.unwrap();
+        assert!(world.state().partitions[&web].running);
+        world.remove_everything().await.unwrap();
+        world.end().await;
+    });
 }

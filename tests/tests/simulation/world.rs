@@ -463,8 +463,11 @@ impl World {
         for partition in partitions {
             self.must(&Intent::Remove { partition }).await?;
         }
-        let adapters =
-            self.host.pfs.iter().map(|pf| ioward_model::AdapterSpec { pf: pf.address, vfs: None::<VfCount> });
+        let adapters = self.host.pfs.iter().map(|pf| ioward_model::AdapterSpec {
+            pf: pf.address,
+            vfs: None::<VfCount>,
+            spare: None,
+        });
         let spec = ioward_model::Spec { version: 1, adapters: adapters.collect(), partitions: Vec::new() };
         self.must(&Intent::Apply { spec }).await?;
         let state = self.state();

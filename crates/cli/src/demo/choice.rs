@@ -5,7 +5,7 @@ use std::{io::IsTerminal, path::Path};
 use ioward_model::{Boot, Class, Inventory, PhysicalFunction, Spec};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
-use crate::error::CliError;
+use crate::{error::CliError, present::text, terminal};
 
 /// Two partitions: `web` with a network VF that it may set the MAC of, `db` with a network VF and an NVMe VF. Which
 /// adapters they come from, how many VFs those give and what `web` may do is asked, unless `default` is wanted or there
@@ -120,13 +120,9 @@ async fn pick<'a>(
         let speed = pf
             .speed_mbps()
             .map_or("no link".to_owned(), |mbps| format!("{} Gbit/s", f64::from(mbps) / 1000.0));
-        question.push_str(&format!(
-            "  {n}. {}  {} of {} VFs free, {speed}  {}\n",
-            pf.address,
-            pf.vfs_available,
-            pf.total_vfs(),
-            pf.name
-        ));
+        let (free, total) = (pf.vfs_available, pf.total_vfs());
+        let adapter = format!("{n}. {}: {free} of {total} VFs free, {speed}; {}", pf.address, pf.name);
+        question += &text::wrap(&adapter, terminal::page_width(), "  ", "     ");
     }
     let count = u16::try_from(adapters.len()).unwrap_or(u16::MAX);
     let n = number(&format!("{question}Number"), 1, count, default_number).await?;

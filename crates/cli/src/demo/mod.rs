@@ -6,14 +6,9 @@
 
 mod choice;
 mod guests;
+mod place;
 
-use std::{
-    fs,
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use ioward_fabric::sim::SimMachine;
 use ioward_hypervisor::{
@@ -21,16 +16,20 @@ use ioward_hypervisor::{
     sim::{Bounds, SimConfig, SimHypervisor},
 };
 use ioward_imp::{Imp, Run, ServeError, api::PartitionView, serve_on};
-use ioward_model::{Intent, Inventory, Options, Spec};
+use ioward_model::{Boot, Event, EventKind, Intent, Inventory, Options, PhysicalFunction, Spec};
 use ioward_pci::Bdf;
-use tokio::{sync::oneshot, task::JoinHandle};
+use tempfile::TempDir;
+use tokio::{net::UnixStream, sync::oneshot, task::JoinHandle};
 
 use crate::{
     args::{DemoArgs, SIMULATED_PARTITION},
     change,
     client::Client,
     error::{CliError, with_causes},
-    show, spec_file, terminal,
+    present::{self, plan::Detail},
+    show,
+    signals::{INTERRUPT, Signals},
+    spec_file, terminal,
 };
 
 /// How much of the simulated machine's time passes for real, so that a person sees steps go by.
@@ -41,38 +40,41 @@ const REALTIME: f64 = 0.05;
 /// # Errors
 /// When a stage does not do what it shows, or the person ends it.
 pub async fn demo(args: DemoArgs) -> Result<(), CliError> {
+    // Before there is anything that a signal could leave behind.
+    let mut signals = Signals::new().map_err(CliError::Start)?;
     let embedded = Embedded::start(args.seed).await?;
     let ended = tokio::select! {
+        // Whoever carries out a plan listens to Ctrl-C too, and ends the line on which progress is shown.
+        biased;
         ended = stages(&embedded, &args) => ended,
-        _ = tokio::signal::ctrl_c() => Err(CliError::DemoEnded),
+        signal = signals.next() => {
+            // What was asked, or shown last, may have no end of line.
+            let _ = terminal::print("\n");
+            Err(CliError::DemoEnded { signal })
+        }
     };
-    embedded.end().await;
-    match ended {
-        // Whoever asked it to stay up ends it by Ctrl-C: that is how it is meant to end.
-        Err(CliError::DemoEnded) if args.serve => Ok(()),
+    let ended = match ended {
+        Err(CliError::Interrupted) => Err(CliError::DemoEnded { signal: INTERRUPT }),
+        // Whoever asked it to stay up ends it by a signal: that is how it is meant to end.
+        Ok(()) if args.serve => {
+            signals.next().await;
+            Ok(())
+        }
         ended => ended,
-    }
+    };
+    embedded.end().await.and(ended)
 }
 
 async fn stages(embedded: &Embedded, args: &DemoArgs) -> Result<(), CliError> {
     let client = &embedded.client;
+    let found = embedded.machine.snapshot();
     stage("Identify: which SR-IOV adapters has this machine?")?;
     show::host(client, None, None, false).await?;
 
-    let spec = match &args.spec {
-        Some(file) => spec_file::read(file)?,
-        None => {
-            stage("Select: which partition gets which virtual functions?")?;
-            let inventory: Inventory = client.get("/v1/host").await?;
-            let spec = choice::choose(&inventory, &embedded.boot_file, args.yes).await?;
-            terminal::print(&present_spec(&spec)?)?;
-            spec
-        }
-    };
-    let intent = Intent::Apply { spec };
-
+    let intent = Intent::Apply { spec: select(embedded, args).await? };
     stage("Plan: what would that change?")?;
-    change::plan(client, intent.clone(), Options::default(), false).await?;
+    let show = change::Show::Text(Detail::default());
+    change::plan(client, intent.clone(), Options::default(), None, show).await?;
     if !args.yes && !choice::agreed("Apply?").await? {
         return Err(CliError::Declined);
     }
@@ -82,11 +84,8 @@ async fn stages(embedded: &Embedded, args: &DemoArgs) -> Result<(), CliError> {
 
     if args.serve {
         stage("It stays up: use it from another terminal, and end it here with Ctrl-C")?;
-        let socket = embedded.socket.display();
-        terminal::print(&format!(
-            "  ioward --socket {socket} host\n  ioward --socket {socket} partitions\n"
-        ))?;
-        std::future::pending::<()>().await;
+        let command = format!("{} --socket {}", place::this_program(), place::word(&embedded.socket));
+        return terminal::print(&format!("  {command} host\n  {command} partitions\n"));
     }
 
     stage("Each partition configures its own VFs through its channel")?;
@@ -98,22 +97,78 @@ async fn stages(embedded: &Embedded, args: &DemoArgs) -> Result<(), CliError> {
     show::audit(client, false).await?;
 
     stage("An adapter is taken away, and put back")?;
-    let free = embedded.adapter_without_partitions().await?;
-    embedded.machine.unplug(free);
-    terminal::print(&format!("{free} is pulled out of its slot\n"))?;
-    show::host(client, None, None, false).await?;
-    embedded.machine.replug(free);
-    terminal::print(&format!("\n{free} is put back\n"))?;
-    show::host(client, None, None, false).await?;
+    take_away_and_put_back(embedded).await?;
 
     stage("Every partition is removed, and everything is as it was found")?;
     for partition in partitions {
         change::at_once(client, Intent::Remove { partition: partition.name }, Options::default()).await?;
     }
     show::host(client, None, None, false).await?;
-    let left = embedded.machine.snapshot();
-    let vfs: usize = left.physical_functions.values().map(|pf| pf.vfs.len()).sum();
-    terminal::print(&format!("\n{vfs} virtual functions are left, and no partition\n"))
+    stage("What happened?")?;
+    what_happened(client).await?;
+
+    let left: Vec<PartitionView> = client.get("/v1/partitions").await?;
+    let now = embedded.machine.snapshot();
+    let as_found = now == found && left.is_empty();
+    // A Spec of the person's own may ask for VFs that no partition takes with it.
+    if !as_found && args.spec.is_none() {
+        return Err(CliError::Demo("not everything is as it was found".to_owned()));
+    }
+    let vfs = now.physical_functions.values().map(|pf| pf.vfs.len()).sum();
+    let vfs = present::text::counted(vfs, "virtual function");
+    let partitions = present::text::counted(left.len(), "partition");
+    let all = if as_found { "; everything is as it was found" } else { "" };
+    terminal::print(&format!("\nwhat is left: {vfs}, {partitions}{all}\n"))
+}
+
+/// The Spec of a file, or one that is chosen.
+async fn select(embedded: &Embedded, args: &DemoArgs) -> Result<Spec, CliError> {
+    let spec = if let Some(file) = &args.spec {
+        let mut spec = spec_file::read(file)?.spec;
+        // What it boots from elsewhere need not be here: nothing is booted.
+        for partition in &mut spec.partitions {
+            partition.boot = Boot { kernel: Some(embedded.boot_file.clone()), ..Boot::default() };
+        }
+        spec
+    } else {
+        stage("Select: which partition gets which virtual functions?")?;
+        let inventory: Inventory = embedded.client.get("/v1/host").await?;
+        choice::choose(&inventory, &embedded.boot_file, args.yes).await?
+    };
+    terminal::print(&present_spec(&spec)?)?;
+    Ok(spec)
+}
+
+async fn take_away_and_put_back(embedded: &Embedded) -> Result<(), CliError> {
+    let client = &embedded.client;
+    let Some(adapter) = embedded.adapter_without_partitions().await? else {
+        return terminal::print("partitions hold VFs of every adapter: none can be spared\n");
+    };
+    let present = |pf: Bdf| embedded.machine.physical_functions().contains(&pf);
+    embedded.machine.unplug(adapter);
+    terminal::print(&format!("{adapter} is pulled out of its slot\n"))?;
+    show::host(client, None, None, false).await?;
+    embedded.machine.replug(adapter);
+    if !present(adapter) {
+        return Err(CliError::Demo(format!("{adapter} did not come back")));
+    }
+    terminal::print(&format!("\n{adapter} is put back\n"))?;
+    show::host(client, None, None, false).await
+}
+
+/// All events but those of single steps, which were shown when they happened.
+async fn what_happened(client: &Client) -> Result<(), CliError> {
+    let mut lines = client.get_lines("/v1/events?follow=false").await?;
+    while let Some((_, event)) = lines.next::<Event>().await? {
+        match event.kind {
+            EventKind::StepStarted { .. }
+            | EventKind::StepDone { .. }
+            | EventKind::StepFailed { .. }
+            | EventKind::StepUndone { .. } => {}
+            _ => terminal::print(&present::events::event(&event))?,
+        }
+    }
+    Ok(())
 }
 
 fn stage(title: &str) -> Result<(), CliError> {
@@ -135,7 +190,7 @@ struct Embedded {
     boot_file: PathBuf,
     stop: oneshot::Sender<()>,
     server: JoinHandle<Result<(), ServeError>>,
-    folder: Folder,
+    folder: TempDir,
 }
 
 impl Embedded {
@@ -143,15 +198,16 @@ impl Embedded {
         let failed = |what: &str, error: &dyn std::error::Error| {
             CliError::Demo(format!("cannot {what}: {}", with_causes(error)))
         };
-        let folder = Folder::new().map_err(|error| failed("make a folder for the demonstration", &error))?;
+        let folder =
+            place::folder().map_err(|error| failed("make a folder for the demonstration", &error))?;
         // A partition boots from a file that is there. Here nothing is booted from it.
-        let boot_file = folder.path.join("simulated-kernel");
+        let boot_file = folder.path().join("simulated-kernel");
         fs::write(&boot_file, "simulated\n").map_err(|error| failed("write a file", &error))?;
         let machine = SimMachine::standard_builder(seed).realtime(REALTIME).build();
         let program = std::env::current_exe().map_err(|error| failed("find this program", &error))?;
         let viable = machine.clone();
         let config = SimConfig {
-            runtime_dir: folder.path.join("run"),
+            runtime_dir: folder.path().join("run"),
             program,
             arguments: vec![SIMULATED_PARTITION.into()],
             viability: Arc::new(move |vf: Bdf| viability(&viable, vf)),
@@ -159,12 +215,12 @@ impl Embedded {
         };
         let hypervisor = SimHypervisor::new(config).map_err(|error| failed("make a hypervisor", &error))?;
         let hypervisor = Arc::new(hypervisor);
-        let (store, contents) =
-            ioward_store::open(&folder.path.join("state")).map_err(|error| failed("make a state", &error))?;
+        let (store, contents) = ioward_store::open(&folder.path().join("state"))
+            .map_err(|error| failed("make a state", &error))?;
         let fabric = Arc::new(machine.fabric());
         let run = Run { epoch: seed, boot: String::new() };
         let imp = Imp::new(fabric, hypervisor.clone(), Box::new(store), contents, run);
-        let socket = folder.path.join("api.sock");
+        let socket = folder.path().join("api.sock");
         let (stop, stopped) = oneshot::channel();
         let at = socket.clone();
         let server = tokio::spawn(async move {
@@ -174,32 +230,34 @@ impl Embedded {
             .await
         });
         let client = Client::new(&socket);
-        // The socket is there a moment before somebody listens.
-        while tokio::net::UnixStream::connect(&socket).await.is_err() {
-            if server.is_finished() {
-                break;
-            }
+        // It is there a moment before anybody listens. One that ended without is found by who asks it first.
+        while UnixStream::connect(&socket).await.is_err() && !server.is_finished() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(Self { machine, hypervisor, client, socket, boot_file, stop, server, folder })
     }
 
-    /// The first adapter from which no partition has a VF.
-    async fn adapter_without_partitions(&self) -> Result<Bdf, CliError> {
+    /// The last adapter of which no port gives a partition a VF.
+    async fn adapter_without_partitions(&self) -> Result<Option<Bdf>, CliError> {
         let inventory: Inventory = self.client.get("/v1/host").await?;
-        let free = inventory.physical_functions.iter().rev().find(|pf| pf.vfs_assigned == 0);
-        let free = free.ok_or_else(|| CliError::Demo("partitions have VFs of every adapter".to_owned()))?;
-        Ok(free.address)
+        let pfs = &inventory.physical_functions;
+        // Here each adapter has a bus of its own.
+        let bus = |pf: &PhysicalFunction| (pf.address.domain(), pf.address.bus());
+        let in_use: BTreeSet<_> = pfs.iter().filter(|pf| pf.vfs_assigned > 0).map(bus).collect();
+        Ok(pfs.iter().rev().find(|pf| !in_use.contains(&bus(pf))).map(|pf| pf.address))
     }
 
     /// Ends the daemon, then every partition, then the folder.
-    async fn end(self) {
+    async fn end(self) -> Result<(), CliError> {
         let _ = self.stop.send(());
         let _ = self.server.await;
         for partition in self.hypervisor.partitions().await.unwrap_or_default() {
             let _ = self.hypervisor.stop(&partition.name, StopMode::Force).await;
         }
-        drop(self.folder);
+        let path = self.folder.path().display().to_string();
+        place::remove(self.folder)
+            .await
+            .map_err(|error| CliError::Demo(format!("cannot remove {path}: {}", with_causes(&error))))
     }
 }
 
@@ -208,26 +266,4 @@ fn viability(machine: &SimMachine, vf: Bdf) -> Result<Vec<Bdf>, String> {
     machine.hold(vf).map_err(|errno| format!("it cannot be opened: {errno}"))?;
     machine.release(vf).map_err(|errno| format!("it cannot be closed: {errno}"))?;
     Ok(Vec::new())
-}
-
-/// A folder that goes with the demonstration.
-struct Folder {
-    path: PathBuf,
-}
-
-impl Folder {
-    fn new() -> std::io::Result<Self> {
-        // Sockets have short names only (108 bytes): a deep TMPDIR would not do.
-        let base = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_dir());
-        let base = base.unwrap_or_else(|| Path::new("/tmp").to_owned());
-        let path = base.join(format!("ioward-demo-{}", std::process::id()));
-        fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
-    }
 }

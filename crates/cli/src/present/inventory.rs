@@ -16,7 +16,9 @@ const NOTHING: &str = "-";
 #[must_use]
 pub fn host(inventory: &Inventory, width: usize) -> String {
     if inventory.physical_functions.is_empty() {
-        return "no SR-IOV adapters: no PCI function of this host has the SR-IOV capability\n".to_owned();
+        let none = "no SR-IOV adapters: no PCI function of this host has the SR-IOV capability; 'ioward doctor' says what \
+                    to do";
+        return text::wrap(none, width, "", "");
     }
     let mut table = Table::new([
         ("ADDRESS", Align::Left),

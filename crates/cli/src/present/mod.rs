@@ -1,6 +1,7 @@
 //! From values to text for people: pure functions, laid out for a given number of columns.
 
 pub mod compatible;
+pub mod diff;
 pub mod doctor;
 pub mod events;
 pub mod inventory;

@@ -19,6 +19,7 @@ pub enum Style {
 const CLEAR: &str = "\r\x1b[2K";
 
 /// What has been seen of a plan so far.
+#[derive(Debug)]
 pub struct Progress {
     style: Style,
     steps: usize,

@@ -23,6 +23,7 @@ const FAILED: &str = r#"{"number":1,"time_ms":0,"event":"plan-failed","plan":3,"
 fn two_steps() -> Value {
     let mut plan = data("plan.json");
     plan["steps"] = json!([{"step": "create-channel", "partition": "web"}, {"step": "start-partition", "partition": "web"}]);
+    plan["disturbs"] = json!([]);
     plan
 }
 
@@ -39,7 +40,9 @@ fn a_plan_is_shown_and_nothing_is_done() {
     let shown = daemon.run(&["plan", "-f", spec.to_str().unwrap(), "--allow-disruption"]);
     assert_eq!(shown.status, 0, "{}", shown.stderr);
     assert!(
-        shown.stdout.contains("   5. start partition web\n\ndisturbs\n  db, on 0000:01:10.2: "),
+        shown.stdout.contains(
+            "  ~ web: starts\n      + net0: VF 0 of 0000:01:00.0\n\ndisturbs\n  db, on 0000:01:10.2: "
+        ),
         "{}",
         shown.stdout
     );
@@ -105,6 +108,22 @@ done: 2 steps
     assert!(json.stderr.starts_with("plan 3: 2 steps\n"), "{}", json.stderr);
 }
 
+/// Steps are named as they are done; whom they disturb is nowhere else.
+#[test]
+fn whom_a_plan_disturbs_is_shown_also_to_those_who_are_not_asked() {
+    const DISTURBS: &str = "disturbs\n  db, on 0000:01:10.2: loses its VF while the number of VFs changes\n\
+        without disturbing anyone: if web/net0 does without pf\n";
+    let folder = Folder::new();
+    let spec = folder.file("web.toml", GOOD_SPEC);
+    let file = spec.to_str().unwrap();
+    for arguments in [&["apply", "--yes", "-f", file][..], &["start", "web"]] {
+        let run = Daemon::planning(data("plan.json"), DONE).run(arguments);
+        assert!(run.status == 0 && run.stdout.starts_with(DISTURBS), "{}{}", run.stdout, run.stderr);
+    }
+    let json = Daemon::planning(data("plan.json"), DONE).run(&["apply", "--yes", "--json", "-f", file]);
+    assert_eq!((json.stdout.as_str(), json.stderr.as_str()), (DONE, DISTURBS));
+}
+
 #[test]
 fn nothing_to_do_is_said_and_not_sent() {
     let (daemon, folder) = (Daemon::planning(nothing(), DONE), Folder::new());
@@ -126,8 +145,8 @@ fn every_command_is_an_intent() {
         ("detach web net0", json!({"intent": "detach", "partition": "web", "vf": "net0"}), false),
         (
             "attach web net1 --class network --pf 01:00.0 --index 2 --vlan 7 --trust off --guest-may mac,reset",
-            json!({"intent": "attach", "partition": "web", "vf": {"name": "net1", "class": "network",
-                "pf": "0000:01:00.0", "index": 2, "vlan": 7, "trust": false, "guest_may": {"mac": true, "reset": true}}}),
+            json!({"intent": "attach", "partition": "web", "vfs": [{"name": "net1", "class": "network",
+                "pf": "0000:01:00.0", "index": 2, "vlan": 7, "trust": false, "guest_may": {"mac": true, "reset": true}}]}),
             false,
         ),
     ];

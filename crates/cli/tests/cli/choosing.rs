@@ -81,14 +81,17 @@ fn a_plan_in_a_file_is_the_plan_that_is_carried_out() {
     assert_eq!(planned.status, 0, "{}", planned.stderr);
     assert!(planned.stdout.starts_with("plan 3: 5 steps\n"), "it is shown too: {}", planned.stdout);
 
-    let applied = daemon.run(&["apply", "--plan", file]);
-    assert_eq!(applied.status, 0, "{}", applied.stderr);
-    assert!(applied.stdout.starts_with("plan 3: 5 steps\n"), "{}", applied.stdout);
-    let requests = daemon.requests();
-    assert_eq!(requests.len(), 2, "it is not planned again on this side: {requests:?}");
-    let plan = |value: &Value| serde_json::from_value::<ioward_model::Plan>(value.clone()).unwrap();
-    assert_eq!(requests[1].route, "POST /v1/apply");
-    assert_eq!(plan(&requests[1].body["plan"]), plan(&data("plan.json")));
+    for arguments in [&["apply", file][..], &["apply", "--plan", file]] {
+        let before = daemon.requests().len();
+        let applied = daemon.run(arguments);
+        assert_eq!(applied.status, 0, "{}", applied.stderr);
+        assert!(applied.stdout.starts_with("plan 3: 5 steps\n"), "{}", applied.stdout);
+        let requests = daemon.requests();
+        assert_eq!(requests.len(), before + 1, "it is not planned again on this side: {requests:?}");
+        let plan = |value: &Value| serde_json::from_value::<ioward_model::Plan>(value.clone()).unwrap();
+        assert_eq!(requests[before].route, "POST /v1/apply");
+        assert_eq!(plan(&requests[before].body["plan"]), plan(&data("plan.json")));
+    }
 }
 
 #[test]
@@ -123,7 +126,7 @@ fn what_is_no_plan_never_gets_to_the_daemon() {
         let begins = run.stderr.starts_with("ioward: web.plan: this is no plan: ");
         assert!(begins && run.stderr.contains(why), "{what}: {}", run.stderr);
         assert!(
-            run.stderr.ends_with("; 'ioward plan -f SPEC -o FILE' writes one\n"),
+            run.stderr.ends_with("; 'ioward plan -f SPEC -o FILE' writes one, and a Spec goes with -f\n"),
             "{what}: {}",
             run.stderr
         );
@@ -140,6 +143,9 @@ fn what_is_no_plan_never_gets_to_the_daemon() {
     for arguments in [
         &["apply"][..],
         &["apply", "--plan", "a", "-f", "b"],
+        &["apply", "a", "-f", "b"],
+        &["apply", "a", "--plan", "b"],
+        &["apply", "a", "--allow-management-nic"],
         &["apply", "--plan", "a", "--allow-disruption"],
     ] {
         assert_eq!(daemon.run(arguments).status, 2, "{arguments:?}");

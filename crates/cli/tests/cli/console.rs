@@ -136,7 +136,7 @@ fn apply_asks_on_a_terminal_and_takes_only_a_yes_for_one() {
         let mut terminal = Terminal::new();
         let mut child = terminal.start(ioward(&daemon.socket(), &["apply", "-f", spec.to_str().unwrap()]));
         let shown = terminal.wait_for("Apply? [y/N] ");
-        assert!(shown.contains("5. start partition web"), "{shown}");
+        assert!(shown.contains("~ web: starts"), "{shown}");
         terminal.type_in(answer.as_bytes());
         assert_eq!(child.wait().unwrap().code(), Some(status), "{answer:?}");
         assert_eq!(daemon.requests().len() == 2, done, "{answer:?}");

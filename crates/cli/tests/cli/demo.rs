@@ -2,8 +2,12 @@
 
 use std::{
     fs,
-    os::unix::{fs::chown, process::CommandExt},
-    process::{Command, Stdio},
+    io::{BufRead, BufReader},
+    os::unix::{
+        fs::chown,
+        process::{CommandExt, ExitStatusExt},
+    },
+    process::{Child, Command, Stdio},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,15 +18,15 @@ use crate::{
 };
 
 /// Where a demonstration is held.
-struct Place {
+pub struct Place {
     /// For its files.
-    folder: Folder,
+    pub folder: Folder,
     /// For the program: root's build folder may be closed to others.
     program: Folder,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let place = Self { folder: Folder::new(), program: Folder::new() };
         let built = env!("CARGO_BIN_EXE_ioward");
         let linked = place.program.path().join("ioward");
@@ -31,7 +35,7 @@ impl Place {
     }
 
     /// The demonstration, without root even where the test has it.
-    fn demo(&self, arguments: &[&str]) -> Command {
+    pub fn demo(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.program.path().join("ioward"));
         command.arg("demo").args(arguments).env("XDG_RUNTIME_DIR", self.folder.path()).stdin(Stdio::null());
         if rustix::process::geteuid().is_root() {
@@ -42,7 +46,7 @@ impl Place {
     }
 
     /// Files of the demonstration, and processes that have its environment.
-    fn left_over(&self) -> Vec<String> {
+    pub fn left_over(&self) -> Vec<String> {
         let files = fs::read_dir(self.folder.path()).unwrap().map(|file| file.unwrap().path());
         let mut left: Vec<_> = files.collect();
         let place = self.folder.path().to_str().unwrap().as_bytes();
@@ -56,13 +60,24 @@ impl Place {
     }
 }
 
+const NOTHING_LEFT: &str = "what is left: 0 virtual functions, 0 partitions; everything is as it was found\n";
+
 #[test]
 fn it_shows_every_stage_without_root_and_leaves_nothing() {
     let place = Place::new();
     let shown = run(&mut place.demo(&["--yes"]));
     assert_eq!(shown.status, 0, "{}", shown.stderr);
-    let stages =
-        ["Identify", "Select", "Plan", "Apply", "Each partition", "Who asked", "taken away", "removed"];
+    let stages = [
+        "Identify",
+        "Select",
+        "Plan",
+        "Apply",
+        "Each partition",
+        "Who asked",
+        "taken away",
+        "removed",
+        "What",
+    ];
     let mut rest = shown.stdout.as_str();
     for stage in stages {
         let (_, after) = rest.split_once(stage).unwrap_or_else(|| panic!("no {stage} in {rest}"));
@@ -73,7 +88,9 @@ fn it_shows_every_stage_without_root_and_leaves_nothing() {
     assert!(shown.stdout.contains("vlan 200 is outside what guest_may allows (100-110)"));
     assert!(shown.stdout.contains("web: set net0 mac=52:54:00:aa:00:77: granted"));
     assert!(shown.stdout.contains("db: set net0 mac=52:54:00:aa:00:77: refused"));
-    assert!(shown.stdout.ends_with("0 virtual functions are left, and no partition\n"));
+    // What is put back is another look at the host: something has changed, and changed again.
+    assert!(shown.stdout.contains("the host changed: inventory generation 4"), "{}", shown.stdout);
+    assert!(shown.stdout.ends_with(NOTHING_LEFT), "{}", shown.stdout);
     assert_eq!(place.left_over(), Vec::<String>::new());
 }
 
@@ -107,26 +124,157 @@ fn a_choice_is_made_by_keyboard() {
     terminal.wait_for("May web set the MAC");
     terminal.type_in(b"n\n");
     let plan = terminal.wait_for("Apply? [Y/n] ");
-    assert!(plan.contains("set the number of VFs of 0000:02:00.0 from 0 to 6"), "{plan}");
+    assert!(plan.contains("+ 0000:02:00.0: 6 VFs made"), "{plan}");
     terminal.type_in(b"y\n");
-    terminal.wait_for("0 virtual functions are left");
+    terminal.wait_for("0 virtual functions, 0 partitions");
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(place.left_over(), Vec::<String>::new());
 }
 
+/// A Spec was refused because the image it boots from was not on the machine where nothing is booted from it.
 #[test]
-fn ctrl_c_leaves_nothing_wherever_it_comes() {
-    for (arguments, moment, status) in [
-        (&[][..], "Number [", 130),
-        (&["--yes"][..], "[3/", 130),
-        (&["--yes", "--serve"][..], "It stays up", 0),
+fn a_spec_of_ones_own_is_applied_without_what_it_boots_from() {
+    let place = Place::new();
+    let spec = place.program.file(
+        "spec.toml",
+        "version = 1\n[[partition]]\nname = \"mine\"\nboot = { disk = \"/nonexistent.qcow2\" }\n\
+         [[partition.vf]]\nname = \"gpu0\"\nclass = \"display\"\n",
+    );
+    let shown = run(&mut place.demo(&["--yes", "--spec", spec.to_str().unwrap()]));
+    assert_eq!(shown.status, 0, "{}", shown.stderr);
+    assert!(shown.stdout.contains("mine# vf list") && shown.stdout.contains("gpu0"), "{}", shown.stdout);
+    assert!(shown.stdout.ends_with(NOTHING_LEFT), "{}", shown.stdout);
+
+    let wrong = place.program.file("wrong.toml", "version = 1\n[[partition]]\nname = 5\n");
+    assert_eq!(run(&mut place.demo(&["--yes", "--spec", wrong.to_str().unwrap()])).status, 2);
+    assert_eq!(place.left_over(), Vec::<String>::new());
+}
+
+/// The second port of an adapter was taken for an adapter of its own: it was pulled out with the first port's VF in use.
+#[test]
+fn an_adapter_is_taken_away_only_when_no_port_of_it_is_in_use() {
+    let place = Place::new();
+    let taken_away = |pfs: &[&str]| {
+        let mut spec =
+            "version = 1\n[[partition]]\nname = \"all\"\nboot = { disk = \"/nonexistent\" }\n".to_owned();
+        for (number, pf) in pfs.iter().enumerate() {
+            let class = match *pf {
+                "0000:05:00.0" => "nvme",
+                "0000:06:00.0" => "display",
+                _ => "network",
+            };
+            spec += &format!("[[partition.vf]]\nname = \"vf{number}\"\nclass = \"{class}\"\npf = \"{pf}\"\n");
+        }
+        let spec = place.program.file("spec.toml", spec);
+        let shown = run(&mut place.demo(&["--yes", "--spec", spec.to_str().unwrap()]));
+        assert_eq!(shown.status, 0, "{}", shown.stderr);
+        assert!(shown.stdout.ends_with(NOTHING_LEFT), "{}", shown.stdout);
+        let (_, stage) = shown.stdout.split_once("and put back\n").unwrap();
+        stage.lines().next().unwrap().to_owned()
+    };
+    let in_use = ["0000:02:00.0", "0000:03:00.0", "0000:05:00.0", "0000:06:00.0"];
+    assert_eq!(taken_away(&in_use), "0000:01:00.0 is pulled out of its slot");
+    let all = [&in_use[..], &["0000:01:00.0"]].concat();
+    assert_eq!(taken_away(&all), "partitions hold VFs of every adapter: none can be spared");
+}
+
+/// It said `ioward --socket …`, which no shell finds where the program was built by `cargo run`.
+#[test]
+fn the_line_it_prints_to_use_it_from_another_terminal_works() {
+    let place = Place::new();
+    let mut child = place.demo(&["--yes", "--serve"]).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let commands: Vec<_> = lines.skip_while(|line| !line.contains("It stays up")).skip(1).take(2).collect();
+    let shown = commands.iter().map(|line| run(Command::new("sh").args(["-c", line]).env_remove("PATH")));
+    let [host, partitions] = &shown.collect::<Vec<_>>()[..] else { panic!("{commands:?}") };
+    assert!(host.status == 0 && host.stdout.contains("BCM57508"), "{commands:?}: {}", host.stderr);
+    assert!(partitions.status == 0 && partitions.stdout.contains("disk0"), "{}", partitions.stderr);
+    end_by(&child, Signal::INT);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(place.left_over(), Vec::<String>::new());
+}
+
+fn end_by(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+#[test]
+fn a_signal_leaves_nothing_wherever_it_comes() {
+    for (arguments, moment, signal, status) in [
+        (&[][..], "Number [", Signal::INT, 130),
+        (&[], "Apply? [Y/n]", Signal::INT, 130),
+        (&["--yes"], "[3/", Signal::INT, 130),
+        (&["--yes"], "[26/", Signal::INT, 130),
+        (&["--yes"], "db# vf list", Signal::INT, 130),
+        (&["--yes", "--serve"], "[3/", Signal::INT, 130),
+        (&["--yes", "--serve"], "It stays up", Signal::INT, 0),
+        (&["--yes", "--serve"], "It stays up", Signal::TERM, 0),
+        (&["--yes"], "web# vf list", Signal::TERM, 143),
+        (&[], "Number [", Signal::HUP, 129),
     ] {
         let place = Place::new();
         let mut terminal = Terminal::new();
         let mut child = terminal.start(place.demo(arguments));
+        if moment.starts_with("Apply?") {
+            // Nobody reads so fast as this is typed: what is asked finds its answer there.
+            terminal.type_in(b"\n\n\n\n");
+        }
         terminal.wait_for(moment);
-        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(status), "at {moment}");
+        end_by(&child, signal);
+        assert_eq!(child.wait().unwrap().code(), Some(status), "{signal:?} at {moment}");
+        assert_eq!(place.left_over(), Vec::<String>::new(), "{signal:?} at {moment}");
+    }
+}
+
+/// What is left to be shown then fits into the terminal's buffer: it may be over before the person sees it begin.
+#[test]
+fn a_signal_that_comes_late_leaves_nothing_either() {
+    for moment in ["is pulled out", "stop partition", "What happened?"] {
+        let place = Place::new();
+        let mut terminal = Terminal::new();
+        let mut child = terminal.start(place.demo(&["--yes"]));
+        terminal.wait_for(moment);
+        end_by(&child, Signal::INT);
+        let status = child.wait().unwrap().code();
+        assert!(matches!(status, Some(130 | 0)), "{status:?} at {moment}");
         assert_eq!(place.left_over(), Vec::<String>::new(), "at {moment}");
     }
+}
+
+/// Ctrl-C while the machine was put together ended the process there and then, and its folder stayed.
+#[test]
+fn a_signal_that_comes_early_leaves_nothing_either() {
+    let place = Place::new();
+    let nothing_there = || fs::read_dir(place.folder.path()).unwrap().next().is_none();
+    let mut child = place.demo(&["--yes"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while nothing_there() && child.try_wait().unwrap().is_none() {}
+    end_by(&child, Signal::INT);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(place.left_over(), Vec::<String>::new());
+
+    // Before it is anywhere near that, the signal may end it as it ends anybody.
+    let mut child = place.demo(&["--yes"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    end_by(&child, Signal::INT);
+    let status = child.wait().unwrap();
+    assert!(status.signal() == Some(2) || status.code() == Some(130), "{status}");
+    assert_eq!(place.left_over(), Vec::<String>::new());
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_leaves_nothing() {
+    let place = Place::new();
+    let mut child = place.demo(&["--yes"]).stdout(Stdio::piped()).spawn().unwrap();
+    let first = BufReader::new(child.stdout.take().unwrap()).lines().nth(1).unwrap().unwrap();
+    assert!(first.starts_with("== Identify"), "{first}");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(place.left_over(), Vec::<String>::new());
+}
+
+/// Whoever became another user by su has the runtime folder of the one before in the environment.
+#[test]
+fn a_runtime_folder_of_somebody_elses_is_no_hindrance() {
+    let place = Place::new();
+    let shown = run(place.demo(&["--yes"]).env("XDG_RUNTIME_DIR", "/proc"));
+    assert_eq!((shown.status, shown.stderr.as_str()), (0, ""));
+    assert!(shown.stdout.contains("kernel = \"/tmp/ioward-demo-"), "{}", shown.stdout);
 }

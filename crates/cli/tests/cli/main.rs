@@ -3,13 +3,17 @@
 // Helpers of tests are tests too, which the lints do not see.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod assign;
 mod bad_spec;
 mod change;
 mod choosing;
 mod console;
 mod daemon;
 mod demo;
+mod plans;
 mod recorded;
+mod select;
+mod served;
 mod show;
 mod state;
 mod support;

@@ -124,4 +124,14 @@ fn manual_pages_come_from_the_command_line_itself() {
     assert!(page.status == 0 && page.stdout.contains(".TH ioward-apply 1"), "{}", page.stdout);
     assert!(page.stdout.contains("allow\\-disruption"), "{}", page.stdout);
     assert_eq!(run(&mut ioward(none, &["man", "aply"])).status, 2);
+
+    // Every command has one, which says of which version it is, as that of ioward itself does.
+    let ioward_1 = run(&mut ioward(none, &["man"])).stdout;
+    let commands: Vec<_> = ioward_1.lines().filter_map(|line| line.strip_suffix("(1)")).collect();
+    assert!(commands.contains(&"ioward\\-apply") && commands.contains(&"ioward\\-serve"), "{ioward_1}");
+    let names = commands.iter().map(|command| &command["ioward\\-".len()..]);
+    for page in names.map(|name| run(&mut ioward(none, &["man", name])).stdout).chain([ioward_1.clone()]) {
+        let title = page.lines().find(|line| line.starts_with(".TH ")).unwrap();
+        assert!(title.contains(concat!("\"ioward ", env!("CARGO_PKG_VERSION"), "\"")), "{title}");
+    }
 }

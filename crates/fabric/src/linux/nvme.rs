@@ -1,8 +1,9 @@
 //! The PF driver for NVMe: queues, interrupts and the state of secondary controllers, by admin commands.
 //!
 //! NVMe Base Specification 2.0: Identify CNS 14h and 15h (§5.17.2.14, §5.17.2.15), Virtualization Management (§5.28),
-//! virtualization enhancements (§8.26). A secondary controller must be offline while its resources change, and needs at
-//! least two queue resources (admin and one I/O queue) and one interrupt resource to go online.
+//! virtualization enhancements (§8.26). A secondary controller must be offline while its resources change, loses all of
+//! them when it goes offline, and needs at least two queue resources (admin and one I/O queue) and one interrupt resource
+//! to go online.
 
 use std::{
     fs::File,
@@ -194,16 +195,18 @@ pub(crate) fn foreign(change: &VfSettings) -> VfSettings {
 
 /// What leads from a secondary controller as it is to one as wanted.
 pub(crate) fn steps(present: &NvmeSecondary, change: &VfSettings) -> Vec<Action> {
-    let queues = change.queues.filter(|wanted| *wanted != present.queues);
-    let interrupts = change.interrupts.filter(|wanted| *wanted != present.interrupts);
-    let resized = queues.is_some() || interrupts.is_some();
+    let queues = change.queues.unwrap_or(present.queues);
+    let interrupts = change.interrupts.unwrap_or(present.interrupts);
     let online = change.online.unwrap_or(present.online);
+    let resized = (queues, interrupts) != (present.queues, present.interrupts);
     let must_stop = present.online && (resized || !online);
     let must_start = online && (!present.online || resized);
+    // What a change does not name stays: what was lost on the way offline is given again.
+    let left = if must_stop { (0, 0) } else { (present.queues, present.interrupts) };
     [
         must_stop.then_some(Action::Offline),
-        queues.map(Action::AssignQueues),
-        interrupts.map(Action::AssignInterrupts),
+        (queues != left.0).then_some(Action::AssignQueues(queues)),
+        (interrupts != left.1).then_some(Action::AssignInterrupts(interrupts)),
         must_start.then_some(Action::Online),
     ]
     .into_iter()
@@ -365,17 +368,22 @@ mod tests {
         assert_eq!(resources(&bytes), Some(expected));
     }
 
+    /// Going offline takes all resources away (action 7h of §5.28): one more queue cost the controller its interrupts, and
+    /// it did not come online again.
     #[test]
-    fn resources_change_only_while_offline() {
+    fn resources_change_only_while_offline_and_those_that_do_not_are_given_again() {
         let more = VfSettings { queues: Some(3), ..VfSettings::default() };
         assert_eq!(
             words(secondary(true, 2, 1), more.clone()),
             [
                 "take the controller of VF 0 of 0000:02:00.0 offline",
                 "give 3 queue resources to VF 0 of 0000:02:00.0",
+                "give 1 interrupt resources to VF 0 of 0000:02:00.0",
                 "bring the controller of VF 0 of 0000:02:00.0 online",
             ]
         );
+        let offline = VfSettings { online: Some(false), ..VfSettings::default() };
+        assert_eq!(words(secondary(true, 2, 1), offline).len(), 3);
         assert_eq!(words(secondary(false, 2, 1), more).len(), 1);
     }
 

@@ -10,6 +10,7 @@ pub struct Adapter {
     pub(super) family: Family,
     pub(super) numa_node: Option<u32>,
     pub(super) acs: bool,
+    pub(super) dependent: bool,
     pub(super) driver: bool,
     pub(super) sriov_driver: bool,
     pub(super) up: bool,
@@ -26,6 +27,7 @@ impl Adapter {
         Self {
             numa_node: None,
             acs: true,
+            dependent: false,
             driver: true,
             sriov_driver: true,
             up: true,
@@ -81,6 +83,14 @@ impl Adapter {
     #[must_use]
     pub fn without_acs(mut self) -> Self {
         self.acs = false;
+        self
+    }
+
+    /// With ports that depend on each other, as their Function Dependency Links say: who gets a VF of one is to get the VF of
+    /// the same number of each (PCIe 6.0 §9.3.3.8). Alone on its adapter a port depends on nobody.
+    #[must_use]
+    pub fn dependent_ports(mut self) -> Self {
+        self.dependent = true;
         self
     }
 

@@ -6,7 +6,7 @@ use ioward_pci::Bdf;
 
 use super::{
     adapter::Adapter,
-    device::Device,
+    device::{Device, Makeup},
     faults::Faults,
     groups::Groups,
     kernel::{Host, Slot},
@@ -96,7 +96,8 @@ impl Machine {
     /// Puts an adapter into a slot: the next free one, or one that begins at this address.
     pub(super) fn plug_in(&mut self, adapter: Adapter, serial: u64, at: Option<(Bdf, u8)>) -> Bdf {
         let (address, last_bus) = at.unwrap_or_else(|| self.next_slot(&adapter));
-        let device = Device::new(adapter.family.clone(), address, last_bus, serial, adapter.acs);
+        let makeup = Makeup { acs: adapter.acs, dependent: adapter.dependent };
+        let device = Device::new(adapter.family.clone(), address, last_bus, serial, makeup);
         self.plugged += 1;
         let slot = Slot::found(adapter, device, &mut self.host, self.plugged * WINDOW);
         self.slots.push(slot);

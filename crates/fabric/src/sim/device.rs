@@ -39,6 +39,15 @@ pub(super) struct Device {
     vf_template: Arc<Template>,
 }
 
+/// What an adapter of a family may be made with or without.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Makeup {
+    /// ACS in every function.
+    pub(super) acs: bool,
+    /// Ports that depend on each other.
+    pub(super) dependent: bool,
+}
+
 /// A physical function.
 #[derive(Clone, Debug)]
 pub(super) struct Port {
@@ -68,11 +77,18 @@ pub(super) struct Function {
 }
 
 impl Device {
-    /// A device as it is after power-on.
-    pub(super) fn new(family: Family, address: Bdf, last_bus: u8, serial: u64, acs: bool) -> Self {
+    /// A device as it is after power-on. Dependent ports depend on each other in a circle (PCIe 6.0 §9.3.3.8).
+    pub(super) fn new(
+        family: Family,
+        address: Bdf,
+        last_bus: u8,
+        serial: u64,
+        Makeup { acs, dependent }: Makeup,
+    ) -> Self {
         let vf_template = Arc::new(layout::virtual_(&family, acs));
         let ports = (0..family.ports).map(|port| {
-            let template = layout::physical(&family, &Identity { port, serial, acs });
+            let depends_on = if dependent { (port + 1) % family.ports } else { port };
+            let template = layout::physical(&family, &Identity { port, serial, acs, depends_on });
             Port { registers: Registers::new(&Arc::new(template)), vfs: Vec::new(), settled_at: 0 }
         });
         let ports = ports.collect();

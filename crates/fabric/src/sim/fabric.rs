@@ -196,11 +196,7 @@ impl Bindable for Function<'_> {
     }
 
     fn is_loaded(&self, driver: &str) -> bool {
-        let of_slot = |slot: &Slot| {
-            let (pf, vf) = slot.device.family.drivers;
-            pf == driver || vf == driver
-        };
-        driver == VFIO || self.machine.slots.iter().any(of_slot)
+        self.machine.has_driver(driver)
     }
 
     fn unbind(&mut self) -> io::Result<()> {

@@ -2,8 +2,8 @@
 //! kernel knows.
 
 use ioward_model::{
-    Class, HexId, Inventory, Netdev, NvmeController, PhysicalFunction, Reason, Rule, Sriov, VfBar,
-    VirtualFunction,
+    Class, HexId, Inventory, Netdev, NumaNode, NvmeController, PhysicalFunction, Reason, Rule, Sriov,
+    Subclass, VfBar, VirtualFunction,
 };
 use ioward_pci::{ConfigError, ConfigSpace, DeviceSerialNumber, MsixCapability, PcieLink, SriovCapability};
 
@@ -22,8 +22,18 @@ impl Machine {
         Inventory {
             generation: 0,
             iommu: self.host.groups.is_some(),
+            numa_nodes: self.numa_nodes(),
             physical_functions: ports.map(|(slot, port)| self.physical(slot, port)).collect(),
         }
+    }
+
+    /// The nodes of its adapters, and every one below: those further apart take twice as long.
+    fn numa_nodes(&self) -> Vec<NumaNode> {
+        let last = self.slots.iter().filter_map(|slot| slot.adapter.numa_node).max();
+        let ids = 0..last.map_or(0, |last| last + 1);
+        let distance = |from, to| (to, if from == to { 10 } else { 20 });
+        let node = |id| NumaNode { id, distances: ids.clone().map(|to| distance(id, to)).collect() };
+        ids.clone().map(node).collect()
     }
 
     fn physical(&self, slot: &Slot, port: usize) -> PhysicalFunction {
@@ -43,9 +53,12 @@ impl Machine {
             device_id: HexId(family.device),
             name: family.name.to_owned(),
             class: Class::from_code(family.class),
+            subclass: Subclass::from_code(family.class),
             driver: pf.driver.map(str::to_owned),
             numa_node: slot.adapter.numa_node,
             iommu_group: pf.group,
+            // Each adapter hangs on a root port of its own, which has ACS.
+            iommu_group_shared_with: Vec::new(),
             serial_number: found.serial_number.map(|serial| serial.to_string()),
             link: found.link.map(describe::link),
             msix_vectors: found.msix.map(|msix| msix.vectors),
@@ -53,7 +66,9 @@ impl Machine {
             vfs_available: found.sriov.as_ref().map_or(0, |sriov| sriov.total_vfs),
             sriov: found.sriov,
             drivers_autoprobe: Some(pf.autoprobe),
+            vf_msix_total: None,
             netdevs: self.netdev(slot, pf).into_iter().collect(),
+            rdma_devices: Vec::new(),
             nvme: nvme(slot, pf),
             in_use_by_host: pf.in_use_by_host.clone(),
             virtual_functions,
@@ -143,6 +158,7 @@ fn nvme(slot: &Slot, pf: &PfState) -> Option<NvmeController> {
     let controller = slot.device.controller.as_ref()?;
     Some(NvmeController {
         name: pf.nvme.clone()?,
+        namespaces: pf.nvme.iter().map(|name| format!("{name}n1")).collect(),
         serial: Some(format!("{:x}", slot.device.serial)),
         model: Some("Simulated NVMe controller".to_owned()),
         resources: Some(controller.resources()),

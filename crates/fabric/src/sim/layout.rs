@@ -47,6 +47,8 @@ pub(super) struct Identity {
     pub(super) serial: u64,
     /// Whether it has ACS.
     pub(super) acs: bool,
+    /// Function Dependency Link: the next function of those that depend on each other, itself where it is alone.
+    pub(super) depends_on: u8,
 }
 
 /// The registers of a physical function.
@@ -72,7 +74,7 @@ pub(super) fn physical(family: &Family, identity: &Identity) -> Template {
     extended(&mut template, next, identity.acs);
     template.extended(SERIAL_NUMBER, 0x0003, 1);
     template.value(SERIAL_NUMBER + 4, identity.serial.to_le_bytes());
-    single_root(&mut template, family, identity.port);
+    single_root(&mut template, family, identity);
     template
 }
 
@@ -144,7 +146,8 @@ fn extended(template: &mut Template, next_function: u8, acs: bool) {
     }
 }
 
-fn single_root(template: &mut Template, family: &Family, port: u8) {
+fn single_root(template: &mut Template, family: &Family, identity: &Identity) {
+    let port = identity.port;
     template.extended(SRIOV, 0x0010, 1);
     // ARI Capable Hierarchy exists in the lowest-numbered PF only (PCIe 6.0 §9.3.3.3.5), and so does the bit that says
     // that it survives a reset.
@@ -155,8 +158,7 @@ fn single_root(template: &mut Template, family: &Family, port: u8) {
     template.value(SRIOV + sriov::INITIAL_VFS, family.total_vfs.to_le_bytes());
     template.value(SRIOV + sriov::TOTAL_VFS, family.total_vfs.to_le_bytes());
     template.writable(SRIOV + sriov::NUM_VFS, [0xff; 2]);
-    // All ports depend on the first.
-    template.value(SRIOV + sriov::DEPENDENCY_LINK, [0]);
+    template.value(SRIOV + sriov::DEPENDENCY_LINK, [identity.depends_on]);
     template.value(SRIOV + sriov::VF_DEVICE_ID, family.vf_device.to_le_bytes());
     template.value(SRIOV + sriov::SUPPORTED_PAGE_SIZES, family.page_sizes.to_le_bytes());
     template.value(SRIOV + sriov::SYSTEM_PAGE_SIZE, 1_u32.to_le_bytes());

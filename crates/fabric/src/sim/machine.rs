@@ -102,6 +102,34 @@ impl SimMachine {
         })
     }
 
+    /// A write of a VF's address to a driver's `bind`, with nothing checked before it.
+    ///
+    /// # Errors
+    /// What the kernel answers; ENOENT when there is no such driver, ENODEV when there is no such VF.
+    pub fn write_bind(&self, vf: Bdf, driver: &str) -> Result<(), Errno> {
+        if !self.lock().has_driver(driver) {
+            return Err(Errno::NOENT);
+        }
+        self.with_vf(vf, |slot, (port, index), host| slot.bind_vf(port, index, driver, host))
+    }
+
+    /// A write of a VF's address to a driver's `unbind`.
+    ///
+    /// # Errors
+    /// ENOENT when there is no such driver, ENODEV when there is no such VF or another driver has it. ETIMEDOUT stands for a
+    /// write that does not return, because the VF is open.
+    pub fn write_unbind(&self, vf: Bdf, driver: &str) -> Result<(), Errno> {
+        if !self.lock().has_driver(driver) {
+            return Err(Errno::NOENT);
+        }
+        self.with_vf(vf, |slot, (port, index), host| {
+            if slot.pfs[port].vfs[index].driver.as_deref() != Some(driver) {
+                return Err(Errno::NODEV);
+            }
+            slot.unbind_vf(port, index, host.now)
+        })
+    }
+
     /// Brings the interface of a PF up, or down.
     ///
     /// # Errors

@@ -70,7 +70,7 @@ impl Controller {
             number <= most && assigned - u32::from(present) + u32::from(number) <= total
         };
         match action {
-            Action::Offline => secondary.online = false,
+            Action::Offline => go_offline(secondary),
             Action::AssignQueues(_) | Action::AssignInterrupts(_) if secondary.online => {
                 return Err(INVALID_STATE);
             }
@@ -106,9 +106,9 @@ impl Controller {
         Ok(())
     }
 
-    /// The VFs are gone: their controllers are offline, and keep what they were assigned.
+    /// The VFs are gone: their controllers are offline.
     pub(super) fn functions_gone(&mut self) {
-        self.secondaries.iter_mut().for_each(|one| one.online = false);
+        self.secondaries.iter_mut().for_each(go_offline);
     }
 
     /// What is not as the specification says it must be.
@@ -129,4 +129,9 @@ impl Controller {
             }));
         found
     }
+}
+
+/// A controller that goes offline loses all flexible resources (action 7h of §5.28).
+fn go_offline(secondary: &mut NvmeSecondary) {
+    *secondary = NvmeSecondary { online: false, queues: 0, interrupts: 0, ..*secondary };
 }

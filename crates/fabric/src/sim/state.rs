@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::{
     adapter::Adapter,
+    binding::VFIO,
     device::Time,
     faults::{Faults, Operation},
     kernel::{Host, Slot, Stuck},
@@ -68,6 +69,15 @@ impl Machine {
             Some(_) => Ok((pf, index)),
             None => Err(FabricError::NoSuchVf { vf, num_vfs: state.num_vfs }),
         }
+    }
+
+    /// Whether a driver of this name is loaded.
+    pub(super) fn has_driver(&self, driver: &str) -> bool {
+        let of_slot = |slot: &Slot| {
+            let (pf, vf) = slot.device.family.drivers;
+            pf == driver || vf == driver
+        };
+        driver == VFIO || self.slots.iter().any(of_slot)
     }
 
     /// Does an operation: it takes its time, fails when it is to fail, and is given up when it does not return.

@@ -1,7 +1,7 @@
 //! Whatever is wrong with one function, it is shown with what could be read and a Reason, and the other one is shown as
 //! if nothing were wrong.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{fs, hint::spin_loop, os::unix::fs::symlink, thread};
 
 use ioward_model::{PhysicalFunction, Rule};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -219,6 +219,33 @@ fn a_vf_that_is_gone_is_shown_with_a_reason_of_its_own() {
     assert_eq!((vf.address.to_string(), &vf.driver), ("0000:01:10.2".to_owned(), &None));
     assert!(vf.reasons[0].found.contains("vanished"), "{:#?}", vf.reasons);
     assert_eq!(pf.virtual_function(0).unwrap().reasons, []);
+}
+
+/// Hot-unplug does not wait for a look to end: the function goes between any two of its attributes.
+#[test]
+fn a_function_that_vanishes_while_it_is_read_says_so_or_is_not_there() {
+    let tree = igb_and_nvme();
+    let whole = tree.identify();
+    let (igb, nvme) = (IGB.parse().unwrap(), NVME.parse().unwrap());
+    let (here, gone) = (tree.at(&tree.device(IGB)), tree.at("unplugged"));
+    for moment in 0..300 {
+        let inventory = thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..moment * 20).for_each(|_| spin_loop());
+                fs::rename(&here, &gone).unwrap();
+            });
+            tree.identify()
+        });
+        fs::rename(&gone, &here).unwrap();
+        assert_eq!(
+            inventory.physical_function(nvme),
+            whole.physical_function(nvme),
+            "something else suffered"
+        );
+        let found = inventory.physical_function(igb);
+        let noted = |pf: &PhysicalFunction| pf.reasons.iter().any(|reason| reason.found.contains("vanished"));
+        assert!(found.is_none_or(|pf| noted(pf) || Some(pf) == whole.physical_function(igb)), "{found:#?}");
+    }
 }
 
 #[test]

@@ -87,6 +87,7 @@ fn an_nvme_pf_has_its_controller() {
         name: "nvme0".to_owned(),
         serial: Some("lab0".to_owned()),
         model: Some("QEMU NVMe Ctrl".to_owned()),
+        namespaces: vec!["nvme0n1".to_owned()],
         resources: None,
         secondaries: Vec::new(),
     };

@@ -45,7 +45,7 @@ fn the_pristine_one_has_no_vfs_and_an_interface_in_use() {
     assert_eq!((sriov.first_vf_offset, sriov.vf_stride, sriov.vf_device_id.0), (128, 2, 0x10ca));
     assert_eq!(nic.netdevs[0].mac.unwrap().to_string(), "02:00:00:00:00:01");
     assert_eq!(nic.netdevs[0].permanent_mac, nic.netdevs[0].mac, "told by the driver, and still the same");
-    let used = HostUse::Address { netdev: "eth0".to_owned(), address: "10.0.0.4/24".to_owned() };
+    let used = HostUse::Address { netdev: "eth0".to_owned(), address: "10.0.0.64/24".to_owned() };
     assert_eq!(nic.in_use_by_host, [used]);
 }
 

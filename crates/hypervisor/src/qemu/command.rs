@@ -87,11 +87,19 @@ pub(super) fn arguments(
     let mut line = Line::default();
     line.add("-name", spec.name.as_str());
     line.flag("-nodefaults").flag("-no-user-config").add("-display", "none");
-    line.add("-machine", "q35").add("-cpu", "max");
+    line.add("-machine", if spec.numa_node.is_some() { "q35,memory-backend=memory" } else { "q35" });
+    line.add("-cpu", "max");
     for accelerator in accelerators {
         line.add("-accel", *accelerator);
     }
     line.add("-smp", format!("cpus={}", spec.cpus)).add("-m", format!("size={}M", spec.memory.mebibytes()));
+    if let Some(node) = spec.numa_node {
+        let size = spec.memory.mebibytes();
+        line.add(
+            "-object",
+            format!("memory-backend-ram,id=memory,size={size}M,host-nodes={node},policy=bind"),
+        );
+    }
     line.add("-overcommit", "mem-lock=off").add("-sandbox", SANDBOX);
     line.add("-pidfile", folder.pid());
     line.add("-qmp", qmp_option(folder));
@@ -226,6 +234,15 @@ mod tests {
         assert_eq!(values(&arguments, "-append"), ["a=b,c d"]);
         assert!(!arguments.iter().any(|a| a == "-blockdev" || a.contains("vfio-pci") || a.contains("chan")));
         assert!(!arguments.iter().any(|a| a == "-no-reboot"), "a guest that reboots does not end");
+    }
+
+    #[test]
+    fn memory_is_bound_to_the_numa_node_that_was_asked_for() {
+        let record = tests::record("memory = \"300MiB\"\nnuma_node = 1\nboot = { kernel = \"/k\" }");
+        let arguments = arguments_of(&record, None);
+        assert_eq!(values(&arguments, "-machine"), ["q35,memory-backend=memory"]);
+        let backend = "memory-backend-ram,id=memory,size=300M,host-nodes=1,policy=bind";
+        assert_eq!(values(&arguments, "-object"), [backend]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod config;
 mod disk;
 mod folder;
 mod machine;
+mod numa;
 mod partition;
 mod probe;
 mod process;
@@ -218,10 +219,13 @@ impl QemuHypervisor {
         let log = partition.folder.open_log()?;
         let arguments = command::arguments(&record, disk, &partition.folder, accelerators());
         let emulator = &self.config.emulator;
-        let process = Process::spawn(emulator, &arguments, log).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => HypervisorError::EmulatorMissing { program: emulator.clone() },
-            _ => io_error("start", emulator)(error),
-        })?;
+        let node = record.spec.numa_node;
+        let process = numa::on_node(node, || Process::spawn(emulator, &arguments, log))?.map_err(
+            |error| match error.kind() {
+                io::ErrorKind::NotFound => HypervisorError::EmulatorMissing { program: emulator.clone() },
+                _ => io_error("start", emulator)(error),
+            },
+        )?;
         cgroup::enter(&partition.name, process.pid());
         Ok(Machine::new(&partition.name, &partition.folder, &self.config.bounds, process))
     }

@@ -1,7 +1,7 @@
 //! Which VF a request gets.
 
 use ioward_model::{AdapterSpec, Rule, VfCount, VfId};
-use ioward_planner::suitability;
+use ioward_planner::{Candidate, suitability};
 
 use crate::world::*;
 
@@ -92,11 +92,16 @@ fn a_link_that_goes_down_takes_no_vf_away() {
     assert!(world.refuses(&more, SAFE).contains("its speed is not known"));
 }
 
+/// What suits a VF of a partition `web` that is not there yet.
+fn suits(world: &World, named: &[AdapterSpec], vf: &str) -> Vec<Candidate> {
+    let partition = partition_of("web", &[vf]);
+    suitability(&world.inventory, &world.state, named, &partition, &partition.vfs[0])
+}
+
 #[test]
 fn suitability_lists_what_suits_best_first_and_why_not_the_rest() {
     let world = host().nic(NIC, 2).used_by_host().nic(NIC2, 2).giving(1).nvme(SSD, 1);
-    let owner = "web/net0".parse().unwrap();
-    let found = suitability(&world.inventory, &world.state, &[], &owner, &request("net0 network"));
+    let found = suits(&world, &[], "net0 network");
     let vfs: Vec<_> = found.iter().map(|candidate| candidate.vf).collect();
     let vf = |pf, index| VfId { pf: at(pf), index };
     assert_eq!(vfs, [vf(NIC2, 0), vf(NIC2, 1), vf(NIC, 0), vf(NIC, 1), vf(SSD, 0)]);
@@ -111,8 +116,7 @@ fn suitability_lists_what_suits_best_first_and_why_not_the_rest() {
 #[test]
 fn suitability_of_a_pinned_request_is_about_the_pin() {
     let world = host().nic(NIC, 2);
-    let owner = "web/net0".parse().unwrap();
-    let ask = |vf: &str| suitability(&world.inventory, &world.state, &[], &owner, &request(vf));
+    let ask = |vf: &str| suits(&world, &[], vf);
     let found = ask(&format!("net0 network pf=\"{NIC}\" index=9"));
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].reasons[0].rule, Rule::VfIndex);
@@ -123,10 +127,9 @@ fn suitability_of_a_pinned_request_is_about_the_pin() {
 #[test]
 fn suitability_goes_by_the_numbers_of_vfs_that_the_spec_asks_for() {
     let world = host().nic(NIC, 3);
-    let owner = "web/net0".parse().unwrap();
     let ask = |count| {
-        let named = [AdapterSpec { pf: at(NIC), vfs: Some(VfCount::Exactly(count)) }];
-        let found = suitability(&world.inventory, &world.state, &named, &owner, &request("net0 network"));
+        let named = [AdapterSpec { pf: at(NIC), vfs: Some(VfCount::Exactly(count)), spare: None }];
+        let found = suits(&world, &named, "net0 network");
         found
             .into_iter()
             .map(|candidate| candidate.reasons.first().map(|reason| reason.rule))

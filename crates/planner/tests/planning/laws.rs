@@ -214,7 +214,8 @@ proptest! {
     #[test]
     fn plan_and_suitability_agree(mut world in any_host(true), life in any_life(), vf in any_vf("n")) {
         live(&mut world, &life);
-        let candidates = ioward_planner::suitability(&world.inventory, &world.state, &[], &"new/n".parse().unwrap(), &request(&vf));
+        let new = partition_of("new", &[&vf]);
+        let candidates = ioward_planner::suitability(&world.inventory, &world.state, &[], &new, &new.vfs[0]);
         let best = candidates.first().filter(|candidate| candidate.reasons.is_empty());
         match world.plan(&only("new", &[&vf]), SAFE) {
             Ok(plan) => {

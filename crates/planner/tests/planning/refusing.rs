@@ -154,14 +154,14 @@ fn a_request_that_comes_without_a_spec_is_checked_as_one() {
     world.does(&only("web", &["net0 network"]), SAFE);
     let mut vf = request("disk0 nvme");
     vf.min_tx_rate = Some("100Mbit".parse().unwrap());
-    let told = world.refuses(&Intent::Attach { partition: "web".parse().unwrap(), vf }, SAFE);
+    let told = world.refuses(&Intent::Attach { partition: "web".parse().unwrap(), vfs: vec![vf] }, SAFE);
     assert!(
         told.starts_with("[SettingSupported] web/disk0: ") && told.contains("leave min_tx_rate out"),
         "{told}"
     );
     let mut vf = request("net1 network");
     vf.mac = Some("01:00:5e:00:00:01".parse().unwrap());
-    let told = world.refuses(&Intent::Attach { partition: "web".parse().unwrap(), vf }, SAFE);
+    let told = world.refuses(&Intent::Attach { partition: "web".parse().unwrap(), vfs: vec![vf] }, SAFE);
     assert!(told.starts_with("[SpecValid] ") && told.contains("multicast"), "{told}");
 }
 

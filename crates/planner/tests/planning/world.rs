@@ -1,8 +1,8 @@
 //! A host to plan for, built in a line, and what a person asks of it.
 
 use ioward_model::{
-    AdapterSpec, Class, HexId, HostUse, Intent, Inventory, Netdev, NvmeController, NvmeResources,
-    NvmeSecondary, Options, PhysicalFunction, Plan, Reason, Spec, Sriov, State, VfRequest,
+    AdapterSpec, Class, HexId, HostUse, Intent, Inventory, Netdev, NumaNode, NvmeController, NvmeResources,
+    NvmeSecondary, Options, PartitionSpec, PhysicalFunction, Plan, Reason, Spec, Sriov, State, VfRequest,
 };
 use ioward_pci::Bdf;
 use ioward_planner::{Machine, lint, plan};
@@ -29,11 +29,19 @@ pub struct World {
 
 /// A host with an IOMMU and no adapters.
 pub fn host() -> World {
-    let inventory = Inventory { generation: 7, iommu: true, physical_functions: Vec::new() };
+    let inventory = Inventory { generation: 7, iommu: true, ..Inventory::default() };
     World { inventory, state: State::default() }
 }
 
 impl World {
+    /// With so many NUMA nodes, each twice as far from the others as from itself.
+    pub fn nodes(mut self, count: u32) -> Self {
+        let distance = |from, to| (to, if from == to { 10 } else { 21 });
+        let node = |id| NumaNode { id, distances: (0..count).map(|to| distance(id, to)).collect() };
+        self.inventory.numa_nodes = (0..count).map(node).collect();
+        self
+    }
+
     /// With a NIC at 1 Gbit/s whose driver autoprobes.
     pub fn nic(self, address: &str, total_vfs: u16) -> Self {
         let last = self.inventory.physical_functions.len();
@@ -70,6 +78,7 @@ impl World {
         };
         let controller = NvmeController {
             name: "nvme0".into(),
+            namespaces: vec!["nvme0n1".into()],
             serial: None,
             model: None,
             resources: Some(resources),
@@ -106,15 +115,19 @@ impl World {
             device_id: HexId(0x10c9),
             name: "adapter".into(),
             class,
+            subclass: None,
             driver: Some("driver".into()),
             numa_node: None,
             iommu_group: Some(1),
+            iommu_group_shared_with: Vec::new(),
             serial_number: None,
             link: None,
             msix_vectors: None,
             sriov: Some(sriov),
             drivers_autoprobe: Some(true),
+            vf_msix_total: None,
             netdevs,
+            rdma_devices: Vec::new(),
             nvme,
             in_use_by_host: Vec::new(),
             vfs_assigned: 0,
@@ -277,13 +290,17 @@ pub fn only(name: &str, vfs: &[&str]) -> Intent {
     spec(&[partition(name, vfs)])
 }
 
+pub fn partition_of(name: &str, vfs: &[&str]) -> PartitionSpec {
+    let Intent::Apply { spec } = only(name, vfs) else { unreachable!() };
+    spec.partitions[0].clone()
+}
+
 pub fn request(vf: &str) -> VfRequest {
-    let Intent::Apply { spec } = only("any", &[vf]) else { unreachable!() };
-    spec.partitions[0].vfs[0].clone()
+    partition_of("any", &[vf]).vfs[0].clone()
 }
 
 pub fn attach(name: &str, vf: &str) -> Intent {
-    Intent::Attach { partition: name.parse().unwrap(), vf: request(vf) }
+    Intent::Attach { partition: name.parse().unwrap(), vfs: vec![request(vf)] }
 }
 
 pub fn detach(name: &str, vf: &str) -> Intent {
@@ -305,6 +322,10 @@ pub fn stop(name: &str) -> Intent {
 /// The same Spec with the VFs of one adapter left to the need.
 pub fn as_needed(pf: Bdf) -> Intent {
     Intent::Apply {
-        spec: Spec { version: 1, adapters: vec![AdapterSpec { pf, vfs: None }], partitions: Vec::new() },
+        spec: Spec {
+            version: 1,
+            adapters: vec![AdapterSpec { pf, vfs: None, spare: None }],
+            partitions: Vec::new(),
+        },
     }
 }

@@ -59,6 +59,9 @@ pub fn plan_begun(number: u64) -> Change {
         options: Options::default(),
         steps: vec![stop, start],
         disturbs: Vec::new(),
+        placements: Vec::new(),
+        gap: None,
+        instead: Vec::new(),
     };
     let boot = "1b4e28ba-2fa1-11d2-883f-0016d3cca427".to_owned();
     Change::PlanBegun(Box::new(PlanRecord { number, plan, boot, begun_ms: 1_700_000_000_000, ended: None }))

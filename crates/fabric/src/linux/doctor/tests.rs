@@ -1,6 +1,6 @@
 //! The doctor, word for word: a host where all is well, and what it says of each thing that is not.
 
-use ioward_model::{Class, HexId, Inventory, PhysicalFunction, Sriov, VfBar, VirtualFunction};
+use ioward_model::{Class, HexId, Inventory, PhysicalFunction, Sriov, Subclass, VfBar, VirtualFunction};
 
 use super::{
     Check, Emulator, Facts, Processor, Vendor, Verdict, VfioPci, examine,
@@ -16,9 +16,11 @@ fn nic() -> PhysicalFunction {
         device_id: HexId(0x10c9),
         name: "Intel 82576".to_owned(),
         class: Class::Network,
+        subclass: Some(Subclass::Ethernet),
         driver: Some("igb".to_owned()),
         numa_node: None,
         iommu_group: Some(5),
+        iommu_group_shared_with: Vec::new(),
         serial_number: None,
         link: None,
         msix_vectors: None,
@@ -42,7 +44,9 @@ fn nic() -> PhysicalFunction {
             }],
         }),
         drivers_autoprobe: Some(true),
+        vf_msix_total: None,
         netdevs: Vec::new(),
+        rdma_devices: Vec::new(),
         nvme: None,
         in_use_by_host: Vec::new(),
         vfs_assigned: 0,
@@ -71,7 +75,7 @@ fn vf(index: u16, shared_with: &[&str]) -> VirtualFunction {
 /// A host on which nothing is missing.
 fn good() -> Facts {
     Facts {
-        inventory: Inventory { generation: 0, iommu: true, physical_functions: vec![nic()] },
+        inventory: Inventory { iommu: true, physical_functions: vec![nic()], ..Inventory::default() },
         kernel_arguments: "quiet".to_owned(),
         iommu_in_firmware: true,
         processor: Processor { vendor: Vendor::Intel, virtualization: true, is_virtual: false },

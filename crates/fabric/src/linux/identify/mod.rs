@@ -11,6 +11,7 @@
 pub(super) mod block_use;
 mod netdev;
 pub(super) mod network_use;
+mod numa;
 mod nvme;
 pub(super) mod pci_ids;
 mod physical;
@@ -48,6 +49,7 @@ pub fn identify(root: &HostRoot) -> Result<Inventory, FabricError> {
     Ok(Inventory {
         generation: 0,
         iommu: root.list(IOMMU_GROUPS).is_ok_and(|groups| !groups.is_empty()),
+        numa_nodes: numa::read(root),
         physical_functions: addresses
             .into_iter()
             .filter_map(|address| physical::read(&host, address))

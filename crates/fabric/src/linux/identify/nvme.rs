@@ -4,11 +4,20 @@ use ioward_model::{HostUse, NvmeController};
 
 use super::{Host, MAX_USES, probe::Probe};
 
+/// How many namespaces of a controller are listed.
+const MAX_NAMESPACES: usize = 1024;
+
 /// The controller, when the kernel's nvme driver runs the function.
 pub(super) fn read(probe: &mut Probe<'_>) -> Option<NvmeController> {
     let name = controller(probe)?;
     let text = |text: &str| Some(text.to_owned());
+    let entries = probe.list(&format!("nvme/{name}"));
+    let mut namespaces: Vec<String> = entries.iter().filter_map(|entry| disk_of(entry)).collect();
+    namespaces.sort_unstable();
+    namespaces.dedup();
+    namespaces.truncate(MAX_NAMESPACES);
     Some(NvmeController {
+        namespaces,
         serial: probe
             .expect(&format!("nvme/{name}/serial"), "a serial number", text)
             .filter(|text| !text.is_empty()),

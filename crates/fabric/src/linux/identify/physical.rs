@@ -1,11 +1,11 @@
 //! One physical function.
 
-use ioward_model::{Class, HexId, Link, PhysicalFunction, VirtualFunction};
+use ioward_model::{Class, HexId, Link, PhysicalFunction, Subclass, VirtualFunction};
 use ioward_pci::{
     Bdf, ConfigError, ConfigSpace, DeviceSerialNumber, MsixCapability, PcieLink, SriovCapability,
 };
 
-use super::{Host, netdev, nvme, probe::Probe, sriov, virtual_function};
+use super::{Host, IOMMU_GROUPS, netdev, nvme, probe::Probe, sriov, virtual_function};
 use crate::describe;
 
 /// Stands for an ID that could not be read: no vendor and no device has it.
@@ -40,21 +40,32 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
         probe.note(format!("{num_vfs} VFs, which is NumVFs"), virtual_functions.len());
     }
 
-    let Identity { vendor_id, device_id, class } = identity(&mut probe, config);
+    let Identity { vendor_id, device_id, class, subclass } = identity(&mut probe, config);
     let netdev_names = if has("net") { probe.list("net") } else { Vec::new() };
     let mut in_use_by_host = netdev::used_by_host(host, &mut probe, &netdev_names);
     in_use_by_host.extend(nvme::used_by_host(host, &mut probe));
+    let iommu_group = probe.iommu_group();
+    // The device's own functions may share a group for want of ACS between them, which does not concern its VFs
+    // (drivers/iommu/iommu.c `pci_device_group`).
+    // A tree that was copied in part has no groups, which says nothing of the host.
+    let listed = iommu_group.filter(|group| host.root.exists(&format!("{IOMMU_GROUPS}/{group}/devices")));
+    let mut strangers = listed.map(|group| probe.others_in_group(group)).unwrap_or_default();
+    strangers.retain(|other| {
+        !address.is_same_device(*other) && virtual_functions.iter().all(|vf| vf.address != *other)
+    });
     Some(PhysicalFunction {
         address,
         vendor_id,
         device_id,
         name: host.pci_ids.name(vendor_id, device_id),
         class,
+        subclass,
         driver: probe.link("driver"),
         numa_node: probe
             .optional("numa_node", "a number", |text| text.parse::<i64>().ok())
             .and_then(|node| node.try_into().ok()),
-        iommu_group: probe.iommu_group(),
+        iommu_group,
+        iommu_group_shared_with: strangers,
         serial_number: capabilities.serial_number.map(|serial| serial.to_string()),
         link: capabilities.link.map(describe::link).or_else(|| link_from_attributes(&mut probe)),
         msix_vectors: capabilities.msix.map(|msix| msix.vectors),
@@ -66,7 +77,12 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
             "1" => Some(true),
             _ => None,
         }),
+        // Every PF has the attribute, and it is 0 where the driver shares nothing out (drivers/pci/iov.c).
+        vf_msix_total: probe
+            .optional("sriov_vf_total_msix", "a number", |text| text.parse().ok())
+            .filter(|total| *total > 0),
         netdevs: netdev::read(&mut probe, &netdev_names),
+        rdma_devices: if has("infiniband") { probe.list("infiniband") } else { Vec::new() },
         nvme: nvme::read(&mut probe),
         in_use_by_host,
         virtual_functions,
@@ -78,6 +94,7 @@ struct Identity {
     vendor_id: HexId,
     device_id: HexId,
     class: Class,
+    subclass: Option<Subclass>,
 }
 
 /// What the function is: the kernel's word, which knows about broken devices, or else the header's.
@@ -86,11 +103,12 @@ fn identity(probe: &mut Probe<'_>, config: Option<ConfigSpace<'_>>) -> Identity 
     let id = |text: &str| hex(text).and_then(|id| u16::try_from(id).ok()).map(HexId);
     let vendor_id = probe.expect("vendor", "a PCI ID", id);
     let device_id = probe.expect("device", "a PCI ID", id);
-    let class = probe.expect("class", "a class code", hex);
+    let code = probe.expect("class", "a class code", hex).or(config.map(|config| config.class_code()));
     Identity {
         vendor_id: vendor_id.or(config.map(|config| HexId(config.vendor_id()))).unwrap_or(NO_ID),
         device_id: device_id.or(config.map(|config| HexId(config.device_id()))).unwrap_or(NO_ID),
-        class: class.or(config.map(|config| config.class_code())).map_or(Class::Other, Class::from_code),
+        class: code.map_or(Class::Other, Class::from_code),
+        subclass: code.and_then(Subclass::from_code),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fmt, io};
 use ioward_model::{Reason, Rule};
 use ioward_pci::{Bdf, ConfigError, ConfigSpace};
 
-use super::{DEVICES, address};
+use super::{DEVICES, IOMMU_GROUPS, address};
 use crate::linux::root::HostRoot;
 
 /// Most errors of one function's capability lists that are told.
@@ -145,6 +145,21 @@ impl<'a> Probe<'a> {
             self.note(self.holds("iommu_group", "a link to a numbered group"), format!("'{name}'"));
         }
         group
+    }
+
+    /// The other functions of an IOMMU group. Bridges are left out: they are not assigned, and no DMA of theirs is.
+    pub(super) fn others_in_group(&mut self, group: u32) -> Vec<Bdf> {
+        let devices = format!("{IOMMU_GROUPS}/{group}/devices");
+        let names = self.root.list(&devices).unwrap_or_else(|error| {
+            self.note(format!("the functions of IOMMU group {group} in /{devices}"), error);
+            Vec::new()
+        });
+        let is_bridge = |function: &Bdf| {
+            let class = self.root.text(&format!("{DEVICES}/{function}/class"));
+            class.is_ok_and(|class| class.starts_with("0x0604"))
+        };
+        let others = names.iter().filter_map(|name| address(name)).filter(|other| *other != self.function);
+        others.filter(|function| !is_bridge(function)).collect()
     }
 
     /// The function that a symlink points to; a link to anything else is noted.

@@ -3,7 +3,7 @@
 use ioward_model::{VfSettings, VirtualFunction};
 use ioward_pci::{Bdf, ConfigSpace, MsixCapability};
 
-use super::{Host, IOMMU_GROUPS, address, netdev, nvme, probe::Probe};
+use super::{Host, netdev, nvme, probe::Probe};
 
 /// All VFs of a PF, by index. `names` are the entries of the PF's folder, `total_vfs` its bound where it is known.
 pub(super) fn read_all(
@@ -47,9 +47,7 @@ fn read(host: &Host<'_>, pf: Bdf, index: u16, address: Bdf) -> VirtualFunction {
         address,
         driver: probe.link("driver"),
         iommu_group,
-        iommu_group_shared_with: iommu_group
-            .map(|group| others_in_group(&mut probe, group))
-            .unwrap_or_default(),
+        iommu_group_shared_with: iommu_group.map(|group| probe.others_in_group(group)).unwrap_or_default(),
         msix_vectors: if names.is_empty() { None } else { msix_vectors(&mut probe) },
         netdevs,
         in_use_by_host,
@@ -68,19 +66,4 @@ fn msix_vectors(probe: &mut Probe<'_>) -> Option<u16> {
     }
     probe.check_lists(&config);
     probe.readable(MsixCapability::find(&config)).map(|msix| msix.vectors)
-}
-
-/// The other functions of an IOMMU group. Bridges are left out: they are not assigned, and no DMA of theirs is.
-fn others_in_group(probe: &mut Probe<'_>, group: u32) -> Vec<Bdf> {
-    let devices = format!("{IOMMU_GROUPS}/{group}/devices");
-    let names = probe.root.list(&devices).unwrap_or_else(|error| {
-        probe.note(format!("the functions of IOMMU group {group} in /{devices}"), error);
-        Vec::new()
-    });
-    let is_bridge = |function: &Bdf| {
-        let class = probe.root.text(&Probe::new(probe.root, *function).path("class"));
-        class.is_ok_and(|class| class.starts_with("0x0604"))
-    };
-    let others = names.iter().filter_map(|name| address(name)).filter(|function| *function != probe.function);
-    others.filter(|function| !is_bridge(function)).collect()
 }

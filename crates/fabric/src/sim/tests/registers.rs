@@ -174,18 +174,31 @@ fn ari_capable_hierarchy_is_locked_while_any_port_has_vfs() {
     assert_eq!(read(&machine, first, CONTROL), 0);
 }
 
-/// §9.3.3.8: the Function Dependency Link of each port names the first one. §7.8.8: ARI chains the functions.
-#[test]
-fn ports_depend_on_the_first_and_are_chained() {
-    let (machine, _, _) = machine(Adapter::dual_25g());
-    let read = |pf: &Bdf| {
-        let bytes = config(&machine, *pf);
-        let config = ConfigSpace::new(&bytes).unwrap();
-        assert!(config.is_multifunction());
-        let sriov = SriovCapability::find(&config).unwrap().unwrap();
-        (sriov.function_dependency_link, AriCapability::find(&config).unwrap().unwrap().next_function())
-    };
-    assert_eq!(machine.physical_functions().iter().map(read).collect::<Vec<_>>(), [(0, 1), (0, 0)]);
+/// §9.3.3.8: the Function Dependency Link of a port that depends on no other is its own number; the links of those that
+/// depend on each other go round, from the last back to the first. §7.8.8: ARI chains the functions.
+///
+/// Both ports named function 0 once: the first was independent, and the second depended on one that did not know of it. The
+/// ports of real NICs name themselves.
+#[tokio::test]
+async fn ports_depend_on_themselves_or_on_each_other_and_are_chained() {
+    for (adapter, links, shown) in [
+        (Adapter::dual_25g(), [(0, 1), (1, 0)], [None, None]),
+        (Adapter::dual_25g().dependent_ports(), [(1, 1), (0, 0)], [Some(1), Some(0)]),
+    ] {
+        let (machine, _, _) = machine(adapter);
+        let read = |pf: &Bdf| {
+            let bytes = config(&machine, *pf);
+            let config = ConfigSpace::new(&bytes).unwrap();
+            assert!(config.is_multifunction());
+            let sriov = SriovCapability::find(&config).unwrap().unwrap();
+            (sriov.function_dependency_link, AriCapability::find(&config).unwrap().unwrap().next_function())
+        };
+        assert_eq!(machine.physical_functions().iter().map(read).collect::<Vec<_>>(), links);
+        let pfs = identified(&machine).await.physical_functions;
+        let found: Vec<_> =
+            pfs.iter().map(|pf| pf.sriov.as_ref().unwrap().function_dependency_link).collect();
+        assert_eq!(found, shown);
+    }
 }
 
 /// §9.3.3.13: System Page Size is one supported size, and is written only while VF Enable is clear.

@@ -1,0 +1,328 @@
+//! Forms: what a partition is to be, and what a VF is to be.
+
+use std::{
+    fmt::Display,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use ioward_model::{Boot, Class, GuestMay, MemorySize, Name, PartitionSpec, VfRequest};
+use serde_json::{Map, Value};
+
+use super::{input::Input, key::Key};
+use crate::vf_args::{apart, guest_may_words};
+
+/// Fields to fill in.
+#[derive(Clone, Debug)]
+pub struct Form {
+    /// What it is for.
+    pub title: String,
+    /// The fields.
+    pub fields: Vec<Field>,
+    /// Which field the cursor is in.
+    pub at: usize,
+    /// What is wrong with what was filled in.
+    pub problem: String,
+}
+
+/// A field.
+#[derive(Clone, Debug)]
+pub struct Field {
+    /// Its name.
+    pub label: &'static str,
+    /// What goes in.
+    pub hint: &'static str,
+    /// What is in it.
+    pub input: Input,
+    /// The words that it takes, where it takes no others.
+    pub words: &'static [&'static str],
+    /// Whether it can't be changed.
+    pub locked: bool,
+}
+
+impl Field {
+    fn key(&mut self, key: Key) {
+        if self.words.is_empty() {
+            return self.input.key(key);
+        }
+        let count = self.words.len();
+        let now = self.words.iter().position(|word| *word == self.input.text()).unwrap_or(0);
+        let next = match key {
+            Key::Right | Key::Char(' ') => Some((now + 1) % count),
+            Key::Left => Some((now + count - 1) % count),
+            Key::Char(c) => self.words.iter().position(|word| word.starts_with(c)),
+            _ => None,
+        };
+        if let Some(word) = next.and_then(|next| self.words.get(next)) {
+            self.input = Input::new(word);
+        }
+    }
+}
+
+/// What became of a key in a form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// It goes on.
+    Going,
+    /// The person wants no such thing after all.
+    Given,
+    /// The person is done.
+    Done,
+}
+
+const NAME: &str = "Name";
+const CPUS: &str = "CPUs";
+const MEMORY: &str = "Memory";
+const NODE: &str = "NUMA node";
+const DISK: &str = "Disk";
+const KERNEL: &str = "Kernel";
+const INITRD: &str = "Initrd";
+const CMDLINE: &str = "Cmdline";
+const CLASS: &str = "Class";
+const SPEED: &str = "Link speed";
+const VLAN: &str = "VLAN";
+const MAC: &str = "MAC";
+const APART: &str = "Apart from";
+const GUEST_MAY: &str = "Guest may";
+
+const CLASSES: &[&str] = &["network", "nvme", "display", "accelerator", "other"];
+
+impl Form {
+    fn new(title: String, fields: &[(&'static str, &'static str, String)]) -> Self {
+        let fields = fields.iter().map(|(label, hint, text)| Field {
+            label,
+            hint,
+            input: Input::new(text),
+            words: if *label == CLASS { CLASSES } else { &[] },
+            locked: false,
+        });
+        Self { title, fields: fields.collect(), at: 0, problem: String::new() }
+    }
+
+    /// Takes a key.
+    pub fn key(&mut self, key: Key) -> Filled {
+        let last = self.fields.len().saturating_sub(1);
+        match key {
+            Key::Esc => return Filled::Given,
+            Key::Enter => return Filled::Done,
+            Key::Tab | Key::Down => self.at = if self.at == last { self.first() } else { self.at + 1 },
+            Key::BackTab | Key::Up => self.at = if self.at == self.first() { last } else { self.at - 1 },
+            key => {
+                if let Some(field) = self.fields.get_mut(self.at).filter(|field| !field.locked) {
+                    field.key(key);
+                }
+            }
+        }
+        Filled::Going
+    }
+
+    /// Whether it is for something that is not there yet.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.fields.iter().all(|field| !field.locked)
+    }
+
+    /// The first field that can be changed.
+    fn first(&self) -> usize {
+        self.fields.iter().position(|field| !field.locked).unwrap_or(0)
+    }
+
+    /// The same, with its first field as it stays.
+    fn locked(mut self) -> Self {
+        for field in self.fields.iter_mut().take(1) {
+            field.locked = true;
+        }
+        self.at = self.first();
+        self
+    }
+
+    /// What stands in a field.
+    #[must_use]
+    pub fn text(&self, label: &str) -> String {
+        let field = self.fields.iter().find(|field| field.label == label);
+        field.map(|field| field.input.text()).unwrap_or_default()
+    }
+
+    /// Puts a text into a field.
+    pub fn set(&mut self, label: &str, text: &str) {
+        for field in self.fields.iter_mut().filter(|field| field.label == label) {
+            field.input = Input::new(text);
+        }
+    }
+
+    /// Notes what is wrong with a field, and goes there.
+    fn wrong(&mut self, label: &str, why: &dyn Display) {
+        self.at = self.fields.iter().position(|field| field.label == label).unwrap_or(self.at);
+        self.problem = format!("{label}: {why}");
+    }
+
+    /// The value of a field; `None`: it is wrong, and said so.
+    fn value<T: FromStr<Err: Display>>(&mut self, label: &str) -> Option<T> {
+        let text = self.text(label);
+        text.parse().inspect_err(|why| self.wrong(label, why)).ok()
+    }
+
+    /// The number in a field.
+    fn number<T: FromStr>(&mut self, label: &str) -> Option<T> {
+        let (text, hint) = (self.text(label), self.hint(label));
+        let number = text.parse().ok();
+        if number.is_none() {
+            self.wrong(label, &format!("'{text}' is no number for it; use {hint}"));
+        }
+        number
+    }
+
+    fn hint(&self, label: &str) -> &'static str {
+        self.fields.iter().find(|field| field.label == label).map_or("", |field| field.hint)
+    }
+
+    /// The value of a field that may be empty.
+    fn optional<T: FromStr<Err: Display>>(&mut self, label: &str) -> Option<Option<T>> {
+        if self.text(label).is_empty() { Some(None) } else { self.value(label).map(Some) }
+    }
+
+    fn words<T>(&mut self, label: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
+        let text = self.text(label);
+        let words: Result<_, String> = text.split_whitespace().map(parse).collect();
+        words.inspect_err(|why| self.wrong(label, why)).ok()
+    }
+
+    /// The form for a partition: a new one, or one that is there.
+    #[must_use]
+    pub fn partition(present: Option<&PartitionSpec>) -> Self {
+        let path = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
+        let boot = present.map(|present| present.boot.clone()).unwrap_or_default();
+        let text = |value: Option<String>, default: &str| value.unwrap_or_else(|| default.to_owned());
+        let fields = [
+            (NAME, "a letter, then letters, digits, - and _", text(present.map(|p| p.name.to_string()), "")),
+            (CPUS, "1 to 288", text(present.map(|p| p.cpus.to_string()), "1")),
+            (MEMORY, "512MiB, 2GiB", text(present.map(|p| p.memory.to_string()), "512MiB")),
+            (
+                NODE,
+                "a number, or nothing: any",
+                text(present.and_then(|p| p.numa_node).map(|n| n.to_string()), ""),
+            ),
+            (DISK, "an image to boot from, or to have beside a kernel", path(boot.disk.as_ref())),
+            (KERNEL, "a Linux kernel to start directly, or nothing", path(boot.kernel.as_ref())),
+            (INITRD, "its initial RAM disk", path(boot.initrd.as_ref())),
+            (CMDLINE, "its command line", boot.cmdline.unwrap_or_default()),
+        ];
+        match present {
+            Some(present) => Self::new(format!("Partition {}", present.name), &fields).locked(),
+            None => Self::new("A new partition".to_owned(), &fields),
+        }
+    }
+
+    /// The partition that was filled in; relative paths are taken from `folder`. `None`: something is wrong, and said so.
+    pub fn take_partition(
+        &mut self,
+        present: Option<&PartitionSpec>,
+        folder: &Path,
+    ) -> Option<PartitionSpec> {
+        let name: Name = self.value(NAME)?;
+        let path = |text: String| (!text.is_empty()).then(|| folder.join(text));
+        let cmdline = Some(self.text(CMDLINE)).filter(|text| !text.is_empty());
+        let numa_node = if self.text(NODE).is_empty() { None } else { Some(self.number(NODE)?) };
+        Some(PartitionSpec {
+            name,
+            cpus: self.number(CPUS)?,
+            memory: self.value::<MemorySize>(MEMORY)?,
+            numa_node,
+            guest: present.and_then(|present| present.guest.clone()),
+            boot: Boot {
+                kernel: path(self.text(KERNEL)),
+                initrd: path(self.text(INITRD)),
+                cmdline,
+                disk: path(self.text(DISK)),
+            },
+            vfs: Vec::new(),
+        })
+    }
+
+    /// The form for a VF of a partition: a new one with a name to begin with, or one that is there.
+    #[must_use]
+    pub fn vf(partition: &Name, present: Result<&VfRequest, String>) -> Self {
+        let vf = present.as_ref().ok();
+        let said = |value: Option<String>| value.unwrap_or_default();
+        let class = vf.map_or(Class::Network, |vf| vf.class);
+        let aparts = vf.map(|vf| vf.apart_from.iter().map(apart_words).collect::<Vec<_>>().join(" "));
+        let fields = [
+            (
+                NAME,
+                "a letter, then letters, digits, - and _",
+                match &present {
+                    Ok(vf) => vf.name.to_string(),
+                    Err(name) => name.clone(),
+                },
+            ),
+            (CLASS, "left and right: network, nvme, display, accelerator, other", class.to_string()),
+            (
+                SPEED,
+                "the slowest link that will do: 10G, or nothing",
+                said(vf.and_then(|vf| text(vf.min_link_speed))),
+            ),
+            (VLAN, "1 to 4094, 0 for none, or nothing", said(vf.and_then(|vf| text(vf.vlan)))),
+            (MAC, "nothing: derived from the names", said(vf.and_then(|vf| text(vf.mac)))),
+            (APART, "VFs to share no adapter with: net0 db/net0:port", said(aparts)),
+            (
+                GUEST_MAY,
+                "what the guest may change: mac vlan=100-110",
+                said(vf.map(|vf| may_words(&vf.guest_may))),
+            ),
+        ];
+        match present {
+            Ok(vf) => Self::new(format!("VF {} of {partition}", vf.name), &fields).locked(),
+            Err(_) => Self::new(format!("A VF for {partition}"), &fields),
+        }
+    }
+
+    /// The class that stands in the form now.
+    #[must_use]
+    pub fn class(&self) -> Option<Class> {
+        serde_json::from_value(Value::String(self.text(CLASS))).ok()
+    }
+
+    /// The VF request that was filled in; what the form does not speak of is as in `present`. `None`: something is wrong,
+    /// and said so.
+    pub fn take_vf(&mut self, present: Option<&VfRequest>) -> Option<VfRequest> {
+        let name: Name = self.value(NAME)?;
+        let class = self.class()?;
+        let base = present.cloned().unwrap_or_else(|| VfRequest::new(name.clone(), class));
+        let may: Map<String, Value> = self.words(GUEST_MAY, guest_may_words)?.into_iter().flatten().collect();
+        let guest_may: Result<GuestMay, _> = serde_json::from_value(Value::Object(may));
+        let guest_may = guest_may.inspect_err(|why| self.wrong(GUEST_MAY, why)).ok()?;
+        Some(VfRequest {
+            name,
+            class,
+            min_link_speed: self.optional(SPEED)?,
+            vlan: self.optional(VLAN)?,
+            mac: self.optional(MAC)?,
+            apart_from: self.words(APART, apart)?,
+            guest_may,
+            ..base
+        })
+    }
+
+    /// The name of the field for a VF's name.
+    pub const NAME: &str = NAME;
+}
+
+fn text<T: ToString>(value: Option<T>) -> Option<String> {
+    value.map(|value| value.to_string())
+}
+
+/// As [`apart`] reads it.
+fn apart_words(apart: &ioward_model::Apart) -> String {
+    let prefer = if apart.prefer { ":prefer" } else { "" };
+    format!("{}:{}{prefer}", apart.vf, apart.by.as_str())
+}
+
+/// As [`guest_may_words`] reads it, word by word.
+fn may_words(may: &GuestMay) -> String {
+    let Ok(Value::Object(words)) = serde_json::to_value(may) else { return String::new() };
+    let words = words.into_iter().map(|(name, bound)| match bound {
+        Value::String(bound) => format!("{name}={bound}"),
+        _ => name,
+    });
+    words.collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,102 @@
+//! The embedded machine, kept up by `ioward demo --serve`: a daemon that is none of a test's making.
+
+use std::{
+    io::{BufRead, BufReader, Lines, Read, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::{Child, ChildStdout, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::{
+    demo::Place,
+    support::{Folder, Run, ioward, run},
+};
+
+/// The embedded machine and its daemon, until dropped.
+pub struct Served {
+    place: Place,
+    child: Child,
+    /// Kept open: what is still printed has somewhere to go.
+    _stdout: Lines<BufReader<ChildStdout>>,
+    socket: PathBuf,
+}
+
+impl Served {
+    /// With this Spec applied. There is a file `kernel` beside it to boot from.
+    pub fn start(spec: &str) -> Self {
+        let place = Place::new();
+        place.folder.file("kernel", "simulated\n");
+        let file = place.folder.file("served.toml", spec);
+        let arguments = ["--yes", "--serve", "--spec", file.to_str().unwrap()];
+        let mut child = place.demo(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(stdout.any(|line| line.unwrap().contains("It stays up")), "the demonstration has ended");
+        // As it says: ioward --socket PATH host
+        let told = stdout.next().unwrap().unwrap();
+        let socket = told.split_whitespace().skip_while(|word| *word != "--socket").nth(1).unwrap().into();
+        Self { place, child, _stdout: stdout, socket }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.socket.clone()
+    }
+
+    /// A folder for files of the test, with a file `kernel` in it.
+    pub fn folder(&self) -> &Folder {
+        &self.place.folder
+    }
+
+    /// What the API itself answers.
+    pub fn ask(&self, route: &str, body: &Value) -> Value {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let head = "HTTP/1.1\r\nhost: ioward\r\nconnection: close\r\ncontent-type: application/json";
+        let request = format!("{route} {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        // All of it at once: who wants no body may close before the rest has come.
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (_, answer) = answer.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str(answer).unwrap()
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Run {
+        run(&mut ioward(&self.socket(), arguments))
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.child), Signal::INT);
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_spec_of_what_is_held_asks_for_nothing_new() {
+    let empty = Served::start("version = 1\n");
+    assert_eq!(empty.ask("GET /v1/spec", &Value::Null), json!({"version": 1}));
+    drop(empty);
+
+    let served = Served::start(
+        r#"version = 1
+adapter = [{ pf = "0000:01:00.0", spare = 2 }]
+
+[[partition]]
+name = "web"
+boot = { kernel = "kernel" }
+vf = [{ name = "net0", class = "network", pf = "0000:01:00.0", guest_may = ["mac"] }]
+"#,
+    );
+    let assigned = served.run(&["assign", "web", "--class", "nvme", "--count", "2"]);
+    assert_eq!(assigned.status, 0, "{}", assigned.stderr);
+    let spec = served.ask("GET /v1/spec", &Value::Null);
+    let names = spec["partition"][0]["vf"].as_array().unwrap().iter().map(|vf| &vf["name"]);
+    assert_eq!(names.collect::<Vec<_>>(), ["net0", "disk0", "disk1"]);
+    assert_eq!(spec["adapter"], json!([{"pf": "0000:01:00.0", "spare": 2}]));
+    let plan = served.ask("POST /v1/plan", &json!({"intent": "apply", "spec": spec}));
+    assert_eq!(plan["steps"], json!([]), "{plan}");
+}

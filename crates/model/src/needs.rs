@@ -1,0 +1,192 @@
+//! What a request may need beyond a VF of its class: the words of a Spec for guests, capabilities, NUMA, redundancy and
+//! guaranteed bandwidth.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::{BitRate, UnitError, VfRef};
+
+/// What runs in a partition: an operating system, whose drivers are known, or the drivers themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guest {
+    /// Its operating system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os: Option<GuestOs>,
+    /// The VF drivers it has, as `igbvf`; these count, whatever its operating system is known to have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drivers: Vec<String>,
+}
+
+/// An operating system whose VF drivers ioward knows of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestOs {
+    /// Linux, with the drivers of its own tree.
+    Linux,
+    /// FreeBSD, with the drivers of its own tree.
+    Freebsd,
+    /// Windows, with the drivers that vendors give.
+    Windows,
+}
+
+impl GuestOs {
+    /// The word used in Specs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Linux => "linux",
+            Self::Freebsd => "freebsd",
+            Self::Windows => "windows",
+        }
+    }
+}
+
+/// Something that a request needs its adapter to be able to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Capability {
+    /// RDMA: the PF has an RDMA device.
+    Rdma,
+    /// VFs can be trusted.
+    Trust,
+    /// Spoof checking can be set.
+    Spoofchk,
+    /// The port can tag and filter a VF's VLAN.
+    Vlan,
+    /// A VF's rate can be limited.
+    RateLimit,
+    /// A VF can be given a guaranteed rate.
+    GuaranteedRate,
+    /// A VF's link state can be set.
+    LinkState,
+}
+
+impl Capability {
+    /// The word used in Specs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rdma => "rdma",
+            Self::Trust => "trust",
+            Self::Spoofchk => "spoofchk",
+            Self::Vlan => "vlan",
+            Self::RateLimit => "rate-limit",
+            Self::GuaranteedRate => "guaranteed-rate",
+            Self::LinkState => "link-state",
+        }
+    }
+}
+
+/// How much a NUMA node matters to a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NumaPolicy {
+    /// The nearest adapter there is.
+    #[default]
+    Prefer,
+    /// An adapter on the partition's node, or none.
+    Require,
+}
+
+/// What two VFs must not have in common, so that one goes on when the other's fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureDomain {
+    /// The port: one PF.
+    Port,
+    /// The adapter: all PFs of one device.
+    Adapter,
+    /// The NUMA node.
+    NumaNode,
+}
+
+impl FailureDomain {
+    /// The word used in Specs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Port => "port",
+            Self::Adapter => "adapter",
+            Self::NumaNode => "numa-node",
+        }
+    }
+}
+
+/// Redundancy: another VF that must not share a failure domain with the one that asks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Apart {
+    /// The other one: `net0` of the same partition, or `db/net0` of another.
+    pub vf: VfRef,
+    /// What they must not have in common.
+    #[serde(default = "adapter_domain")]
+    pub by: FailureDomain,
+    /// A wish, not a rule.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prefer: bool,
+}
+
+fn adapter_domain() -> FailureDomain {
+    FailureDomain::Adapter
+}
+
+/// A bandwidth that is guaranteed: written `500Mbit`, or as a part of the port's, `25%`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Guarantee {
+    /// So much.
+    Rate(BitRate),
+    /// So many hundredths of what the port's link carries, 1 to 100.
+    Percent(u8),
+}
+
+impl Guarantee {
+    /// What it comes to on a link of so many Mbit/s, rounded up; `None` for a part of a link whose speed is not known.
+    #[must_use]
+    pub fn on_link(self, speed_mbps: Option<u32>) -> Option<BitRate> {
+        match self {
+            Self::Rate(rate) => Some(rate),
+            Self::Percent(percent) => {
+                let megabits = (u64::from(speed_mbps?) * u64::from(percent)).div_ceil(100);
+                u32::try_from(megabits).ok().map(BitRate::from_megabits)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Guarantee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rate(rate) => rate.fmt(f),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+impl FromStr for Guarantee {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(percent) = text.strip_suffix('%') else {
+            return text.parse().map(Self::Rate).map_err(|error: UnitError| format!("{error}, or 25%"));
+        };
+        let percent = percent.trim().parse().ok().filter(|percent| (1..=100).contains(percent));
+        percent.map(Self::Percent).ok_or_else(|| {
+            let text: String = text.chars().take(40).collect();
+            format!("'{text}' is no part of a port; use 1% to 100%")
+        })
+    }
+}
+
+impl Serialize for Guarantee {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Guarantee {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}

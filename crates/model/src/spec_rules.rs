@@ -1,0 +1,242 @@
+//! What can be wrong with a Spec that needs no host to be seen: doubles, contradictions, numbers out of bounds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ioward_pci::Bdf;
+
+use crate::{Class, FailureDomain, Guarantee, MacAddress, Owner, PartitionSpec, Spec, VfRequest, Vlan};
+
+/// What is wrong, by key, as `(partition[0].vf[1].mac, message)`; all of it but for the version.
+pub(crate) fn problems(spec: &Spec) -> Vec<(String, String)> {
+    let mut problems = Problems::default();
+    problems.adapters(spec);
+    problems.partitions(spec);
+    problems.redundancy(spec);
+    problems.shares(spec);
+    problems.found
+}
+
+#[derive(Default)]
+struct Problems<'a> {
+    found: Vec<(String, String)>,
+    /// Who has which MAC address, and the VLAN that it is kept to, if any: a broadcast domain of its own.
+    macs: BTreeMap<MacAddress, Vec<(Option<Vlan>, String)>>,
+    /// Every VF that is asked for, by whose it is.
+    requests: BTreeMap<Owner, (String, &'a VfRequest)>,
+}
+
+impl<'a> Problems<'a> {
+    fn add(&mut self, key: impl Into<String>, message: impl Into<String>) {
+        self.found.push((key.into(), message.into()));
+    }
+
+    fn adapters(&mut self, spec: &Spec) {
+        let mut adapters = BTreeMap::new();
+        for (n, adapter) in spec.adapters.iter().enumerate() {
+            let key = format!("adapter[{n}].pf");
+            if let Some(first) = adapters.insert(adapter.pf, key.clone()) {
+                self.add(key, format!("{} is already named by {first}", adapter.pf));
+            }
+            if adapter.vfs.is_some() && adapter.spare.is_some() {
+                self.add(
+                    format!("adapter[{n}].spare"),
+                    "spare goes with as many VFs as are assigned; leave vfs out",
+                );
+            }
+        }
+    }
+
+    fn partitions(&mut self, spec: &'a Spec) {
+        let mut names = BTreeMap::new();
+        for (n, partition) in spec.partitions.iter().enumerate() {
+            let key = format!("partition[{n}]");
+            if let Some(first) = names.insert(&partition.name, key.clone()) {
+                self.add(
+                    format!("{key}.name"),
+                    format!("'{}' is already the name of {first}", partition.name),
+                );
+            }
+            self.partition(&key, partition);
+        }
+    }
+
+    fn partition(&mut self, key: &str, partition: &'a PartitionSpec) {
+        if !(1..=288).contains(&partition.cpus) {
+            self.add(format!("{key}.cpus"), format!("{} virtual CPUs; use 1 to 288", partition.cpus));
+        }
+        let boot = &partition.boot;
+        if boot.kernel.is_none() && boot.disk.is_none() {
+            self.add(format!("{key}.boot"), "nothing to boot from; give kernel = \"…\" or disk = \"…\"");
+        }
+        if boot.kernel.is_none() && (boot.initrd.is_some() || boot.cmdline.is_some()) {
+            self.add(format!("{key}.boot"), "initrd and cmdline go with a kernel; give kernel = \"…\"");
+        }
+        let drivers = partition.guest.iter().flat_map(|guest| &guest.drivers);
+        if let Some(driver) = drivers.clone().find(|driver| !is_driver_name(driver)) {
+            let driver: String = driver.chars().take(40).collect();
+            self.add(format!("{key}.guest.drivers"), format!("'{driver}' is no driver's name, as igbvf"));
+        }
+        let mut names = BTreeMap::new();
+        for (n, vf) in partition.vfs.iter().enumerate() {
+            let key = format!("{key}.vf[{n}]");
+            if let Some(first) = names.insert(&vf.name, key.clone()) {
+                self.add(format!("{key}.name"), format!("'{}' is already the name of {first}", vf.name));
+            }
+            if vf.numa.is_some() && partition.numa_node.is_none() {
+                self.add(format!("{key}.numa"), "the partition is on no NUMA node; give it numa_node = 0");
+            }
+            self.vf(&key, vf);
+            let owner = Owner { partition: partition.name.clone(), vf: vf.name.clone() };
+            self.requests.entry(owner).or_insert((key, vf));
+        }
+    }
+
+    fn vf(&mut self, key: &str, vf: &VfRequest) {
+        if vf.index.is_some() && vf.pf.is_none() {
+            self.add(format!("{key}.index"), "an index needs the pf it is of; add pf = \"0000:01:00.0\"");
+        }
+        if let Some(mac) = vf.mac {
+            if !mac.is_unicast() {
+                self.add(
+                    format!("{key}.mac"),
+                    format!("{mac} is no address for one station (multicast or zero)"),
+                );
+            }
+            let vlan = vf.vlan.filter(|vlan| *vlan != Vlan::NONE);
+            let users = self.macs.entry(mac).or_default();
+            let meets = |other: &Option<Vlan>| other.is_none() || vlan.is_none() || *other == vlan;
+            let first = users.iter().find(|(other, _)| meets(other)).map(|(_, first)| first.clone());
+            users.push((vlan, format!("{key}.mac")));
+            if let Some(first) = first {
+                self.add(format!("{key}.mac"), format!("{mac} is already used by {first}"));
+            }
+        }
+        if let (Some(Guarantee::Rate(min)), Some(max)) = (vf.min_tx_rate, vf.max_tx_rate)
+            && max.megabits() > 0
+            && min > max
+        {
+            self.add(format!("{key}.min_tx_rate"), format!("{min} is more than max_tx_rate, {max}"));
+        }
+        let class = vf.class;
+        let guaranteed = vf.min_tx_rate.map(|_| "min_tx_rate");
+        let named = vf.settings().describe().into_iter().map(|(name, _)| name);
+        let named: Vec<_> = named.filter(|name| Some(*name) != guaranteed).chain(guaranteed).collect();
+        for name in named.into_iter().filter(|name| !class.has_setting(name)) {
+            self.add(format!("{key}.{name}"), format!("a VF of class {class} has no such setting"));
+        }
+        self.needs(key, vf);
+    }
+
+    /// What is needed of an adapter that adapters of the class never have.
+    fn needs(&mut self, key: &str, vf: &VfRequest) {
+        let class = vf.class;
+        let network_only = [
+            ("min_link_speed", vf.min_link_speed.is_some(), "has a link speed"),
+            ("carrier", vf.carrier, "has a carrier"),
+            ("needs", !vf.needs.is_empty(), "has such capabilities"),
+        ];
+        for (name, asked, has) in network_only {
+            if asked && class != Class::Network {
+                self.add(format!("{key}.{name}"), format!("only a VF of class network {has}"));
+            }
+        }
+        if vf.min_namespaces.is_some() && class != Class::Nvme {
+            self.add(format!("{key}.min_namespaces"), "only a VF of class nvme has namespaces");
+        }
+        if let Some(subclass) = vf.subclass.filter(|subclass| subclass.class() != class) {
+            let of = subclass.class();
+            self.add(
+                format!("{key}.subclass"),
+                format!("{subclass} is a kind of class {of}, not of {class}"),
+            );
+        }
+    }
+
+    /// A VF that must be apart from itself, from one that is not there, or from one that must be apart from it in turn.
+    fn redundancy(&mut self, spec: &Spec) {
+        let partitions: BTreeSet<_> = spec.partitions.iter().map(|partition| &partition.name).collect();
+        let mut edges: BTreeMap<Owner, Vec<Owner>> = BTreeMap::new();
+        for (owner, (key, vf)) in &self.requests {
+            let key = format!("{key}.apart_from");
+            for apart in &vf.apart_from {
+                let other = apart.vf.owner(&owner.partition);
+                let here = partitions.contains(&other.partition);
+                let wrong = match self.requests.get(&other) {
+                    _ if other == *owner => Some("a VF cannot be apart from itself".to_owned()),
+                    None if here => Some(format!("there is no VF {other}")),
+                    Some((_, with))
+                        if !apart.prefer
+                            && apart.by == FailureDomain::Port
+                            && vf.pf.is_some()
+                            && vf.pf == with.pf =>
+                    {
+                        Some(format!("it is pinned to the same PF as {other}"))
+                    }
+                    _ => None,
+                };
+                match wrong {
+                    Some(wrong) => self.found.push((key.clone(), wrong)),
+                    None => edges.entry(owner.clone()).or_default().push(other),
+                }
+            }
+        }
+        if let Some(cycle) = cycle(&edges) {
+            let key =
+                self.requests.get(&cycle[0]).map_or_else(String::new, |(key, _)| format!("{key}.apart_from"));
+            let path: Vec<_> = cycle.iter().chain(&cycle[..1]).map(ToString::to_string).collect();
+            let message = format!(
+                "it comes back to itself: {}; say of each two once that they are apart",
+                path.join(" → ")
+            );
+            self.add(key, message);
+        }
+    }
+
+    /// More than all of a port, for VFs that are pinned to it.
+    fn shares(&mut self, spec: &Spec) {
+        let mut shares: BTreeMap<Bdf, u32> = BTreeMap::new();
+        for (n, partition) in spec.partitions.iter().enumerate() {
+            for (m, vf) in partition.vfs.iter().enumerate() {
+                let (Some(pf), Some(Guarantee::Percent(percent))) = (vf.pf, vf.min_tx_rate) else { continue };
+                let sum = shares.entry(pf).or_default();
+                let before = *sum;
+                *sum += u32::from(percent);
+                if before <= 100 && *sum > 100 {
+                    let key = format!("partition[{n}].vf[{m}].min_tx_rate");
+                    self.add(key, format!("{sum}% of {pf} would be guaranteed; a port has 100%"));
+                }
+            }
+        }
+    }
+}
+
+fn is_driver_name(text: &str) -> bool {
+    (1..=40).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+/// A way along the edges that comes back to where it began, if there is one; without recursion, for a Spec may be long.
+fn cycle(edges: &BTreeMap<Owner, Vec<Owner>>) -> Option<Vec<Owner>> {
+    let mut finished: BTreeSet<&Owner> = BTreeSet::new();
+    for start in edges.keys() {
+        let mut path: Vec<(&Owner, usize)> = vec![(start, 0)];
+        while let Some((at, next)) = path.last_mut() {
+            let successor = edges.get(*at).and_then(|successors| successors.get(*next));
+            *next += 1;
+            match successor {
+                None => {
+                    finished.insert(at);
+                    path.pop();
+                }
+                Some(successor) if finished.contains(successor) => {}
+                Some(successor) => {
+                    if let Some(begin) = path.iter().position(|(owner, _)| *owner == successor) {
+                        return Some(path[begin..].iter().map(|(owner, _)| (*owner).clone()).collect());
+                    }
+                    path.push((successor, 0));
+                }
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,266 @@
+//! Rules on a PF: whether its VFs are what a request needs.
+
+use ioward_model::{
+    BitRate, Capability, FailureDomain, NumaPolicy, Owner, PartitionSpec, PhysicalFunction, Reason, Rule,
+    VfRequest,
+};
+
+use super::Need;
+use crate::{
+    drivers::{PfDriver, VfDrivers},
+    ledger::Ledger,
+};
+
+/// The SR-IOV capability could be read.
+pub(crate) fn readable(pf: &PhysicalFunction) -> Option<Reason> {
+    let found =
+        pf.reasons.first().map_or_else(|| "it could not be read".to_owned(), |reason| reason.found.clone());
+    pf.sriov.is_none().then(|| Reason::new(Rule::Readable, "an SR-IOV capability that can be read", found))
+}
+
+pub(super) fn class(pf: &PhysicalFunction, request: &VfRequest) -> Option<Reason> {
+    let wrong = pf.class != request.class;
+    let found = format!("class {}", pf.class);
+    wrong.then(|| Reason::new(Rule::Class, format!("class {}", request.class), found).key("class"))
+}
+
+pub(super) fn subclass(pf: &PhysicalFunction, request: &VfRequest) -> Option<Reason> {
+    let wanted = request.subclass.filter(|wanted| pf.subclass != Some(*wanted))?;
+    let found = pf.subclass.map_or_else(|| "another kind".to_owned(), |found| found.to_string());
+    Some(Reason::new(Rule::Subclass, wanted.as_str(), found).key("subclass"))
+}
+
+/// The port's link is as fast as the request wants it; a link that is down has no speed.
+pub(super) fn link_speed(pf: &PhysicalFunction, request: &VfRequest) -> Option<Reason> {
+    let wanted = request.min_link_speed?;
+    let reason = |found: String| {
+        Reason::new(Rule::LinkSpeed, format!("a link of {wanted} or faster"), found).key("min_link_speed")
+    };
+    match pf.speed_mbps() {
+        Some(speed) if speed >= wanted.megabits() => None,
+        Some(speed) => Some(reason(format!("one of {}", BitRate::from_megabits(speed)))),
+        None => Some(
+            reason("no link: its speed is not known".to_owned())
+                .remedy("bring the link up, or leave min_link_speed out"),
+        ),
+    }
+}
+
+pub(super) fn carrier(pf: &PhysicalFunction, request: &VfRequest) -> Option<Reason> {
+    (request.carrier && !pf.has_carrier()).then(|| {
+        Reason::new(Rule::Carrier, "a port with a link", "it has none")
+            .key("carrier")
+            .remedy("bring the interface up and plug the cable in, or leave carrier out")
+    })
+}
+
+pub(super) fn pcie_bandwidth(pf: &PhysicalFunction, request: &VfRequest) -> Option<Reason> {
+    let wanted = request.min_pcie_bandwidth?;
+    let found = match pf.pcie_mbps() {
+        Some(found) if found >= wanted.megabits() => return None,
+        Some(found) => format!("one of {}", BitRate::from_megabits(found)),
+        None => "its width and speed are not known".to_owned(),
+    };
+    let required = format!("a PCIe link of {wanted} or more");
+    let reason = Reason::new(Rule::PcieBandwidth, required, found).key("min_pcie_bandwidth");
+    let could = pf
+        .link
+        .as_ref()
+        .is_some_and(|link| (link.speed_mts, link.width) != (link.max_speed_mts, link.max_width));
+    Some(if could { reason.remedy("its link is below its best: use a faster or wider slot") } else { reason })
+}
+
+/// The node that a partition is to be placed on is one of the host's.
+pub(crate) fn numa_node_exists(ledger: &Ledger<'_>, partition: &PartitionSpec) -> Option<Reason> {
+    let nodes = &ledger.inventory.numa_nodes;
+    let node = partition.numa_node.filter(|node| nodes.iter().all(|known| known.id != *node))?;
+    let found = match &nodes[..] {
+        [] => "the kernel of this host tells of none".to_owned(),
+        nodes => {
+            let ids: Vec<_> = nodes.iter().take(16).map(|node| node.id.to_string()).collect();
+            format!("this host has {}", ids.join(", "))
+        }
+    };
+    let reason = Reason::new(Rule::NumaNode, format!("NUMA node {node}"), found).key("numa_node");
+    Some(reason.for_request(&partition.name).remedy("choose one of them, or leave numa_node out"))
+}
+
+/// On the partition's node, where that is a rule and not a wish.
+pub(super) fn numa_node(pf: &PhysicalFunction, need: &Need<'_>) -> Option<Reason> {
+    let node = need.partition.numa_node.filter(|_| need.request.numa == Some(NumaPolicy::Require))?;
+    let found = match pf.numa_node {
+        Some(found) if found == node => return None,
+        Some(found) => format!("one on node {found}"),
+        None => "one on no node that the firmware names".to_owned(),
+    };
+    Some(Reason::new(Rule::NumaNode, format!("an adapter on NUMA node {node}"), found).key("numa"))
+}
+
+pub(super) fn guest_driver(pf: &PhysicalFunction, need: &Need<'_>) -> Option<Reason> {
+    let guest = need.partition.guest.as_ref()?;
+    let device = pf.sriov.as_ref()?.vf_device_id;
+    let id = format!("{}:{device}", pf.vendor_id);
+    let known = VfDrivers::of(pf.class, pf.vendor_id, device);
+    let has = |name: &str| guest.drivers.iter().any(|driver| driver == name);
+    let (required, found) = match (known, guest.os) {
+        (None, _) => {
+            ("a VF that guests are known to have a driver for".to_owned(), format!("none is known for {id}"))
+        }
+        (Some(known), _) if !guest.drivers.is_empty() => {
+            if known.names().any(has) {
+                return None;
+            }
+            let names: Vec<_> = known.names().collect();
+            (format!("a guest with {} for a VF {id}", names.join(" or ")), guest.drivers.join(", "))
+        }
+        (Some(known), Some(os)) => {
+            if known.in_os(os).is_some() {
+                return None;
+            }
+            let os = os.as_str();
+            (format!("a VF that {os} has a driver for"), format!("{os} has none for {id}"))
+        }
+        (Some(_), None) => return None,
+    };
+    let remedy = "name the guest's drivers in guest.drivers, or leave guest out";
+    Some(Reason::new(Rule::GuestDriver, required, found).remedy(remedy))
+}
+
+/// What is needed by name, and what settings need that are asked for.
+pub(super) fn capabilities(pf: &PhysicalFunction, request: &VfRequest) -> Vec<Reason> {
+    let by_setting = [
+        (Capability::Trust, request.trust.is_some(), "trust"),
+        (Capability::Spoofchk, request.spoofchk.is_some(), "spoofchk"),
+        (Capability::Vlan, request.vlan.is_some(), "vlan"),
+        (Capability::RateLimit, request.max_tx_rate.is_some(), "max_tx_rate"),
+        (Capability::GuaranteedRate, request.min_tx_rate.is_some(), "min_tx_rate"),
+        (Capability::LinkState, request.link_state.is_some(), "link_state"),
+    ];
+    let by_setting =
+        by_setting.into_iter().filter(|(_, asked, _)| *asked).map(|(needed, _, key)| (needed, key));
+    let needed = request.needs.iter().map(|needed| (*needed, "needs")).chain(by_setting);
+    needed.filter_map(|(needed, key)| capability(pf, needed, key)).collect()
+}
+
+fn capability(pf: &PhysicalFunction, needed: Capability, key: &str) -> Option<Reason> {
+    let driver = pf.driver.as_deref()?;
+    let found = match needed {
+        Capability::Rdma if pf.rdma_devices.is_empty() => "its PF has no RDMA device".to_owned(),
+        Capability::Rdma => return None,
+        _ if PfDriver::named(driver).is_some_and(|driver| driver.lacks(needed)) => {
+            format!("its driver {driver} cannot do that")
+        }
+        _ => return None,
+    };
+    let reason = Reason::new(Rule::Capability, needed.as_str(), found).key(key);
+    Some(reason.remedy(format!("use another adapter, or leave {key} out")))
+}
+
+/// What the PF's driver does only in some state of its interface.
+pub(super) fn driver_ready(
+    ledger: &Ledger<'_>,
+    pf: &PhysicalFunction,
+    request: &VfRequest,
+) -> Option<Reason> {
+    let name = pf.driver.as_deref()?;
+    let driver = PfDriver::named(name)?;
+    let interface = pf.netdevs.first().map_or("its interface", |netdev| &netdev.name);
+    let makes_vfs = pf.num_vfs() == 0 || ledger.is_named(pf.address);
+    if driver.vfs_need_interface_up && makes_vfs && !pf.netdevs.iter().any(|netdev| netdev.up) {
+        let found = format!("{name} makes no VFs while {interface} is down");
+        let reason = Reason::new(Rule::DriverReady, "a PF whose interface is up", found);
+        return Some(reason.remedy(format!("ip link set {interface} up")));
+    }
+    let rate = request.max_tx_rate.is_some_and(|rate| rate.megabits() > 0);
+    (driver.rate_needs_link && rate && !pf.has_carrier()).then(|| {
+        let found = format!("{name} sets no rate while {interface} has none");
+        Reason::new(Rule::DriverReady, "a port with a link", found)
+            .key("max_tx_rate")
+            .remedy(format!("ip link set {interface} up, or leave max_tx_rate out"))
+    })
+}
+
+pub(super) fn namespaces(pf: &PhysicalFunction, request: &VfRequest) -> Option<Reason> {
+    let wanted = usize::from(request.min_namespaces?);
+    let found = pf.nvme.as_ref().map_or(0, |nvme| nvme.namespaces.len());
+    (found < wanted).then(|| {
+        Reason::new(Rule::Namespaces, format!("a controller with {wanted} namespaces"), found.to_string())
+            .key("min_namespaces")
+    })
+}
+
+/// The vectors of each VF: as many as one that is there has, for a PF's VFs are alike; or what the PF can share out.
+pub(super) fn msix_vectors(
+    ledger: &Ledger<'_>,
+    pf: &PhysicalFunction,
+    request: &VfRequest,
+) -> Option<Reason> {
+    let wanted = request.min_msix_vectors?;
+    if pf.vf_msix_total.is_some() {
+        return None;
+    }
+    let required = format!("a VF with {wanted} MSI-X vectors");
+    let reason = |found: String| Reason::new(Rule::MsixVectors, required, found).key("min_msix_vectors");
+    let known = pf.virtual_functions.iter().filter_map(|vf| vf.msix_vectors).max();
+    match known {
+        Some(found) if found >= wanted => None,
+        Some(found) => Some(reason(format!("{found}"))),
+        None => {
+            let least = ledger.count_asked(pf.address).unwrap_or(1).max(1);
+            let remedy = format!("make VFs first: [[adapter]] pf = \"{}\", vfs = {least}", pf.address);
+            Some(reason("not known before there are VFs".to_owned()).remedy(remedy))
+        }
+    }
+}
+
+/// What the host itself needs is left alone, unless a person allows it.
+pub(crate) fn management_nic(ledger: &Ledger<'_>, pf: &PhysicalFunction) -> Option<Reason> {
+    if ledger.options.allow_management_nic || pf.in_use_by_host.is_empty() {
+        return None;
+    }
+    let uses: Vec<_> = pf.in_use_by_host.iter().take(8).map(ToString::to_string).collect();
+    let reason = Reason::new(Rule::ManagementNic, "a PF that the host does not use", uses.join(", "));
+    Some(reason.on(pf.address).remedy("use another adapter, or allow it with --allow-management-nic"))
+}
+
+pub(crate) fn iommu_of_host(ledger: &Ledger<'_>) -> Option<Reason> {
+    (!ledger.inventory.iommu).then(|| {
+        Reason::new(
+            Rule::Iommu,
+            "an IOMMU that keeps a partition's VFs to that partition's memory",
+            "no IOMMU is on",
+        )
+        .remedy(
+            "turn on VT-d or AMD-Vi in the firmware, start the kernel with intel_iommu=on (Intel) and reboot",
+        )
+    })
+}
+
+/// VFs of a PF that shares its group with other devices will be in it as well: what lies between them and the root keeps
+/// nothing apart (drivers/iommu/iommu.c `pci_device_group`).
+pub(super) fn iommu_group(pf: &PhysicalFunction) -> Option<Reason> {
+    if pf.iommu_group_shared_with.is_empty() {
+        return None;
+    }
+    let with: Vec<_> = pf.iommu_group_shared_with.iter().take(8).map(ToString::to_string).collect();
+    let found = format!("its slot shares one with {}", with.join(", "));
+    let reason = Reason::new(Rule::IommuGroup, "an IOMMU group of its own for each VF", found);
+    Some(reason.remedy("use a slot behind a port with ACS"))
+}
+
+/// A VF that must not share a failure domain with another one, wherever that is by now.
+pub(crate) fn apart(ledger: &Ledger<'_>, pf: &PhysicalFunction, owner: &Owner) -> Option<Reason> {
+    let broken =
+        ledger.ties(owner).iter().filter(|tie| !tie.prefer).find(|tie| {
+            ledger.held_by(&tie.other).is_some_and(|vf| ledger.share(tie.by, pf.address, vf.pf))
+        })?;
+    let vf = ledger.held_by(&broken.other)?;
+    let domain = match broken.by {
+        FailureDomain::Port => "port",
+        FailureDomain::Adapter => "adapter",
+        FailureDomain::NumaNode => "NUMA node",
+    };
+    let required = format!("another {domain} than that of {}", broken.other);
+    let found = format!("{} has {vf}, on the same {domain}", broken.other);
+    Some(Reason::new(Rule::Redundancy, required, found).key("apart_from"))
+}

@@ -1,0 +1,85 @@
+//! Rules on one VF, its PF's abilities aside: whether it can be had.
+
+use ioward_model::{Owner, PhysicalFunction, Reason, Rule, VfId};
+
+use crate::ledger::Ledger;
+
+pub(super) fn vf_index(ledger: &Ledger<'_>, pf: &PhysicalFunction, index: u16) -> Option<Reason> {
+    if index >= pf.total_vfs() {
+        let required = format!("an index below {} (TotalVFs)", pf.total_vfs());
+        return Some(Reason::new(Rule::VfIndex, required, format!("index {index}")));
+    }
+    let asked = ledger.count_asked(pf.address).filter(|asked| index >= *asked)?;
+    let reason = Reason::new(
+        Rule::VfIndex,
+        format!("an index below {asked}, the number of VFs asked for"),
+        format!("index {index}"),
+    );
+    Some(reason.remedy(format!(
+        "ask for more: [[adapter]] pf = \"{}\", vfs = {}",
+        pf.address,
+        index.saturating_add(1)
+    )))
+}
+
+pub(super) fn vf_free(ledger: &Ledger<'_>, pf: &PhysicalFunction, vf: VfId, owner: &Owner) -> Option<Reason> {
+    let holder = ledger.holder(vf).filter(|holder| holder != owner).map(|holder| format!("{holder} has it"));
+    let foreign = || ledger.existing(vf).and_then(|function| ledger.foreign_use(pf, function));
+    Some(Reason::new(Rule::VfFree, "a VF that nobody has", holder.or_else(foreign)?))
+}
+
+pub(super) fn vf_readable(ledger: &Ledger<'_>, pf: &PhysicalFunction, vf: VfId) -> Option<Reason> {
+    let missing = vf.index < pf.num_vfs() && ledger.existing(vf).is_none();
+    missing.then(|| {
+        Reason::new(
+            Rule::Readable,
+            "a VF that can be read",
+            format!("{vf} is enabled, and could not be read"),
+        )
+    })
+}
+
+pub(super) fn iommu_group(ledger: &Ledger<'_>, vf: VfId) -> Option<Reason> {
+    let function = ledger.existing(vf).filter(|function| !function.iommu_group_shared_with.is_empty())?;
+    let with: Vec<_> = function.iommu_group_shared_with.iter().take(8).map(ToString::to_string).collect();
+    let reason = Reason::new(
+        Rule::IommuGroup,
+        "an IOMMU group of its own",
+        format!("it shares one with {}", with.join(", ")),
+    );
+    Some(reason.remedy("use a slot behind a port with ACS, or a VF of another adapter"))
+}
+
+/// More VFs than there are now, on a PF that gives some already, means that all of them go for a while.
+pub(super) fn growth(ledger: &Ledger<'_>, pf: &PhysicalFunction, index: u16) -> Option<Reason> {
+    if !ledger.would_grow(pf, index) {
+        return None;
+    }
+    let least = index.saturating_add(1);
+    let to = ledger.count_asked(pf.address).unwrap_or(least);
+    disruption(ledger, pf, to).map(|reason| {
+        reason.remedy(format!(
+            "use a VF of another PF, or allow it with --allow-disruption; to avoid it next time, ask for VFs up front: \
+             [[adapter]] pf = \"{}\", vfs = {to}",
+            pf.address
+        ))
+    })
+}
+
+/// What runs keeps its VFs, unless a person allows otherwise. NumVFs changes through zero only.
+pub(crate) fn disruption(ledger: &Ledger<'_>, pf: &PhysicalFunction, to: u16) -> Option<Reason> {
+    let from = pf.num_vfs();
+    if ledger.options.allow_disruption || from == 0 || from == to {
+        return None;
+    }
+    let losers = ledger.losers(pf);
+    let named: Vec<_> = losers
+        .iter()
+        .take(8)
+        .map(|loser| format!("{} loses {} ({})", loser.who, loser.what, loser.address))
+        .collect();
+    let more = if losers.len() > 8 { format!(" and {} more", losers.len() - 8) } else { String::new() };
+    let found = format!("going from {from} to {to} VFs leads through 0: {}{more}", named.join(", "));
+    let reason = Reason::new(Rule::Disruption, "that nothing that runs loses a VF", found).on(pf.address);
+    (!losers.is_empty()).then(|| reason.remedy("allow it with --allow-disruption"))
+}

@@ -1,0 +1,152 @@
+//! What drivers can do: the host's drivers of PFs, and guests' drivers of VFs. Tables, each row with its source.
+
+use ioward_model::{Capability, Class, GuestOs, HexId};
+
+/// What a PF's driver lets a host do with its VFs. A driver that is not here is believed to do everything: the kernel
+/// has the last word.
+pub(crate) struct PfDriver {
+    name: &'static str,
+    /// Capabilities it does not have.
+    lacks: &'static [Capability],
+    /// It refuses a VF's rate while the port has no link.
+    pub rate_needs_link: bool,
+    /// It makes no VFs while the PF's interface is down.
+    pub vfs_need_interface_up: bool,
+}
+
+use Capability::{GuaranteedRate, LinkState, RateLimit, Spoofchk, Trust, Vlan};
+
+/// `drivers/net/ethernet` of Linux 6.12: what is not in a driver's `net_device_ops`, or what its function refuses always.
+const PF_DRIVERS: [PfDriver; 17] = [
+    // intel/igb/igb_main.c: igb_ndo_set_vf_bw wants no minimum and a link; no ndo_set_vf_link_state.
+    driver("igb", &[GuaranteedRate, LinkState]).with_link_for_rate(),
+    // intel/ixgbe/ixgbe_sriov.c: ixgbe_ndo_set_vf_bw wants no minimum and a link.
+    driver("ixgbe", &[GuaranteedRate]).with_link_for_rate(),
+    // intel/i40e/i40e_virtchnl_pf.c: i40e_ndo_set_vf_bw wants no minimum.
+    driver("i40e", &[GuaranteedRate]),
+    driver("ice", &[]),
+    // intel/fm10k/fm10k_iov.c: neither trust nor spoof checking nor a link state.
+    driver("fm10k", &[GuaranteedRate, LinkState, Spoofchk, Trust]),
+    driver("mlx5_core", &[]),
+    // mellanox/mlx4/en_netdev.c: no ndo_set_vf_trust.
+    driver("mlx4_core", &[Trust]),
+    // broadcom/bnxt/bnxt_sriov.c: bnxt_sriov_configure refuses while the interface is down.
+    driver("bnxt_en", &[]).with_interface_up(),
+    // broadcom/bnx2x/bnx2x_main.c: neither rates nor trust.
+    driver("bnx2x", &[GuaranteedRate, RateLimit, Trust]),
+    driver("qede", &[]),
+    driver("nfp", &[]),
+    // sfc/efx.c: neither rates nor trust.
+    driver("sfc", &[GuaranteedRate, RateLimit, Trust]),
+    // emulex/benet/be_main.c: be_set_vf_tx_rate wants no minimum; no trust.
+    driver("be2net", &[GuaranteedRate, Trust]),
+    // chelsio/cxgb4/cxgb4_main.c: cxgb4_mgmt_set_vf_rate wants no minimum; neither trust nor spoof checking.
+    driver("cxgb4", &[GuaranteedRate, Spoofchk, Trust]),
+    // hisilicon/hns3/hns3pf/hclge_main.c: hclge_set_vf_rate wants no minimum.
+    driver("hns3", &[GuaranteedRate]),
+    // cisco/enic/enic_main.c: a VF's MAC and port profile, and nothing else.
+    driver("enic", &[GuaranteedRate, LinkState, RateLimit, Spoofchk, Trust, Vlan]),
+    // marvell/octeontx2/nic/otx2_pf.c: VLAN, trust and MAC.
+    driver("rvu_nicpf", &[GuaranteedRate, LinkState, RateLimit, Spoofchk]),
+];
+
+const fn driver(name: &'static str, lacks: &'static [Capability]) -> PfDriver {
+    PfDriver { name, lacks, rate_needs_link: false, vfs_need_interface_up: false }
+}
+
+impl PfDriver {
+    const fn with_link_for_rate(self) -> Self {
+        Self { rate_needs_link: true, ..self }
+    }
+
+    const fn with_interface_up(self) -> Self {
+        Self { vfs_need_interface_up: true, ..self }
+    }
+
+    /// The driver of this name, when something is known of it.
+    pub(crate) fn named(name: &str) -> Option<&'static Self> {
+        PF_DRIVERS.iter().find(|driver| driver.name == name)
+    }
+
+    /// Whether it lacks a capability.
+    pub(crate) fn lacks(&self, capability: Capability) -> bool {
+        self.lacks.contains(&capability)
+    }
+}
+
+/// What drives a VF in a guest.
+pub(crate) struct VfDrivers {
+    vendor: u16,
+    devices: &'static [u16],
+    /// By operating system: Linux, FreeBSD, Windows. Empty: none is known.
+    names: [&'static str; 3],
+}
+
+/// `MODULE_DEVICE_TABLE` of the VF drivers in Linux 6.12; `sys/dev` of FreeBSD 14 (igb, ixgbe/ixv, iavf, mlx5, bnxt); the
+/// vendors' Windows drivers.
+const VF_DRIVERS: [VfDrivers; 10] = [
+    // 82576 and I350.
+    VfDrivers { vendor: 0x8086, devices: &[0x10ca, 0x152d, 0x1520, 0x152f], names: ["igbvf", "igb", ""] },
+    // 82599, X540, X550.
+    VfDrivers {
+        vendor: 0x8086,
+        devices: &[0x10ed, 0x152e, 0x1515, 0x1530, 0x1565, 0x1564, 0x15a8, 0x15a9, 0x15c5, 0x15b4],
+        names: ["ixgbevf", "ixv", "vxn"],
+    },
+    // XL710, X722, E810.
+    VfDrivers { vendor: 0x8086, devices: &[0x154c, 0x1571, 0x37cd, 0x1889], names: ["iavf", "iavf", "iavf"] },
+    // ConnectX-2 and -3.
+    VfDrivers { vendor: 0x15b3, devices: &[0x1002, 0x1004], names: ["mlx4_core", "mlx4_core", "mlx4_bus"] },
+    // Connect-IB, ConnectX-4 and later, BlueField.
+    VfDrivers {
+        vendor: 0x15b3,
+        devices: &[0x1012, 0x1014, 0x1016, 0x1018, 0x101a, 0x101c, 0x101e, 0xa2d3],
+        names: ["mlx5_core", "mlx5_core", "mlx5"],
+    },
+    // NetXtreme-C and -E.
+    VfDrivers {
+        vendor: 0x14e4,
+        devices: &[
+            0x1606, 0x1607, 0x1608, 0x1609, 0x16bd, 0x16c1, 0x16c2, 0x16c3, 0x16c4, 0x16c5, 0x16cb, 0x16d3,
+            0x16dc, 0x16e1, 0x16e5, 0x16e6, 0x1806, 0x1807, 0x1808, 0x1809, 0xd800,
+        ],
+        names: ["bnxt_en", "bnxt", "bnxtnd"],
+    },
+    // FastLinQ.
+    VfDrivers { vendor: 0x1077, devices: &[0x1664, 0x8090], names: ["qede", "", "qevbd"] },
+    // Hi1822 and HNS3.
+    VfDrivers { vendor: 0x19e5, devices: &[0x375e, 0x379e], names: ["hinic", "", ""] },
+    VfDrivers { vendor: 0x19e5, devices: &[0xa22e, 0xa22f], names: ["hclgevf", "", ""] },
+    // Data Center GPU Flex.
+    VfDrivers { vendor: 0x8086, devices: &[0x56c0, 0x56c1], names: ["xe", "", "igfxn"] },
+];
+
+/// Every NVMe controller is driven by its class (`PCI_CLASS_STORAGE_EXPRESS`).
+const NVME: VfDrivers = VfDrivers { vendor: 0, devices: &[], names: ["nvme", "nvme", "stornvme"] };
+
+impl VfDrivers {
+    /// The drivers of a VF by its PF's vendor and its own device ID; `None` when none are known.
+    pub(crate) fn of(class: Class, vendor: HexId, device: HexId) -> Option<&'static Self> {
+        if class == Class::Nvme {
+            return Some(&NVME);
+        }
+        VF_DRIVERS.iter().find(|drivers| drivers.vendor == vendor.0 && drivers.devices.contains(&device.0))
+    }
+
+    /// The driver in an operating system, where it has one.
+    pub(crate) fn in_os(&self, os: GuestOs) -> Option<&'static str> {
+        let name = match os {
+            GuestOs::Linux => self.names[0],
+            GuestOs::Freebsd => self.names[1],
+            GuestOs::Windows => self.names[2],
+        };
+        Some(name).filter(|name| !name.is_empty())
+    }
+
+    /// All names it has anywhere.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let mut names: Vec<_> = self.names.into_iter().filter(|name| !name.is_empty()).collect();
+        names.dedup();
+        names.into_iter()
+    }
+}
