@@ -252,6 +252,25 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show how the host differs from what the daemon holds, and whom that breaks
+    #[command(
+        after_help = "The daemon repairs by itself what is safe to repair, and says so in 'ioward events'. What it \
+        leaves to a person is listed here, with the reason. What ioward does not own is no drift."
+    )]
+    Drift {
+        /// Print the differences as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show VFs that are bound to vfio-pci, belong to no partition, and nobody has open
+    Orphans {
+        /// Reset them and leave them without a driver
+        #[arg(long)]
+        reap: bool,
+        /// Print them as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what partitions asked for, and what became of it
     Audit {
         /// Print entries as JSON, one a line
@@ -285,6 +304,8 @@ impl Command {
             | Self::Apply { json, .. }
             | Self::Partitions { json, .. }
             | Self::Events { json, .. }
+            | Self::Drift { json }
+            | Self::Orphans { json, .. }
             | Self::Audit { json, .. } => *json,
             Self::Assign(args) => args.json,
             Self::Demo(_)

@@ -70,6 +70,14 @@ pub enum CliError {
     /// Requests of a partition for which there is nothing; why has been shown.
     #[error("nothing suits {0}: what is shown says which rules stand in the way")]
     NothingSuits(String),
+    /// Orphans could not be reaped; why has been shown.
+    #[error("{left} of {of} could not be reaped: what is shown says why")]
+    Unreaped {
+        /// So many.
+        left: usize,
+        /// Of so many.
+        of: usize,
+    },
     /// A Spec can't be written.
     #[error("cannot write {file}: {}", plain(.source))]
     SpecUnwritten {

@@ -86,6 +86,8 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Vfs { pf, json } => show::vfs(&client, pf, json).await,
         Command::Partitions { json } => show::partitions(&client, json).await,
         Command::Events { follow, json } => show::events(&client, follow, json).await,
+        Command::Drift { json } => show::drift(&client, json).await,
+        Command::Orphans { reap, json } => show::orphans(&client, reap, json).await,
         Command::Audit { json } => show::audit(&client, json).await,
         Command::State { command: StateCommand::Export { state_dir } } => {
             show::state(&client, state_dir.as_deref()).await

@@ -1,10 +1,10 @@
-//! The commands that show: host, vfs, partitions, events, audit, state.
+//! The commands that show: host, vfs, partitions, drift, orphans, events, audit, state.
 
 use std::path::Path;
 
 use ioward_fabric::linux::{self, HostRoot};
-use ioward_imp::api::PartitionView;
-use ioward_model::{AuditEntry, Event, Inventory, VirtualFunction};
+use ioward_imp::api::{PartitionView, Reaped};
+use ioward_model::{AuditEntry, Drift, Event, Inventory, Orphan, VirtualFunction};
 use ioward_pci::Bdf;
 use ioward_store::{Export, StoreError};
 use serde::Serialize;
@@ -81,6 +81,42 @@ pub async fn partitions(client: &Client, json: bool) -> Result<(), CliError> {
         return terminal::print_json(&partitions);
     }
     terminal::print(&present::partitions::partitions(&partitions, terminal::page_width()))
+}
+
+/// `ioward drift`: how the host differs from what the daemon holds.
+///
+/// # Errors
+/// When the daemon does not answer, or is just changing something.
+pub async fn drift(client: &Client, json: bool) -> Result<(), CliError> {
+    let drifts: Vec<Drift> = client.get("/v1/drift").await?;
+    if json {
+        return terminal::print_json(&drifts);
+    }
+    terminal::print(&present::drift::drift(&drifts))
+}
+
+/// `ioward orphans`: what there is, or with `reap` what became of them.
+///
+/// # Errors
+/// When the daemon does not answer; when one of them could not be reaped.
+pub async fn orphans(client: &Client, reap: bool, json: bool) -> Result<(), CliError> {
+    if !reap {
+        let orphans: Vec<Orphan> = client.get("/v1/orphans").await?;
+        if json {
+            return terminal::print_json(&orphans);
+        }
+        return terminal::print(&present::drift::orphans(&orphans));
+    }
+    let reaped: Vec<Reaped> = client.post("/v1/orphans/reap", &()).await?;
+    if json {
+        terminal::print_json(&reaped)?;
+    } else {
+        terminal::print(&present::drift::reaped(&reaped))?;
+    }
+    match reaped.iter().filter(|reaped| reaped.error.is_some()).count() {
+        0 => Ok(()),
+        left => Err(CliError::Unreaped { left, of: reaped.len() }),
+    }
 }
 
 /// `ioward events`: what happened, and with `follow` what happens.

@@ -16,6 +16,7 @@ pub use error::FabricError;
 use async_trait::async_trait;
 use ioward_model::{Inventory, VfId, VfSettings, VfStatistics};
 use ioward_pci::Bdf;
+use tokio::sync::mpsc;
 
 /// The PCI side of one machine.
 ///
@@ -83,4 +84,14 @@ pub trait Fabric: Send + Sync {
     /// # Errors
     /// When the VF does not exist or its PF does not count.
     async fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError>;
+
+    /// Whether any process of this host has a VF open through VFIO.
+    ///
+    /// # Errors
+    /// When the VF does not exist, or processes can't be looked at.
+    async fn is_open(&self, vf: VfId) -> Result<bool, FabricError>;
+
+    /// Says that something about functions, drivers or links has changed, so that a look is worth while. It may say so
+    /// without reason and may miss something. It ends at once where nobody tells.
+    async fn changes(&self) -> mpsc::Receiver<()>;
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ioward_hypervisor::Accelerator;
 use ioward_model::{
-    Class, Intent, MemorySize, Name, Options, Owner, Plan, Reason, Spec, VfId, VfSettings, Way,
+    Class, Intent, MemorySize, Name, Options, Orphan, Owner, Plan, Reason, Spec, VfId, VfSettings, Way,
 };
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
@@ -112,6 +112,17 @@ pub struct AssignedVf {
     pub settings: VfSettings,
     /// What the guest may change.
     pub guest_may: Vec<String>,
+}
+
+/// What became of an orphan, in the answer of `POST /v1/orphans/reap`: a list of these.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reaped {
+    /// Which it is.
+    #[serde(flatten)]
+    pub orphan: Orphan,
+    /// Why it is still there, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// The body of every answer that is not a success.

@@ -18,7 +18,7 @@ use axum::{
     routing::{get, post},
 };
 use http_body::Frame;
-use ioward_model::{Inventory, Plan, Spec};
+use ioward_model::{Drift, Inventory, Orphan, Plan, Spec};
 use ioward_store::Export;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use crate::{
     api::{
         ApiError, ApplyRequest, Compatible, CompatibleRequest, ErrorBody, ErrorKind, PartitionView,
-        PlanRequest,
+        PlanRequest, Reaped,
     },
     error::ImpError,
     imp::Imp,
@@ -42,6 +42,9 @@ pub(crate) fn router(imp: Arc<Imp>) -> Router {
     Router::new()
         .route("/v1/host", get(host))
         .route("/v1/partitions", get(partitions))
+        .route("/v1/drift", get(drift))
+        .route("/v1/orphans", get(orphans))
+        .route("/v1/orphans/reap", post(reap))
         .route("/v1/spec", get(spec))
         .route("/v1/compatible", post(compatible))
         .route("/v1/plan", post(plan))
@@ -101,6 +104,18 @@ async fn host(State(imp): State<Arc<Imp>>) -> Result<Json<Inventory>, Failure> {
 
 async fn partitions(State(imp): State<Arc<Imp>>) -> Result<Json<Vec<PartitionView>>, Failure> {
     Ok(Json(imp.partitions().await?))
+}
+
+async fn drift(State(imp): State<Arc<Imp>>) -> Result<Json<Vec<Drift>>, Failure> {
+    Ok(Json(imp.drift().await?))
+}
+
+async fn orphans(State(imp): State<Arc<Imp>>) -> Result<Json<Vec<Orphan>>, Failure> {
+    Ok(Json(imp.orphans().await?))
+}
+
+async fn reap(State(imp): State<Arc<Imp>>) -> Result<Json<Vec<Reaped>>, Failure> {
+    Ok(Json(imp.reap_orphans().await?))
 }
 
 async fn spec(State(imp): State<Arc<Imp>>) -> Json<Spec> {

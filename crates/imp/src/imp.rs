@@ -24,6 +24,7 @@ use crate::{
     look,
     notes::{Must, Notes},
     ownership::Ownership,
+    settle::Settling,
     stuck::StuckAdapters,
 };
 
@@ -49,6 +50,7 @@ pub struct Imp {
     changing: Arc<tokio::sync::Mutex<()>>,
     pub(crate) ownership: Ownership,
     pub(crate) stuck: StuckAdapters,
+    pub(crate) settling: Settling,
 }
 
 /// Tells one run of the daemon, and one boot of its host, from another.
@@ -83,6 +85,7 @@ impl Imp {
             changing: Arc::default(),
             ownership: Ownership::default(),
             stuck: StuckAdapters::default(),
+            settling: Settling::new(contents.boot),
         })
     }
 
@@ -197,7 +200,7 @@ impl Imp {
     }
 
     /// Takes the right to change something; the others are told that this one is at it.
-    fn begin_change(&self) -> Result<OwnedMutexGuard<()>, ImpError> {
+    pub(crate) fn begin_change(&self) -> Result<OwnedMutexGuard<()>, ImpError> {
         Arc::clone(&self.changing).try_lock_owned().map_err(|_| ImpError::Busy)
     }
 
@@ -248,9 +251,10 @@ impl Imp {
     /// # Errors
     /// When the hypervisor can't tell.
     pub async fn adopt(self: &Arc<Self>) -> Result<(), ImpError> {
+        self.look_whether_the_host_has_booted().await?;
         let interrupted = self.interrupted.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.recover(interrupted).await;
-        self.note_those_gone().await?;
+        self.note_those_gone("its machine was gone when the daemon started").await?;
         for (name, partition) in self.state().partitions {
             if partition.channel && partition.running {
                 self.serve_channel(&name);
@@ -264,14 +268,14 @@ impl Imp {
         machines.iter().any(|machine| machine.name == *partition && machine.running)
     }
 
-    async fn note_those_gone(&self) -> Result<(), ImpError> {
+    pub(crate) async fn note_those_gone(&self, why: &str) -> Result<(), ImpError> {
         // Before the look: what is started after it has not gone.
         let noted = self.state().partitions;
         let machines = self.hypervisor.partitions().await?;
         let running = |name: &Name| machines.iter().any(|machine| machine.name == *name && machine.running);
         for (name, partition) in noted {
             if partition.running && !running(&name) {
-                self.note_ended(&name, "its machine was gone when the daemon started".to_owned());
+                self.note_ended(&name, why.to_owned());
             }
         }
         Ok(())
@@ -281,7 +285,7 @@ impl Imp {
     pub async fn follow_hypervisor(self: Arc<Self>) {
         let mut events = self.hypervisor.events().await;
         // Nobody tells of a machine that ended after it was adopted and before somebody listened.
-        if let Err(error) = self.note_those_gone().await {
+        if let Err(error) = self.note_those_gone("its machine was gone when the daemon started").await {
             tracing::error!("cannot look for machines that have ended: {}", in_full(&error));
         }
         while let Some(HypervisorEvent::Ended { partition, why }) = events.recv().await {
@@ -301,13 +305,16 @@ impl Imp {
     fn note_ended(&self, partition: &Name, why: String) {
         self.channels.stop(partition);
         let row = |_: &State| vec![RowKey::Partition(partition.clone())];
+        let mut is_news = false;
         // That it can't be written down makes it no less so; the log says it.
         let _ = self.notes.change(Must::BeKnown, row, Vec::new(), |state| {
             if let Some(partition) = state.partitions.get_mut(partition) {
-                partition.running = false;
+                is_news = std::mem::take(&mut partition.running);
             }
         });
-        self.events.emit(EventKind::PartitionEnded { partition: partition.clone(), why });
+        if is_news {
+            self.events.emit(EventKind::PartitionEnded { partition: partition.clone(), why });
+        }
     }
 
     /// The latest events of this run, oldest first.

@@ -4,13 +4,15 @@
 //!   http ──> imp ──> planner            who asks for what, one change at a time
 //!             ├────> executor ──> order, step ──> fabric, hypervisor
 //!             │         └─> undo           └────> journal, notes ──> store
-//!   start ────┴────> recovery ──> undo
+//!   start ────┼────> recovery ──> undo
+//!   host ─────┴────> settle ──> drift, order, step
 //!   guest ──> channels ──> operations ──> fabric
 //! ```
 
 pub mod api;
 mod channels;
 mod compatible;
+mod drift;
 mod error;
 mod events;
 mod executor;
@@ -21,9 +23,11 @@ mod look;
 mod notes;
 mod operations;
 mod order;
+mod orphans;
 mod ownership;
 mod recovery;
 mod serve;
+mod settle;
 mod step;
 mod stuck;
 mod subject;

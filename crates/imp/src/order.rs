@@ -56,6 +56,16 @@ struct Latest<'a> {
 
 impl Order {
     pub(crate) fn of(steps: &[Step]) -> Self {
+        Self::new(steps, true)
+    }
+
+    /// The order of steps that are not undone when one of them fails: a partition starts when what it has is ready, whatever
+    /// becomes of others.
+    pub(crate) fn each_for_itself(steps: &[Step]) -> Self {
+        Self::new(steps, false)
+    }
+
+    fn new(steps: &[Step], start_last: bool) -> Self {
         let mut order = Self {
             waits_for: vec![0; steps.len()],
             holds_up: vec![Vec::new(); steps.len()],
@@ -63,7 +73,7 @@ impl Order {
         };
         let mut latest = Latest::default();
         for (n, step) in steps.iter().enumerate() {
-            let waits_for = latest.before(n, step);
+            let waits_for = latest.before(n, step, start_last);
             if waits_for.is_empty() {
                 order.ready.insert(n);
             }
@@ -98,7 +108,7 @@ impl Order {
 
 impl<'a> Latest<'a> {
     /// The steps that this one waits for; it is one of the latest then.
-    fn before(&mut self, n: usize, step: &'a Step) -> BTreeSet<usize> {
+    fn before(&mut self, n: usize, step: &'a Step, start_last: bool) -> BTreeSet<usize> {
         let mut before = BTreeSet::new();
         let about = Subject::of(step);
         if let Some(pf) = about.adapter() {
@@ -122,7 +132,7 @@ impl<'a> Latest<'a> {
             _ => None,
         };
         before.extend(mac.and_then(|mac| self.macs.insert(mac, n)));
-        if matches!(step, Step::StartPartition { .. }) {
+        if start_last && matches!(step, Step::StartPartition { .. }) {
             // What runs can't be undone without a trace: it comes when nothing else can fail any more.
             before.extend(&self.loose);
         } else {
@@ -245,6 +255,7 @@ mod tests {
             boot: Boot::default(),
             guest: None,
             numa_node: None,
+            autostart: false,
             vfs: Vec::new(),
         };
         let original = AdapterOriginal { num_vfs: 0, autoprobe: true };

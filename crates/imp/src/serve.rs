@@ -104,6 +104,7 @@ pub async fn serve_on(
     let listener = listen(socket)?;
     imp.adopt().await.map_err(|error: ImpError| ServeError::Adopt(in_full(&error)))?;
     tokio::spawn(Arc::clone(&imp).follow_hypervisor());
+    let follower = tokio::spawn(Arc::clone(&imp).follow_host());
     let flusher = tokio::spawn(Arc::clone(&imp).keep_flushing());
     tracing::info!("listening at {}", socket.display());
 
@@ -114,6 +115,7 @@ pub async fn serve_on(
     };
     // A change that is under way is finished or undone: nothing is left half done.
     let _nothing_begins = imp.finish_changes().await;
+    follower.abort();
     flusher.abort();
     imp.flush_or_say();
     let _ = fs::remove_file(socket);

@@ -34,7 +34,7 @@ pub(crate) struct Carried<'a> {
 
 /// What was left.
 #[derive(Debug, Default)]
-struct Left {
+pub(crate) struct Left {
     pfs: BTreeSet<Bdf>,
     vfs: BTreeSet<VfId>,
     partitions: BTreeSet<Name>,
@@ -43,7 +43,7 @@ struct Left {
 impl Left {
     /// Whether a step is about something that was left: its adapter, its VF or its partition; for a step about an adapter,
     /// any VF of it.
-    fn holds_up(&self, step: &Step) -> bool {
+    pub(crate) fn holds_up(&self, step: &Step) -> bool {
         let about = Subject::of(step);
         about.pf.is_some_and(|pf| self.pfs.contains(&pf) || self.vfs.iter().any(|vf| vf.pf == pf))
             || about.vf.is_some_and(|vf| self.vfs.contains(&vf) || self.pfs.contains(&vf.pf))
@@ -51,7 +51,7 @@ impl Left {
     }
 
     /// Notes that what a step is about is left.
-    fn add(&mut self, step: &Step) {
+    pub(crate) fn add(&mut self, step: &Step) {
         let about = Subject::of(step);
         self.pfs.extend(about.pf);
         self.vfs.extend(about.vf);

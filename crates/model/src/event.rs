@@ -5,7 +5,7 @@ use std::fmt;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{Name, Step, VfOp};
+use crate::{Drift, Name, Orphan, Step, VfOp};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,6 +119,49 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         num_vfs: Option<u16>,
     },
+    /// The host has booted since ioward last had it as it is to be: it is made so again.
+    HostBooted,
+    /// What could be restored after a boot of the host is.
+    HostRestored {
+        /// What is not as it is to be.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        left: Vec<Drift>,
+        /// Partitions that were to start with the host and do not run.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        stopped: Vec<Name>,
+    },
+    /// A partition that is to start with the host has been started.
+    PartitionStarted {
+        /// The partition.
+        partition: Name,
+    },
+    /// The host differs from the state.
+    DriftFound {
+        /// How.
+        drift: Drift,
+    },
+    /// A difference has been repaired.
+    DriftRepaired {
+        /// What it was.
+        drift: Drift,
+    },
+    /// A difference is gone, and ioward has done nothing about it.
+    DriftGone {
+        /// What it was.
+        drift: Drift,
+    },
+    /// A step that was to repair a difference failed. It is tried again.
+    RepairFailed {
+        /// The step.
+        what: Box<Step>,
+        /// Why.
+        error: String,
+    },
+    /// A VF that was bound to vfio-pci for nobody was reset and has no driver now.
+    OrphanReaped {
+        /// The VF.
+        orphan: Orphan,
+    },
     /// A partition's machine ended without being asked to.
     PartitionEnded {
         /// The partition.
@@ -177,6 +220,25 @@ impl fmt::Display for EventKind {
             }
             Self::AdapterAnswers { pf, num_vfs: None } => {
                 write!(f, "adapter {pf} was stuck, and is gone")
+            }
+            Self::HostBooted => f.write_str("the host has booted; it is made as it is to be"),
+            Self::HostRestored { left, stopped } => {
+                write!(f, "the host is as it is to be after its boot")?;
+                for drift in left {
+                    write!(f, "; but {drift}")?;
+                }
+                for partition in stopped {
+                    write!(f, "; {partition} could not be started")?;
+                }
+                Ok(())
+            }
+            Self::PartitionStarted { partition } => write!(f, "partition {partition} started with the host"),
+            Self::DriftFound { drift } => write!(f, "drift: {drift}"),
+            Self::DriftRepaired { drift } => write!(f, "drift repaired: {drift}"),
+            Self::DriftGone { drift } => write!(f, "drift is gone: {drift}"),
+            Self::RepairFailed { what, error } => write!(f, "a repair failed: {what}: {error}"),
+            Self::OrphanReaped { orphan: Orphan { vf, address } } => {
+                write!(f, "{vf} at {address} belonged to nobody; it has no driver now")
             }
             Self::PartitionEnded { partition, why } => write!(f, "partition {partition} ended: {why}"),
             Self::ChannelOpened { partition, agent } => {

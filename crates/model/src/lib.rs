@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod choice;
+mod drift;
 mod event;
 mod guest_may;
 mod inventory;
@@ -28,6 +29,7 @@ mod state;
 mod units;
 
 pub use choice::{Criterion, Gap, Placement, Relaxation, Way};
+pub use drift::{Difference, Drift, Orphan};
 pub use event::{AuditEntry, Event, EventKind, Verdict};
 pub use guest_may::{Grant, GuestMay, Permission};
 pub use inventory::{

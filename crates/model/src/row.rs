@@ -163,6 +163,7 @@ mod tests {
             cpus: 1,
             memory: MemorySize::from_mebibytes(512).unwrap(),
             numa_node: None,
+            autostart: false,
             guest: None,
             boot: Boot::default(),
             vfs: Vec::new(),

@@ -115,6 +115,9 @@ pub struct PartitionSpec {
     /// The host's NUMA node that its memory and CPUs are placed on; left out: wherever the kernel puts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numa_node: Option<u32>,
+    /// Whether it is started when the host has booted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub autostart: bool,
     /// What runs in it, as far as it matters for VFs; left out: anything may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<Guest>,

@@ -117,6 +117,19 @@ impl State {
         })
     }
 
+    /// The fewest VFs that a PF ioward holds is to give; `total` are the most it can.
+    #[must_use]
+    pub fn fewest_vfs(&self, pf: Bdf, total: u16) -> u16 {
+        let on_pf = self.assignments().filter(|(_, assignment)| assignment.vf.pf == pf);
+        let needed = on_pf.map(|(_, assignment)| assignment.vf.index.saturating_add(1)).max().unwrap_or(0);
+        match self.adapters.get(&pf).and_then(|adapter| adapter.wanted) {
+            Some(VfCount::Exactly(count)) => count.max(needed),
+            Some(VfCount::Max) => total.max(needed),
+            // A wish that nobody is disturbed for: having none to spare is no difference.
+            Some(VfCount::Spare(_)) | None => needed,
+        }
+    }
+
     /// All assigned VFs with their owners.
     pub fn assignments(&self) -> impl Iterator<Item = (Owner, &Assignment)> {
         self.partitions.iter().flat_map(|(partition, state)| {
@@ -234,6 +247,13 @@ impl State {
         if let Some(assignment) = self.assignment_mut(vf) {
             assignment.original_settings = assignment.original_settings.or(&change.restored_from(before));
             assignment.guest_settings = change.or(&assignment.guest_settings);
+        }
+    }
+
+    /// Notes where a VF is, if that is known.
+    pub fn record_address(&mut self, vf: VfId, address: Option<Bdf>) {
+        if let Some(assignment) = self.assignment_mut(vf) {
+            assignment.address = address.or(assignment.address);
         }
     }
 

@@ -58,6 +58,8 @@ pub enum Change {
     Clear,
     /// A row of the state is now this.
     Row(Row),
+    /// The host has been put as the state says in this boot ([`Contents::boot`]).
+    Boot(u64),
     /// A plan is about to be carried out. The oldest one kept is forgotten for it.
     PlanBegun(Box<PlanRecord>),
     /// A step of a plan has come so far.
@@ -89,6 +91,9 @@ pub enum Change {
 pub struct Contents {
     /// The state.
     pub state: State,
+    /// The boot of the host in which that was last made so, as a number that tells one boot from another; `None`: not
+    /// known.
+    pub boot: Option<u64>,
     /// [`PlanRecord::number`] of the latest plan; 0: there was none.
     pub last_plan: u64,
     /// The plan that was under way when the daemon before ended.

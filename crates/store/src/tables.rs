@@ -28,7 +28,7 @@ pub const KEPT_AUDIT_ENTRIES: u64 = 50_000;
 
 type Json = &'static [u8];
 
-/// `schema`, `revision`, and `commits`: how many there were.
+/// `schema`, `revision`, `boot`, and `commits`: how many there were.
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 /// By PCI address.
 const ADAPTERS: TableDefinition<'_, &str, Json> = TableDefinition::new("adapters");
@@ -67,6 +67,7 @@ impl<E: Into<redb::Error>> From<E> for Wrong {
 pub(crate) enum Written {
     Clear,
     Revision(u64),
+    Boot(u64),
     Adapter(Bdf, Option<Vec<u8>>),
     Partition(Name, Option<Vec<u8>>),
     Assignment(Owner, Option<Vec<u8>>),
@@ -86,6 +87,7 @@ impl Written {
         Ok(match change {
             Change::Clear => Self::Clear,
             Change::Row(Row::Revision(revision)) => Self::Revision(*revision),
+            Change::Boot(boot) => Self::Boot(*boot),
             Change::Row(Row::Adapter(pf, adapter)) => Self::Adapter(*pf, maybe(adapter)?),
             Change::Row(Row::Partition(name, head)) => Self::Partition(name.clone(), maybe(head)?),
             Change::Row(Row::Assignment(owner, held)) => Self::Assignment(owner.clone(), maybe(held)?),
@@ -128,6 +130,9 @@ pub(crate) fn write(transaction: &WriteTransaction, changes: &[Written]) -> Resu
             Written::Clear => clear(transaction)?,
             Written::Revision(revision) => {
                 transaction.open_table(NUMBERS)?.insert("revision", revision)?;
+            }
+            Written::Boot(boot) => {
+                transaction.open_table(NUMBERS)?.insert("boot", boot)?;
             }
             Written::Adapter(pf, adapter) => {
                 put(&mut transaction.open_table(ADAPTERS)?, &*pf.to_string(), adapter.as_deref())?;
@@ -319,7 +324,9 @@ pub(crate) fn contents(database: &Database) -> Result<Contents, Wrong> {
         Some(record) => Some(Interrupted { steps: tables.journal(record.number)?, record }),
         None => None,
     };
-    Ok(Contents { state: tables.state()?, last_plan, interrupted, operations: tables.operations()? })
+    let boot = tables.open(NUMBERS)?.get("boot")?.map(|boot| boot.value());
+    let (state, operations) = (tables.state()?, tables.operations()?);
+    Ok(Contents { state, boot, last_plan, interrupted, operations })
 }
 
 pub(crate) fn audit(database: &Database, limit: usize) -> Result<Vec<AuditEntry>, Wrong> {

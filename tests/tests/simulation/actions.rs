@@ -208,6 +208,7 @@ impl Chooser<'_> {
             cpus: if self.random.percent(10) { 2 } else { 1 },
             memory: MemorySize::from_mebibytes(512).unwrap(),
             numa_node: self.random.maybe(20, |random| random.below(2).into()),
+            autostart: false,
             guest: self.random.maybe(10, |_| Guest { os: Some(GuestOs::Linux), ..Guest::default() }),
             boot,
             vfs,

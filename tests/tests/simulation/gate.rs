@@ -194,4 +194,12 @@ impl Fabric for WatchedFabric {
         self.pass(Operation::Statistics).await;
         self.fabric.statistics(vf).await
     }
+
+    async fn is_open(&self, vf: VfId) -> Result<bool, FabricError> {
+        self.fabric.is_open(vf).await
+    }
+
+    async fn changes(&self) -> tokio::sync::mpsc::Receiver<()> {
+        self.fabric.changes().await
+    }
 }

@@ -108,6 +108,13 @@ impl ModelHypervisor {
         }
     }
 
+    /// A machine dies, and nobody hears of it.
+    pub fn dies_unheard(&self, partition: &Name) {
+        if let Some(guest) = self.guests.lock().get_mut(partition) {
+            self.turn_off(guest);
+        }
+    }
+
     /// Guests do what they were asked to before the daemon died.
     pub fn come_to_it(&self) {
         for guest in self.guests.lock().values_mut() {

@@ -13,6 +13,7 @@ mod camera;
 mod checks;
 mod compare;
 mod crash;
+mod drift;
 mod full_disk;
 mod gate;
 mod host;

@@ -109,6 +109,7 @@ pub fn spec(partitions: usize, pfs: u16) -> Spec {
             memory: MemorySize::from_mebibytes(512).unwrap(),
             // A little more on some nodes than on others, so that not all of it fits where it should be.
             numa_node: Some(u32::try_from(n * n % 7).unwrap() % nodes),
+            autostart: false,
             guest: None,
             boot: Boot { disk: Some("/disk".into()), ..Boot::default() },
             vfs: vec![request("net0"), VfRequest { apart_from: vec![apart], ..request("net1") }],

@@ -2,6 +2,7 @@
 
 pub mod compatible;
 pub mod diff;
+pub mod drift;
 pub mod doctor;
 pub mod events;
 pub mod inventory;

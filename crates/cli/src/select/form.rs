@@ -228,6 +228,7 @@ impl Form {
             cpus: self.number(CPUS)?,
             memory: self.value::<MemorySize>(MEMORY)?,
             numa_node,
+            autostart: present.is_some_and(|present| present.autostart),
             guest: present.and_then(|present| present.guest.clone()),
             boot: Boot {
                 kernel: path(self.text(KERNEL)),

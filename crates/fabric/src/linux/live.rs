@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use async_trait::async_trait;
 use ioward_model::{Inventory, VfId, VfSettings, VfStatistics};
 use ioward_pci::Bdf;
+use tokio::sync::mpsc;
 
 use super::{
     details::Details,
@@ -16,7 +17,7 @@ use super::{
     root::HostRoot,
     snapshot::Snapshot,
     sysfs::Sysfs,
-    vf_count,
+    vf_count, vfio, watch,
 };
 use crate::{Fabric, FabricError};
 
@@ -198,6 +199,14 @@ impl Fabric for LinuxFabric {
     async fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError> {
         let what = format!("reading the counters of {vf}");
         self.read(vf.pf, what, move |sysfs| PfDriver::of(sysfs, vf)?.statistics(vf)).await
+    }
+
+    async fn is_open(&self, vf: VfId) -> Result<bool, FabricError> {
+        self.read(vf.pf, format!("looking who has {vf} open"), move |sysfs| vfio::is_open(sysfs, vf)).await
+    }
+
+    async fn changes(&self) -> mpsc::Receiver<()> {
+        watch::changes()
     }
 }
 

@@ -15,6 +15,8 @@ mod root;
 mod snapshot;
 mod sysfs;
 mod vf_count;
+mod vfio;
+mod watch;
 
 pub use identify::identify;
 pub use live::LinuxFabric;

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use ioward_model::{Inventory, VfId, VfSettings, VfStatistics};
 use ioward_pci::Bdf;
 use rustix::io::Errno;
+use tokio::sync::mpsc;
 
 use super::{
     binding::VFIO,
@@ -130,6 +131,20 @@ impl Fabric for SimFabric {
     async fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError> {
         let what = format!("read the counters of {vf}");
         self.run(Operation::Statistics, Some(vf.pf), what, |machine| machine.statistics(vf)).await
+    }
+
+    async fn is_open(&self, vf: VfId) -> Result<bool, FabricError> {
+        let what = format!("look who has {vf} open");
+        self.run(Operation::Driver, Some(vf.pf), what, |machine| {
+            let (pf, index) = machine.vf(vf)?;
+            Ok(machine.slots[pf.slot].pfs[pf.port].vfs[index].held)
+        })
+        .await
+    }
+
+    /// Nothing happens on a simulated machine that nobody does.
+    async fn changes(&self) -> mpsc::Receiver<()> {
+        mpsc::channel(1).1
     }
 }
 

@@ -1,0 +1,105 @@
+//! What the kernel tells without being asked: uevents of functions (netlink `KOBJECT_UEVENT`, lib/kobject_uevent.c) and
+//! changes of links (rtnetlink `RTMGRP_LINK`). Nobody believes what is in them: they are a reason to look.
+
+use std::{io, os::fd::OwnedFd, thread};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{
+        AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, bind,
+        netlink::{self, SocketAddrNetlink},
+        recv, socket_with,
+    },
+};
+use tokio::sync::mpsc;
+
+/// The kernel's own uevents; those that udev sends on are group 2.
+const KERNEL: u32 = 1;
+/// `RTMGRP_LINK` (include/uapi/linux/rtnetlink.h).
+const LINKS: u32 = 1;
+/// A uevent has at most 2 KiB (`UEVENT_BUFFER_SIZE`). Of longer messages the beginning is enough.
+const MESSAGE: usize = 4096;
+/// When nothing is told, whether anybody still listens is looked at so often.
+const LISTENS_EACH: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
+/// A socket to the kernel, and whether what comes from it is a reason to look.
+struct Source {
+    socket: OwnedFd,
+    is_news: fn(&[u8]) -> bool,
+}
+
+/// News, until the receiver is dropped. It ends at once where the kernel does not tell.
+pub(super) fn changes() -> mpsc::Receiver<()> {
+    let (sender, receiver) = mpsc::channel(1);
+    let followed = open().and_then(|sources| {
+        thread::Builder::new().name("kernel-news".to_owned()).spawn(move || follow(&sources, &sender))
+    });
+    if let Err(error) = followed {
+        tracing::warn!("the kernel's news can't be followed ({error}); the host is looked at now and then all the same");
+    }
+    receiver
+}
+
+fn open() -> io::Result<[Source; 2]> {
+    let socket = |protocol: Option<Protocol>, groups| -> io::Result<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+        bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+        Ok(socket)
+    };
+    Ok([
+        Source { socket: socket(Some(netlink::KOBJECT_UEVENT), KERNEL)?, is_news: is_about_functions },
+        Source { socket: socket(None, LINKS)?, is_news: |_| true },
+    ])
+}
+
+fn follow(sources: &[Source; 2], sender: &mpsc::Sender<()>) {
+    while !sender.is_closed() {
+        let mut sockets = sources.each_ref().map(|source| PollFd::new(&source.socket, PollFlags::IN));
+        match poll(&mut sockets, Some(&LISTENS_EACH)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                tracing::warn!("the kernel's news can't be followed any more: {error}");
+                return;
+            }
+        }
+        if sources.iter().any(Source::has_news) {
+            // One that waits already says the same.
+            let _ = sender.try_send(());
+        }
+    }
+}
+
+impl Source {
+    /// Takes everything that is there.
+    fn has_news(&self) -> bool {
+        let (mut message, mut is_news) = ([0; MESSAGE], false);
+        loop {
+            match recv(&self.socket, &mut message[..], RecvFlags::empty()) {
+                Ok((_, length)) => is_news |= (self.is_news)(message.get(..length).unwrap_or(&message)),
+                Err(rustix::io::Errno::AGAIN) => return is_news,
+                // Some were lost (ENOBUFS): all the more reason to look.
+                Err(_) => return true,
+            }
+        }
+    }
+}
+
+/// Whether a uevent (`action@path`, then `KEY=VALUE`, each ended by a zero) is about a PCI function or an NVMe controller.
+fn is_about_functions(message: &[u8]) -> bool {
+    message
+        .split(|byte| *byte == 0)
+        .any(|line| matches!(line, b"SUBSYSTEM=pci" | b"SUBSYSTEM=nvme" | b"SUBSYSTEM=vfio"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_uevents_of_functions_are_a_reason_to_look() {
+        let of = |subsystem: &str| format!("bind@/devices/x\0ACTION=bind\0SUBSYSTEM={subsystem}\0SEQNUM=1\0");
+        assert!(is_about_functions(of("pci").as_bytes()) && is_about_functions(of("nvme").as_bytes()));
+        assert!(!is_about_functions(of("block").as_bytes()) && !is_about_functions(b"") && !is_about_functions(&[0; 9]));
+    }
+}

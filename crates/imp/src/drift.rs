@@ -1,0 +1,217 @@
+//! Drift: the host held against the state, and the steps that make it so again. Pure; who looks when is in [`crate::settle`].
+//!
+//! What ioward does not own appears nowhere here: adapters it does not hold, VFs that are nobody's, settings it has not made.
+
+use std::collections::BTreeSet;
+
+use ioward_hypervisor::PartitionStatus;
+use ioward_model::{
+    Assignment, Class, Difference, Drift, Inventory, Name, Owner, PhysicalFunction, State, Step, VfId,
+    VfSettings, VirtualFunction,
+};
+use ioward_pci::Bdf;
+
+const VFIO: &str = "vfio-pci";
+
+/// What is to be held against each other.
+pub(crate) struct Scene<'a> {
+    pub inventory: &'a Inventory,
+    pub state: &'a State,
+    /// What the hypervisor knows.
+    pub machines: &'a [PartitionStatus],
+    /// The host has booted since the state was last made so: nobody runs, and what is missing has gone by that.
+    pub booted: bool,
+}
+
+impl Scene<'_> {
+    /// All differences: adapters first, then VFs, then partitions.
+    pub(crate) fn differences(&self) -> Vec<Drift> {
+        let pfs: BTreeSet<Bdf> =
+            self.state.adapters.keys().copied().chain(self.state.assignments().map(|(_, a)| a.vf.pf)).collect();
+        let mut all: Vec<_> = pfs.into_iter().filter_map(|pf| self.adapter(pf)).collect();
+        for (owner, assignment) in self.attached() {
+            all.extend(self.vf(&owner, assignment));
+        }
+        for (name, noted) in &self.state.partitions {
+            let what = match self.machine(name) {
+                None => Difference::PartitionMissing { partition: name.clone() },
+                Some(machine) if noted.channel && !machine.channel => {
+                    Difference::ChannelMissing { partition: name.clone() }
+                }
+                Some(_) => continue,
+            };
+            all.push(Drift { what, breaks: Vec::new(), left_because: None });
+        }
+        for (owner, assignment) in self.attached() {
+            all.extend(self.attachment(&owner, assignment));
+        }
+        all
+    }
+
+    /// VFs that are in their partitions' hands. Of others a plan has left the way there or back unfinished: the next plan
+    /// sees to them.
+    fn attached(&self) -> impl Iterator<Item = (Owner, &Assignment)> {
+        self.state.assignments().filter(|(_, assignment)| assignment.attached)
+    }
+
+    fn pf(&self, pf: Bdf) -> Option<&PhysicalFunction> {
+        self.inventory.physical_function(pf).filter(|pf| pf.sriov.is_some())
+    }
+
+    fn existing(&self, vf: VfId) -> Option<&VirtualFunction> {
+        self.pf(vf.pf)?.virtual_function(vf.index)
+    }
+
+    fn machine(&self, partition: &Name) -> Option<&PartitionStatus> {
+        self.machines.iter().find(|machine| machine.name == *partition)
+    }
+
+    fn runs(&self, partition: &Name) -> bool {
+        self.machine(partition).is_some_and(|machine| machine.running)
+    }
+
+    fn adapter(&self, address: Bdf) -> Option<Drift> {
+        let lost = |from: u16| {
+            let lost = self.attached().filter(|(_, a)| a.vf.pf == address && a.vf.index >= from);
+            lost.map(|(owner, _)| owner).collect()
+        };
+        let Some(pf) = self.pf(address) else {
+            let what = Difference::AdapterMissing { pf: address };
+            let why = "put it back, or remove what uses it";
+            return Some(Drift { what, breaks: lost(0), left_because: Some(why.to_owned()) });
+        };
+        let (noted, found) = (self.state.fewest_vfs(address, pf.total_vfs()), pf.num_vfs());
+        if found >= noted {
+            return None;
+        }
+        let what = Difference::VfCount { pf: address, noted, found };
+        let left_because = if !self.booted {
+            Some("somebody has changed it; 'ioward apply' makes them again".to_owned())
+        } else {
+            let used = pf.virtual_functions.iter().find(|vf| !vf.in_use_by_host.is_empty());
+            used.map(|vf| format!("the host uses {} of it, which would go meanwhile", vf.address))
+        };
+        Some(Drift { what, breaks: lost(found), left_because })
+    }
+
+    fn vf(&self, owner: &Owner, assignment: &Assignment) -> Vec<Drift> {
+        let vf = assignment.vf;
+        let Some(present) = self.existing(vf) else { return Vec::new() };
+        let runs = self.runs(&owner.partition);
+        let mut all = Vec::new();
+        let class = self.pf(vf.pf).map_or(Class::Other, |pf| pf.class);
+        let noted = lost_settings(assignment, &present.settings);
+        if !noted.is_empty() {
+            let found = noted.restored_from(&present.settings);
+            let what = Difference::Settings { vf, noted, found };
+            let why = "its controller would go offline under a guest that runs";
+            let left_because = (runs && class == Class::Nvme).then(|| why.to_owned());
+            all.push(Drift { what, breaks: vec![owner.clone()], left_because });
+        }
+        if assignment.original_driver.is_some() && present.driver.as_deref() != Some(VFIO) {
+            let what = Difference::Driver { vf, found: present.driver.clone() };
+            let left_because = if runs {
+                Some("its partition runs without it; detach it and attach it again".to_owned())
+            } else {
+                present.in_use_by_host.first().map(|used| format!("the host uses it: {used}"))
+            };
+            all.push(Drift { what, breaks: vec![owner.clone()], left_because });
+        }
+        all
+    }
+
+    fn attachment(&self, owner: &Owner, assignment: &Assignment) -> Option<Drift> {
+        let machine = self.machine(&owner.partition)?;
+        let present = self.existing(assignment.vf)?;
+        let found = machine.vfs.iter().find(|(vf, _)| *vf == owner.vf).map(|(_, function)| *function);
+        if found == Some(present.address) {
+            return None;
+        }
+        let what = Difference::NotAttached { vf: assignment.vf, found };
+        let why = "its partition runs without it; detach it and attach it again";
+        let left_because = machine.running.then(|| why.to_owned());
+        Some(Drift { what, breaks: vec![owner.clone()], left_because })
+    }
+
+    /// The steps that repair what may be repaired, and start what is to be started. Each of them finds out by itself what is
+    /// so already.
+    pub(crate) fn repairs(&self, drifts: &[Drift], start: &BTreeSet<Name>) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut made = BTreeSet::new();
+        let mut missing = BTreeSet::new();
+        for drift in drifts.iter().filter(|drift| drift.left_because.is_none()) {
+            match &drift.what {
+                Difference::AdapterMissing { .. } => {}
+                Difference::VfCount { pf, noted, found } => {
+                    steps.extend(self.make_vfs(*pf, *noted, *found));
+                    made.insert(*pf);
+                }
+                Difference::Settings { vf, noted, .. } if !made.contains(&vf.pf) => {
+                    steps.push(Step::ConfigureVf { vf: *vf, to: noted.clone() });
+                }
+                Difference::Driver { vf, .. } if !made.contains(&vf.pf) => {
+                    steps.push(Step::BindDriver { vf: *vf, to: Some(VFIO.to_owned()) });
+                }
+                // Below, with all others of its adapter or partition.
+                Difference::Settings { .. } | Difference::Driver { .. } | Difference::NotAttached { .. } => {}
+                Difference::PartitionMissing { partition } => _ = missing.insert(partition.clone()),
+                Difference::ChannelMissing { partition } => {
+                    steps.push(Step::CreateChannel { partition: partition.clone() });
+                }
+            }
+        }
+        for (_, assignment) in self.attached().filter(|(_, assignment)| made.contains(&assignment.vf.pf)) {
+            let (vf, to) = (assignment.vf, assignment.effective_settings());
+            steps.extend((!to.is_empty()).then_some(Step::ConfigureVf { vf, to }));
+            if assignment.original_driver.is_some() {
+                steps.push(Step::BindDriver { vf, to: Some(VFIO.to_owned()) });
+            }
+        }
+        for name in &missing {
+            let Some(partition) = self.state.partitions.get(name) else { continue };
+            steps.push(Step::DefinePartition { to: partition.spec.clone(), from: None });
+            if partition.channel {
+                steps.push(Step::CreateChannel { partition: name.clone() });
+            }
+        }
+        for (owner, assignment) in self.attached() {
+            let vf = assignment.vf;
+            let of_this = |drift: &&Drift| matches!(drift.what, Difference::NotAttached { vf: at, .. } if at == vf);
+            let elsewhere = drifts.iter().find(of_this).filter(|drift| drift.left_because.is_none());
+            if let Some(Drift { what: Difference::NotAttached { found: Some(_), .. }, .. }) = elsewhere {
+                steps.push(Step::DetachVf { owner: owner.clone(), vf, force: false });
+            }
+            let made = made.contains(&vf.pf) && !self.runs(&owner.partition);
+            if elsewhere.is_some() || missing.contains(&owner.partition) || made {
+                steps.push(Step::AttachVf { owner, vf });
+            }
+        }
+        steps.extend(start.iter().map(|partition| Step::StartPartition { partition: partition.clone() }));
+        steps
+    }
+
+    fn make_vfs(&self, pf: Bdf, noted: u16, found: u16) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if found > 0 {
+            steps.push(Step::SetVfCount { pf, to: 0, from: found });
+        }
+        // VFs must not fall to host drivers as they appear. Without the attribute there is nothing to set.
+        if self.pf(pf).and_then(|pf| pf.drivers_autoprobe) == Some(true) {
+            steps.push(Step::SetAutoprobe { pf, to: false, from: true });
+        }
+        steps.push(Step::SetVfCount { pf, to: noted, from: 0 });
+        steps
+    }
+}
+
+/// The settings that a VF should have and has not, as far as its adapter tells. The MAC of a trusted VF is its guest's own
+/// affair.
+pub(crate) fn lost_settings(assignment: &Assignment, present: &VfSettings) -> VfSettings {
+    let mut noted = assignment.effective_settings();
+    if present.trust == Some(true) {
+        noted.mac = None;
+    }
+    let missing = noted.missing_from(present);
+    let untold = missing.without(&missing.restored_from(present));
+    missing.without(&untold)
+}

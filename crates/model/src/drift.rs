@@ -1,0 +1,157 @@
+//! Drift: how the host differs from what the state says, and whom that breaks.
+
+use std::fmt;
+
+use ioward_pci::Bdf;
+use serde::{Deserialize, Serialize};
+
+use crate::{Name, Owner, VfId, VfSettings};
+
+/// A difference between the host and the state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    /// What differs.
+    #[serde(flatten)]
+    pub what: Difference,
+    /// The VFs of partitions that do not work for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub breaks: Vec<Owner>,
+    /// Why ioward does not repair it by itself; left out: it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_because: Option<String>,
+}
+
+/// What can differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "drift", rename_all = "kebab-case")]
+pub enum Difference {
+    /// A PF that ioward holds is not there, or can't be read.
+    AdapterMissing {
+        /// The PF.
+        pf: Bdf,
+    },
+    /// A PF has fewer VFs than it is to give.
+    VfCount {
+        /// The PF.
+        pf: Bdf,
+        /// The fewest it is to give.
+        noted: u16,
+        /// NumVFs.
+        found: u16,
+    },
+    /// A partition's VF is not bound to vfio-pci.
+    Driver {
+        /// The VF.
+        vf: VfId,
+        /// What it is bound to.
+        found: Option<String>,
+    },
+    /// A partition's VF is set otherwise.
+    Settings {
+        /// The VF.
+        vf: VfId,
+        /// What it should have, of the settings that differ.
+        noted: VfSettings,
+        /// What it has.
+        found: VfSettings,
+    },
+    /// The hypervisor knows nothing of a partition.
+    PartitionMissing {
+        /// The partition.
+        partition: Name,
+    },
+    /// A partition has no channel any more.
+    ChannelMissing {
+        /// The partition.
+        partition: Name,
+    },
+    /// The hypervisor does not have a VF for its partition, or has it at another address.
+    NotAttached {
+        /// The VF.
+        vf: VfId,
+        /// The address that the hypervisor has.
+        found: Option<Bdf>,
+    },
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.what.fmt(f)?;
+        if !self.breaks.is_empty() {
+            let broken: Vec<_> = self.breaks.iter().map(ToString::to_string).collect();
+            write!(f, "; broken: {}", broken.join(", "))?;
+        }
+        match &self.left_because {
+            Some(why) => write!(f, "; left as it is: {why}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AdapterMissing { pf } => write!(f, "{pf} is not there"),
+            Self::VfCount { pf, noted, found } => write!(f, "{pf} has {found} VFs and is to have {noted}"),
+            Self::Driver { vf, found: Some(found) } => {
+                write!(f, "{vf} is bound to {found} and is to be bound to vfio-pci")
+            }
+            Self::Driver { vf, found: None } => {
+                write!(f, "{vf} has no driver and is to be bound to vfio-pci")
+            }
+            Self::Settings { vf, noted, found } => {
+                write!(f, "{vf} has {} and is to have {}", words(found), words(noted))
+            }
+            Self::PartitionMissing { partition } => {
+                write!(f, "the hypervisor has no partition {partition}")
+            }
+            Self::ChannelMissing { partition } => write!(f, "{partition} has lost its channel"),
+            Self::NotAttached { vf, found: None } => write!(f, "{vf} is not attached to its partition"),
+            Self::NotAttached { vf, found: Some(found) } => {
+                write!(f, "the partition of {vf} has {found} in its place")
+            }
+        }
+    }
+}
+
+fn words(settings: &VfSettings) -> String {
+    let words: Vec<_> =
+        settings.describe().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    words.join(" ")
+}
+
+/// A VF that is bound to vfio-pci, belongs to no partition, and that no process has open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orphan {
+    /// The VF.
+    #[serde(flatten)]
+    pub vf: VfId,
+    /// Where it is.
+    pub address: Bdf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drift_is_one_flat_object_and_a_sentence() {
+        let pf: Bdf = "0000:01:00.0".parse().unwrap();
+        let drift = Drift {
+            what: Difference::VfCount { pf, noted: 3, found: 0 },
+            breaks: vec!["web/net0".parse().unwrap()],
+            left_because: Some("somebody has changed it by hand".to_owned()),
+        };
+        let json = serde_json::to_value(&drift).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({"drift": "vf-count", "pf": "0000:01:00.0", "noted": 3, "found": 0,
+                "breaks": ["web/net0"], "left_because": "somebody has changed it by hand"})
+        );
+        assert_eq!(serde_json::from_value::<Drift>(json).unwrap(), drift);
+        assert_eq!(
+            drift.to_string(),
+            "0000:01:00.0 has 0 VFs and is to have 3; broken: web/net0; left as it is: somebody has changed it by hand"
+        );
+    }
+}

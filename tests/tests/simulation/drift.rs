@@ -1,0 +1,294 @@
+//! A host that is not as it was left: booted, changed by somebody with a shell, or with machines that died. It is told, and
+//! repaired where that is safe; what is not ioward's stays as it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ioward_fabric::{
+    Fabric,
+    sim::{SimMachine, VfView},
+};
+use ioward_model::{Difference, Drift, EventKind, Intent, MacAddress, Spec, VfId, VfOp, VfSettings};
+use ioward_pci::Bdf;
+
+use crate::{
+    actions::{OPEN, name},
+    checks,
+    crash::asleep,
+    camera::{Moment, Picture},
+    gate::Trouble,
+    host::{Choice, Host},
+    runtime,
+    story::Story,
+    world::{Ended, Loose, World},
+};
+
+const WEB: &str = r#"
+version = 1
+[[adapter]]
+pf = "0000:01:00.0"
+vfs = 3
+[[partition]]
+name = "web"
+autostart = true
+boot = { disk = "/dev/null" }
+[[partition.vf]]
+name = "net0"
+class = "network"
+pf = "0000:01:00.0"
+mac = "52:54:00:00:00:01"
+vlan = 100
+guest_may = ["mac"]
+[[partition]]
+name = "db"
+boot = { disk = "/dev/null" }
+[[partition.vf]]
+name = "disk0"
+class = "nvme"
+"#;
+
+const MAC: &str = "52:54:00:00:00:01";
+
+async fn world(name: &str) -> World {
+    let host = Host::new(SimMachine::builder(1), &[Choice::gigabit(), Choice::nvme()]);
+    let mut world = World::new(host, Story::new(name.to_owned(), false)).await;
+    ask(&mut world, Intent::Apply { spec: Spec::parse(WEB.as_bytes()).unwrap() }).await;
+    assert_eq!(settle(&world).await, [], "nothing differs after an apply");
+    world
+}
+
+async fn ask(world: &mut World, intent: Intent) {
+    let plan = world.imp().plan(&intent, &OPEN).await.unwrap();
+    assert_eq!(world.carry_out_plan(&plan, &Trouble::default()).await.unwrap(), Ended::Done);
+}
+
+async fn settle(world: &World) -> Vec<Drift> {
+    world.imp().settle().await.unwrap()
+}
+
+fn nic() -> Bdf {
+    "0000:01:00.0".parse().unwrap()
+}
+
+fn vf(world: &World, id: VfId) -> VfView {
+    world.host.machine.snapshot().physical_functions[&id.pf].vfs[usize::from(id.index)].clone()
+}
+
+fn net0(world: &World) -> VfId {
+    world.state().partitions[&name("web")].vfs[&name("net0")].vf
+}
+
+fn told(world: &World, is: impl Fn(&EventKind) -> bool) -> usize {
+    world.imp().events().iter().filter(|event| is(&event.kind)).count()
+}
+
+fn wrong(world: &World) -> Vec<String> {
+    let state = world.state();
+    let everybody: BTreeSet<_> = state.partitions.keys().cloned().collect();
+    checks::look(&world.host, &world.hypervisor, &state, &mut Loose::default(), &everybody)
+}
+
+fn is_sound(world: &World) {
+    let wrong = wrong(world);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The same host after it was turned off and on: nothing of what was done to its adapters is left, and no machine.
+fn booted(world: &World) -> World {
+    let (machine, disk) = (world.host.machine.copy(), world.disk.file().copy());
+    let picture = Picture { moment: Moment::BeforeOperation, machine, guests: BTreeMap::new(), disk };
+    let mut booted = asleep(world, &picture);
+    booted.boot = "second";
+    for pf in booted.host.adapters() {
+        booted.host.machine.unplug(pf);
+        booted.host.machine.replug(pf);
+    }
+    booted
+}
+
+#[test]
+fn after_a_boot_of_the_host_everything_is_there_again() {
+    runtime().block_on(async {
+        let world = world("a boot").await;
+        let mut booted = booted(&world);
+        booted.start_daemon().await.unwrap();
+        assert!(booted.state().partitions.values().all(|partition| !partition.running), "they went with the host");
+        assert_eq!(settle(&booted).await, []);
+        is_sound(&booted);
+        let running: Vec<_> =
+            booted.state().partitions.into_iter().filter(|(_, p)| p.running).map(|(name, _)| name).collect();
+        assert_eq!(running, [name("web")], "the one with autostart");
+        assert_eq!(told(&booted, |kind| matches!(kind, EventKind::PartitionStarted { .. })), 1);
+        booted.imp().end_restoring(Vec::new()).await;
+
+        // A daemon after that one has nothing to restore: what is stopped by then stays stopped.
+        ask(&mut booted, Intent::Stop { partition: name("web") }).await;
+        booted.kill_daemon().await;
+        booted.start_daemon().await.unwrap();
+        assert_eq!(settle(&booted).await, []);
+        assert!(!booted.state().partitions[&name("web")].running);
+        booted.remove_everything().await.unwrap();
+        booted.end().await;
+        world.end().await;
+    });
+}
+
+/// An adapter that comes late keeps only those waiting who have VFs of it.
+#[test]
+fn an_adapter_that_comes_late_is_waited_for_and_keeps_nobody_else_waiting() {
+    runtime().block_on(async {
+        let world = world("a late adapter").await;
+        let mut booted = booted(&world);
+        booted.host.machine.unplug(nic());
+        booted.start_daemon().await.unwrap();
+        let left = settle(&booted).await;
+        assert!(
+            matches!(&left[..], [Drift { what: Difference::AdapterMissing { pf }, breaks, .. }]
+                if *pf == nic() && breaks.iter().map(ToString::to_string).eq(["web/net0"])),
+            "{left:?}"
+        );
+        let disk0 = booted.state().partitions[&name("db")].vfs[&name("disk0")].vf;
+        assert_eq!(vf(&booted, disk0).driver.as_deref(), Some("vfio-pci"), "db has its VF");
+        assert!(!booted.state().partitions[&name("web")].running);
+
+        booted.host.machine.replug(nic());
+        assert_eq!(settle(&booted).await, []);
+        assert!(booted.state().partitions[&name("web")].running);
+        is_sound(&booted);
+        booted.end().await;
+        world.end().await;
+    });
+}
+
+/// The daemon is killed at any moment of restoring: the next one goes on.
+#[test]
+fn a_daemon_that_dies_while_it_restores_leaves_the_rest_to_the_next() {
+    runtime().block_on(async {
+        let world = world("two crashes").await;
+        let mut booted = booted(&world);
+        booted.start_daemon().await.unwrap();
+        booted.camera.start();
+        assert_eq!(settle(&booted).await, []);
+        let pictures = booted.camera.stop();
+        assert!(pictures.len() > 10, "{} pictures", pictures.len());
+        for picture in pictures {
+            let mut woken = asleep(&booted, &picture);
+            woken.boot = "second";
+            woken.start_daemon().await.unwrap();
+            assert_eq!(settle(&woken).await, []);
+            is_sound(&woken);
+            assert!(woken.state().partitions[&name("web")].running);
+            woken.end().await;
+        }
+        booted.end().await;
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_setting_changed_by_hand_is_told_and_repaired_also_while_the_guest_runs() {
+    runtime().block_on(async {
+        let mut world = world("a MAC by hand").await;
+        let net0 = net0(&world);
+        let by_hand = VfSettings { mac: Some("52:54:00:00:00:99".parse().unwrap()), ..VfSettings::default() };
+        world.host.machine.fabric().configure(net0, &by_hand).await.unwrap();
+        assert_eq!(settle(&world).await, []);
+        assert_eq!(vf(&world, net0).settings.mac, Some(MAC.parse().unwrap()));
+        let is = |kind: &EventKind, repaired: bool| match kind {
+            EventKind::DriftFound { drift } if !repaired => drift.to_string().contains("mac="),
+            EventKind::DriftRepaired { drift } if repaired => drift.to_string().contains("mac="),
+            _ => false,
+        };
+        assert_eq!((told(&world, |kind| is(kind, false)), told(&world, |kind| is(kind, true))), (1, 1));
+        is_sound(&world);
+
+        // What the guest sets within what it may is no drift.
+        let own: MacAddress = "52:54:00:00:00:07".parse().unwrap();
+        let change = VfSettings { mac: Some(own), ..VfSettings::default() };
+        world.imp().operate(&name("web"), VfOp::Set { vf: name("net0"), change }).await.unwrap();
+        assert_eq!(settle(&world).await, []);
+        assert_eq!(vf(&world, net0).settings.mac, Some(own));
+        world.remove_everything().await.unwrap();
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_foreign_driver_on_an_idle_vf_is_told_and_taken_away() {
+    runtime().block_on(async {
+        let mut world = world("a foreign driver").await;
+        let net0 = net0(&world);
+        ask(&mut world, Intent::Stop { partition: name("web") }).await;
+        let fabric = world.host.machine.fabric();
+        fabric.bind(net0, None).await.unwrap();
+        assert_eq!(settle(&world).await, []);
+        is_sound(&world);
+        assert_eq!(told(&world, |kind| matches!(kind, EventKind::DriftRepaired { .. })), 1);
+        world.remove_everything().await.unwrap();
+        world.end().await;
+    });
+}
+
+/// PEERS: `echo 0 > sriov_numvfs` under assigned VFs took them away, and nobody was told.
+#[test]
+fn a_number_of_vfs_written_by_hand_is_told_with_what_it_broke_and_left() {
+    runtime().block_on(async {
+        let mut world = world("a number by hand").await;
+        ask(&mut world, Intent::Stop { partition: name("web") }).await;
+        world.host.machine.write_numvfs(nic(), 0).unwrap();
+        let left = settle(&world).await;
+        assert!(
+            matches!(&left[..], [Drift { what: Difference::VfCount { noted: 3, found: 0, .. }, breaks, left_because: Some(_) }]
+                if breaks.iter().map(ToString::to_string).eq(["web/net0"])),
+            "{left:?}"
+        );
+        assert_eq!(settle(&world).await, left);
+        assert_eq!(told(&world, |kind| matches!(kind, EventKind::DriftFound { .. })), 1, "told once");
+        assert_eq!(world.host.machine.snapshot().physical_functions[&nic()].num_vfs, 0, "not touched");
+
+        // Whoever took them away gives them back: they are made ready again.
+        world.host.machine.write_numvfs(nic(), 3).unwrap();
+        assert_eq!(settle(&world).await, []);
+        is_sound(&world);
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_machine_that_died_unheard_is_noted_as_stopped() {
+    runtime().block_on(async {
+        let mut world = world("a dead machine").await;
+        world.hypervisor.dies_unheard(&name("web"));
+        assert_eq!(settle(&world).await, []);
+        assert!(!world.state().partitions[&name("web")].running);
+        assert_eq!(told(&world, |kind| matches!(kind, EventKind::PartitionEnded { .. })), 1);
+        is_sound(&world);
+        world.remove_everything().await.unwrap();
+        world.end().await;
+    });
+}
+
+#[test]
+fn orphans_are_listed_and_taken_back_only_when_asked_for() {
+    runtime().block_on(async {
+        let world = world("an orphan").await;
+        let (fabric, net0) = (world.host.machine.fabric(), net0(&world));
+        let others: Vec<_> = (0..3).map(|index| VfId { pf: nic(), index }).filter(|vf| *vf != net0).collect();
+        for other in &others {
+            fabric.bind(*other, Some("vfio-pci")).await.unwrap();
+        }
+        // Somebody else's machine has one of them open.
+        world.host.machine.hold(vf(&world, others[0]).address).unwrap();
+        assert_eq!(settle(&world).await, []);
+        let orphans = world.imp().orphans().await.unwrap();
+        assert_eq!(orphans.iter().map(|orphan| orphan.vf).collect::<Vec<_>>(), [others[1]]);
+        assert_eq!(vf(&world, others[1]).driver.as_deref(), Some("vfio-pci"), "nothing happens unasked");
+
+        let reaped = world.imp().reap_orphans().await.unwrap();
+        assert!(reaped.iter().all(|reaped| reaped.error.is_none()) && reaped.len() == 1, "{reaped:?}");
+        assert_eq!(vf(&world, others[1]).driver, None);
+        assert_eq!(vf(&world, others[0]).driver.as_deref(), Some("vfio-pci"), "it is in use");
+        assert_eq!(vf(&world, net0).driver.as_deref(), Some("vfio-pci"));
+        assert_eq!(world.imp().orphans().await.unwrap(), []);
+        world.end().await;
+    });
+}
