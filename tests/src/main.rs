@@ -7,6 +7,7 @@
 mod channel;
 mod choosing;
 mod crashes;
+mod drift;
 mod hostile;
 mod identify;
 mod lab;
@@ -54,6 +55,10 @@ fn main() -> ExitCode {
         refusals::a_person_who_goes_away_has_the_apply_undone,
         hostile::garbage_half_frames_and_floods_harm_nobody,
         hostile::a_crashed_daemon_finds_its_machines_and_channels_again,
+        drift::a_mac_changed_by_hand_is_repaired_and_told,
+        drift::a_number_of_vfs_written_by_hand_is_told_with_what_it_broke,
+        drift::a_machine_that_is_killed_is_told_and_its_partition_is_stopped,
+        drift::an_orphan_is_listed_and_reaped_when_asked_for,
         crashes::fifty_kills_in_the_middle_of_changes_lose_nothing,
     ]);
     harness::main(&tests)

@@ -26,8 +26,13 @@ pub(crate) struct Scene<'a> {
 impl Scene<'_> {
     /// All differences: adapters first, then VFs, then partitions.
     pub(crate) fn differences(&self) -> Vec<Drift> {
-        let pfs: BTreeSet<Bdf> =
-            self.state.adapters.keys().copied().chain(self.state.assignments().map(|(_, a)| a.vf.pf)).collect();
+        let pfs: BTreeSet<Bdf> = self
+            .state
+            .adapters
+            .keys()
+            .copied()
+            .chain(self.state.assignments().map(|(_, a)| a.vf.pf))
+            .collect();
         let mut all: Vec<_> = pfs.into_iter().filter_map(|pf| self.adapter(pf)).collect();
         for (owner, assignment) in self.attached() {
             all.extend(self.vf(&owner, assignment));
@@ -176,7 +181,8 @@ impl Scene<'_> {
         }
         for (owner, assignment) in self.attached() {
             let vf = assignment.vf;
-            let of_this = |drift: &&Drift| matches!(drift.what, Difference::NotAttached { vf: at, .. } if at == vf);
+            let of_this =
+                |drift: &&Drift| matches!(drift.what, Difference::NotAttached { vf: at, .. } if at == vf);
             let elsewhere = drifts.iter().find(of_this).filter(|drift| drift.left_because.is_none());
             if let Some(Drift { what: Difference::NotAttached { found: Some(_), .. }, .. }) = elsewhere {
                 steps.push(Step::DetachVf { owner: owner.clone(), vf, force: false });

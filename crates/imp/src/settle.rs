@@ -21,7 +21,9 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use ioward_hypervisor::PartitionStatus;
-use ioward_model::{Difference, Drift, EventKind, Inventory, Name, Outcome, PartitionState, RowKey, State, Step};
+use ioward_model::{
+    Difference, Drift, EventKind, Inventory, Name, Outcome, PartitionState, RowKey, State, Step,
+};
 use ioward_store::Change;
 use tokio::{
     sync::mpsc,
@@ -176,7 +178,8 @@ impl Imp {
         let machines = self.hypervisor.partitions().await.unwrap_or_default();
         let runs = |name: &Name| machines.iter().any(|machine| machine.running && machine.name == *name);
         let partitions = self.state().partitions;
-        let stopped = partitions.into_iter().filter(|(name, partition)| partition.spec.autostart && !runs(name));
+        let stopped =
+            partitions.into_iter().filter(|(name, partition)| partition.spec.autostart && !runs(name));
         let stopped = stopped.map(|(name, _)| name).collect();
         self.settling.booted.store(false, Ordering::Relaxed);
         self.note_boot();
@@ -200,7 +203,11 @@ impl Imp {
         // Without keeping plans waiting, as long as there is nothing to be done.
         let found = self.find().await?;
         let is_repairable = found.drifts.iter().any(|drift| drift.left_because.is_none());
-        if !found.booted && !is_repairable && !found.is_noted_as_running_what_has_ended() && found.drifts == self.settling.told().drifts {
+        if !found.booted
+            && !is_repairable
+            && !found.is_noted_as_running_what_has_ended()
+            && found.drifts == self.settling.told().drifts
+        {
             return Ok(found.drifts);
         }
         let _nothing_changes = self.finish_changes().await;
@@ -316,7 +323,8 @@ impl Imp {
         let mut step = step.clone();
         if let (Step::ConfigureVf { vf, to }, Some(present)) = (&mut step, &found.settings_before) {
             // What its partition has changed meanwhile holds.
-            let lost = self.notes.look(|state| state.assignment(*vf).map(|held| lost_settings(held, present)));
+            let lost =
+                self.notes.look(|state| state.assignment(*vf).map(|held| lost_settings(held, present)));
             *to = lost.unwrap_or_default();
         }
         if let Step::AttachVf { vf, .. } = &step {
@@ -365,5 +373,6 @@ async fn wait_for_change(changes: &mut mpsc::Receiver<()>, at_most: Duration) ->
 
 /// A number that tells one boot from another (FNV-1a, 64 bits).
 fn fingerprint(boot: &str) -> u64 {
-    boot.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    boot.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -12,9 +12,9 @@ use ioward_pci::Bdf;
 
 use crate::{
     actions::{OPEN, name},
+    camera::{Moment, Picture},
     checks,
     crash::asleep,
-    camera::{Moment, Picture},
     gate::Trouble,
     host::{Choice, Host},
     runtime,
@@ -111,7 +111,10 @@ fn after_a_boot_of_the_host_everything_is_there_again() {
         let world = world("a boot").await;
         let mut booted = booted(&world);
         booted.start_daemon().await.unwrap();
-        assert!(booted.state().partitions.values().all(|partition| !partition.running), "they went with the host");
+        assert!(
+            booted.state().partitions.values().all(|partition| !partition.running),
+            "they went with the host"
+        );
         assert_eq!(settle(&booted).await, []);
         is_sound(&booted);
         let running: Vec<_> =

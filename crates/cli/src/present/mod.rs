@@ -2,8 +2,8 @@
 
 pub mod compatible;
 pub mod diff;
-pub mod drift;
 pub mod doctor;
+pub mod drift;
 pub mod events;
 pub mod inventory;
 pub mod partitions;

@@ -32,9 +32,9 @@ fn any_open(proc: &Path, nodes: &[String]) -> io::Result<bool> {
 /// One that ends meanwhile has nothing open.
 fn has_open(process: &Path, nodes: &[String]) -> bool {
     let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-    files.filter_map(|file| file.path().read_link().ok()).any(|target| {
-        nodes.iter().any(|node| target.as_os_str() == node.as_str())
-    })
+    files
+        .filter_map(|file| file.path().read_link().ok())
+        .any(|target| nodes.iter().any(|node| target.as_os_str() == node.as_str()))
 }
 
 #[cfg(test)]

@@ -35,7 +35,9 @@ pub(super) fn changes() -> mpsc::Receiver<()> {
         thread::Builder::new().name("kernel-news".to_owned()).spawn(move || follow(&sources, &sender))
     });
     if let Err(error) = followed {
-        tracing::warn!("the kernel's news can't be followed ({error}); the host is looked at now and then all the same");
+        tracing::warn!(
+            "the kernel's news can't be followed ({error}); the host is looked at now and then all the same"
+        );
     }
     receiver
 }
@@ -100,6 +102,10 @@ mod tests {
     fn only_uevents_of_functions_are_a_reason_to_look() {
         let of = |subsystem: &str| format!("bind@/devices/x\0ACTION=bind\0SUBSYSTEM={subsystem}\0SEQNUM=1\0");
         assert!(is_about_functions(of("pci").as_bytes()) && is_about_functions(of("nvme").as_bytes()));
-        assert!(!is_about_functions(of("block").as_bytes()) && !is_about_functions(b"") && !is_about_functions(&[0; 9]));
+        assert!(
+            !is_about_functions(of("block").as_bytes())
+                && !is_about_functions(b"")
+                && !is_about_functions(&[0; 9])
+        );
     }
 }
