@@ -341,6 +341,20 @@ async fn reboot(world: &World, film: &Film, picture: &Picture) -> Result<(), Wro
     if export.plans.iter().any(|plan| plan.record.ended.is_none()) {
         return Err("something is still under way in the journal".to_owned());
     }
+    // And then the host is made as the state says.
+    let left = woken.imp().settle().await.map_err(|error| error.to_string())?;
+    if !left.is_empty() {
+        return Err(format!("not restored: {left:?}"));
+    }
+    let state = woken.state();
+    let everybody: BTreeSet<_> = state.partitions.keys().cloned().collect();
+    // What others had done to adapters went with the boot.
+    let foreign = woken.host.pfs.iter().map(|pf| pf.address).collect();
+    let mut loose = Loose { foreign, ..Loose::default() };
+    let wrong = checks::look(&woken.host, &woken.hypervisor, &state, &mut loose, &everybody);
+    if !wrong.is_empty() {
+        return Err(format!("restored: {}", wrong.join("\n")));
+    }
     woken.end().await;
     Ok(())
 }

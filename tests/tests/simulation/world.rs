@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 use ioward_fabric::Fabric;
 use ioward_imp::{Imp, Run};
 use ioward_model::{
-    EventKind, Intent, Name, OpErrorKind, OpOutcome, Options, Plan, State, Step, VfCount, VfOp, VfSettings,
+    EventKind, Intent, Name, OpErrorKind, OpOutcome, Options, Plan, State, Step, VfCount, VfId, VfOp,
+    VfSettings,
 };
 use ioward_pci::Bdf;
 use ioward_store::{MemoryFile, StateFile};
@@ -410,6 +411,7 @@ impl World {
                 self.story.tell(|| format!("  {result:?}"));
                 self.disturbed(vf.pf);
             }
+            Action::Settle => self.settle().await?,
             Action::Crash { ends } => {
                 let before = self.state();
                 self.kill_daemon().await;
@@ -430,6 +432,32 @@ impl World {
             Action::Ask { .. } | Action::KeepPlan { .. } | Action::ApplyKept | Action::Operate { .. } => {}
         }
         Ok(())
+    }
+
+    /// What differs is told and repaired, and nothing is touched that is not a partition's.
+    async fn settle(&mut self) -> Result<(), Wrong> {
+        let (before, state) = (self.host.machine.snapshot(), self.state());
+        let left = self.imp().settle().await.map_err(|error| format!("settle: {error}"))?;
+        for drift in &left {
+            self.story.tell(|| format!("  {drift}"));
+        }
+        // What a partition has is put aside: the rest is as it was.
+        let [mut before, mut now] = [before, self.host.machine.snapshot()];
+        for view in [&mut before, &mut now] {
+            for (pf, function) in &mut view.physical_functions {
+                let owned = |index| state.owner(VfId { pf: *pf, index }).is_some();
+                let vfs = (0..).zip(std::mem::take(&mut function.vfs));
+                function.vfs = vfs.filter(|(index, _)| !owned(*index)).map(|(_, vf)| vf).collect();
+            }
+        }
+        let differs = checks::differences(&before, &now);
+        if !differs.is_empty() {
+            return Err(format!("settling touched what is nobody's: {}", differs.join("; ")));
+        }
+        match left.iter().find(|drift| drift.left_because.is_none()) {
+            Some(drift) => Err(format!("not repaired, without a reason: {drift}")),
+            None => Ok(()),
+        }
     }
 
     fn disturbed(&mut self, pf: Bdf) {

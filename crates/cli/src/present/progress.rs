@@ -85,6 +85,14 @@ impl Progress {
             | EventKind::InventoryChanged { .. }
             | EventKind::AdapterStuck { .. }
             | EventKind::AdapterAnswers { .. }
+            | EventKind::HostBooted
+            | EventKind::HostRestored { .. }
+            | EventKind::PartitionStarted { .. }
+            | EventKind::DriftFound { .. }
+            | EventKind::DriftRepaired { .. }
+            | EventKind::DriftGone { .. }
+            | EventKind::RepairFailed { .. }
+            | EventKind::OrphanReaped { .. }
             | EventKind::PartitionEnded { .. }
             | EventKind::ChannelOpened { .. }
             | EventKind::ChannelMisused { .. } => String::new(),

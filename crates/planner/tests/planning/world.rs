@@ -118,7 +118,6 @@ impl World {
             subclass: None,
             driver: Some("driver".into()),
             numa_node: None,
-            autostart: false,
             iommu_group: Some(1),
             iommu_group_shared_with: Vec::new(),
             serial_number: None,
