@@ -10,6 +10,7 @@
 //! ```
 
 pub mod api;
+mod as_before;
 mod channels;
 mod compatible;
 mod drift;

@@ -4,6 +4,7 @@
 //!   operation that was not answered ─────────────────────────────> its VF is set as before
 //!   plan of an earlier boot of the host ─────────────────────────> what is noted is as before; the host is anyway
 //!   plan of which nothing but stopping or detaching is missing ──> finished: a guest that was asked can't be told no
+//!   plan that is undone on the host already ─────────────────────> what is noted is as before
 //!   any other plan ──────────────────────────────────────────────> undone, like one that has failed
 //! ```
 //!
@@ -52,6 +53,10 @@ impl Imp {
             listener.tell(EventKind::PlanDone { plan: plan.id });
             return;
         }
+        if self.is_as_before(&carried).await {
+            self.put_notes_back(&listener, &journal, plan.id, carried, error);
+            return;
+        }
         self.undo(&listener, &journal, plan.id, carried, error).await;
     }
 
@@ -94,8 +99,8 @@ impl Imp {
         carried: Vec<Carried<'_>>,
         error: String,
     ) {
-        for Carried { number, step, outcome, noted, .. } in carried.into_iter().rev() {
-            let inverse = step.inverse(&outcome);
+        for Carried { step, outcome, .. } in carried.iter().rev() {
+            let inverse = step.inverse(outcome);
             if let Some(
                 inverse @ (Step::DefinePartition { .. }
                 | Step::UndefinePartition { .. }
@@ -105,6 +110,21 @@ impl Imp {
             {
                 let _ = self.do_step(inverse, Outcome::default()).await;
             }
+        }
+        self.put_notes_back(listener, journal, plan, carried, error);
+    }
+
+    /// Notes that steps are undone, which they are.
+    fn put_notes_back(
+        &self,
+        listener: &Listener<'_>,
+        journal: &Journal<'_>,
+        plan: u64,
+        carried: Vec<Carried<'_>>,
+        error: String,
+    ) {
+        for Carried { number, step, outcome, noted, .. } in carried.into_iter().rev() {
+            let inverse = step.inverse(&outcome);
             let outcome = Outcome::default();
             journal.undone(number, step, inverse.as_ref().map(|inverse| (inverse, &outcome)), noted.as_ref());
             if inverse.is_some() {

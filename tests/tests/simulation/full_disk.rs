@@ -1,5 +1,5 @@
 //! A disk that is full in the middle of something: what can't be written down is not done, what was done is undone, and when
-//! there is room again everything goes on.
+//! there is room again everything goes on, in this daemon or in the one after it.
 
 use std::collections::BTreeSet;
 
@@ -56,8 +56,8 @@ async fn apply(world: &mut World, text: &str) -> Ended {
     world.carry_out_plan(&plan, &Trouble::default()).await.unwrap()
 }
 
-/// How applying went when there was room for so many writes.
-async fn apply_with_room_for(writes: u32) -> Ended {
+/// How applying went when there was room for so many writes, with the daemon killed before there is room again or not.
+async fn apply_with_room_for(writes: u32, is_killed: bool) -> Ended {
     let host = Host::new(SimMachine::builder(1), &[Choice::gigabit(), Choice::nvme()]);
     let mut world = World::new(host, Story::new(format!("room for {writes} writes"), false)).await;
     assert_eq!(apply(&mut world, BEFORE).await, Ended::Done);
@@ -75,7 +75,12 @@ async fn apply_with_room_for(writes: u32) -> Ended {
         assert!(refused.message.ends_with("state: no storage space"), "{refused}");
         world.everything_undone(&plan, &view, &state).unwrap_or_else(|wrong| panic!("{writes}: {wrong}"));
     }
-    world.disk.full_after(None);
+    if is_killed {
+        world.kill_daemon().await;
+        world.start_daemon().await.unwrap();
+    } else {
+        world.disk.full_after(None);
+    }
     is_sound(&world);
     if ended == Ended::Done {
         assert!(world.imp().plan(&spec(&both), &OPEN).await.unwrap().steps.is_empty());
@@ -98,7 +103,8 @@ fn wherever_the_disk_is_full_everything_is_undone_and_goes_on_later() {
     let runtime = runtime();
     let mut ends = Vec::new();
     for writes in (0..).step_by(3) {
-        let ended = runtime.block_on(apply_with_room_for(writes));
+        let ended = runtime.block_on(apply_with_room_for(writes, false));
+        assert_eq!(runtime.block_on(apply_with_room_for(writes, true)), ended);
         ends.push(ended);
         if ended == Ended::Done {
             break;
