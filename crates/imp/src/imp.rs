@@ -12,7 +12,10 @@ use ioward_model::{
     Step,
 };
 use ioward_store::{Contents, Export, Interrupted, Store};
-use tokio::sync::{OwnedMutexGuard, mpsc};
+use tokio::{
+    sync::{OwnedMutexGuard, mpsc},
+    time::timeout,
+};
 
 use crate::{
     api::{AssignedVf, Compatible, PartitionView},
@@ -31,6 +34,9 @@ use crate::{
 /// How long an entry of the audit log waits at most for others to be written with it, when it is about nothing that has
 /// changed: a guest that asks without end is not to keep the disk busy.
 const FLUSH_EACH: Duration = Duration::from_secs(1);
+
+/// How long a change waits at most for a look at what has drifted, which may repair something meanwhile.
+const WAIT_FOR_A_LOOK: Duration = Duration::from_secs(10);
 
 /// The I/O virtualization management partition of one host: what [`crate::serve`] runs, for those who bring a machine
 /// of their own.
@@ -176,7 +182,7 @@ impl Imp {
         plan: Plan,
         listener: mpsc::UnboundedSender<Event>,
     ) -> Result<(), ImpError> {
-        let guard = self.begin_change()?;
+        let guard = self.begin_change().await?;
         let now = self.plan(&plan.intent, &plan.options).await?;
         if now != plan {
             let made_from = format!("generation {} and revision {}", plan.generation, plan.parent);
@@ -199,9 +205,22 @@ impl Imp {
         Ok(())
     }
 
-    /// Takes the right to change something; the others are told that this one is at it.
-    pub(crate) fn begin_change(&self) -> Result<OwnedMutexGuard<()>, ImpError> {
-        Arc::clone(&self.changing).try_lock_owned().map_err(|_| ImpError::Busy)
+    /// Takes the right to change something; the others are told that this one is at it. A look at what has drifted is nothing
+    /// that a person should be told of: it is waited for.
+    pub(crate) async fn begin_change(&self) -> Result<OwnedMutexGuard<()>, ImpError> {
+        let changing = Arc::clone(&self.changing);
+        match Arc::clone(&changing).try_lock_owned() {
+            Ok(guard) => Ok(guard),
+            Err(_) if self.settling.is_at_it() => {
+                timeout(WAIT_FOR_A_LOOK, changing.lock_owned()).await.map_err(|_| ImpError::Busy)
+            }
+            Err(_) => Err(ImpError::Busy),
+        }
+    }
+
+    /// The same, if nothing is being changed.
+    pub(crate) fn try_begin_change(&self) -> Option<OwnedMutexGuard<()>> {
+        Arc::clone(&self.changing).try_lock_owned().ok()
     }
 
     /// Waits until nothing is being changed, and lets nothing begin after.

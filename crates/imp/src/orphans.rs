@@ -43,7 +43,7 @@ impl Imp {
     /// # Errors
     /// When something else is being changed, or the host can't be looked at.
     pub async fn reap_orphans(&self) -> Result<Vec<Reaped>, ImpError> {
-        let _guard = self.begin_change()?;
+        let _guard = self.begin_change().await?;
         let mut reaped = Vec::new();
         for orphan in self.orphans().await? {
             let _kept_out = self.ownership.write(orphan.vf.pf).await;

@@ -26,7 +26,7 @@ use ioward_model::{
 };
 use ioward_store::Change;
 use tokio::{
-    sync::mpsc,
+    sync::{OwnedMutexGuard, mpsc},
     time::{Instant, sleep, timeout},
 };
 
@@ -47,6 +47,8 @@ const LET_IT_CALM: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two attempts meanwhile, when nothing is told.
 const TRY_EACH: Duration = Duration::from_secs(1);
+/// Between two looks whether a plan has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// So many steps are under way at once at most: each may be a machine that starts.
 const AT_ONCE: usize = 8;
 
@@ -57,6 +59,19 @@ pub(crate) struct Settling {
     /// There was a boot since, and what it took is not restored yet.
     booted: AtomicBool,
     told: Mutex<Told>,
+    at_it: AtomicBool,
+}
+
+/// Keeps changes from beginning.
+struct AtIt<'a> {
+    settling: &'a Settling,
+    _guard: OwnedMutexGuard<()>,
+}
+
+impl Drop for AtIt<'_> {
+    fn drop(&mut self) {
+        self.settling.at_it.store(false, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -101,7 +116,17 @@ impl Found {
 
 impl Settling {
     pub(crate) fn new(boot: Option<u64>) -> Self {
-        Self { boot, booted: AtomicBool::new(false), told: Mutex::default() }
+        Self { boot, booted: AtomicBool::new(false), told: Mutex::default(), at_it: AtomicBool::new(false) }
+    }
+
+    /// Whether it is a look that keeps changes from beginning.
+    pub(crate) fn is_at_it(&self) -> bool {
+        self.at_it.load(Ordering::Relaxed)
+    }
+
+    fn at_it(&self, guard: OwnedMutexGuard<()>) -> AtIt<'_> {
+        self.at_it.store(true, Ordering::Relaxed);
+        AtIt { settling: self, _guard: guard }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -191,7 +216,8 @@ impl Imp {
     /// # Errors
     /// While a plan is carried out, or when the host can't be looked at.
     pub async fn drift(&self) -> Result<Vec<Drift>, ImpError> {
-        let _nothing_changes = self.begin_change()?;
+        let guard = self.begin_change().await?;
+        let _nothing_changes = self.settling.at_it(guard);
         Ok(self.find().await?.drifts)
     }
 
@@ -200,6 +226,8 @@ impl Imp {
     /// # Errors
     /// When the host can't be looked at.
     pub async fn settle(self: &Arc<Self>) -> Result<Vec<Drift>, ImpError> {
+        // What a plan has half done is no drift.
+        drop(self.once_nothing_changes().await);
         // Without keeping plans waiting, as long as there is nothing to be done.
         let found = self.find().await?;
         let is_repairable = found.drifts.iter().any(|drift| drift.left_because.is_none());
@@ -210,7 +238,7 @@ impl Imp {
         {
             return Ok(found.drifts);
         }
-        let _nothing_changes = self.finish_changes().await;
+        let _nothing_changes = self.once_nothing_changes().await;
         self.note_those_gone("its machine is gone").await?;
         let found = self.find().await?;
         let start = self.tell_new(&found);
@@ -222,6 +250,17 @@ impl Imp {
         let after = self.find().await?.drifts;
         self.tell_repaired(&found.drifts, &after, failures);
         Ok(after)
+    }
+
+    /// Waits until nothing is being changed, and lets nothing begin as long as what it returns is there. It does not queue: a plan
+    /// that begins the moment the one before has ended is not to be told that another change is under way.
+    async fn once_nothing_changes(&self) -> AtIt<'_> {
+        loop {
+            match self.try_begin_change() {
+                Some(guard) => return self.settling.at_it(guard),
+                None => sleep(LOOK_AGAIN).await,
+            }
+        }
     }
 
     /// Tells what is new; which partitions are to be started.
