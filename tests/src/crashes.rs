@@ -6,10 +6,10 @@ use std::{
     error::Error,
     fmt::Debug,
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::Path,
-    process::Command,
+    process::{Child, Command},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -117,12 +117,13 @@ pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
     // NVMe: a NIC's link takes seconds to come back each time its number of VFs changes.
     let spec = daemon.write("extra.toml", [VERSION, EXTRA, &vf("disk0", "nvme", "")].concat())?;
 
-    // How long each of them takes when nobody dies.
+    // How long each of them takes from its first step on, when nobody dies.
     let mut takes = BTreeMap::new();
     for pair in [0, 1, 0, 1] {
         let change = Change::next(pair, &partitions(&daemon)?);
+        let mut command = begin(&daemon, &change.command(&spec))?;
         let started = Instant::now();
-        daemon.done(&change.command(&spec))?;
+        assert!(command.wait()?.success(), "{change:?}: {}", daemon.log());
         takes.insert(change, started.elapsed());
     }
     let mut there = sound(&daemon, pid)?;
@@ -133,10 +134,9 @@ pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
         let pair = usize::from(kill % 2 == 1);
         let change = Change::next(pair, &there);
         *counts.kills.entry(change).or_default() += 1;
-        let mut command = daemon.begin(&change.command(&spec))?;
-        // The command takes its time before it asks the daemon for anything.
-        let third = u64::try_from(takes[&change].as_micros())? / 3;
-        thread::sleep(Duration::from_micros(third + chance.below(2 * third.max(1))));
+        let mut command = begin(&daemon, &change.command(&spec))?;
+        let all = u64::try_from(takes[&change].as_micros())?;
+        thread::sleep(Duration::from_micros(chance.below(all.max(1))));
         daemon.crash()?;
         command.kill()?;
         command.wait()?;
@@ -176,6 +176,14 @@ pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
     daemon.apply(&format!("{VERSION}[[adapter]]\npf = \"{NIC0}\"\n"))?;
     assert_eq!(how_the_host_is()?, before);
     Ok(())
+}
+
+/// Begins a change and waits until it says that its first step is under way.
+fn begin(daemon: &Daemon, arguments: &[&str]) -> Result<Child, Box<dyn Error>> {
+    let mut command = daemon.begin(arguments)?;
+    let mut first = [0];
+    command.stdout.as_mut().ok_or("no output")?.read_exact(&mut first)?;
+    Ok(command)
 }
 
 /// What the journal says that the killed daemon was in the middle of. No daemon runs now.

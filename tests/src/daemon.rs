@@ -225,7 +225,7 @@ pub fn partition(name: &str) -> String {
 name   = "{name}"
 cpus   = 1
 memory = "192MiB"
-boot   = {{ kernel = "/run/lab/guest/vmlinuz", initrd = "/run/lab/guest/initrd.img", cmdline = "console=ttyS0 quiet net.ifnames=0 ioward.hostname={name}" }}
+boot   = {{ kernel = "/run/lab/guest/vmlinuz", initrd = "/run/lab/guest/initrd.img", cmdline = "console=ttyS0 quiet net.ifnames=0 nopv ioward.hostname={name}" }}
 "#
     )
 }
