@@ -24,6 +24,7 @@ mod order;
 mod ownership;
 mod recovery;
 mod serve;
+mod service;
 mod step;
 mod stuck;
 mod subject;
