@@ -12,6 +12,7 @@ mod identify;
 mod lab;
 mod main_job;
 mod on_linux;
+mod package;
 mod refusals;
 
 use std::process::ExitCode;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         refusals::a_person_who_goes_away_has_the_apply_undone,
         hostile::garbage_half_frames_and_floods_harm_nobody,
         hostile::a_crashed_daemon_finds_its_machines_and_channels_again,
+        package::it_is_installed_upgraded_under_a_running_partition_and_removed,
         crashes::fifty_kills_in_the_middle_of_changes_lose_nothing,
     ]);
     harness::main(&tests)
