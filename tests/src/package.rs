@@ -11,7 +11,9 @@ use std::{
     },
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::{Duration, Instant},
 };
 
 use ioward_tests::{
@@ -29,7 +31,8 @@ const SOON: Duration = Duration::from_secs(60);
 /// What ioward.socket and ioward.service say, done by hand: the socket is opened first and stays, the daemon gets it.
 struct Service {
     api: UnixListener,
-    notify: UnixDatagram,
+    /// What the daemon has told. It is taken from the socket at once, as a service manager does: there is room for a few.
+    told: Receiver<String>,
     daemon: Option<Child>,
 }
 
@@ -40,8 +43,16 @@ impl Service {
             let _ = fs::remove_file(socket);
         }
         let notify = UnixDatagram::bind(NOTIFY)?;
-        notify.set_read_timeout(Some(SOON))?;
-        Ok(Self { api: UnixListener::bind("/run/ioward/api.sock")?, notify, daemon: None })
+        let (sender, told) = mpsc::channel();
+        thread::spawn(move || {
+            let mut text = [0; 200];
+            while let Ok(length) = notify.recv(&mut text) {
+                if sender.send(String::from_utf8_lossy(&text[..length]).into_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { api: UnixListener::bind("/run/ioward/api.sock")?, told, daemon: None })
     }
 
     fn start(&mut self) -> Result<(), Box<dyn Error>> {
@@ -66,11 +77,11 @@ impl Service {
     }
 
     fn wait_to_hear(&self, what: &str) -> Result<(), Box<dyn Error>> {
-        let mut text = [0; 200];
+        let until = Instant::now() + SOON;
         loop {
-            let length =
-                self.notify.recv(&mut text).map_err(|error| format!("{what} is not told: {error}"))?;
-            if String::from_utf8_lossy(&text[..length]).lines().any(|line| line == what) {
+            let left = until.saturating_duration_since(Instant::now());
+            let told = self.told.recv_timeout(left).map_err(|_| format!("{what} is not told"))?;
+            if told.lines().any(|line| line == what) {
                 return Ok(());
             }
         }

@@ -19,6 +19,8 @@ use rustix::io::{FdFlags, fcntl_setfd};
 
 /// Where the first descriptor is that is passed on (`SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
+/// How long the service manager may take to have room for what it is told.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who supervises the daemon, if anybody does.
 #[derive(Debug, Default)]
@@ -50,15 +52,16 @@ impl Supervisor {
         self.watchdog.map(|within| within / 2)
     }
 
-    /// Tells it something: assignments, one a line. One that does not listen is not waited for.
+    /// Tells it something: assignments, one a line. One that does not listen is waited for a while, since a queue that is
+    /// full when a host boots must not cost it the news that the daemon is ready.
     pub(crate) fn tell(&self, state: &str) {
         let Some(at) = &self.at else { return };
         let told = UnixDatagram::unbound().and_then(|socket| {
-            socket.set_nonblocking(true)?;
+            socket.set_write_timeout(Some(PATIENCE))?;
             socket.send_to_addr(state.as_bytes(), at)
         });
         if let Err(error) = told {
-            tracing::warn!("the service manager cannot be told '{state}': {error}");
+            tracing::warn!("the service manager cannot be told {state:?}: {error}");
         }
     }
 }
