@@ -202,15 +202,19 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.serve.kill();
         let _ = self.serve.wait();
-        let _ = sh("pkill -9 -f qemu-system; while pgrep -f qemu-system; do sleep 0.1; done");
-        // Settings of VFs go with them.
-        for pf in [NIC0, NIC1, NVME] {
-            let folder = format!("/sys/bus/pci/devices/{pf}");
-            let _ = sh(&format!("echo 0 >{folder}/sriov_numvfs; echo 1 >{folder}/sriov_drivers_autoprobe"));
-        }
-        let _ =
-            sh("ip addr flush dev eth0; ip addr flush dev eth1; ip link set eth0 up; ip link set eth1 up");
+        clean_up();
     }
+}
+
+/// Ends every machine, and has the adapters as they were when level 1 booted.
+pub fn clean_up() {
+    let _ = sh("pkill -9 -f qemu-system; while pgrep -f qemu-system; do sleep 0.1; done");
+    // Settings of VFs go with them.
+    for pf in [NIC0, NIC1, NVME] {
+        let folder = format!("/sys/bus/pci/devices/{pf}");
+        let _ = sh(&format!("echo 0 >{folder}/sriov_numvfs; echo 1 >{folder}/sriov_drivers_autoprobe"));
+    }
+    let _ = sh("ip addr flush dev eth0; ip addr flush dev eth1; ip link set eth0 up; ip link set eth1 up");
 }
 
 /// A Spec's beginning.

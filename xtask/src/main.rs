@@ -1,5 +1,5 @@
 //! What a developer of ioward runs: `cargo xtask test`, `cargo xtask lab`, `cargo xtask lint`,
-//! `cargo xtask bench`.
+//! `cargo xtask bench`, `cargo xtask package`.
 //!
 //! This file is the command line; each command has a file of its own.
 
@@ -16,6 +16,7 @@ mod lab;
 mod licences;
 mod lint;
 mod machine;
+mod package;
 mod packages;
 mod process;
 mod terminal;
@@ -52,6 +53,12 @@ enum Command {
     Bench {
         /// What to measure.
         what: bench::Bench,
+    },
+    /// Build a Debian package, and print where it is.
+    Package {
+        /// Of the binaries of the dev profile: soon built, and large.
+        #[arg(long)]
+        dev: bool,
     },
     /// Real SR-IOV on a machine that has none: a software-emulated Linux host with SR-IOV adapters ("level 1").
     Lab {
@@ -107,6 +114,10 @@ fn run(command: Command) -> error::Result<u8> {
         Command::Test { only, filter } => test::run(only, filter.as_deref()),
         Command::Lint => lint::run().map(|()| 0),
         Command::Bench { what } => bench::run(what).map(|()| 0),
+        Command::Package { dev } => {
+            println!("{}", package::build(dev)?.display());
+            Ok(0)
+        }
         Command::Lab { command, timeout } => {
             let bound = |default| timeout.map_or(default, Duration::from_secs);
             let lab = Lab::prepare()?;

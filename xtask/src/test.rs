@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::lab::{self, Lab};
+use crate::package;
 use crate::process::{run as run_program, shell_word};
 use crate::workspace::Workspace;
 use crate::{LAB_TESTS_BOUND, Only, lint};
@@ -39,7 +40,8 @@ fn run_lab_tests(filter: Option<&str>) -> Result<u8> {
     let lab = Lab::prepare()?;
     let workspace = Workspace::find()?;
     let lab_tests = workspace.binaries.join("lab-tests");
-    let words = [Some(&*lab_tests.to_string_lossy()), filter];
+    let package = format!("IOWARD_LAB_PACKAGE={}", package::build(true)?.display());
+    let words = [Some("env"), Some(&*package), Some(&*lab_tests.to_string_lossy()), filter];
     let command: Vec<String> = words.into_iter().flatten().map(shell_word).collect();
     lab.run(&format!("exec {}", command.join(" ")), LAB_TESTS_BOUND)
 }

@@ -15,7 +15,7 @@ use ioward_channel::{
     AgentMessage, ChannelError, ErrorCode, Frame, Hello, ImpMessage, Notice, OLDEST_VERSION, VERSION, Welcome,
 };
 use ioward_hypervisor::HypervisorError;
-use ioward_model::{EventKind, Name, OpOutcome, VfView};
+use ioward_model::{EventKind, Name, OpOutcome, State, VfView};
 use tokio::{
     sync::Notify,
     task::AbortHandle,
@@ -102,7 +102,9 @@ impl Imp {
         // Over all connections: a guest that breaks its channel gets a new one, and no new allowance.
         let mut allowance = Allowance::new(Instant::now());
         loop {
-            let has_channel = self.state().partitions.get(&partition).is_some_and(|state| state.channel);
+            let has_channel =
+                |state: &State| state.partitions.get(&partition).is_some_and(|state| state.channel);
+            let has_channel = self.notes.look(has_channel);
             if !has_channel {
                 return;
             }

@@ -1,6 +1,7 @@
 //! The management partition itself: what it knows, and the few things it is asked to do.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
@@ -291,12 +292,10 @@ impl Imp {
         // Before the look: what is started after it has not gone.
         let noted = self.state().partitions;
         let machines = self.hypervisor.partitions().await?;
-        let running = |name: &Name| machines.iter().any(|machine| machine.name == *name && machine.running);
-        for (name, partition) in noted {
-            if partition.running && !running(&name) {
-                self.note_ended(&name, why.to_owned());
-            }
-        }
+        let running: BTreeSet<_> =
+            machines.iter().filter(|machine| machine.running).map(|machine| &machine.name).collect();
+        let gone = noted.iter().filter(|(name, partition)| partition.running && !running.contains(name));
+        self.note_ended(gone.map(|(name, _)| name), why);
         Ok(())
     }
 
@@ -309,30 +308,37 @@ impl Imp {
         }
         while let Some(HypervisorEvent::Ended { partition, why }) = events.recv().await {
             // The news may be older than the latest start, and a start may come while it is looked.
-            let was_running = self.state().partitions.get(&partition).is_some_and(|noted| noted.running);
+            let is_running =
+                |state: &State| state.partitions.get(&partition).is_some_and(|noted| noted.running);
+            let was_running = self.notes.look(is_running);
             if self.runs(&partition).await {
                 continue;
             }
             if was_running {
-                self.note_ended(&partition, why);
+                self.note_ended([&partition], &why);
             } else {
                 self.events.emit(EventKind::PartitionEnded { partition, why });
             }
         }
     }
 
-    fn note_ended(&self, partition: &Name, why: String) {
-        self.channels.stop(partition);
-        let row = |_: &State| vec![RowKey::Partition(partition.clone())];
-        let mut is_news = false;
+    /// Notes all of them at once: a disk takes as long for one as for those of a whole host.
+    fn note_ended<'a>(&self, partitions: impl IntoIterator<Item = &'a Name>, why: &str) {
+        let partitions: Vec<_> = partitions.into_iter().collect();
+        partitions.iter().for_each(|partition| self.channels.stop(partition));
+        let rows = |_: &State| partitions.iter().map(|name| RowKey::Partition((*name).clone())).collect();
+        let mut news = Vec::new();
         // That it can't be written down makes it no less so; the log says it.
-        let _ = self.notes.change(Must::BeKnown, row, Vec::new(), |state| {
-            if let Some(partition) = state.partitions.get_mut(partition) {
-                is_news = std::mem::take(&mut partition.running);
+        let _ = self.notes.change(Must::BeKnown, rows, Vec::new(), |state| {
+            for name in &partitions {
+                let noted = state.partitions.get_mut(*name);
+                if noted.is_some_and(|partition| std::mem::take(&mut partition.running)) {
+                    news.push((*name).clone());
+                }
             }
         });
-        if is_news {
-            self.events.emit(EventKind::PartitionEnded { partition: partition.clone(), why });
+        for partition in news {
+            self.events.emit(EventKind::PartitionEnded { partition, why: why.to_owned() });
         }
     }
 

@@ -28,6 +28,7 @@ mod orphans;
 mod ownership;
 mod recovery;
 mod serve;
+mod service;
 mod settle;
 mod step;
 mod stuck;

@@ -26,6 +26,7 @@ use crate::{
     events::now_ms,
     http,
     imp::{Imp, Run},
+    service::{self, Supervisor},
 };
 
 /// Where a daemon works.
@@ -62,6 +63,9 @@ pub enum ServeError {
     /// Another daemon answers.
     #[error("another daemon answers at {0}; stop it first")]
     AlreadyRunning(PathBuf),
+    /// The service manager passes on what is no API socket.
+    #[error("cannot use the socket that the service manager passes on (LISTEN_FDS)")]
+    Given(#[source] io::Error),
     /// The API socket can't be opened.
     #[error("cannot {what} {path}", path = .path.display())]
     Socket {
@@ -82,6 +86,10 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
     if !rustix::process::geteuid().is_root() {
         return Err(ServeError::NotRoot);
     }
+    let supervisor = Supervisor::from_environment();
+    let given = service::given_socket().map_err(ServeError::Given)?;
+    allow_many_files();
+    supervisor.tell("STATUS=Taking over what is running");
     let (store, contents) = ioward_store::open(&config.state_dir)?;
     let mut machines = QemuConfig { runtime_dir: config.runtime_dir, ..QemuConfig::default() };
     machines.emulator = config.emulator.unwrap_or(machines.emulator);
@@ -89,7 +97,14 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
     let fabric: Arc<dyn Fabric> = Arc::new(LinuxFabric::new());
     let hypervisor: Arc<dyn Hypervisor> = Arc::new(hypervisor);
     let imp = Imp::new(fabric, hypervisor, Box::new(store), contents, this_run());
-    serve_on(&config.socket, imp, told_to_stop()).await
+    match given {
+        // It stays when the daemon goes: whoever asks meanwhile waits for the next one.
+        Some(given) => {
+            let listener = UnixListener::from_std(given).map_err(ServeError::Given)?;
+            run(listener, &config.socket, imp, told_to_stop(), supervisor).await
+        }
+        None => serve_at(&config.socket, imp, told_to_stop(), supervisor).await,
+    }
 }
 
 /// Runs a management partition behind an API socket until `stop` ends: what [`serve`] does, on any machine.
@@ -101,25 +116,70 @@ pub async fn serve_on(
     imp: Arc<Imp>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
+    serve_at(socket, imp, stop, Supervisor::default()).await
+}
+
+async fn serve_at(
+    socket: &Path,
+    imp: Arc<Imp>,
+    stop: impl Future<Output = ()>,
+    supervisor: Supervisor,
+) -> Result<(), ServeError> {
     let listener = listen(socket)?;
+    let served = run(listener, socket, imp, stop, supervisor).await;
+    let _ = fs::remove_file(socket);
+    served
+}
+
+async fn run(
+    listener: UnixListener,
+    socket: &Path,
+    imp: Arc<Imp>,
+    stop: impl Future<Output = ()>,
+    supervisor: Supervisor,
+) -> Result<(), ServeError> {
     imp.adopt().await.map_err(|error: ImpError| ServeError::Adopt(in_full(&error)))?;
     tokio::spawn(Arc::clone(&imp).follow_hypervisor());
     let follower = tokio::spawn(Arc::clone(&imp).follow_host());
     let flusher = tokio::spawn(Arc::clone(&imp).keep_flushing());
     tracing::info!("listening at {}", socket.display());
+    supervisor
+        .tell(&format!("READY=1\nSTATUS=Serving {} partitions", imp.notes.look(|s| s.partitions.len())));
 
     let server = axum::serve(listener, http::router(Arc::clone(&imp)));
+    let supervisor = Arc::new(supervisor);
+    let alive = tokio::spawn(show_life(Arc::clone(&imp), Arc::clone(&supervisor)));
     let served = tokio::select! {
         served = server.into_future() => served,
         () = stop => Ok(()),
     };
+    supervisor.tell("STOPPING=1\nSTATUS=Finishing what is under way");
     // A change that is under way is finished or undone: nothing is left half done.
     let _nothing_begins = imp.finish_changes().await;
     follower.abort();
     flusher.abort();
     imp.flush_or_say();
-    let _ = fs::remove_file(socket);
+    alive.abort();
     served.map_err(|source| ServeError::Socket { what: "serve", path: socket.to_owned(), source })
+}
+
+/// Gives signs of life for as long as tasks are run and the state can be looked at.
+async fn show_life(imp: Arc<Imp>, supervisor: Arc<Supervisor>) {
+    let Some(each) = supervisor.watchdog_each() else { return };
+    loop {
+        let partitions = imp.notes.look(|state| state.partitions.len());
+        supervisor.tell(&format!("WATCHDOG=1\nSTATUS=Serving {partitions} partitions"));
+        tokio::time::sleep(each).await;
+    }
+}
+
+/// Each partition takes a few descriptors; 1,024, which is what most are allowed at first, are for some hundred of them.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!("the number of open files stays as it is: {error}");
+    }
 }
 
 fn this_run() -> Run {

@@ -1,0 +1,42 @@
+//! What documents say of the code is looked up in it.
+
+// Helpers of tests are tests too, which the lints do not see.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// SECURITY.md names a test for each thing that it claims. A test that was renamed or removed leaves a claim that nothing shows.
+#[test]
+fn every_test_that_the_threat_model_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let document = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let quoted = document.split('`').skip(1).step_by(2);
+    let is_a_test = |word: &&str| {
+        word.matches('_').count() >= 3 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+    };
+    let named: Vec<&str> = quoted.filter(is_a_test).collect();
+    assert!(named.len() > 40, "{named:?}");
+    let sources = sources(&[root.join("crates"), root.join("tests")]);
+    let missing: Vec<_> = named.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+    assert_eq!(missing, [&""; 0], "SECURITY.md names tests that are not there");
+}
+
+/// All Rust files below these folders, one after the other.
+fn sources(folders: &[PathBuf]) -> String {
+    let mut text = String::new();
+    let mut left = folders.to_vec();
+    while let Some(folder) = left.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                text += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    text
+}

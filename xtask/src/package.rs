@@ -1,0 +1,192 @@
+//! `cargo xtask package`: a Debian package of the binaries of this checkout.
+//!
+//! ```text
+//!   usr/bin/ioward, ioward-agent          lib/systemd/system/ioward.service, .socket
+//!   usr/share/man/man1/ioward*.1.gz       etc/default/ioward           (packaging/)
+//!   usr/share/doc/ioward/                 DEBIAN/control, conffiles, postinst, prerm, postrm
+//! ```
+//!
+//! Built twice from one commit by one compiler it is the same, byte by byte: every time in it is that of the commit
+//! (`SOURCE_DATE_EPOCH`).
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::error::{Error, Result};
+use crate::process::{output, run_aside};
+use crate::workspace::Workspace;
+
+/// Scripts that dpkg runs.
+const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
+
+/// Builds the package and gives where it is.
+///
+/// With `dev` the binaries are those of the dev profile, which tests have built anyway, and little is compressed.
+pub fn build(dev: bool) -> Result<PathBuf> {
+    let workspace = Workspace::find()?;
+    let version = env!("CARGO_PKG_VERSION");
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--package", "ioward", "--package", "ioward-agent"]);
+    let target = workspace.binaries.parent().unwrap_or(&workspace.binaries).to_owned();
+    let (binaries, name) = if dev {
+        (workspace.binaries.clone(), format!("ioward_{version}_amd64.dev.deb"))
+    } else {
+        cargo.arg("--release");
+        (target.join("release"), format!("ioward_{version}_amd64.deb"))
+    };
+    run_aside(&mut cargo)?;
+
+    let tree = Tree::new(target.join("package"))?;
+    for binary in ["ioward", "ioward-agent"] {
+        tree.copy(&binaries.join(binary), &format!("usr/bin/{binary}"), 0o755)?;
+    }
+    man_pages(&tree, &binaries.join("ioward"))?;
+    let packaging = workspace.root.join("packaging");
+    for unit in ["ioward.service", "ioward.socket"] {
+        tree.copy(&packaging.join(unit), &format!("lib/systemd/system/{unit}"), 0o644)?;
+    }
+    tree.copy(&packaging.join("default"), "etc/default/ioward", 0o644)?;
+    tree.copy(&packaging.join("copyright"), "usr/share/doc/ioward/copyright", 0o644)?;
+    for document in ["README.md", "CHANGELOG.md", "SECURITY.md"] {
+        tree.copy(&workspace.root.join(document), &format!("usr/share/doc/ioward/{document}"), 0o644)?;
+    }
+    for script in SCRIPTS {
+        tree.copy(&packaging.join(script), &format!("DEBIAN/{script}"), 0o755)?;
+    }
+    tree.write("DEBIAN/conffiles", b"/etc/default/ioward\n")?;
+    let glibc = newest_glibc(&[&binaries.join("ioward"), &binaries.join("ioward-agent")])?;
+    tree.write("DEBIAN/control", control(version, &glibc, tree.kibibytes()?).as_bytes())?;
+
+    let package = target.join(name);
+    let mut dpkg = Command::new("dpkg-deb");
+    dpkg.env("SOURCE_DATE_EPOCH", commit_time(&workspace)?).arg("--root-owner-group");
+    dpkg.args(if dev { &["-Zgzip", "-z1"][..] } else { &["-Zxz"] });
+    run_aside(dpkg.arg("--build").arg(&tree.root).arg(&package))?;
+    Ok(package)
+}
+
+fn control(version: &str, glibc: &str, kibibytes: u64) -> String {
+    format!(
+        "Package: ioward\n\
+         Version: {version}\n\
+         Architecture: amd64\n\
+         Maintainer: the authors of ioward <ioward@localhost>\n\
+         Section: admin\n\
+         Priority: optional\n\
+         Installed-Size: {kibibytes}\n\
+         Depends: libc6 (>= {glibc}), libgcc-s1\n\
+         Recommends: qemu-system-x86 (>= 1:8.0), pci.ids\n\
+         Description: I/O virtualization management partition for Linux/KVM\n \
+         Finds SR-IOV adapters, gives their virtual functions to KVM guests, and lets\n \
+         each guest configure its own, within what it was allowed.\n"
+    )
+}
+
+/// A page for ioward and one for each of its commands, as `ioward man` prints them.
+fn man_pages(tree: &Tree, ioward: &Path) -> Result<()> {
+    let help = output(Command::new(ioward).arg("--help"))?;
+    tree.gzip("usr/share/man/man1/ioward.1", &output(Command::new(ioward).arg("man"))?)?;
+    for command in commands(&help) {
+        let page = output(Command::new(ioward).args(["man", command]))?;
+        tree.gzip(&format!("usr/share/man/man1/ioward-{command}.1"), &page)?;
+    }
+    Ok(())
+}
+
+/// The commands that a help text lists: the first words of the lines below "Commands:".
+fn commands(help: &str) -> Vec<&str> {
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let indented = listed.take_while(|line| line.starts_with("  "));
+    let first =
+        indented.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+    first.filter(|command| *command != "help").collect()
+}
+
+/// The newest version of glibc that a binary has symbols of, as `2.34`: what is looked for stands in its string table.
+fn newest_glibc(binaries: &[&Path]) -> Result<String> {
+    let mut newest = (0, 0);
+    for binary in binaries {
+        let bytes = fs::read(binary).map_err(Error::file("read", binary))?;
+        let marks = bytes.windows(8).enumerate().filter(|(_, window)| *window == b"GLIBC_2.");
+        for (at, _) in marks {
+            let digits = bytes[at + 8..].iter().take_while(|byte| byte.is_ascii_digit()).take(3);
+            let minor = digits.fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
+            newest = newest.max((2, minor));
+        }
+    }
+    Ok(format!("{}.{}", newest.0, newest.1))
+}
+
+fn commit_time(workspace: &Workspace) -> Result<String> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(given) => Ok(given),
+        Err(_) => {
+            let mut git = Command::new("git");
+            let time = output(git.args(["log", "-1", "--format=%ct"]).current_dir(&workspace.root))?;
+            Ok(time.trim().to_owned())
+        }
+    }
+}
+
+/// What the package has in it.
+struct Tree {
+    root: PathBuf,
+}
+
+impl Tree {
+    fn new(root: PathBuf) -> Result<Self> {
+        // What was built before.
+        let _ = fs::remove_dir_all(&root);
+        fs::create_dir_all(&root).map_err(Error::file("create", &root))?;
+        let tree = Self { root };
+        // A package must not depend on the mask of who builds it.
+        tree.mode(&tree.root, 0o755)?;
+        Ok(tree)
+    }
+
+    fn copy(&self, from: &Path, to: &str, mode: u32) -> Result<()> {
+        self.write(to, &fs::read(from).map_err(Error::file("read", from))?)?;
+        self.mode(&self.root.join(to), mode)
+    }
+
+    fn write(&self, to: &str, content: &[u8]) -> Result<()> {
+        let path = self.root.join(to);
+        for folder in Path::new(to).ancestors().skip(1) {
+            let folder = self.root.join(folder);
+            fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
+            self.mode(&folder, 0o755)?;
+        }
+        fs::write(&path, content).map_err(Error::file("write", &path))?;
+        self.mode(&path, 0o644)
+    }
+
+    /// Without a name and a time in it.
+    fn gzip(&self, to: &str, content: &str) -> Result<()> {
+        self.write(to, content.as_bytes())?;
+        run_aside(Command::new("gzip").args(["-9n"]).arg(self.root.join(to)))
+    }
+
+    fn mode(&self, path: &Path, mode: u32) -> Result<()> {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::file("protect", path))
+    }
+
+    fn kibibytes(&self) -> Result<u64> {
+        let listed = output(Command::new("du").args(["-sk", "--apparent-size"]).arg(&self.root))?;
+        Ok(listed.split_whitespace().next().and_then(|size| size.parse().ok()).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_command_has_a_page_but_help() {
+        let help = "Finds.\n\nUsage: ioward\n\nCommands:\n  demo   Show\n  serve  Run the\n         daemon\n  help   Print\n\nOptions:\n  -h\n";
+        assert_eq!(commands(help), ["demo", "serve"]);
+    }
+}
