@@ -113,8 +113,12 @@ impl Imp {
         };
         let _kept_out = self.keep_out(inverse).await;
         let outcome = match self.find_and_do(inverse).await {
-            // Nothing of what was done to a VF outlives it.
-            Err(ImpError::Fabric(FabricError::NoSuchVf { .. })) => Outcome::default(),
+            // No driver and no settings outlive their VF.
+            Err(ImpError::Fabric(FabricError::NoSuchVf { .. }))
+                if matches!(inverse, Step::ConfigureVf { .. } | Step::BindDriver { .. }) =>
+            {
+                Outcome::default()
+            }
             outcome => outcome?,
         };
         let _kept_out_too = self.keep_out_at_last(inverse).await;
