@@ -108,11 +108,18 @@ fn aside(shown: &str, json: bool) -> Result<(), CliError> {
 /// # Errors
 /// When the daemon does not answer or refuses, or a step fails.
 pub async fn at_once(client: &Client, intent: Intent, options: Options) -> Result<(), CliError> {
-    let plan = ask_for_plan(client, intent, options).await?;
-    if plan.steps.is_empty() {
-        return show(&plan, false);
+    let mut tries = 3;
+    loop {
+        let plan = ask_for_plan(client, intent.clone(), options).await?;
+        if plan.steps.is_empty() {
+            return show(&plan, false);
+        }
+        match apply_plan(client, plan, true, false).await {
+            // Nobody has looked at that plan: one that was overtaken, as by a guest that turns itself off, is made anew.
+            Err(error) if error.is_of_an_old_plan() && tries > 1 => tries -= 1,
+            ended => return ended,
+        }
     }
-    apply_plan(client, plan, true, false).await
 }
 
 async fn ask_for_plan(client: &Client, intent: Intent, options: Options) -> Result<Plan, CliError> {

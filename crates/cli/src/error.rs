@@ -3,7 +3,7 @@
 use std::{error::Error, io, path::PathBuf, process::ExitCode};
 
 use ioward_imp::api::{ApiError, ErrorBody, ErrorKind};
-use ioward_model::{Name, Reason, Spec, SpecError, SpecPlace};
+use ioward_model::{Name, Reason, Rule, Spec, SpecError, SpecPlace};
 use serde_json::{Value, json};
 
 use crate::{client::ClientError, present::text, spec_file::SpecSource, terminal};
@@ -270,6 +270,13 @@ impl CliError {
             }
         }
         text::printable(&out)
+    }
+
+    /// Whether a plan was refused for nothing but that the host or the state has moved on since it was made.
+    #[must_use]
+    pub fn is_of_an_old_plan(&self) -> bool {
+        let reasons = self.refusal().map_or(&[][..], |error| &error.reasons);
+        !reasons.is_empty() && reasons.iter().all(|reason| reason.rule == Rule::PlanCurrent)
     }
 
     /// What the daemon said.

@@ -3,13 +3,16 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     process::Stdio,
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, Folder, GOOD_SPEC, data, ioward, run, send, send_head};
+use crate::support::{Daemon, Folder, GOOD_SPEC, data, error, ioward, run, send, send_head};
 
 const DONE: &str = r#"{"number":1,"time_ms":0,"event":"plan-started","plan":3,"steps":5}
 {"number":2,"time_ms":0,"event":"step-started","plan":3,"step":1,"what":{"step":"start-partition","partition":"web"}}
@@ -160,6 +163,30 @@ fn every_command_is_an_intent() {
         let requests = daemon.requests();
         assert_eq!(requests[0].body, expected, "{command}");
         assert_eq!(requests[1].route, "POST /v1/apply", "{command}");
+    }
+}
+
+/// A guest turned itself off between the two requests of `ioward remove`, and the person was told to plan again.
+#[test]
+fn a_plan_that_nobody_has_seen_is_made_anew_when_it_was_overtaken() {
+    let reason =
+        json!({"rule": "plan-current", "required": "a plan for what is there now", "found": "revision 3"});
+    let stale = error("refused", "refused: a rule is not met", json!([reason]));
+    let count = |daemon: &Daemon| {
+        daemon.requests().iter().filter(|request| request.route == "POST /v1/apply").count()
+    };
+    for (refusals, status) in [(1, 0), (2, 0), (usize::MAX, 3)] {
+        let left = AtomicUsize::new(refusals);
+        let stale = stale.clone();
+        let daemon = Daemon::new(move |request, stream| match request.route.as_str() {
+            "POST /v1/plan" => send(stream, "200 OK", &two_steps().to_string()),
+            _ if left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() => {
+                send(stream, "409 Conflict", &stale.to_string());
+            }
+            _ => send(stream, "200 OK", DONE),
+        });
+        let run = daemon.run(&["remove", "web"]);
+        assert_eq!((run.status, count(&daemon)), (status, refusals.min(2) + 1), "{}", run.stderr);
     }
 }
 
