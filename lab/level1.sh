@@ -3,8 +3,8 @@
 # command it was booted for, and tells xtask (machine.rs) how that went.
 #
 # /run/lab is the folder of this run, read-only: `env` and `command`, `bin/`, `guest/`, `modules/`. The ports under
-# /dev/virtio-ports lead to xtask: lab.out and lab.err carry the command's output, lab.control carries "up" and
-# "exit N". /dev/hvc0 is the terminal of `lab shell`. What this script prints itself is on the console.
+# /dev/virtio-ports lead to xtask: lab.out and lab.err carry the command's output, lab.control carries "alive" every
+# 5 s, "up" and "exit N". /dev/hvc0 is the terminal of `lab shell`. What this script prints itself is on the console.
 set -u
 export PATH=/run/lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 # shellcheck source=/dev/null
@@ -28,6 +28,7 @@ for port in /sys/class/virtio-ports/*; do
   [ -s "$port/name" ] && ln -sfn "/dev/${port##*/}" "/dev/virtio-ports/$(cat "$port/name")"
 done
 exec 3>/dev/virtio-ports/lab.control
+while sleep 5; do echo alive >&3; done &
 
 # A VF carries nothing while its PF is down. No addresses: those are the command's business. The links take a second or
 # two; should one never come, the command finds out.

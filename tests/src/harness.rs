@@ -28,10 +28,14 @@ macro_rules! tests {
 }
 
 /// Runs the tests whose name contains the first argument (all, without one); the last line says how many passed and
-/// how many failed.
+/// how many failed. When a level 1 before this one died in the middle (xtask/src/lab_tests.rs), `IOWARD_LAB_GOES_ON` says in
+/// which test, and how many had passed and failed until there.
 pub fn main(tests: &[Test]) -> ExitCode {
     let filter = std::env::args().nth(1).unwrap_or_default();
-    let counts = run(tests.iter().filter(|test| test.name.contains(&filter)));
+    let (first, counts) = goes_on(&std::env::var("IOWARD_LAB_GOES_ON").unwrap_or_default());
+    let wanted = tests.iter().filter(|test| test.name.contains(&filter));
+    let counts =
+        run(wanted.skip_while(|test| first.as_ref().is_some_and(|first| test.name != *first)), counts);
     println!("{} passed, {} failed", counts.passed, counts.failed);
     if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -42,8 +46,17 @@ struct Counts {
     failed: usize,
 }
 
-fn run<'a>(tests: impl Iterator<Item = &'a Test>) -> Counts {
-    let mut counts = Counts::default();
+/// `NAME PASSED FAILED`; from the beginning, where that is not what it says.
+fn goes_on(text: &str) -> (Option<String>, Counts) {
+    let words: Vec<_> = text.split(' ').collect();
+    let [name, passed, failed] = words[..] else { return (None, Counts::default()) };
+    match (passed.parse(), failed.parse()) {
+        (Ok(passed), Ok(failed)) => (Some(name.to_owned()), Counts { passed, failed }),
+        _ => (None, Counts::default()),
+    }
+}
+
+fn run<'a>(tests: impl Iterator<Item = &'a Test>, mut counts: Counts) -> Counts {
     for test in tests {
         // Before it runs, so that a test that hangs is known by name.
         println!("test {} ...", test.name);
@@ -77,6 +90,15 @@ mod tests {
             Test { name: "panic".into(), run: Box::new(|| panic!("told on purpose")) },
             Test { name: "fine".into(), run: Box::new(|| Ok(())) },
         ];
-        assert_eq!(run(tests.iter()), Counts { passed: 1, failed: 2 });
+        assert_eq!(run(tests.iter(), Counts::default()), Counts { passed: 1, failed: 2 });
+        assert_eq!(run(tests.iter(), Counts { passed: 5, failed: 1 }), Counts { passed: 6, failed: 3 });
+    }
+
+    #[test]
+    fn a_run_goes_on_where_it_is_told_to() {
+        let expected = (Some("a::two".to_owned()), Counts { passed: 12, failed: 1 });
+        assert_eq!(goes_on("a::two 12 1"), expected);
+        assert_eq!(goes_on(""), (None, Counts::default()));
+        assert_eq!(goes_on("a::two twelve 1"), (None, Counts::default()));
     }
 }

@@ -36,6 +36,11 @@ pub enum Error {
         /// What it wrote to stderr when that was not shown already: empty, or begins with a colon and a line break.
         said: String,
     },
+    /// Level 1 ended before its command did.
+    #[error(
+        "level 1 ended before its command did; where that is a crash of the emulator, running it again helps{0}"
+    )]
+    Died(String),
     /// Anything else: a whole sentence.
     #[error("{0}")]
     Other(String),

@@ -13,7 +13,7 @@
 //! A run that went well removes its folder; one that did not leaves it for a look, until the next run.
 
 use std::fs::{self, File};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -68,8 +68,18 @@ impl Lab {
 
     /// Runs a shell command in level 1 and gives its exit status.
     pub fn run(&self, command: &str, bound: Duration) -> Result<u8> {
+        self.run_into(command, bound, std::io::stdout())
+    }
+
+    /// The same, with what it writes to stdout going elsewhere.
+    pub fn run_into(
+        &self,
+        command: &str,
+        bound: Duration,
+        stdout: impl Write + Send + 'static,
+    ) -> Result<u8> {
         let run = self.new_run(command, None)?;
-        let status = self.boot(&run, bound)?.wait_for_exit()?;
+        let status = self.boot(&run, bound, stdout)?.wait_for_exit()?;
         run.remove();
         Ok(status)
     }
@@ -82,15 +92,20 @@ impl Lab {
     /// Opens a shell in level 1.
     pub fn shell(&self, bound: Duration) -> Result<u8> {
         let run = self.new_run("exec bash -i", Some(terminal::size()))?;
-        let status = self.boot(&run, bound)?.wait_for_shell()?;
+        let status = self.boot(&run, bound, std::io::stdout())?.wait_for_shell()?;
         run.remove();
         Ok(status)
     }
 
-    fn boot<'a>(&self, run: &'a RunFolder, bound: Duration) -> Result<Machine<'a>> {
+    fn boot<'a>(
+        &self,
+        run: &'a RunFolder,
+        bound: Duration,
+        stdout: impl Write + Send + 'static,
+    ) -> Result<Machine<'a>> {
         eprintln!("lab: booting level 1");
         let started = Instant::now();
-        let machine = Machine::start(&run.path, &self.kernel.image(), bound)?;
+        let machine = Machine::start(&run.path, &self.kernel.image(), bound, stdout)?;
         machine.wait_until_up()?;
         eprintln!("lab: level 1 is up, after {} s", started.elapsed().as_secs());
         Ok(machine)

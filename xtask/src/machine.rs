@@ -27,6 +27,8 @@ use crate::terminal::RawTerminal;
 const MEMORY: &str = "2600M";
 /// How much of a log is shown when the machine fails.
 const TAIL_LINES: usize = 40;
+/// Level 1 says every 5 s that it is alive. When it has not for so long, it is not.
+const SILENCE: Duration = Duration::from_secs(180);
 
 /// Level 1, running. Turned off when dropped.
 pub struct Machine<'a> {
@@ -42,13 +44,20 @@ pub struct Machine<'a> {
 /// What level 1 tells on its control port.
 enum Event {
     Up,
+    Alive,
     Exit(u8),
     Gone,
 }
 
 impl<'a> Machine<'a> {
-    /// Starts level 1 from what is in `run_folder` (see lab.rs) and `kernel`, to be off after `bound` at the latest.
-    pub fn start(run_folder: &'a Path, kernel: &Path, bound: Duration) -> Result<Self> {
+    /// Starts level 1 from what is in `run_folder` (see lab.rs) and `kernel`, to be off after `bound` at the latest. What
+    /// its command writes to stdout goes to `stdout`.
+    pub fn start(
+        run_folder: &'a Path,
+        kernel: &Path,
+        bound: Duration,
+        stdout: impl Write + Send + 'static,
+    ) -> Result<Self> {
         let (control, control_port) = port()?;
         let (out, out_port) = port()?;
         let (err, err_port) = port()?;
@@ -80,7 +89,7 @@ impl<'a> Machine<'a> {
         let (sender, events) = mpsc::channel();
         let readers = vec![
             thread::spawn(move || read_control(control, &sender)),
-            thread::spawn(move || copy(out, io::stdout())),
+            thread::spawn(move || copy(out, stdout)),
             thread::spawn(move || copy(err, io::stderr())),
         ];
         Ok(Self { qemu, run_folder, events, readers, terminal, started: Instant::now(), bound })
@@ -88,26 +97,30 @@ impl<'a> Machine<'a> {
 
     /// Waits until level 1 has booted and starts the command.
     pub fn wait_until_up(&self) -> Result<()> {
-        match self.next_event()? {
-            Event::Up => Ok(()),
-            Event::Exit(_) | Event::Gone => Err(self.died()),
+        loop {
+            match self.next_event()? {
+                Event::Up => return Ok(()),
+                Event::Alive => {}
+                Event::Exit(_) | Event::Gone => return Err(self.died()),
+            }
         }
     }
 
-    /// Waits for the command and gives its exit status; all of its output has been written by then.
+    /// Waits for the command and gives its exit status; all of its output has been written by then, however it ended.
     pub fn wait_for_exit(mut self) -> Result<u8> {
         let status = loop {
-            match self.next_event()? {
-                Event::Up => {}
-                Event::Exit(status) => break status,
-                Event::Gone => return Err(self.died()),
+            match self.next_event() {
+                Ok(Event::Up | Event::Alive) => {}
+                Ok(Event::Exit(status)) => break Ok(status),
+                Ok(Event::Gone) => break Err(self.died()),
+                Err(error) => break Err(error),
             }
         };
         self.turn_off();
         for reader in self.readers.drain(..) {
             let _ = reader.join();
         }
-        Ok(status)
+        status
     }
 
     /// Joins this process's terminal to level 1's, until the shell there ends.
@@ -128,9 +141,14 @@ impl<'a> Machine<'a> {
 
     fn next_event(&self) -> Result<Event> {
         let left = self.bound.saturating_sub(self.started.elapsed());
-        match self.events.recv_timeout(left) {
+        match self.events.recv_timeout(left.min(SILENCE)) {
             Ok(event) => Ok(event),
             Err(RecvTimeoutError::Disconnected) => Ok(Event::Gone),
+            Err(RecvTimeoutError::Timeout) if left > SILENCE => Err(Error::Died(format!(
+                "\nNothing has been heard of it for {} s{}",
+                SILENCE.as_secs(),
+                self.last_words()
+            ))),
             Err(RecvTimeoutError::Timeout) => Err(Error::Other(format!(
                 "level 1 was turned off: it had not ended after {} s (--timeout changes the bound){}",
                 self.bound.as_secs(),
@@ -140,7 +158,7 @@ impl<'a> Machine<'a> {
     }
 
     fn died(&self) -> Error {
-        Error::Other(format!("level 1 ended before its command did{}", self.last_words()))
+        Error::Died(self.last_words())
     }
 
     fn last_words(&self) -> String {
@@ -219,6 +237,7 @@ fn read_control(control: UnixStream, events: &mpsc::Sender<Event>) {
     for line in BufReader::new(control).lines().map_while(io::Result::ok) {
         let event = match line.split_once(' ') {
             None if line == "up" => Event::Up,
+            None if line == "alive" => Event::Alive,
             Some(("exit", status)) => Event::Exit(status.parse().unwrap_or(u8::MAX)),
             _ => continue,
         };

@@ -13,6 +13,7 @@ mod error;
 mod images;
 mod kernel;
 mod lab;
+mod lab_tests;
 mod licences;
 mod lint;
 mod machine;
