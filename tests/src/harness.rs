@@ -1,4 +1,4 @@
-//! Runs the lab tests one after the other, in the manner of libtest: they share one level 1.
+//! Runs the lab tests one after the other, in the manner of libtest: they share one level 1, as long as it lives.
 //!
 //! Not libtest itself, which runs tests in parallel, swallows the output of a test that hangs, and counts nothing on
 //! its last line.
