@@ -1,12 +1,13 @@
 //! Why an operation on the PCI side of the host failed.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{borrow::Cow, io, path::PathBuf, time::Duration};
 
 use ioward_model::VfId;
 use ioward_pci::Bdf;
+use serde::{Deserialize, Serialize};
 
-/// One variant for each way in which an operation on the PCI side can end badly.
-#[derive(Debug, thiserror::Error)]
+/// One variant for each way in which an operation on the PCI side can end badly. It may have happened in another process.
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum FabricError {
     /// There is no such function, or it is no PF.
@@ -15,7 +16,7 @@ pub enum FabricError {
         /// The function.
         address: Bdf,
         /// How it is missing: "is not there", "has no SR-IOV capability".
-        what: &'static str,
+        what: Cow<'static, str>,
     },
     /// There is no such VF.
     #[error("{vf} does not exist; {pf} has {num_vfs} VFs now", pf = .vf.pf)]
@@ -31,6 +32,7 @@ pub enum FabricError {
         /// The attribute.
         path: PathBuf,
         /// Why.
+        #[serde(with = "ioward_model::io_error")]
         source: io::Error,
     },
     /// The kernel refused a change.
@@ -41,6 +43,7 @@ pub enum FabricError {
         /// What that errno means here and what to do about it.
         why: String,
         /// The errno.
+        #[serde(with = "ioward_model::io_error")]
         source: io::Error,
     },
     /// The adapter has no such setting.

@@ -1,12 +1,13 @@
 //! Why an operation on a partition failed.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{borrow::Cow, io, path::PathBuf, time::Duration};
 
 use ioward_model::Name;
 use ioward_pci::Bdf;
+use serde::{Deserialize, Serialize};
 
-/// One variant for each way in which an operation on a partition can end badly.
-#[derive(Debug, thiserror::Error)]
+/// One variant for each way in which an operation on a partition can end badly. It may have happened in another process.
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum HypervisorError {
     /// The machine emulator is missing.
@@ -81,10 +82,11 @@ pub enum HypervisorError {
     #[error("cannot {what} {path}", path = .path.display())]
     Io {
         /// What was to be done, as a verb: "create", "connect to".
-        what: &'static str,
+        what: Cow<'static, str>,
         /// Where.
         path: PathBuf,
         /// Why.
+        #[serde(with = "ioward_model::io_error")]
         source: io::Error,
     },
 }

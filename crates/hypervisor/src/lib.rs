@@ -4,17 +4,19 @@
 //! outlive the daemon: a new [`Hypervisor`] over the same runtime folder finds every partition that the one before it
 //! started. Simulated ones end with it.
 
+mod boot_files;
+pub mod cgroup;
 mod error;
 pub mod qemu;
 pub mod sim;
 
 pub use error::HypervisorError;
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, path::PathBuf};
 
 use async_trait::async_trait;
 use ioward_channel::shared::EndFds;
-use ioward_model::{Name, Owner, PartitionSpec};
+use ioward_model::{Boot, Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -31,7 +33,7 @@ pub struct PartitionStatus {
     /// Process ID of its machine, while it runs.
     pub pid: Option<u32>,
     /// Where its serial console can be reached: a Unix stream socket.
-    pub console: std::path::PathBuf,
+    pub console: PathBuf,
     /// The VFs handed to it.
     pub vfs: Vec<(Name, Bdf)>,
     /// Whether it has a channel.
@@ -70,8 +72,19 @@ pub enum StopMode {
     Force,
 }
 
+/// A file that a partition cannot boot from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnusableFile {
+    /// The file, as the definition names it.
+    pub path: PathBuf,
+    /// What is there instead: "a folder", "No such file or directory".
+    pub found: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
 /// What a hypervisor tells without being asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HypervisorEvent {
     /// A partition's machine has ended, and nobody had asked for it.
     Ended {
@@ -92,6 +105,12 @@ pub trait Hypervisor: Send + Sync {
     /// # Errors
     /// When the machine emulator is missing or does not start: says which package brings it.
     async fn check(&self) -> Result<Accelerator, HypervisorError>;
+
+    /// Which of the files that a partition is to boot from it could not use.
+    ///
+    /// # Errors
+    /// When that can't be found out.
+    async fn check_boot(&self, boot: &Boot) -> Result<Vec<UnusableFile>, HypervisorError>;
 
     /// Creates a partition, or changes what it is to have when it starts next. `spec.vfs` is not looked at: VFs come by
     /// [`Hypervisor::attach_vf`].

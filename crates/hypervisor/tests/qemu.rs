@@ -11,12 +11,13 @@ use std::{
 };
 
 use common::{
-    Bench, DEAF, MOODY, OBEDIENT, chain, is_closed, next_end, signal, status, type_on, wait_for_log,
+    Bench, DEAF, MOODY, OBEDIENT, chain, is_closed, next_end, signal, status, type_on, user, wait_for_log,
 };
 use ioward_hypervisor::{
     ChannelEnd, Hypervisor, HypervisorError, StopMode,
-    qemu::{QemuConfig, QemuHypervisor},
+    qemu::{QemuConfig, QemuHypervisor, Users},
 };
+use ioward_model::Boot;
 use rustix::process::Signal;
 
 #[tokio::test]
@@ -165,13 +166,13 @@ async fn a_machine_that_ends_at_once_leaves_its_last_words() {
     let bench = Bench::new();
     let hypervisor = bench.open().await;
     let mut events = hypervisor.events().await;
-    let web = bench.define_as(&hypervisor, "web", "kernel = '/no/such,kernel'").await;
+    // A file that is there, and no kernel.
+    let text = bench.disk(&[]);
+    fs::write(&text, "no kernel").unwrap();
+    let web = bench.define_as(&hypervisor, "web", &format!("kernel = '{}'", text.display())).await;
     let error = hypervisor.start(&web).await.unwrap_err();
     assert!(matches!(error, HypervisorError::EndedAtOnce { .. }), "{error}");
-    assert!(
-        error.to_string().contains("exit status 1") && error.to_string().contains("/no/such,kernel"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("exit status 1") && error.to_string().contains("kernel"), "{error}");
     assert!(!status(&hypervisor, &web).await.running);
     assert!(events.try_recv().is_err(), "the error says it");
 
@@ -179,6 +180,57 @@ async fn a_machine_that_ends_at_once_leaves_its_last_words() {
     let disk = bench.disk(DEAF);
     bench.define(&hypervisor, "web", &disk).await;
     hypervisor.start(&web).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_is_named_before_anything_is_started() {
+    let bench = Bench::new();
+    let hypervisor = bench.open().await;
+    let web = bench.define_as(&hypervisor, "web", "kernel = '/no/such,kernel'").await;
+    let error = hypervisor.start(&web).await.unwrap_err();
+    assert!(chain(&error).contains("/no/such,kernel: No such file"), "{}", chain(&error));
+    let boot = Boot { kernel: Some("/no/such,kernel".into()), ..Boot::default() };
+    assert_eq!(hypervisor.check_boot(&boot).await.unwrap().len(), 1);
+}
+
+/// Machines ran as root: a guest that broke out of its QEMU was root. Root starts them as others, so this test is root's.
+#[tokio::test]
+async fn each_machine_runs_as_a_user_of_its_own_who_has_no_right_to_anything() {
+    let bench = Bench::new();
+    let first = 1_879_048_192;
+    let users = Users { machines: first..first + 100, boot_group: first, boot_group_name: "ioward".into() };
+    let config = || QemuConfig { users: Some(users.clone()), ..bench.config() };
+    let hypervisor = QemuHypervisor::open(config()).await.unwrap();
+    assert_eq!(hypervisor.check().await.unwrap(), hypervisor.check().await.unwrap());
+    let disk = bench.disk(DEAF);
+    let web = bench.define(&hypervisor, "web", &disk).await;
+    let boot = Boot { disk: Some(disk.clone()), ..Boot::default() };
+    let refused = &hypervisor.check_boot(&boot).await.unwrap()[0];
+    assert!(refused.remedy.contains("chgrp ioward"), "{refused:?}");
+    assert!(hypervisor.start(&web).await.is_err(), "the disk was given to nobody");
+
+    bench.give(&disk, first);
+    assert_eq!(hypervisor.check_boot(&boot).await.unwrap(), []);
+    hypervisor.start(&web).await.unwrap();
+    hypervisor.create_channel(&web).await.unwrap();
+    hypervisor.connect_channel(&web).await.unwrap();
+    let other = bench.define(&hypervisor, "db", &bench.disk(OBEDIENT)).await;
+    bench.give(&bench.disk(OBEDIENT), first);
+    hypervisor.start(&other).await.unwrap();
+    let (web_before, db_before) = (status(&hypervisor, &web).await, status(&hypervisor, &other).await);
+    assert_eq!((user(&web_before), user(&db_before)), (first + 1, first + 2));
+    let mode = fs::metadata(bench.file(&web, "")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "and none of them has a right to its own sockets");
+    drop(hypervisor);
+
+    // Another daemon knows them, also by who they are where a record is lost.
+    fs::write(bench.file(&other, "partition.json"), "{").unwrap();
+    let hypervisor = QemuHypervisor::open(config()).await.unwrap();
+    assert_eq!(status(&hypervisor, &web).await.pid, web_before.pid);
+    bench.define(&hypervisor, "db", &bench.disk(OBEDIENT)).await;
+    hypervisor.start(&other).await.unwrap();
+    assert_eq!(status(&hypervisor, &other).await.pid, db_before.pid);
+    hypervisor.stop(&web, StopMode::Force).await.unwrap();
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ioward_fabric::Fabric;
-use ioward_hypervisor::{Hypervisor, HypervisorEvent};
+use ioward_hypervisor::{Hypervisor, HypervisorEvent, UnusableFile};
 use ioward_model::{
     AuditEntry, Event, EventKind, Intent, Inventory, Name, Options, Plan, Reason, RowKey, Rule, Spec, State,
     Step,
@@ -165,12 +165,23 @@ impl Imp {
         if let Intent::Apply { spec } = intent {
             spec.validate()?;
         }
-        let missing = missing_boot_files(intent);
-        if !missing.is_empty() {
-            return Err(refused(missing));
+        // A partition that can't boot is better refused before its VFs are made than undone after.
+        let unusable = self.unusable_files(intent).await?;
+        if !unusable.is_empty() {
+            return Err(refused(unusable));
         }
         let inventory = self.look().await?;
         plan_for(&inventory, &self.state(), intent, options)
+    }
+
+    async fn unusable_files(&self, intent: &Intent) -> Result<Vec<Reason>, ImpError> {
+        let Intent::Apply { spec } = intent else { return Ok(Vec::new()) };
+        let mut reasons = Vec::new();
+        for partition in &spec.partitions {
+            let unusable = self.hypervisor.check_boot(&partition.boot).await?;
+            reasons.extend(unusable.iter().map(|file| unusable_file(&partition.name, file)));
+        }
+        Ok(reasons)
     }
 
     /// Begins to carry out a plan, unless the host or the state has moved on since it was made. What happens comes
@@ -377,28 +388,11 @@ fn refused(reasons: Vec<Reason>) -> ImpError {
     ImpError::Refused { reasons, ways: Vec::new() }
 }
 
-/// A partition that can't boot is better refused before its VFs are made than undone after.
-fn missing_boot_files(intent: &Intent) -> Vec<Reason> {
-    let Intent::Apply { spec } = intent else { return Vec::new() };
-    let files = spec.partitions.iter().flat_map(|partition| {
-        let boot = &partition.boot;
-        let files = [boot.kernel.as_ref(), boot.initrd.as_ref(), boot.disk.as_ref()].into_iter().flatten();
-        files.map(move |file| (&partition.name, file))
-    });
-    let missing = files.filter_map(|(partition, path)| {
-        let found = match std::fs::File::open(path).and_then(|file| file.metadata()) {
-            Ok(metadata) if metadata.is_dir() => "a folder".to_owned(),
-            Ok(_) if path.is_relative() => "a relative path".to_owned(),
-            Ok(_) => return None,
-            Err(error) => error.to_string(),
-        };
-        let required = format!("a file to boot from at {}", path.display());
-        Some(
-            Reason::new(Rule::BootFile, required, found)
-                .for_request(partition)
-                .key("boot")
-                .remedy("correct boot in the Spec"),
-        )
-    });
-    missing.collect()
+/// A file that a partition can't boot from.
+fn unusable_file(partition: &Name, file: &UnusableFile) -> Reason {
+    let required = format!("a file to boot from at {}", file.path.display());
+    Reason::new(Rule::BootFile, required, file.found.clone())
+        .for_request(partition)
+        .key("boot")
+        .remedy(file.remedy.clone())
 }

@@ -14,6 +14,7 @@ mod drift;
 mod event;
 mod guest_may;
 mod inventory;
+pub mod io_error;
 mod journal;
 mod name;
 mod needs;

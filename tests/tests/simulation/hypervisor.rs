@@ -10,8 +10,9 @@ use async_trait::async_trait;
 use ioward_fabric::sim::SimMachine;
 use ioward_hypervisor::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
+    UnusableFile,
 };
-use ioward_model::{Name, Owner, PartitionSpec};
+use ioward_model::{Boot, Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use tokio::sync::{Notify, mpsc};
 
@@ -205,6 +206,10 @@ fn guest<'a>(
 impl Hypervisor for ModelHypervisor {
     async fn check(&self) -> Result<Accelerator, HypervisorError> {
         Ok(Accelerator::Kvm)
+    }
+
+    async fn check_boot(&self, _: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
+        Ok(Vec::new())
     }
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {

@@ -10,8 +10,9 @@ use std::{
 use async_trait::async_trait;
 use ioward_hypervisor::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
+    UnusableFile,
 };
-use ioward_model::{Name, Owner, PartitionSpec, State};
+use ioward_model::{Boot, Name, Owner, PartitionSpec, State};
 use ioward_pci::Bdf;
 use tokio::{net::UnixStream, sync::mpsc};
 
@@ -67,6 +68,10 @@ fn new(name: &Name) -> PartitionStatus {
 impl Hypervisor for Stayed {
     async fn check(&self) -> Result<Accelerator, HypervisorError> {
         Ok(Accelerator::Sim)
+    }
+
+    async fn check_boot(&self, _: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
+        Ok(Vec::new())
     }
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {

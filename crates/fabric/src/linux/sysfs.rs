@@ -37,7 +37,7 @@ impl Sysfs<'_> {
     /// The folder of a PF.
     pub(super) fn pf(&self, address: Bdf) -> Result<PathBuf, FabricError> {
         let folder = self.function(address);
-        let missing = |what| Err(FabricError::NoSuchFunction { address, what });
+        let missing = |what: &'static str| Err(FabricError::NoSuchFunction { address, what: what.into() });
         match () {
             () if !folder.exists() => missing("is not there"),
             () if !folder.join("sriov_totalvfs").exists() => missing("has no SR-IOV capability"),
@@ -60,7 +60,10 @@ impl Sysfs<'_> {
         let owner = folder.join("physfn").read_link().ok();
         match owner.as_deref().and_then(link_name) {
             Some(pf) if pf.parse() == Ok(vf.pf) => Ok((address, folder)),
-            _ => Err(FabricError::NoSuchFunction { address, what: "is not a virtual function of that PF" }),
+            _ => {
+                let what = "is not a virtual function of that PF".into();
+                Err(FabricError::NoSuchFunction { address, what })
+            }
         }
     }
 

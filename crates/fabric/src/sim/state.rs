@@ -56,7 +56,7 @@ impl Machine {
         found.ok_or_else(|| {
             let is_vf = self.slots.iter().any(|slot| slot.device.function_at(address).is_some());
             let what = if is_vf { "has no SR-IOV capability" } else { "is not there" };
-            FabricError::NoSuchFunction { address, what }
+            FabricError::NoSuchFunction { address, what: what.into() }
         })
     }
 

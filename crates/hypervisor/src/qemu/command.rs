@@ -1,11 +1,14 @@
 //! QEMU's command line for a partition. Pure: the record in, arguments out.
 //!
-//! QEMU splits option values at commas and takes a doubled comma for one: every path that comes from a person goes
-//! through [`escaped`].
+//! Files and sockets are given to QEMU open, by number, so there are hardly paths in it. QEMU splits option values at commas and
+//! takes a doubled comma for one: the one path there is goes through [`escaped`].
 
 use std::{
     ffi::{OsStr, OsString},
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
     path::Path,
 };
 
@@ -25,6 +28,33 @@ pub(super) const CHANNEL_DEVICE: &str = "chanport0";
 /// libvirt uses too. VFIO works under it.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
+/// What QEMU is given open, so that it needs no right to any path of ours or of a person.
+#[derive(Debug)]
+pub(super) struct Given {
+    /// Sockets that listen.
+    pub qmp: OwnedFd,
+    pub console: OwnedFd,
+    pub channel: Option<OwnedFd>,
+    /// What the console printed goes there.
+    pub console_log: OwnedFd,
+    /// What it boots from.
+    pub kernel: Option<OwnedFd>,
+    pub initrd: Option<OwnedFd>,
+    pub disk: Option<(OwnedFd, DiskFormat)>,
+}
+
+impl Given {
+    pub(super) fn into_all(self) -> Vec<OwnedFd> {
+        let Self { qmp, console, channel, console_log, kernel, initrd, disk } = self;
+        let some = [channel, kernel, initrd, disk.map(|(disk, _)| disk)];
+        [qmp, console, console_log].into_iter().chain(some.into_iter().flatten()).collect()
+    }
+}
+
+/// QEMU's sets of descriptors, by what is in them.
+const CONSOLE_LOG_SET: u8 = 1;
+const DISK_SET: u8 = 2;
+
 /// QEMU's name for a VF.
 pub(super) fn vf_id(vf: &HeldVf) -> String {
     format!("vf-{}", vf.name)
@@ -35,9 +65,10 @@ pub(super) fn slot_id(slot: u8) -> String {
     format!("slot{slot}")
 }
 
-/// The option that names a partition's QMP socket: the mark by which a machine is known to be this partition's.
-pub(super) fn qmp_option(folder: &Folder) -> OsString {
-    listening_socket("", "unix:", &folder.qmp())
+/// The value of the option that names a machine: by its partition's folder, which nobody else has, so that it is the mark by
+/// which a machine is known to be this partition's.
+pub(super) fn mark(folder: &Folder) -> OsString {
+    joined("guest=", escaped(folder.path()))
 }
 
 /// The properties of a VF as a device.
@@ -79,13 +110,13 @@ pub(super) fn accelerators(cpuinfo: &str) -> &'static [&'static str] {
 /// `-cpu max` is `-cpu host` under KVM, and all that TCG can do without it, so that one command line serves both.
 pub(super) fn arguments(
     record: &Record,
-    disk: Option<DiskFormat>,
+    given: &Given,
     folder: &Folder,
     accelerators: &[&str],
 ) -> Vec<OsString> {
     let spec = &record.spec;
     let mut line = Line::default();
-    line.add("-name", spec.name.as_str());
+    line.add("-name", mark(folder));
     line.flag("-nodefaults").flag("-no-user-config").add("-display", "none");
     line.add("-machine", if spec.numa_node.is_some() { "q35,memory-backend=memory" } else { "q35" });
     line.add("-cpu", "max");
@@ -101,32 +132,30 @@ pub(super) fn arguments(
         );
     }
     line.add("-overcommit", "mem-lock=off").add("-sandbox", SANDBOX);
-    line.add("-pidfile", folder.pid());
-    line.add("-qmp", qmp_option(folder));
+    line.add("-chardev", listening_socket("qmp", &given.qmp)).add("-mon", "chardev=qmp,mode=control");
 
-    let mut console = listening_socket("socket,id=console", ",path=", &folder.console());
-    console.push(",logappend=on,logfile=");
-    console.push(escaped(&folder.console_log()));
-    line.add("-chardev", console).add("-serial", "chardev:console");
+    let log = line.set(CONSOLE_LOG_SET, &given.console_log);
+    let console = listening_socket("console", &given.console);
+    line.add("-chardev", format!("{console},logappend=on,logfile={log}")).add("-serial", "chardev:console");
 
-    if let Some(kernel) = &spec.boot.kernel {
-        line.add("-kernel", kernel);
-        if let Some(initrd) = &spec.boot.initrd {
-            line.add("-initrd", initrd);
+    if let Some(kernel) = &given.kernel {
+        line.add("-kernel", by_number(kernel));
+        if let Some(initrd) = &given.initrd {
+            line.add("-initrd", by_number(initrd));
         }
         if let Some(cmdline) = &spec.boot.cmdline {
             line.add("-append", cmdline);
         }
     }
-    if let (Some(path), Some(format)) = (&spec.boot.disk, disk) {
-        let file = format!(
-            "driver={},node-name=disk0,file.driver={},file.filename=",
-            format.driver(),
-            format.protocol()
+    if let Some((disk, format)) = &given.disk {
+        let file = line.set(DISK_SET, disk);
+        let (driver, protocol) = (format.driver(), format.protocol());
+        line.add(
+            "-blockdev",
+            format!("driver={driver},node-name=disk0,file.driver={protocol},file.filename={file}"),
         );
-        line.add("-blockdev", joined(&file, escaped(path)));
         // A kernel that is started directly has the first place already.
-        let boot = if spec.boot.kernel.is_none() { ",bootindex=0" } else { "" };
+        let boot = if given.kernel.is_none() { ",bootindex=0" } else { "" };
         line.add("-device", format!("virtio-blk-pci,drive=disk0,id=blk0{boot}"));
     }
 
@@ -134,11 +163,8 @@ pub(super) fn arguments(
     for slot in 1..=SLOTS {
         line.add("-device", format!("pcie-root-port,id={},chassis={slot},slot={slot}", slot_id(slot)));
     }
-    if record.channel {
-        line.add(
-            "-chardev",
-            listening_socket(&format!("socket,id={CHANNEL_CHARDEV}"), ",path=", &folder.channel()),
-        );
+    if let Some(channel) = &given.channel {
+        line.add("-chardev", listening_socket(CHANNEL_CHARDEV, channel));
         line.add("-device", option(&channel_device()));
     }
     for vf in &record.vfs {
@@ -160,6 +186,17 @@ impl Line {
         self.flag(flag).0.push(value.into());
         self
     }
+
+    /// Puts a descriptor into a set of its own, and gives the name by which QEMU opens what is in it.
+    fn set(&mut self, set: u8, fd: &OwnedFd) -> String {
+        self.add("-add-fd", format!("fd={},set={set}", fd.as_raw_fd()));
+        format!("/dev/fdset/{set}")
+    }
+}
+
+/// The name by which QEMU opens an inherited file where it takes no set of descriptors.
+fn by_number(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// Device properties as `-device` takes them. The values are names and addresses, which hold no comma.
@@ -168,10 +205,8 @@ fn option(properties: &[(&str, String)]) -> String {
     pairs.join(",")
 }
 
-fn listening_socket(before: &str, key: &str, path: &Path) -> OsString {
-    let mut option = joined(&format!("{before}{key}"), escaped(path));
-    option.push(",server=on,wait=off");
-    option
+fn listening_socket(id: &str, socket: &OwnedFd) -> String {
+    format!("socket,id={id},fd={},server=on,wait=off", socket.as_raw_fd())
 }
 
 fn joined(before: &str, after: OsString) -> OsString {
@@ -196,9 +231,26 @@ fn escaped(path: &Path) -> OsString {
 mod tests {
     use super::{super::record::tests, *};
 
-    fn arguments_of(record: &Record, disk: Option<DiskFormat>) -> Vec<String> {
+    fn null() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    fn given(record: &Record, disk: Option<DiskFormat>) -> Given {
+        let boot = &record.spec.boot;
+        Given {
+            qmp: null(),
+            console: null(),
+            channel: record.channel.then(null),
+            console_log: null(),
+            kernel: boot.kernel.as_ref().map(|_| null()),
+            initrd: boot.initrd.as_ref().map(|_| null()),
+            disk: disk.map(|format| (null(), format)),
+        }
+    }
+
+    fn arguments_of(record: &Record, given: &Given) -> Vec<String> {
         let folder = Folder::new(Path::new("/run/io,ward/partitions"), &record.spec.name);
-        arguments(record, disk, &folder, &["kvm", "tcg"])
+        arguments(record, given, &folder, &["kvm", "tcg"])
             .into_iter()
             .map(|argument| argument.into_string().unwrap())
             .collect()
@@ -225,12 +277,13 @@ mod tests {
             "cpus = 3\nmemory = \"300MiB\"\n\
              boot = { kernel = \"/boot/vm,linuz\", initrd = \"/boot/init,rd\", cmdline = \"a=b,c d\" }",
         );
-        let arguments = arguments_of(&record, None);
+        let given = given(&record, None);
+        let arguments = arguments_of(&record, &given);
         assert_eq!(values(&arguments, "-accel"), ["kvm", "tcg"]);
         assert_eq!(values(&arguments, "-smp"), ["cpus=3"]);
         assert_eq!(values(&arguments, "-m"), ["size=300M"]);
-        assert_eq!(values(&arguments, "-kernel"), ["/boot/vm,linuz"], "-kernel takes a path as it is");
-        assert_eq!(values(&arguments, "-initrd"), ["/boot/init,rd"], "and so does -initrd for Linux");
+        assert_eq!(values(&arguments, "-kernel"), [by_number(given.kernel.as_ref().unwrap())]);
+        assert_eq!(values(&arguments, "-initrd"), [by_number(given.initrd.as_ref().unwrap())]);
         assert_eq!(values(&arguments, "-append"), ["a=b,c d"]);
         assert!(!arguments.iter().any(|a| a == "-blockdev" || a.contains("vfio-pci") || a.contains("chan")));
         assert!(!arguments.iter().any(|a| a == "-no-reboot"), "a guest that reboots does not end");
@@ -239,7 +292,7 @@ mod tests {
     #[test]
     fn memory_is_bound_to_the_numa_node_that_was_asked_for() {
         let record = tests::record("memory = \"300MiB\"\nnuma_node = 1\nboot = { kernel = \"/k\" }");
-        let arguments = arguments_of(&record, None);
+        let arguments = arguments_of(&record, &given(&record, None));
         assert_eq!(values(&arguments, "-machine"), ["q35,memory-backend=memory"]);
         let backend = "memory-backend-ram,id=memory,size=300M,host-nodes=1,policy=bind";
         assert_eq!(values(&arguments, "-object"), [backend]);
@@ -248,22 +301,23 @@ mod tests {
     #[test]
     fn a_path_cannot_add_options() {
         let record = tests::record("boot = { disk = \"/disks/a,driver=nbd.img\" }");
-        let arguments = arguments_of(&record, Some(DiskFormat::RawFile));
+        let given = given(&record, Some(DiskFormat::RawFile));
+        let arguments = arguments_of(&record, &given);
         assert_eq!(
             values(&arguments, "-blockdev"),
-            ["driver=raw,node-name=disk0,file.driver=file,file.filename=/disks/a,,driver=nbd.img"]
+            ["driver=raw,node-name=disk0,file.driver=file,file.filename=/dev/fdset/2"]
         );
+        let number = given.disk.as_ref().unwrap().0.as_raw_fd();
+        assert!(values(&arguments, "-add-fd").contains(&&*format!("fd={number},set=2")));
         assert!(values(&arguments, "-device").contains(&"virtio-blk-pci,drive=disk0,id=blk0,bootindex=0"));
-        assert_eq!(
-            values(&arguments, "-qmp"),
-            ["unix:/run/io,,ward/partitions/web/qmp.sock,server=on,wait=off"]
-        );
+        assert_eq!(values(&arguments, "-name"), ["guest=/run/io,,ward/partitions/web"]);
+        assert!(!arguments.iter().any(|argument| argument.contains("nbd")), "{arguments:?}");
     }
 
     #[test]
     fn a_disk_beside_a_kernel_is_not_booted_from() {
         let record = tests::record("boot = { kernel = \"/k\", disk = \"/d.qcow2\" }");
-        let arguments = arguments_of(&record, Some(DiskFormat::Qcow2));
+        let arguments = arguments_of(&record, &given(&record, Some(DiskFormat::Qcow2)));
         assert!(values(&arguments, "-blockdev")[0].starts_with("driver=qcow2,"));
         assert!(values(&arguments, "-device").contains(&"virtio-blk-pci,drive=disk0,id=blk0"));
     }
@@ -273,7 +327,8 @@ mod tests {
         let mut record = tests::record("boot = { kernel = \"/k\" }");
         record.vfs.push(tests::held("net0", "0000:01:10.2", 5));
         record.channel = true;
-        let arguments = arguments_of(&record, None);
+        let given = given(&record, None);
+        let arguments = arguments_of(&record, &given);
         let devices = values(&arguments, "-device");
         assert_eq!(
             devices.iter().filter(|device| device.starts_with("pcie-root-port")).count(),
@@ -285,10 +340,9 @@ mod tests {
             devices
                 .contains(&"driver=virtserialport,bus=vser0.0,chardev=chan0,name=org.ioward.0,id=chanport0")
         );
-        assert!(
-            values(&arguments, "-chardev").contains(
-                &"socket,id=chan0,path=/run/io,,ward/partitions/web/channel.sock,server=on,wait=off"
-            )
-        );
+        let sockets = values(&arguments, "-chardev");
+        for (id, socket) in [("qmp", &given.qmp), (CHANNEL_CHARDEV, given.channel.as_ref().unwrap())] {
+            assert!(sockets.contains(&&*listening_socket(id, socket)), "{sockets:?}");
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::users::Users;
+
 /// Where QEMU is and where it works.
 #[derive(Clone, Debug)]
 pub struct QemuConfig {
@@ -11,6 +13,10 @@ pub struct QemuConfig {
     pub emulator: PathBuf,
     /// The kernel's view of devices; `/sys` but in tests.
     pub sysfs: PathBuf,
+    /// Device nodes; `/dev` but in tests.
+    pub devices: PathBuf,
+    /// Whom machines run as; `None`: whoever this is.
+    pub users: Option<Users>,
     /// How long things may take.
     pub bounds: Bounds,
 }
@@ -21,6 +27,8 @@ impl Default for QemuConfig {
             runtime_dir: "/run/ioward".into(),
             emulator: "qemu-system-x86_64".into(),
             sysfs: "/sys".into(),
+            devices: "/dev".into(),
+            users: None,
             bounds: Bounds::default(),
         }
     }

@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek},
     os::unix::fs::FileTypeExt,
     path::Path,
 };
@@ -45,9 +45,9 @@ impl DiskFormat {
         }
     }
 
-    /// Looks at a disk.
-    pub(super) fn of(path: &Path) -> Result<Self, HypervisorError> {
-        let kind = path.metadata().map_err(io_error("use disk", path))?.file_type();
+    /// Looks at a disk that is open; `path` is what it is called.
+    pub(super) fn of(mut file: &File, path: &Path) -> Result<Self, HypervisorError> {
+        let kind = file.metadata().map_err(io_error("use disk", path))?.file_type();
         if kind.is_block_device() {
             return Ok(Self::RawDevice);
         }
@@ -55,8 +55,8 @@ impl DiskFormat {
             return Err(unusable(path, "it is neither a file nor a block device"));
         }
         let mut first = Vec::new();
-        let file = File::open(path).map_err(io_error("open disk", path))?;
-        file.take(4).read_to_end(&mut first).map_err(io_error("read disk", path))?;
+        file.by_ref().take(4).read_to_end(&mut first).map_err(io_error("read disk", path))?;
+        file.rewind().map_err(io_error("read disk", path))?;
         let named_qcow2 = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("qcow2"));
         match (named_qcow2, first == QCOW2_MAGIC) {
             (true, true) => Ok(Self::Qcow2),
@@ -87,7 +87,7 @@ mod tests {
         let of = |name: &str, bytes: &[u8]| {
             let path = folder.path().join(name);
             fs::write(&path, bytes).unwrap();
-            DiskFormat::of(&path)
+            DiskFormat::of(&File::open(&path).unwrap(), &path)
         };
         assert_eq!(of("a.img", b"").unwrap(), DiskFormat::RawFile);
         assert_eq!(of("b.img", &[0; 512]).unwrap(), DiskFormat::RawFile);
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn what_is_no_disk_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(DiskFormat::of(folder.path()).is_err());
-        assert!(DiskFormat::of(&folder.path().join("missing")).unwrap_err().to_string().contains("missing"));
+        let error = DiskFormat::of(&File::open(folder.path()).unwrap(), folder.path()).unwrap_err();
+        assert!(error.to_string().contains(&*folder.path().to_string_lossy()), "{error}");
     }
 }

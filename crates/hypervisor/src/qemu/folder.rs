@@ -9,11 +9,15 @@
 //!     qemu.log                    what QEMU itself printed since the last start
 //!     pid                         QEMU's process ID, for people and scripts
 //! ```
+//! All of it is made here and handed to QEMU open: QEMU, which may be its guest's, has no right to the folder.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::{
+        fs::{DirBuilderExt, OpenOptionsExt},
+        net::UnixListener,
+    },
     path::{Path, PathBuf},
 };
 
@@ -76,7 +80,7 @@ impl Folder {
                 io::ErrorKind::InvalidFilename,
                 "too long for a Unix socket; use a shorter runtime folder",
             );
-            return Err(HypervisorError::Io { what: "use", path: self.console(), source });
+            return Err(HypervisorError::Io { what: "use".into(), path: self.console(), source });
         }
         DirBuilder::new()
             .recursive(true)
@@ -92,19 +96,32 @@ impl Folder {
         }
     }
 
+    /// A socket that listens, for QEMU to answer at. The folder keeps everybody else from it.
+    pub(super) fn listen(&self, path: &Path) -> Result<UnixListener, HypervisorError> {
+        remove(path);
+        UnixListener::bind(path).map_err(io_error("listen at", path))
+    }
+
+    /// Notes QEMU's process ID.
+    pub(super) fn note_pid(&self, pid: u32) {
+        // For people only: nothing here reads it.
+        if let Err(error) = fs::write(self.pid(), format!("{pid}\n")) {
+            tracing::warn!("cannot write {}: {error}", self.pid().display());
+        }
+    }
+
     /// Removes the channel's socket, which QEMU leaves behind.
     pub(super) fn remove_channel(&self) {
         remove(&self.channel());
     }
 
-    /// A fresh log for QEMU, opened to append so that cutting it works; the console's log is emptied too.
-    pub(super) fn open_log(&self) -> Result<File, HypervisorError> {
+    /// Fresh logs for QEMU and for the console, opened to append so that cutting them works.
+    pub(super) fn open_logs(&self) -> Result<(File, File), HypervisorError> {
         let open = |path: &Path| {
             let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
             opened.and_then(|file| file.set_len(0).map(|()| file)).map_err(io_error("create", path))
         };
-        open(&self.console_log())?;
-        open(&self.log())
+        Ok((open(&self.log())?, open(&self.console_log())?))
     }
 
     /// The end of QEMU's log, fit to be shown.
@@ -152,5 +169,5 @@ fn remove(path: &Path) {
 
 /// Makes a [`HypervisorError::Io`] of an [`io::Error`].
 pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HypervisorError {
-    move |source| HypervisorError::Io { what, path: path.to_owned(), source }
+    move |source| HypervisorError::Io { what: what.into(), path: path.to_owned(), source }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    os::fd::AsFd,
     path::Path,
     sync::{
         Arc, OnceLock,
@@ -192,7 +193,13 @@ impl Machine {
     /// Adds the channel; one that is there already stays.
     pub(super) async fn add_channel(&self) -> Result<(), HypervisorError> {
         if !self.has_chardev(command::CHANNEL_CHARDEV).await? {
-            let address = json!({"type": "unix", "data": {"path": self.folder.channel()}});
+            // QEMU has no right to the folder: it is given the socket.
+            let socket = self.folder.listen(&self.folder.channel())?;
+            let handed = self.connected(async |qmp, bound| {
+                qmp.hand_over(socket.as_fd(), command::CHANNEL_CHARDEV, bound).await
+            });
+            handed.await.map_err(|error| self.refused("getfd", error))?;
+            let address = json!({"type": "fd", "data": {"str": command::CHANNEL_CHARDEV}});
             let backend = json!({"type": "socket", "data": {"addr": address, "server": true, "wait": false}});
             self.command("chardev-add", json!({"id": command::CHANNEL_CHARDEV, "backend": backend})).await?;
         }
@@ -318,6 +325,13 @@ impl Machine {
 
     /// Carries out one QMP command; connects first when that is needed.
     async fn ask(&self, name: &str, arguments: Value) -> Result<Value, QmpError> {
+        self.connected(async |qmp, bound| qmp.execute(name, &arguments, bound).await).await
+    }
+
+    async fn connected<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Qmp, Duration) -> Result<T, QmpError>,
+    ) -> Result<T, QmpError> {
         let mut connection = self.qmp.lock().await;
         let usable = connection.take().filter(Qmp::is_usable);
         let qmp = match usable {
@@ -328,7 +342,7 @@ impl Machine {
                 connection.insert(qmp)
             }
         };
-        qmp.execute(name, &arguments, self.bounds.command).await
+        work(qmp, self.bounds.command).await
     }
 
     fn refused(&self, command: &str, why: impl std::fmt::Display) -> HypervisorError {
@@ -348,11 +362,12 @@ impl Machine {
 pub(super) async fn find(
     partition: &Name,
     folder: &Folder,
+    user: Option<u32>,
     bounds: &Bounds,
 ) -> std::io::Result<Option<Arc<Machine>>> {
-    let mark = command::qmp_option(folder);
+    let mark = command::mark(folder);
     // A process that is stuck in the kernel can keep a reader of its command line waiting.
-    let find = tokio::task::spawn_blocking(move || Process::find(OsStr::new(&mark)));
+    let find = tokio::task::spawn_blocking(move || Process::find(OsStr::new(&mark), user));
     let found = timeout(bounds.command, find)
         .await
         .map_err(std::io::Error::from)?

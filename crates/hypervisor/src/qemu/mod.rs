@@ -3,7 +3,7 @@
 //! A machine belongs to nobody: it is a process of its own, and everything about it is in its partition's folder and in
 //! `/proc`. [`QemuHypervisor::open`] over the same runtime folder finds the machines that another one started.
 
-mod cgroup;
+mod boot;
 mod command;
 mod config;
 mod disk;
@@ -16,24 +16,26 @@ mod process;
 mod qmp;
 mod record;
 mod text;
+mod users;
 mod vfio;
 mod wire;
 
 pub use config::{Bounds, QemuConfig};
+pub use users::Users;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use ioward_model::{Name, Owner, PartitionSpec};
+use ioward_model::{Boot, Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use rustix::{fs::FlockOperation, io::Errno};
 use tokio::{
@@ -44,7 +46,8 @@ use tokio::{
 };
 
 use self::{
-    disk::DiskFormat,
+    boot::BootFiles,
+    command::Given,
     folder::{Folder, io_error},
     machine::Machine,
     partition::{Listener, Partition, lock},
@@ -54,6 +57,7 @@ use self::{
 };
 use crate::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
+    UnusableFile, cgroup,
 };
 
 /// Events that may wait to be fetched.
@@ -109,7 +113,7 @@ impl QemuHypervisor {
         for entry in fs::read_dir(&self.folder).map_err(io_error("read", &self.folder))? {
             let entry = entry.map_err(io_error("read", &self.folder))?;
             let Some(partition) = self.load(&entry.path()) else { continue };
-            match machine::find(&partition.name, &partition.folder, &self.config.bounds).await {
+            match self.find_machine(&partition).await {
                 Ok(Some(machine)) => {
                     self.run(&partition, Arc::clone(&machine));
                     answering.spawn(async move {
@@ -117,7 +121,7 @@ impl QemuHypervisor {
                     });
                 }
                 Ok(None) => partition.folder.clear(),
-                Err(error) => return Err(io_error("look for machines in", Path::new("/proc"))(error)),
+                Err(error) => return Err(error),
             }
             lock(&self.partitions).insert(partition.name.clone(), partition);
         }
@@ -208,25 +212,76 @@ impl QemuHypervisor {
         lock(&self.holders).remove(&function);
     }
 
+    /// Gives the machine's user the node of a VF that its partition holds.
+    fn give_node(&self, record: &Record, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
+        let (Some(user), Some(group)) = (record.user, self.sysfs.group(function)) else { return Ok(()) };
+        let node = vfio::node(&self.config.devices, &group);
+        users::give_node(&node, user).map_err(|error| HypervisorError::NotAttachable {
+            function,
+            partition: owner.partition.clone(),
+            why: format!("its machine can't be given {}: {error}", node.display()),
+        })
+    }
+
+    /// The machine of a partition that runs already.
+    async fn find_machine(&self, partition: &Partition) -> Result<Option<Arc<Machine>>, HypervisorError> {
+        let user = partition.record().user;
+        let found = machine::find(&partition.name, &partition.folder, user, &self.config.bounds).await;
+        found.map_err(io_error("look for machines in", Path::new("/proc")))
+    }
+
+    /// As whom the machine of a new partition is to run. Where there is a machine whose record is lost, that is who it is.
+    fn user_for(
+        &self,
+        folder: &Folder,
+        partitions: &BTreeMap<Name, Arc<Partition>>,
+    ) -> Result<Option<u32>, HypervisorError> {
+        let Some(users) = &self.config.users else { return Ok(None) };
+        let taken: BTreeSet<_> =
+            partitions.values().filter_map(|partition| partition.record().user).collect();
+        let before = users::owner(&folder.log());
+        if let Some(before) = before.filter(|uid| users.machines.contains(uid) && !taken.contains(uid)) {
+            return Ok(Some(before));
+        }
+        users.free(|uid| taken.contains(&uid)).map(Some).map_err(io_error("find a user for", folder.path()))
+    }
+
     /// Starts QEMU for a stopped partition. What its machine has is what the record says.
     fn spawn(&self, partition: &Partition) -> Result<Arc<Machine>, HypervisorError> {
         let record = partition.record();
         for vf in &record.vfs {
-            self.hold(&Owner { partition: partition.name.clone(), vf: vf.name.clone() }, vf.function)?;
+            let owner = Owner { partition: partition.name.clone(), vf: vf.name.clone() };
+            self.hold(&owner, vf.function)?;
+            self.give_node(&record, &owner, vf.function)?;
         }
-        let disk = record.spec.boot.disk.as_deref().map(DiskFormat::of).transpose()?;
-        partition.folder.clear();
-        let log = partition.folder.open_log()?;
-        let arguments = command::arguments(&record, disk, &partition.folder, accelerators());
+        let BootFiles { kernel, initrd, disk } =
+            BootFiles::open(&record.spec.boot, self.config.users.as_ref())?;
+        let folder = &partition.folder;
+        folder.clear();
+        let (log, console_log) = folder.open_logs()?;
+        if let Some(user) = record.user {
+            users::set_owner(&log, user).map_err(io_error("note the user in", &folder.log()))?;
+        }
+        let listen = |path: PathBuf| folder.listen(&path).map(OwnedFd::from);
+        let given = Given {
+            qmp: listen(folder.qmp())?,
+            console: listen(folder.console())?,
+            channel: record.channel.then(|| listen(folder.channel())).transpose()?,
+            console_log: console_log.into(),
+            kernel: kernel.map(OwnedFd::from),
+            initrd: initrd.map(OwnedFd::from),
+            disk: disk.map(|(disk, format)| (disk.into(), format)),
+        };
+        let arguments = command::arguments(&record, &given, folder, accelerators());
         let emulator = &self.config.emulator;
-        let node = record.spec.numa_node;
-        let process = numa::on_node(node, || Process::spawn(emulator, &arguments, log))?.map_err(
-            |error| match error.kind() {
-                io::ErrorKind::NotFound => HypervisorError::EmulatorMissing { program: emulator.clone() },
-                _ => io_error("start", emulator)(error),
-            },
-        )?;
-        cgroup::enter(&partition.name, process.pid());
+        let user = record.user.map(users::of_machine);
+        let start = || Process::spawn(emulator, &arguments, log, user, given.into_all());
+        let process = numa::on_node(record.spec.numa_node, start)?.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => HypervisorError::EmulatorMissing { program: emulator.clone() },
+            _ => io_error("start", emulator)(error),
+        })?;
+        folder.note_pid(process.pid());
+        cgroup::enter(&cgroup::of_partition(&partition.name), process.pid());
         Ok(Machine::new(&partition.name, &partition.folder, &self.config.bounds, process))
     }
 
@@ -283,6 +338,12 @@ impl QemuHypervisor {
     }
 
     fn forget(&self, partition: &Partition, vf: &HeldVf) -> Result<(), HypervisorError> {
+        let record = partition.record();
+        if record.user.is_some()
+            && let Some(group) = self.group_of_its_own(&record, vf)
+        {
+            users::take_node_back(&vfio::node(&self.config.devices, &group));
+        }
         partition.change(|record| record.vfs.retain(|held| held.name != vf.name))?;
         self.release(vf.function);
         Ok(())
@@ -292,19 +353,31 @@ impl QemuHypervisor {
 #[async_trait]
 impl Hypervisor for QemuHypervisor {
     async fn check(&self) -> Result<Accelerator, HypervisorError> {
-        probe::accelerator(&self.config.emulator, accelerators(), self.config.bounds.command).await
+        let user = self.config.users.as_ref().map(|users| users::of_machine(users.machines.start));
+        probe::accelerator(&self.config.emulator, accelerators(), user, self.config.bounds.command).await
+    }
+
+    /// Opens every file to see.
+    async fn check_boot(&self, boot: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
+        let (boot, users) = (boot.clone(), self.config.users.clone());
+        // A file of a network may be long in coming.
+        let look = tokio::task::spawn_blocking(move || boot::unusable(&boot, users.as_ref()));
+        let bound = self.config.bounds.command;
+        let looked =
+            timeout(bound, look).await.map_err(io::Error::from).and_then(|it| it.map_err(io::Error::other));
+        looked.map_err(io_error("look at", Path::new("what is to be booted")))
     }
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
         loop {
             if let Ok((partition, _operation)) = self.enter(&spec.name).await {
-                return partition.change(|record| record.spec = Record::new(spec).spec);
+                return partition.change(|record| record.spec = Record::new(spec, None).spec);
             }
             let mut partitions = lock(&self.partitions);
             if !partitions.contains_key(&spec.name) {
                 let folder = Folder::new(&self.folder, &spec.name);
                 folder.create()?;
-                let record = Record::new(spec);
+                let record = Record::new(spec, self.user_for(&folder, &partitions)?);
                 record.save(&folder.record())?;
                 partitions.insert(spec.name.clone(), Partition::new(folder, record));
                 return Ok(());
@@ -335,8 +408,7 @@ impl Hypervisor for QemuHypervisor {
             }
         }
         // A machine that was started by a daemon that died before it could write anything down is taken over.
-        let stray = machine::find(name, &partition.folder, &self.config.bounds).await;
-        let machine = match stray.map_err(io_error("look for machines in", Path::new("/proc")))? {
+        let machine = match self.find_machine(&partition).await? {
             Some(machine) => machine,
             None => self.spawn(&partition)?,
         };
@@ -383,7 +455,10 @@ impl Hypervisor for QemuHypervisor {
             }
         };
         match partition.machine() {
-            Some(machine) => self.plug(&partition, &machine, &vf).await,
+            Some(machine) => {
+                self.give_node(&record, owner, function)?;
+                self.plug(&partition, &machine, &vf).await
+            }
             None => Ok(()),
         }
     }

@@ -14,7 +14,7 @@ use crate::HypervisorError;
 pub(super) fn on_node<T>(node: Option<u32>, start: impl FnOnce() -> T) -> Result<T, HypervisorError> {
     let Some(node) = node else { return Ok(start()) };
     let path = format!("/sys/devices/system/node/node{node}/cpulist");
-    let fail = |source| HypervisorError::Io { what: "read", path: (&path).into(), source };
+    let fail = |source| HypervisorError::Io { what: "read".into(), path: (&path).into(), source };
     let cpus = fs::read_to_string(&path).map_err(fail)?;
     let cpus = parse(&cpus).ok_or_else(|| fail(io::Error::other("it lists no CPUs")))?;
     let before = sched_getaffinity(None).map_err(|error| fail(error.into()))?;

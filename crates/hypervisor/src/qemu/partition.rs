@@ -18,8 +18,8 @@ use std::{
 use ioward_model::Name;
 use tokio::{sync::mpsc, time::sleep};
 
-use super::{cgroup, folder::Folder, machine::Machine, record::Record};
-use crate::{HypervisorError, HypervisorEvent, PartitionStatus};
+use super::{folder::Folder, machine::Machine, record::Record};
+use crate::{HypervisorError, HypervisorEvent, PartitionStatus, cgroup};
 
 /// Between two looks at the size of a running machine's logs.
 const LOOK_AT_LOGS: Duration = Duration::from_secs(5);
@@ -98,7 +98,7 @@ impl Partition {
         let end = machine.last_words().await;
         let expected = machine.end_is_expected();
         self.folder.clear();
-        cgroup::remove(&self.name);
+        cgroup::remove(&cgroup::of_partition(&self.name));
         lock(&self.now).machine = None;
         machine.set_gone(end.clone());
         if expected {

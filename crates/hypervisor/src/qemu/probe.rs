@@ -1,4 +1,4 @@
-//! Whether the machine emulator works here, and on what: asked of the emulator itself, since that a file /dev/kvm is
+//! Whether the machine emulator works here, and on what: asked of the emulator itself, as whom machines are run, since that a file /dev/kvm is
 //! there, or can even be opened, does not say that KVM takes a machine.
 
 use std::{
@@ -16,6 +16,7 @@ use tokio::{net::UnixStream, process::Command};
 use super::{
     qmp::{Farewell, Qmp, QmpError},
     text,
+    users::User,
 };
 use crate::{Accelerator, HypervisorError};
 
@@ -23,12 +24,17 @@ use crate::{Accelerator, HypervisorError};
 pub(super) async fn accelerator(
     emulator: &Path,
     accelerators: &[&str],
+    user: Option<User>,
     bound: Duration,
 ) -> Result<Accelerator, HypervisorError> {
     let broken = |why: String| HypervisorError::EmulatorBroken { program: emulator.to_owned(), why };
     let (ours, stdin, stdout, mut stderr) = streams().map_err(|error| broken(error.to_string()))?;
     let errors = stderr.try_clone().map_err(|error| broken(error.to_string()))?;
-    let mut child = Command::new(emulator)
+    let mut command = Command::new(emulator);
+    if let Some(User { uid, gid }) = user {
+        command.uid(uid).gid(gid);
+    }
+    let mut child = command
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-machine", "none"])
         .args(accelerators.iter().flat_map(|accelerator| ["-accel", accelerator]))
         .args(["-qmp", "stdio"])
@@ -41,6 +47,8 @@ pub(super) async fn accelerator(
             io::ErrorKind::NotFound => HypervisorError::EmulatorMissing { program: emulator.to_owned() },
             _ => broken(error.to_string()),
         })?;
+    // It holds the other end of our stream, whose end is to be seen.
+    drop(command);
     let answer = async {
         let mut qmp = Qmp::over(ours, Farewell::default(), bound).await?;
         qmp.execute("query-kvm", &Value::Null, bound).await

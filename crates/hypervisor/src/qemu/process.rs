@@ -14,9 +14,12 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::{FdFlags, fcntl_setfd},
     process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions},
 };
 use tokio::io::{Interest, unix::AsyncFd};
+
+use super::users::User;
 
 /// The kernel's bound on one process's arguments is far above this; ours have a few KiB.
 const MAX_CMDLINE: u64 = 256 << 10;
@@ -33,16 +36,29 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts a program that is on its own from then on: in its own process group, so that a terminal's Ctrl-C does not
-    /// reach it, and with no pipe to this process.
-    pub(super) fn spawn(program: &Path, arguments: &[OsString], log: File) -> io::Result<Self> {
-        let child = Command::new(program)
-            .args(arguments)
-            .current_dir("/")
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
+    /// reach it, and with no pipe to this process. It runs as `user`, in no other group, and has what is in `inherited` under
+    /// the numbers that it has here.
+    pub(super) fn spawn(
+        program: &Path,
+        arguments: &[OsString],
+        log: File,
+        user: Option<User>,
+        inherited: Vec<OwnedFd>,
+    ) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir("/").process_group(0);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        if let Some(User { uid, gid }) = user {
+            command.uid(uid).gid(gid);
+        }
+        let keep_open = move || inherited.iter().try_for_each(|fd| Ok(fcntl_setfd(fd, FdFlags::empty())?));
+        #[expect(unsafe_code, reason = "no other way has a child, and no other child, inherit a descriptor")]
+        // SAFETY: between fork and exec only what is async-signal-safe may be done: this is one fcntl(2) for each descriptor,
+        // on descriptors that the closure itself keeps open; nothing is allocated and no lock is taken.
+        unsafe {
+            command.pre_exec(keep_open)
+        };
+        let child = command.spawn()?;
         // Nobody has waited for the child, so its number is its own.
         let pid = Pid::from_child(&child);
         let process = Self::open(pid)?;
@@ -71,9 +87,10 @@ impl Process {
         Err(io::Error::new(io::ErrorKind::TimedOut, "the program did not begin to run"))
     }
 
-    /// The process of this user that has `mark` among its arguments, if there is one.
-    pub(super) fn find(mark: &OsStr) -> io::Result<Option<Self>> {
-        let own_user = rustix::process::geteuid().as_raw();
+    /// The process of this user (`None`: ours) that has `mark` among its arguments, if there is one. A process may write over its
+    /// arguments: what those of other users say is not believed.
+    pub(super) fn find(mark: &OsStr, user: Option<u32>) -> io::Result<Option<Self>> {
+        let user = user.unwrap_or_else(|| rustix::process::geteuid().as_raw());
         for entry in fs::read_dir("/proc")? {
             let name = entry?.file_name();
             let Some(pid) = name.to_str().and_then(|text| text.parse().ok()).and_then(Pid::from_raw) else {
@@ -81,7 +98,7 @@ impl Process {
             };
             let folder = Path::new("/proc").join(&name);
             let is_marked = || {
-                folder.metadata().is_ok_and(|it| it.uid() == own_user)
+                folder.metadata().is_ok_and(|it| it.uid() == user)
                     && command_line(&folder).is_ok_and(|line| has_argument(&line, mark))
             };
             if !is_marked() {
@@ -196,11 +213,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let fifo = folder.path().join("fifo");
         rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        assert!(Process::find(fifo.as_os_str()).unwrap().is_none());
+        assert!(Process::find(fifo.as_os_str(), None).unwrap().is_none());
         let arguments = ["-c".into(), r#"read x < "$1""#.into(), "sh".into(), OsString::from(&fifo)];
         let log = tempfile::tempfile().unwrap();
-        let started = Process::spawn(Path::new("/bin/sh"), &arguments, log).unwrap();
-        let found = Process::find(fifo.as_os_str()).unwrap().unwrap();
+        let started = Process::spawn(Path::new("/bin/sh"), &arguments, log, None, Vec::new()).unwrap();
+        assert!(
+            Process::find(fifo.as_os_str(), Some(1_879_048_193)).unwrap().is_none(),
+            "it is not that user's"
+        );
+        let found = Process::find(fifo.as_os_str(), None).unwrap().unwrap();
         assert_eq!(found.pid(), started.pid());
         assert!(found.has_open(Path::new("/dev/null")).unwrap());
         assert!(!found.has_open(Path::new("/dev/zero")).unwrap());
@@ -208,7 +229,7 @@ mod tests {
         found.ended().await;
         started.ended().await;
         assert_eq!(started.exit().unwrap(), "killed by signal 9");
-        assert!(Process::find(fifo.as_os_str()).unwrap().is_none());
+        assert!(Process::find(fifo.as_os_str(), None).unwrap().is_none());
         started.kill();
     }
 
@@ -220,8 +241,8 @@ mod tests {
         for round in 0..200 {
             // One that does not end by itself: a command line is empty at the end of a process, too.
             let arguments = [OsString::from("1000")];
-            let started =
-                Process::spawn(Path::new("/bin/sleep"), &arguments, log.try_clone().unwrap()).unwrap();
+            let log = log.try_clone().unwrap();
+            let started = Process::spawn(Path::new("/bin/sleep"), &arguments, log, None, Vec::new()).unwrap();
             let line = command_line(Path::new(&format!("/proc/{}", started.pid()))).unwrap();
             started.kill();
             started.ended().await;

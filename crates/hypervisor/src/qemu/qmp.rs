@@ -2,14 +2,17 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
+    os::fd::BorrowedFd,
     path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use serde_json::Value;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
@@ -102,14 +105,40 @@ impl Qmp {
         arguments: &Value,
         bound: Duration,
     ) -> Result<Value, QmpError> {
-        timeout(bound, self.exchange(name, arguments)).await.map_err(|_| QmpError::NoAnswer(bound))?
+        timeout(bound, self.exchange(name, arguments, None)).await.map_err(|_| QmpError::NoAnswer(bound))?
     }
 
-    async fn exchange(&mut self, name: &str, arguments: &Value) -> Result<Value, QmpError> {
+    /// Hands a descriptor over, which QEMU then knows by a name (`getfd`).
+    pub(super) async fn hand_over(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        name: &str,
+        bound: Duration,
+    ) -> Result<(), QmpError> {
+        let arguments = json!({"fdname": name});
+        let handed = self.exchange("getfd", &arguments, Some(fd));
+        timeout(bound, handed).await.map_err(|_| QmpError::NoAnswer(bound))?.map(|_| ())
+    }
+
+    async fn exchange(
+        &mut self,
+        name: &str,
+        arguments: &Value,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<Value, QmpError> {
         self.last_id += 1;
         let line = wire::command(self.last_id, name, arguments);
         self.half_written = true;
-        self.writer.write_all(&line).await.map_err(|error| QmpError::Closed(error.to_string()))?;
+        let sent = match fd {
+            // The rest of the line, should there be one, follows as usual.
+            Some(fd) => send_with(self.writer.as_ref(), &line, fd).await,
+            None => Ok(0),
+        };
+        let written = match sent {
+            Ok(sent) => self.writer.write_all(line.get(sent..).unwrap_or_default()).await,
+            Err(error) => Err(error),
+        };
+        written.map_err(|error| QmpError::Closed(error.to_string()))?;
         self.half_written = false;
         loop {
             match self.answers.recv().await {
@@ -128,6 +157,18 @@ impl Qmp {
         // The reader neither panics nor is it cancelled before `self` is dropped, and its result is in `answers`.
         let _ = (&mut self.reader).await;
     }
+}
+
+/// Sends what there is room for, with a descriptor beside it (unix(7), SCM_RIGHTS).
+async fn send_with(stream: &UnixStream, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let fds = [fd];
+    let send = || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut beside = SendAncillaryBuffer::new(&mut space);
+        beside.push(SendAncillaryMessage::ScmRights(&fds));
+        Ok(sendmsg(stream, &[io::IoSlice::new(bytes)], &mut beside, SendFlags::NOSIGNAL)?)
+    };
+    stream.async_io(Interest::WRITABLE, send).await
 }
 
 impl Drop for Qmp {

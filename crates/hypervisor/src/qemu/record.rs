@@ -28,6 +28,9 @@ pub(super) struct Record {
     version: u32,
     /// Its definition, without VFs.
     pub spec: PartitionSpec,
+    /// The user that its machine runs as; left out: the daemon's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<u32>,
     /// Whether it has a channel.
     pub channel: bool,
     /// The VFs it holds.
@@ -47,9 +50,9 @@ pub(super) struct HeldVf {
 }
 
 impl Record {
-    pub(super) fn new(spec: &PartitionSpec) -> Self {
+    pub(super) fn new(spec: &PartitionSpec, user: Option<u32>) -> Self {
         let spec = PartitionSpec { vfs: Vec::new(), ..spec.clone() };
-        Self { version: VERSION, spec, channel: false, vfs: Vec::new() }
+        Self { version: VERSION, spec, user, channel: false, vfs: Vec::new() }
     }
 
     /// The VF of this name.
@@ -108,7 +111,7 @@ pub(super) mod tests {
     /// A partition `web` with whatever else the TOML says.
     pub(crate) fn record(toml: &str) -> Record {
         let text = format!("version = 1\n[[partition]]\nname = \"web\"\n{toml}");
-        Record::new(&Spec::parse(text.as_bytes()).unwrap().partitions[0])
+        Record::new(&Spec::parse(text.as_bytes()).unwrap().partitions[0], Some(1_879_048_193))
     }
 
     pub(crate) fn held(name: &str, function: &str, slot: u8) -> HeldVf {

@@ -4,7 +4,7 @@
 //! group may reach each other past the IOMMU. So a group is handed out whole: to one partition, or not at all.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -102,6 +102,11 @@ impl Sysfs {
     fn is_virtual(&self, device: &Path) -> bool {
         fs::symlink_metadata(device.join("physfn")).is_ok()
     }
+}
+
+/// The node through which a machine has the functions of an IOMMU group (Documentation/driver-api/vfio.rst).
+pub(super) fn node(devices: &Path, group: &OsStr) -> PathBuf {
+    devices.join("vfio").join(group)
 }
 
 /// The last part of what a link points to; `None` when there is no link.

@@ -22,7 +22,7 @@ use std::{
 
 use async_trait::async_trait;
 use ioward_channel::control::ToPartition;
-use ioward_model::{Name, Owner, PartitionSpec};
+use ioward_model::{Boot, Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use tokio::{
     sync::{OwnedMutexGuard, mpsc},
@@ -32,6 +32,7 @@ use tokio::{
 use self::machine::Machine;
 use crate::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
+    UnusableFile, boot_files,
 };
 
 /// Events that may wait to be fetched.
@@ -236,6 +237,12 @@ impl Hypervisor for SimHypervisor {
         Ok(Accelerator::Sim)
     }
 
+    async fn check_boot(&self, boot: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
+        let open =
+            |path: &Path, _| std::fs::File::open(path).and_then(|file| boot_files::not_a_folder(&file));
+        Ok(boot_files::unusable(boot, open, |_, _, _| None))
+    }
+
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
         let mut partitions = lock(&self.partitions);
         if !partitions.contains_key(&spec.name) {
@@ -411,5 +418,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Makes a [`HypervisorError::Io`] of an [`io::Error`].
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HypervisorError {
-    move |source| HypervisorError::Io { what, path: path.to_owned(), source }
+    move |source| HypervisorError::Io { what: what.into(), path: path.to_owned(), source }
 }

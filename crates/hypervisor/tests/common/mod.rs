@@ -3,7 +3,10 @@
 use std::{
     fs,
     io::{Read, Write},
-    os::unix::net::UnixStream,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -98,6 +101,13 @@ impl Bench {
         path
     }
 
+    /// Gives a disk to machines, as a person does.
+    pub fn give(&self, disk: &Path, group: u32) {
+        fs::set_permissions(self.folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        std::os::unix::fs::chown(disk, None, Some(group)).unwrap();
+        fs::set_permissions(disk, fs::Permissions::from_mode(0o660)).unwrap();
+    }
+
     /// Defines a partition that boots from `disk`.
     pub async fn define(&self, hypervisor: &QemuHypervisor, name: &str, disk: &Path) -> Name {
         self.define_as(hypervisor, name, &format!("disk = '{}'", disk.display())).await
@@ -137,6 +147,11 @@ impl Drop for Bench {
 
 pub async fn status(hypervisor: &QemuHypervisor, partition: &Name) -> PartitionStatus {
     hypervisor.partitions().await.unwrap().into_iter().find(|status| status.name == *partition).unwrap()
+}
+
+/// Whom a partition's machine runs as.
+pub fn user(status: &PartitionStatus) -> u32 {
+    fs::metadata(format!("/proc/{}", status.pid.unwrap())).unwrap().uid()
 }
 
 pub fn signal(status: &PartitionStatus, signal: Signal) {

@@ -1,0 +1,122 @@
+//! Who machines run as: each as a user of its own, who owns nothing but the VFIO nodes of its VFs. A guest that takes its QEMU
+//! over is then that user, and what is another machine's, the host's or ioward's is out of its reach.
+
+use std::{
+    fs::{self, File},
+    io,
+    ops::Range,
+    os::unix::fs::{MetadataExt, chown},
+    path::{Path, PathBuf},
+    thread,
+};
+
+use rustix::{
+    process::{Gid, Uid},
+    thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
+};
+
+/// The users and the group that machines are run with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Users {
+    /// Users that nobody else has: each machine gets one of them. None of them needs an entry in passwd(5).
+    pub machines: Range<u32>,
+    /// What a machine boots from is opened with the rights of this group, and of everybody: so whoever names a file has to
+    /// have been given it.
+    pub boot_group: u32,
+    /// What that group is called, for a person.
+    pub boot_group_name: String,
+}
+
+/// A user and a group of theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct User {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Users {
+    /// As whom files are opened that a machine boots from: as nobody in particular, with the group's rights.
+    pub(super) fn opener(&self) -> User {
+        User { uid: self.machines.start, gid: self.boot_group }
+    }
+
+    /// The lowest of the machines' users that is not taken. The first is for what is no machine.
+    pub(super) fn free(&self, is_taken: impl Fn(u32) -> bool) -> io::Result<u32> {
+        let full = || io::Error::new(io::ErrorKind::QuotaExceeded, "all users for machines are taken");
+        self.machines.clone().skip(1).find(|uid| !is_taken(*uid)).ok_or_else(full)
+    }
+}
+
+/// A machine's user, in the group that may use KVM where not everybody may (`/dev/kvm` is `root:kvm 0660` on Debian).
+pub(super) fn of_machine(uid: u32) -> User {
+    const GROUP_MAY: u32 = 0o060;
+    let kvm = fs::metadata("/dev/kvm").ok().filter(|node| node.mode() & GROUP_MAY == GROUP_MAY);
+    User { uid, gid: kvm.map_or(uid, |node| node.gid()) }
+}
+
+/// Does something that has this user's rights and no others: on a thread of its own, which has given up everything else.
+pub(super) fn with_rights_of<T: Send>(
+    user: User,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    let work = || {
+        let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+        set_thread_groups(&[])?;
+        set_thread_res_gid(gid, gid, gid)?;
+        // The last of root's rights go with its number (capabilities(7)).
+        set_thread_res_uid(uid, uid, uid)?;
+        work()
+    };
+    let panicked = |_| Err(io::Error::other("the thread for it ended without an answer"));
+    thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(panicked))
+}
+
+/// The node of an IOMMU group is its machine's alone.
+pub(super) fn give_node(node: &Path, uid: u32) -> io::Result<()> {
+    chown(node, Some(uid), Some(0))
+}
+
+/// The node is root's again, as the kernel made it. One that is gone needs nothing.
+pub(super) fn take_node_back(node: &PathBuf) {
+    if let Err(error) = chown(node, Some(0), Some(0))
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!("{} stays a machine's: {error}", node.display());
+    }
+}
+
+/// As whom a machine was run whose log this is. It tells where the record of its partition is lost.
+pub(super) fn owner(log: &Path) -> Option<u32> {
+    fs::symlink_metadata(log).ok().map(|file| file.uid())
+}
+
+/// Notes as whom a machine is run.
+pub(super) fn set_owner(log: &File, uid: u32) -> io::Result<()> {
+    std::os::unix::fs::fchown(log, Some(uid), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_machine_has_a_user_of_its_own_and_there_may_be_none_left() {
+        let users = Users { machines: 1000..1003, boot_group: 7, boot_group_name: "ioward".into() };
+        assert_eq!(users.free(|_| false).unwrap(), 1001);
+        assert_eq!(users.free(|uid| uid == 1001).unwrap(), 1002);
+        assert!(users.free(|_| true).is_err());
+    }
+
+    /// Where nobody is root, nobody's rights can be given up for others', and this says so.
+    #[test]
+    fn what_is_done_for_a_user_is_done_with_that_users_rights_and_root_stays_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("secret");
+        fs::write(&secret, "x").unwrap();
+        fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let nobody = User { uid: 1_879_048_192, gid: 1_879_048_192 };
+        let error = with_rights_of(nobody, || File::open(&secret)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        File::open(&secret).unwrap();
+    }
+}
