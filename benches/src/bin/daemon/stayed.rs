@@ -120,7 +120,7 @@ impl Hypervisor for Stayed {
         }
         let connected = async { UnixStream::connect(&self.guests).await?.into_std() };
         let end = connected.await.map_err(|source: io::Error| HypervisorError::Io {
-            what: "connect to",
+            what: "connect to".into(),
             path: self.guests.clone(),
             source,
         })?;
