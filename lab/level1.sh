@@ -22,7 +22,8 @@ mkdir -p /lib/modules
 ln -sfn /run/lab/modules "/lib/modules/$(uname -r)"
 modprobe -a igb nvme vfio-pci kvm_amd
 
-# No udev here: name the ports as udev would.
+# No udev here: KVM's node is for everybody, as systemd's rules have it, and ports are named as udev would.
+chmod 0666 /dev/kvm
 mkdir -p /dev/virtio-ports
 for port in /sys/class/virtio-ports/*; do
   [ -s "$port/name" ] && ln -sfn "/dev/${port##*/}" "/dev/virtio-ports/$(cat "$port/name")"

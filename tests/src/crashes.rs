@@ -106,7 +106,7 @@ struct Counts {
 
 pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
     let before = how_the_host_is()?;
-    sh("truncate -s 1M /run/empty.img")?;
+    sh("truncate -s 1M /run/empty.img; chmod 0666 /run/empty.img")?;
     let mut daemon = Daemon::start()?;
     let web = vf("net0", "network", &format!("pf = \"{NIC0}\"\nmac = \"{MAC}\""));
     let two = "[[adapter]]\npf = \"0000:01:00.0\"\nvfs = 3\n";

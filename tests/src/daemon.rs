@@ -4,7 +4,7 @@ use std::{
     error::Error,
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
 
@@ -88,6 +88,22 @@ impl Daemon {
         self.serve.kill()?;
         self.serve.wait()?;
         Ok(())
+    }
+
+    /// Waits for the daemon to end by itself.
+    ///
+    /// # Errors
+    /// When it can't be waited for.
+    pub fn wait(&mut self) -> Result<ExitStatus, Box<dyn Error>> {
+        Ok(self.serve.wait()?)
+    }
+
+    /// The process of its management partition, as a number.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn imp(&self) -> Result<String, Box<dyn Error>> {
+        Ok(sh(&format!("pgrep --parent {}", self.serve.id()))?.trim().to_owned())
     }
 
     /// Starts another daemon in the place of one that was killed.

@@ -14,7 +14,7 @@ const MAC: &str = "52:54:00:aa:00:01";
 
 /// A partition that never gets further than its firmware, and so starts at once, with a VF.
 fn daemon_with_a_partition() -> Result<Daemon, Box<dyn Error>> {
-    sh("truncate -s 1M /run/empty.img")?;
+    sh("truncate -s 1M /run/empty.img; chmod 0666 /run/empty.img")?;
     let daemon = Daemon::start()?;
     let web = "[[partition]]\nname = \"web\"\nmemory = \"64MiB\"\nboot = { disk = \"/run/empty.img\" }\n";
     let net0 = vf("net0", "network", &format!("pf = \"{NIC0}\"\nmac = \"{MAC}\""));

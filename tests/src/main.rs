@@ -14,6 +14,7 @@ mod lab;
 mod main_job;
 mod on_linux;
 mod package;
+mod privileges;
 mod refusals;
 
 use std::process::ExitCode;
@@ -60,6 +61,10 @@ fn main() -> ExitCode {
         drift::a_number_of_vfs_written_by_hand_is_told_with_what_it_broke,
         drift::a_machine_that_is_killed_is_told_and_its_partition_is_stopped,
         drift::an_orphan_is_listed_and_reaped_when_asked_for,
+        privileges::the_management_partition_may_do_next_to_nothing,
+        privileges::neither_side_of_the_daemon_outlives_the_other,
+        privileges::each_machine_is_a_user_of_its_own_with_its_own_device_nodes_only,
+        privileges::a_management_partition_that_was_taken_over_gets_nothing_that_is_anothers,
         package::it_is_installed_upgraded_under_a_running_partition_and_removed,
         crashes::fifty_kills_in_the_middle_of_changes_lose_nothing,
     ]);

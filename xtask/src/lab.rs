@@ -14,7 +14,7 @@
 
 use std::fs::{self, File};
 use std::io::{IsTerminal, Write};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -118,12 +118,14 @@ impl Lab {
             ("bin/ioward", binary("ioward")),
             ("bin/ioward-agent", binary("ioward-agent")),
             ("bin/lab-guest", binary("lab-guest")),
-            ("guest/vmlinuz", self.kernel.image()),
             ("modules", self.kernel.modules()),
         ] {
             let link = run.path.join(link);
             symlink(target, &link).map_err(Error::file("create", &link))?;
         }
+        // A copy: client partitions boot from it as nobody in particular, who may not be let into this machine's folders.
+        let kernel = self.kernel.image();
+        run.write("guest/vmlinuz", &fs::read(&kernel).map_err(Error::file("read", &kernel))?)?;
         run.write("level1.img", &images::level1(&self.kernel)?)?;
         run.write("guest/initrd.img", &images::guest(&self.kernel, &binary("ioward-agent"), &run.path)?)?;
         run.write("level1.sh", include_bytes!("../../lab/level1.sh"))?;
@@ -173,12 +175,22 @@ impl RunFolder {
             let folder = path.join(folder);
             fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
         }
-        Ok(Self { path })
+        let run = Self { path };
+        for folder in [run.path.clone(), run.path.join("guest")] {
+            run.open_to_all(&folder, 0o755)?;
+        }
+        Ok(run)
     }
 
     fn write(&self, name: &str, content: &[u8]) -> Result<()> {
         let path = self.path.join(name);
-        fs::write(&path, content).map_err(Error::file("write", &path))
+        fs::write(&path, content).map_err(Error::file("write", &path))?;
+        self.open_to_all(&path, 0o644)
+    }
+
+    /// Level 1 has users too, whatever the mask of who builds it is.
+    fn open_to_all(&self, path: &Path, mode: u32) -> Result<()> {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::file("protect", path))
     }
 
     fn remove(self) {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use ioward_imp::api::DEFAULT_SOCKET;
+use ioward_imp::{IMP_COMMAND, api::DEFAULT_SOCKET};
 use ioward_model::{Name, Options};
 use ioward_pci::Bdf;
 
@@ -46,6 +46,9 @@ pub enum Command {
     SimulatedPartition,
     /// Run the management partition (the daemon)
     Serve(ServeArgs),
+    /// Be the process of the management partition that 'ioward serve' starts.
+    #[command(name = IMP_COMMAND, hide = true)]
+    Imp,
     /// Show the SR-IOV adapters of this host
     Host {
         /// Print the inventory as JSON
@@ -311,6 +314,7 @@ impl Command {
             Self::Demo(_)
             | Self::SimulatedPartition
             | Self::Serve(_)
+            | Self::Imp
             | Self::Select { .. }
             | Self::Snapshot { .. }
             | Self::Start { .. }

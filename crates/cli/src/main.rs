@@ -45,6 +45,8 @@ fn main() -> ExitCode {
     let mut builder = match cli.command {
         // It has the descriptors of a partition, and waits for nothing but those.
         Command::SimulatedPartition => return ioward_agent::simulated::main(),
+        // It gives up most rights first, which takes a process with one thread.
+        Command::Imp => return serve::imp().map_or_else(|error| error.report(), |()| ExitCode::SUCCESS),
         Command::Serve(_) | Command::Demo(_) => Builder::new_multi_thread(),
         _ => Builder::new_current_thread(),
     };
@@ -70,7 +72,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Serve(args) => serve::serve(cli.socket, args).await,
         Command::Demo(args) => demo::demo(args).await,
         // Taken care of before there was a runtime.
-        Command::SimulatedPartition => Ok(()),
+        Command::SimulatedPartition | Command::Imp => Ok(()),
         Command::Host { json, root, host } => {
             show::host(&client, root.as_deref(), host.as_deref(), json).await
         }

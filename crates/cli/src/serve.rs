@@ -1,4 +1,5 @@
-//! `ioward serve`: runs the management partition in this process, with its log on stderr.
+//! `ioward serve`: runs the daemon, with its log on stderr. `ioward imp`: the part of it that people and guests speak with, in a
+//! process of its own.
 
 use std::{io, path::PathBuf};
 
@@ -18,10 +19,23 @@ const LOG_VARIABLE: &str = "IOWARD_LOG";
 /// # Errors
 /// When the daemon can't start.
 pub async fn serve(socket: PathBuf, args: ServeArgs) -> Result<(), CliError> {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
-    let on_terminal = io::IsTerminal::is_terminal(&io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(on_terminal).init();
+    log();
     let ServeArgs { runtime_dir, state_dir, emulator } = args;
     let served = ioward_imp::serve(ServeConfig { socket, runtime_dir, state_dir, emulator }).await;
     served.map_err(|error| CliError::Serve(with_causes(&error)))
+}
+
+/// Is the management partition's process.
+///
+/// # Errors
+/// When it can't begin.
+pub fn imp() -> Result<(), CliError> {
+    log();
+    ioward_imp::confined().map_err(|error| CliError::Serve(with_causes(&error)))
+}
+
+fn log() {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let on_terminal = io::IsTerminal::is_terminal(&io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(on_terminal).init();
 }

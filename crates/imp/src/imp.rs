@@ -102,6 +102,11 @@ impl Imp {
         self.notes.state()
     }
 
+    /// How many partitions there are.
+    pub(crate) fn count(&self) -> usize {
+        self.notes.look(|state| state.partitions.len())
+    }
+
     /// Has entries of the audit log written that wait for it.
     ///
     /// # Errors

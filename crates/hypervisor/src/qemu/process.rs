@@ -51,12 +51,15 @@ impl Process {
         if let Some(User { uid, gid }) = user {
             command.uid(uid).gid(gid);
         }
-        let keep_open = move || inherited.iter().try_for_each(|fd| Ok(fcntl_setfd(fd, FdFlags::empty())?));
+        let pass_on_only_these = move || {
+            close_others_with_exec();
+            inherited.iter().try_for_each(|fd| Ok(fcntl_setfd(fd, FdFlags::empty())?))
+        };
         #[expect(unsafe_code, reason = "no other way has a child, and no other child, inherit a descriptor")]
-        // SAFETY: between fork and exec only what is async-signal-safe may be done: this is one fcntl(2) for each descriptor,
-        // on descriptors that the closure itself keeps open; nothing is allocated and no lock is taken.
+        // SAFETY: between fork and exec only what is async-signal-safe may be done: this is close_range(2), and fcntl(2) for
+        // descriptors that the closure itself keeps open; nothing is allocated and no lock is taken.
         unsafe {
-            command.pre_exec(keep_open)
+            command.pre_exec(pass_on_only_these)
         };
         let child = command.spawn()?;
         // Nobody has waited for the child, so its number is its own.
@@ -170,6 +173,17 @@ impl Process {
             tracing::warn!("cannot kill process {}: {error}", self.pid());
         }
     }
+}
+
+/// Has all descriptors but the standard streams end with this process's program, also those that whoever started the daemon left
+/// open for its children. On kernels before 5.9, which have no close_range(2), those stay.
+fn close_others_with_exec() {
+    const FIRST: u32 = 3;
+    #[expect(unsafe_code, reason = "a descriptor that was inherited has no owner but its number")]
+    // SAFETY: nothing is closed now; what owns a descriptor keeps it until the process becomes another program.
+    unsafe {
+        libc::close_range(FIRST, u32::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed())
+    };
 }
 
 fn command_line(process: &Path) -> io::Result<Vec<u8>> {

@@ -47,11 +47,17 @@ impl Users {
     }
 }
 
-/// A machine's user, in the group that may use KVM where not everybody may (`/dev/kvm` is `root:kvm 0660` on Debian).
+/// A machine's user, in a group of its own, or in the one that may use KVM.
 pub(super) fn of_machine(uid: u32) -> User {
+    let kvm = fs::metadata("/dev/kvm").ok().and_then(|node| group_for_kvm(node.mode(), node.gid()));
+    User { uid, gid: kvm.unwrap_or(uid) }
+}
+
+/// The group that it takes to use KVM where not everybody may: `/dev/kvm` is `root:kvm 0660` on Debian. Root's it never is.
+fn group_for_kvm(mode: u32, group: u32) -> Option<u32> {
     const GROUP_MAY: u32 = 0o060;
-    let kvm = fs::metadata("/dev/kvm").ok().filter(|node| node.mode() & GROUP_MAY == GROUP_MAY);
-    User { uid, gid: kvm.map_or(uid, |node| node.gid()) }
+    const ALL_MAY: u32 = 0o006;
+    (mode & GROUP_MAY == GROUP_MAY && mode & ALL_MAY != ALL_MAY && group != 0).then_some(group)
 }
 
 /// Does something that has this user's rights and no others: on a thread of its own, which has given up everything else.
@@ -105,6 +111,14 @@ mod tests {
         assert_eq!(users.free(|_| false).unwrap(), 1001);
         assert_eq!(users.free(|uid| uid == 1001).unwrap(), 1002);
         assert!(users.free(|_| true).is_err());
+    }
+
+    #[test]
+    fn the_group_for_kvm_is_taken_where_it_is_needed_and_is_never_roots() {
+        assert_eq!(group_for_kvm(0o20660, 104), Some(104));
+        for (mode, group) in [(0o20666, 104), (0o20660, 0), (0o20600, 104), (0o20640, 104)] {
+            assert_eq!(group_for_kvm(mode, group), None, "{mode:o} {group}");
+        }
     }
 
     /// Where nobody is root, nobody's rights can be given up for others', and this says so.

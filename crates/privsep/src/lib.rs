@@ -1,0 +1,25 @@
+//! Two privileges (docs/privileges.md): the hypervisor side, which is root and small, and the management partition (IMP), which
+//! parses what guests and people send and may do next to nothing.
+//!
+//! ```text
+//!   ioward serve (root)                                 ioward imp (user ioward, no capability, nothing but its state)
+//!     server ── LinuxFabric, QemuHypervisor    Unix      client: Fabric, Hypervisor ── executor, channels, HTTP API
+//!       └ protocol ── link ──────────────────> socket <── link ── protocol ┘
+//! ```
+//! What crosses the socket is plain data and, for a channel, its open descriptor. The IMP is not believed: what it may not have,
+//! it does not get from [`Server`], whatever it says.
+
+mod account;
+mod client;
+mod confine;
+mod link;
+mod protocol;
+mod server;
+mod syscalls;
+
+pub use account::{Account, MACHINES, hand_over};
+pub use client::{Told, connect};
+pub use confine::{ConfineError, Confinement, confine};
+pub use link::{LinkError, MAX_FROM_HOST, MAX_FROM_IMP, Reader, receive_hello, send_hello, write_frame};
+pub use protocol::{Call, Hello, Life, ToHost, ToImp};
+pub use server::{Server, Word};
