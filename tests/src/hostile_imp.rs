@@ -130,12 +130,9 @@ fn attack() {
     // What a machine holds is its own, also for whoever asks for it twice.
     link.tries("the VF of another, again", Call::AttachVf { owner: evil("net9"), function: web_vf });
 
-    // A name that is a path is no name: the hypervisor side hears no more of this.
+    // A name that is a path is no name: the hypervisor side hears no more of this, and ends it.
     link.send(br#"{"Call":{"id":99,"call":{"Undefine":{"partition":"../web"}}}}"#);
-    println!(
-        "a name that is a path: {}",
-        link.receive().map_or_else(|_| "the link is cut".to_owned(), |it| format!("GRANTED {it:?}"))
-    );
+    let _ = link.receive();
 }
 
 fn define_and_start(link: &mut Link, what: &str, boot: Boot) {
@@ -153,9 +150,15 @@ fn define_and_start(link: &mut Link, what: &str, boot: Boot) {
 
 /// What it can try without asking anybody.
 fn in_its_own_process(pid: i32) {
-    for path in
-        ["/dev/kvm", "/dev/mem", "/dev/vfio/vfio", "/sys/bus/pci", "/proc/self/status", "/etc/passwd", "/run/ioward-test/run"]
-    {
+    for path in [
+        "/dev/kvm",
+        "/dev/mem",
+        "/dev/vfio/vfio",
+        "/sys/bus/pci",
+        "/proc/self/status",
+        "/etc/passwd",
+        "/run/ioward-test/run",
+    ] {
         println!("open {path}: {}", ended(std::fs::File::open(path).map(drop)));
     }
     let pid = i64::from(pid);
