@@ -78,7 +78,7 @@ fn control(version: &str, glibc: &str, kibibytes: u64) -> String {
          Section: admin\n\
          Priority: optional\n\
          Installed-Size: {kibibytes}\n\
-         Depends: libc6 (>= {glibc}), libgcc-s1\n\
+         Depends: libc6 (>= {glibc}), libgcc-s1, passwd\n\
          Recommends: qemu-system-x86 (>= 1:8.0), pci.ids\n\
          Description: I/O virtualization management partition for Linux/KVM\n \
          Finds SR-IOV adapters, gives their virtual functions to KVM guests, and lets\n \
