@@ -3,18 +3,50 @@
 // Helpers of tests are tests too, which the lints do not see.
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use ioward_fabric::sim::{Errno, PfView, SimMachine, VfView};
+use ioward_fabric::{
+    Fabric,
+    sim::{Errno, PfView, SimFabric, SimMachine, VfView},
+};
+use ioward_hypervisor::qemu::{QemuConfig, QemuHypervisor};
 use ioward_model::Class;
 use ioward_pci::Bdf;
+use ioward_privsep::{Server, connect};
 use ioward_tests::conformance::{Machine, SUITE, Shell};
+use tokio::{net::UnixStream, runtime::Runtime, sync::mpsc};
 
-fn machine() -> Machine {
+/// A way to the simulated machine's PCI side.
+type Way = fn(SimFabric, &Runtime) -> Box<dyn Fabric>;
+
+fn directly(fabric: SimFabric, _: &Runtime) -> Box<dyn Fabric> {
+    Box::new(fabric)
+}
+
+/// As a management partition in a process of its own has it. No machine is started, so the hypervisor has nothing to do.
+fn over_the_socket(fabric: SimFabric, runtime: &Runtime) -> Box<dyn Fabric> {
+    let _in_runtime = runtime.enter();
+    let (host, imp) = UnixStream::pair().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = QemuConfig { runtime_dir: folder.path().to_owned(), ..QemuConfig::default() };
+    let hypervisor = runtime.block_on(QemuHypervisor::open(config)).unwrap();
+    let server = Server::new(Arc::new(fabric), Arc::new(hypervisor));
+    let (words, stop) = (mpsc::unbounded_channel().0, mpsc::channel(1).1);
+    runtime.spawn(async move {
+        // The folder goes with it.
+        let _folder = folder;
+        server.serve(host, words, stop).await
+    });
+    let (remote, _told) = connect(imp);
+    Box::new(remote)
+}
+
+fn machine(way: Way) -> Machine {
     let simulated = SimMachine::standard(1);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let fabric = Box::new(simulated.fabric());
-    let inventory = runtime.block_on(ioward_fabric::Fabric::identify(&*fabric)).unwrap();
+    let runtime = Runtime::new().unwrap();
+    let fabric = way(simulated.fabric(), &runtime);
+    let inventory = runtime.block_on(fabric.identify()).unwrap();
+    assert_eq!(inventory, runtime.block_on(simulated.fabric().identify()).unwrap(), "nothing is lost on the way");
     let of_class = |class| inventory.physical_functions.iter().find(|pf| pf.class == class).unwrap().address;
     let (nic, nvme) = (of_class(Class::Network), of_class(Class::Nvme));
     Machine { nic, nvme, fabric, shell: Box::new(Simulated(simulated)), runtime }
@@ -85,14 +117,27 @@ impl Shell for Simulated {
     }
 }
 
+fn body(wanted: &str) -> fn(&Machine) {
+    SUITE.iter().find(|(name, _)| *name == wanted).unwrap().1
+}
+
 /// One test for each body, so that each is seen by name.
 macro_rules! suite {
     ($($name:ident)*) => {
         $(#[test]
         fn $name() {
-            let (_, body) = SUITE.iter().find(|(name, _)| *name == stringify!($name)).unwrap();
-            body(&machine());
+            body(stringify!($name))(&machine(directly));
         })*
+
+        /// The same from the other side of the socket between the two sides of a daemon: it changes no answer and no error.
+        mod from_a_process_of_its_own {
+            use super::*;
+
+            $(#[test]
+            fn $name() {
+                body(stringify!($name))(&machine(over_the_socket));
+            })*
+        }
 
         #[test]
         fn every_body_of_the_suite_runs_here() {

@@ -80,12 +80,12 @@ async fn serve(hello: Hello, host: StdStream, api: OwnedFd) -> io::Result<()> {
         // Told, or left alone.
         let _ = told.stop.await;
     };
-    let telling = Arc::clone(&remote);
+    let telling = remote.clone();
     let supervised = Supervised { each: hello.watchdog_each, tell: Arc::new(move |life| telling.tell(life)) };
     let served = async {
         let (store, contents) = ioward_store::open(&hello.state_dir)?;
-        let fabric: Arc<dyn Fabric> = remote.clone();
-        let hypervisor: Arc<dyn Hypervisor> = remote.clone();
+        let fabric: Arc<dyn Fabric> = Arc::new(remote.clone());
+        let hypervisor: Arc<dyn Hypervisor> = Arc::new(remote.clone());
         let this_run = Run { epoch: now_ms(), boot: hello.boot.clone() };
         let imp = Imp::new(fabric, hypervisor, Box::new(store), contents, this_run);
         let listener = UnixListener::from_std(StdListener::from(api)).map_err(ServeError::Given)?;

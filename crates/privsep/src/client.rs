@@ -33,8 +33,11 @@ use crate::{
 /// News that may wait to be fetched.
 const MAX_NEWS: usize = 1024;
 
-/// The hypervisor side, as the management partition sees it.
-pub struct Remote {
+/// The hypervisor side, as the management partition sees it. Clones are the same one.
+#[derive(Clone)]
+pub struct Remote(Arc<Shared>);
+
+struct Shared {
     /// `None` once everything has been said.
     to_host: Mutex<Option<mpsc::UnboundedSender<ToHost>>>,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
@@ -55,21 +58,21 @@ pub struct Told {
 
 /// Begins to speak with the hypervisor side.
 #[must_use]
-pub fn connect(stream: UnixStream) -> (Arc<Remote>, Told) {
+pub fn connect(stream: UnixStream) -> (Remote, Told) {
     let stream = Arc::new(stream);
     let (to_host, from_us) = mpsc::unbounded_channel();
     let (changed, changes) = mpsc::channel(1);
     let (happened, events) = mpsc::channel(MAX_NEWS);
     let (stopped, stop) = oneshot::channel();
-    let remote = Arc::new(Remote {
+    let remote = Remote(Arc::new(Shared {
         to_host: Mutex::new(Some(to_host)),
         waiting: Mutex::default(),
         last_id: AtomicU64::new(0),
         changes: Mutex::new(Some(changes)),
         events: Mutex::new(Some(events)),
-    });
+    }));
     let writer = tokio::spawn(write(Arc::clone(&stream), from_us));
-    let reader = Arc::clone(&remote);
+    let reader = remote.clone();
     tokio::spawn(async move {
         let mut frames = Reader::of_imp(stream);
         let mut stopped = Some(stopped);
@@ -164,20 +167,20 @@ impl Remote {
 
     /// Says that nothing more will be said.
     pub fn close(&self) {
-        self.to_host.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.0.to_host.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     fn send(&self, message: ToHost) -> Result<(), No> {
-        let to_host = self.to_host.lock().unwrap_or_else(PoisonError::into_inner);
+        let to_host = self.0.to_host.lock().unwrap_or_else(PoisonError::into_inner);
         to_host.as_ref().ok_or(No::Gone)?.send(message).map_err(|_| No::Gone)
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask(&self, call: Call) -> Result<(Value, Option<OwnedFd>), No> {
-        let id = self.last_id.fetch_add(1, Ordering::Relaxed);
+        let id = self.0.last_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
         self.waiting().insert(id, sender);
         self.send(ToHost::Call { id, call })?;
@@ -247,7 +250,7 @@ impl Fabric for Remote {
 
     /// Once: whoever asks again hears nothing.
     async fn changes(&self) -> mpsc::Receiver<()> {
-        let first = self.changes.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let first = self.0.changes.lock().unwrap_or_else(PoisonError::into_inner).take();
         first.unwrap_or_else(|| mpsc::channel(1).1)
     }
 }
@@ -307,7 +310,7 @@ impl Hypervisor for Remote {
 
     /// Once: whoever asks again hears nothing.
     async fn events(&self) -> mpsc::Receiver<HypervisorEvent> {
-        let first = self.events.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let first = self.0.events.lock().unwrap_or_else(PoisonError::into_inner).take();
         first.unwrap_or_else(|| mpsc::channel(1).1)
     }
 }

@@ -18,7 +18,7 @@ mod server;
 mod syscalls;
 
 pub use account::{Account, MACHINES, hand_over};
-pub use client::{Told, connect};
+pub use client::{Remote, Told, connect};
 pub use confine::{ConfineError, Confinement, confine};
 pub use link::{LinkError, MAX_FROM_HOST, MAX_FROM_IMP, Reader, receive_hello, send_hello, write_frame};
 pub use protocol::{Call, Hello, Life, ToHost, ToImp};
