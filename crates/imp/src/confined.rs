@@ -47,6 +47,8 @@ pub enum ConfinedError {
 /// When it can't begin. Otherwise it ends when it is told to, or with the hypervisor side.
 pub fn confined() -> Result<(), ConfinedError> {
     keep_standard_streams_only();
+    // What ps(1) and the kernel's log call it; without it, it is "exe".
+    let _ = rustix::thread::set_name(c"ioward-imp");
     let no_start = |error| ConfinedError::NotStarted(LinkError::Io(error));
     let mut host = take_stdin().map_err(no_start)?;
     let (hello, api) = receive_hello(&mut host).map_err(ConfinedError::NotStarted)?;

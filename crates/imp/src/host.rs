@@ -167,7 +167,7 @@ fn start_imp(socket: StdStream) -> io::Result<Child> {
     for variable in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"] {
         command.env_remove(variable);
     }
-    command.arg(IMP_COMMAND).stdin(Stdio::from(OwnedFd::from(socket)));
+    command.arg0("ioward").arg(IMP_COMMAND).stdin(Stdio::from(OwnedFd::from(socket)));
     // A terminal's Ctrl-C is for this process, which tells the other.
     command.process_group(0).kill_on_drop(true).spawn()
 }
