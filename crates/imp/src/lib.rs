@@ -5,7 +5,7 @@
 //!             ├────> executor ──> order, step ──> fabric, hypervisor
 //!             │         └─> undo           └────> journal, notes ──> store
 //!   start ────┼────> recovery ──> undo
-//!   host ─────┴────> settle ──> drift, order, step
+//!   host ─────┴────> settle ──> moved, drift, order, step
 //!   guest ──> channels ──> operations ──> fabric
 //! ```
 
@@ -20,7 +20,9 @@ mod executor;
 mod http;
 mod imp;
 mod journal;
+mod kept_off;
 mod look;
+mod moved;
 mod notes;
 mod operations;
 mod order;
