@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         drift::a_number_of_vfs_written_by_hand_is_told_with_what_it_broke,
         drift::a_machine_that_is_killed_is_told_and_its_partition_is_stopped,
         drift::an_orphan_is_listed_and_reaped_when_asked_for,
+        drift::an_adapter_that_gets_other_bus_numbers_is_found_again,
         package::it_is_installed_upgraded_under_a_running_partition_and_removed,
         crashes::fifty_kills_in_the_middle_of_changes_lose_nothing,
     ]);
