@@ -114,3 +114,55 @@ pub fn an_orphan_is_listed_and_reaped_when_asked_for() -> Outcome {
     assert_eq!(orphans()?, serde_json::json!([]));
     Ok(())
 }
+
+/// Takes the port above a PF out of the kernel, gives it other bus numbers, and has the kernel find it again: what firmware does
+/// when a card is added in a lower slot.
+fn renumber(pf: &str, bus: u8) -> Result<String, Box<dyn Error>> {
+    let port =
+        sh(&format!("basename $(dirname $(readlink -f /sys/bus/pci/devices/{pf}))"))?.trim().to_owned();
+    sh(&format!("echo 1 >/sys/bus/pci/devices/{port}/remove"))?;
+    // The kernel knows nothing of the port now: its registers are written past it.
+    let slot = port.trim_start_matches("0000:");
+    let numbers = format!("SUBORDINATE_BUS={bus:02x} SECONDARY_BUS={bus:02x}");
+    sh(&format!("setpci -A intel-conf1 -H1 -s {slot} {numbers} && echo 1 >/sys/bus/pci/rescan"))?;
+    let now = format!("0000:{bus:02x}:00.0");
+    wait_until(&format!("{now} is there"), SOON, || driver(&now).as_deref() == Some("igb"))?;
+    sh(&format!("ip link set $(ls /sys/bus/pci/devices/{now}/net) up"))?;
+    Ok(now)
+}
+
+pub fn an_adapter_that_gets_other_bus_numbers_is_found_again() -> Outcome {
+    let daemon = daemon_with_a_partition()?;
+    daemon.done(&["stop", "web", "--force"])?;
+    let moved = renumber(NIC0, 0x20)?;
+    let found = is_found_at(&daemon, NIC0, &moved);
+    // Whatever came of it, those who come after find it where it was.
+    let _ = daemon.ioward(&["stop", "web", "--force"]);
+    let back = renumber(&moved, 0x01);
+    found?;
+    assert_eq!(back?, NIC0);
+    wait_for_event(&daemon, &format!("adapter {moved} is {NIC0} now"))?;
+    daemon.done(&["remove", "web"])?;
+    assert_eq!(attribute(NIC0, "sriov_numvfs")?, "0");
+    assert_eq!(drift(&daemon)?, serde_json::json!([]));
+    Ok(())
+}
+
+fn is_found_at(daemon: &Daemon, from: &str, to: &str) -> Outcome {
+    wait_for_event(daemon, &format!("adapter {from} is {to} now: function 0 of a 8086:10c9"))?;
+    let state: Value = serde_json::from_str(&daemon.done(&["state", "export"])?)?;
+    let web = &state["state"]["partitions"]["web"];
+    let noted = [&web["vfs"]["net0"]["vf"]["pf"], &web["spec"]["vf"][0]["pf"]];
+    // Its VFs went with the move; they are made again where it is now.
+    daemon.done(&["start", "web"])?;
+    let bound = virtual_functions(to)?.first().and_then(|vf| driver(vf));
+    let netdev = sh(&format!("ls /sys/bus/pci/devices/{to}/net"))?.trim().to_owned();
+    let mac = kernel_vf(&netdev, 0)?["address"].clone();
+    let left = drift(daemon)?;
+    let is_well = noted.iter().all(|pf| *pf == to) && bound.as_deref() == Some("vfio-pci") && mac == MAC;
+    if is_well && left == serde_json::json!([]) {
+        return Ok(());
+    }
+    // No panic: the adapter has to go back where it was.
+    Err(format!("noted at {noted:?}, bound to {bound:?}, MAC {mac}, drift {left}").into())
+}

@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         drift::a_number_of_vfs_written_by_hand_is_told_with_what_it_broke,
         drift::a_machine_that_is_killed_is_told_and_its_partition_is_stopped,
         drift::an_orphan_is_listed_and_reaped_when_asked_for,
+        drift::an_adapter_that_gets_other_bus_numbers_is_found_again,
         privileges::the_management_partition_may_do_next_to_nothing,
         privileges::neither_side_of_the_daemon_outlives_the_other,
         privileges::each_machine_is_a_user_of_its_own_with_its_own_device_nodes_only,

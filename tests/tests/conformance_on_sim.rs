@@ -46,7 +46,11 @@ fn machine(way: Way) -> Machine {
     let runtime = Runtime::new().unwrap();
     let fabric = way(simulated.fabric(), &runtime);
     let inventory = runtime.block_on(fabric.identify()).unwrap();
-    assert_eq!(inventory, runtime.block_on(simulated.fabric().identify()).unwrap(), "nothing is lost on the way");
+    assert_eq!(
+        inventory,
+        runtime.block_on(simulated.fabric().identify()).unwrap(),
+        "nothing is lost on the way"
+    );
     let of_class = |class| inventory.physical_functions.iter().find(|pf| pf.class == class).unwrap().address;
     let (nic, nvme) = (of_class(Class::Network), of_class(Class::Nvme));
     Machine { nic, nvme, fabric, shell: Box::new(Simulated(simulated)), runtime }

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use ioward_hypervisor::PartitionStatus;
 use ioward_model::{
-    Assignment, Class, Difference, Drift, Inventory, Name, Owner, PhysicalFunction, State, Step, VfId,
-    VfSettings, VirtualFunction,
+    Assignment, Class, Difference, Drift, Identity, Inventory, Name, Owner, PhysicalFunction, Place, Reason,
+    Rule, State, Step, VfId, VfSettings, VirtualFunction, Whereabouts,
 };
 use ioward_pci::Bdf;
 
@@ -81,9 +81,7 @@ impl Scene<'_> {
             lost.map(|(owner, _)| owner).collect()
         };
         let Some(pf) = self.pf(address) else {
-            let what = Difference::AdapterMissing { pf: address };
-            let why = "put it back, or remove what uses it";
-            return Some(Drift { what, breaks: lost(0), left_because: Some(why.to_owned()) });
+            return Some(self.missing(address, lost(0)));
         };
         let (noted, found) = (self.state.fewest_vfs(address, pf.total_vfs()), pf.num_vfs());
         if found >= noted {
@@ -97,6 +95,35 @@ impl Scene<'_> {
             used.map(|vf| format!("the host uses {} of it, which would go meanwhile", vf.address))
         };
         Some(Drift { what, breaks: lost(found), left_because })
+    }
+
+    fn missing(&self, address: Bdf, breaks: Vec<Owner>) -> Drift {
+        let whereabouts = Whereabouts::of(self.state, self.inventory, self.booted);
+        let another = self.inventory.physical_function(address).filter(|pf| {
+            let is_another = |reason: &Reason| reason.rule == Rule::AdapterIdentity;
+            pf.reasons.iter().any(is_another)
+        });
+        let why = match whereabouts.place(address) {
+            Some(Place::At(to)) if self.runs_with_vfs_of(address) => {
+                format!("it is {to} now; stop the partitions that use it, and what is noted of it goes there")
+            }
+            Some(Place::At(to)) => {
+                format!(
+                    "it is {to} now, where an adapter is noted that can't be told from others; remove what uses that"
+                )
+            }
+            Some(Place::InDoubt) => {
+                "what is there has nothing yet to be known by; its driver is waited for".to_owned()
+            }
+            _ => "put it back, or remove what uses it".to_owned(),
+        };
+        let found = another.and_then(Identity::told_by);
+        let what = Difference::AdapterMissing { pf: address, found };
+        Drift { what, breaks, left_because: Some(why) }
+    }
+
+    fn runs_with_vfs_of(&self, pf: Bdf) -> bool {
+        self.state.assignments().any(|(owner, held)| held.vf.pf == pf && self.runs(&owner.partition))
     }
 
     fn vf(&self, owner: &Owner, assignment: &Assignment) -> Vec<Drift> {

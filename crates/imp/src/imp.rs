@@ -10,7 +10,7 @@ use ioward_fabric::Fabric;
 use ioward_hypervisor::{Hypervisor, HypervisorEvent, UnusableFile};
 use ioward_model::{
     AuditEntry, Event, EventKind, Intent, Inventory, Name, Options, Plan, Reason, RowKey, Rule, Spec, State,
-    Step,
+    Step, Whereabouts,
 };
 use ioward_store::{Contents, Export, Interrupted, Store};
 use tokio::{
@@ -25,6 +25,7 @@ use crate::{
     error::{ImpError, in_full},
     events::EventLog,
     executor::Begun,
+    kept_off::KeptOff,
     look,
     notes::{Must, Notes},
     ownership::Ownership,
@@ -42,7 +43,9 @@ const WAIT_FOR_A_LOOK: Duration = Duration::from_secs(10);
 /// The I/O virtualization management partition of one host: what [`crate::serve`] runs, for those who bring a machine
 /// of their own.
 pub struct Imp {
+    /// The PCI side of the host, but for adapters that are to be kept off.
     pub(crate) fabric: Arc<dyn Fabric>,
+    pub(crate) kept_off: Arc<KeptOff>,
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
     pub(crate) notes: Notes,
     pub(crate) events: EventLog,
@@ -79,8 +82,10 @@ impl Imp {
         contents: Contents,
         run: Run,
     ) -> Arc<Self> {
+        let kept_off = Arc::new(KeptOff::new(fabric));
         Arc::new(Self {
-            fabric,
+            fabric: Arc::clone(&kept_off) as Arc<dyn Fabric>,
+            kept_off,
             hypervisor,
             notes: Notes::new(store, contents.state, contents.operations),
             events: EventLog::new(),
@@ -144,8 +149,11 @@ impl Imp {
     pub async fn look(&self) -> Result<Inventory, ImpError> {
         let found = self.fabric.identify().await?;
         let state = self.state();
+        let whereabouts = Whereabouts::of(&state, &found, self.settling.has_booted());
+        let kept_off = whereabouts.kept_off(&state, &found);
+        self.kept_off.set(kept_off.keys().copied());
         let mut last = self.last_look.lock().unwrap_or_else(PoisonError::into_inner);
-        let complete = look::complete(found, &state, last.as_ref());
+        let complete = look::complete(found, &state, &kept_off, last.as_ref());
         if last.as_ref().is_some_and(|last| last.generation != complete.generation) {
             self.events.emit(EventKind::InventoryChanged { generation: complete.generation });
         }
@@ -285,12 +293,21 @@ impl Imp {
     /// their channels are served again.
     ///
     /// # Errors
-    /// When the hypervisor can't tell.
+    /// When the hypervisor can't tell, or the host can't be looked at where that matters.
     pub async fn adopt(self: &Arc<Self>) -> Result<(), ImpError> {
         self.look_whether_the_host_has_booted().await?;
         let interrupted = self.interrupted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let is_to_be_undone = interrupted.is_some() || !self.notes.operations().is_empty();
+        if is_to_be_undone || self.settling.has_booted() {
+            // What was begun names adapters by where they were: who is there now is known before anything is undone.
+            self.look().await?;
+        }
         self.recover(interrupted).await;
         self.note_those_gone("its machine was gone when the daemon started").await?;
+        if self.settling.has_booted() {
+            // Nor is anybody served before they are noted where they are.
+            self.follow_adapters(&self.look().await?);
+        }
         for (name, partition) in self.state().partitions {
             if partition.channel && partition.running {
                 self.serve_channel(&name);

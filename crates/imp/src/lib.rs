@@ -5,7 +5,7 @@
 //!             ├────> executor ──> order, step ──> fabric, hypervisor
 //!             │         └─> undo           └────> journal, notes ──> store
 //!   start ────┼────> recovery ──> undo
-//!   host ─────┴────> settle ──> drift, order, step
+//!   host ─────┴────> settle ──> moved, drift, order, step
 //!   guest ──> channels ──> operations ──> fabric
 //! ```
 
@@ -22,7 +22,9 @@ mod host;
 mod http;
 mod imp;
 mod journal;
+mod kept_off;
 mod look;
+mod moved;
 mod notes;
 mod operations;
 mod order;

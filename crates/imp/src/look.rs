@@ -1,10 +1,19 @@
 //! Looking at the host: what the fabric finds, with what the state knows added, and a generation that counts changes.
 
-use ioward_model::{Inventory, State, VfId, VfSettings};
+use std::collections::BTreeMap;
+
+use ioward_model::{Inventory, Reason, State, VfId, VfSettings};
+use ioward_pci::Bdf;
 
 /// Adds owners to what was found, counts what is assigned and available, and gives the result a generation: that of
-/// `last` where nothing that matters to a plan has changed since, the next one otherwise.
-pub(crate) fn complete(mut found: Inventory, state: &State, last: Option<&Inventory>) -> Inventory {
+/// `last` where nothing that matters to a plan has changed since, the next one otherwise. Of an adapter that is to be kept off,
+/// nothing is left but who it is, and the reason: it is as one that can't be read.
+pub(crate) fn complete(
+    mut found: Inventory,
+    state: &State,
+    kept_off: &BTreeMap<Bdf, Reason>,
+    last: Option<&Inventory>,
+) -> Inventory {
     for pf in &mut found.physical_functions {
         let address = pf.address;
         for vf in &mut pf.virtual_functions {
@@ -13,6 +22,12 @@ pub(crate) fn complete(mut found: Inventory, state: &State, last: Option<&Invent
         let assigned = state.assignments().filter(|(_, assignment)| assignment.vf.pf == address).count();
         pf.vfs_assigned = u16::try_from(assigned).unwrap_or(u16::MAX);
         pf.vfs_available = pf.vfs_available.saturating_sub(pf.vfs_assigned);
+        if let Some(reason) = kept_off.get(&address) {
+            (pf.vfs_assigned, pf.vfs_available) = (0, 0);
+            pf.sriov = None;
+            pf.virtual_functions.clear();
+            pf.reasons.insert(0, reason.clone());
+        }
     }
     found.generation = match last {
         None => 1,

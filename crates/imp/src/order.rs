@@ -259,7 +259,7 @@ mod tests {
             vfs: Vec::new(),
         };
         let original = AdapterOriginal { num_vfs: 0, autoprobe: true };
-        let to = AdapterState { original, wanted: None };
+        let to = AdapterState { original, wanted: None, identity: None };
         let steps = [
             Step::DefinePartition { to: spec, from: None },
             Step::HoldAdapter { pf: a, to, from: None },

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   uevent, link change ─┐
-//!   30 s have passed ────┴─> look ─> differences ─┬─> told
+//!   30 s have passed ────┴─> look ─> differences ─┬─> told       (adapters that have moved are followed before)
 //!                                                 └─> steps ─> done, each for itself ─> told
 //! ```
 //!
@@ -124,6 +124,11 @@ impl Settling {
         self.at_it.load(Ordering::Relaxed)
     }
 
+    /// Whether the host has booted since it was as the state says, and what that took is not restored yet.
+    pub(crate) fn has_booted(&self) -> bool {
+        self.booted.load(Ordering::Relaxed)
+    }
+
     fn at_it(&self, guard: OwnedMutexGuard<()>) -> AtIt<'_> {
         self.at_it.store(true, Ordering::Relaxed);
         AtIt { settling: self, _guard: guard }
@@ -185,7 +190,7 @@ impl Imp {
     /// After a boot: VF counts, settings, bindings and partitions are made as they were; those that are to start with the
     /// host are started. What is not there yet is waited for, within a bound, while everything else goes on.
     async fn restore(self: &Arc<Self>, changes: &mut mpsc::Receiver<()>) {
-        if !self.settling.booted.load(Ordering::Relaxed) {
+        if !self.settling.has_booted() {
             return;
         }
         self.events.emit(EventKind::HostBooted);
@@ -234,13 +239,17 @@ impl Imp {
         if !found.booted
             && !is_repairable
             && !found.is_noted_as_running_what_has_ended()
+            && !self.has_news_of_adapters(&found.inventory)
             && found.drifts == self.settling.told().drifts
         {
             return Ok(found.drifts);
         }
         let _nothing_changes = self.once_nothing_changes().await;
         self.note_those_gone("its machine is gone").await?;
-        let found = self.find().await?;
+        let mut found = self.find().await?;
+        if self.follow_adapters(&found.inventory) {
+            found = self.find().await?;
+        }
         let start = self.tell_new(&found);
         let steps = found.scene().repairs(&found.drifts, &start);
         if steps.is_empty() {
@@ -307,7 +316,7 @@ impl Imp {
     async fn find(&self) -> Result<Found, ImpError> {
         let inventory = self.look().await?;
         let machines = self.hypervisor.partitions().await?;
-        let booted = self.settling.booted.load(Ordering::Relaxed);
+        let booted = self.settling.has_booted();
         let mut found = Found { inventory, state: self.state(), machines, booted, drifts: Vec::new() };
         found.drifts = found.scene().differences();
         let mut drifts = Vec::new();

@@ -5,7 +5,7 @@ use std::fmt;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{Name, Owner, VfId, VfSettings};
+use crate::{Identity, Name, Owner, VfId, VfSettings};
 
 /// A difference between the host and the state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,10 +25,13 @@ pub struct Drift {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "drift", rename_all = "kebab-case")]
 pub enum Difference {
-    /// A PF that ioward holds is not there, or can't be read.
+    /// A PF that ioward holds is not there, or can't be read, or another one is there.
     AdapterMissing {
         /// The PF.
         pf: Bdf,
+        /// The other one that is there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        found: Option<Identity>,
     },
     /// A PF has fewer VFs than it is to give.
     VfCount {
@@ -91,7 +94,10 @@ impl fmt::Display for Drift {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AdapterMissing { pf } => write!(f, "{pf} is not there"),
+            Self::AdapterMissing { pf, found: None } => write!(f, "{pf} is not there"),
+            Self::AdapterMissing { pf, found: Some(found) } => {
+                write!(f, "{pf} is not known to be the adapter that is noted there: it is {found}")
+            }
             Self::VfCount { pf, noted, found } => write!(f, "{pf} has {found} VFs and is to have {noted}"),
             Self::Driver { vf, found: Some(found) } => {
                 write!(f, "{vf} is bound to {found} and is to be bound to vfio-pci")
@@ -152,6 +158,23 @@ mod tests {
         assert_eq!(
             drift.to_string(),
             "0000:01:00.0 has 0 VFs and is to have 3; broken: web/net0; left as it is: somebody has changed it by hand"
+        );
+    }
+
+    #[test]
+    fn what_is_in_the_place_of_an_adapter_is_told_where_something_is() {
+        let missing = serde_json::json!({"drift": "adapter-missing", "pf": "0000:01:00.0"});
+        let read = |json: &serde_json::Value| serde_json::from_value::<Drift>(json.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read(&missing)).unwrap(), missing);
+        assert_eq!(read(&missing).to_string(), "0000:01:00.0 is not there");
+        let mut other = missing;
+        other["found"] = serde_json::json!({"vendor_id": "8086", "device_id": "10c9", "function": 0,
+            "serial_number": "00-1b-21-ff-ff-12-34-56", "macs": ["00:1b:21:12:34:56"]});
+        assert_eq!(serde_json::to_value(read(&other)).unwrap(), other);
+        assert_eq!(
+            read(&other).to_string(),
+            "0000:01:00.0 is not known to be the adapter that is noted there: it is function 0 of a 8086:10c9 with serial \
+             number 00-1b-21-ff-ff-12-34-56, MAC 00:1b:21:12:34:56"
         );
     }
 }

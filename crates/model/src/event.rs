@@ -5,7 +5,7 @@ use std::fmt;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{Drift, Name, Orphan, Step, VfOp};
+use crate::{Drift, Identity, Name, Orphan, Step, VfOp};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,6 +119,25 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         num_vfs: Option<u16>,
     },
+    /// An adapter that ioward holds has another address now: what is noted of it is noted there.
+    AdapterMoved {
+        /// Where it was.
+        from: Bdf,
+        /// Where it is.
+        to: Bdf,
+        /// By what it was found.
+        identity: Identity,
+    },
+    /// An adapter that ioward holds is missing, and another one that it holds is at its address now. What is noted of the one that
+    /// is missing is kept under an address that is free.
+    AdapterSetAside {
+        /// Where it was.
+        from: Bdf,
+        /// Where it is noted.
+        to: Bdf,
+        /// By what it will be found.
+        identity: Identity,
+    },
     /// The host has booted since ioward last had it as it is to be: it is made so again.
     HostBooted,
     /// What could be restored after a boot of the host is.
@@ -221,6 +240,13 @@ impl fmt::Display for EventKind {
             Self::AdapterAnswers { pf, num_vfs: None } => {
                 write!(f, "adapter {pf} was stuck, and is gone")
             }
+            Self::AdapterMoved { from, to, identity } => {
+                write!(f, "adapter {from} is {to} now: {identity}")
+            }
+            Self::AdapterSetAside { from, to, identity } => write!(
+                f,
+                "adapter {from} is missing, and another one is there; it is noted as {to} until it comes back: {identity}"
+            ),
             Self::HostBooted => f.write_str("the host has booted; it is made as it is to be"),
             Self::HostRestored { left, stopped } => {
                 write!(f, "the host is as it is to be after its boot")?;

@@ -13,6 +13,7 @@ mod choice;
 mod drift;
 mod event;
 mod guest_may;
+mod identity;
 mod inventory;
 pub mod io_error;
 mod journal;
@@ -28,11 +29,13 @@ mod spec_rules;
 mod spec_text;
 mod state;
 mod units;
+mod whereabouts;
 
 pub use choice::{Criterion, Gap, Placement, Relaxation, Way};
 pub use drift::{Difference, Drift, Orphan};
 pub use event::{AuditEntry, Event, EventKind, Verdict};
 pub use guest_may::{Grant, GuestMay, Permission};
+pub use identity::Identity;
 pub use inventory::{
     Class, HexId, HostUse, Inventory, Link, Netdev, NumaNode, NvmeController, NvmeResources, NvmeSecondary,
     PhysicalFunction, Sriov, Subclass, VfBar, VirtualFunction,
@@ -49,3 +52,4 @@ pub use spec::{AdapterSpec, Boot, PartitionSpec, Spec, VfCount, VfRequest};
 pub use spec_text::{MAX_SPEC_BYTES, SpecError, SpecPlace, SpecProblem};
 pub use state::{AdapterOriginal, AdapterState, Assignment, PartitionState, State};
 pub use units::{BitRate, MacAddress, MemorySize, UnitError, Vlan};
+pub use whereabouts::{Move, Place, Whereabouts};

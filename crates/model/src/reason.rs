@@ -16,6 +16,8 @@ pub enum Rule {
     FunctionExists,
     /// The function is an SR-IOV physical function.
     IsPhysicalFunction,
+    /// The adapter is the one that is noted at its address.
+    AdapterIdentity,
     /// What identify reads of a function can be read and makes sense.
     Readable,
     /// The function is of the wanted class.

@@ -171,7 +171,7 @@ mod tests {
         let mut state = State { revision: 7, ..State::default() };
         let pf = "0000:01:00.0".parse().unwrap();
         let original = AdapterOriginal { num_vfs: 2, autoprobe: true };
-        let to = AdapterState { original, wanted: None };
+        let to = AdapterState { original, wanted: None, identity: None };
         state.record(&Step::HoldAdapter { pf, to, from: None }, &Outcome::default());
         for (index, name) in (0..).zip(["web", "db"]) {
             state.record(&Step::DefinePartition { to: spec(name), from: None }, &Outcome::default());

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{AdapterSpec, Name, Outcome, Owner, PartitionSpec, Spec, Step, VfCount, VfId, VfSettings};
+use crate::{
+    AdapterSpec, Identity, Name, Outcome, Owner, PartitionSpec, Spec, Step, VfCount, VfId, VfSettings,
+};
 
 /// All that ioward remembers between two plans. It is kept as rows: [`crate::Row`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,6 +30,9 @@ pub struct AdapterState {
     pub original: AdapterOriginal,
     /// The number of VFs a Spec asked for; `None`: as many as are assigned.
     pub wanted: Option<VfCount>,
+    /// Who it is, whatever its address; `None`: it can't be told from others, or an older ioward has noted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
 }
 
 /// What an adapter looked like before ioward touched it.
@@ -309,10 +314,10 @@ boot = { kernel = "/boot/vmlinuz" }
         let mut state = State::default();
         let original = AdapterOriginal { num_vfs: 0, autoprobe: true };
         for adapter in &spec.adapters {
-            let to = AdapterState { original, wanted: adapter.count() };
+            let to = AdapterState { original, wanted: adapter.count(), identity: None };
             state.record(&Step::HoldAdapter { pf: adapter.pf, to, from: None }, &Outcome::default());
         }
-        let held_for_its_vfs_alone = AdapterState { original, wanted: None };
+        let held_for_its_vfs_alone = AdapterState { original, wanted: None, identity: None };
         let pf = "0000:04:00.0".parse().unwrap();
         state.record(&Step::HoldAdapter { pf, to: held_for_its_vfs_alone, from: None }, &Outcome::default());
         for partition in &spec.partitions {

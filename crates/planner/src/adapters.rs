@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use ioward_model::{
-    AdapterOriginal, AdapterState, Disturbance, Owner, PhysicalFunction, Reason, Rule, VfCount, VfId,
+    AdapterOriginal, AdapterState, Disturbance, Identity, Owner, PhysicalFunction, Reason, Rule, VfCount,
+    VfId,
 };
 use ioward_pci::Bdf;
 
@@ -45,6 +46,9 @@ impl<T: PartialEq + Copy> Change<T> {
 /// What is wrong with the numbers of VFs that the Spec itself asks for.
 pub(crate) fn check_named(ledger: &Ledger<'_>, goal: &Goal) -> Vec<Reason> {
     let problem = |(pf, count): (&Bdf, &Option<VfCount>)| {
+        if is_let_go_of(ledger, *pf, *count) {
+            return None;
+        }
         let Some(function) = ledger.inventory.physical_function(*pf) else {
             return Some(placement::no_such_pf(ledger, *pf));
         };
@@ -54,6 +58,14 @@ pub(crate) fn check_named(ledger: &Ledger<'_>, goal: &Goal) -> Vec<Reason> {
         capacity(function, *count)
     };
     goal.adapters.iter().filter_map(problem).collect()
+}
+
+/// Whether an adapter that ioward holds for its number of VFs alone is to be given back, and is gone: it is forgotten.
+fn is_let_go_of(ledger: &Ledger<'_>, pf: Bdf, count: Option<VfCount>) -> bool {
+    let is_gone = ledger.inventory.physical_function(pf).is_none_or(|pf| pf.sriov.is_none());
+    let is_held = ledger.state.adapters.contains_key(&pf);
+    let is_used = || ledger.state.assignments().any(|(_, held)| held.vf.pf == pf);
+    count == Some(VfCount::Exactly(0)) && is_gone && is_held && !is_used()
 }
 
 /// No more VFs are asked for than the PF can give.
@@ -123,7 +135,12 @@ fn change(ledger: &Ledger<'_>, goal: &Goal, address: Bdf) -> Result<AdapterChang
     };
     let (after, count) = if last_index.is_some() || kept_empty {
         let wanted = named.unwrap_or(before.as_ref().and_then(|held| held.wanted));
-        (Some(AdapterState { original, wanted }), count(ledger, goal, pf, last_index.as_ref())?)
+        let identity = match &before {
+            Some(held) => held.identity.clone(),
+            None => Identity::of(pf, ledger.inventory),
+        };
+        let after = AdapterState { original, wanted, identity };
+        (Some(after), count(ledger, goal, pf, last_index.as_ref())?)
     } else {
         (None, original.num_vfs.min(pf.total_vfs()))
     };

@@ -143,11 +143,10 @@ impl Host<'_> {
                 // One reason that nothing can be done about is enough.
                 let mut of_it = BTreeSet::new();
                 candidate.reasons.iter().for_each(|reason| self.meet(intent, reason, &mut of_it));
-                if !candidate
-                    .reasons
-                    .iter()
-                    .any(|reason| matches!(reason.rule, Rule::Class | Rule::Readable | Rule::Iommu))
-                {
+                let is_hopeless = |reason: &Reason| {
+                    matches!(reason.rule, Rule::Class | Rule::Readable | Rule::AdapterIdentity | Rule::Iommu)
+                };
+                if !candidate.reasons.iter().any(is_hopeless) {
                     pool.extend(of_it);
                 }
             }

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use ioward_fabric::sim::MachineView;
+use ioward_fabric::sim::{Adapter, InSlot, MachineView};
 use ioward_model::{Intent, Name, Plan, State, Step};
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     gate::Trouble,
     host::Host,
     hypervisor::{Guest, Guests},
+    moved::{booted_from, by_serial},
     random::Random,
     runtime,
     story::Story,
@@ -60,6 +61,7 @@ struct Counts {
     pictures: BTreeMap<Moment, usize>,
     crashed_twice: usize,
     reboots: usize,
+    moved: usize,
     operations: usize,
     undone: usize,
     finished: usize,
@@ -78,6 +80,7 @@ impl Counts {
         }
         self.crashed_twice += other.crashed_twice;
         self.reboots += other.reboots;
+        self.moved += other.moved;
         self.operations += other.operations;
         self.undone += other.undone;
         self.finished += other.finished;
@@ -113,7 +116,7 @@ fn crash_at_every_sync_and_step_of_random_applies() {
     }
     println!(
         "crash injection: {} random applies of {} steps, {} of which fail on the way, and {} operations of partitions; {} \
-         crashes: {:?}; {} of them while a crash was undone; {} reboots",
+         crashes: {:?}; {} of them while a crash was undone; {} reboots, {} of them with other cards in the slots",
         counts.applies,
         counts.steps,
         counts.failed_applies,
@@ -121,7 +124,8 @@ fn crash_at_every_sync_and_step_of_random_applies() {
         counts.pictures.values().sum::<usize>(),
         counts.pictures,
         counts.crashed_twice,
-        counts.reboots
+        counts.reboots,
+        counts.moved
     );
     println!(
         "after each a restart: {} times everything was as before, {} times the plan was done; {} of {} machines that ran \
@@ -135,7 +139,9 @@ fn crash_at_every_sync_and_step_of_random_applies() {
     );
     assert!(counts.applies >= applies && counts.pictures.len() == 4 && counts.failed_applies > 10);
     assert!(counts.undone > 1_000 && counts.finished > 100 && counts.running_before > 1_000);
-    assert!(counts.crashed_twice > 1_000 && counts.reboots > 100 && counts.operations > 50);
+    assert!(
+        counts.crashed_twice > 1_000 && counts.reboots > 100 && counts.moved > 50 && counts.operations > 50
+    );
 }
 
 /// A host with a past of its own, and a few plans on it that are filmed.
@@ -211,7 +217,10 @@ async fn crash(
     }
     if n % 16 == 8 {
         counts.reboots += 1;
-        reboot(world, film, picture).await.map_err(|wrong| format!("after a reboot: {wrong}"))?;
+        let has_moved = n % 32 == 8;
+        counts.moved += usize::from(has_moved);
+        let rebooted = reboot(world, film, picture, has_moved).await;
+        rebooted.map_err(|wrong| format!("after a reboot, moved: {has_moved}: {wrong}"))?;
     }
     Ok(())
 }
@@ -308,15 +317,18 @@ fn look(woken: &World, film: &Film, counts: &mut Counts) -> Result<bool, Wrong> 
     Ok(is_done)
 }
 
-/// The host itself has lost its power: the disk is what is left.
-async fn reboot(world: &World, film: &Film, picture: &Picture) -> Result<(), Wrong> {
-    let mut woken = asleep(world, &Picture { guests: BTreeMap::new(), ..copy(picture) });
-    woken.boot = "second";
-    for pf in woken.host.adapters() {
-        woken.host.machine.unplug(pf);
-        woken.host.machine.replug(pf);
-    }
+/// The host itself has lost its power: the disk is what is left. When it is turned on, its adapters may be in other slots, and a
+/// new one where the first of them was.
+async fn reboot(world: &World, film: &Film, picture: &Picture, has_moved: bool) -> Result<(), Wrong> {
+    let adapters = world.host.adapters().into_iter().map(InSlot::Old);
+    let slots: Vec<_> = if has_moved {
+        std::iter::once(InSlot::New(Adapter::gigabit())).chain(adapters.rev()).collect()
+    } else {
+        adapters.collect()
+    };
+    let mut woken = booted_from(world, picture, slots);
     let fresh = woken.host.machine.snapshot();
+    let by_card = |world: &World, state: &State| cards(world, &stopped(state));
     woken.start_daemon().await?;
     let differs = checks::differences(&fresh, &woken.host.machine.snapshot());
     // A partition that was defined anew is what it was before; nothing is given to it or started.
@@ -328,14 +340,9 @@ async fn reboot(world: &World, film: &Film, picture: &Picture) -> Result<(), Wro
         return Err(format!("the host was changed: {}; {guests:?}", differs.join("; ")));
     }
     // What ran has ended with the host.
-    let stopped = |state: &State| {
-        let mut state = checks::essence(state);
-        state.partitions.values_mut().for_each(|partition| partition.running = false);
-        state
-    };
-    let state = stopped(&woken.state());
-    if state != stopped(&film.before.state) && state != stopped(&film.after.state) {
-        return Err(format!("the state is {state:?}"));
+    let state = by_card(&woken, &woken.state());
+    if state != by_card(world, &film.before.state) && state != by_card(world, &film.after.state) {
+        return Err(format!("the state is {state}"));
     }
     let export = woken.imp().export().map_err(|error| error.to_string())?;
     if export.plans.iter().any(|plan| plan.record.ended.is_none()) {
@@ -355,13 +362,27 @@ async fn reboot(world: &World, film: &Film, picture: &Picture) -> Result<(), Wro
     if !wrong.is_empty() {
         return Err(format!("restored: {}", wrong.join("\n")));
     }
+    let new = woken.host.adapters()[0];
+    if has_moved && woken.host.machine.snapshot().physical_functions[&new] != fresh.physical_functions[&new] {
+        return Err(format!("{new} is new here, and was changed"));
+    }
     woken.end().await;
     Ok(())
 }
 
-fn copy(picture: &Picture) -> Picture {
-    let Picture { moment, machine, guests, disk } = picture;
-    Picture { moment: *moment, machine: machine.copy(), guests: guests.clone(), disk: disk.copy() }
+fn stopped(state: &State) -> State {
+    let mut state = checks::essence(state);
+    state.partitions.values_mut().for_each(|partition| partition.running = false);
+    state
+}
+
+/// A state with its adapters named by what they are, and not by where they are.
+fn cards(world: &World, state: &State) -> serde_json::Value {
+    let mut text = serde_json::to_string(state).unwrap();
+    for ((serial, port), address) in by_serial(&world.host.machine) {
+        text = text.replace(&address.to_string(), &format!("port {port} of {serial:x}"));
+    }
+    serde_json::from_str(&text).unwrap()
 }
 
 /// A partition asks for something, and the daemon dies: it is done or it is not, and when it is, that is in the audit log.

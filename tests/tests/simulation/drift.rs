@@ -145,7 +145,7 @@ fn an_adapter_that_comes_late_is_waited_for_and_keeps_nobody_else_waiting() {
         booted.start_daemon().await.unwrap();
         let left = settle(&booted).await;
         assert!(
-            matches!(&left[..], [Drift { what: Difference::AdapterMissing { pf }, breaks, .. }]
+            matches!(&left[..], [Drift { what: Difference::AdapterMissing { pf, .. }, breaks, .. }]
                 if *pf == nic() && breaks.iter().map(ToString::to_string).eq(["web/net0"])),
             "{left:?}"
         );

@@ -85,6 +85,8 @@ impl Progress {
             | EventKind::InventoryChanged { .. }
             | EventKind::AdapterStuck { .. }
             | EventKind::AdapterAnswers { .. }
+            | EventKind::AdapterMoved { .. }
+            | EventKind::AdapterSetAside { .. }
             | EventKind::HostBooted
             | EventKind::HostRestored { .. }
             | EventKind::PartitionStarted { .. }

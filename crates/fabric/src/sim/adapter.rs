@@ -18,6 +18,9 @@ pub struct Adapter {
     pub(super) makes_at_most: u16,
     pub(super) waits_for_resets: bool,
     pub(super) buses: Option<u8>,
+    /// A serial number that somebody has given it.
+    pub(super) serial: Option<u64>,
+    pub(super) tells_serial: bool,
     /// By port.
     pub(super) in_use_by_host: Vec<Vec<HostUse>>,
 }
@@ -35,6 +38,8 @@ impl Adapter {
             makes_at_most: u16::MAX,
             waits_for_resets: true,
             buses: None,
+            serial: None,
+            tells_serial: true,
             in_use_by_host: Vec::new(),
             family,
         }
@@ -140,6 +145,21 @@ impl Adapter {
     #[must_use]
     pub fn buses(mut self, buses: u8) -> Self {
         self.buses = Some(buses.max(1));
+        self
+    }
+
+    /// With this Device Serial Number, whoever else has it: MACs and serial numbers of controllers follow from it, as with
+    /// cards that were written from one image. One of its own otherwise.
+    #[must_use]
+    pub fn serial_number(mut self, serial: u64) -> Self {
+        self.serial = Some(serial);
+        self
+    }
+
+    /// Without the Device Serial Number capability, which is optional (PCIe 6.0 §7.9.3).
+    #[must_use]
+    pub fn without_serial_number(mut self) -> Self {
+        self.tells_serial = false;
         self
     }
 

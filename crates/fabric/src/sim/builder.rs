@@ -85,18 +85,25 @@ impl SimMachineBuilder {
         let mut machine =
             Machine { host, faults, slots: Vec::new(), unplugged: Vec::new(), next_bus: (0, 1), plugged: 0 };
         for adapter in self.adapters {
-            let serial = serial(&mut machine.host.random, machine.plugged);
-            machine.plug_in(adapter, serial, None);
+            machine.plug_in_new(adapter, None);
         }
         SimMachine::new(machine, self.pace)
     }
 }
 
 impl Machine {
+    /// Puts an adapter that was never in this machine into a slot, as [`Machine::plug_in`] does.
+    pub(super) fn plug_in_new(&mut self, adapter: Adapter, at: Option<(Bdf, u8)>) -> Bdf {
+        let own = |machine: &mut Self| serial(&mut machine.host.random, machine.plugged);
+        let serial = adapter.serial.unwrap_or_else(|| own(self));
+        self.plug_in(adapter, serial, at)
+    }
+
     /// Puts an adapter into a slot: the next free one, or one that begins at this address.
     pub(super) fn plug_in(&mut self, adapter: Adapter, serial: u64, at: Option<(Bdf, u8)>) -> Bdf {
         let (address, last_bus) = at.unwrap_or_else(|| self.next_slot(&adapter));
-        let makeup = Makeup { acs: adapter.acs, dependent: adapter.dependent };
+        let makeup =
+            Makeup { acs: adapter.acs, dependent: adapter.dependent, tells_serial: adapter.tells_serial };
         let device = Device::new(adapter.family.clone(), address, last_bus, serial, makeup);
         self.plugged += 1;
         let slot = Slot::found(adapter, device, &mut self.host, self.plugged * WINDOW);

@@ -46,6 +46,8 @@ pub(super) struct Makeup {
     pub(super) acs: bool,
     /// Ports that depend on each other.
     pub(super) dependent: bool,
+    /// A Device Serial Number in every function.
+    pub(super) tells_serial: bool,
 }
 
 /// A physical function.
@@ -83,11 +85,12 @@ impl Device {
         address: Bdf,
         last_bus: u8,
         serial: u64,
-        Makeup { acs, dependent }: Makeup,
+        Makeup { acs, dependent, tells_serial }: Makeup,
     ) -> Self {
         let vf_template = Arc::new(layout::virtual_(&family, acs));
         let ports = (0..family.ports).map(|port| {
             let depends_on = if dependent { (port + 1) % family.ports } else { port };
+            let serial = tells_serial.then_some(serial);
             let template = layout::physical(&family, &Identity { port, serial, acs, depends_on });
             Port { registers: Registers::new(&Arc::new(template)), vfs: Vec::new(), settled_at: 0 }
         });

@@ -43,8 +43,8 @@ pub(super) mod sriov {
 pub(super) struct Identity {
     /// Its number in the device.
     pub(super) port: u8,
-    /// Device Serial Number.
-    pub(super) serial: u64,
+    /// Device Serial Number, where it has one.
+    pub(super) serial: Option<u64>,
     /// Whether it has ACS.
     pub(super) acs: bool,
     /// Function Dependency Link: the next function of those that depend on each other, itself where it is alone.
@@ -72,8 +72,10 @@ pub(super) fn physical(family: &Family, identity: &Identity) -> Template {
     msix(&mut template, family.vectors.0);
     let next = if identity.port + 1 < family.ports { identity.port + 1 } else { 0 };
     extended(&mut template, next, identity.acs);
-    template.extended(SERIAL_NUMBER, 0x0003, 1);
-    template.value(SERIAL_NUMBER + 4, identity.serial.to_le_bytes());
+    if let Some(serial) = identity.serial {
+        template.extended(SERIAL_NUMBER, 0x0003, 1);
+        template.value(SERIAL_NUMBER + 4, serial.to_le_bytes());
+    }
     single_root(&mut template, family, identity);
     template
 }

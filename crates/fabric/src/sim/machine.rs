@@ -10,6 +10,7 @@ use ioward_pci::Bdf;
 use rustix::io::Errno;
 
 use super::{
+    adapter::Adapter,
     binding::VFIO,
     device::Time,
     fabric::SimFabric,
@@ -298,17 +299,54 @@ impl SimMachine {
     pub fn unplug(&self, pf: Bdf) -> bool {
         let mut machine = self.lock();
         let Ok(at) = machine.pf(pf) else { return false };
-        let slot = machine.slots.remove(at.slot);
-        for state in &slot.pfs {
-            let functions = std::iter::once(state.address).chain(state.vfs.iter().map(|vf| vf.address));
-            if let Some(groups) = &mut machine.host.groups {
-                functions.for_each(|function| groups.leave(function));
-            }
-        }
-        let Slot { adapter, device, .. } = slot;
-        let (address, last_bus, serial) = (device.address, device.last_bus, device.serial);
-        machine.unplugged.push(Unplugged { adapter, serial, address, last_bus });
+        machine.take_out(at.slot);
         true
+    }
+
+    /// Takes an adapter out, and puts one into its slot that never was in the machine; `pf` is any of the PFs there were. Whether
+    /// there was one.
+    pub fn exchange(&self, pf: Bdf, new: Adapter) -> bool {
+        let mut machine = self.lock();
+        let Ok(at) = machine.pf(pf) else { return false };
+        machine.take_out(at.slot);
+        let Some(Unplugged { address, last_bus, .. }) = machine.unplugged.last() else { return false };
+        let slot = Some((*address, *last_bus));
+        machine.plug_in_new(new, slot);
+        true
+    }
+
+    /// Turns the machine off and on, with these in its slots, the lowest first. The firmware gives bus numbers anew, from 1,
+    /// so that a card in a lower slot moves all above it. Of what was set and of VFs nothing is left; serial numbers and MACs
+    /// are. Adapters that are not named are out of the machine. Where function 0 of each is now: `None` for an empty slot,
+    /// and for an adapter that there was not.
+    pub fn boot_with(&self, slots: impl IntoIterator<Item = InSlot>) -> Vec<Option<Bdf>> {
+        let mut machine = self.lock();
+        while !machine.slots.is_empty() {
+            machine.take_out(0);
+        }
+        machine.next_bus = (0, 1);
+        machine.host.next_nvme = 0;
+        // Those that were in the machine before are found by where they were then, not by where they are put now.
+        let found: Vec<_> = slots
+            .into_iter()
+            .map(|slot| match slot {
+                InSlot::Old(pf) => machine.take_unplugged(pf).map(InSlotFound::Old),
+                InSlot::New(adapter) => Some(InSlotFound::New(adapter)),
+                InSlot::Empty => Some(InSlotFound::Empty),
+            })
+            .collect();
+        let put_in = |slot| match slot {
+            Some(InSlotFound::Old(Unplugged { adapter, serial, .. })) => {
+                Some(machine.plug_in(adapter, serial, None))
+            }
+            Some(InSlotFound::New(adapter)) => Some(machine.plug_in_new(adapter, None)),
+            Some(InSlotFound::Empty) => {
+                machine.next_bus.1 = machine.next_bus.1.saturating_add(1);
+                None
+            }
+            None => None,
+        };
+        found.into_iter().map(put_in).collect()
     }
 
     /// Puts an adapter that was taken out back where it was; `pf` is any of the PFs it had. Where its function 0 is now:
@@ -328,11 +366,42 @@ impl SimMachine {
     }
 }
 
+/// What is in a slot when the machine is turned on.
+#[derive(Clone, Debug)]
+pub enum InSlot {
+    /// An adapter that is in the machine, or was taken out: by the address that any of its PFs had.
+    Old(Bdf),
+    /// One that never was in it.
+    New(Adapter),
+    /// Nothing. The port above the slot has a bus number all the same.
+    Empty,
+}
+
+enum InSlotFound {
+    Old(Unplugged),
+    New(Adapter),
+    Empty,
+}
+
 impl Machine {
+    fn take_out(&mut self, slot: usize) {
+        let slot = self.slots.remove(slot);
+        for state in &slot.pfs {
+            let functions = std::iter::once(state.address).chain(state.vfs.iter().map(|vf| vf.address));
+            if let Some(groups) = &mut self.host.groups {
+                functions.for_each(|function| groups.leave(function));
+            }
+        }
+        let Slot { adapter, device, .. } = slot;
+        let (address, last_bus, serial) = (device.address, device.last_bus, device.serial);
+        self.unplugged.push(Unplugged { adapter, serial, address, last_bus });
+    }
+
+    /// The adapter that was taken out of a slot last.
     fn take_unplugged(&mut self, pf: Bdf) -> Option<Unplugged> {
         let same_slot =
             |one: &Unplugged| one.address.domain() == pf.domain() && one.address.bus() == pf.bus();
-        let at = self.unplugged.iter().position(same_slot)?;
+        let at = self.unplugged.iter().rposition(same_slot)?;
         Some(self.unplugged.remove(at))
     }
 }

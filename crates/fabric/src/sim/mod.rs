@@ -39,6 +39,6 @@ pub use adapter::Adapter;
 pub use builder::SimMachineBuilder;
 pub use fabric::SimFabric;
 pub use faults::Operation;
-pub use machine::SimMachine;
+pub use machine::{InSlot, SimMachine};
 pub use rustix::io::Errno;
 pub use view::{MachineView, PfView, VfView};

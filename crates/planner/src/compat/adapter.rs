@@ -11,8 +11,11 @@ use crate::{
     ledger::Ledger,
 };
 
-/// The SR-IOV capability could be read.
+/// The SR-IOV capability could be read, of an adapter that is the one that is noted at its address.
 pub(crate) fn readable(pf: &PhysicalFunction) -> Option<Reason> {
+    if let Some(another) = pf.reasons.iter().find(|reason| reason.rule == Rule::AdapterIdentity) {
+        return Some(another.clone());
+    }
     let found =
         pf.reasons.first().map_or_else(|| "it could not be read".to_owned(), |reason| reason.found.clone());
     pf.sriov.is_none().then(|| Reason::new(Rule::Readable, "an SR-IOV capability that can be read", found))

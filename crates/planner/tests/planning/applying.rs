@@ -131,3 +131,20 @@ fn what_a_spec_does_not_name_is_left_alone() {
     let steps = world.does(&only("db", &[]), SAFE);
     assert_eq!(steps, ["create partition db: 1 CPU, 512MiB", "start partition db"]);
 }
+
+#[test]
+fn who_an_adapter_is_is_noted_when_it_is_first_changed() {
+    let serial = |serial: &str| Some(format!("00-1b-21-ff-ff-00-00-{serial}"));
+    let mut world = host()
+        .nic(NIC, 7)
+        .but(|pf| pf.serial_number = serial("01"))
+        .nic("0000:05:00.0", 7)
+        .but(|pf| pf.serial_number = serial("02"));
+    world.does(&spec(&[adapter(NIC, "3")]), SAFE);
+    let noted = |world: &World| world.state.adapters[&at(NIC)].identity.clone().unwrap().serial_number;
+    assert_eq!(noted(&world), serial("01"));
+    // What is asked of it later is no reason to believe that it is another one.
+    world.inventory.physical_functions[0].serial_number = serial("09");
+    world.does(&spec(&[adapter(NIC, "4")]), SAFE);
+    assert_eq!(noted(&world), serial("01"));
+}

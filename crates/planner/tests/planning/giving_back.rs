@@ -131,3 +131,16 @@ fn an_adapter_that_is_gone_is_forgotten() {
         ]
     );
 }
+
+/// One that is held for its number of VFs alone could not be let go of once it was gone.
+#[test]
+fn an_adapter_that_is_gone_is_forgotten_when_it_is_to_give_none() {
+    let mut world = host().nic(NIC, 7).nvme(SSD, 4);
+    world.does(&spec(&[adapter(NIC, "3")]), SAFE);
+    world.inventory.physical_functions.retain(|pf| pf.address != at(NIC));
+    assert_eq!(world.does(&spec(&[adapter(NIC, "0")]), SAFE), ["let go of 0000:01:00.0"]);
+    assert!(
+        world.refuses(&spec(&[adapter(NIC, "0")]), SAFE).contains("0000:01:00.0"),
+        "there is nothing to forget"
+    );
+}

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use ioward_model::{AuditEntry, Verdict};
+use ioward_model::{AdapterOriginal, AuditEntry, Verdict, VfCount};
 use ioward_store::{Change, MemoryFile, Store, StoreError, open};
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use serde_json::Value;
@@ -191,6 +191,38 @@ fn version_2_is_what_is_written() {
         fs::write(path, text.clone() + "\n").unwrap();
     }
     assert_eq!(text + "\n", VERSION2);
+}
+
+/// An adapter as an ioward read it that did not note yet who adapters are.
+#[derive(serde::Deserialize)]
+struct AdapterBefore {
+    original: AdapterOriginal,
+    wanted: Option<VfCount>,
+}
+
+/// Who an adapter is came into its row later, and makes no new version: it may be missing, and whoever does not know of it passes
+/// over it, and loses it with the next change of the row. It is noted again by the next one that does.
+#[test]
+fn an_identity_is_read_where_there_is_one_and_passed_over_by_those_before_it() {
+    let identity = serde_json::json!({
+        "vendor_id": "8086", "device_id": "10c9", "function": 1, "serial_number": "00-1b-21-ff-ff-aa-00-01",
+        "macs": ["00:1b:21:aa:00:01"], "nvme_serial": "S3"
+    });
+    let mut rows: Rows = serde_json::from_str(VERSION2).unwrap();
+    let row = rows.get_mut("adapters").unwrap().get_mut("0000:01:00.0").unwrap();
+    row["identity"] = identity.clone();
+    let before: AdapterBefore = serde_json::from_value(row.clone()).unwrap();
+    let (_, contents) = values::open(&file_of(&rows)).unwrap();
+
+    let pf = "0000:01:00.0".parse().unwrap();
+    let mut expected = state();
+    let adapter = expected.adapters.get_mut(&pf).unwrap();
+    assert_eq!((before.original, before.wanted), (adapter.original, adapter.wanted));
+    adapter.identity = Some(serde_json::from_value(identity).unwrap());
+    assert_eq!(contents.state, expected);
+    // And that is how it is written.
+    let written = rows_of(&file_with(&values::rows(&expected)));
+    assert_eq!(written["adapters"], rows["adapters"]);
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use ioward_model::Vlan;
 
-use super::{super::Operation, *};
+use super::{
+    super::{InSlot, Operation},
+    *,
+};
 
 #[tokio::test]
 async fn the_next_operation_fails_as_told_and_changes_nothing() {
@@ -103,4 +106,55 @@ async fn an_adapter_that_comes_back_has_its_serial_number_and_nothing_else() {
     assert_eq!(moved.netdevs[0].mac, before.netdevs[0].mac);
     assert_eq!(machine.replug(pfs[0]), None, "it is plugged in already");
     assert_eq!(machine.violations(), [""; 0]);
+}
+
+/// A card in a lower slot moves all above it, and what is known of an adapter by its address is known of another.
+#[tokio::test]
+async fn a_machine_that_is_turned_on_with_another_card_numbers_its_buses_anew() {
+    let machine = SimMachine::builder(3).adapter(Adapter::gigabit()).adapter(Adapter::dual_25g()).build();
+    let (fabric, pfs) = (machine.fabric(), machine.physical_functions());
+    let before = identified(&machine).await.physical_functions;
+    fabric.set_vf_count(pfs[0], 4).await.unwrap();
+
+    let new = Adapter::gigabit().serial_number(0x001b_21ff_ffaa_0001);
+    let slots = [InSlot::New(new), InSlot::Empty, InSlot::Old(pfs[1]), InSlot::Old(pfs[0])];
+    let now = machine.boot_with(slots);
+    let at = |slot: usize| now[slot].unwrap();
+    assert!(now[1].is_none() && at(0) == pfs[0] && at(2).bus() == at(0).bus() + 2, "{now:?}");
+    let found = identified(&machine).await;
+    let serial = |pf| found.physical_function(pf).unwrap().serial_number.clone();
+    assert_eq!(serial(at(0)).as_deref(), Some("00-1b-21-ff-ff-aa-00-01"));
+    assert_eq!(
+        (serial(at(2)), serial(at(3))),
+        (before[1].serial_number.clone(), before[0].serial_number.clone())
+    );
+    let moved = found.physical_function(at(3)).unwrap();
+    assert_eq!((moved.num_vfs(), moved.netdevs[0].permanent_mac), (0, before[0].netdevs[0].permanent_mac));
+    assert_eq!(machine.violations(), [""; 0]);
+
+    assert!(machine.exchange(at(0), Adapter::nvme()));
+    assert_eq!(machine.snapshot().physical_functions.len(), 4);
+    assert_ne!(serial_of(&machine).await[0], serial(at(0)));
+
+    // One that is left out is out of the machine, and can be put back.
+    machine.boot_with([InSlot::Old(at(2))]);
+    assert_eq!(machine.physical_functions().len(), 2);
+    assert_eq!(machine.boot_with([InSlot::Old(at(3))]).len(), 1);
+    assert_eq!(serial_of(&machine).await, [before[0].serial_number.clone()]);
+}
+
+#[tokio::test]
+async fn an_adapter_may_have_no_serial_number_or_that_of_another() {
+    let machine = SimMachine::builder(3)
+        .adapter(Adapter::gigabit().without_serial_number())
+        .adapter(Adapter::nvme().serial_number(7))
+        .adapter(Adapter::nvme().serial_number(7))
+        .build();
+    let seven = Some("00-00-00-00-00-00-00-07".to_owned());
+    assert_eq!(serial_of(&machine).await, [None, seven.clone(), seven]);
+    assert_eq!(machine.violations(), [""; 0]);
+}
+
+async fn serial_of(machine: &SimMachine) -> Vec<Option<String>> {
+    identified(machine).await.physical_functions.into_iter().map(|pf| pf.serial_number).collect()
 }

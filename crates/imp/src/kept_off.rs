@@ -1,0 +1,98 @@
+//! The fabric, but for adapters that are not the ones that are noted at their addresses: to whoever asks for one of them, it is
+//! not there. Whatever leads to an adapter (a plan, a repair, what a crash has left, a guest) goes through here.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use ioward_fabric::{Fabric, FabricError};
+use ioward_model::{Inventory, VfId, VfSettings, VfStatistics};
+use ioward_pci::Bdf;
+use tokio::sync::mpsc;
+
+/// A fabric on which some adapters are kept off.
+pub(crate) struct KeptOff {
+    fabric: Arc<dyn Fabric>,
+    /// As of the latest look.
+    pfs: Mutex<BTreeSet<Bdf>>,
+}
+
+impl KeptOff {
+    pub(crate) fn new(fabric: Arc<dyn Fabric>) -> Self {
+        Self { fabric, pfs: Mutex::default() }
+    }
+
+    /// These are kept off from now on, and no others.
+    pub(crate) fn set(&self, pfs: impl Iterator<Item = Bdf>) {
+        *self.pfs.lock().unwrap_or_else(PoisonError::into_inner) = pfs.collect();
+    }
+
+    fn has(&self, pf: Bdf) -> bool {
+        self.pfs.lock().unwrap_or_else(PoisonError::into_inner).contains(&pf)
+    }
+
+    fn pf(&self, address: Bdf) -> Result<&dyn Fabric, FabricError> {
+        if self.has(address) {
+            let what = "is not the adapter that ioward has noted there".into();
+            return Err(FabricError::NoSuchFunction { address, what });
+        }
+        Ok(&*self.fabric)
+    }
+
+    fn vf(&self, vf: VfId) -> Result<&dyn Fabric, FabricError> {
+        if self.has(vf.pf) { Err(FabricError::NoSuchVf { vf, num_vfs: 0 }) } else { Ok(&*self.fabric) }
+    }
+}
+
+#[async_trait]
+impl Fabric for KeptOff {
+    async fn identify(&self) -> Result<Inventory, FabricError> {
+        self.fabric.identify().await
+    }
+
+    async fn set_autoprobe(&self, pf: Bdf, on: bool) -> Result<(), FabricError> {
+        self.pf(pf)?.set_autoprobe(pf, on).await
+    }
+
+    async fn set_vf_count(&self, pf: Bdf, count: u16) -> Result<(), FabricError> {
+        self.pf(pf)?.set_vf_count(pf, count).await
+    }
+
+    async fn vf_address(&self, vf: VfId) -> Result<Bdf, FabricError> {
+        self.vf(vf)?.vf_address(vf).await
+    }
+
+    async fn driver(&self, vf: VfId) -> Result<Option<String>, FabricError> {
+        self.vf(vf)?.driver(vf).await
+    }
+
+    async fn bind(&self, vf: VfId, driver: Option<&str>) -> Result<Option<String>, FabricError> {
+        self.vf(vf)?.bind(vf, driver).await
+    }
+
+    async fn reset(&self, vf: VfId) -> Result<(), FabricError> {
+        self.vf(vf)?.reset(vf).await
+    }
+
+    async fn settings(&self, vf: VfId) -> Result<VfSettings, FabricError> {
+        self.vf(vf)?.settings(vf).await
+    }
+
+    async fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
+        self.vf(vf)?.configure(vf, change).await
+    }
+
+    async fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError> {
+        self.vf(vf)?.statistics(vf).await
+    }
+
+    async fn is_open(&self, vf: VfId) -> Result<bool, FabricError> {
+        self.vf(vf)?.is_open(vf).await
+    }
+
+    async fn changes(&self) -> mpsc::Receiver<()> {
+        self.fabric.changes().await
+    }
+}
