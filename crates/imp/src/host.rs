@@ -67,8 +67,7 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
     supervisor.tell("STATUS=Taking over what is running");
     let account = Account::of_imp();
     let state_folder = |source| ServeError::StateFolder { path: config.state_dir.clone(), source };
-    hand_over(&config.state_dir, &account).map_err(state_folder)?;
-    let state_dir = config.state_dir.canonicalize().map_err(state_folder)?;
+    let state_dir = hand_over(&config.state_dir, &account).map_err(state_folder)?;
     let hypervisor = QemuHypervisor::open(machines(&config, &account)).await?;
     // One that is passed on stays when the daemon goes: whoever asks meanwhile waits for the next one.
     let (listener, is_ours) = match given {

@@ -5,7 +5,7 @@ use std::{
     io,
     ops::Range,
     os::unix::fs::{DirBuilderExt, MetadataExt, lchown},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// The first of the users that belong to nobody (systemd, docs/UIDS-GIDS.md: 1879048192 to 2147352575 are unused).
@@ -48,21 +48,23 @@ impl Account {
     }
 }
 
-/// Makes the state folder the account's: made where there is none, taken over from root and from the user without a name.
+/// Makes the state folder the account's: made where there is none, taken over from root and from the user without a name. Gives
+/// where it is, without links on the way.
 ///
 /// # Errors
 /// When it is somebody else's, or can't be made.
-pub fn hand_over(folder: &Path, account: &Account) -> io::Result<()> {
+pub fn hand_over(folder: &Path, account: &Account) -> io::Result<PathBuf> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let owner = fs::symlink_metadata(folder)?.uid();
+    let folder = folder.canonicalize()?;
+    let owner = fs::symlink_metadata(&folder)?.uid();
     if owner == account.uid {
-        return Ok(());
+        return Ok(folder);
     }
     if ![0, FIRST].contains(&owner) {
         let why = format!("it belongs to user {owner}, and would have to be user {}'s", account.uid);
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
-    for entry in fs::read_dir(folder)? {
+    for entry in fs::read_dir(&folder)? {
         let entry = entry?;
         let of_file = entry.metadata()?;
         // A second name would be outside: another's file is not given away for it.
@@ -71,7 +73,8 @@ pub fn hand_over(folder: &Path, account: &Account) -> io::Result<()> {
         }
     }
     // Last: what a run before this one did not get to is then still root's.
-    lchown(folder, Some(account.uid), Some(account.gid))
+    lchown(&folder, Some(account.uid), Some(account.gid))?;
+    Ok(folder)
 }
 
 #[cfg(test)]
@@ -101,7 +104,9 @@ mod tests {
         fs::write(&outside, "x").unwrap();
         fs::hard_link(&outside, folder.join("linked")).unwrap();
         std::os::unix::fs::symlink(&outside, folder.join("symlink")).unwrap();
-        hand_over(&folder, &account).unwrap();
+        let link = parent.path().join("link");
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        assert_eq!(hand_over(&link, &account).unwrap(), folder.canonicalize().unwrap());
         hand_over(&folder, &account).unwrap();
         let owner = |path: &Path| fs::symlink_metadata(path).unwrap().uid();
         assert_eq!((owner(&folder), owner(&folder.join("state.redb"))), (FIRST + 5, FIRST + 5));

@@ -153,6 +153,21 @@ impl No {
     }
 }
 
+/// A call. Whoever goes away before there is an answer takes it back.
+struct Asked<'a> {
+    remote: &'a Remote,
+    id: u64,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        // An answer has taken it out already.
+        if self.remote.waiting().remove(&self.id).is_some() {
+            let _ = self.remote.send(ToHost::GiveUp { id: self.id });
+        }
+    }
+}
+
 impl Remote {
     /// Tells how it goes.
     pub fn tell(&self, life: Life) {
@@ -183,8 +198,10 @@ impl Remote {
         let id = self.0.last_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
         self.waiting().insert(id, sender);
+        let asked = Asked { remote: self, id };
         self.send(ToHost::Call { id, call })?;
         let (result, fd) = answer.await.map_err(|_| No::Gone)?;
+        drop(asked);
         result.map(|value| (value, fd)).map_err(No::Failure)
     }
 

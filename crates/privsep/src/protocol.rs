@@ -59,6 +59,12 @@ pub enum ToHost {
         /// What.
         call: Call,
     },
+    /// Nobody waits any more for the call of this number: what it waits for is not waited for either. What the kernel is at is
+    /// finished.
+    GiveUp {
+        /// [`ToHost::Call`]'s.
+        id: u64,
+    },
     /// How it goes.
     Life(Life),
     /// It can't start or go on, and ends.

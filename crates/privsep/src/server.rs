@@ -4,7 +4,7 @@
 //! hands out no PF and no VF whose IOMMU group has anything foreign in it, and boots from files that were given to machines. Here
 //! is what only a peer that is not believed could ask for.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use ioward_fabric::{Fabric, FabricError};
 use ioward_hypervisor::{ChannelEnd, Hypervisor, HypervisorError};
@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::{
     net::UnixStream,
     sync::{Semaphore, mpsc},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
 };
 
 use crate::{
@@ -102,19 +102,28 @@ impl Server {
         calls: &mut JoinSet<()>,
     ) -> Result<(), LinkError> {
         let places = Arc::new(Semaphore::new(MAX_CALLS));
+        let mut under_way: HashMap<u64, AbortHandle> = HashMap::new();
         while let Some(message) = frames.next().await? {
             let word = match message {
                 ToHost::Call { id, call } => {
                     while calls.try_join_next().is_some() {}
+                    under_way.retain(|_, call| !call.is_finished());
                     let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
                     let (server, answers) = (Arc::clone(&self), answers.clone());
-                    calls.spawn(async move {
+                    let call = calls.spawn(async move {
                         let (result, fd) = server.answer(call).await;
                         let answer = ToImp::Answer { id, result, with_fd: fd.is_some() };
                         // Whoever asked may have gone.
                         let _ = answers.send((answer, fd)).await;
                         drop(place);
                     });
+                    under_way.insert(id, call);
+                    continue;
+                }
+                ToHost::GiveUp { id } => {
+                    if let Some(call) = under_way.remove(&id) {
+                        call.abort();
+                    }
                     continue;
                 }
                 ToHost::Life(life) => Word::Life(life),
