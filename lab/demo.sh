@@ -3,15 +3,8 @@
 # Ends with status 0 only if every stage did what it shows: what ioward says is held against `ip`, sysfs and the guests.
 set -euo pipefail
 
-bold='' cyan='' plain=''
-if [ "${IOWARD_LAB_COLOR:-no}" = yes ]; then bold=$'\033[1m' cyan=$'\033[36m' plain=$'\033[0m'; fi
-stage() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
-run() { printf '%s$ %s%s\n' "$cyan" "$*" "$plain"; "$@"; }
-in_guest() { printf '%s%s# %s%s\n' "$cyan" "$1" "$2" "$plain"; lab-guest "$1" "$2"; }
-check() { # WHAT COMMAND…: says whether it is so, and ends the demo when it is not
-  local what=$1; shift
-  if "$@"; then echo "  ✓ $what"; else echo "  ✗ $what"; exit 1; fi
-}
+# shellcheck source=lab/stages.sh
+. lab/stages.sh
 vf_mac() { ip -j link show eth0 | grep -o '"address":"52:54:00:aa[^"]*"' | head -1; }
 how_it_is() { # what must be the same at the end as at the start
   local pf

@@ -4,7 +4,8 @@
 #
 # /run/lab is the folder of this run, read-only: `env` and `command`, `bin/`, `guest/`, `modules/`. The ports under
 # /dev/virtio-ports lead to xtask: lab.out and lab.err carry the command's output, lab.control carries "alive" every
-# 5 s, "up" and "exit N". /dev/hvc0 is the terminal of `lab shell`. What this script prints itself is on the console.
+# 5 s, "up", "exit N", and "lost" after a reset that was not asked for. /dev/hvc0 is the terminal of `lab shell`. What this
+# script prints itself is on the console.
 set -u
 export PATH=/run/lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 # shellcheck source=/dev/null
@@ -30,6 +31,25 @@ for port in /sys/class/virtio-ports/*; do
 done
 exec 3>/dev/virtio-ports/lab.control
 while sleep 5; do echo alive >&3; done &
+
+# A run that may reset this machine has a disk for it, which is the state folder too. Its command makes /run/kept/reset
+# before it does so: without that, this kernel has panicked or the emulator has failed, and nobody is to take that for a reset
+# that was survived.
+export IOWARD_LAB_BOOT=1
+if [ "$IOWARD_LAB_KEEPS" = yes ]; then
+  modprobe -a virtio_blk ext4
+  [ -n "$(blkid /dev/vda)" ] || mkfs.ext4 -q /dev/vda
+  mkdir -p /run/kept /var/lib/ioward
+  mount /dev/vda /run/kept || echo lost >&3
+  if [ -e /run/kept/boots ]; then
+    IOWARD_LAB_BOOT=$(($(cat /run/kept/boots) + 1))
+    rm /run/kept/reset || echo lost >&3
+  fi
+  echo "$IOWARD_LAB_BOOT" >/run/kept/boots
+  mkdir -p /run/kept/ioward
+  mount --bind /run/kept/ioward /var/lib/ioward
+  sync
+fi
 
 # A VF carries nothing while its PF is down. No addresses: those are the command's business. The links take a second or
 # two; should one never come, the command finds out.

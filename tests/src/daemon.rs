@@ -217,6 +217,8 @@ fn serve(folder: &Path, extra: &[String]) -> Result<Child, Box<dyn Error>> {
 impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.serve.kill();
+        // Before it is waited for: what it waits for in the kernel may be a machine that does not let go of a VF.
+        let _ = sh("pkill -9 -f qemu-system");
         let _ = self.serve.wait();
         clean_up();
     }

@@ -1,24 +1,38 @@
 //! People with a shell, and machines that die: what somebody changes on the host behind ioward's back is told, repaired where
 //! that is safe, and left alone where it is not ioward's.
 
-use std::{error::Error, time::Duration};
+use std::{
+    error::Error,
+    process::{Child, Command},
+    time::Duration,
+};
 
 use ioward_tests::{
-    daemon::{Daemon, SOON, VERSION, vf},
+    daemon::{Daemon, SOON, VERSION, partition, vf},
     harness::Outcome,
-    level1::{NIC0, attribute, driver, kernel_vf, set_attribute, sh, virtual_functions, wait_until},
+    level1::{NIC0, NIC1, attribute, driver, kernel_vf, set_attribute, sh, virtual_functions, wait_until},
 };
 use serde_json::Value;
 
 const MAC: &str = "52:54:00:aa:00:01";
 
-/// A partition that never gets further than its firmware, and so starts at once, with a VF.
+/// A partition that never gets further than its firmware, and so starts at once.
+fn without_a_guest(name: &str) -> String {
+    format!(
+        "\n[[partition]]\nname = \"{name}\"\nmemory = \"64MiB\"\nboot = {{ disk = \"/run/{name}.img\" }}\n"
+    )
+}
+
+/// The VF that `web` has.
+fn net0() -> String {
+    vf("net0", "network", &format!("pf = \"{NIC0}\"\nmac = \"{MAC}\""))
+}
+
+/// A partition with a VF, and no guest in it.
 fn daemon_with_a_partition() -> Result<Daemon, Box<dyn Error>> {
-    sh("truncate -s 1M /run/empty.img; chmod 0666 /run/empty.img")?;
+    sh("for name in web db; do truncate -s 1M /run/$name.img; chmod 0666 /run/$name.img; done")?;
     let daemon = Daemon::start()?;
-    let web = "[[partition]]\nname = \"web\"\nmemory = \"64MiB\"\nboot = { disk = \"/run/empty.img\" }\n";
-    let net0 = vf("net0", "network", &format!("pf = \"{NIC0}\"\nmac = \"{MAC}\""));
-    daemon.apply(&[VERSION, web, &net0].concat())?;
+    daemon.apply(&[VERSION, &without_a_guest("web"), &net0()].concat())?;
     assert_eq!(drift(&daemon)?, serde_json::json!([]));
     Ok(daemon)
 }
@@ -44,21 +58,89 @@ pub fn a_mac_changed_by_hand_is_repaired_and_told() -> Outcome {
     Ok(())
 }
 
-/// `echo 0 > sriov_numvfs` under a partition that is stopped: under one that runs, the kernel waits for its guest.
+/// `echo 0 > sriov_numvfs`, which ends when no guest has a VF of it any more. Nothing ends it before.
+fn begin_to_take_all_vfs(pf: &str) -> Result<Child, Box<dyn Error>> {
+    let command = format!("echo 0 >/sys/bus/pci/devices/{pf}/sriov_numvfs");
+    Ok(Command::new("bash").args(["-c", &command]).spawn()?)
+}
+
+/// What is told of it, by the event and by `ioward drift`.
+fn web_is_told_to_have_lost_its_vf(daemon: &Daemon) -> Outcome {
+    wait_for_event(daemon, &format!("drift: {NIC0} has 0 VFs and is to have 1; broken: web/net0"))?;
+    let found = drift(daemon)?;
+    let lost = found.as_array().and_then(|all| all.iter().find(|drift| drift["drift"] == "vf-count"));
+    assert_eq!(lost.map(|drift| &drift["breaks"]), Some(&serde_json::json!(["web/net0"])), "{found}");
+    let shown = daemon.done(&["drift"])?;
+    assert!(shown.contains("breaks web/net0") && shown.contains("left as it is"), "{shown}");
+    Ok(())
+}
+
+/// The kernel asks QEMU to give the VF back, QEMU asks the guest, and the guest lets go.
+pub fn vfs_taken_from_under_a_guest_that_runs_are_told_with_what_it_lost() -> Outcome {
+    let daemon = Daemon::start()?;
+    let other = vf("net0", "network", &format!("pf = \"{NIC1}\""));
+    let spec = [VERSION, &partition("web"), &net0(), &partition("db"), &other].concat();
+    daemon.apply(&spec)?;
+    let (mut web, mut db) = (daemon.guest("web")?, daemon.guest("db")?);
+    for guest in [&mut web, &mut db] {
+        guest.run("ip link show eth0", SOON)?;
+    }
+    let machines = sh("pgrep -f qemu-system")?;
+
+    let mut writer = begin_to_take_all_vfs(NIC0)?;
+    // However far that is, the other partition is served.
+    db.run("ioward-agent vf list | grep net0", SOON)?;
+    web_is_told_to_have_lost_its_vf(&daemon)?;
+    assert!(writer.wait()?.success());
+    assert_eq!(attribute(NIC0, "sriov_numvfs")?, "0", "a person wanted it so");
+
+    // web runs on without it, and nothing has happened to db.
+    assert_eq!(sh("pgrep -f qemu-system")?, machines);
+    web.run("[ ! -e /sys/class/net/eth0 ]", SOON)?;
+    db.run("ip link show eth0", SOON)?;
+    assert_eq!(virtual_functions(NIC1)?.first().and_then(|vf| driver(vf)).as_deref(), Some("vfio-pci"));
+
+    // 'ioward apply' makes them again, it says.
+    daemon.apply(&spec)?;
+    let back = "n=0; until ip link show eth0; do sleep 1; n=$((n+1)); [ $n -lt 60 ] || exit 1; done";
+    assert!(web.run(back, SOON)?.contains(MAC));
+    assert_eq!(drift(&daemon)?, serde_json::json!([]));
+    assert_eq!(sh("pgrep -f qemu-system")?, machines);
+    Ok(())
+}
+
+/// Firmware does not let go of a VF. The write waits, and so does everybody who reads what it has locked.
+pub fn vfs_that_nobody_lets_go_of_are_told_and_keep_only_their_adapter_waiting() -> Outcome {
+    let daemon = daemon_with_a_partition()?;
+    let other = vf("net0", "network", &format!("pf = \"{NIC1}\""));
+    daemon.apply(&[VERSION, &without_a_guest("db"), &other].concat())?;
+    let mut writer = begin_to_take_all_vfs(NIC0)?;
+    web_is_told_to_have_lost_its_vf(&daemon)?;
+    assert!(writer.try_wait()?.is_none(), "it waits for web");
+
+    // Not the number of VFs: the kernel changes that of one adapter at a time, in the whole host.
+    daemon.done(&["stop", "db", "--force"])?;
+    daemon.done(&["start", "db"])?;
+    assert!(daemon.done(&["vfs"])?.contains("db/net0"));
+    assert!(writer.try_wait()?.is_none(), "it still does");
+
+    daemon.done(&["stop", "web", "--force"])?;
+    assert!(writer.wait()?.success());
+    assert_eq!(attribute(NIC0, "sriov_numvfs")?, "0");
+    web_is_told_to_have_lost_its_vf(&daemon)?;
+    daemon.apply(&[VERSION, &without_a_guest("web"), &net0()].concat())?;
+    daemon.done(&["start", "web"])?;
+    assert_eq!(drift(&daemon)?, serde_json::json!([]));
+    Ok(())
+}
+
+/// The same under a partition that is stopped.
 pub fn a_number_of_vfs_written_by_hand_is_told_with_what_it_broke() -> Outcome {
     let daemon = daemon_with_a_partition()?;
     daemon.done(&["stop", "web", "--force"])?;
     let count = attribute(NIC0, "sriov_numvfs")?;
     set_attribute(NIC0, "sriov_numvfs", "0")?;
-    wait_for_event(&daemon, &format!("drift: {NIC0} has 0 VFs and is to have 1; broken: web/net0"))?;
-    let found = drift(&daemon)?;
-    assert_eq!(
-        (&found[0]["drift"], &found[0]["breaks"][0]),
-        (&"vf-count".into(), &"web/net0".into()),
-        "{found}"
-    );
-    let shown = daemon.done(&["drift"])?;
-    assert!(shown.contains("breaks web/net0") && shown.contains("left as it is"), "{shown}");
+    web_is_told_to_have_lost_its_vf(&daemon)?;
     assert_eq!(attribute(NIC0, "sriov_numvfs")?, "0", "a person wanted it so");
 
     // Who took them away gives them back: they are made ready again.

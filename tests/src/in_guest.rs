@@ -1,5 +1,5 @@
 //! `lab-guest PARTITION COMMAND`: runs a command in a guest through its console, and ends with its exit status. For
-//! shell scripts in level 1 (lab/demo.sh, `cargo xtask lab shell`).
+//! shell scripts in level 1 (lab/demo.sh, lab/restart.sh, `cargo xtask lab shell`).
 
 #![forbid(unsafe_code)]
 

@@ -58,6 +58,8 @@ fn main() -> ExitCode {
         hostile::garbage_half_frames_and_floods_harm_nobody,
         hostile::a_crashed_daemon_finds_its_machines_and_channels_again,
         drift::a_mac_changed_by_hand_is_repaired_and_told,
+        drift::vfs_taken_from_under_a_guest_that_runs_are_told_with_what_it_lost,
+        drift::vfs_that_nobody_lets_go_of_are_told_and_keep_only_their_adapter_waiting,
         drift::a_number_of_vfs_written_by_hand_is_told_with_what_it_broke,
         drift::a_machine_that_is_killed_is_told_and_its_partition_is_stopped,
         drift::an_orphan_is_listed_and_reaped_when_asked_for,

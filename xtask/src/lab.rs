@@ -8,6 +8,7 @@
 //!   bin/                 ioward, ioward-agent, lab-guest
 //!   guest/               vmlinuz, initrd.img: for the guests' Specs
 //!   modules              the kernel's
+//!   kept.img             what outlives a reset of level 1, in a run that may have one
 //!   console.log, qemu.log
 //! ```
 //! A run that went well removes its folder; one that did not leaves it for a look, until the next run.
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 use crate::apt::Apt;
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
-use crate::machine::Machine;
+use crate::machine::{After, KEPT, Machine};
 use crate::process::{run_aside, shell_word};
 use crate::workspace::Workspace;
 use crate::{images, packages, terminal};
@@ -30,6 +31,8 @@ use crate::{images, packages, terminal};
 const DISK_SIZE: u64 = 64 << 20;
 /// How the NVMe namespace begins, so that a guest can tell it from any other.
 const DISK_TEXT: &str = "ioward lab, NVMe namespace 1\n";
+/// Size of the disk that outlives a reset, in bytes.
+const KEPT_SIZE: u64 = 64 << 20;
 
 /// Installs the Debian packages that are missing, and gives the apt that knows of them.
 pub fn install_packages(workspace: &Workspace) -> Result<Apt> {
@@ -78,8 +81,18 @@ impl Lab {
         bound: Duration,
         stdout: impl Write + Send + 'static,
     ) -> Result<u8> {
-        let run = self.new_run(command, None)?;
-        let status = self.boot(&run, bound, stdout)?.wait_for_exit()?;
+        self.carry_out(command, After::Off, bound, stdout)
+    }
+
+    fn carry_out(
+        &self,
+        command: &str,
+        reset: After,
+        bound: Duration,
+        stdout: impl Write + Send + 'static,
+    ) -> Result<u8> {
+        let run = self.new_run(command, None, reset)?;
+        let status = self.boot(&run, reset, bound, stdout)?.wait_for_exit()?;
         run.remove();
         Ok(status)
     }
@@ -89,10 +102,15 @@ impl Lab {
         self.run("exec bash lab/demo.sh", bound)
     }
 
+    /// Shows that nothing is lost when the daemon is killed, nor when level 1 is reset.
+    pub fn restart(&self, bound: Duration) -> Result<u8> {
+        self.carry_out("exec bash lab/restart.sh", After::Boots, bound, std::io::stdout())
+    }
+
     /// Opens a shell in level 1.
     pub fn shell(&self, bound: Duration) -> Result<u8> {
-        let run = self.new_run("exec bash -i", Some(terminal::size()))?;
-        let status = self.boot(&run, bound, std::io::stdout())?.wait_for_shell()?;
+        let run = self.new_run("exec bash -i", Some(terminal::size()), After::Off)?;
+        let status = self.boot(&run, After::Off, bound, std::io::stdout())?.wait_for_shell()?;
         run.remove();
         Ok(status)
     }
@@ -100,18 +118,19 @@ impl Lab {
     fn boot<'a>(
         &self,
         run: &'a RunFolder,
+        reset: After,
         bound: Duration,
         stdout: impl Write + Send + 'static,
     ) -> Result<Machine<'a>> {
         eprintln!("lab: booting level 1");
         let started = Instant::now();
-        let machine = Machine::start(&run.path, &self.kernel.image(), bound, stdout)?;
+        let machine = Machine::start(&run.path, &self.kernel.image(), reset, bound, stdout)?;
         machine.wait_until_up()?;
         eprintln!("lab: level 1 is up, after {} s", started.elapsed().as_secs());
         Ok(machine)
     }
 
-    fn new_run(&self, command: &str, terminal: Option<(u16, u16)>) -> Result<RunFolder> {
+    fn new_run(&self, command: &str, terminal: Option<(u16, u16)>, reset: After) -> Result<RunFolder> {
         let run = RunFolder::new(&self.workspace.cache)?;
         let binary = |name: &str| self.workspace.binaries.join(name);
         for (link, target) in [
@@ -130,16 +149,16 @@ impl Lab {
         run.write("guest/initrd.img", &images::guest(&self.kernel, &binary("ioward-agent"), &run.path)?)?;
         run.write("level1.sh", include_bytes!("../../lab/level1.sh"))?;
         run.write("command", format!("{command}\n").as_bytes())?;
-        run.write("env", self.environment(terminal).as_bytes())?;
-        run.write("disk.img", DISK_TEXT.as_bytes())?;
-        let disk = run.path.join("disk.img");
-        let file = File::options().write(true).open(&disk).map_err(Error::file("open", &disk))?;
-        file.set_len(DISK_SIZE).map_err(Error::file("write", &disk))?;
+        run.write("env", self.environment(terminal, reset).as_bytes())?;
+        run.write_disk("disk.img", DISK_TEXT.as_bytes(), DISK_SIZE)?;
+        if reset == After::Boots {
+            run.write_disk(KEPT, &[], KEPT_SIZE)?;
+        }
         Ok(run)
     }
 
     /// Shell assignments that level1.sh reads.
-    fn environment(&self, terminal: Option<(u16, u16)>) -> String {
+    fn environment(&self, terminal: Option<(u16, u16)>, reset: After) -> String {
         let (rows, columns) = terminal.unwrap_or((0, 0));
         let yes_or_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
         let term =
@@ -149,6 +168,7 @@ impl Lab {
             ("IOWARD_LAB_GUEST_KERNEL", "/run/lab/guest/vmlinuz".to_owned()),
             ("IOWARD_LAB_GUEST_INITRD", "/run/lab/guest/initrd.img".to_owned()),
             ("IOWARD_LAB_TERMINAL", yes_or_no(terminal.is_some())),
+            ("IOWARD_LAB_KEEPS", yes_or_no(reset == After::Boots)),
             ("IOWARD_LAB_COLOR", yes_or_no(std::io::stdout().is_terminal())),
             ("IOWARD_LAB_ROWS", rows.to_string()),
             ("IOWARD_LAB_COLUMNS", columns.to_string()),
@@ -186,6 +206,14 @@ impl RunFolder {
         let path = self.path.join(name);
         fs::write(&path, content).map_err(Error::file("write", &path))?;
         self.open_to_all(&path, 0o644)
+    }
+
+    /// A disk that begins with `content` and goes on with zeros.
+    fn write_disk(&self, name: &str, content: &[u8], size: u64) -> Result<()> {
+        self.write(name, content)?;
+        let path = self.path.join(name);
+        let file = File::options().write(true).open(&path).map_err(Error::file("open", &path))?;
+        file.set_len(size).map_err(Error::file("write", &path))
     }
 
     /// Level 1 has users too, whatever the mask of who builds it is.

@@ -7,6 +7,10 @@
 //! ```
 //! Every port is one end of a socket pair, so that the death of QEMU is end of file on all of them. Nothing in level 1
 //! is worth keeping: when the command has ended, QEMU is killed.
+//!
+//! A level 1 that resets itself is off, but for a run that is about just that ([`After::Boots`]): its ports stay, it says
+//! "up" once more, and has a disk that it finds again. A reset that its command has not announced (a panic, say) is told as
+//! "lost".
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -41,11 +45,24 @@ pub struct Machine<'a> {
     bound: Duration,
 }
 
+/// What becomes of a level 1 that is reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It is off.
+    Off,
+    /// It boots again, and what it kept on [`KEPT`] is there.
+    Boots,
+}
+
+/// The disk that outlives a reset of level 1, in the folder of the run.
+pub const KEPT: &str = "kept.img";
+
 /// What level 1 tells on its control port.
 enum Event {
     Up,
     Alive,
     Exit(u8),
+    Lost,
     Gone,
 }
 
@@ -55,6 +72,7 @@ impl<'a> Machine<'a> {
     pub fn start(
         run_folder: &'a Path,
         kernel: &Path,
+        reset: After,
         bound: Duration,
         stdout: impl Write + Send + 'static,
     ) -> Result<Self> {
@@ -67,6 +85,13 @@ impl<'a> Machine<'a> {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
         hardware(&mut command, run_folder, kernel);
+        match reset {
+            After::Off => _ = command.arg("-no-reboot"),
+            After::Boots => {
+                let disk = option_value(&run_folder.join(KEPT));
+                command.arg("-drive").arg(format!("if=virtio,format=raw,file={disk}"));
+            }
+        }
         command.args(["-device", "virtio-serial-pci,id=ports"]);
         for (name, fd) in [("lab.control", &control_port), ("lab.out", &out_port), ("lab.err", &err_port)] {
             command.arg("-chardev").arg(format!("socket,id={name},fd={}", fd.as_raw_fd()));
@@ -101,7 +126,7 @@ impl<'a> Machine<'a> {
             match self.next_event()? {
                 Event::Up => return Ok(()),
                 Event::Alive => {}
-                Event::Exit(_) | Event::Gone => return Err(self.died()),
+                Event::Exit(_) | Event::Lost | Event::Gone => return Err(self.died()),
             }
         }
     }
@@ -110,9 +135,10 @@ impl<'a> Machine<'a> {
     pub fn wait_for_exit(mut self) -> Result<u8> {
         let status = loop {
             match self.next_event() {
-                Ok(Event::Up | Event::Alive) => {}
+                Ok(Event::Up) => eprintln!("lab: level 1 is up again"),
+                Ok(Event::Alive) => {}
                 Ok(Event::Exit(status)) => break Ok(status),
-                Ok(Event::Gone) => break Err(self.died()),
+                Ok(Event::Lost | Event::Gone) => break Err(self.died()),
                 Err(error) => break Err(error),
             }
         };
@@ -184,7 +210,7 @@ fn hardware(command: &mut Command, run_folder: &Path, kernel: &Path) {
     // One CPU: with more, QEMU 10.0 does not keep them apart under nested KVM (lab/README.md).
     command.args(["-accel", "tcg"]);
     command.args(["-machine", "q35,kernel-irqchip=split", "-cpu", "EPYC,+svm", "-smp", "1", "-m", MEMORY]);
-    command.args(["-nodefaults", "-display", "none", "-no-reboot"]);
+    command.args(["-nodefaults", "-display", "none"]);
     command.args(["-device", "intel-iommu,intremap=on,caching-mode=off"]);
     command.arg("-chardev").arg(format!("file,id=console,path={}", file("console.log")));
     command.args(["-serial", "chardev:console"]);
@@ -238,6 +264,7 @@ fn read_control(control: UnixStream, events: &mpsc::Sender<Event>) {
         let event = match line.split_once(' ') {
             None if line == "up" => Event::Up,
             None if line == "alive" => Event::Alive,
+            None if line == "lost" => Event::Lost,
             Some(("exit", status)) => Event::Exit(status.parse().unwrap_or(u8::MAX)),
             _ => continue,
         };

@@ -81,6 +81,8 @@ enum LabCommand {
     },
     /// Show the main job of ioward from end to end.
     Demo,
+    /// Kill the daemon and reset the host under running partitions, and show that nothing is lost.
+    Restart,
     /// An interactive shell in level 1.
     Shell,
 }
@@ -93,7 +95,7 @@ enum Only {
     Lab,
 }
 
-/// How long `lab run` and `lab demo` may take.
+/// How long `lab run`, `lab demo` and `lab restart` may take.
 const RUN_BOUND: Duration = Duration::from_secs(15 * 60);
 /// How long the lab tests may take: some three times what they take on two idle cores.
 const LAB_TESTS_BOUND: Duration = Duration::from_secs(40 * 60);
@@ -125,6 +127,7 @@ fn run(command: Command) -> error::Result<u8> {
             match command {
                 LabCommand::Run { command } => lab.run(&command.join(" "), bound(RUN_BOUND)),
                 LabCommand::Demo => lab.demo(bound(RUN_BOUND)),
+                LabCommand::Restart => lab.restart(bound(RUN_BOUND)),
                 LabCommand::Shell => lab.shell(bound(SHELL_BOUND)),
             }
         }

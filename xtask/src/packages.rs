@@ -12,8 +12,17 @@ const EMULATOR: [&str; 3] = ["qemu-system-x86", "seabios", "ipxe-qemu"];
 /// The first QEMU with igb, the SR-IOV network adapter; as a Debian version, with its epoch.
 const EMULATOR_VERSION: &str = "1:8.0";
 /// What the lab is made with, and what its tests look with.
-const TOOLS: [&str; 8] =
-    ["busybox-static", "kmod", "xz-utils", "pciutils", "iproute2", "nvme-cli", "procps", "util-linux"];
+const TOOLS: [&str; 9] = [
+    "busybox-static",
+    "kmod",
+    "xz-utils",
+    "pciutils",
+    "iproute2",
+    "nvme-cli",
+    "procps",
+    "util-linux",
+    "e2fsprogs",
+];
 
 /// Installs what is missing, saying so first.
 pub fn install_missing(apt: &mut Apt) -> Result<()> {

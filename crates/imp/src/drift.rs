@@ -76,14 +76,16 @@ impl Scene<'_> {
     }
 
     fn adapter(&self, address: Bdf) -> Option<Drift> {
-        let lost = |from: u16| {
-            let lost = self.attached().filter(|(_, a)| a.vf.pf == address && a.vf.index >= from);
+        let lost = || {
+            let lost = self.attached().filter(|(_, a)| a.vf.pf == address && self.existing(a.vf).is_none());
             lost.map(|(owner, _)| owner).collect()
         };
         let Some(pf) = self.pf(address) else {
-            return Some(self.missing(address, lost(0)));
+            return Some(self.missing(address, lost()));
         };
-        let (noted, found) = (self.state.fewest_vfs(address, pf.total_vfs()), pf.num_vfs());
+        // While a VF's guest does not let go of it, the kernel keeps NumVFs as it was, and the VF is lost all the same.
+        let there = u16::try_from(pf.virtual_functions.len()).unwrap_or(u16::MAX);
+        let (noted, found) = (self.state.fewest_vfs(address, pf.total_vfs()), pf.num_vfs().min(there));
         if found >= noted {
             return None;
         }
@@ -94,7 +96,7 @@ impl Scene<'_> {
             let used = pf.virtual_functions.iter().find(|vf| !vf.in_use_by_host.is_empty());
             used.map(|vf| format!("the host uses {} of it, which would go meanwhile", vf.address))
         };
-        Some(Drift { what, breaks: lost(found), left_because })
+        Some(Drift { what, breaks: lost(), left_because })
     }
 
     fn missing(&self, address: Bdf, breaks: Vec<Owner>) -> Drift {

@@ -30,6 +30,9 @@ pub(super) struct Details {
     /// NVMe: the controllers of the VFs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) secondaries: Vec<NvmeSecondary>,
+    /// MSI-X vectors to share out among VFs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) vf_msix_total: Option<u32>,
     /// What it did not tell.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) reasons: Vec<Reason>,
@@ -82,12 +85,19 @@ impl Details {
             nvme.resources = self.resources;
             nvme.secondaries = self.secondaries;
         }
+        pf.vf_msix_total = self.vf_msix_total.or(pf.vf_msix_total);
         pf.reasons.extend(self.reasons);
     }
 }
 
-fn unreadable(pf: Bdf, error: &FabricError) -> Reason {
-    let mut found = error.to_string();
+pub(super) fn unreadable(pf: Bdf, error: &FabricError) -> Reason {
+    let mut found = match error {
+        // Without saying for how long: each look would find the host changed, and every plan that anybody makes stale.
+        FabricError::Stuck { what, .. } => {
+            format!("{what} has not returned; it is stuck in the kernel (see dmesg)")
+        }
+        other => other.to_string(),
+    };
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         found += &format!(": {cause}");

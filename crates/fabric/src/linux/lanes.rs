@@ -27,6 +27,9 @@ pub(super) enum Key {
     Host,
     /// Reading from an adapter: need not wait for a change that takes long.
     Read(Bdf),
+    /// Reading what the kernel does not tell while somebody changes the number of VFs, whoever that is and however long it
+    /// takes: it waits for the device's lock. What else is read does not wait behind it.
+    Locked(Bdf),
     /// Changing an adapter or its VFs.
     Change(Bdf),
 }

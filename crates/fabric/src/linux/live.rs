@@ -8,7 +8,7 @@ use ioward_pci::Bdf;
 use tokio::sync::mpsc;
 
 use super::{
-    details::Details,
+    details::{Details, unreadable},
     driver,
     kernel_log::KernelLog,
     lanes::{Key, Lanes, Work},
@@ -28,6 +28,8 @@ struct Bounds {
     vf_count: Duration,
     /// For each VF that comes or goes, on top of that. Half a second was seen on one adapter, more than one on another.
     each_vf: Duration,
+    /// What the kernel tells at once, unless the number of VFs is being changed.
+    locked: Duration,
     /// Everything else.
     other: Duration,
 }
@@ -35,7 +37,7 @@ struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { vf_count: seconds(60), each_vf: seconds(2), other: seconds(30) }
+        Self { vf_count: seconds(60), each_vf: seconds(2), locked: seconds(5), other: seconds(30) }
     }
 }
 
@@ -119,7 +121,14 @@ impl LinuxFabric {
     async fn details(&self, pf: Bdf) -> Details {
         let what = format!("asking {pf} about its VFs");
         let details = self.read(pf, what, move |sysfs| Ok(Details::read(sysfs, pf))).await;
-        details.unwrap_or_else(|error| Details::none(pf, &error))
+        let mut details = details.unwrap_or_else(|error| Details::none(pf, &error));
+        let what = format!("reading sriov_vf_total_msix of {pf}");
+        let total = move |sysfs: &Sysfs<'_>| vf_count::msix_total(sysfs, pf);
+        match self.run(Key::Locked(pf), what, self.bounds.locked, total).await {
+            Ok(total) => details.vf_msix_total = total,
+            Err(error) => details.reasons.push(unreadable(pf, &error)),
+        }
+        details
     }
 
     async fn run<T: Send + 'static>(

@@ -7,6 +7,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
 use super::*;
 
 const PF: &str = "0000:01:00.0";
@@ -234,6 +236,29 @@ async fn a_pf_without_a_driver_has_no_settings_to_tell() {
     let host = Host::new();
     let error = host.fabric().settings(vf(0)).await.unwrap_err().to_string();
     assert!(error.contains("neither a network interface here nor an NVMe controller"), "{error}");
+}
+
+/// A person's `echo 0 > sriov_numvfs` waits for the guest that has the VF, and whoever reads this attribute waits with it.
+#[tokio::test]
+async fn what_the_kernel_does_not_tell_now_keeps_nothing_else_waiting() {
+    let host = Host::new();
+    let attribute = host.path(&format!("devices/{PF}/sriov_vf_total_msix"));
+    // Nobody writes to it: reading it waits.
+    mknodat(CWD, &attribute, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let bounds = Bounds { locked: Duration::ZERO, ..Bounds::default() };
+    let fabric = LinuxFabric { bounds, ..host.fabric() };
+    let first = fabric.details(at(PF)).await;
+    let told = first.reasons.iter().map(ToString::to_string).collect::<String>();
+    assert!(told.contains("reading sriov_vf_total_msix of 0000:01:00.0 has not returned"), "{told}");
+    assert_eq!(fabric.vf_address(vf(0)).await.unwrap(), at(VF));
+    fabric.set_autoprobe(at(PF), false).await.unwrap();
+    assert_eq!(fabric.details(at(PF)).await, first, "what is stuck changes nothing, however long it is");
+
+    fs::write(&attribute, "10\n").unwrap();
+    fabric.lanes.freed(Key::Locked(at(PF))).await;
+    fs::remove_file(&attribute).unwrap();
+    fs::write(&attribute, "10\n").unwrap();
+    assert_eq!(host.fabric().details(at(PF)).await.vf_msix_total, Some(10));
 }
 
 #[test]

@@ -33,6 +33,7 @@ const MAX_NAME: usize = 255;
 pub struct HostRoot {
     source: Source,
     path: PathBuf,
+    is_live: bool,
     /// Where answers are noted down, when they are to be.
     tape: Option<RefCell<Recording>>,
 }
@@ -49,7 +50,7 @@ impl HostRoot {
     /// # Errors
     /// [`FabricError::Read`] when `/` cannot be opened.
     pub fn live() -> Result<Self, FabricError> {
-        Self::open(Path::new("/"))
+        Ok(Self { is_live: true, ..Self::open(Path::new("/"))? })
     }
 
     /// A folder that holds `sys` and `proc` of some host.
@@ -61,12 +62,17 @@ impl HostRoot {
         let folder = openat(CWD, path, flags, Mode::empty());
         let folder =
             folder.map_err(|error| FabricError::Read { path: path.to_owned(), source: error.into() })?;
-        Ok(Self { source: Source::Folder(folder), path: path.to_owned(), tape: None })
+        Ok(Self { source: Source::Folder(folder), path: path.to_owned(), is_live: false, tape: None })
     }
 
     /// A recorded host.
     pub(super) fn replay(recording: Replay) -> Self {
-        Self { source: Source::Recording(recording), path: PathBuf::new(), tape: None }
+        Self { source: Source::Recording(recording), path: PathBuf::new(), is_live: false, tape: None }
+    }
+
+    /// Whether it is the running system, which may not answer, and not a picture of one.
+    pub(super) fn is_live(&self) -> bool {
+        self.is_live
     }
 
     /// The same, with every answer noted down from now on.

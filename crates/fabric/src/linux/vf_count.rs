@@ -21,6 +21,13 @@ pub(super) fn total(sysfs: &Sysfs<'_>, pf: Bdf) -> Result<u16, FabricError> {
     number(&sysfs.pf(pf)?.join("sriov_totalvfs"))
 }
 
+/// MSI-X vectors that the PF's driver can share out among its VFs, where it does so. Kernels before 5.13 do not tell.
+pub(super) fn msix_total(sysfs: &Sysfs<'_>, pf: Bdf) -> Result<Option<u32>, FabricError> {
+    let attribute = sysfs.function(pf).join("sriov_vf_total_msix");
+    let total = attribute.exists().then(|| number(&attribute)).transpose()?;
+    Ok(total.filter(|total| *total > 0))
+}
+
 pub(super) fn set_autoprobe(sysfs: &Sysfs<'_>, pf: Bdf, on: bool) -> Result<(), FabricError> {
     let attribute = sysfs.pf(pf)?.join("sriov_drivers_autoprobe");
     let wanted = if on { "1" } else { "0" };

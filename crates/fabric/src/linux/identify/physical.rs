@@ -77,9 +77,11 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
             "1" => Some(true),
             _ => None,
         }),
-        // Every PF has the attribute, and it is 0 where the driver shares nothing out (drivers/pci/iov.c).
-        vf_msix_total: probe
-            .optional("sriov_vf_total_msix", "a number", |text| text.parse().ok())
+        // Every PF has the attribute, and it is 0 where the driver shares nothing out (drivers/pci/iov.c). The running
+        // kernel is asked for it with a bound (live.rs).
+        vf_msix_total: (!host.root.is_live())
+            .then(|| probe.optional("sriov_vf_total_msix", "a number", |text| text.parse().ok()))
+            .flatten()
             .filter(|total| *total > 0),
         netdevs: netdev::read(&mut probe, &netdev_names),
         rdma_devices: if has("infiniband") { probe.list("infiniband") } else { Vec::new() },
