@@ -16,6 +16,7 @@ mod on_linux;
 mod package;
 mod privileges;
 mod refusals;
+mod units;
 
 use std::process::ExitCode;
 
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         privileges::each_machine_is_a_user_of_its_own_with_its_own_device_nodes_only,
         privileges::a_management_partition_that_was_taken_over_gets_nothing_that_is_anothers,
         package::it_is_installed_upgraded_under_a_running_partition_and_removed,
+        units::they_start_restart_and_stop_the_daemon_under_a_running_partition,
         crashes::fifty_kills_in_the_middle_of_changes_lose_nothing,
     ]);
     harness::main(&tests)

@@ -12,7 +12,7 @@ const EMULATOR: [&str; 3] = ["qemu-system-x86", "seabios", "ipxe-qemu"];
 /// The first QEMU with igb, the SR-IOV network adapter; as a Debian version, with its epoch.
 const EMULATOR_VERSION: &str = "1:8.0";
 /// What the lab is made with, and what its tests look with.
-const TOOLS: [&str; 9] = [
+const TOOLS: [&str; 10] = [
     "busybox-static",
     "kmod",
     "xz-utils",
@@ -22,6 +22,7 @@ const TOOLS: [&str; 9] = [
     "procps",
     "util-linux",
     "e2fsprogs",
+    "systemd",
 ];
 
 /// Installs what is missing, saying so first.

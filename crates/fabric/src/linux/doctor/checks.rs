@@ -174,12 +174,12 @@ fn qemu_version(text: &str) -> Option<(u32, &str)> {
     Some((version.split('.').next()?.parse().ok()?, version))
 }
 
-/// QEMU locks all memory of a machine that has a VF (VFIO pins it for DMA); root is not held to the limit.
+/// QEMU locks all memory of a machine that has a VF (VFIO pins it for DMA), and is not root; it inherits the daemon's limit.
 fn locked_memory(facts: &Facts) -> Option<Finding> {
     let is_root = facts.root?;
     Some(match facts.lock_limit {
         None => well(Check::LockedMemory, "without limit"),
-        Some(_) if is_root => well(Check::LockedMemory, "root is not held to a limit"),
+        Some(_) if is_root => well(Check::LockedMemory, "the daemon, as root, lifts the limit for machines"),
         Some(limit) => warning(
             Check::LockedMemory,
             format!(

@@ -120,7 +120,7 @@ fn where_all_is_well_everything_is_said_to_be() {
         "vfio-pci: the driver is there",
         "KVM: /dev/kvm is there",
         "QEMU: version 10.0.2",
-        "locked memory: root is not held to a limit",
+        "locked memory: the daemon, as root, lifts the limit for machines",
         "huge pages: transparent ones are on (madvise)",
         "root: it is root who looks",
     ];
