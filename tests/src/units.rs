@@ -1,5 +1,8 @@
 //! The systemd units as the package installs them, under a real service manager: level 1 has none, so one is started in a process
 //! namespace of its own, and is asked for ioward's units only. It is level 1's overlay that it writes to.
+//!
+//! Before there was this test, the unit had never run: with RestrictSUIDSGID systemd takes openat2(2) away, and no adapter was found;
+//! and with UMask=0077 the management partition could not get to its own state folder.
 
 use std::{
     error::Error,

@@ -98,7 +98,11 @@ fn keep_nothing_but(folder: &Path) -> Result<(), ConfineError> {
     let harmless = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("tmpfs", SCAFFOLD, "tmpfs", harmless, Some(c"mode=0755,size=1m")).map_err(cannot(root))?;
     let inside = Path::new(SCAFFOLD).join(folder.strip_prefix("/").unwrap_or(folder));
-    fs::create_dir_all(&inside).map_err(cannot(root))?;
+    // Another user is to pass through them, whatever mask a service manager has set (UMask=0077).
+    let mask = rustix::process::umask(Mode::WGRP | Mode::WOTH);
+    let made = fs::create_dir_all(&inside);
+    rustix::process::umask(mask);
+    made.map_err(cannot(root))?;
     // By number: its name may lead elsewhere by now.
     mount_bind(format!("/proc/self/fd/{}", kept.as_raw_fd()), &inside).map_err(cannot(root))?;
     mount_remount(&inside, MountFlags::BIND | harmless, c"").map_err(cannot(root))?;
