@@ -197,16 +197,19 @@ pub fn an_orphan_is_listed_and_reaped_when_asked_for() -> Outcome {
     Ok(())
 }
 
-/// Takes the port above a PF out of the kernel, gives it other bus numbers, and has the kernel find it again: what firmware does
-/// when a card is added in a lower slot.
+/// Gives the port above a PF other bus numbers, and has the kernel find both again: what firmware does when a card is added in a
+/// lower slot. The port's registers are written through the kernel, as long as it knows the port: ports of I/O space are no way,
+/// since the kernel uses them meanwhile.
 fn renumber(pf: &str, bus: u8) -> Result<String, Box<dyn Error>> {
     let port =
         sh(&format!("basename $(dirname $(readlink -f /sys/bus/pci/devices/{pf}))"))?.trim().to_owned();
-    sh(&format!("echo 1 >/sys/bus/pci/devices/{port}/remove"))?;
-    // The kernel knows nothing of the port now: its registers are written past it.
-    let slot = port.trim_start_matches("0000:");
     let numbers = format!("SUBORDINATE_BUS={bus:02x} SECONDARY_BUS={bus:02x}");
-    sh(&format!("setpci -A intel-conf1 -H1 -s {slot} {numbers} && echo 1 >/sys/bus/pci/rescan"))?;
+    let renumbered = sh(&format!(
+        "cd /sys/bus/pci/devices && echo 1 >{pf}/remove && setpci -s {port} {numbers} && echo 1 >{port}/remove"
+    ));
+    // Whatever came of it, the host has what it had.
+    sh("echo 1 >/sys/bus/pci/rescan")?;
+    renumbered?;
     let now = format!("0000:{bus:02x}:00.0");
     wait_until(&format!("{now} is there"), SOON, || driver(&now).as_deref() == Some("igb"))?;
     sh(&format!("ip link set $(ls /sys/bus/pci/devices/{now}/net) up"))?;
