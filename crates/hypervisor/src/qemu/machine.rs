@@ -365,12 +365,27 @@ pub(super) async fn find(
     user: Option<u32>,
     bounds: &Bounds,
 ) -> std::io::Result<Option<Arc<Machine>>> {
+    let user = user.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+    let found = find_process(folder, bounds, move |it| it == user).await?;
+    Ok(found.map(|process| Machine::new(partition, folder, bounds, process)))
+}
+
+/// As whom a machine runs whose partition's record is lost: as one of these users, if there is one.
+pub(super) async fn find_user(
+    folder: &Folder,
+    bounds: &Bounds,
+    is_user: impl Fn(u32) -> bool + Send + 'static,
+) -> std::io::Result<Option<u32>> {
+    find_process(folder, bounds, is_user).await?.map(|process| process.user()).transpose()
+}
+
+async fn find_process(
+    folder: &Folder,
+    bounds: &Bounds,
+    is_user: impl Fn(u32) -> bool + Send + 'static,
+) -> std::io::Result<Option<Process>> {
     let mark = command::mark(folder);
     // A process that is stuck in the kernel can keep a reader of its command line waiting.
-    let find = tokio::task::spawn_blocking(move || Process::find(OsStr::new(&mark), user));
-    let found = timeout(bounds.command, find)
-        .await
-        .map_err(std::io::Error::from)?
-        .map_err(std::io::Error::other)??;
-    Ok(found.map(|process| Machine::new(partition, folder, bounds, process)))
+    let find = tokio::task::spawn_blocking(move || Process::find(OsStr::new(&mark), is_user));
+    timeout(bounds.command, find).await.map_err(std::io::Error::from)?.map_err(std::io::Error::other)?
 }

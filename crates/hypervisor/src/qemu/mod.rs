@@ -230,20 +230,27 @@ impl QemuHypervisor {
         found.map_err(io_error("look for machines in", Path::new("/proc")))
     }
 
-    /// As whom the machine of a new partition is to run. Where there is a machine whose record is lost, that is who it is.
-    fn user_for(
-        &self,
-        folder: &Folder,
-        partitions: &BTreeMap<Name, Arc<Partition>>,
-    ) -> Result<Option<u32>, HypervisorError> {
+    /// As whom the machine of a new partition is to run. Where a machine of it runs whose record is lost, that is who it is: it is
+    /// not to be started a second time beside itself.
+    async fn user_for(&self, folder: &Folder) -> Result<Option<u32>, HypervisorError> {
         let Some(users) = &self.config.users else { return Ok(None) };
-        let taken: BTreeSet<_> =
-            partitions.values().filter_map(|partition| partition.record().user).collect();
-        let before = users::owner(&folder.log());
-        if let Some(before) = before.filter(|uid| users.machines.contains(uid) && !taken.contains(uid)) {
-            return Ok(Some(before));
+        let taken = self.users_taken();
+        let (machines, known) = (users.machines.clone(), taken.clone());
+        let is_unknown = move |uid| machines.contains(&uid) && !known.contains(&uid);
+        let before = machine::find_user(folder, &self.config.bounds, is_unknown).await;
+        match before.map_err(io_error("look for machines in", Path::new("/proc")))? {
+            Some(uid) => Ok(Some(uid)),
+            None => {
+                // One who has a process is a machine whose record is lost, too: nobody is to be one user with it.
+                let running = users::of_processes();
+                let free = users.free(|uid| taken.contains(&uid) || running.contains(&uid));
+                free.map(Some).map_err(io_error("find a user for", folder.path()))
+            }
         }
-        users.free(|uid| taken.contains(&uid)).map(Some).map_err(io_error("find a user for", folder.path()))
+    }
+
+    fn users_taken(&self) -> BTreeSet<u32> {
+        lock(&self.partitions).values().filter_map(|partition| partition.record().user).collect()
     }
 
     /// Starts QEMU for a stopped partition. What its machine has is what the record says.
@@ -259,9 +266,6 @@ impl QemuHypervisor {
         let folder = &partition.folder;
         folder.clear();
         let (log, console_log) = folder.open_logs()?;
-        if let Some(user) = record.user {
-            users::set_owner(&log, user).map_err(io_error("note the user in", &folder.log()))?;
-        }
         let listen = |path: PathBuf| folder.listen(&path).map(OwnedFd::from);
         let given = Given {
             qmp: listen(folder.qmp())?,
@@ -373,11 +377,14 @@ impl Hypervisor for QemuHypervisor {
             if let Ok((partition, _operation)) = self.enter(&spec.name).await {
                 return partition.change(|record| record.spec = Record::new(spec, None).spec);
             }
+            let folder = Folder::new(&self.folder, &spec.name);
+            let user = self.user_for(&folder).await?;
             let mut partitions = lock(&self.partitions);
-            if !partitions.contains_key(&spec.name) {
-                let folder = Folder::new(&self.folder, &spec.name);
+            let is_taken = |partition: &Arc<Partition>| user.is_some() && partition.record().user == user;
+            // Somebody may have been faster, with this name or as this user.
+            if !partitions.contains_key(&spec.name) && !partitions.values().any(is_taken) {
                 folder.create()?;
-                let record = Record::new(spec, self.user_for(&folder, &partitions)?);
+                let record = Record::new(spec, user);
                 record.save(&folder.record())?;
                 partitions.insert(spec.name.clone(), Partition::new(folder, record));
                 return Ok(());

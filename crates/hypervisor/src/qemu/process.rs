@@ -90,10 +90,9 @@ impl Process {
         Err(io::Error::new(io::ErrorKind::TimedOut, "the program did not begin to run"))
     }
 
-    /// The process of this user (`None`: ours) that has `mark` among its arguments, if there is one. A process may write over its
+    /// The process of one of these users that has `mark` among its arguments, if there is one. A process may write over its
     /// arguments: what those of other users say is not believed.
-    pub(super) fn find(mark: &OsStr, user: Option<u32>) -> io::Result<Option<Self>> {
-        let user = user.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+    pub(super) fn find(mark: &OsStr, is_user: impl Fn(u32) -> bool) -> io::Result<Option<Self>> {
         for entry in fs::read_dir("/proc")? {
             let name = entry?.file_name();
             let Some(pid) = name.to_str().and_then(|text| text.parse().ok()).and_then(Pid::from_raw) else {
@@ -101,7 +100,7 @@ impl Process {
             };
             let folder = Path::new("/proc").join(&name);
             let is_marked = || {
-                folder.metadata().is_ok_and(|it| it.uid() == user)
+                folder.metadata().is_ok_and(|it| is_user(it.uid()))
                     && command_line(&folder).is_ok_and(|line| has_argument(&line, mark))
             };
             if !is_marked() {
@@ -132,6 +131,11 @@ impl Process {
     /// Its number.
     pub(super) fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Whom it runs as, while it does.
+    pub(super) fn user(&self) -> io::Result<u32> {
+        Ok(fs::metadata(format!("/proc/{}", self.pid()))?.uid())
     }
 
     /// Whether it has a file open.
@@ -227,15 +231,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let fifo = folder.path().join("fifo");
         rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        assert!(Process::find(fifo.as_os_str(), None).unwrap().is_none());
+        let ours = |user| user == rustix::process::geteuid().as_raw();
+        assert!(Process::find(fifo.as_os_str(), ours).unwrap().is_none());
         let arguments = ["-c".into(), r#"read x < "$1""#.into(), "sh".into(), OsString::from(&fifo)];
         let log = tempfile::tempfile().unwrap();
         let started = Process::spawn(Path::new("/bin/sh"), &arguments, log, None, Vec::new()).unwrap();
         assert!(
-            Process::find(fifo.as_os_str(), Some(1_879_048_193)).unwrap().is_none(),
+            Process::find(fifo.as_os_str(), |user| user == 1_879_048_193).unwrap().is_none(),
             "it is not that user's"
         );
-        let found = Process::find(fifo.as_os_str(), None).unwrap().unwrap();
+        let found = Process::find(fifo.as_os_str(), ours).unwrap().unwrap();
+        assert!(ours(found.user().unwrap()));
         assert_eq!(found.pid(), started.pid());
         assert!(found.has_open(Path::new("/dev/null")).unwrap());
         assert!(!found.has_open(Path::new("/dev/zero")).unwrap());
@@ -243,7 +249,7 @@ mod tests {
         found.ended().await;
         started.ended().await;
         assert_eq!(started.exit().unwrap(), "killed by signal 9");
-        assert!(Process::find(fifo.as_os_str(), None).unwrap().is_none());
+        assert!(Process::find(fifo.as_os_str(), ours).unwrap().is_none());
         started.kill();
     }
 

@@ -2,8 +2,8 @@
 //! over is then that user, and what is another machine's, the host's or ioward's is out of its reach.
 
 use std::{
-    fs::{self, File},
-    io,
+    collections::BTreeSet,
+    fs, io,
     ops::Range,
     os::unix::fs::{MetadataExt, chown},
     path::{Path, PathBuf},
@@ -77,6 +77,12 @@ pub(super) fn with_rights_of<T: Send>(
     thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(panicked))
 }
 
+/// Everybody who has a process now.
+pub(super) fn of_processes() -> BTreeSet<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(|process| Some(process.metadata().ok()?.uid())).collect()
+}
+
 /// The node of an IOMMU group is its machine's alone.
 pub(super) fn give_node(node: &Path, uid: u32) -> io::Result<()> {
     chown(node, Some(uid), Some(0))
@@ -89,16 +95,6 @@ pub(super) fn take_node_back(node: &PathBuf) {
     {
         tracing::warn!("{} stays a machine's: {error}", node.display());
     }
-}
-
-/// As whom a machine was run whose log this is. It tells where the record of its partition is lost.
-pub(super) fn owner(log: &Path) -> Option<u32> {
-    fs::symlink_metadata(log).ok().map(|file| file.uid())
-}
-
-/// Notes as whom a machine is run.
-pub(super) fn set_owner(log: &File, uid: u32) -> io::Result<()> {
-    std::os::unix::fs::fchown(log, Some(uid), None)
 }
 
 #[cfg(test)]
@@ -129,8 +125,8 @@ mod tests {
         fs::write(&secret, "x").unwrap();
         fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let nobody = User { uid: 1_879_048_192, gid: 1_879_048_192 };
-        let error = with_rights_of(nobody, || File::open(&secret)).unwrap_err();
+        let error = with_rights_of(nobody, || fs::File::open(&secret)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-        File::open(&secret).unwrap();
+        fs::File::open(&secret).unwrap();
     }
 }
