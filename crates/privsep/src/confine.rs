@@ -14,7 +14,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags, openat},
+    fs::{CWD, Mode, OFlags, StatVfsMountFlags, openat, statvfs},
     io::Errno,
     mount::{
         MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_remount,
@@ -105,7 +105,10 @@ fn keep_nothing_but(folder: &Path) -> Result<(), ConfineError> {
     made.map_err(cannot(root))?;
     // By number: its name may lead elsewhere by now.
     mount_bind(format!("/proc/self/fd/{}", kept.as_raw_fd()), &inside).map_err(cannot(root))?;
-    mount_remount(&inside, MountFlags::BIND | harmless, c"").map_err(cannot(root))?;
+    // What is mounted for reading only stays so.
+    let is_read_only = statvfs(&inside).map_err(cannot(root))?.f_flag.contains(StatVfsMountFlags::RDONLY);
+    let as_it_was = if is_read_only { MountFlags::RDONLY } else { MountFlags::empty() };
+    mount_remount(&inside, MountFlags::BIND | harmless | as_it_was, c"").map_err(cannot(root))?;
     rustix::process::chdir(SCAFFOLD).map_err(cannot(root))?;
     // The old root is put on top of the new one, and taken away (pivot_root(2)).
     pivot_root(".", ".").map_err(cannot(root))?;
