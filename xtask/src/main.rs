@@ -97,8 +97,8 @@ enum Only {
 
 /// How long `lab run`, `lab demo` and `lab restart` may take.
 const RUN_BOUND: Duration = Duration::from_secs(15 * 60);
-/// How long the lab tests may take: some twice what they take on two idle cores.
-const LAB_TESTS_BOUND: Duration = Duration::from_secs(60 * 60);
+/// How long the lab tests may take: some three times what they take on two idle cores.
+const LAB_TESTS_BOUND: Duration = Duration::from_secs(40 * 60);
 /// How long `lab shell` may be open.
 const SHELL_BOUND: Duration = Duration::from_secs(24 * 60 * 60);
 
