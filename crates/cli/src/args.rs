@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use ioward_imp::{IMP_COMMAND, api::DEFAULT_SOCKET};
+use ioward_api::DEFAULT_SOCKET;
+use ioward_imp::IMP_COMMAND;
 use ioward_model::{Name, Options};
 use ioward_pci::Bdf;
 

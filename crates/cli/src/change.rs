@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use ioward_imp::api::{ApplyRequest, PlanRequest};
+use ioward_api::{ApplyRequest, PlanRequest};
 use ioward_model::{Event, EventKind, Intent, Options, Plan};
 use tokio::signal::unix::{SignalKind, signal};
 

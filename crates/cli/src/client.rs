@@ -13,7 +13,7 @@ use hyper::{
     Method, Request, Response, StatusCode, body::Bytes, body::Incoming, client::conn::http1, header,
 };
 use hyper_util::rt::TokioIo;
-use ioward_imp::api::ErrorBody;
+use ioward_api::ErrorBody;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
@@ -26,7 +26,7 @@ const MAX_LINE_BYTES: usize = 1 << 20;
 /// How long a daemon may take to begin its answer. A stuck sysfs write is reported by the daemon itself long before.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Why the API could not be used. What the API itself refuses is an [`ioward_imp::api::ApiError`].
+/// Why the API could not be used. What the API itself refuses is an [`ioward_api::ApiError`].
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No connection.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ioward_imp::api::{Compatible, CompatibleRequest};
+use ioward_api::{Compatible, CompatibleRequest};
 use ioward_model::{Name, Spec};
 
 use crate::{client::Client, error::CliError, present, recorded, terminal};

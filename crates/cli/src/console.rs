@@ -2,7 +2,7 @@
 
 use std::{future, io};
 
-use ioward_imp::api::PartitionView;
+use ioward_api::PartitionView;
 use ioward_model::Name;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 use tokio::{

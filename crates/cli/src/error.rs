@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, path::PathBuf, process::ExitCode};
 
-use ioward_imp::api::{ApiError, ErrorBody, ErrorKind};
+use ioward_api::{ApiError, ErrorBody, ErrorKind};
 use ioward_model::{Name, Reason, Rule, Spec, SpecError, SpecPlace};
 use serde_json::{Value, json};
 

@@ -6,8 +6,8 @@ use std::{
     path::Path,
 };
 
+use ioward_api::{ApiError, Compatible, CompatibleRequest};
 use ioward_fabric::linux::{LinuxFabric, MAX_SNAPSHOT_BYTES, Snapshot};
-use ioward_imp::api::{ApiError, Compatible, CompatibleRequest};
 use ioward_model::{Intent, Inventory, Options, State};
 
 use crate::{

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use ioward_api::{PartitionView, Reaped};
 use ioward_fabric::linux::{self, HostRoot};
-use ioward_imp::api::{PartitionView, Reaped};
 use ioward_model::{AuditEntry, Drift, Event, Inventory, Orphan, VirtualFunction};
 use ioward_pci::Bdf;
 use ioward_store::{Export, StoreError};

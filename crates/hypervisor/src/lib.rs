@@ -16,6 +16,7 @@ use std::{os::fd::OwnedFd, path::PathBuf};
 
 use async_trait::async_trait;
 use ioward_channel::shared::EndFds;
+pub use ioward_model::Accelerator;
 use ioward_model::{Boot, Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
@@ -38,19 +39,6 @@ pub struct PartitionStatus {
     pub vfs: Vec<(Name, Bdf)>,
     /// Whether it has a channel.
     pub channel: bool,
-}
-
-/// What executes a partition's instructions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Accelerator {
-    /// The processor, through KVM.
-    Kvm,
-    /// QEMU's software emulation, because there is no usable KVM: correct, and slow.
-    Tcg,
-    /// Nothing: the partition is a process that plays a machine.
-    #[serde(rename = "simulated")]
-    Sim,
 }
 
 /// The management partition's end of a channel.

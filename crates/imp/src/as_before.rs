@@ -14,7 +14,7 @@ use ioward_pci::Bdf;
 
 use crate::{
     imp::Imp,
-    undo::{Carried, cannot_be_withdrawn},
+    rollback::{Carried, cannot_be_withdrawn},
 };
 
 /// What there was before a plan, of all that its steps have touched.

@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{error::in_full, imp::Imp, transport::Transport};
+use crate::{error::error_chain, imp::Imp, transport::Transport};
 
 /// Frames that a partition may send in a second, on the long run.
 const FRAMES_PER_SECOND: f64 = 200.0;
@@ -125,7 +125,7 @@ impl Imp {
                 }
                 // It is served again when it starts.
                 Err(HypervisorError::NotRunning(_) | HypervisorError::NoSuchPartition(_)) => return,
-                Err(error) => tracing::warn!("channel of {partition}: {}", in_full(&error)),
+                Err(error) => tracing::warn!("channel of {partition}: {}", error_chain(&error)),
             }
             sleep(RECONNECT).await;
         }

@@ -1,11 +1,9 @@
 //! Which functions suit the VFs that a partition of a Spec asks for. Pure: for this host or a recorded one.
 
+use ioward_api::{Candidate, Compatible};
 use ioward_model::{Inventory, Name, Owner, Spec, State, VfId};
 
-use crate::{
-    api::{Candidate, Compatible},
-    error::ImpError,
-};
+use crate::error::ImpError;
 
 /// One answer for each VF that the partition asks for. The Spec is a valid one.
 ///

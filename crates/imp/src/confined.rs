@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    error::in_full,
+    error::error_chain,
     events::now_ms,
     imp::{Imp, Run},
     serve::{ServeError, Supervised, run},
@@ -94,7 +94,7 @@ async fn serve(hello: Hello, host: StdStream, api: OwnedFd) -> io::Result<()> {
         run(listener, &hello.socket, imp, stop, supervised).await
     };
     if let Err(error) = served.await {
-        remote.failed(in_full(&error));
+        remote.failed(error_chain(&error));
     }
     remote.close();
     // All of that is to arrive; where nobody reads it any more, this ends too.

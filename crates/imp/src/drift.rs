@@ -1,4 +1,4 @@
-//! Drift: the host held against the state, and the steps that make it so again. Pure; who looks when is in [`crate::settle`].
+//! Drift: the host held against the state, and the steps that make it so again. Pure; who looks when is in [`crate::reconcile`].
 //!
 //! What ioward does not own appears nowhere here: adapters it does not hold, VFs that are nobody's, settings it has not made.
 

@@ -7,7 +7,7 @@ use ioward_hypervisor::HypervisorError;
 use ioward_model::{Reason, Rule, SpecError, Way};
 use ioward_store::StoreError;
 
-use crate::api::{ApiError, ErrorKind};
+use ioward_api::{ApiError, ErrorKind};
 
 /// One variant for each kind of no.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +76,7 @@ impl From<ImpError> for ApiError {
         match error {
             ImpError::Spec(problems) => Self::new(kind, problems.to_string()),
             ImpError::Refused { reasons, ways } => Self { kind, ..Self::refused(reasons, ways) },
-            other => Self::new(kind, in_full(&other)),
+            other => Self::new(kind, error_chain(&other)),
         }
     }
 }
@@ -94,7 +94,7 @@ fn kind_of(reasons: &[Reason]) -> ErrorKind {
 }
 
 /// An error with all its causes, in one line.
-pub(crate) fn in_full(error: &dyn Error) -> String {
+pub(crate) fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

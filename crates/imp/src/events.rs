@@ -58,29 +58,29 @@ impl EventLog {
 /// Where events of one plan go: the log, and the person who waits.
 pub(crate) struct Listener<'a> {
     log: &'a EventLog,
-    person: mpsc::UnboundedSender<Event>,
+    client: mpsc::UnboundedSender<Event>,
 }
 
 impl<'a> Listener<'a> {
-    pub(crate) fn new(log: &'a EventLog, person: mpsc::UnboundedSender<Event>) -> Self {
-        Self { log, person }
+    pub(crate) fn new(log: &'a EventLog, client: mpsc::UnboundedSender<Event>) -> Self {
+        Self { log, client }
     }
 
     pub(crate) fn tell(&self, kind: EventKind) {
         // A person who has gone away is noticed elsewhere; what happens is in the log all the same.
-        let _ = self.person.send(self.log.emit(kind));
+        let _ = self.client.send(self.log.emit(kind));
     }
 
     /// Whether the person has gone away.
     pub(crate) fn is_gone(&self) -> bool {
-        self.person.is_closed()
+        self.client.is_closed()
     }
 
     /// Waits until the person has gone away, where that ends a step: where it does nothing but wait for a guest, for
     /// minutes. What the guest does later all the same is noticed.
     pub(crate) async fn gives_up(&self, step: &Step) {
         match step {
-            Step::StopPartition { force: false, .. } => self.person.closed().await,
+            Step::StopPartition { force: false, .. } => self.client.closed().await,
             _ => std::future::pending().await,
         }
     }

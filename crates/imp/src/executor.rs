@@ -23,13 +23,13 @@ use ioward_model::{Event, EventKind, Outcome, Plan, Step};
 use tokio::sync::{OwnedMutexGuard, mpsc};
 
 use crate::{
-    error::{ImpError, in_full},
+    error::{ImpError, error_chain},
     events::Listener,
     imp::Imp,
     journal::Journal,
     order::Order,
+    rollback::Carried,
     step::Failure,
-    undo::Carried,
 };
 
 /// So many steps are under way at once at most: each may be a machine that starts.
@@ -53,10 +53,10 @@ struct Execution<'a> {
 }
 
 impl Imp {
-    /// Carries out a plan. Whoever gave it hears of it through `person`.
-    pub(crate) async fn carry_out(self: Arc<Self>, begun: Begun, person: mpsc::UnboundedSender<Event>) {
+    /// Carries out a plan. Whoever gave it hears of it through `client`.
+    pub(crate) async fn carry_out(self: Arc<Self>, begun: Begun, client: mpsc::UnboundedSender<Event>) {
         let Begun { plan, number, _guard } = begun;
-        let listener = Listener::new(&self.events, person);
+        let listener = Listener::new(&self.events, client);
         let journal = self.journal(number);
         let execution = Execution { listener: &listener, journal, plan: &plan, done: AtomicUsize::new(0) };
         let id = plan.id;
@@ -122,10 +122,10 @@ impl Imp {
         let (number, step, journal) = (carried.number, carried.step, &execution.journal);
         let _kept_out = self.keep_out(step).await;
         carried.noted = self.notes.look(|state| state.noted_for(step));
-        carried.outcome = self.found_before(step).await.map_err(|error| in_full(&error))?;
+        carried.outcome = self.found_before(step).await.map_err(|error| error_chain(&error))?;
         if let Err(error) = journal.begun(number, &carried.outcome, &carried.noted) {
             journal.failed(number);
-            return Err(in_full(&error));
+            return Err(error_chain(&error));
         }
         let result = tokio::select! {
             result = self.do_step(step, carried.outcome.clone()) => result,
@@ -140,7 +140,7 @@ impl Imp {
                 } else {
                     journal.failed(number);
                 }
-                return Err(in_full(&error));
+                return Err(error_chain(&error));
             }
         }
         let _kept_out_too = self.keep_out_at_last(step).await;
@@ -149,7 +149,7 @@ impl Imp {
         if let Err(error) = journal.done(number, order, step, &carried.outcome, &carried.noted, revision) {
             // What is not written down must not be done either.
             carried.in_doubt = true;
-            return Err(in_full(&error));
+            return Err(error_chain(&error));
         }
         execution.done.store(order, Ordering::Relaxed);
         self.tell_partitions(step);

@@ -18,19 +18,16 @@ use axum::{
     routing::{get, post},
 };
 use http_body::Frame;
+use ioward_api::{
+    ApiError, ApplyRequest, Compatible, CompatibleRequest, ErrorBody, ErrorKind, PartitionView, PlanRequest,
+    Reaped,
+};
 use ioward_model::{Drift, Inventory, Orphan, Plan, Spec};
 use ioward_store::Export;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::{
-    api::{
-        ApiError, ApplyRequest, Compatible, CompatibleRequest, ErrorBody, ErrorKind, PartitionView,
-        PlanRequest, Reaped,
-    },
-    error::ImpError,
-    imp::Imp,
-};
+use crate::{error::ImpError, imp::Imp};
 
 /// The largest request that is read: a plan for a host of 1,000 partitions, with room.
 const MAX_BODY: usize = 16 << 20;

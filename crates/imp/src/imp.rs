@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use ioward_api::{AssignedVf, Compatible, PartitionView};
 use ioward_fabric::Fabric;
 use ioward_hypervisor::{Hypervisor, HypervisorEvent, UnusableFile};
 use ioward_model::{
@@ -19,17 +20,16 @@ use tokio::{
 };
 
 use crate::{
-    api::{AssignedVf, Compatible, PartitionView},
     channels::Channels,
     compatible,
-    error::{ImpError, in_full},
+    error::{ImpError, error_chain},
     events::EventLog,
     executor::Begun,
-    kept_off::KeptOff,
     look,
     notes::{Must, Notes},
     ownership::Ownership,
-    settle::Settling,
+    quarantine::Quarantine,
+    reconcile::Settling,
     stuck::StuckAdapters,
 };
 
@@ -45,7 +45,7 @@ const WAIT_FOR_A_LOOK: Duration = Duration::from_secs(10);
 pub struct Imp {
     /// The PCI side of the host, but for adapters that are to be kept off.
     pub(crate) fabric: Arc<dyn Fabric>,
-    pub(crate) kept_off: Arc<KeptOff>,
+    pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
     pub(crate) notes: Notes,
     pub(crate) events: EventLog,
@@ -82,10 +82,10 @@ impl Imp {
         contents: Contents,
         run: Run,
     ) -> Arc<Self> {
-        let kept_off = Arc::new(KeptOff::new(fabric));
+        let quarantine = Arc::new(Quarantine::new(fabric));
         Arc::new(Self {
-            fabric: Arc::clone(&kept_off) as Arc<dyn Fabric>,
-            kept_off,
+            fabric: Arc::clone(&quarantine) as Arc<dyn Fabric>,
+            quarantine,
             hypervisor,
             notes: Notes::new(store, contents.state, contents.operations),
             events: EventLog::new(),
@@ -130,7 +130,7 @@ impl Imp {
 
     pub(crate) fn flush_or_say(&self) {
         if let Err(error) = self.flush() {
-            tracing::error!("the audit log cannot be written: {}", in_full(&error));
+            tracing::error!("the audit log cannot be written: {}", error_chain(&error));
         }
     }
 
@@ -150,10 +150,10 @@ impl Imp {
         let found = self.fabric.identify().await?;
         let state = self.state();
         let whereabouts = Whereabouts::of(&state, &found, self.settling.has_booted());
-        let kept_off = whereabouts.kept_off(&state, &found);
-        self.kept_off.set(kept_off.keys().copied());
+        let quarantined = whereabouts.quarantined(&state, &found);
+        self.quarantine.set(quarantined.keys().copied());
         let mut last = self.last_look.lock().unwrap_or_else(PoisonError::into_inner);
-        let complete = look::complete(found, &state, &kept_off, last.as_ref());
+        let complete = look::complete(found, &state, &quarantined, last.as_ref());
         if last.as_ref().is_some_and(|last| last.generation != complete.generation) {
             self.events.emit(EventKind::InventoryChanged { generation: complete.generation });
         }
@@ -337,7 +337,7 @@ impl Imp {
         let mut events = self.hypervisor.events().await;
         // Nobody tells of a machine that ended after it was adopted and before somebody listened.
         if let Err(error) = self.note_those_gone("its machine was gone when the daemon started").await {
-            tracing::error!("cannot look for machines that have ended: {}", in_full(&error));
+            tracing::error!("cannot look for machines that have ended: {}", error_chain(&error));
         }
         while let Some(HypervisorEvent::Ended { partition, why }) = events.recv().await {
             // The news may be older than the latest start, and a start may come while it is looked.

@@ -9,7 +9,6 @@
 //!   guest ──> channels ──> operations ──> fabric
 //! ```
 
-pub mod api;
 mod as_before;
 mod channels;
 mod compatible;
@@ -22,23 +21,23 @@ mod host;
 mod http;
 mod imp;
 mod journal;
-mod kept_off;
 mod look;
-mod moved;
 mod notes;
 mod operations;
 mod order;
 mod orphans;
 mod ownership;
+mod quarantine;
+mod reconcile;
 mod recovery;
+mod relocation;
+mod rollback;
 mod serve;
 mod service;
-mod settle;
 mod step;
 mod stuck;
 mod subject;
 mod transport;
-mod undo;
 
 pub use compatible::compatible;
 pub use confined::{ConfinedError, confined};

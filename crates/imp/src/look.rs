@@ -11,7 +11,7 @@ use ioward_pci::Bdf;
 pub(crate) fn complete(
     mut found: Inventory,
     state: &State,
-    kept_off: &BTreeMap<Bdf, Reason>,
+    quarantined: &BTreeMap<Bdf, Reason>,
     last: Option<&Inventory>,
 ) -> Inventory {
     for pf in &mut found.physical_functions {
@@ -22,7 +22,7 @@ pub(crate) fn complete(
         let assigned = state.assignments().filter(|(_, assignment)| assignment.vf.pf == address).count();
         pf.vfs_assigned = u16::try_from(assigned).unwrap_or(u16::MAX);
         pf.vfs_available = pf.vfs_available.saturating_sub(pf.vfs_assigned);
-        if let Some(reason) = kept_off.get(&address) {
+        if let Some(reason) = quarantined.get(&address) {
             (pf.vfs_assigned, pf.vfs_available) = (0, 0);
             pf.sriov = None;
             pf.virtual_functions.clear();

@@ -11,7 +11,7 @@ use std::{
 use ioward_model::{AuditEntry, OpenOperation, RowKey, State, VfId};
 use ioward_store::{Change, Export, Store, StoreError};
 
-use crate::error::in_full;
+use crate::error::error_chain;
 
 /// Entries of the audit log that wait to be written. Beyond that the disk has been full for long, and the oldest are lost.
 const MAX_WAITING: usize = 10_000;
@@ -186,7 +186,7 @@ impl Writing {
         if let Err(error) = &written
             && must == Must::BeKnown
         {
-            tracing::error!("what is known cannot be written down: {}", in_full(error));
+            tracing::error!("what is known cannot be written down: {}", error_chain(error));
             changes.into_iter().for_each(|change| self.wait(change));
         }
         written

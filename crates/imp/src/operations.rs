@@ -11,7 +11,7 @@ use ioward_model::{
 use ioward_store::{Change, StoreError};
 use tokio::sync::OwnedRwLockReadGuard;
 
-use crate::{error::in_full, events::now_ms, imp::Imp, notes::Must};
+use crate::{error::error_chain, events::now_ms, imp::Imp, notes::Must};
 
 /// An operation that has been carried out and is not noted yet.
 struct Operated {
@@ -173,7 +173,10 @@ impl Imp {
         };
         if let Err(error) = put_back.await {
             let partition = &set.partition;
-            tracing::error!("{vf} may be set as {partition} asked, and not as noted: {}", in_full(&error));
+            tracing::error!(
+                "{vf} may be set as {partition} asked, and not as noted: {}",
+                error_chain(&error)
+            );
         }
         self.notes.operation_ended(vf);
     }
@@ -207,9 +210,9 @@ fn macs_of_others(state: &State, vf: VfId) -> Vec<MacAddress> {
 }
 
 fn failed(error: FabricError) -> OpError {
-    OpError::new(OpErrorKind::Failed, in_full(&error))
+    OpError::new(OpErrorKind::Failed, error_chain(&error))
 }
 
 fn unkept(error: &StoreError) -> OpError {
-    OpError::new(OpErrorKind::Failed, in_full(error))
+    OpError::new(OpErrorKind::Failed, error_chain(error))
 }

@@ -61,7 +61,7 @@ impl Order {
 
     /// The order of steps that are not undone when one of them fails: a partition starts when what it has is ready, whatever
     /// becomes of others.
-    pub(crate) fn each_for_itself(steps: &[Step]) -> Self {
+    pub(crate) fn best_effort(steps: &[Step]) -> Self {
         Self::new(steps, false)
     }
 

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use ioward_api::Reaped;
 use ioward_model::{EventKind, Orphan, VfId};
 
 use crate::{
-    api::Reaped,
-    error::{ImpError, in_full},
+    error::{ImpError, error_chain},
     imp::Imp,
 };
 
@@ -52,7 +52,7 @@ impl Imp {
                     self.events.emit(EventKind::OrphanReaped { orphan });
                     None
                 }
-                Err(error) => Some(in_full(&error)),
+                Err(error) => Some(error_chain(&error)),
             };
             reaped.push(Reaped { orphan, error });
         }

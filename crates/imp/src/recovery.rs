@@ -21,7 +21,7 @@ use crate::{
     events::Listener,
     imp::Imp,
     journal::Journal,
-    undo::{Carried, cannot_be_withdrawn},
+    rollback::{Carried, cannot_be_withdrawn},
 };
 
 impl Imp {

@@ -17,7 +17,7 @@ use ioward_store::StoreError;
 use tokio::net::UnixListener;
 
 use crate::{
-    error::{ImpError, in_full},
+    error::{ImpError, error_chain},
     http,
     imp::Imp,
 };
@@ -111,7 +111,7 @@ pub(crate) async fn run(
     stop: impl Future<Output = ()>,
     supervised: Supervised,
 ) -> Result<(), ServeError> {
-    imp.adopt().await.map_err(|error: ImpError| ServeError::Adopt(in_full(&error)))?;
+    imp.adopt().await.map_err(|error: ImpError| ServeError::Adopt(error_chain(&error)))?;
     tokio::spawn(Arc::clone(&imp).follow_hypervisor());
     let follower = tokio::spawn(Arc::clone(&imp).follow_host());
     let flusher = tokio::spawn(Arc::clone(&imp).keep_flushing());

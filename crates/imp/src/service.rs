@@ -20,7 +20,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 /// Where the first descriptor is that is passed on (`SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
 /// How long the service manager may take to have room for what it is told.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Who supervises the daemon, if anybody does.
 #[derive(Debug, Default)]
@@ -57,7 +57,7 @@ impl Supervisor {
     pub(crate) fn tell(&self, state: &str) {
         let Some(at) = &self.at else { return };
         let told = UnixDatagram::unbound().and_then(|socket| {
-            socket.set_write_timeout(Some(PATIENCE))?;
+            socket.set_write_timeout(Some(RESTORE_TIMEOUT))?;
             socket.send_to_addr(state.as_bytes(), at)
         });
         if let Err(error) = told {

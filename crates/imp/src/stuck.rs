@@ -11,7 +11,7 @@ use ioward_model::{EventKind, PhysicalFunction, Step, VfId};
 use ioward_pci::Bdf;
 
 use crate::{
-    error::{ImpError, in_full},
+    error::{ImpError, error_chain},
     imp::Imp,
     subject::Subject,
 };
@@ -35,7 +35,7 @@ impl Imp {
         let ImpError::Fabric(error @ FabricError::Stuck { .. }) = error else { return };
         let Some(pf) = Subject::of(step).adapter() else { return };
         if self.stuck.lock().insert(pf) {
-            self.events.emit(EventKind::AdapterStuck { pf, what: in_full(error) });
+            self.events.emit(EventKind::AdapterStuck { pf, what: error_chain(error) });
             tokio::spawn(look_until_it_answers(Arc::downgrade(self), pf));
         }
     }

@@ -9,6 +9,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod accelerator;
 mod choice;
 mod drift;
 mod event;
@@ -31,6 +32,7 @@ mod state;
 mod units;
 mod whereabouts;
 
+pub use accelerator::Accelerator;
 pub use choice::{Criterion, Gap, Placement, Relaxation, Way};
 pub use drift::{Difference, Drift, Orphan};
 pub use event::{AuditEntry, Event, EventKind, Verdict};

@@ -138,7 +138,7 @@ impl Whereabouts {
     /// The addresses at which adapters are that are not to be touched, with why: another one than the one that is noted there,
     /// or one that is noted elsewhere still.
     #[must_use]
-    pub fn kept_off(&self, state: &State, inventory: &Inventory) -> BTreeMap<Bdf, Reason> {
+    pub fn quarantined(&self, state: &State, inventory: &Inventory) -> BTreeMap<Bdf, Reason> {
         let mut all = BTreeMap::new();
         for (noted, place) in self.places.iter().filter(|(_, place)| **place != Place::Here) {
             if let Some(pf) = inventory.physical_function(*noted) {

@@ -24,16 +24,16 @@ mod lint;
 mod machine;
 mod macs;
 pub mod placement;
+mod relaxations;
 mod steps;
 mod suitability;
 mod validate;
-mod ways;
 
 pub use lint::lint;
 pub use machine::Machine;
+pub use relaxations::advise;
 pub use suitability::{Candidate, suitability};
 pub use validate::validate;
-pub use ways::advise;
 
 use ioward_model::{Disturbance, Gap, Intent, Inventory, Options, Placement, Plan, Reason, State, Step};
 

@@ -423,7 +423,7 @@ fn audit_of(world: &World) -> Result<Vec<ioward_model::AuditEntry>, Wrong> {
 /// Asked for once more, it is done as if nothing had happened.
 async fn apply_again(world: &mut World, intent: &Intent) -> Result<(), Wrong> {
     let plan = world.imp().plan(intent, &OPEN).await;
-    let plan = plan.map_err(|no| format!("asked for again: {}", ioward_imp::api::ApiError::from(no)))?;
+    let plan = plan.map_err(|no| format!("asked for again: {}", ioward_api::ApiError::from(no)))?;
     let ended = world.carry_out_plan(&plan, &Trouble::default()).await?;
     if ended != Ended::Done {
         return Err(format!("asked for again, it is {ended:?}"));

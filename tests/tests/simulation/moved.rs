@@ -170,7 +170,7 @@ fn another_card_where_one_is_missing_is_never_touched() {
         let apply = Intent::Apply { spec: Spec::parse(SPEC.as_bytes()).unwrap() };
         for intent in [apply, Intent::Start { partition: name("web") }] {
             let refused = booted.imp().plan(&intent, &OPEN).await.unwrap_err();
-            let refused = ioward_imp::api::ApiError::from(refused);
+            let refused = ioward_api::ApiError::from(refused);
             assert!(
                 refused.reasons.iter().any(|reason| reason.rule == Rule::AdapterIdentity),
                 "{intent:?}: {refused}: {:?}",
@@ -444,7 +444,7 @@ fn nothing_moves_under_a_partition_that_runs() {
         let other = SPEC.replace("01:00.0", "03:00.0").replace("web", "other").replace(":01\"", ":05\"");
         let refused =
             world.imp().plan(&Intent::Apply { spec: Spec::parse(other.as_bytes()).unwrap() }, &OPEN).await;
-        let refused = ioward_imp::api::ApiError::from(refused.unwrap_err());
+        let refused = ioward_api::ApiError::from(refused.unwrap_err());
         assert!(
             refused.reasons.iter().any(|reason| reason.rule == Rule::AdapterIdentity),
             "{:?}",

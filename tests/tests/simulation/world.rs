@@ -202,9 +202,9 @@ impl World {
         match self.imp().plan(intent, &options).await {
             Ok(plan) => self.apply(plan, trouble).await,
             Err(refused) => {
-                let reasons = ioward_imp::api::ApiError::from(refused);
+                let reasons = ioward_api::ApiError::from(refused);
                 self.story.tell(|| format!("  no: {reasons} {:?}", reasons.reasons));
-                if reasons.reasons.is_empty() && reasons.kind != ioward_imp::api::ErrorKind::Invalid {
+                if reasons.reasons.is_empty() && reasons.kind != ioward_api::ErrorKind::Invalid {
                     return Err("a no without a reason".into());
                 }
                 self.nothing_changed("a refused plan", &view, &state)?;
@@ -266,7 +266,7 @@ impl World {
                 Err(format!("asked for once more, there is still to do: {}", steps.join("; ")))
             }
             Err(no) => {
-                let no = ioward_imp::api::ApiError::from(no);
+                let no = ioward_api::ApiError::from(no);
                 Err(format!("asked for once more, it is refused: {no}: {:?}", no.reasons))
             }
         }
@@ -313,7 +313,7 @@ impl World {
         self.struck_on_the_way_back = struck.saturating_sub(struck_on_the_way_forth);
         self.host.machine.set_fault_rate(0);
         if let Err(no) = begun {
-            self.story.tell(|| format!("  not begun: {}", ioward_imp::api::ApiError::from(no)));
+            self.story.tell(|| format!("  not begun: {}", ioward_api::ApiError::from(no)));
             return Ok(Ended::Refused);
         }
         let revision = imp.state().revision;

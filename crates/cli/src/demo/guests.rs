@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ioward_imp::api::PartitionView;
+use ioward_api::PartitionView;
 use ioward_model::{Class, Name};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -10,12 +10,13 @@ mod place;
 
 use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc, time::Duration};
 
+use ioward_api::PartitionView;
 use ioward_fabric::sim::SimMachine;
 use ioward_hypervisor::{
     Hypervisor, StopMode,
     sim::{Bounds, SimConfig, SimHypervisor},
 };
-use ioward_imp::{Imp, Run, ServeError, api::PartitionView, serve_on};
+use ioward_imp::{Imp, Run, ServeError, serve_on};
 use ioward_model::{Boot, Event, EventKind, Intent, Inventory, Options, PhysicalFunction, Spec};
 use ioward_pci::Bdf;
 use tempfile::TempDir;

@@ -1,6 +1,6 @@
 //! Which functions suit a partition, and why the others do not (`ioward compatible`).
 
-use ioward_imp::api::{Candidate, Compatible};
+use ioward_api::{Candidate, Compatible};
 use ioward_model::{Reason, Rule};
 use ioward_pci::Bdf;
 

@@ -1,6 +1,6 @@
 //! How the host differs from what the daemon holds (`ioward drift`), and VFs that are nobody's (`ioward orphans`).
 
-use ioward_imp::api::Reaped;
+use ioward_api::Reaped;
 use ioward_model::{Drift, Orphan};
 
 /// Each difference, what it breaks, and what becomes of it.

@@ -1,7 +1,7 @@
 //! Client partitions (`ioward partitions`).
 
+use ioward_api::PartitionView;
 use ioward_hypervisor::Accelerator;
-use ioward_imp::api::PartitionView;
 
 use super::{
     table::{Align, Table},

@@ -1,6 +1,6 @@
 //! What keys do to partitions, their VFs, and the functions for those.
 
-use ioward_imp::api::CompatibleRequest;
+use ioward_api::CompatibleRequest;
 use ioward_model::{Class, Owner, SpecError};
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ioward_imp::api::{Candidate, Compatible};
+use ioward_api::{Candidate, Compatible};
 use ioward_model::{Name, Owner, Reason};
 use ioward_pci::Bdf;
 

@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use ioward_imp::api::{ApplyRequest, Compatible, PlanRequest};
+use ioward_api::{ApplyRequest, Compatible, PlanRequest};
 use ioward_model::{Event, EventKind, Intent, Owner, Plan, Spec};
 use ratatui::{
     DefaultTerminal,

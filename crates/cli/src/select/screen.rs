@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use ioward_imp::api::{Compatible, CompatibleRequest, PartitionView};
+use ioward_api::{Compatible, CompatibleRequest, PartitionView};
 use ioward_model::{EventKind, Inventory, Options, Owner, PhysicalFunction, Plan, Spec, VfCount};
 
 use super::{

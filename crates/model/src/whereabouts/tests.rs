@@ -85,8 +85,8 @@ fn another_adapter_at_a_noted_address_is_not_taken_for_the_one_that_is_missing()
         let now = host([other]);
         let found = Whereabouts::of(&state, &now, false);
         assert_eq!((found.place(at(0)), found.moves()), (Some(Place::Nowhere), Vec::new()));
-        let kept_off = found.kept_off(&state, &now);
-        assert!(kept_off[&at(0)].to_string().contains("00-1b-21-ff-ff-00-00-01"), "{kept_off:?}");
+        let quarantined = found.quarantined(&state, &now);
+        assert!(quarantined[&at(0)].to_string().contains("00-1b-21-ff-ff-00-00-01"), "{quarantined:?}");
         assert_eq!(found.identities(&state, &now), BTreeMap::new(), "and what is noted stays");
     }
 }
@@ -98,8 +98,8 @@ fn an_adapter_that_is_found_elsewhere_takes_all_that_is_noted_of_it_along() {
     let now =
         host([nic(at(0), Some(9), Some(9)), nic(at(1), Some(2), Some(2)), nic(at(5), Some(1), Some(1))]);
     assert_eq!(places(&state, &now), [Place::At(at(5))]);
-    let kept_off = Whereabouts::of(&state, &now, true).kept_off(&state, &now);
-    assert_eq!(kept_off.into_keys().collect::<Vec<_>>(), [at(0), at(5)], "until it is followed");
+    let quarantined = Whereabouts::of(&state, &now, true).quarantined(&state, &now);
+    assert_eq!(quarantined.into_keys().collect::<Vec<_>>(), [at(0), at(5)], "until it is followed");
     let followed = followed(&state, &now);
     assert_eq!(followed.adapters.get(&at(5)), state.adapters.get(&at(0)));
     let (owner, held) = followed.assignments().next().unwrap();
@@ -113,7 +113,7 @@ fn an_adapter_that_is_found_elsewhere_takes_all_that_is_noted_of_it_along() {
         "the Spec that pins it"
     );
     assert_eq!(places(&followed, &now), [Place::Here]);
-    assert_eq!(Whereabouts::of(&followed, &now, true).kept_off(&followed, &now), BTreeMap::new());
+    assert_eq!(Whereabouts::of(&followed, &now, true).quarantined(&followed, &now), BTreeMap::new());
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn one_that_is_missing_gives_way_and_one_that_cannot_be_told_from_others_does_no
     assert_eq!(places(&noted, &now), [Place::Nowhere, Place::At(at(0))], "what is there is somebody else");
     let found = Whereabouts::of(&noted, &now, true);
     assert_eq!(found.moves(), []);
-    assert_eq!(found.kept_off(&noted, &now).into_keys().collect::<Vec<_>>(), [at(0)]);
+    assert_eq!(found.quarantined(&noted, &now).into_keys().collect::<Vec<_>>(), [at(0)]);
 }
 
 #[test]
@@ -237,7 +237,7 @@ proptest! {
                 (None, Some(_)) => {
                     let found = Whereabouts::of(&now, &new, true);
                     prop_assert_eq!(found.place(*pf), Some(Place::Nowhere));
-                    prop_assert!(found.kept_off(&now, &new).contains_key(pf));
+                    prop_assert!(found.quarantined(&now, &new).contains_key(pf));
                 }
                 (None, None) => {}
             }

@@ -1,6 +1,6 @@
 //! Plans, files, and leaving.
 
-use ioward_imp::api::ApiError;
+use ioward_api::ApiError;
 use ioward_model::{EventKind, Options, Reason, Relaxation, Rule, Way};
 
 use super::*;

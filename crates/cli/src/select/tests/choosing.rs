@@ -189,7 +189,7 @@ fn what_suits_is_asked_without_what_is_pinned_now() {
     let Effect::Compatible(request, owner) = press_for(&mut screen, "<Tab><End><Enter>") else { panic!() };
     assert_eq!((owner.to_string().as_str(), request.partition.as_str()), ("web/net0", "web"));
     assert_eq!(request.spec.partitions[1].vfs[0].pf, None);
-    let mut all: Vec<ioward_imp::api::Compatible> = data(include_str!("../../../tests/data/compatible.json"));
+    let mut all: Vec<ioward_api::Compatible> = data(include_str!("../../../tests/data/compatible.json"));
     screen.answer(Answer::Compatible(owner, Ok(all.remove(0))));
     let Mode::Functions(functions) = &screen.mode else { panic!() };
     assert_eq!(functions.current().pins().1, Some(2), "the cursor is on what is pinned");
@@ -217,7 +217,7 @@ fn only_a_function_that_suits_is_taken() {
     press(&mut screen, "<Down><Right><Down><Down><Enter>");
     assert_eq!(pinned(&screen), (Some("0000:01:00.0".to_owned()), Some(1)), "a VF");
     let Effect::Compatible(_, owner) = press_for(&mut screen, "<Enter>") else { panic!() };
-    let mut all: Vec<ioward_imp::api::Compatible> = data(include_str!("../../../tests/data/compatible.json"));
+    let mut all: Vec<ioward_api::Compatible> = data(include_str!("../../../tests/data/compatible.json"));
     screen.answer(Answer::Compatible(owner, Ok(all.remove(0))));
     press(&mut screen, "g<Enter>");
     assert_eq!(pinned(&screen), (None, None), "whichever suits");
@@ -228,7 +228,7 @@ fn an_answer_that_nobody_waits_for_any_more_changes_nothing() {
     let mut screen = screen();
     let Effect::Compatible(_, owner) = press_for(&mut screen, "<Tab><End><Enter>") else { panic!() };
     press(&mut screen, "x<Esc>");
-    let nothing = ioward_imp::api::Compatible { request: owner.clone(), candidates: Vec::new() };
+    let nothing = ioward_api::Compatible { request: owner.clone(), candidates: Vec::new() };
     screen.answer(Answer::Compatible(owner, Ok(nothing)));
     assert!(matches!(screen.mode, Mode::Lists));
 }

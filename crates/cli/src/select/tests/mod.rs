@@ -146,7 +146,7 @@ fn with_plan(answer: Result<Plan, CliError>) -> Screen {
 fn with_functions() -> Screen {
     let mut screen = screen();
     let Effect::Compatible(_, owner) = press_for(&mut screen, "<Tab><End><Enter>") else { panic!() };
-    let mut all: Vec<ioward_imp::api::Compatible> = data(include_str!("../../../tests/data/compatible.json"));
+    let mut all: Vec<ioward_api::Compatible> = data(include_str!("../../../tests/data/compatible.json"));
     screen.answer(Answer::Compatible(owner, Ok(all.remove(0))));
     screen
 }

@@ -11,7 +11,7 @@
 use ioward_model::{EventKind, Inventory, Move, RowKey, State, Whereabouts};
 
 use crate::{
-    error::in_full,
+    error::error_chain,
     imp::Imp,
     notes::{Must, Notes},
 };
@@ -43,7 +43,7 @@ impl Imp {
         let rows = |state: &State| state.rows_of_moves(moves);
         let noted = self.notes.change(Must::BeWritten, rows, Vec::new(), |state| state.move_adapters(moves));
         if let Err(error) = noted {
-            tracing::error!("adapters have moved, which cannot be written down: {}", in_full(&error));
+            tracing::error!("adapters have moved, which cannot be written down: {}", error_chain(&error));
             return false;
         }
         for Move { from, to, is_there } in moves {
@@ -72,7 +72,7 @@ impl Imp {
             }
         });
         if let Err(error) = noted {
-            tracing::error!("who adapters are cannot be written down: {}", in_full(&error));
+            tracing::error!("who adapters are cannot be written down: {}", error_chain(&error));
         }
     }
 }

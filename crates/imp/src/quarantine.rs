@@ -13,13 +13,13 @@ use ioward_pci::Bdf;
 use tokio::sync::mpsc;
 
 /// A fabric on which some adapters are kept off.
-pub(crate) struct KeptOff {
+pub(crate) struct Quarantine {
     fabric: Arc<dyn Fabric>,
     /// As of the latest look.
     pfs: Mutex<BTreeSet<Bdf>>,
 }
 
-impl KeptOff {
+impl Quarantine {
     pub(crate) fn new(fabric: Arc<dyn Fabric>) -> Self {
         Self { fabric, pfs: Mutex::default() }
     }
@@ -47,7 +47,7 @@ impl KeptOff {
 }
 
 #[async_trait]
-impl Fabric for KeptOff {
+impl Fabric for Quarantine {
     async fn identify(&self) -> Result<Inventory, FabricError> {
         self.fabric.identify().await
     }

@@ -11,7 +11,7 @@ use ioward_model::{Assignment, EventKind, Name, Outcome, Step, VfId};
 use ioward_pci::Bdf;
 
 use crate::{
-    error::{ImpError, in_full},
+    error::{ImpError, error_chain},
     events::Listener,
     imp::Imp,
     journal::Journal,
@@ -80,7 +80,7 @@ impl Imp {
                 let undone = self.undo_step(journal, &carried, inverse.as_ref()).await;
                 undone.err().map(|error| {
                     self.watch_stuck(carried.step, &error);
-                    in_full(&error)
+                    error_chain(&error)
                 })
             };
             let Some(inverse) = inverse else { continue };

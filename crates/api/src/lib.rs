@@ -1,10 +1,12 @@
-//! What travels over the API socket, besides the values of `ioward-model`. docs/api.md describes the routes.
+//! The values that travel over the API socket, besides those of `ioward-model`: no server and no client, so that a client needs
+//! no crate of the daemon's. docs/api.md describes the routes.
+#![forbid(unsafe_code)]
 
 use std::path::PathBuf;
 
-use ioward_hypervisor::Accelerator;
 use ioward_model::{
-    Class, Intent, MemorySize, Name, Options, Orphan, Owner, Plan, Reason, Spec, VfId, VfSettings, Way,
+    Accelerator, Class, Intent, MemorySize, Name, Options, Orphan, Owner, Plan, Reason, Spec, VfId,
+    VfSettings, Way,
 };
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};

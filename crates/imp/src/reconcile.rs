@@ -32,19 +32,19 @@ use tokio::{
 
 use crate::{
     drift::{Scene, lost_settings},
-    error::{ImpError, in_full},
+    error::{ImpError, error_chain},
     imp::Imp,
     notes::Must,
     order::Order,
-    undo::Left,
+    rollback::Left,
 };
 
 /// Between two looks that nothing gave cause for: the kernel does not tell everything.
 const LOOK_EACH: Duration = Duration::from_secs(30);
 /// After the kernel said that something has changed, it mostly says more.
-const LET_IT_CALM: Duration = Duration::from_millis(300);
+const DEBOUNCE: Duration = Duration::from_millis(300);
 /// How long drivers, links and adapters may take to come after a boot of the host.
-const PATIENCE: Duration = Duration::from_secs(120);
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two attempts meanwhile, when nothing is told.
 const TRY_EACH: Duration = Duration::from_secs(1);
 /// Between two looks whether a plan has ended.
@@ -174,7 +174,7 @@ impl Imp {
         loop {
             self.settle_or_say().await;
             if wait_for_change(&mut changes, LOOK_EACH).await {
-                sleep(LET_IT_CALM).await;
+                sleep(DEBOUNCE).await;
                 while changes.try_recv().is_ok() {}
             }
         }
@@ -182,7 +182,7 @@ impl Imp {
 
     async fn settle_or_say(self: &Arc<Self>) -> Vec<Drift> {
         self.settle().await.unwrap_or_else(|error| {
-            tracing::error!("cannot hold the host against the state: {}", in_full(&error));
+            tracing::error!("cannot hold the host against the state: {}", error_chain(&error));
             Vec::new()
         })
     }
@@ -194,7 +194,7 @@ impl Imp {
             return;
         }
         self.events.emit(EventKind::HostBooted);
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + RESTORE_TIMEOUT;
         let mut left = self.settle_or_say().await;
         while !left.is_empty() && Instant::now() < until {
             wait_for_change(changes, TRY_EACH).await;
@@ -255,7 +255,7 @@ impl Imp {
         if steps.is_empty() {
             return Ok(found.drifts);
         }
-        let failures = self.do_each_for_itself(&steps).await;
+        let failures = self.carry_out_best_effort(&steps).await;
         let after = self.find().await?.drifts;
         self.tell_repaired(&found.drifts, &after, failures);
         Ok(after)
@@ -340,8 +340,8 @@ impl Imp {
 
     /// Carries out steps, side by side where they have nothing in common. When one fails, what rests on it is left, and the
     /// others go on. Those that failed, with why.
-    async fn do_each_for_itself(self: &Arc<Self>, steps: &[Step]) -> Vec<(Step, String)> {
-        let mut order = Order::each_for_itself(steps);
+    async fn carry_out_best_effort(self: &Arc<Self>, steps: &[Step]) -> Vec<(Step, String)> {
+        let mut order = Order::best_effort(steps);
         let (mut left, mut failures) = (Left::default(), Vec::new());
         let mut under_way = FuturesUnordered::new();
         loop {
@@ -358,7 +358,7 @@ impl Imp {
             if let Err(error) = result {
                 self.watch_stuck(step, &error);
                 left.add(step);
-                failures.push((step.clone(), in_full(&error)));
+                failures.push((step.clone(), error_chain(&error)));
             }
             order.done(n);
         }

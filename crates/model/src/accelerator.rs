@@ -1,0 +1,16 @@
+//! What executes a partition.
+
+use serde::{Deserialize, Serialize};
+
+/// What executes a partition's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accelerator {
+    /// The processor, through KVM.
+    Kvm,
+    /// QEMU's software emulation, because there is no usable KVM: correct, and slow.
+    Tcg,
+    /// Nothing: the partition is a process that plays a machine.
+    #[serde(rename = "simulated")]
+    Sim,
+}
