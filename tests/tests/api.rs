@@ -8,6 +8,7 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use ioward_fabric::sim::{MachineView, SimMachine};
@@ -20,6 +21,9 @@ use tokio::runtime::Runtime;
 
 /// A NIC of the standard machine, with 7 VFs to give.
 const NIC: &str = "0000:01:00.0";
+
+/// How long anything is waited for that never takes a tenth of this: a failure must not become a hang.
+const GIVES_UP_AFTER: Duration = Duration::from_secs(60);
 
 /// A daemon, for as long as it is not dropped.
 struct Daemon {
@@ -57,8 +61,10 @@ impl Daemon {
         let at = socket.clone();
         runtime.spawn(async move { serve_on(&at, imp, std::future::pending()).await.unwrap() });
         drop(guard);
+        let gives_up = Instant::now() + GIVES_UP_AFTER;
         while UnixStream::connect(&socket).is_err() {
-            std::thread::yield_now();
+            assert!(Instant::now() < gives_up, "the daemon does not listen");
+            std::thread::sleep(Duration::from_millis(1));
         }
         Self { machine, socket, _runtime: runtime, _folder: folder }
     }
@@ -80,6 +86,7 @@ impl Daemon {
 
 fn ask_as(socket: &Path, route: &str, content_type: &str, body: &str) -> (u16, String) {
     let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(GIVES_UP_AFTER)).unwrap();
     let head = format!(
         "{route} HTTP/1.1\r\nhost: ioward\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
@@ -215,6 +222,43 @@ fn steps_that_a_client_has_made_up_are_not_carried_out() {
     }
     let (status, events) = daemon.ask("POST /v1/apply", &json!({"plan": plan}).to_string());
     assert!(status == 200 && events.trim_end().ends_with(r#""event":"plan-done","plan":1}"#), "{events}");
+}
+
+/// The connection that asked for a change used to be its life: whoever lost it lost the change, and nobody else could see it.
+#[test]
+fn a_change_outlives_the_connection_that_asked_for_it() {
+    let daemon = Daemon::start();
+    let wish = json!({"intent": "apply", "spec": {"version": 1, "adapter": [{"pf": NIC, "vfs": 2}]}});
+    let (_, plan) = daemon.json("POST /v1/plan", &wish);
+    let (status, change) = daemon.json("POST /v1/changes", &json!({"plan": plan}));
+    assert_eq!((status, &change["intent"], &change["id"]), (201, &json!("apply"), &json!("1-1")), "{change}");
+    let (status, events) = daemon.ask("GET /v1/changes/1-1/events", "");
+    let kinds: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((status, &kinds[0]["event"]), (200, &json!("plan-started")), "{events}");
+    assert_eq!(kinds[kinds.len() - 1]["event"], "plan-done", "the stream ends with the change: {events}");
+    let (status, done) = daemon.json("GET /v1/changes/1-1", &json!(null));
+    assert_eq!(
+        (status, &done["status"], &done["steps_done"]),
+        (200, &json!("done"), &done["steps"]),
+        "{done}"
+    );
+    let (status, cancelled) = daemon.json("DELETE /v1/changes/1-1", &json!(null));
+    assert_eq!((status, &cancelled["status"]), (200, &json!("done")), "what is done stays done");
+    let (_, all) = daemon.json("GET /v1/changes", &json!(null));
+    assert_eq!(all, json!([done]));
+}
+
+#[test]
+fn a_change_that_is_not_there_is_told_with_what_to_do() {
+    let daemon = Daemon::start();
+    for (route, status, says) in [
+        ("GET /v1/changes/1-9", 404, "'ioward changes' lists them"),
+        ("DELETE /v1/changes/2-1", 404, "another run of the daemon"),
+        ("GET /v1/changes/x/events", 400, "EPOCH-NUMBER"),
+    ] {
+        let (answered, error) = daemon.ask(route, "");
+        assert!(answered == status && error.contains(says), "{route}: {answered} {error}");
+    }
 }
 
 #[test]

@@ -2,6 +2,10 @@
 //! no crate of the daemon's. docs/api.md describes the routes.
 #![forbid(unsafe_code)]
 
+mod change;
+
+pub use change::{ChangeId, ChangeIdError, ChangeStatus, ChangeView};
+
 use std::path::PathBuf;
 
 use ioward_model::{
@@ -26,10 +30,18 @@ pub struct PlanRequest {
 }
 
 /// Body of `POST /v1/apply`. The answer is a stream of events, one JSON object a line, that ends with `plan-done` or
-/// `plan-failed`. Closing the connection before that undoes what was done.
+/// `plan-failed`. Closing the connection before that cancels the change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
+    /// A plan as `POST /v1/plan` gave it; refused when the host or the state has moved on since.
+    pub plan: Plan,
+}
+
+/// Body of `POST /v1/changes`; the answer is a [`ChangeView`]. The change goes on whatever becomes of the connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeRequest {
     /// A plan as `POST /v1/plan` gave it; refused when the host or the state has moved on since.
     pub plan: Plan,
 }

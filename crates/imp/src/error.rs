@@ -36,9 +36,12 @@ pub enum ImpError {
         "another change is being carried out; 'ioward events --follow' shows it; try again when it is done"
     )]
     Busy,
-    /// Whoever wanted it has gone away.
-    #[error("interrupted")]
-    Interrupted,
+    /// Somebody has cancelled it.
+    #[error("cancelled")]
+    Cancelled,
+    /// There is no such change.
+    #[error("{0}")]
+    NoSuchChange(String),
     /// The PCI side said no.
     #[error(transparent)]
     Fabric(#[from] FabricError),
@@ -64,9 +67,10 @@ impl From<ImpError> for ApiError {
             ImpError::Spec(_) | ImpError::Invalid(_) => ErrorKind::Invalid,
             ImpError::Refused { reasons, .. } => kind_of(reasons),
             ImpError::Busy => ErrorKind::Busy,
-            ImpError::Fabric(FabricError::NoSuchFunction { .. } | FabricError::NoSuchVf { .. })
+            ImpError::NoSuchChange(_)
+            | ImpError::Fabric(FabricError::NoSuchFunction { .. } | FabricError::NoSuchVf { .. })
             | ImpError::Hypervisor(HypervisorError::NoSuchPartition(_)) => ErrorKind::NotFound,
-            ImpError::Interrupted
+            ImpError::Cancelled
             | ImpError::Fabric(_)
             | ImpError::Hypervisor(_)
             | ImpError::TooLong { .. }

@@ -6,8 +6,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use ioward_model::{Event, EventKind, Step};
-use tokio::sync::{broadcast, mpsc};
+use ioward_model::{Event, EventKind};
+use tokio::sync::broadcast;
 
 /// How many events are kept for those who ask later. An apply of 200 VFs makes about 2,000.
 const KEPT: usize = 10_000;
@@ -52,37 +52,6 @@ impl EventLog {
     pub(crate) fn follow(&self) -> (Vec<Event>, broadcast::Receiver<Event>) {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         (kept.events.iter().cloned().collect(), self.followers.subscribe())
-    }
-}
-
-/// Where events of one plan go: the log, and the person who waits.
-pub(crate) struct Listener<'a> {
-    log: &'a EventLog,
-    client: mpsc::UnboundedSender<Event>,
-}
-
-impl<'a> Listener<'a> {
-    pub(crate) fn new(log: &'a EventLog, client: mpsc::UnboundedSender<Event>) -> Self {
-        Self { log, client }
-    }
-
-    pub(crate) fn tell(&self, kind: EventKind) {
-        // A person who has gone away is noticed elsewhere; what happens is in the log all the same.
-        let _ = self.client.send(self.log.emit(kind));
-    }
-
-    /// Whether the person has gone away.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.client.is_closed()
-    }
-
-    /// Waits until the person has gone away, where that ends a step: where it does nothing but wait for a guest, for
-    /// minutes. What the guest does later all the same is noticed.
-    pub(crate) async fn gives_up(&self, step: &Step) {
-        match step {
-            Step::StopPartition { force: false, .. } => self.client.closed().await,
-            _ => std::future::pending().await,
-        }
     }
 }
 

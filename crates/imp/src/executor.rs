@@ -1,5 +1,5 @@
 //! Carries out a plan: what has nothing in common side by side, and what has one after the other ([`crate::order`]). Undoes
-//! what it did when a step fails or the person goes away.
+//! what it did when a step fails or somebody cancels the change.
 //!
 //! ```text
 //!              find, write down, do, write down
@@ -19,12 +19,12 @@ use std::sync::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use ioward_model::{Event, EventKind, Outcome, Plan, Step};
-use tokio::sync::{OwnedMutexGuard, mpsc};
+use ioward_model::{EventKind, Outcome, Plan, Step};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::{
+    changes::{Change, Listener},
     error::{ImpError, error_chain},
-    events::Listener,
     imp::Imp,
     journal::Journal,
     order::Order,
@@ -38,8 +38,9 @@ const AT_ONCE: usize = 8;
 /// A plan that may be carried out: it has been written down, and no other is.
 pub(crate) struct Begun {
     pub plan: Plan,
-    /// The number of its journal. A plan without steps has none.
+    /// The number of the change, and of its journal. A plan without steps has no journal.
     pub number: u64,
+    pub change: Arc<Change>,
     pub _guard: OwnedMutexGuard<()>,
 }
 
@@ -53,13 +54,13 @@ struct Execution<'a> {
 }
 
 impl Imp {
-    /// Carries out a plan. Whoever gave it hears of it through `client`.
-    pub(crate) async fn carry_out(self: Arc<Self>, begun: Begun, client: mpsc::UnboundedSender<Event>) {
-        let Begun { plan, number, _guard } = begun;
-        let listener = Listener::new(&self.events, client);
+    /// Carries out a plan. Its events tell it by the number of the change.
+    pub(crate) async fn carry_out(self: Arc<Self>, begun: Begun) {
+        let Begun { plan, number, change, _guard } = begun;
+        let listener = Listener::new(&self.events, change);
         let journal = self.journal(number);
         let execution = Execution { listener: &listener, journal, plan: &plan, done: AtomicUsize::new(0) };
-        let id = plan.id;
+        let id = number;
         listener.tell(EventKind::PlanStarted { plan: id, steps: plan.steps.len() });
         let mut order = Order::of(&plan.steps);
         let (mut done, mut failure) = (Vec::new(), None);
@@ -68,7 +69,7 @@ impl Imp {
         loop {
             while failure.is_none() && under_way.len() < AT_ONCE && order.has_ready() {
                 if listener.is_gone() {
-                    failure = Some(ImpError::Interrupted.to_string());
+                    failure = Some(ImpError::Cancelled.to_string());
                     break;
                 }
                 let Some((n, step)) = order.begin().and_then(|n| Some((n, plan.steps.get(n)?))) else {
@@ -129,7 +130,7 @@ impl Imp {
         }
         let result = tokio::select! {
             result = self.do_step(step, carried.outcome.clone()) => result,
-            () = execution.listener.gives_up(step) => Err(ImpError::Interrupted.into()),
+            () = execution.listener.gives_up(step) => Err(ImpError::Cancelled.into()),
         };
         match result {
             Ok(outcome) => carried.outcome = outcome,

@@ -10,17 +10,18 @@ use axum::{
     Json, Router,
     body::{Body, Bytes, HttpBody},
     extract::{
-        DefaultBodyLimit, Query, State,
+        DefaultBodyLimit, Path, Query, State,
         rejection::{JsonRejection, QueryRejection},
     },
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use futures_util::stream;
 use http_body::Frame;
 use ioward_api::{
-    ApiError, ApplyRequest, Compatible, CompatibleRequest, ErrorBody, ErrorKind, PartitionView, PlanRequest,
-    Reaped,
+    ApiError, ApplyRequest, ChangeId, ChangeIdError, ChangeRequest, ChangeView, Compatible,
+    CompatibleRequest, ErrorBody, ErrorKind, PartitionView, PlanRequest, Reaped,
 };
 use ioward_model::{Drift, Inventory, Orphan, Plan, Spec};
 use ioward_store::Export;
@@ -46,6 +47,9 @@ pub(crate) fn router(imp: Arc<Imp>) -> Router {
         .route("/v1/compatible", post(compatible))
         .route("/v1/plan", post(plan))
         .route("/v1/apply", post(apply))
+        .route("/v1/changes", get(changes).post(begin_change))
+        .route("/v1/changes/{id}", get(change).delete(cancel_change))
+        .route("/v1/changes/{id}/events", get(change_events))
         .route("/v1/events", get(events))
         .route("/v1/audit", get(audit))
         .route("/v1/state", get(state))
@@ -145,6 +149,43 @@ async fn apply(
     Ok(lines(receiver))
 }
 
+async fn changes(State(imp): State<Arc<Imp>>) -> Json<Vec<ChangeView>> {
+    Json(imp.changes())
+}
+
+async fn begin_change(
+    State(imp): State<Arc<Imp>>,
+    request: Result<Json<ChangeRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<ChangeView>), Failure> {
+    let Json(request) = request?;
+    Ok((StatusCode::CREATED, Json(imp.begin(request.plan).await?)))
+}
+
+async fn change(State(imp): State<Arc<Imp>>, Path(id): Path<String>) -> Result<Json<ChangeView>, Failure> {
+    Ok(Json(imp.changes.get(change_id(&id)?)?.view()))
+}
+
+async fn cancel_change(
+    State(imp): State<Arc<Imp>>,
+    Path(id): Path<String>,
+) -> Result<Json<ChangeView>, Failure> {
+    Ok(Json(imp.cancel(change_id(&id)?)?))
+}
+
+/// The events of a change from its beginning, up to its end.
+async fn change_events(State(imp): State<Arc<Imp>>, Path(id): Path<String>) -> Result<Response, Failure> {
+    let change = imp.changes.get(change_id(&id)?)?;
+    let events = stream::unfold((change, 0), |(change, n)| async move {
+        let event = change.event(n).await?;
+        Some((line(&event), (change, n + 1)))
+    });
+    Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(events)).into_response())
+}
+
+fn change_id(text: &str) -> Result<ChangeId, Failure> {
+    text.parse().map_err(|error: ChangeIdError| Failure::invalid(error.to_string()))
+}
+
 #[derive(Deserialize)]
 struct Follow {
     #[serde(default)]
@@ -196,7 +237,15 @@ async fn no_such_route() -> Failure {
 
 /// An answer of one JSON object a line, for as long as there is a sender.
 fn lines<T: Serialize + Send + 'static>(receiver: mpsc::UnboundedReceiver<T>) -> Response {
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(Lines { receiver })).into_response()
+    ([(header::CONTENT_TYPE, NDJSON)], Body::new(Lines { receiver })).into_response()
+}
+
+const NDJSON: &str = "application/x-ndjson";
+
+fn line(value: &impl Serialize) -> Result<Bytes, serde_json::Error> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    Ok(Bytes::from(line))
 }
 
 struct Lines<T> {
@@ -211,12 +260,6 @@ impl<T: Serialize> HttpBody for Lines<T> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, serde_json::Error>>> {
-        self.receiver.poll_recv(context).map(|value| {
-            let line = serde_json::to_vec(&value?).map(|mut line| {
-                line.push(b'\n');
-                Frame::data(Bytes::from(line))
-            });
-            Some(line)
-        })
+        self.receiver.poll_recv(context).map(|value| Some(line(&value?).map(Frame::data)))
     }
 }

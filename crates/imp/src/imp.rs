@@ -2,11 +2,11 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use ioward_api::{AssignedVf, Compatible, PartitionView};
+use ioward_api::{AssignedVf, ChangeId, ChangeView, Compatible, PartitionView};
 use ioward_fabric::Fabric;
 use ioward_hypervisor::{Hypervisor, HypervisorEvent, UnusableFile};
 use ioward_model::{
@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use crate::{
+    changes::{Change, Changes},
     channels::Channels,
     compatible,
     error::{ImpError, error_chain},
@@ -54,8 +55,7 @@ pub struct Imp {
     pub(crate) run: Run,
     /// What the daemon before this one was in the middle of.
     interrupted: Mutex<Option<Interrupted>>,
-    /// [`ioward_model::PlanRecord::number`] of the latest plan.
-    pub(crate) last_plan: AtomicU64,
+    pub(crate) changes: Changes,
     /// Held for as long as a plan is carried out: one at a time.
     changing: Arc<tokio::sync::Mutex<()>>,
     pub(crate) ownership: Ownership,
@@ -90,9 +90,9 @@ impl Imp {
             notes: Notes::new(store, contents.state, contents.operations),
             events: EventLog::new(),
             channels: Channels::new(run.epoch),
+            changes: Changes::new(run.epoch, contents.last_plan),
             run,
             interrupted: Mutex::new(contents.interrupted),
-            last_plan: AtomicU64::new(contents.last_plan),
             last_look: Mutex::new(None),
             changing: Arc::default(),
             ownership: Ownership::default(),
@@ -197,37 +197,64 @@ impl Imp {
         Ok(reasons)
     }
 
-    /// Begins to carry out a plan, unless the host or the state has moved on since it was made. What happens comes
-    /// through `listener`; when its receiver is dropped, what was done is undone.
+    /// Begins to carry out a plan, unless the host or the state has moved on since it was made. It goes on whatever becomes of
+    /// whoever asked: [`Imp::change`] follows it, and cancels it.
     ///
     /// # Errors
-    /// When it is refused; nothing has been changed then. What fails later comes through `listener`.
+    /// When it is refused; nothing has been changed then. A failure later is an event of the change.
+    pub async fn begin(self: &Arc<Self>, plan: Plan) -> Result<ChangeView, ImpError> {
+        Ok(self.begin_attached(plan, None).await?.view())
+    }
+
+    /// Begins to carry out a plan as [`Imp::begin`] does. Its events come through `listener` too, and it is cancelled when its
+    /// receiver is dropped.
+    ///
+    /// # Errors
+    /// As [`Imp::begin`].
     pub async fn apply(
         self: &Arc<Self>,
         plan: Plan,
         listener: mpsc::UnboundedSender<Event>,
     ) -> Result<(), ImpError> {
+        self.begin_attached(plan, Some(listener)).await.map(drop)
+    }
+
+    async fn begin_attached(
+        self: &Arc<Self>,
+        plan: Plan,
+        listener: Option<mpsc::UnboundedSender<Event>>,
+    ) -> Result<Arc<Change>, ImpError> {
         let guard = self.begin_change().await?;
         let now = self.plan(&plan.intent, &plan.options).await?;
         if now != plan {
-            let made_from = format!("generation {} and revision {}", plan.generation, plan.parent);
-            let found = format!("generation {} and revision {}", now.generation, now.parent);
-            let found = if made_from == found { "a different plan for the same wish".into() } else { found };
-            let reason = Reason::new(
-                Rule::PlanCurrent,
-                format!("a plan for what is there now, not {made_from}"),
-                found,
-            )
-            .remedy("the host or the state has changed since; plan again and look at what is new");
-            return Err(refused(vec![reason]));
+            return Err(outdated(&plan, &now));
         }
         if plan.steps.iter().any(|step| matches!(step, Step::StartPartition { .. })) {
             self.hypervisor.check().await?;
         }
+        let number = self.changes.next_number();
         // A plan without steps changes nothing, and leaves nothing behind.
-        let number = if plan.steps.is_empty() { 0 } else { self.begin_plan(&plan)? };
-        tokio::spawn(Arc::clone(self).carry_out(Begun { plan, number, _guard: guard }, listener));
-        Ok(())
+        if !plan.steps.is_empty() {
+            self.begin_plan(number, &plan)?;
+        }
+        let change = self.changes.begin(number, &plan, listener);
+        let begun = Begun { plan, number, change: Arc::clone(&change), _guard: guard };
+        tokio::spawn(Arc::clone(self).carry_out(begun));
+        Ok(change)
+    }
+
+    /// The changes of this run of the daemon, oldest first.
+    #[must_use]
+    pub fn changes(&self) -> Vec<ChangeView> {
+        self.changes.list()
+    }
+
+    /// Cancels a change: it is rolled back. One that has ended stays as it is.
+    ///
+    /// # Errors
+    /// When there is no such change.
+    pub fn cancel(&self, id: ChangeId) -> Result<ChangeView, ImpError> {
+        Ok(self.changes.get(id)?.cancel())
     }
 
     /// Takes the right to change something; the others are told that this one is at it. A look at what has drifted is nothing
@@ -404,6 +431,16 @@ pub fn plan_for(
         .map_err(|(reasons, ways)| ImpError::Refused { reasons, ways })?;
     let problems = ioward_planner::validate(&plan, inventory, state);
     if problems.is_empty() { Ok(plan) } else { Err(ImpError::Unsound(problems.join("; "))) }
+}
+
+fn outdated(plan: &Plan, now: &Plan) -> ImpError {
+    let made_from = format!("generation {} and revision {}", plan.generation, plan.parent);
+    let found = format!("generation {} and revision {}", now.generation, now.parent);
+    let found = if made_from == found { "a different plan for the same wish".into() } else { found };
+    let required = format!("a plan for what is there now, not {made_from}");
+    let reason = Reason::new(Rule::PlanCurrent, required, found)
+        .remedy("the host or the state has changed since; plan again and look at what is new");
+    refused(vec![reason])
 }
 
 fn refused(reasons: Vec<Reason>) -> ImpError {

@@ -1,7 +1,5 @@
 //! The journal of one plan: each step is written down before it is carried out, and together with the state after.
 
-use std::sync::atomic::Ordering;
-
 use ioward_model::{Assignment, Ended, Outcome, Plan, PlanRecord, RowKey, State, Step, StepRecord};
 use ioward_store::{Change, StoreError};
 
@@ -19,15 +17,12 @@ pub(crate) struct Journal<'a> {
 }
 
 impl Imp {
-    /// Writes down that a plan is about to be carried out; the number under which its journal is kept.
-    pub(crate) fn begin_plan(&self, plan: &Plan) -> Result<u64, StoreError> {
-        let number = self.last_plan.load(Ordering::Relaxed) + 1;
+    /// Writes down that a plan is about to be carried out, as the change of this number.
+    pub(crate) fn begin_plan(&self, number: u64, plan: &Plan) -> Result<(), StoreError> {
         let boot = self.run.boot.clone();
         let record = PlanRecord { number, plan: plan.clone(), boot, begun_ms: now_ms(), ended: None };
         let begun = vec![Change::PlanBegun(Box::new(record))];
-        self.notes.change(Must::BeWritten, |_| Vec::new(), begun, |_| {})?;
-        self.last_plan.store(number, Ordering::Relaxed);
-        Ok(number)
+        self.notes.change(Must::BeWritten, |_| Vec::new(), begun, |_| {})
     }
 
     pub(crate) fn journal(&self, plan: u64) -> Journal<'_> {

@@ -10,6 +10,7 @@
 //! ```
 
 mod as_before;
+mod changes;
 mod channels;
 mod compatible;
 mod confined;

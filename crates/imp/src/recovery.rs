@@ -15,10 +15,9 @@ use std::sync::Arc;
 
 use ioward_model::{EventKind, Outcome, Step, StepRecord};
 use ioward_store::Interrupted;
-use tokio::sync::mpsc;
 
 use crate::{
-    events::Listener,
+    changes::Listener,
     imp::Imp,
     journal::Journal,
     rollback::{Carried, cannot_be_withdrawn},
@@ -30,34 +29,33 @@ impl Imp {
         self.undo_operations().await;
         let Some(Interrupted { record, steps }) = interrupted else { return };
         let (plan, journal) = (&record.plan, self.journal(record.number));
-        // Nobody waits for it any more; what happens is in the log.
-        let (nobody, _) = mpsc::unbounded_channel();
-        let listener = Listener::new(&self.events, nobody);
+        let id = record.number;
+        let listener = Listener::new(&self.events, self.changes.begin(id, plan, None));
         let carried = carried(&plan.steps, &steps);
         let under_way = carried.iter().filter(|carried| carried.in_doubt).count();
         listener.tell(EventKind::PlanInterrupted {
-            plan: plan.id,
+            plan: id,
             steps: plan.steps.len(),
             done: carried.len() - under_way,
             under_way,
         });
         let error = "the daemon ended in the middle of it".to_owned();
         if record.boot != self.run.boot {
-            self.undo_notes(&listener, &journal, plan.id, carried, error).await;
+            self.undo_notes(&listener, &journal, id, carried, error).await;
             return;
         }
         let only_guests_are_missing = carried.len() == plan.steps.len()
             && under_way > 0
             && carried.iter().all(|carried| !carried.in_doubt || cannot_be_withdrawn(carried.step));
-        if only_guests_are_missing && self.finish(&listener, &journal, plan.id, &carried).await {
-            listener.tell(EventKind::PlanDone { plan: plan.id });
+        if only_guests_are_missing && self.finish(&listener, &journal, id, &carried).await {
+            listener.tell(EventKind::PlanDone { plan: id });
             return;
         }
         if self.is_as_before(&carried).await {
-            self.put_notes_back(&listener, &journal, plan.id, carried, error);
+            self.put_notes_back(&listener, &journal, id, carried, error);
             return;
         }
-        self.undo(&listener, &journal, plan.id, carried, error).await;
+        self.undo(&listener, &journal, id, carried, error).await;
     }
 
     /// Puts back what was set, or half set, for partitions that have had no answer. They ask again.

@@ -11,8 +11,8 @@ use ioward_model::{Assignment, EventKind, Name, Outcome, Step, VfId};
 use ioward_pci::Bdf;
 
 use crate::{
+    changes::Listener,
     error::{ImpError, error_chain},
-    events::Listener,
     imp::Imp,
     journal::Journal,
     subject::Subject,

@@ -49,6 +49,21 @@ pub enum Intent {
     },
 }
 
+impl Intent {
+    /// The word for it, as in JSON.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Apply { .. } => "apply",
+            Self::Remove { .. } => "remove",
+            Self::Start { .. } => "start",
+            Self::Stop { .. } => "stop",
+            Self::Attach { .. } => "attach",
+            Self::Detach { .. } => "detach",
+        }
+    }
+}
+
 /// What a person allows beyond the safe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
