@@ -246,6 +246,8 @@ fn a_change_outlives_the_connection_that_asked_for_it() {
     assert_eq!((status, &cancelled["status"]), (200, &json!("done")), "what is done stays done");
     let (_, all) = daemon.json("GET /v1/changes", &json!(null));
     assert_eq!(all, json!([done]));
+    let (status, wanted) = daemon.json("GET /v1/spec?wanted=true", &json!(null));
+    assert_eq!((status, &wanted["adapter"][0]["vfs"]), (200, &json!(2)), "the Spec last applied: {wanted}");
 }
 
 #[test]

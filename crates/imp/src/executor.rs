@@ -146,8 +146,8 @@ impl Imp {
         }
         let _kept_out_too = self.keep_out_at_last(step).await;
         let order = execution.done.load(Ordering::Relaxed) + 1;
-        let revision = (order == execution.plan.steps.len()).then_some(execution.plan.id);
-        if let Err(error) = journal.done(number, order, step, &carried.outcome, &carried.noted, revision) {
+        let ends = (order == execution.plan.steps.len()).then_some(execution.plan);
+        if let Err(error) = journal.done(number, order, step, &carried.outcome, &carried.noted, ends) {
             // What is not written down must not be done either.
             carried.in_doubt = true;
             return Err(error_chain(&error));

@@ -119,8 +119,23 @@ async fn reap(State(imp): State<Arc<Imp>>) -> Result<Json<Vec<Reaped>>, Failure>
     Ok(Json(imp.reap_orphans().await?))
 }
 
-async fn spec(State(imp): State<Arc<Imp>>) -> Json<Spec> {
-    Json(imp.state().to_spec())
+#[derive(Deserialize)]
+struct Which {
+    #[serde(default)]
+    wanted: bool,
+}
+
+async fn spec(
+    State(imp): State<Arc<Imp>>,
+    query: Result<Query<Which>, QueryRejection>,
+) -> Result<Json<Spec>, Failure> {
+    let Query(Which { wanted }) = query?;
+    let state = imp.state();
+    if !wanted {
+        return Ok(Json(state.to_spec()));
+    }
+    let none = || ApiError::new(ErrorKind::NotFound, "no Spec has been applied yet: 'ioward apply -f SPEC'");
+    state.wanted.map(|spec| Json(*spec)).ok_or_else(|| Failure(none()))
 }
 
 async fn compatible(

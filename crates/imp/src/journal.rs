@@ -53,8 +53,8 @@ impl Journal<'_> {
         let _ = self.notes.change(Must::BeKnown, |_| Vec::new(), failed, |_| {});
     }
 
-    /// A step has been carried out, and what it means is known from now on. The `revision` of the state is given with
-    /// the last step of a plan, which is done with it.
+    /// A step has been carried out, and what it means is known from now on. The plan is given with its last step, which
+    /// ends it.
     pub(crate) fn done(
         &self,
         number: usize,
@@ -62,19 +62,21 @@ impl Journal<'_> {
         step: &Step,
         outcome: &Outcome,
         noted: &Option<Assignment>,
-        revision: Option<u64>,
+        ends: Option<&Plan>,
     ) -> Result<(), StoreError> {
         let record = StepRecord::Done { order, outcome: outcome.clone(), noted: noted.clone() };
         let mut more = vec![self.step(number, record)];
-        more.extend(revision.map(|_| Change::PlanEnded { plan: self.plan, ended: Ended::Done }));
+        more.extend(ends.map(|_| Change::PlanEnded { plan: self.plan, ended: Ended::Done }));
         let rows = |state: &State| {
             let mut rows = state.rows_of(step);
-            rows.extend(revision.map(|_| RowKey::Revision));
+            rows.extend(ends.into_iter().flat_map(State::rows_of_done));
             rows
         };
         self.notes.change(Must::BeWritten, rows, more, |state| {
             state.record(step, outcome);
-            state.revision = revision.unwrap_or(state.revision);
+            if let Some(plan) = ends {
+                state.record_done(plan);
+            }
         })
     }
 

@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use ioward_model::{EventKind, Outcome, Step, StepRecord};
+use ioward_model::{EventKind, Outcome, PlanRecord, Step, StepRecord};
 use ioward_store::Interrupted;
 
 use crate::{
@@ -47,7 +47,7 @@ impl Imp {
         let only_guests_are_missing = carried.len() == plan.steps.len()
             && under_way > 0
             && carried.iter().all(|carried| !carried.in_doubt || cannot_be_withdrawn(carried.step));
-        if only_guests_are_missing && self.finish(&listener, &journal, id, &carried).await {
+        if only_guests_are_missing && self.finish(&listener, &journal, &record, &carried).await {
             listener.tell(EventKind::PlanDone { plan: id });
             return;
         }
@@ -70,16 +70,17 @@ impl Imp {
         self: &Arc<Self>,
         listener: &Listener<'_>,
         journal: &Journal<'_>,
-        plan: u64,
+        record: &PlanRecord,
         carried: &[Carried<'_>],
     ) -> bool {
+        let plan = record.number;
         let under_way: Vec<_> = carried.iter().filter(|carried| carried.in_doubt).collect();
         for (n, Carried { number, step, noted, .. }) in under_way.iter().enumerate() {
             let order = carried.len() - under_way.len() + n + 1;
-            let revision = (order == carried.len()).then_some(plan);
+            let ends = (order == carried.len()).then_some(&record.plan);
             let Ok(outcome) = self.do_step(step, Outcome::default()).await else { return false };
             let _kept_out = self.keep_out_at_last(step).await;
-            if journal.done(*number, order, step, &outcome, noted, revision).is_err() {
+            if journal.done(*number, order, step, &outcome, noted, ends).is_err() {
                 return false;
             }
             listener.tell(EventKind::StepDone { plan, number: *number, note: outcome.note });

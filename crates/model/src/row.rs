@@ -3,12 +3,13 @@
 //! A change to the state is worked out on a [`State::part`] of it, which holds the rows it may touch and nothing else;
 //! what came out different is written, and only then [`State::put`] into the whole.
 
-use std::collections::BTreeMap;
-
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdapterState, Assignment, Name, Owner, PartitionSpec, PartitionState, State, Step, VfId};
+use crate::{
+    AdapterState, Assignment, Intent, Name, Owner, PartitionSpec, PartitionState, Plan, Spec, State, Step,
+    VfId,
+};
 
 /// Names a row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +22,8 @@ pub enum RowKey {
     Partition(Name),
     /// A VF of a partition.
     Assignment(Owner),
+    /// The Spec that was last applied.
+    Wanted,
 }
 
 /// A row: its name and what it says; `None` where there is none.
@@ -34,6 +37,8 @@ pub enum Row {
     Partition(Name, Option<PartitionHead>),
     /// A VF of a partition.
     Assignment(Owner, Option<Assignment>),
+    /// The Spec that was last applied.
+    Wanted(Option<Box<Spec>>),
 }
 
 /// A partition, without its VFs.
@@ -67,6 +72,7 @@ impl State {
                 let held = partition.and_then(|partition| partition.vfs.get(&owner.vf));
                 Row::Assignment(owner.clone(), held.cloned())
             }
+            RowKey::Wanted => Row::Wanted(self.wanted.clone()),
         }
     }
 
@@ -80,6 +86,7 @@ impl State {
         std::iter::once(RowKey::Revision)
             .chain(self.adapters.keys().copied().map(RowKey::Adapter))
             .chain(partitions)
+            .chain(self.wanted.as_ref().map(|_| RowKey::Wanted))
     }
 
     /// Makes a row say this. False for a VF of a partition that there is not: nothing has changed then.
@@ -102,6 +109,7 @@ impl State {
                     None => partition.vfs.remove(&owner.vf),
                 };
             }
+            Row::Wanted(spec) => self.wanted = spec,
         }
         true
     }
@@ -109,8 +117,7 @@ impl State {
     /// A state that holds these rows, with the partitions of VFs among them, and nothing else.
     #[must_use]
     pub fn part(&self, keys: &[RowKey]) -> Self {
-        let mut part =
-            Self { revision: self.revision, adapters: BTreeMap::new(), partitions: BTreeMap::new() };
+        let mut part = Self { revision: self.revision, ..Self::default() };
         for key in keys {
             if let RowKey::Assignment(owner) = key
                 && !part.partitions.contains_key(&owner.partition)
@@ -145,6 +152,13 @@ impl State {
         }
     }
 
+    /// The rows that noting the end of a plan may change.
+    #[must_use]
+    pub fn rows_of_done(plan: &Plan) -> Vec<RowKey> {
+        let wanted = matches!(plan.intent, Intent::Apply { .. }).then_some(RowKey::Wanted);
+        std::iter::once(RowKey::Revision).chain(wanted).collect()
+    }
+
     /// The row of a VF; none while it is nobody's.
     #[must_use]
     pub fn row_of(&self, vf: VfId) -> Vec<RowKey> {
@@ -168,7 +182,8 @@ mod tests {
             boot: Boot::default(),
             vfs: Vec::new(),
         };
-        let mut state = State { revision: 7, ..State::default() };
+        let wanted = Some(Box::new(Spec { version: 1, ..Spec::default() }));
+        let mut state = State { revision: 7, wanted, ..State::default() };
         let pf = "0000:01:00.0".parse().unwrap();
         let original = AdapterOriginal { num_vfs: 2, autoprobe: true };
         let to = AdapterState { original, wanted: None, identity: None };

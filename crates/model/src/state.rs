@@ -9,7 +9,8 @@ use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
-    AdapterSpec, Identity, Name, Outcome, Owner, PartitionSpec, Spec, Step, VfCount, VfId, VfSettings,
+    AdapterSpec, Identity, Intent, Name, Outcome, Owner, PartitionSpec, Plan, Spec, Step, VfCount, VfId,
+    VfSettings,
 };
 
 /// All that ioward remembers between two plans. It is kept as rows: [`crate::Row`].
@@ -21,6 +22,9 @@ pub struct State {
     pub adapters: BTreeMap<Bdf, AdapterState>,
     /// Client partitions.
     pub partitions: BTreeMap<Name, PartitionState>,
+    /// What is wanted: the Spec that was last applied. What is held may differ from it since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Box<Spec>>,
 }
 
 /// An adapter that ioward holds.
@@ -218,6 +222,14 @@ impl State {
             Step::DetachVf { vf, .. } => self.set_attached(*vf, false),
             Step::StartPartition { partition } => self.with(partition, |p| p.running = true),
             Step::StopPartition { partition, .. } => self.with(partition, |p| p.running = false),
+        }
+    }
+
+    /// Notes that a plan is done, with all its steps.
+    pub fn record_done(&mut self, plan: &Plan) {
+        self.revision = plan.id;
+        if let Intent::Apply { spec } = &plan.intent {
+            self.wanted = Some(Box::new(spec.clone()));
         }
     }
 

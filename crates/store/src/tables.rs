@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Display};
 
 use ioward_model::{
     AdapterState, Assignment, AuditEntry, Ended, Name, OpenOperation, Owner, PartitionHead, PlanRecord, Row,
-    State, StepRecord, VfId,
+    Spec, State, StepRecord, VfId,
 };
 use ioward_pci::Bdf;
 use redb::{
@@ -36,6 +36,8 @@ const ADAPTERS: TableDefinition<'_, &str, Json> = TableDefinition::new("adapters
 const PARTITIONS: TableDefinition<'_, &str, Json> = TableDefinition::new("partitions");
 /// By the names of the partition and of the VF in it.
 const ASSIGNMENTS: TableDefinition<'_, (&str, &str), Json> = TableDefinition::new("assignments");
+/// Under `spec`, the Spec that was last applied. Files of an older ioward do not have this table.
+const WANTED: TableDefinition<'_, &str, Json> = TableDefinition::new("wanted");
 /// By [`PlanRecord::number`].
 const PLANS: TableDefinition<'_, u64, Json> = TableDefinition::new("plans");
 /// How plans ended. Apart from the plans, which can be long.
@@ -71,6 +73,7 @@ pub(crate) enum Written {
     Adapter(Bdf, Option<Vec<u8>>),
     Partition(Name, Option<Vec<u8>>),
     Assignment(Owner, Option<Vec<u8>>),
+    Wanted(Option<Vec<u8>>),
     PlanBegun(u64, Vec<u8>),
     Step(u64, u64, Vec<u8>),
     PlanEnded(u64, Vec<u8>),
@@ -91,6 +94,7 @@ impl Written {
             Change::Row(Row::Adapter(pf, adapter)) => Self::Adapter(*pf, maybe(adapter)?),
             Change::Row(Row::Partition(name, head)) => Self::Partition(name.clone(), maybe(head)?),
             Change::Row(Row::Assignment(owner, held)) => Self::Assignment(owner.clone(), maybe(held)?),
+            Change::Row(Row::Wanted(spec)) => Self::Wanted(maybe(spec)?),
             Change::PlanBegun(record) => Self::PlanBegun(record.number, serde_json::to_vec(record)?),
             Change::Step { plan, number, record } => {
                 Self::Step(*plan, *number as u64, serde_json::to_vec(record)?)
@@ -111,6 +115,7 @@ pub(crate) fn begin(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     transaction.open_table(ADAPTERS)?;
     transaction.open_table(PARTITIONS)?;
     transaction.open_table(ASSIGNMENTS)?;
+    transaction.open_table(WANTED)?;
     transaction.open_table(PLANS)?;
     transaction.open_table(ENDS)?;
     transaction.open_table(JOURNAL)?;
@@ -143,6 +148,9 @@ pub(crate) fn write(transaction: &WriteTransaction, changes: &[Written]) -> Resu
             Written::Assignment(Owner { partition, vf }, held) => {
                 let key = (partition.as_str(), vf.as_str());
                 put(&mut transaction.open_table(ASSIGNMENTS)?, key, held.as_deref())?;
+            }
+            Written::Wanted(spec) => {
+                put(&mut transaction.open_table(WANTED)?, "spec", spec.as_deref())?;
             }
             Written::PlanBegun(number, record) => {
                 forget_plans(transaction, *number)?;
@@ -195,6 +203,7 @@ fn clear(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     transaction.open_table(ADAPTERS)?.retain(|_, _| false)?;
     transaction.open_table(PARTITIONS)?.retain(|_, _| false)?;
     transaction.open_table(ASSIGNMENTS)?.retain(|_, _| false)?;
+    transaction.open_table(WANTED)?.retain(|_, _| false)?;
     transaction.open_table(OPERATIONS)?.retain(|_, _| false)?;
     Ok(())
 }
@@ -264,7 +273,17 @@ impl Tables {
                 return Err(nonsense(&ASSIGNMENTS, &owner, "there is no such partition"));
             }
         }
+        state.wanted = self.wanted()?;
         Ok(state)
+    }
+
+    fn wanted(&self) -> Result<Option<Box<Spec>>, Wrong> {
+        let table = match self.0.open_table(WANTED) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+            table => table.map_err(redb::Error::from)?,
+        };
+        let Some(spec) = table.get("spec")? else { return Ok(None) };
+        value_of(&WANTED, "spec", spec.value()).map(Some)
     }
 
     /// The latest plans, at most `limit`, the latest first.
