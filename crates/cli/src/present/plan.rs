@@ -55,6 +55,23 @@ pub fn plan(plan: &Plan, detail: Detail, width: usize) -> String {
     out + &format!("{made} to make, {changed} to change, {taken} to take\n")
 }
 
+/// What has come of a plan that was carried out, a line each: who has which VF now, and who runs.
+#[must_use]
+pub fn results(plan: &Plan) -> String {
+    let result = |step: &Step| match step {
+        Step::SetVfCount { pf, to, .. } if *to > 0 => {
+            Some(format!("{pf} gives {} now", text::counted((*to).into(), "VF")))
+        }
+        Step::Assign { owner, to } => Some(format!("{owner} is {}", to.vf)),
+        Step::Unassign { owner, from } => Some(format!("{}, which was {owner}, is as it was found", from.vf)),
+        Step::UndefinePartition { from } => Some(format!("{} is forgotten", from.name)),
+        Step::StartPartition { partition } => Some(format!("{partition} runs")),
+        Step::StopPartition { partition, .. } => Some(format!("{partition} is stopped")),
+        _ => None,
+    };
+    plan.steps.iter().filter_map(result).map(|line| line + "\n").collect()
+}
+
 /// Who is disturbed, a line each under a heading, and how nobody would be; nothing when nobody is.
 #[must_use]
 pub fn disturbed(plan: &Plan, width: usize) -> String {
