@@ -53,12 +53,12 @@ run ioward audit
 stage "A third VF is plugged into web while it runs, and taken out again"
 run ioward attach web net1 --class network --pf 0000:01:00.0
 in_guest web 'n=0; until [ -e /sys/class/net/eth1 ] || [ $n = 60 ]; do sleep 1; n=$((n+1)); done; ip link show eth1'
-run ioward detach web net1
+run ioward detach --yes web net1
 check "web has let go of it" test -z "$(lab-guest web 'ls -d /sys/class/net/eth1 2>/dev/null' || true)"
 
 stage "Both are removed, and everything is as it was found"
-run ioward remove web
-run ioward remove db
+run ioward remove --yes web
+run ioward remove --yes db
 run ioward host
 check "VF counts, autoprobe and drivers are as before" test "$before" = "$(how_it_is)"
 check "no machine is left" test -z "$(pgrep -f qemu-system || true)"

@@ -34,11 +34,11 @@ pub fn the_channel_comes_with_the_first_vf_and_goes_with_the_last() -> Outcome {
         "n=0; until ioward-agent vf list | grep net1; do sleep 1; n=$((n+1)); [ $n -lt 60 ] || exit 1; done",
         SOON,
     )?;
-    daemon.done(&["detach", "web", "net0"])?;
+    daemon.done(&["detach", "--yes", "web", "net0"])?;
     assert!(has_channel(&daemon)?);
     let list = web.run("ioward-agent vf list", SOON)?;
     assert!(list.contains("net1") && !list.contains("net0"), "{list}");
-    daemon.done(&["detach", "web", "net1"])?;
+    daemon.done(&["detach", "--yes", "web", "net1"])?;
     assert!(!has_channel(&daemon)?);
     assert_eq!(web.try_run("ioward-agent vf list", SOON)?.0, 1);
     assert_eq!(how_the_host_is()?, before, "with the last VF the adapter goes back too");
@@ -118,7 +118,7 @@ pub fn a_guest_sets_what_it_may_and_nothing_else() -> Outcome {
     drop(web);
     let seen = sh("echo 'poweroff -f' | ioward --socket /run/ioward-test/api.sock console web 2>&1")?;
     assert!(seen.ends_with("the console of web closed: its machine has ended\n"), "{seen}");
-    daemon.done(&["remove", "web"])?;
+    daemon.done(&["remove", "--yes", "web"])?;
     assert_eq!(how_the_host_is()?, before);
     Ok(())
 }

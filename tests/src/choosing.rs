@@ -105,7 +105,7 @@ pub fn a_partition_on_a_numa_node_runs_there() -> Outcome {
     assert!(machine.contains("host-nodes=0,policy=bind"), "no memory is bound: {machine}");
     let pf = |n: usize| vfs[0]["vfs"][n]["pf"].as_str().unwrap_or_default().to_owned();
     assert_ne!(pf(0), pf(1), "they are apart: {vfs}");
-    daemon.done(&["remove", "web", "--force"])?;
+    daemon.done(&["remove", "--yes", "web", "--force"])?;
     let refused = daemon.try_apply(&[VERSION, &on_node("7")].concat(), &[])?;
     assert_eq!(refused.status, 3, "{refused:?}");
     assert!(

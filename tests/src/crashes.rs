@@ -55,9 +55,9 @@ impl Change {
     fn command(self, spec: &str) -> Vec<&str> {
         match self {
             Self::Apply => vec!["apply", "--yes", "-f", spec],
-            Self::Remove => vec!["remove", "extra", "--force"],
+            Self::Remove => vec!["remove", "--yes", "extra", "--force"],
             Self::Attach => vec!["attach", "web", "net1", "--class", "network", "--pf", NIC0],
-            Self::Detach => vec!["detach", "web", "net1"],
+            Self::Detach => vec!["detach", "--yes", "web", "net1"],
         }
     }
 }
@@ -177,7 +177,7 @@ pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
     daemon.crash()?;
     assert_eq!(asked_over_qmp("web", "query-status")?["status"], "running");
     daemon.restart()?;
-    daemon.done(&["remove", "web", "--force"])?;
+    daemon.done(&["remove", "--yes", "web", "--force"])?;
     daemon.apply(&format!("{VERSION}[[adapter]]\npf = \"{NIC0}\"\n"))?;
     assert_eq!(how_the_host_is()?, before);
     Ok(())

@@ -119,12 +119,12 @@ pub fn vfs_that_nobody_lets_go_of_are_told_and_keep_only_their_adapter_waiting()
     assert!(writer.try_wait()?.is_none(), "it waits for web");
 
     // Not the number of VFs: the kernel changes that of one adapter at a time, in the whole host.
-    daemon.done(&["stop", "db", "--force"])?;
+    daemon.done(&["stop", "--yes", "db", "--force"])?;
     daemon.done(&["start", "db"])?;
     assert!(daemon.done(&["vfs"])?.contains("db/net0"));
     assert!(writer.try_wait()?.is_none(), "it still does");
 
-    daemon.done(&["stop", "web", "--force"])?;
+    daemon.done(&["stop", "--yes", "web", "--force"])?;
     assert!(writer.wait()?.success());
     assert_eq!(attribute(NIC0, "sriov_numvfs")?, "0");
     web_is_told_to_have_lost_its_vf(&daemon)?;
@@ -137,7 +137,7 @@ pub fn vfs_that_nobody_lets_go_of_are_told_and_keep_only_their_adapter_waiting()
 /// The same under a partition that is stopped.
 pub fn a_number_of_vfs_written_by_hand_is_told_with_what_it_broke() -> Outcome {
     let daemon = daemon_with_a_partition()?;
-    daemon.done(&["stop", "web", "--force"])?;
+    daemon.done(&["stop", "--yes", "web", "--force"])?;
     let count = attribute(NIC0, "sriov_numvfs")?;
     set_attribute(NIC0, "sriov_numvfs", "0")?;
     web_is_told_to_have_lost_its_vf(&daemon)?;
@@ -218,16 +218,16 @@ fn renumber(pf: &str, bus: u8) -> Result<String, Box<dyn Error>> {
 
 pub fn an_adapter_that_gets_other_bus_numbers_is_found_again() -> Outcome {
     let daemon = daemon_with_a_partition()?;
-    daemon.done(&["stop", "web", "--force"])?;
+    daemon.done(&["stop", "--yes", "web", "--force"])?;
     let moved = renumber(NIC0, 0x20)?;
     let found = is_found_at(&daemon, NIC0, &moved);
     // Whatever came of it, those who come after find it where it was.
-    let _ = daemon.ioward(&["stop", "web", "--force"]);
+    let _ = daemon.ioward(&["stop", "--yes", "web", "--force"]);
     let back = renumber(&moved, 0x01);
     found?;
     assert_eq!(back?, NIC0);
     wait_for_event(&daemon, &format!("adapter {moved} is {NIC0} now"))?;
-    daemon.done(&["remove", "web"])?;
+    daemon.done(&["remove", "--yes", "web"])?;
     assert_eq!(attribute(NIC0, "sriov_numvfs")?, "0");
     assert_eq!(drift(&daemon)?, serde_json::json!([]));
     Ok(())

@@ -63,7 +63,7 @@ pub fn garbage_half_frames_and_floods_harm_nobody() -> Outcome {
     }
 
     // What it has sent and nobody has read yet goes with its machine; then it is served as ever.
-    daemon.done(&["stop", "evil", "--force"])?;
+    daemon.done(&["stop", "--yes", "evil", "--force"])?;
     daemon.done(&["start", "evil"])?;
     daemon.guest("evil")?.run("ioward-agent vf list", SOON)?;
     assert!(daemon.done(&["events"])?.contains("misused"));

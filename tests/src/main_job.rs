@@ -96,12 +96,12 @@ pub fn two_partitions_get_their_vfs_use_them_and_give_them_back() -> Outcome {
         SOON,
     )?;
     assert!(web.run("ioward-agent vf list", SOON)?.contains("net1"));
-    daemon.done(&["detach", "web", "net1"])?;
+    daemon.done(&["detach", "--yes", "web", "net1"])?;
     assert_ne!(web.try_run("ls -d /sys/class/net/eth1", SOON)?.0, 0, "it is gone from the guest");
     assert_eq!(driver(&virtual_functions(NIC0)?[1]), None, "it is as it was");
 
-    daemon.done(&["remove", "web"])?;
-    daemon.done(&["remove", "db"])?;
+    daemon.done(&["remove", "--yes", "web"])?;
+    daemon.done(&["remove", "--yes", "db"])?;
     wait_until("the machines are gone", Duration::from_secs(10), || sh("pgrep -f qemu-system").is_err())?;
     assert_eq!(how_the_host_is()?, before);
     assert_eq!(daemon.done(&["partitions", "--json"])?.trim(), "[]");
@@ -153,7 +153,7 @@ fn with_vfs_of_an_administrator() -> Outcome {
     assert_eq!((&net0["address"], &net0["vlan_list"][0]["vlan"]), (&"52:54:00:aa:00:01".into(), &100.into()));
     assert_eq!((driver(&first).as_deref(), &net0["trust"]), (Some("vfio-pci"), &false.into()));
     assert_eq!(net1, before.2, "nobody asked for VF 1");
-    daemon.done(&["remove", "web", "--force"])?;
+    daemon.done(&["remove", "--yes", "web", "--force"])?;
     assert_eq!(look()?, before, "given back");
     Ok(())
 }
@@ -163,7 +163,7 @@ pub fn a_partition_keeps_its_vfs_while_it_is_stopped_and_while_its_guest_does_no
     let daemon = Daemon::start()?;
     daemon.apply(&[VERSION, &partition("web"), &vf("net0", "network", "")].concat())?;
     let first = daemon.guest("web")?;
-    daemon.done(&["stop", "web"])?;
+    daemon.done(&["stop", "--yes", "web"])?;
     first.wait_until_off(SOON)?;
     assert_eq!(driver(&virtual_functions(NIC0)?[0]).as_deref(), Some("vfio-pci"));
     daemon.done(&["start", "web"])?;
@@ -173,7 +173,7 @@ pub fn a_partition_keeps_its_vfs_while_it_is_stopped_and_while_its_guest_does_no
     // A kernel that has panicked answers no hot-unplug any more, and its machine runs on: the VF is not torn from it.
     let _ =
         web.try_run("echo 0 >/proc/sys/kernel/panic; echo c >/proc/sysrq-trigger", Duration::from_secs(2));
-    let refused = daemon.ioward(&["detach", "web", "net0"])?;
+    let refused = daemon.ioward(&["detach", "--yes", "web", "net0"])?;
     assert_eq!(refused.status, 1, "{refused:?}");
     let told = "the guest of web did not let go of net0 within 30 s; try again, or turn it off: ioward stop web --force; \
                 everything is as it was before";
@@ -182,7 +182,7 @@ pub fn a_partition_keeps_its_vfs_while_it_is_stopped_and_while_its_guest_does_no
     assert!(daemon.done(&["vfs"])?.contains("web/net0"), "it still has its VF");
 
     // Nor does it obey its power button. Who has seen enough of that need not wait for the bound, which is 2 minutes.
-    let stop = daemon.begin(&["stop", "web"])?;
+    let stop = daemon.begin(&["stop", "--yes", "web"])?;
     let events = || daemon.done(&["events"]);
     // The first time was before the panic.
     while events()?.matches("stop partition web").count() < 2 {}
@@ -191,9 +191,9 @@ pub fn a_partition_keeps_its_vfs_while_it_is_stopped_and_while_its_guest_does_no
     while !events()?.contains("failed, everything is as before: interrupted") {
         assert!(!events()?.contains("did not turn itself off"), "{}", events()?);
     }
-    daemon.done(&["stop", "web", "--force"])?;
-    daemon.done(&["detach", "web", "net0"])?;
-    daemon.done(&["remove", "web"])?;
+    daemon.done(&["stop", "--yes", "web", "--force"])?;
+    daemon.done(&["detach", "--yes", "web", "net0"])?;
+    daemon.done(&["remove", "--yes", "web"])?;
     assert_eq!(how_the_host_is()?, before);
     Ok(())
 }

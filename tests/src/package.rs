@@ -154,8 +154,8 @@ pub fn it_is_installed_upgraded_under_a_running_partition_and_removed() -> Outco
     sh(&format!("dpkg --no-triggers --install {package}"))?;
     service.start()?;
     assert_eq!(machine()?, pid);
-    ioward(&["stop", "web", "--force"])?;
-    ioward(&["remove", "web"])?;
+    ioward(&["stop", "--yes", "web", "--force"])?;
+    ioward(&["remove", "--yes", "web"])?;
     service.stop()?;
     assert_eq!(how_the_host_is()?, before);
     sh("dpkg --no-triggers --purge ioward")?;

@@ -133,7 +133,7 @@ pub fn each_machine_is_a_user_of_its_own_with_its_own_device_nodes_only() -> Out
     }
     assert!(sh(&format!("ls -l /proc/{}/fd", evil.pid))?.lines().all(|file| !file.contains("/web/")));
     // Given back, the node is root's again for as long as it is there.
-    daemon.done(&["remove", "evil", "--force"])?;
+    daemon.done(&["remove", "--yes", "evil", "--force"])?;
     assert!(fs::metadata(&evil.node).is_ok_and(|node| node.uid() == 0) || !fs::exists(&evil.node)?);
     Ok(())
 }

@@ -32,7 +32,8 @@ pub struct Cli {
 }
 
 const EXIT_STATUS: &str = "Exit status: 0 done; 1 failed; 2 wrong usage or invalid Spec; \
-    3 refused (policy, compatibility, disruption)";
+    3 refused (policy, compatibility, disruption); \
+    4 there is something to change (plan --detailed-exitcode)";
 
 /// The hidden command by which a simulated partition is started.
 pub const SIMULATED_PARTITION: &str = "simulated-partition";
@@ -127,9 +128,12 @@ pub enum Command {
         /// Plan for a host that was recorded by 'ioward snapshot': no daemon, and nothing to apply
         #[arg(long, value_name = "FILE")]
         host: Option<PathBuf>,
-        /// Also write the plan to a file, for 'ioward apply FILE'
+        /// Also write the plan to a file, for 'ioward apply FILE'; - writes it to stdout instead of showing it
         #[arg(short, long, value_name = "FILE", conflicts_with = "host")]
         output: Option<PathBuf>,
+        /// End with exit status 4 where the plan changes anything, 0 where there is nothing to do
+        #[arg(long)]
+        detailed_exitcode: bool,
         /// Say of each VF what decided that it is that one
         #[arg(long, conflicts_with = "json")]
         explain: bool,
@@ -142,8 +146,8 @@ pub enum Command {
     },
     /// Carry a Spec or a plan out: all of it or nothing
     #[command(
-        after_help = "The plan is shown and, on a terminal, asked about before it is carried out. Ctrl-C has \
-        the daemon undo what was done so far, and does not wait for that."
+        after_help = "The plan is shown and asked about before it is carried out: on stdin, or on the terminal where \
+        the Spec comes from stdin. Ctrl-C has the daemon undo what was done so far, and does not wait for that."
     )]
     Apply {
         /// The Spec or the plan.
@@ -152,12 +156,9 @@ pub enum Command {
         /// What is allowed.
         #[command(flatten)]
         allow: Allow,
-        /// Do not show the plan and ask: only whom it disturbs is shown before
-        #[arg(short, long)]
-        yes: bool,
-        /// Print the events as JSON, one a line; the plan goes to stderr
-        #[arg(long)]
-        json: bool,
+        /// How it is changed.
+        #[command(flatten)]
+        how: How,
     },
     /// Show the client partitions
     Partitions {
@@ -172,6 +173,9 @@ pub enum Command {
         /// What is allowed.
         #[command(flatten)]
         allow: Allow,
+        /// How it is changed.
+        #[command(flatten)]
+        how: How,
     },
     /// Stop a running partition; it keeps its VFs
     Stop {
@@ -183,6 +187,9 @@ pub enum Command {
         /// What is allowed.
         #[command(flatten)]
         allow: Allow,
+        /// How it is changed.
+        #[command(flatten)]
+        how: How,
     },
     /// Connect to a partition's serial console; Ctrl-] leaves
     #[command(
@@ -203,6 +210,9 @@ pub enum Command {
         /// What is allowed.
         #[command(flatten)]
         allow: Allow,
+        /// How it is changed.
+        #[command(flatten)]
+        how: How,
     },
     /// Choose on the terminal how many VFs there are to be and who gets which
     #[command(
@@ -233,6 +243,9 @@ pub enum Command {
         /// What is allowed.
         #[command(flatten)]
         allow: Allow,
+        /// How it is changed.
+        #[command(flatten)]
+        how: How,
     },
     /// Take a VF from a partition, also while it runs
     Detach {
@@ -246,6 +259,9 @@ pub enum Command {
         /// What is allowed.
         #[command(flatten)]
         allow: Allow,
+        /// How it is changed.
+        #[command(flatten)]
+        how: How,
     },
     /// Show what happened
     Events {
@@ -305,25 +321,25 @@ impl Command {
             | Self::Doctor { json, .. }
             | Self::Compatible { json, .. }
             | Self::Plan { json, .. }
-            | Self::Apply { json, .. }
             | Self::Partitions { json, .. }
             | Self::Events { json, .. }
             | Self::Drift { json }
             | Self::Orphans { json, .. }
             | Self::Audit { json, .. } => *json,
-            Self::Assign(args) => args.json,
+            Self::Assign(args) => args.how.json,
+            Self::Apply { how, .. }
+            | Self::Start { how, .. }
+            | Self::Stop { how, .. }
+            | Self::Remove { how, .. }
+            | Self::Attach { how, .. }
+            | Self::Detach { how, .. } => how.json,
             Self::Demo(_)
             | Self::SimulatedPartition
             | Self::Serve(_)
             | Self::Imp
             | Self::Select { .. }
             | Self::Snapshot { .. }
-            | Self::Start { .. }
-            | Self::Stop { .. }
             | Self::Console { .. }
-            | Self::Remove { .. }
-            | Self::Attach { .. }
-            | Self::Detach { .. }
             | Self::State { .. }
             | Self::Man { .. } => false,
         }
@@ -420,12 +436,38 @@ pub struct AssignArgs {
     /// What is allowed.
     #[command(flatten)]
     pub allow: Allow,
-    /// Do not show the plan and ask: only whom it disturbs is shown before
-    #[arg(short, long)]
+    /// How it is changed.
+    #[command(flatten)]
+    pub how: How,
+}
+
+/// How a command that changes something goes about it.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct How {
+    /// Show the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not show the plan and ask: only whom it disturbs is shown before. Without a terminal to ask on, a change that disturbs
+    /// somebody needs it
+    #[arg(short, long, conflicts_with = "dry_run")]
     pub yes: bool,
-    /// Print the events as JSON, one a line; the plan goes to stderr
+    /// While another change is carried out, wait so long for its end
+    #[arg(long, value_name = "SECONDS", conflicts_with = "dry_run")]
+    pub wait: Option<u64>,
+    /// Print the events as JSON, one a line; the plan goes to stderr. With --dry-run, print the plan as JSON
     #[arg(long)]
     pub json: bool,
+    /// Whether stdin is where the Spec or the plan comes from: no answer comes from there too.
+    #[arg(skip)]
+    pub stdin_is_read: bool,
+}
+
+impl How {
+    /// Without a question: who calls this has asked, or needs not.
+    #[must_use]
+    pub fn unasked() -> Self {
+        Self { yes: true, ..Self::default() }
+    }
 }
 
 /// What a person allows beyond the safe.

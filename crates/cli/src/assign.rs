@@ -4,7 +4,12 @@ use std::collections::BTreeSet;
 
 use ioward_model::{Class, Intent, Name, NameError, Spec, VfRequest};
 
-use crate::{args::AssignArgs, change, client::Client, error::CliError};
+use crate::{
+    args::AssignArgs,
+    change::{self, Asks},
+    client::Client,
+    error::CliError,
+};
 
 /// Names the VFs, then shows the plan, asks, and carries it out.
 ///
@@ -12,7 +17,7 @@ use crate::{args::AssignArgs, change, client::Client, error::CliError};
 /// When the options make no sense together, the daemon does not answer or refuses, the person does not want the plan, or
 /// a step fails.
 pub async fn assign(client: &Client, args: AssignArgs) -> Result<(), CliError> {
-    let AssignArgs { name: partition, count, prefix, what, allow, yes, json } = args;
+    let AssignArgs { name: partition, count, prefix, what, allow, how } = args;
     let prefix = prefix.map_or_else(|| default_prefix(what.class).to_owned(), |prefix| prefix.to_string());
     // Each gets its name once it is known which are free.
     let first = name(format!("{prefix}0"))?;
@@ -31,7 +36,7 @@ pub async fn assign(client: &Client, args: AssignArgs) -> Result<(), CliError> {
     let names = free_names(&prefix, usize::from(count), &taken);
     let named = |free| Ok(VfRequest { name: name(free)?, ..what.clone() });
     let vfs = names.into_iter().map(named).collect::<Result<_, CliError>>()?;
-    change::apply(client, Intent::Attach { partition, vfs }, allow.options(false), yes, json).await
+    change::change(client, Intent::Attach { partition, vfs }, allow.options(false), Asks::Always, how).await
 }
 
 fn name(text: String) -> Result<Name, CliError> {

@@ -100,6 +100,14 @@ pub enum CliError {
     /// The person does not want the plan.
     #[error("not applied; nothing has changed")]
     Declined,
+    /// Nobody could be asked about a plan that disturbs somebody.
+    #[error(
+        "this takes something from {0} or stops it, and there is nobody to ask: --yes says that it is wanted; nothing has changed"
+    )]
+    Unasked(String),
+    /// Ctrl-C before anything was carried out.
+    #[error("interrupted; nothing has changed")]
+    InterruptedBefore,
     /// Ctrl-C while a plan was carried out.
     #[error("interrupted: {UNDOING}")]
     Interrupted,
@@ -228,14 +236,14 @@ impl CliError {
             Self::Usage(_) | Self::NoRoot(_) | Self::SpecUnread { .. } | Self::Spec { .. } => 2,
             Self::SnapshotUnread { .. } | Self::Snapshot { .. } => 2,
             Self::NoPlan { .. } => 2,
-            Self::NothingSuits(_) => 3,
+            Self::NothingSuits(_) | Self::Unasked(_) => 3,
             Self::Api(_) | Self::SpecRefused(_) => match self.refusal().map(|error| error.kind) {
                 Some(ErrorKind::Invalid) => 2,
                 Some(ErrorKind::Refused) => 3,
                 Some(ErrorKind::Busy | ErrorKind::NotFound | ErrorKind::Failed) | None => 1,
             },
             // As a shell reports a process that a signal ended.
-            Self::Interrupted => 130,
+            Self::Interrupted | Self::InterruptedBefore => 130,
             Self::ConsoleSignal { signal, .. }
             | Self::DemoEnded { signal }
             | Self::SelectEnded { signal, .. } => 128_u8.saturating_add(*signal),
@@ -277,6 +285,12 @@ impl CliError {
     pub fn is_of_an_old_plan(&self) -> bool {
         let reasons = self.refusal().map_or(&[][..], |error| &error.reasons);
         !reasons.is_empty() && reasons.iter().all(|reason| reason.rule == Rule::PlanCurrent)
+    }
+
+    /// Whether another change was being carried out.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.refusal().is_some_and(|error| error.kind == ErrorKind::Busy)
     }
 
     /// What the daemon said.

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod ask;
 mod assign;
 mod change;
 mod client;
@@ -28,10 +29,10 @@ mod spec_file;
 mod terminal;
 mod vf_args;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
-use args::{ApplyArg, Cli, Command, StateCommand};
-use change::Show;
+use args::{ApplyArg, Cli, Command, How, StateCommand};
+use change::{Asks, Show};
 use clap::Parser;
 use client::Client;
 use error::CliError;
@@ -58,7 +59,10 @@ fn main() -> ExitCode {
     let result = runtime.block_on(run(cli));
     // A read from stdin cannot be taken back: waiting for it would hold a console open until the next key.
     runtime.shutdown_background();
-    let Err(error) = result else { return ExitCode::SUCCESS };
+    let error = match result {
+        Ok(status) => return status,
+        Err(error) => error,
+    };
     if let Some(body) = error.as_json().filter(|_| wants_json) {
         // Whether or not anybody reads it: stderr says the same.
         let _ = terminal::print_raw(&format!("{body}\n"));
@@ -66,7 +70,10 @@ fn main() -> ExitCode {
     error.report()
 }
 
-async fn run(cli: Cli) -> Result<(), CliError> {
+/// The exit status of `ioward plan --detailed-exitcode` where there is something to change.
+const CHANGES: u8 = 4;
+
+async fn run(cli: Cli) -> Result<ExitCode, CliError> {
     let client = Client::new(&cli.socket);
     match cli.command {
         Command::Serve(args) => serve::serve(cli.socket, args).await,
@@ -96,7 +103,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         }
         Command::Man { command } => man::page(command.as_deref()),
         Command::Console { name } => console::console(&client, name).await,
-        Command::Plan { spec, allow, host, output, explain, steps, json } => {
+        Command::Plan { spec, allow, host, output, detailed_exitcode, explain, steps, json } => {
             let SpecFile { spec, source } = spec_file::read(&spec.file)?;
             let (intent, options) = (Intent::Apply { spec }, allow.options(false));
             let show = if json { Show::Json } else { Show::Text(Detail { explain, steps }) };
@@ -104,36 +111,50 @@ async fn run(cli: Cli) -> Result<(), CliError> {
                 Some(host) => recorded::plan(&host, intent, options, show),
                 None => change::plan(&client, intent, options, output.as_deref(), show).await,
             };
-            shown.map_err(|error| source.place(error))
+            let changes = shown.map_err(|error| source.place(error))?;
+            return Ok(ExitCode::from(if detailed_exitcode && changes { CHANGES } else { 0 }));
         }
-        Command::Apply { what: ApplyArg { file, plan, plan_option }, allow, yes, json } => {
-            if let Some(plan) = plan.or(plan_option) {
-                return change::apply_plan(&client, plan_file::read(&plan)?, yes, json).await;
+        Command::Apply { what: ApplyArg { file: spec, plan, plan_option }, allow, how } => {
+            let file = |file: &Path| (file.to_owned(), How { stdin_is_read: file == Path::new("-"), ..how });
+            match plan.or(plan_option) {
+                Some(plan) => {
+                    let (plan, how) = file(&plan);
+                    change::apply_plan(&client, plan_file::read(&plan)?, how).await
+                }
+                None => {
+                    let (spec, how) =
+                        file(&spec.unwrap_or_else(|| unreachable!("clap asks for one of them")));
+                    let SpecFile { spec, source } = spec_file::read(&spec)?;
+                    let intent = Intent::Apply { spec };
+                    let applied =
+                        change::change(&client, intent, allow.options(false), Asks::Always, how).await;
+                    applied.map_err(|error| source.place(error))
+                }
             }
-            let file = file.unwrap_or_else(|| unreachable!("clap asks for one of them"));
-            let SpecFile { spec, source } = spec_file::read(&file)?;
-            let applied =
-                change::apply(&client, Intent::Apply { spec }, allow.options(false), yes, json).await;
-            applied.map_err(|error| source.place(error))
         }
-        Command::Start { name, allow } => {
-            change::at_once(&client, Intent::Start { partition: name }, allow.options(false)).await
+        Command::Start { name, allow, how } => {
+            let intent = Intent::Start { partition: name };
+            change::change(&client, intent, allow.options(false), Asks::IfItDisturbs, how).await
         }
-        Command::Stop { name, force, allow } => {
-            change::at_once(&client, Intent::Stop { partition: name }, allow.options(force)).await
+        Command::Stop { name, force, allow, how } => {
+            let intent = Intent::Stop { partition: name };
+            change::change(&client, intent, allow.options(force), Asks::IfItDisturbs, how).await
         }
-        Command::Remove { name, force, allow } => {
-            change::at_once(&client, Intent::Remove { partition: name }, allow.options(force)).await
+        Command::Remove { name, force, allow, how } => {
+            let intent = Intent::Remove { partition: name };
+            change::change(&client, intent, allow.options(force), Asks::Always, how).await
         }
         Command::Select { file } => select::select(client, file).await,
         Command::Assign(args) => assign::assign(&client, args).await,
-        Command::Attach { name, vf, what, allow } => {
+        Command::Attach { name, vf, what, allow, how } => {
             let vf = what.into_request(vf).map_err(|error| CliError::Usage(error.to_string()))?;
-            change::at_once(&client, Intent::Attach { partition: name, vfs: vec![vf] }, allow.options(false))
-                .await
+            let intent = Intent::Attach { partition: name, vfs: vec![vf] };
+            change::change(&client, intent, allow.options(false), Asks::IfItDisturbs, how).await
         }
-        Command::Detach { name, vf, force, allow } => {
-            change::at_once(&client, Intent::Detach { partition: name, vf }, allow.options(force)).await
+        Command::Detach { name, vf, force, allow, how } => {
+            let intent = Intent::Detach { partition: name, vf };
+            change::change(&client, intent, allow.options(force), Asks::IfItDisturbs, how).await
         }
     }
+    .map(|()| ExitCode::SUCCESS)
 }

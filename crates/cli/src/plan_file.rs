@@ -8,16 +8,28 @@ use std::{
 
 use ioward_model::Plan;
 
-use crate::error::{CliError, plain};
+use crate::{
+    error::{CliError, plain},
+    terminal,
+};
 
 /// The largest plan that is read, in bytes: what the daemon takes.
 const MAX_PLAN_BYTES: usize = 16 << 20;
 
-/// Writes a plan to a file, as JSON.
+/// Whether a plan that is written to this file goes to stdout.
+#[must_use]
+pub fn is_stdout(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+/// Writes a plan to a file, or with `-` to stdout, as JSON.
 ///
 /// # Errors
 /// When it can't be written.
 pub fn write(file: &Path, plan: &Plan) -> Result<(), CliError> {
+    if is_stdout(file) {
+        return terminal::print_json(plan);
+    }
     let written = serde_json::to_string_pretty(plan)
         .map_err(io::Error::from)
         .and_then(|json| fs::write(file, json + "\n"));

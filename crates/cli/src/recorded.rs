@@ -60,11 +60,11 @@ pub fn compatible(file: &Path, request: &CompatibleRequest) -> Result<Vec<Compat
     found.map_err(|error| ApiError::from(error).into())
 }
 
-/// `ioward plan --host`: what a Spec would change on a recorded host that ioward has changed nothing of.
+/// `ioward plan --host`: what a Spec would change on a recorded host that ioward has changed nothing of. Whether anything would.
 ///
 /// # Errors
 /// When there is no such plan.
-pub fn plan(file: &Path, intent: Intent, options: Options, show: Show) -> Result<(), CliError> {
+pub fn plan(file: &Path, intent: Intent, options: Options, show: Show) -> Result<bool, CliError> {
     let inventory = inventory(file)?;
     let plan = ioward_imp::plan_for(&inventory, &State::default(), &intent, &options).map_err(|error| {
         let message = format!("this cannot be done on the host recorded in {}", file.display());
@@ -81,12 +81,13 @@ pub fn plan(file: &Path, intent: Intent, options: Options, show: Show) -> Result
         Show::Json => {
             // stdout is for the plan alone.
             let _ = io::stderr().write_all(present::text::printable(&made_from).as_bytes());
-            terminal::print_json(&plan)
+            terminal::print_json(&plan)?;
         }
         Show::Text(detail) => {
-            terminal::print(&(made_from + "\n" + &present::plan::plan(&plan, detail, width)))
+            terminal::print(&(made_from + "\n" + &present::plan::plan(&plan, detail, width)))?;
         }
     }
+    Ok(!plan.steps.is_empty())
 }
 
 /// At most one byte more than a snapshot may have: enough to see that there is more.

@@ -80,7 +80,7 @@ impl fmt::Display for Criterion {
             Self::HostUse => "the host does not use it",
             Self::Redundancy => "it is apart from what it would rather be apart from",
             Self::NumaNode => "it is nearer to the partition's NUMA node",
-            Self::VfCount => "its VF is there already",
+            Self::VfCount => "the number of its VFs need not change for this",
             Self::FreeCapacity => "it leaves the faster one free",
             Self::Address => "it has the lower address",
             Self::Together => "others need what would be better for it",

@@ -46,7 +46,7 @@ pub use journal::{Ended, OpenOperation, PlanRecord, StepRecord};
 pub use name::{Name, NameError, Owner, VfRef};
 pub use needs::{Apart, Capability, FailureDomain, Guarantee, Guest, GuestOs, NumaPolicy};
 pub use op::{OpError, OpErrorKind, OpOutcome, VfOp, VfView};
-pub use plan::{Disturbance, Intent, Options, Outcome, Plan, Step, VfId};
+pub use plan::{Disturbance, Intent, Options, Outcome, Plan, SettingsBefore, Step, VfId};
 pub use reason::{Reason, Rule};
 pub use row::{PartitionHead, Row, RowKey};
 pub use settings::{LinkState, VfSettings, VfStatistics};

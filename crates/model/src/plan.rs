@@ -91,6 +91,9 @@ pub struct Plan {
     pub options: Options,
     /// The steps, in order.
     pub steps: Vec<Step>,
+    /// The settings that the steps change of VFs which stay with their partitions, as they are before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<SettingsBefore>,
     /// Who loses something for a while.
     pub disturbs: Vec<Disturbance>,
     /// Which VF each request of the intent gets, and why that one.
@@ -102,6 +105,15 @@ pub struct Plan {
     /// For a plan that disturbs somebody: what would have to give way so that nobody is disturbed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instead: Vec<Way>,
+}
+
+/// Settings of a VF before a plan is carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsBefore {
+    /// The VF.
+    pub vf: VfId,
+    /// The settings that the plan changes, where they are known.
+    pub settings: VfSettings,
 }
 
 /// Something that runs and is disturbed by a plan.

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod adapters;
+mod before;
 mod compat;
 mod drivers;
 mod goal;
@@ -66,6 +67,7 @@ pub fn plan(
         generation: inventory.generation,
         intent: intent.clone(),
         options: *options,
+        before: before::settings(inventory, state, &steps),
         steps,
         disturbs,
         placements,

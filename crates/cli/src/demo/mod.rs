@@ -23,8 +23,8 @@ use tempfile::TempDir;
 use tokio::{net::UnixStream, sync::oneshot, task::JoinHandle};
 
 use crate::{
-    args::{DemoArgs, SIMULATED_PARTITION},
-    change,
+    args::{DemoArgs, How, SIMULATED_PARTITION},
+    change::{self, Asks},
     client::Client,
     error::{CliError, with_causes},
     present::{self, plan::Detail},
@@ -80,7 +80,7 @@ async fn stages(embedded: &Embedded, args: &DemoArgs) -> Result<(), CliError> {
         return Err(CliError::Declined);
     }
     stage("Apply")?;
-    change::apply(client, intent, Options::default(), true, false).await?;
+    change::change(client, intent, Options::default(), Asks::Always, How::unasked()).await?;
     show::partitions(client, false).await?;
 
     if args.serve {
@@ -102,7 +102,8 @@ async fn stages(embedded: &Embedded, args: &DemoArgs) -> Result<(), CliError> {
 
     stage("Every partition is removed, and everything is as it was found")?;
     for partition in partitions {
-        change::at_once(client, Intent::Remove { partition: partition.name }, Options::default()).await?;
+        let intent = Intent::Remove { partition: partition.name };
+        change::change(client, intent, Options::default(), Asks::Always, How::unasked()).await?;
     }
     show::host(client, None, None, false).await?;
     stage("What happened?")?;

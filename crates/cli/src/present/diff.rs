@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ioward_model::{AdapterState, Name, Owner, PartitionSpec, Plan, Step, VfCount, VfId, VfSettings};
+use ioward_model::{
+    AdapterState, Name, Owner, PartitionSpec, Plan, Step, VfCount, VfId, VfRequest, VfSettings,
+};
 use ioward_pci::Bdf;
 
-use super::text::counted;
+use super::{spec_diff, text::counted};
 
 /// How something is other than before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +38,8 @@ impl Sign {
     }
 
     /// Of something that was there before, and is there after.
-    fn of(before: bool, after: bool) -> Self {
+    #[must_use]
+    pub fn of(before: bool, after: bool) -> Self {
         match (before, after) {
             (false, true) => Self::New,
             (true, false) => Self::Gone,
@@ -72,6 +75,17 @@ pub struct Diff {
     pub partitions: Vec<Change>,
 }
 
+impl Diff {
+    /// How many functions and partitions are made or given, changed, and taken or gone.
+    #[must_use]
+    pub fn counts(&self) -> [usize; 3] {
+        [Sign::New, Sign::Changed, Sign::Gone].map(|sign| {
+            let all = self.functions.iter().chain(&self.partitions);
+            all.filter(|change| change.sign == sign).count()
+        })
+    }
+}
+
 /// What a plan changes, by function and by partition.
 #[must_use]
 pub fn of(plan: &Plan) -> Diff {
@@ -79,6 +93,8 @@ pub fn of(plan: &Plan) -> Diff {
     for step in &plan.steps {
         all.note(step);
     }
+    let before: BTreeMap<VfId, &VfSettings> =
+        plan.before.iter().map(|before| (before.vf, &before.settings)).collect();
     let owners: BTreeMap<VfId, &Owner> =
         plan.placements.iter().map(|placement| (placement.vf, &placement.owner)).collect();
     let pfs: BTreeSet<Bdf> = all.pfs.keys().copied().chain(all.vfs.keys().map(|vf| vf.pf)).collect();
@@ -86,9 +102,9 @@ pub fn of(plan: &Plan) -> Diff {
     for pf in pfs {
         functions.extend(all.pfs.get(&pf).and_then(|change| change.present(pf)));
         let its = VfId { pf, index: 0 }..=VfId { pf, index: u16::MAX };
-        functions.extend(
-            all.vfs.range(its).filter_map(|(vf, change)| change.present(*vf, owners.get(vf).copied())),
-        );
+        functions.extend(all.vfs.range(its).filter_map(|(vf, change)| {
+            change.present(*vf, owners.get(vf).copied(), before.get(vf).copied())
+        }));
     }
     let partitions = all.partitions.iter().map(|(name, change)| change.present(name));
     Diff { functions, partitions: partitions.collect() }
@@ -248,7 +264,7 @@ fn wanted(count: VfCount) -> String {
 }
 
 impl VfChange<'_> {
-    fn present(&self, vf: VfId, owner: Option<&Owner>) -> Option<Change> {
+    fn present(&self, vf: VfId, owner: Option<&Owner>, before: Option<&VfSettings>) -> Option<Change> {
         let sign = Sign::of(self.taken.is_some(), self.given.is_some());
         let mut parts = Vec::new();
         match (self.taken, self.given) {
@@ -266,8 +282,7 @@ impl VfChange<'_> {
         if self.made_again {
             parts.push("made again".to_owned());
         }
-        let settings = self.settings.describe().into_iter();
-        parts.extend(settings.map(|(name, value)| format!("{name}={value}")));
+        parts.extend(self.settings(before));
         // That a VF that is given is bound for it goes without saying.
         if self.given.is_none() && !self.made_again {
             parts.extend(self.driver.map(|driver| match driver {
@@ -279,7 +294,25 @@ impl VfChange<'_> {
     }
 }
 
-impl PartitionChange<'_> {
+impl VfChange<'_> {
+    /// Old and new where the old one is known.
+    fn settings(&self, before: Option<&VfSettings>) -> Vec<String> {
+        let before: BTreeMap<_, _> =
+            before.map(VfSettings::describe).unwrap_or_default().into_iter().collect();
+        let settings = self.settings.describe().into_iter().filter_map(|(name, value)| {
+            match before.get(name).filter(|_| self.given.is_none()) {
+                // It goes with its VF and comes back with it.
+                Some(before) if *before == value && self.made_again => None,
+                Some(before) if *before == value => Some(format!("{name}={value} set again")),
+                Some(before) => Some(spec_diff::arrow(name, before, value)),
+                None => Some(format!("{name}={value}")),
+            }
+        });
+        settings.collect()
+    }
+}
+
+impl<'a> PartitionChange<'a> {
     fn present(&self, name: &Name) -> Change {
         let made = matches!(self.defined, Some((_, None)));
         let sign = Sign::of(!made, !self.undefined);
@@ -289,7 +322,7 @@ impl PartitionChange<'_> {
                 parts.extend([counted(to.cpus.into(), "CPU"), to.memory.to_string()]);
                 parts.extend(to.numa_node.map(|node| format!("on NUMA node {node}")));
             }
-            Some((to, Some(from))) => parts.extend(redefined(from, to)),
+            Some((to, Some(from))) => parts.extend(spec_diff::partition(from, to)),
             None => {}
         }
         parts.extend(
@@ -303,31 +336,15 @@ impl PartitionChange<'_> {
         let reworded = self.defined.map(|(to, from)| reworded(from, to)).unwrap_or_default();
         let names: BTreeSet<&Name> = self.vfs.keys().copied().chain(reworded).collect();
         let untouched = Held::default();
-        change.within =
-            names.into_iter().map(|name| self.vfs.get(name).unwrap_or(&untouched).present(name)).collect();
+        let request = |spec: Option<&'a PartitionSpec>, name: &Name| spec.and_then(|spec| spec.vf(name));
+        let vfs = names.into_iter().map(|name| {
+            let held = self.vfs.get(name).unwrap_or(&untouched);
+            let (to, from) = self.defined.map_or((None, None), |(to, from)| (Some(to), from));
+            held.present(name, request(from, name), request(to, name))
+        });
+        change.within = vfs.collect();
         change
     }
-}
-
-/// What of a partition changes, its VFs left out.
-fn redefined(from: &PartitionSpec, to: &PartitionSpec) -> Vec<String> {
-    let mut parts = Vec::new();
-    let mut compare = |what: &str, from: String, to: String| {
-        if from != to {
-            parts.push(format!("{what} {from} → {to}"));
-        }
-    };
-    let node = |node: Option<u32>| node.map_or("any".to_owned(), |node| node.to_string());
-    compare("CPUs", from.cpus.to_string(), to.cpus.to_string());
-    compare("memory", from.memory.to_string(), to.memory.to_string());
-    compare("NUMA node", node(from.numa_node), node(to.numa_node));
-    if from.boot != to.boot {
-        parts.push("boots from something else".to_owned());
-    }
-    if from.guest != to.guest {
-        parts.push("another guest".to_owned());
-    }
-    parts
 }
 
 /// The VF requests that ask for something else than before.
@@ -338,19 +355,32 @@ fn reworded<'a>(from: Option<&'a PartitionSpec>, to: &'a PartitionSpec) -> Vec<&
 }
 
 impl Held {
-    fn present(&self, name: &Name) -> Change {
+    /// What becomes of a VF, with what is asked for it before and after where that changes.
+    fn present(&self, name: &Name, before: Option<&VfRequest>, after: Option<&VfRequest>) -> Change {
         let (sign, text) = match (self.taken, self.given) {
-            (None, Some(vf)) => (Sign::New, vf.to_string()),
-            (Some(vf), None) => (Sign::Gone, vf.to_string()),
-            (Some(before), Some(vf)) => (Sign::Changed, format!("{vf} instead of {before}")),
+            (None, Some(vf)) => (Sign::New, Some(format!("{vf}{}", may(after)))),
+            (Some(vf), None) => (Sign::Gone, Some(vf.to_string())),
+            (Some(before), Some(vf)) => (Sign::Changed, Some(format!("{before} → {vf}"))),
             (None, None) => match (self.detached, self.attached) {
-                (Some(_), Some(vf)) => (Sign::Changed, format!("{vf}, taken out and put back")),
-                (None, Some(vf)) => (Sign::Changed, format!("{vf}, put back")),
-                (Some(vf), None) => (Sign::Changed, format!("{vf}, taken out")),
-                (None, None) => (Sign::Changed, "what it asks for".to_owned()),
+                (Some(_), Some(vf)) => (Sign::Changed, Some(format!("{vf}, taken out and put back"))),
+                (None, Some(vf)) => (Sign::Changed, Some(format!("{vf}, put back"))),
+                (Some(vf), None) => (Sign::Changed, Some(format!("{vf}, taken out"))),
+                (None, None) => (Sign::Changed, None),
             },
         };
-        Change::new(sign, name, &[text])
+        let mut change = Change::new(sign, name, &Vec::from_iter(text));
+        if let (Some(before), Some(after)) = (before, after) {
+            change.within = spec_diff::request(before, after);
+        }
+        change
+    }
+}
+
+/// What the guest may change of a VF that is new to it.
+fn may(request: Option<&VfRequest>) -> String {
+    match request.map(|request| request.guest_may.words()).unwrap_or_default() {
+        words if words.is_empty() => String::new(),
+        words => format!("; the guest may change {}", words.join(", ")),
     }
 }
 
@@ -365,7 +395,7 @@ mod tests {
         fn add(changes: &[Change], indent: &str, lines: &mut Vec<String>) {
             for change in changes {
                 lines.push(format!("{indent}{} {}", change.sign.as_char(), change.text));
-                add(&change.within, "    ", lines);
+                add(&change.within, &format!("{indent}    "), lines);
             }
         }
         let plan = json!({"id": 3, "parent": 2, "generation": 5, "intent": {"intent": "start", "partition": "web"},
@@ -489,9 +519,58 @@ mod tests {
             "~ db",
             "    - net0: VF 1 of 0000:01:00.0",
             "~ web: CPUs 2 → 4",
-            "    ~ net0: what it asks for",
+            "    ~ net0",
+            "        ~ vlan 100 → 200",
             "    + net1: VF 1 of 0000:01:00.0",
         ];
         assert_eq!(shown, expected);
+    }
+
+    /// A plan showed the new values only: nobody saw that a guest may suddenly set any VLAN.
+    #[test]
+    fn old_and_new_are_both_shown() {
+        let spec = |kernel: &str, vlan: u16, may: Value| {
+            json!({"name": "web", "cpus": 2, "memory": "512MiB", "boot": {"kernel": kernel},
+                "vf": [{"name": "net0", "class": "network", "vlan": vlan, "guest_may": may}]})
+        };
+        let before = spec("/boot/a", 100, json!({"mac": true, "vlan": "100-110", "trust": true}));
+        let after = spec("/boot/b", 200, json!({"vlan": true, "trust": true, "max_tx_rate": "<=1Gbit"}));
+        let mut after_all = after.clone();
+        (after_all["autostart"], after_all["boot"]["cmdline"]) = (json!(true), json!("quiet"));
+        let plan = json!({"id": 3, "parent": 2, "generation": 5, "intent": {"intent": "start", "partition": "web"},
+        "options": {}, "disturbs": [],
+        "before": [{"vf": vf(0), "settings": {"vlan": 100, "max_tx_rate": "0Mbit"}}],
+        "steps": [
+            {"step": "define-partition", "to": after_all, "from": before},
+            {"step": "configure-vf", "vf": vf(0), "to": {"vlan": 200, "max_tx_rate": "1Gbit"}},
+        ]});
+        let diff = of(&serde_json::from_value(plan).unwrap());
+        assert_eq!(diff.functions[0].text, "VF 0 of 0000:01:00.0: vlan 100 → 200, max_tx_rate 0Mbit → 1Gbit");
+        let web = &diff.partitions[0];
+        let expected = "web: autostart off → on, command line none → quiet, kernel /boot/a → /boot/b";
+        assert_eq!(web.text, expected);
+        let net0: Vec<_> =
+            web.within[0].within.iter().map(|change| (change.sign, change.text.as_str())).collect();
+        let expected = [
+            (Sign::Changed, "vlan 100 → 200"),
+            (Sign::Gone, "guest may change mac"),
+            (Sign::New, "guest may change max_tx_rate <=1Gbit"),
+            (Sign::Changed, "guest may change vlan 100-110 → any"),
+        ];
+        assert_eq!(net0, expected);
+        assert_eq!(diff.counts(), [0, 2, 0]);
+    }
+
+    /// What a guest has changed is lost with the VF that goes and comes back: that is a change too.
+    #[test]
+    fn a_vf_that_is_made_again_shows_what_differs_afterwards() {
+        let plan = json!({"id": 3, "parent": 2, "generation": 5, "intent": {"intent": "start", "partition": "web"},
+            "options": {}, "disturbs": [],
+            "before": [{"vf": vf(0), "settings": {"mac": "52:54:00:aa:00:02", "vlan": 105}}],
+            "steps": [{"step": "bind-driver", "vf": vf(0), "to": null}, count(2, 0), count(0, 4),
+                {"step": "configure-vf", "vf": vf(0), "to": {"mac": "52:54:00:aa:00:02", "vlan": 100}},
+                {"step": "attach-vf", "owner": "db/net0", "vf": vf(0)}]});
+        let diff = of(&serde_json::from_value(plan).unwrap());
+        assert_eq!(diff.functions[1].text, "VF 0 of 0000:01:00.0: db/net0, made again, vlan 105 → 100");
     }
 }

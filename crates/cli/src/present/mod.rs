@@ -9,5 +9,6 @@ pub mod inventory;
 pub mod partitions;
 pub mod plan;
 pub mod progress;
+mod spec_diff;
 pub mod table;
 pub mod text;

@@ -51,7 +51,25 @@ pub fn plan(plan: &Plan, detail: Detail, width: usize) -> String {
     }
     out += "\n";
     out += &if plan.disturbs.is_empty() { "disturbs nobody\n".to_owned() } else { disturbed(plan, width) };
-    out
+    let [made, changed, taken] = diff::of(plan).counts();
+    out + &format!("{made} to make, {changed} to change, {taken} to take\n")
+}
+
+/// What has come of a plan that was carried out, a line each: who has which VF now, and who runs.
+#[must_use]
+pub fn results(plan: &Plan) -> String {
+    let result = |step: &Step| match step {
+        Step::SetVfCount { pf, to, .. } if *to > 0 => {
+            Some(format!("{pf} gives {} now", text::counted((*to).into(), "VF")))
+        }
+        Step::Assign { owner, to } => Some(format!("{owner} is {}", to.vf)),
+        Step::Unassign { owner, from } => Some(format!("{}, which was {owner}, is as it was found", from.vf)),
+        Step::UndefinePartition { from } => Some(format!("{} is forgotten", from.name)),
+        Step::StartPartition { partition } => Some(format!("{partition} runs")),
+        Step::StopPartition { partition, .. } => Some(format!("{partition} is stopped")),
+        _ => None,
+    };
+    plan.steps.iter().filter_map(result).map(|line| line + "\n").collect()
 }
 
 /// Who is disturbed, a line each under a heading, and how nobody would be; nothing when nobody is.
@@ -116,6 +134,8 @@ partitions
       + net0: VF 0 of 0000:01:00.0
 ";
 
+    const COUNTS: &str = "2 to make, 1 to change, 0 to take\n";
+
     #[test]
     fn a_plan_at_60_columns() {
         let mut value = recorded();
@@ -125,11 +145,11 @@ disturbs
   db, on 0000:01:10.2: loses its VF while the number of VFs
     changes
 without disturbing anyone: if web/net0 does without pf
-"
+{COUNTS}"
         );
         assert_eq!(plan(&value, Detail::default(), 60), expected);
         value.disturbs.clear();
-        assert_eq!(plan(&value, Detail::default(), 60), format!("{DIFF}\ndisturbs nobody\n"));
+        assert_eq!(plan(&value, Detail::default(), 60), format!("{DIFF}\ndisturbs nobody\n{COUNTS}"));
         value.steps.clear();
         let nothing = "nothing to do: everything is as it is wanted\n";
         assert_eq!(plan(&value, Detail { steps: true, explain: false }, 60), nothing);
@@ -156,7 +176,7 @@ steps
    5. start partition web
 ";
         let all = plan(&value, Detail { steps: true, explain: true }, 60);
-        assert_eq!(all, format!("{DIFF}{why}{steps}\ndisturbs nobody\n"));
+        assert_eq!(all, format!("{DIFF}{why}{steps}\ndisturbs nobody\n{COUNTS}"));
         let gap = Gap { criterion: Criterion::NumaNode, at_most: 11 };
         let with_gap = plan(&Plan { gap: Some(gap), ..value.clone() }, Detail::default(), 60);
         assert!(with_gap.contains("\n  a better one, by at most 11 of numa-node\n"), "{with_gap}");

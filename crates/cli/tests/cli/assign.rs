@@ -11,9 +11,11 @@ fn daemon() -> Daemon {
     let vf = |name: &str| json!({"name": name, "class": "network", "guest_may": []});
     let web = json!({"name": "web", "cpus": 1, "memory": "512MiB", "boot": {"disk": "/web"}, "vf": [vf("net0"), vf("net2")]});
     let spec = json!({"version": 1, "partition": [web]});
+    let mut plan = data("plan.json");
+    plan["disturbs"] = json!([]);
     Daemon::new(move |request, stream| match request.route.as_str() {
         "GET /v1/spec" => send(stream, "200 OK", &spec.to_string()),
-        "POST /v1/plan" => send(stream, "200 OK", &data("plan.json").to_string()),
+        "POST /v1/plan" => send(stream, "200 OK", &plan.to_string()),
         "POST /v1/apply" => send(stream, "200 OK", DONE),
         other => panic!("{other}"),
     })

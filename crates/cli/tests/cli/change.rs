@@ -119,7 +119,7 @@ fn whom_a_plan_disturbs_is_shown_also_to_those_who_are_not_asked() {
     let folder = Folder::new();
     let spec = folder.file("web.toml", GOOD_SPEC);
     let file = spec.to_str().unwrap();
-    for arguments in [&["apply", "--yes", "-f", file][..], &["start", "web"]] {
+    for arguments in [&["apply", "--yes", "-f", file][..], &["start", "web", "--yes"]] {
         let run = Daemon::planning(data("plan.json"), DONE).run(arguments);
         assert!(run.status == 0 && run.stdout.starts_with(DISTURBS), "{}{}", run.stdout, run.stderr);
     }

@@ -136,3 +136,16 @@ fn two_partitions_exchange_their_vfs() {
     world.does(&both(1, 0), SAFE);
     assert_eq!([world.vf_of("a/net0"), world.vf_of("b/net0")], ["0000:01:00.0/1", "0000:01:00.0/0"]);
 }
+
+/// A plan named the new value of a setting and not what it replaces.
+#[test]
+fn a_plan_carries_the_settings_that_it_changes() {
+    let mut world = host().nic(NIC, 7);
+    world.does(&only("web", &["net0 network vlan=100"]), SAFE);
+    let plan = world.plan(&only("web", &["net0 network vlan=200"]), SAFE).unwrap();
+    let before: Vec<_> =
+        plan.before.iter().map(|before| (before.vf.index, before.settings.describe())).collect();
+    assert_eq!(before, [(0, vec![("vlan", "100".to_owned())])]);
+    let first = host().nic(NIC, 7).plan(&only("web", &["net0 network vlan=100"]), SAFE).unwrap();
+    assert!(first.before.is_empty(), "nothing is replaced");
+}

@@ -58,6 +58,7 @@ pub fn plan_begun(number: u64) -> Change {
         intent: Intent::Start { partition: "db".parse().unwrap() },
         options: Options::default(),
         steps: vec![stop, start],
+        before: Vec::new(),
         disturbs: Vec::new(),
         placements: Vec::new(),
         gap: None,
