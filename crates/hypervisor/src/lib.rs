@@ -16,30 +16,11 @@ use std::{os::fd::OwnedFd, path::PathBuf};
 
 use async_trait::async_trait;
 use ioward_channel::shared::EndFds;
-pub use ioward_model::Accelerator;
+pub use ioward_model::{Accelerator, PartitionStatus};
 use ioward_model::{Boot, Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-
-/// How a partition is doing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartitionStatus {
-    /// The partition.
-    pub name: Name,
-    /// Whether its machine runs.
-    pub running: bool,
-    /// What executes its instructions, while it runs.
-    pub accelerator: Option<Accelerator>,
-    /// Process ID of its machine, while it runs.
-    pub pid: Option<u32>,
-    /// Where its serial console can be reached: a Unix stream socket.
-    pub console: PathBuf,
-    /// The VFs handed to it.
-    pub vfs: Vec<(Name, Bdf)>,
-    /// Whether it has a channel.
-    pub channel: bool,
-}
 
 /// The management partition's end of a channel.
 #[derive(Debug)]

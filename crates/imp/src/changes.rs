@@ -237,9 +237,10 @@ impl<'a> Listener<'a> {
     /// Waits until the change is cancelled, where that ends a step: where it does nothing but wait for a guest, for minutes.
     /// What the guest does later all the same is noticed.
     pub(crate) async fn gives_up(&self, step: &Step) {
-        match step {
-            Step::StopPartition { force: false, .. } => self.change.cancelled().await,
-            _ => std::future::pending().await,
+        if step.meaning().may_be_given_up {
+            self.change.cancelled().await
+        } else {
+            std::future::pending().await
         }
     }
 }
@@ -258,6 +259,7 @@ mod tests {
             intent: Intent::Stop { partition: "web".parse().unwrap() },
             options: Options::default(),
             steps: Vec::new(),
+            before: Vec::new(),
             disturbs: Vec::new(),
             placements: Vec::new(),
             gap: None,

@@ -37,7 +37,6 @@ mod serve;
 mod service;
 mod step;
 mod stuck;
-mod subject;
 mod transport;
 
 pub use compatible::compatible;

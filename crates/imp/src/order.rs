@@ -13,9 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ioward_model::{MacAddress, Name, Step, VfId};
-
-use crate::subject::Subject;
+use ioward_model::{MacAddress, Meaning, Name, Step, VfId};
 
 /// The steps of a plan that are still to be done, by their index in it.
 pub(crate) struct Order {
@@ -110,7 +108,7 @@ impl<'a> Latest<'a> {
     /// The steps that this one waits for; it is one of the latest then.
     fn before(&mut self, n: usize, step: &'a Step, start_last: bool) -> BTreeSet<usize> {
         let mut before = BTreeSet::new();
-        let about = Subject::of(step);
+        let Meaning { subject: about, mac, .. } = step.meaning();
         if let Some(pf) = about.adapter() {
             let adapter = self.adapters.entry((pf.domain(), pf.bus())).or_default();
             if about.pf.is_some() {
@@ -126,11 +124,6 @@ impl<'a> Latest<'a> {
         }
         before.extend(about.vf.and_then(|vf| self.vfs.insert(vf, n)));
         before.extend(about.partition.and_then(|partition| self.partitions.insert(partition, n)));
-        let mac = match step {
-            Step::ConfigureVf { to, .. } => to.mac,
-            Step::Unassign { from, .. } => from.effective_settings().mac,
-            _ => None,
-        };
         before.extend(mac.and_then(|mac| self.macs.insert(mac, n)));
         if start_last && matches!(step, Step::StartPartition { .. }) {
             // What runs can't be undone without a trace: it comes when nothing else can fail any more.

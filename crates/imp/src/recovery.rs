@@ -16,12 +16,7 @@ use std::sync::Arc;
 use ioward_model::{EventKind, Outcome, PlanRecord, Step, StepRecord};
 use ioward_store::Interrupted;
 
-use crate::{
-    changes::Listener,
-    imp::Imp,
-    journal::Journal,
-    rollback::{Carried, cannot_be_withdrawn},
-};
+use crate::{changes::Listener, imp::Imp, journal::Journal, rollback::Carried};
 
 impl Imp {
     /// Undoes what the daemon before this one was in the middle of.
@@ -46,7 +41,7 @@ impl Imp {
         }
         let only_guests_are_missing = carried.len() == plan.steps.len()
             && under_way > 0
-            && carried.iter().all(|carried| !carried.in_doubt || cannot_be_withdrawn(carried.step));
+            && carried.iter().all(|carried| !carried.in_doubt || carried.step.meaning().asks_guest);
         if only_guests_are_missing && self.finish(&listener, &journal, &record, &carried).await {
             listener.tell(EventKind::PlanDone { plan: id });
             return;
@@ -99,15 +94,10 @@ impl Imp {
         error: String,
     ) {
         for Carried { step, outcome, .. } in carried.iter().rev() {
-            let inverse = step.inverse(outcome);
-            if let Some(
-                inverse @ (Step::DefinePartition { .. }
-                | Step::UndefinePartition { .. }
-                | Step::DestroyChannel { .. }
-                | Step::DetachVf { .. }),
-            ) = &inverse
+            if step.meaning().outlives_boot
+                && let Some(inverse) = step.inverse(outcome)
             {
-                let _ = self.do_step(inverse, Outcome::default()).await;
+                let _ = self.do_step(&inverse, Outcome::default()).await;
             }
         }
         self.put_notes_back(listener, journal, plan, carried, error);

@@ -15,7 +15,6 @@ use crate::{
     error::{ImpError, error_chain},
     imp::Imp,
     journal::Journal,
-    subject::Subject,
 };
 
 /// A step that was carried out, or perhaps was.
@@ -44,7 +43,7 @@ impl Left {
     /// Whether a step is about something that was left: its adapter, its VF or its partition; for a step about an adapter,
     /// any VF of it.
     pub(crate) fn holds_up(&self, step: &Step) -> bool {
-        let about = Subject::of(step);
+        let about = step.subject();
         about.pf.is_some_and(|pf| self.pfs.contains(&pf) || self.vfs.iter().any(|vf| vf.pf == pf))
             || about.vf.is_some_and(|vf| self.vfs.contains(&vf) || self.pfs.contains(&vf.pf))
             || about.partition.is_some_and(|partition| self.partitions.contains(partition))
@@ -52,7 +51,7 @@ impl Left {
 
     /// Notes that what a step is about is left.
     pub(crate) fn add(&mut self, step: &Step) {
-        let about = Subject::of(step);
+        let about = step.subject();
         self.pfs.extend(about.pf);
         self.vfs.extend(about.vf);
         self.partitions.extend(about.partition.cloned());
@@ -103,7 +102,7 @@ impl Imp {
         inverse: Option<&Step>,
     ) -> Result<(), ImpError> {
         let Carried { number, step, noted, in_doubt, .. } = carried;
-        if *in_doubt && cannot_be_withdrawn(step) {
+        if *in_doubt && step.meaning().asks_guest {
             // When that fails, the guest still has what it was to let go of, and the inverse finds it so.
             let _ = self.do_step(step, Outcome::default()).await;
         }
@@ -113,10 +112,7 @@ impl Imp {
         };
         let _kept_out = self.keep_out(inverse).await;
         let outcome = match self.find_and_do(inverse).await {
-            // No driver and no settings outlive their VF.
-            Err(ImpError::Fabric(FabricError::NoSuchVf { .. }))
-                if matches!(inverse, Step::ConfigureVf { .. } | Step::BindDriver { .. }) =>
-            {
+            Err(ImpError::Fabric(FabricError::NoSuchVf { .. })) if inverse.meaning().ends_with_vf => {
                 Outcome::default()
             }
             outcome => outcome?,
@@ -131,9 +127,4 @@ impl Imp {
         let found = self.found_before(step).await?;
         self.do_step(step, found).await.map_err(|failure| failure.error)
     }
-}
-
-/// Whether a guest that was asked to do its part of a step may still do it later: the step is finished, and undone then.
-pub(crate) fn cannot_be_withdrawn(step: &Step) -> bool {
-    matches!(step, Step::DetachVf { .. } | Step::StopPartition { .. })
 }

@@ -1,24 +1,11 @@
-//! One step: what is found before it, what it does to the host, and how long that may take.
-
-use std::time::Duration;
+//! Carries out one step: what its [`Meaning`] says, on the fabric and the hypervisor.
 
 use ioward_fabric::FabricError;
 use ioward_hypervisor::{Accelerator, HypervisorError, StopMode};
-use ioward_model::{Outcome, Step};
+use ioward_model::{FoundBefore, KeepsOut, Meaning, Outcome, Step};
+use tokio::sync::OwnedRwLockWriteGuard;
 
-use crate::{error::ImpError, imp::Imp, subject::Subject};
-
-/// How long a step may take when what it rests on does not keep its own, shorter bounds ([`ioward_fabric::Fabric`],
-/// [`ioward_hypervisor::Hypervisor`]).
-fn bound(step: &Step) -> Duration {
-    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-    match step {
-        // A VF may take two seconds to come or go, and there may be 256 of them and more.
-        Step::SetVfCount { .. } => minutes(60),
-        Step::StartPartition { .. } | Step::StopPartition { .. } => minutes(10),
-        _ => minutes(5),
-    }
-}
+use crate::{error::ImpError, imp::Imp};
 
 /// Why a step was not carried out.
 pub(crate) struct Failure {
@@ -37,30 +24,27 @@ impl<E: Into<ImpError>> From<E> for Failure {
 }
 
 impl Imp {
-    /// What is found before a step: what its inverse needs to know, and can't be seen any more afterwards.
+    /// Looks up what has to be known before a step.
     pub(crate) async fn found_before(&self, step: &Step) -> Result<Outcome, ImpError> {
+        let Meaning { found_before, subject, .. } = step.meaning();
         let mut found = Outcome::default();
-        match step {
-            Step::ConfigureVf { vf, .. } => {
-                found.address = Some(self.fabric.vf_address(*vf).await?);
-                found.settings_before = Some(self.fabric.settings(*vf).await?);
-            }
-            Step::BindDriver { vf, .. } => {
-                found.address = Some(self.fabric.vf_address(*vf).await?);
-                found.driver_before = self.fabric.driver(*vf).await?;
-            }
-            _ => {}
+        let (Some(vf), true) = (subject.vf, found_before != FoundBefore::Nothing) else { return Ok(found) };
+        found.address = Some(self.fabric.vf_address(vf).await?);
+        match found_before {
+            FoundBefore::Settings => found.settings_before = Some(self.fabric.settings(vf).await?),
+            FoundBefore::Driver => found.driver_before = self.fabric.driver(vf).await?,
+            FoundBefore::Nothing | FoundBefore::Address => {}
         }
         Ok(found)
     }
 
-    /// Carries out a step within its bound. What is so already is left alone, so that it can be done twice, or once more
+    /// Carries out a step within its time limit. What is so already is left alone, so that it can be done twice, or once more
     /// after it was done in part. One that fails leaves nothing, unless that is in doubt.
     pub(crate) async fn do_step(&self, step: &Step, found: Outcome) -> Result<Outcome, Failure> {
-        let bound = bound(step);
-        match tokio::time::timeout(bound, self.do_unbounded(step, found)).await {
+        let limit = step.meaning().time_limit;
+        match tokio::time::timeout(limit, self.do_unbounded(step, found)).await {
             Ok(outcome) => Ok(outcome?),
-            Err(_) => Err(ImpError::TooLong { step: step.to_string(), after: bound }.into()),
+            Err(_) => Err(ImpError::TooLong { step: step.to_string(), after: limit }.into()),
         }
     }
 
@@ -95,6 +79,7 @@ impl Imp {
             Step::AttachVf { owner, vf } => {
                 let address = self.fabric.vf_address(*vf).await?;
                 self.hypervisor.attach_vf(owner, address).await?;
+                outcome.address = Some(address);
             }
             Step::DetachVf { owner, force, .. } => gone(self.hypervisor.detach_vf(owner, *force).await)?,
             Step::StartPartition { partition } => {
@@ -113,22 +98,19 @@ impl Imp {
     }
 
     /// Keeps operations of partitions away from an adapter while a step changes it, its VFs, or whose they are.
-    pub(crate) async fn keep_out(&self, step: &Step) -> Option<tokio::sync::OwnedRwLockWriteGuard<()>> {
-        match step {
-            // It waits for the guest, which is not to be kept waiting in turn. Its operations are over before the VF is
-            // noted as detached: Imp::keep_out_at_last.
-            Step::DetachVf { .. } | Step::AttachVf { .. } => None,
-            _ => Some(self.ownership.write(Subject::of(step).adapter()?).await),
-        }
+    pub(crate) async fn keep_out(&self, step: &Step) -> Option<OwnedRwLockWriteGuard<()>> {
+        self.keep_out_if(step, KeepsOut::Throughout).await
     }
 
     /// The same for a step that has been carried out, before it is noted.
-    pub(crate) async fn keep_out_at_last(
-        &self,
-        step: &Step,
-    ) -> Option<tokio::sync::OwnedRwLockWriteGuard<()>> {
-        match step {
-            Step::DetachVf { vf, .. } => Some(self.ownership.write(vf.pf).await),
+    pub(crate) async fn keep_out_at_last(&self, step: &Step) -> Option<OwnedRwLockWriteGuard<()>> {
+        self.keep_out_if(step, KeepsOut::AtLast).await
+    }
+
+    async fn keep_out_if(&self, step: &Step, when: KeepsOut) -> Option<OwnedRwLockWriteGuard<()>> {
+        let Meaning { keeps_out, subject, .. } = step.meaning();
+        match subject.adapter() {
+            Some(pf) if keeps_out == when => Some(self.ownership.write(pf).await),
             _ => None,
         }
     }

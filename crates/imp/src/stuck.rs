@@ -13,7 +13,6 @@ use ioward_pci::Bdf;
 use crate::{
     error::{ImpError, error_chain},
     imp::Imp,
-    subject::Subject,
 };
 
 /// Between two looks at an adapter that is stuck. It costs nothing: the fabric knows by itself.
@@ -33,7 +32,7 @@ impl Imp {
     /// Tells that the adapter of a step is stuck, if that is why it failed, and tells again when it answers.
     pub(crate) fn watch_stuck(self: &Arc<Self>, step: &Step, error: &ImpError) {
         let ImpError::Fabric(error @ FabricError::Stuck { .. }) = error else { return };
-        let Some(pf) = Subject::of(step).adapter() else { return };
+        let Some(pf) = step.subject().adapter() else { return };
         if self.stuck.lock().insert(pf) {
             self.events.emit(EventKind::AdapterStuck { pf, what: error_chain(error) });
             tokio::spawn(look_until_it_answers(Arc::downgrade(self), pf));

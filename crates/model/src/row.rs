@@ -7,8 +7,7 @@ use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdapterState, Assignment, Intent, Name, Owner, PartitionSpec, PartitionState, Plan, Spec, State, Step,
-    VfId,
+    AdapterState, Assignment, Intent, Name, Owner, PartitionSpec, PartitionState, Plan, Spec, State, VfId,
 };
 
 /// Names a row.
@@ -129,29 +128,6 @@ impl State {
         part
     }
 
-    /// The rows that noting a step, or its inverse, may change.
-    #[must_use]
-    pub fn rows_of(&self, step: &Step) -> Vec<RowKey> {
-        match step {
-            Step::HoldAdapter { pf, .. } | Step::ReleaseAdapter { pf, .. } => vec![RowKey::Adapter(*pf)],
-            Step::SetAutoprobe { .. } | Step::SetVfCount { .. } | Step::ResetVf { .. } => Vec::new(),
-            Step::Assign { owner, .. } | Step::Unassign { owner, .. } => {
-                vec![RowKey::Assignment(owner.clone())]
-            }
-            Step::ConfigureVf { vf, .. }
-            | Step::BindDriver { vf, .. }
-            | Step::AttachVf { vf, .. }
-            | Step::DetachVf { vf, .. } => self.row_of(*vf),
-            Step::DefinePartition { to: spec, .. } | Step::UndefinePartition { from: spec } => {
-                vec![RowKey::Partition(spec.name.clone())]
-            }
-            Step::CreateChannel { partition }
-            | Step::DestroyChannel { partition }
-            | Step::StartPartition { partition }
-            | Step::StopPartition { partition, .. } => vec![RowKey::Partition(partition.clone())],
-        }
-    }
-
     /// The rows that noting the end of a plan may change.
     #[must_use]
     pub fn rows_of_done(plan: &Plan) -> Vec<RowKey> {
@@ -169,7 +145,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AdapterOriginal, Boot, MemorySize, Outcome};
+    use crate::{AdapterOriginal, Boot, MemorySize, Outcome, Step};
 
     fn state() -> State {
         let spec = |name: &str| PartitionSpec {

@@ -1,7 +1,7 @@
 //! What ioward holds: which partition has which VF with what settings, and what each adapter looked like before.
 //!
-//! The state changes by steps only: [`State::record`] is the one place that does it, so that a journal of steps and a
-//! state can never tell different stories.
+//! What steps change in it is noted by [`State::record`] alone (`step/record.rs`), so that a journal of steps and a state can
+//! never tell different stories.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,7 @@ use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
-    AdapterSpec, Identity, Intent, Name, Outcome, Owner, PartitionSpec, Plan, Spec, Step, VfCount, VfId,
-    VfSettings,
+    AdapterSpec, Identity, Intent, Name, Owner, PartitionSpec, Plan, Spec, VfCount, VfId, VfSettings,
 };
 
 /// All that ioward remembers between two plans. It is kept as rows: [`crate::Row`].
@@ -164,98 +163,11 @@ impl State {
         Spec { version: 1, adapters: adapters.collect(), partitions: partitions.collect() }
     }
 
-    /// Notes that a step has been carried out. Noting it again changes nothing.
-    pub fn record(&mut self, step: &Step, outcome: &Outcome) {
-        match step {
-            Step::HoldAdapter { pf, to, .. } => {
-                self.adapters.insert(*pf, to.clone());
-            }
-            Step::ReleaseAdapter { pf, .. } => {
-                self.adapters.remove(pf);
-            }
-            Step::SetAutoprobe { .. } | Step::SetVfCount { .. } | Step::ResetVf { .. } => {}
-            Step::Assign { owner, to } => {
-                if let Some(partition) = self.partitions.get_mut(&owner.partition) {
-                    partition.vfs.entry(owner.vf.clone()).or_insert_with(|| to.clone());
-                }
-            }
-            Step::Unassign { owner, .. } => {
-                if let Some(partition) = self.partitions.get_mut(&owner.partition) {
-                    partition.vfs.remove(&owner.vf);
-                }
-            }
-            Step::ConfigureVf { vf, to } => {
-                if let Some(assignment) = self.assignment_mut(*vf) {
-                    let before = outcome.settings_before.clone().unwrap_or_default();
-                    // What was there before the first change is what counts, not what was there before the latest.
-                    assignment.original_settings =
-                        assignment.original_settings.or(&to.restored_from(&before));
-                    assignment.settings = to.or(&assignment.settings);
-                    assignment.guest_settings = assignment.guest_settings.without(to);
-                    assignment.address = outcome.address.or(assignment.address);
-                }
-            }
-            Step::BindDriver { vf, .. } => {
-                if let Some(assignment) = self.assignment_mut(*vf) {
-                    // A VF that was bound for guests before it was a partition's is not given to one; who has bound it
-                    // since did not leave it as it was found.
-                    let before = outcome.driver_before.clone().filter(|before| before != "vfio-pci");
-                    assignment.original_driver.get_or_insert(before);
-                    assignment.address = outcome.address.or(assignment.address);
-                }
-            }
-            Step::DefinePartition { to, .. } => {
-                let new = || PartitionState {
-                    spec: to.clone(),
-                    running: false,
-                    channel: false,
-                    vfs: BTreeMap::new(),
-                };
-                self.partitions.entry(to.name.clone()).or_insert_with(new).spec = to.clone();
-            }
-            Step::UndefinePartition { from } => {
-                self.partitions.remove(&from.name);
-            }
-            Step::CreateChannel { partition } => self.with(partition, |p| p.channel = true),
-            Step::DestroyChannel { partition } => self.with(partition, |p| p.channel = false),
-            Step::AttachVf { vf, .. } => self.set_attached(*vf, true),
-            Step::DetachVf { vf, .. } => self.set_attached(*vf, false),
-            Step::StartPartition { partition } => self.with(partition, |p| p.running = true),
-            Step::StopPartition { partition, .. } => self.with(partition, |p| p.running = false),
-        }
-    }
-
     /// Notes that a plan is done, with all its steps.
     pub fn record_done(&mut self, plan: &Plan) {
         self.revision = plan.id;
         if let Intent::Apply { spec } = &plan.intent {
             self.wanted = Some(Box::new(spec.clone()));
-        }
-    }
-
-    /// What a step's undoing needs to know beyond its inverse: what was noted of the VF that it configures or binds.
-    #[must_use]
-    pub fn noted_for(&self, step: &Step) -> Option<Assignment> {
-        match step {
-            Step::ConfigureVf { vf, .. } | Step::BindDriver { vf, .. } => self.assignment(*vf).cloned(),
-            _ => None,
-        }
-    }
-
-    /// Notes that a step has been undone, after its inverse has been recorded: what was noted `before` of what it speaks
-    /// of holds again. Who had set a setting, and whether ioward had bound a VF, is not to be seen on the machine.
-    pub fn record_undone(&mut self, step: &Step, before: &Assignment) {
-        let Some(assignment) = self.assignment_mut(before.vf) else { return };
-        match step {
-            Step::ConfigureVf { to, .. } => {
-                let back =
-                    |now: &VfSettings, before: &VfSettings| now.without(to).or(&to.restored_from(before));
-                assignment.settings = back(&assignment.settings, &before.settings);
-                assignment.guest_settings = back(&assignment.guest_settings, &before.guest_settings);
-                assignment.original_settings = back(&assignment.original_settings, &before.original_settings);
-            }
-            Step::BindDriver { .. } => assignment.original_driver = before.original_driver.clone(),
-            _ => {}
         }
     }
 
@@ -274,19 +186,7 @@ impl State {
         }
     }
 
-    fn with(&mut self, partition: &Name, change: impl FnOnce(&mut PartitionState)) {
-        if let Some(partition) = self.partitions.get_mut(partition) {
-            change(partition);
-        }
-    }
-
-    fn set_attached(&mut self, vf: VfId, attached: bool) {
-        if let Some(assignment) = self.assignment_mut(vf) {
-            assignment.attached = attached;
-        }
-    }
-
-    fn assignment_mut(&mut self, vf: VfId) -> Option<&mut Assignment> {
+    pub(crate) fn assignment_mut(&mut self, vf: VfId) -> Option<&mut Assignment> {
         let mut all = self.partitions.values_mut().flat_map(|partition| partition.vfs.values_mut());
         all.find(|assignment| assignment.vf == vf)
     }
@@ -295,6 +195,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Outcome, Step};
 
     /// A VF that had no driver before looked like one that was never bound, once it had been written down: the plan that
     /// came back from the command line was no longer the plan that was made.

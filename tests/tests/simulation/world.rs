@@ -1,12 +1,17 @@
 //! [`World`]: a machine, a hypervisor and a management partition, and what is done to them.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 use ioward_fabric::Fabric;
+use ioward_hypervisor::Hypervisor as _;
 use ioward_imp::{Imp, Run};
 use ioward_model::{
-    EventKind, Intent, Name, OpErrorKind, OpOutcome, Options, Plan, State, Step, VfCount, VfId, VfOp,
-    VfSettings,
+    Aspect, Change, EventKind, Intent, Name, Observation, OpErrorKind, OpOutcome, Options, Outcome, Plan,
+    State, Value, VfCount, VfId, VfOp, VfSettings,
 };
 use ioward_pci::Bdf;
 use ioward_store::{MemoryFile, StateFile};
@@ -318,7 +323,10 @@ impl World {
         }
         let revision = imp.state().revision;
         match last {
-            Some(EventKind::PlanDone { .. }) => Ok(Ended::Done),
+            Some(EventKind::PlanDone { .. }) => {
+                self.shows_what_was_done(plan).await?;
+                Ok(Ended::Done)
+            }
             Some(EventKind::PlanFailed { undone: true, .. }) => Ok(Ended::Undone),
             Some(EventKind::PlanFailed { undone: false, .. }) => Ok(Ended::NotUndone),
             // Nobody was there to hear how it ended.
@@ -328,6 +336,32 @@ impl World {
             None if trouble.person_leaves.is_some() => Ok(Ended::NotUndone),
             other => Err(format!("the plan ended with {other:?}")),
         }
+    }
+
+    /// A look at the host shows whatever the steps of a plan that is done have changed, as the last of them changed it.
+    async fn shows_what_was_done(&self, plan: &Plan) -> Result<(), Wrong> {
+        let inventory = self.imp().look().await.map_err(|error| error.to_string())?;
+        let partitions = self.hypervisor.partitions().await.map_err(|error| error.to_string())?;
+        let host = Observation { inventory: &inventory, partitions: &partitions };
+        let mut done: BTreeMap<Aspect, Value> = BTreeMap::new();
+        for step in &plan.steps {
+            let Some(Change { aspect, to, .. }) = step.change(&Outcome::default()) else { continue };
+            if let Aspect::VfCount(pf) = aspect {
+                // Drivers and settings end with their VFs.
+                done.retain(
+                    |aspect, _| !matches!(aspect, Aspect::Driver(vf) | Aspect::Settings(vf) if vf.pf == pf),
+                );
+            }
+            let to = match done.remove(&aspect) {
+                Some(earlier) => to.or(earlier),
+                None => to,
+            };
+            done.insert(aspect, to);
+        }
+        let missing = done.iter().find(|(aspect, to)| !host.shows(aspect, to));
+        missing.map_or(Ok(()), |missing| {
+            Err(format!("the plan is done, and the host does not show {missing:?}"))
+        })
     }
 
     async fn operate(&mut self, partition: &Name, op: &VfOp) -> Result<(), Wrong> {
@@ -471,9 +505,9 @@ impl World {
     fn loosen(&mut self, plan: &Plan) {
         let state = self.state();
         for step in &plan.steps {
-            let (pf, partition) = touched(step);
-            self.loose.partitions.extend(partition);
-            if let Some(pf) = pf {
+            let touched = step.subject();
+            self.loose.partitions.extend(touched.partition.cloned());
+            if let Some(pf) = touched.adapter() {
                 self.loose.pfs.insert(pf);
                 let holders = state.assignments().filter(|(_, held)| held.vf.pf == pf);
                 self.loose.partitions.extend(holders.map(|(owner, _)| owner.partition));
@@ -541,30 +575,5 @@ fn concerned(intent: &Intent) -> BTreeSet<Name> {
             BTreeSet::from([partition.clone()])
         }
         Intent::Start { .. } | Intent::Stop { .. } | Intent::Remove { .. } => BTreeSet::new(),
-    }
-}
-
-fn touched(step: &Step) -> (Option<Bdf>, Option<Name>) {
-    match step {
-        Step::HoldAdapter { pf, .. }
-        | Step::ReleaseAdapter { pf, .. }
-        | Step::SetAutoprobe { pf, .. }
-        | Step::SetVfCount { pf, .. } => (Some(*pf), None),
-        Step::Assign { owner, to: held } | Step::Unassign { owner, from: held } => {
-            (Some(held.vf.pf), Some(owner.partition.clone()))
-        }
-        Step::ConfigureVf { vf, .. } | Step::BindDriver { vf, .. } | Step::ResetVf { vf } => {
-            (Some(vf.pf), None)
-        }
-        Step::AttachVf { owner, vf } | Step::DetachVf { owner, vf, .. } => {
-            (Some(vf.pf), Some(owner.partition.clone()))
-        }
-        Step::DefinePartition { to: spec, .. } | Step::UndefinePartition { from: spec } => {
-            (None, Some(spec.name.clone()))
-        }
-        Step::CreateChannel { partition }
-        | Step::DestroyChannel { partition }
-        | Step::StartPartition { partition }
-        | Step::StopPartition { partition, .. } => (None, Some(partition.clone())),
     }
 }

@@ -1,0 +1,27 @@
+//! Partitions as a hypervisor knows them: [`PartitionStatus`].
+
+use std::path::PathBuf;
+
+use ioward_pci::Bdf;
+use serde::{Deserialize, Serialize};
+
+use crate::{Accelerator, Name};
+
+/// How a partition is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionStatus {
+    /// The partition.
+    pub name: Name,
+    /// Whether its machine runs.
+    pub running: bool,
+    /// What executes its instructions, while it runs.
+    pub accelerator: Option<Accelerator>,
+    /// Process ID of its machine, while it runs.
+    pub pid: Option<u32>,
+    /// Where its serial console can be reached: a Unix stream socket.
+    pub console: PathBuf,
+    /// The VFs handed to it.
+    pub vfs: Vec<(Name, Bdf)>,
+    /// Whether it has a channel.
+    pub channel: bool,
+}
