@@ -49,7 +49,7 @@ pub use op::{OpError, OpErrorKind, OpOutcome, VfOp, VfView};
 pub use plan::{Disturbance, Intent, Options, Outcome, Plan, Step, VfId};
 pub use reason::{Reason, Rule};
 pub use row::{PartitionHead, Row, RowKey};
-pub use settings::{LinkState, VfSettings, VfStatistics};
+pub use settings::{Kind, LinkState, Setting, Value, VfSettings, VfStatistics};
 pub use spec::{AdapterSpec, Boot, PartitionSpec, Spec, VfCount, VfRequest};
 pub use spec_text::{MAX_SPEC_BYTES, SpecError, SpecPlace, SpecProblem};
 pub use state::{AdapterOriginal, AdapterState, Assignment, PartitionState, State};

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
-    Inventory, MacAddress, Name, Owner, Permission, PhysicalFunction, Reason, Rule, State, VfRequest, Vlan,
+    Inventory, MacAddress, Name, Owner, Permission, PhysicalFunction, Reason, Rule, Setting, State,
+    VfRequest, Vlan,
 };
 
 use crate::{goal::Goal, held::Survey};
@@ -166,7 +167,9 @@ impl<'a> Macs<'a> {
 /// The VLAN that a port tags all of a VF's frames with, so that they go nowhere else. One that the guest may change, and
 /// a VF without one, which tags its frames as it likes, are kept to none.
 fn confined_to(request: &VfRequest) -> Option<Vlan> {
-    request.vlan.filter(|vlan| *vlan != Vlan::NONE && !request.guest_may.grants(Permission::Vlan))
+    request
+        .vlan
+        .filter(|vlan| *vlan != Vlan::NONE && !request.guest_may.grants(Permission::Set(Setting::Vlan)))
 }
 
 /// FNV-1a, 64 bits: a hash that is the same on every machine and in every release.
