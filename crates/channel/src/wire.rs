@@ -5,7 +5,7 @@
 
 use ioward_model::{
     BitRate, Class, LinkState, MacAddress, Name, OpErrorKind, OpOutcome, VfOp, VfSettings, VfStatistics,
-    VfView, Vlan, for_each_setting,
+    VfView, Vlan, VlanProtocol, for_each_setting,
 };
 use ioward_pci::Bdf;
 use minicbor::{Decode, Decoder, Encode, Encoder, bytes::ByteArray, decode, encode};
@@ -229,6 +229,32 @@ impl OnWire for LinkState {
     }
 }
 
+/// Protocol and priority of a VLAN's tag.
+#[derive(Clone, Copy, Encode, Decode)]
+#[cbor(map)]
+pub struct VlanTag {
+    /// EtherType.
+    #[n(0)]
+    pub protocol: u16,
+    #[n(1)]
+    pub priority: u8,
+}
+
+impl VlanTag {
+    fn of(vlan: Vlan) -> Self {
+        Self { protocol: vlan.protocol().ethertype(), priority: vlan.priority() }
+    }
+
+    /// The VLAN of an ID with this tag.
+    fn on(self, id: Option<Vlan>) -> Result<Vlan, String> {
+        let Self { protocol, priority } = self;
+        let protocol = VlanProtocol::from_ethertype(protocol)
+            .ok_or_else(|| format!("{protocol:#06x} is neither 0x8100 nor 0x88a8"))?;
+        let vlan = id.ok_or("it is without a vlan")?;
+        vlan.tagged(protocol, priority).ok_or_else(|| format!("priority {priority} is above 7"))
+    }
+}
+
 macro_rules! wire_settings {
     ($(
         $setting:ident $number:tt $field:ident: $kind:ident($type:ty), asked [$($asked:ty)?],
@@ -242,11 +268,15 @@ macro_rules! wire_settings {
                 #[n($number)]
                 pub $field: Option<<$type as OnWire>::Raw>,
             )*
+            /// The rest of the VLAN's tag, where the ID is not all of it. From version 2 on.
+            #[n(10)]
+            pub vlan_tag: Option<VlanTag>,
         }
 
         impl From<&VfSettings> for Settings {
             fn from(settings: &VfSettings) -> Self {
-                Self { $($field: settings.$field.map(OnWire::to_raw)),* }
+                let vlan_tag = settings.vlan.filter(|vlan| !vlan.is_plain()).map(VlanTag::of);
+                Self { $($field: settings.$field.map(OnWire::to_raw),)* vlan_tag }
             }
         }
 
@@ -255,10 +285,14 @@ macro_rules! wire_settings {
 
             fn try_from(wire: Settings) -> Result<Self, String> {
                 let named = |field: &'static str| move |error: String| format!("{field}: {error}");
-                Ok(Self {
+                let mut settings = Self {
                     $($field: wire.$field.map(<$type>::from_raw).transpose()
                         .map_err(named(stringify!($field)))?),*
-                })
+                };
+                if let Some(tag) = wire.vlan_tag {
+                    settings.vlan = Some(tag.on(settings.vlan).map_err(named("vlan_tag"))?);
+                }
+                Ok(settings)
             }
         }
     };

@@ -15,7 +15,7 @@ use serde::{
     ser::SerializeMap,
 };
 
-use crate::{BitRate, Kind, Setting, Value, VfOp, VfSettings, Vlan};
+use crate::{BitRate, Kind, Setting, Value, VfOp, VfSettings, Vlan, VlanProtocol};
 
 /// Something that a partition may be allowed to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,8 +62,8 @@ impl FromStr for Permission {
 pub enum Grant {
     /// As far as the PF allows.
     Any,
-    /// VLANs in these ranges, both ends included.
-    Vlans(Vec<(Vlan, Vlan)>),
+    /// VLANs within a bound.
+    Vlans(VlanBound),
     /// A rate that is limited, and to no more than this.
     RateAtMost(BitRate),
     /// At most so many queues or interrupts.
@@ -78,7 +78,10 @@ impl Grant {
         let kind = if let Permission::Set(setting) = permission { Some(setting.kind()) } else { None };
         let (grant, form) = match kind {
             Some(Kind::Mac) => (mac_prefix(text).map(Self::MacPrefix), "\"52:54:00:*\""),
-            Some(Kind::Vlan) => (vlan_ranges(text).map(Self::Vlans), "\"100-110,200\""),
+            Some(Kind::Vlan) => (
+                VlanBound::parse(text).map(Self::Vlans),
+                "\"100-110,200\" or \"100-110,proto=802.1ad,prio=0-3\"",
+            ),
             Some(Kind::Rate) => {
                 (at_most.and_then(|rate| rate.parse().ok()).map(Self::RateAtMost), "\"<=500Mbit\"")
             }
@@ -96,9 +99,9 @@ impl Grant {
     /// Whether a setting may be given this value.
     fn allows(&self, setting: Setting, value: Value) -> bool {
         match (self, value) {
-            (Self::Vlans(ranges), Value::Vlan(vlan)) => {
-                ranges.iter().any(|(low, high)| (*low..=*high).contains(&vlan))
-            }
+            (Self::Vlans(bound), Value::Vlan(vlan)) => bound.allows(vlan),
+            // Protocol and priority of a tag are allowed by name only: they reach beyond the port.
+            (Self::Any, Value::Vlan(vlan)) => vlan.is_plain(),
             (Self::RateAtMost(most), Value::Rate(rate)) => {
                 // A greatest rate of 0 means no limit: that is more than any bound.
                 let unlimited = setting == Setting::MaxTxRate && rate.megabits() == 0;
@@ -113,13 +116,65 @@ impl Grant {
     }
 }
 
-fn vlan_ranges(text: &str) -> Option<Vec<(Vlan, Vlan)>> {
-    let ranges = text.split(',').map(|range| {
-        let (low, high) = range.split_once('-').unwrap_or((range, range));
-        let (low, high) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
-        (low <= high).then_some((low, high))
-    });
-    ranges.collect()
+/// VLANs that a guest may choose from. Nothing said of them, tags are plain: 802.1Q, priority 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VlanBound {
+    /// IDs, both ends included.
+    ids: Vec<(Vlan, Vlan)>,
+    /// The protocols that are named; none is 802.1Q.
+    protocols: Vec<VlanProtocol>,
+    /// Priorities, both ends included.
+    priorities: (u8, u8),
+}
+
+impl VlanBound {
+    /// Reads `100-110,200`, with `proto=` and `prio=` among its parts where more is allowed.
+    fn parse(text: &str) -> Option<Self> {
+        let mut bound = Self { ids: Vec::new(), protocols: Vec::new(), priorities: (0, 0) };
+        for part in text.split(',').map(str::trim) {
+            match part.split_once('=') {
+                None => {
+                    let (low, high): (u16, u16) = range(part)?;
+                    bound.ids.push((Vlan::new(low)?, Vlan::new(high)?));
+                }
+                Some(("proto", name)) => bound.protocols.push(name.parse().ok()?),
+                Some(("prio", priorities)) => {
+                    bound.priorities = range(priorities).filter(|(_, high)| *high <= 7)?;
+                }
+                Some(_) => return None,
+            }
+        }
+        (!bound.ids.is_empty()).then_some(bound)
+    }
+
+    fn allows(&self, vlan: Vlan) -> bool {
+        let protocol = vlan.protocol();
+        let is_usual = self.protocols.is_empty() && protocol == VlanProtocol::default();
+        let (least, most) = self.priorities;
+        self.ids.iter().any(|(low, high)| (low.id()..=high.id()).contains(&vlan.id()))
+            && (is_usual || self.protocols.contains(&protocol))
+            && (least..=most).contains(&vlan.priority())
+    }
+}
+
+/// `100-110`, or `100` for 100 alone.
+fn range<T: FromStr + PartialOrd>(text: &str) -> Option<(T, T)> {
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    let (low, high) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
+    (low <= high).then_some((low, high))
+}
+
+impl fmt::Display for VlanBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let range = |low: u16, high: u16| {
+            if low == high { low.to_string() } else { format!("{low}-{high}") }
+        };
+        let ids = self.ids.iter().map(|(low, high)| range(low.id(), high.id()));
+        let protocols = self.protocols.iter().map(|protocol| format!("proto={}", protocol.as_str()));
+        let (least, most) = self.priorities;
+        let priorities = (most != 0).then(|| format!("prio={}", range(least.into(), most.into())));
+        f.write_str(&ids.chain(protocols).chain(priorities).collect::<Vec<_>>().join(","))
+    }
 }
 
 /// The bytes before `:*`, five at most.
@@ -133,13 +188,7 @@ impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Any => write!(f, "any"),
-            Self::Vlans(ranges) => {
-                for (n, (low, high)) in ranges.iter().enumerate() {
-                    let comma = if n > 0 { "," } else { "" };
-                    if low == high { write!(f, "{comma}{low}")? } else { write!(f, "{comma}{low}-{high}")? }
-                }
-                Ok(())
-            }
+            Self::Vlans(bound) => bound.fmt(f),
             Self::RateAtMost(most) => write!(f, "<={most}"),
             Self::CountAtMost(most) => write!(f, "<={most}"),
             Self::MacPrefix(prefix) => {
@@ -191,6 +240,9 @@ impl GuestMay {
         let denied =
             change.values().filter_map(|(setting, value)| match self.grants.get(&Permission::Set(setting)) {
                 Some(grant) if grant.allows(setting, value) => None,
+                Some(Grant::Any) => Some(format!(
+                    "{setting} {value} is more than guest_may allows: 802.1Q tags of priority 0"
+                )),
                 Some(grant) => Some(format!("{setting} {value} is outside what guest_may allows ({grant})")),
                 None => Some(format!("{setting} is not in guest_may of this VF")),
             });
@@ -304,6 +356,34 @@ mod tests {
         assert!(some.check(&mac("52:55:00:01:02:03")).is_err());
     }
 
+    /// A guest that may choose a VLAN's ID must not choose the tag's protocol or priority as well: with a service tag it
+    /// would leave its customer's network, and with a priority go before others.
+    #[test]
+    fn a_vlan_may_have_a_protocol_or_priority_only_where_that_is_named() {
+        let asks = |guest_may: &str, vlan: &str| {
+            may(guest_may)
+                .check(&set(VfSettings { vlan: vlan.parse().ok(), ..VfSettings::default() }))
+                .is_ok()
+        };
+        for plain_only in [r#"["vlan"]"#, r#"{"vlan":"100-110"}"#, r#"{"vlan":"100-110,proto=802.1Q"}"#] {
+            assert!(asks(plain_only, "100"), "{plain_only}");
+            assert!(!asks(plain_only, "100,proto=802.1ad"), "{plain_only}");
+            assert!(!asks(plain_only, "100,prio=1"), "{plain_only}");
+        }
+        let service = r#"{"vlan":"100-110,proto=802.1ad,prio=0-3"}"#;
+        assert!(asks(service, "105,proto=802.1ad") && asks(service, "105,proto=802.1ad,prio=3"));
+        assert!(!asks(service, "105"), "802.1Q is not named");
+        assert!(!asks(service, "105,proto=802.1ad,prio=4") && !asks(service, "111,proto=802.1ad"));
+        let either = r#"{"vlan":"1-9,proto=802.1Q,proto=802.1ad,prio=2"}"#;
+        assert!(asks(either, "9,prio=2") && asks(either, "9,proto=802.1ad,prio=2") && !asks(either, "9"));
+        let denied = may(r#"["vlan"]"#)
+            .check(&set(VfSettings { vlan: "5,prio=7".parse().ok(), ..VfSettings::default() }));
+        assert_eq!(
+            denied.unwrap_err(),
+            ["vlan 5,prio=7 is more than guest_may allows: 802.1Q tags of priority 0"]
+        );
+    }
+
     #[test]
     fn one_forbidden_setting_forbids_the_change() {
         let mac_only = may(r#"["mac"]"#);
@@ -318,6 +398,8 @@ mod tests {
             r#"{}"#,
             r#"{"mac":true,"vlan":"100-110,200","max_tx_rate":"<=500Mbit"}"#,
             r#"{"mac":"52:54:00:*"}"#,
+            r#"{"vlan":"100-110,200,proto=802.1Q,proto=802.1ad,prio=0-3"}"#,
+            r#"{"vlan":"7,prio=5"}"#,
         ] {
             assert_eq!(serde_json::to_string(&may(json)).unwrap(), json);
         }
@@ -330,6 +412,9 @@ mod tests {
         for bad in [
             r#"{"vlan":"110-100"}"#,
             r#"{"vlan":"100-4095"}"#,
+            r#"{"vlan":"100,proto=802.1X"}"#,
+            r#"{"vlan":"100,prio=0-8"}"#,
+            r#"{"vlan":"prio=3"}"#,
             r#"{"trust":"yes"}"#,
             r#"{"max_tx_rate":"500"}"#,
             "3",

@@ -30,6 +30,7 @@ mod spec_rules;
 mod spec_text;
 mod state;
 mod units;
+mod vlan;
 mod whereabouts;
 
 pub use accelerator::Accelerator;
@@ -53,5 +54,6 @@ pub use settings::{Kind, LinkState, Setting, Value, VfSettings, VfStatistics};
 pub use spec::{AdapterSpec, Boot, PartitionSpec, Spec, VfCount, VfRequest};
 pub use spec_text::{MAX_SPEC_BYTES, SpecError, SpecPlace, SpecProblem};
 pub use state::{AdapterOriginal, AdapterState, Assignment, PartitionState, State};
-pub use units::{BitRate, MacAddress, MemorySize, UnitError, Vlan};
+pub use units::{BitRate, MacAddress, MemorySize, UnitError};
+pub use vlan::{Vlan, VlanProtocol};
 pub use whereabouts::{Move, Place, Whereabouts};

@@ -35,7 +35,7 @@ macro_rules! for_each_setting {
             Mac 0 mac: Mac(MacAddress), asked [MacAddress], Network needs [],
                 "MAC address [default: derived from the names]";
             Vlan 1 vlan: Vlan(Vlan), asked [Vlan], Network needs [Vlan],
-                "VLAN that the port tags its frames with, 1 to 4094; 0 is untagged";
+                "VLAN that the port tags its frames with, 1 to 4094; 0 is untagged; as 100, or 100,proto=802.1ad,prio=3";
             Trust 2 trust: Switch(bool), asked [bool], Network needs [Trust],
                 "Whether it may be promiscuous and change its MAC";
             Spoofchk 3 spoofchk: Switch(bool), asked [bool], Network needs [Spoofchk],
@@ -104,7 +104,7 @@ impl Kind {
     pub fn form(self) -> &'static str {
         match self {
             Self::Mac => "52:54:00:aa:00:01",
-            Self::Vlan => "0..4094",
+            Self::Vlan => "0..4094[,proto=802.1ad][,prio=0..7]",
             Self::Switch => "on|off",
             Self::Rate => "500Mbit",
             Self::Link => "auto|enable|disable",
