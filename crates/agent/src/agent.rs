@@ -210,7 +210,12 @@ impl Agent {
         let deadline = Deadline::after(self.answer);
         loop {
             self.id = self.id.wrapping_add(1).max(1);
-            self.link.send(&message(self.id), deadline)?;
+            let message = message(self.id);
+            let spoken = self.welcome.as_ref().map_or(OLDEST_VERSION, |welcome| welcome.version);
+            if message.needs_version() > spoken {
+                return Err(AgentError::TooOld { needs: message.needs_version(), spoken });
+            }
+            self.link.send(&message, deadline)?;
             match self.answer(deadline)? {
                 Answer::Outcome(outcome) => return Ok(outcome),
                 Answer::NotDone => self.greet(deadline)?,

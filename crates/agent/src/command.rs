@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use ioward_model::{Name, OpErrorKind, VfSettings};
+use ioward_model::{Name, OpErrorKind, Setting, VfSettings};
 
 use crate::{Agent, AgentError, change, show::Printer};
 
@@ -40,9 +40,7 @@ enum VfCommand {
     Set {
         /// The VF's name in the partition's Spec
         name: Name,
-        /// mac=52:54:00:aa:00:01, vlan=0..4094, trust=on|off, spoofchk=on|off, min_tx_rate=500Mbit, max_tx_rate=1Gbit,
-        /// link_state=auto|enable|disable, queues=N, interrupts=N, online=on|off
-        #[arg(required = true, value_name = "KEY=VALUE")]
+        #[arg(required = true, value_name = "KEY=VALUE", help = settings_help())]
         settings: Vec<String>,
     },
     /// Function Level Reset
@@ -57,6 +55,12 @@ enum VfCommand {
     },
     /// VFs as they come, go and change, until interrupted
     Watch,
+}
+
+/// How each setting is written: `trust=on|off, …`.
+fn settings_help() -> String {
+    let words = Setting::ALL.iter().map(|setting| format!("{setting}={}", setting.kind().form()));
+    words.collect::<Vec<_>>().join(", ")
 }
 
 /// Why a command did not succeed.

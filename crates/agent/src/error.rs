@@ -80,6 +80,17 @@ pub enum AgentError {
         /// Why.
         source: io::Error,
     },
+    /// The management partition speaks a version that has no words for a change.
+    #[error(
+        "the management partition speaks version {spoken} of the channel protocol, which cannot say the protocol or \
+         priority of a VLAN ({needs} can); update it, or leave them out"
+    )]
+    TooOld {
+        /// The version that has them.
+        needs: u16,
+        /// The version that is spoken.
+        spoken: u16,
+    },
     /// The two ends have no protocol version in common.
     #[error(
         "this agent speaks versions {} to {} of the channel protocol, the management partition {imp_min} to {imp_max}; \

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use imp::{Imp, done, encoded, vfs, view, welcome};
 use ioward_agent::{Agent, AgentError, Notice, Options, WatchEvent};
-use ioward_channel::{ChannelError, ErrorCode, Frame, ImpMessage, MAX_VFS, stream};
+use ioward_channel::{ChannelError, ErrorCode, Frame, ImpMessage, MAX_VFS, Welcome, stream};
 use ioward_model::{OpError, OpErrorKind, OpOutcome, VfOp, VfSettings, VfView, Vlan};
 
 /// Long enough for any machine: a test that uses it ends by what is said, not by time.
@@ -37,7 +37,7 @@ fn change() -> VfSettings {
 fn an_agent_says_hello_and_asks() {
     let imp = Imp::runs(|agent| {
         let hello = agent.hello();
-        assert_eq!((hello.min_version, hello.max_version, hello.nonce), (1, 1, 42));
+        assert_eq!((hello.min_version, hello.max_version, hello.nonce), (1, 2, 42));
         assert!(hello.agent.starts_with("ioward-agent "));
         agent.send(&welcome(42, 7));
         let (id, op) = agent.request();
@@ -173,6 +173,25 @@ fn a_management_partition_of_another_age_is_told_apart_from_a_silent_one() {
     });
     let error = open(&imp).err().unwrap();
     assert!(matches!(error, AgentError::UnsupportedVersion { imp_min: 2, imp_max: 3 }), "{error}");
+    imp.ended();
+}
+
+/// It would set the VLAN without its tag, and say that all was done.
+#[test]
+fn a_management_partition_that_has_no_word_for_a_tag_is_not_asked_for_it() {
+    let imp = Imp::runs(|agent| {
+        let nonce = agent.hello().nonce;
+        let partition = "web".parse().unwrap();
+        agent.send(&ImpMessage::Welcome(Welcome { version: 1, epoch: 1, nonce, partition }));
+        let (id, op) = agent.request();
+        assert_eq!(op, VfOp::Set { vf: "net0".parse().unwrap(), change: change() }, "a plain VLAN");
+        agent.send(&ImpMessage::Response { id, more: false, result: Ok(OpOutcome::Vf(view("net0"))) });
+    });
+    let mut agent = open(&imp).unwrap();
+    let tagged = VfSettings { vlan: "5,prio=3".parse().ok(), ..VfSettings::default() };
+    let error = agent.set("net0".parse().unwrap(), tagged).unwrap_err();
+    assert!(matches!(error, AgentError::TooOld { needs: 2, spoken: 1 }), "{error}");
+    agent.set("net0".parse().unwrap(), change()).unwrap();
     imp.ended();
 }
 

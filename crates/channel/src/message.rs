@@ -9,8 +9,8 @@ use crate::{
     wire::{self, List, free_text, name},
 };
 
-/// The newest protocol version that this side speaks.
-pub const VERSION: u16 = 1;
+/// The newest protocol version that this side speaks. Version 2 has protocol and priority of a VLAN.
+pub const VERSION: u16 = 2;
 /// The oldest protocol version that this side speaks.
 pub const OLDEST_VERSION: u16 = 1;
 /// The greatest number of VFs in an answer.
@@ -179,6 +179,19 @@ pub enum ImpMessage {
 }
 
 impl AgentMessage {
+    /// The protocol version that this needs: an older peer would skip a part of it, and say that all was done.
+    #[must_use]
+    pub fn needs_version(&self) -> u16 {
+        match self {
+            Self::Request { op: VfOp::Set { change, .. }, .. }
+                if change.vlan.is_some_and(|vlan| !vlan.is_plain()) =>
+            {
+                2
+            }
+            _ => OLDEST_VERSION,
+        }
+    }
+
     /// The frame that says it.
     #[must_use]
     pub fn to_frame(&self) -> Frame {

@@ -5,10 +5,10 @@
 
 use ioward_model::{
     BitRate, Class, LinkState, MacAddress, Name, OpErrorKind, OpOutcome, VfOp, VfSettings, VfStatistics,
-    VfView, Vlan,
+    VfView, Vlan, VlanProtocol, for_each_setting,
 };
 use ioward_pci::Bdf;
-use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
+use minicbor::{Decode, Decoder, Encode, Encoder, bytes::ByteArray, decode, encode};
 
 use crate::text::clean;
 
@@ -151,31 +151,154 @@ pub struct Notice<'a> {
     pub name: Option<&'a str>,
 }
 
-/// Settings of a VF; what is left out is left alone, or not there.
-#[derive(Clone, Copy, Default, Encode, Decode)]
-#[cbor(map)]
-pub struct Settings {
-    #[cbor(n(0), with = "minicbor::bytes")]
-    pub mac: Option<[u8; 6]>,
-    #[n(1)]
-    pub vlan: Option<u16>,
-    #[n(2)]
-    pub trust: Option<bool>,
-    #[n(3)]
-    pub spoofchk: Option<bool>,
-    #[n(4)]
-    pub min_tx_rate: Option<u32>,
-    #[n(5)]
-    pub max_tx_rate: Option<u32>,
-    #[n(6)]
-    pub link_state: Option<u8>,
-    #[n(7)]
-    pub queues: Option<u16>,
-    #[n(8)]
-    pub interrupts: Option<u16>,
-    #[n(9)]
-    pub online: Option<bool>,
+/// A value of a setting as it is in a message.
+pub trait OnWire: Sized {
+    type Raw;
+
+    fn to_raw(self) -> Self::Raw;
+
+    /// # Errors
+    /// What is wrong with it.
+    fn from_raw(raw: Self::Raw) -> Result<Self, String>;
 }
+
+/// Types that are in a message as they are.
+macro_rules! as_it_is {
+    ($($type:ty),*) => {$(
+        impl OnWire for $type {
+            type Raw = Self;
+
+            fn to_raw(self) -> Self {
+                self
+            }
+
+            fn from_raw(raw: Self) -> Result<Self, String> {
+                Ok(raw)
+            }
+        }
+    )*};
+}
+
+as_it_is!(bool, u16);
+
+impl OnWire for MacAddress {
+    type Raw = ByteArray<6>;
+
+    fn to_raw(self) -> ByteArray<6> {
+        self.bytes().into()
+    }
+
+    fn from_raw(raw: ByteArray<6>) -> Result<Self, String> {
+        Ok(Self::new(raw.into()))
+    }
+}
+
+impl OnWire for Vlan {
+    type Raw = u16;
+
+    fn to_raw(self) -> u16 {
+        self.id()
+    }
+
+    fn from_raw(id: u16) -> Result<Self, String> {
+        Self::new(id).ok_or_else(|| format!("{id} is above 4094"))
+    }
+}
+
+impl OnWire for BitRate {
+    type Raw = u32;
+
+    fn to_raw(self) -> u32 {
+        self.megabits()
+    }
+
+    fn from_raw(megabits: u32) -> Result<Self, String> {
+        Ok(Self::from_megabits(megabits))
+    }
+}
+
+impl OnWire for LinkState {
+    type Raw = u8;
+
+    fn to_raw(self) -> u8 {
+        link_state_number(self)
+    }
+
+    fn from_raw(number: u8) -> Result<Self, String> {
+        link_state(number).ok_or_else(|| format!("{number} is above 2"))
+    }
+}
+
+/// Protocol and priority of a VLAN's tag.
+#[derive(Clone, Copy, Encode, Decode)]
+#[cbor(map)]
+pub struct VlanTag {
+    /// EtherType.
+    #[n(0)]
+    pub protocol: u16,
+    #[n(1)]
+    pub priority: u8,
+}
+
+impl VlanTag {
+    fn of(vlan: Vlan) -> Self {
+        Self { protocol: vlan.protocol().ethertype(), priority: vlan.priority() }
+    }
+
+    /// The VLAN of an ID with this tag.
+    fn on(self, id: Option<Vlan>) -> Result<Vlan, String> {
+        let Self { protocol, priority } = self;
+        let protocol = VlanProtocol::from_ethertype(protocol)
+            .ok_or_else(|| format!("{protocol:#06x} is neither 0x8100 nor 0x88a8"))?;
+        let vlan = id.ok_or("it is without a vlan")?;
+        vlan.tagged(protocol, priority).ok_or_else(|| format!("priority {priority} is above 7"))
+    }
+}
+
+macro_rules! wire_settings {
+    ($(
+        $setting:ident $number:tt $field:ident: $kind:ident($type:ty), asked [$($asked:ty)?],
+        $class:ident needs [$($capability:ident)?], $description:literal;
+    )*) => {
+        /// Settings of a VF, from the table of `ioward-model`; those left out are left alone, or are not there.
+        #[derive(Clone, Copy, Default, Encode, Decode)]
+        #[cbor(map)]
+        pub struct Settings {
+            $(
+                #[n($number)]
+                pub $field: Option<<$type as OnWire>::Raw>,
+            )*
+            /// The rest of the VLAN's tag, where the ID is not all of it. From version 2 on.
+            #[n(10)]
+            pub vlan_tag: Option<VlanTag>,
+        }
+
+        impl From<&VfSettings> for Settings {
+            fn from(settings: &VfSettings) -> Self {
+                let vlan_tag = settings.vlan.filter(|vlan| !vlan.is_plain()).map(VlanTag::of);
+                Self { $($field: settings.$field.map(OnWire::to_raw),)* vlan_tag }
+            }
+        }
+
+        impl TryFrom<Settings> for VfSettings {
+            type Error = String;
+
+            fn try_from(wire: Settings) -> Result<Self, String> {
+                let named = |field: &'static str| move |error: String| format!("{field}: {error}");
+                let mut settings = Self {
+                    $($field: wire.$field.map(<$type>::from_raw).transpose()
+                        .map_err(named(stringify!($field)))?),*
+                };
+                if let Some(tag) = wire.vlan_tag {
+                    settings.vlan = Some(tag.on(settings.vlan).map_err(named("vlan_tag"))?);
+                }
+                Ok(settings)
+            }
+        }
+    };
+}
+
+for_each_setting!(wire_settings);
 
 /// A VF as its partition sees it.
 #[derive(Clone, Encode, Decode)]
@@ -253,44 +376,6 @@ pub fn free_text(field: &str, text: &str, max: usize) -> Result<String, String> 
         return Err(format!("{field}: {} bytes; at most {max}", text.len()));
     }
     Ok(clean(text, max))
-}
-
-impl From<&VfSettings> for Settings {
-    fn from(settings: &VfSettings) -> Self {
-        Self {
-            mac: settings.mac.map(MacAddress::bytes),
-            vlan: settings.vlan.map(Vlan::id),
-            trust: settings.trust,
-            spoofchk: settings.spoofchk,
-            min_tx_rate: settings.min_tx_rate.map(BitRate::megabits),
-            max_tx_rate: settings.max_tx_rate.map(BitRate::megabits),
-            link_state: settings.link_state.map(link_state_number),
-            queues: settings.queues,
-            interrupts: settings.interrupts,
-            online: settings.online,
-        }
-    }
-}
-
-impl TryFrom<Settings> for VfSettings {
-    type Error = String;
-
-    fn try_from(wire: Settings) -> Result<Self, String> {
-        let vlan = |id| Vlan::new(id).ok_or_else(|| format!("vlan: {id} is above 4094"));
-        let link = |number| link_state(number).ok_or_else(|| format!("link_state: {number} is above 2"));
-        Ok(Self {
-            mac: wire.mac.map(MacAddress::new),
-            vlan: wire.vlan.map(vlan).transpose()?,
-            trust: wire.trust,
-            spoofchk: wire.spoofchk,
-            min_tx_rate: wire.min_tx_rate.map(BitRate::from_megabits),
-            max_tx_rate: wire.max_tx_rate.map(BitRate::from_megabits),
-            link_state: wire.link_state.map(link).transpose()?,
-            queues: wire.queues,
-            interrupts: wire.interrupts,
-            online: wire.online,
-        })
-    }
 }
 
 impl<'a> From<&'a VfView> for View<'a> {

@@ -72,6 +72,44 @@ fn fields_of_a_later_version_are_skipped() {
     assert_eq!(from_agent(REQUEST, payload), Ok(request));
 }
 
+/// A VLAN went as its ID alone, and one of 802.1ad came out as one of 802.1Q. A plain one still goes as its ID alone: that
+/// is what agents of version 1 read.
+#[test]
+fn a_vlan_goes_with_its_protocol_and_priority() {
+    let settings_of = |vlan: &str| {
+        let change = VfSettings { vlan: vlan.parse().ok(), ..VfSettings::default() };
+        let op = VfOp::Set { vf: "net0".parse().unwrap(), change };
+        let message = AgentMessage::Request { id: 7, op };
+        let frame = message.to_frame();
+        assert_eq!(AgentMessage::from_frame(&frame).as_ref(), Ok(&message));
+        // After the operation and the name, the change is the last field.
+        let name = frame.payload().windows(4).position(|bytes| bytes == b"net0").unwrap();
+        (message.needs_version(), frame.payload()[name + 5..].to_vec())
+    };
+    assert_eq!(settings_of("100"), (1, vec![0xa1, 0x01, 0x18, 100]));
+    let service = vec![0xa2, 0x01, 0x18, 100, 0x0a, 0xa2, 0x00, 0x19, 0x88, 0xa8, 0x01, 0x03];
+    assert_eq!(settings_of("100,proto=802.1ad,prio=3"), (2, service));
+}
+
+#[test]
+fn a_tag_that_makes_no_sense_is_refused() {
+    let tag = |vlan: bool, protocol: u16, priority: u8| {
+        let payload = cbor(|e| {
+            e.map(3).unwrap().u8(0).unwrap().u8(2).unwrap().u8(1).unwrap().str("net0").unwrap();
+            e.u8(2).unwrap().map(if vlan { 2 } else { 1 }).unwrap();
+            if vlan {
+                e.u8(1).unwrap().u16(100).unwrap();
+            }
+            e.u8(10).unwrap().map(2).unwrap().u8(0).unwrap().u16(protocol).unwrap();
+            e.u8(1).unwrap().u8(priority).unwrap();
+        });
+        problem(REQUEST, payload)
+    };
+    assert_eq!(tag(true, 0x9100, 0), "request: change.vlan_tag: 0x9100 is neither 0x8100 nor 0x88a8");
+    assert_eq!(tag(true, 0x88a8, 8), "request: change.vlan_tag: priority 8 is above 7");
+    assert_eq!(tag(false, 0x88a8, 0), "request: change.vlan_tag: it is without a vlan");
+}
+
 /// Skipping the only setting that a change names would answer "done" to what was never done.
 #[test]
 fn a_change_of_nothing_that_is_known_is_refused() {
@@ -269,8 +307,9 @@ fn the_newest_common_version_is_spoken() {
         Hello { min_version, max_version, agent: String::new(), nonce: 0 }.version()
     };
     assert_eq!(version(1, 1), Some(1));
-    assert_eq!(version(0, 9), Some(1));
-    assert_eq!(version(2, 9), None);
+    assert_eq!(version(0, 9), Some(2));
+    assert_eq!(version(2, 9), Some(2));
+    assert_eq!(version(3, 9), None);
     assert_eq!(version(0, 0), None);
     assert_eq!(version(9, 0), None);
 }

@@ -6,7 +6,7 @@ use clap::{
 };
 use ioward_model::{
     Apart, BitRate, Capability, Class, FailureDomain, Guarantee, GuestMay, LinkState, MacAddress, Name,
-    NumaPolicy, Subclass, UnitError, VfRequest, Vlan,
+    NumaPolicy, Subclass, UnitError, VfRequest, Vlan, for_each_setting,
 };
 use ioward_pci::Bdf;
 use serde::de::DeserializeOwned;
@@ -37,9 +37,7 @@ pub struct VfArgs {
     numa: Option<NumaPolicy>,
     /// What its adapter must be able to do; may be repeated
     #[arg(long, value_name = "WHAT", value_delimiter = ',', action = ArgAction::Append, value_parser =
-        one_of::<Capability>(
-            &["rdma", "trust", "spoofchk", "vlan", "rate-limit", "guaranteed-rate", "link-state"]
-        ))]
+        one_of::<Capability>(&Capability::ALL.map(Capability::as_str)))]
     needs: Vec<Capability>,
     /// The fewest MSI-X vectors that will do
     #[arg(long, value_name = "N")]
@@ -57,33 +55,8 @@ pub struct VfArgs {
     /// The VF index it must have
     #[arg(long, requires = "pf", value_name = "N")]
     index: Option<u16>,
-    /// MAC address [default: derived from the names]
-    #[arg(long, value_parser = unicast)]
-    mac: Option<MacAddress>,
-    /// VLAN, 1 to 4094; 0 is untagged
-    #[arg(long, value_name = "ID")]
-    vlan: Option<Vlan>,
-    /// Whether it may be promiscuous and change its MAC
-    #[arg(long, value_parser = on_off(), value_name = "on|off", hide_possible_values = true)]
-    trust: Option<bool>,
-    /// Whether frames with a foreign source address are dropped
-    #[arg(long, value_parser = on_off(), value_name = "on|off", hide_possible_values = true)]
-    spoofchk: Option<bool>,
-    /// Guaranteed transmit rate, as 500Mbit or 25% of the port's
-    #[arg(long, value_name = "RATE")]
-    min_tx_rate: Option<Guarantee>,
-    /// Greatest transmit rate
-    #[arg(long, value_name = "RATE")]
-    max_tx_rate: Option<BitRate>,
-    /// The link it sees
-    #[arg(long, value_parser = one_of::<LinkState>(&["auto", "enable", "disable"]))]
-    link_state: Option<LinkState>,
-    /// NVMe queue resources [default: an even share]
-    #[arg(long, value_name = "N")]
-    queues: Option<u16>,
-    /// NVMe interrupt resources [default: an even share]
-    #[arg(long, value_name = "N")]
-    interrupts: Option<u16>,
+    #[command(flatten)]
+    settings: SettingArgs,
     /// What the guest may change: names (mac,reset) or one narrowed (vlan=100-110); may be repeated
     #[arg(long, value_name = "WHAT", action = ArgAction::Append, value_parser = guest_may_words)]
     guest_may: Vec<Map<String, Value>>,
@@ -96,8 +69,7 @@ impl VfArgs {
     /// When the permissions make no sense together.
     pub fn into_request(self, name: Name) -> Result<VfRequest, serde_json::Error> {
         let guest_may: GuestMay = serde_json::from_value(self.guest_may.into_iter().flatten().collect())?;
-        Ok(VfRequest {
-            name,
+        let request = VfRequest {
             class: self.class,
             subclass: self.subclass,
             min_link_speed: self.min_link_speed,
@@ -110,25 +82,96 @@ impl VfArgs {
             apart_from: self.apart_from,
             pf: self.pf,
             index: self.index,
-            mac: self.mac,
-            vlan: self.vlan,
-            trust: self.trust,
-            spoofchk: self.spoofchk,
-            min_tx_rate: self.min_tx_rate,
-            max_tx_rate: self.max_tx_rate,
-            link_state: self.link_state,
-            queues: self.queues,
-            interrupts: self.interrupts,
             guest_may,
-        })
+            ..VfRequest::new(name, self.class)
+        };
+        Ok(self.settings.put_into(request))
+    }
+}
+
+macro_rules! setting_args {
+    ($(
+        $setting:ident $number:tt $field:ident: $kind:ident($type:ty), asked [$($asked:ty)?],
+        $class:ident needs [$($capability:ident)?], $description:literal;
+    )*) => {
+        /// An option for each setting of the table that a Spec speaks of.
+        #[derive(Debug, Args)]
+        struct SettingArgs {
+            $($(
+                #[arg(
+                    long,
+                    help = $description,
+                    value_name = <$asked as Flag>::FORM,
+                    value_parser = <$asked as Flag>::parser(),
+                    hide_possible_values = true
+                )]
+                $field: Option<$asked>,
+            )?)*
+        }
+
+        impl SettingArgs {
+            fn put_into(self, request: VfRequest) -> VfRequest {
+                VfRequest { $($($field: self.$field.map(std::convert::identity::<$asked>),)?)* ..request }
+            }
+        }
+    };
+}
+
+for_each_setting!(setting_args);
+
+/// The value of an option that is a setting.
+trait Flag: Clone + Send + Sync + 'static {
+    /// How it is written, for the help.
+    const FORM: &'static str;
+
+    fn parser() -> impl TypedValueParser<Value = Self>;
+}
+
+/// Types whose written form is all there is to them.
+macro_rules! written {
+    ($($type:ty as $form:literal),*) => {$(
+        impl Flag for $type {
+            const FORM: &'static str = $form;
+
+            fn parser() -> impl TypedValueParser<Value = Self> {
+                |text: &str| text.parse::<Self>().map_err(|error| error.to_string())
+            }
+        }
+    )*};
+}
+
+written!(Vlan as "ID", Guarantee as "RATE", BitRate as "RATE", u16 as "N");
+
+impl Flag for MacAddress {
+    const FORM: &'static str = "MAC";
+
+    fn parser() -> impl TypedValueParser<Value = Self> {
+        unicast
+    }
+}
+
+impl Flag for bool {
+    const FORM: &'static str = "on|off";
+
+    fn parser() -> impl TypedValueParser<Value = Self> {
+        PossibleValuesParser::new(["on", "off"]).map(|word| word == "on")
+    }
+}
+
+impl Flag for LinkState {
+    const FORM: &'static str = "auto|enable|disable";
+
+    fn parser() -> impl TypedValueParser<Value = Self> {
+        one_of(&Self::ALL.map(Self::as_str))
     }
 }
 
 /// The words of a model type that has a fixed set of them; serde knows which word is which value.
 fn one_of<T: DeserializeOwned + Clone + Send + Sync + 'static>(
-    words: &'static [&'static str],
-) -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(words).try_map(|word| serde_json::from_value::<T>(Value::String(word)))
+    words: &[&'static str],
+) -> impl TypedValueParser<Value = T> + use<T> {
+    PossibleValuesParser::new(words.iter().copied())
+        .try_map(|word| serde_json::from_value::<T>(Value::String(word)))
 }
 
 /// An address that one station can have.
@@ -136,10 +179,6 @@ fn unicast(text: &str) -> Result<MacAddress, String> {
     let mac: MacAddress = text.parse().map_err(|error: UnitError| error.to_string())?;
     let wrong = || format!("{mac} is no address for one station (multicast or zero)");
     mac.is_unicast().then_some(mac).ok_or_else(wrong)
-}
-
-fn on_off() -> impl TypedValueParser<Value = bool> {
-    PossibleValuesParser::new(["on", "off"]).map(|word| word == "on")
 }
 
 /// One `--apart-from`: a VF, then what they must not share and whether that is a wish, in any order.

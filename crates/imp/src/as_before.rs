@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 
 use ioward_fabric::FabricError;
-use ioward_model::{Aspect, Change, Observation, Outcome, Step, Value};
+use ioward_model::{Aspect, AspectValue, Change, Observation, Outcome, Step};
 
 use crate::{error::ImpError, imp::Imp, rollback::Carried};
 
 /// The part of the host that a plan has touched, as it was before.
 #[derive(Default)]
 struct Before {
-    values: BTreeMap<Aspect, Value>,
+    values: BTreeMap<Aspect, AspectValue>,
     /// Steps that finish what may be half done, and do nothing where it is done.
     make_sure: Vec<Step>,
 }

@@ -15,31 +15,13 @@ use serde::{
     ser::SerializeMap,
 };
 
-use crate::{BitRate, MacAddress, VfOp, VfSettings, Vlan};
+use crate::{BitRate, Kind, Setting, Value, VfOp, VfSettings, Vlan, VlanProtocol};
 
 /// Something that a partition may be allowed to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Permission {
-    /// Set the MAC address.
-    Mac,
-    /// Set the VLAN.
-    Vlan,
-    /// Set trust.
-    Trust,
-    /// Set spoof checking.
-    Spoofchk,
-    /// Set the guaranteed rate.
-    MinTxRate,
-    /// Set the greatest rate.
-    MaxTxRate,
-    /// Set the link state.
-    LinkState,
-    /// Set NVMe queue resources.
-    Queues,
-    /// Set NVMe interrupt resources.
-    Interrupts,
-    /// Bring the NVMe secondary controller online or offline.
-    Online,
+    /// Change a setting.
+    Set(Setting),
     /// Reset the VF.
     Reset,
     /// Read statistics: always allowed, and may be named.
@@ -47,25 +29,18 @@ pub enum Permission {
 }
 
 impl Permission {
-    const ALL: [(Self, &'static str); 12] = [
-        (Self::Mac, "mac"),
-        (Self::Vlan, "vlan"),
-        (Self::Trust, "trust"),
-        (Self::Spoofchk, "spoofchk"),
-        (Self::MinTxRate, "min_tx_rate"),
-        (Self::MaxTxRate, "max_tx_rate"),
-        (Self::LinkState, "link_state"),
-        (Self::Queues, "queues"),
-        (Self::Interrupts, "interrupts"),
-        (Self::Online, "online"),
-        (Self::Reset, "reset"),
-        (Self::Stats, "stats"),
-    ];
+    fn all() -> impl Iterator<Item = Self> {
+        Setting::ALL.iter().map(|setting| Self::Set(*setting)).chain([Self::Reset, Self::Stats])
+    }
 
     /// The word used in Specs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        Self::ALL.iter().find(|(permission, _)| *permission == self).map_or("", |(_, name)| name)
+        match self {
+            Self::Set(setting) => setting.as_str(),
+            Self::Reset => "reset",
+            Self::Stats => "stats",
+        }
     }
 }
 
@@ -73,16 +48,11 @@ impl FromStr for Permission {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let known = Self::ALL.iter().find(|(_, name)| *name == text);
-        known.map(|(permission, _)| *permission).ok_or_else(|| {
-            let near = Self::ALL
-                .iter()
-                .max_by(|a, b| strsim::jaro_winkler(a.1, text).total_cmp(&strsim::jaro_winkler(b.1, text)));
+        Self::all().find(|permission| permission.as_str() == text).ok_or_else(|| {
+            let likeness = |permission: &Self| strsim::jaro_winkler(permission.as_str(), text);
+            let near = Self::all().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
             let text: String = text.chars().take(40).collect();
-            format!(
-                "'{text}' is nothing a guest may do; did you mean '{}'?",
-                near.map_or("", |(_, name)| name)
-            )
+            format!("'{text}' is nothing a guest may do; did you mean '{}'?", near.map_or("", Self::as_str))
         })
     }
 }
@@ -92,8 +62,8 @@ impl FromStr for Permission {
 pub enum Grant {
     /// As far as the PF allows.
     Any,
-    /// VLANs in these ranges, both ends included.
-    Vlans(Vec<(Vlan, Vlan)>),
+    /// VLANs within a bound.
+    Vlans(VlanBound),
     /// A rate that is limited, and to no more than this.
     RateAtMost(BitRate),
     /// At most so many queues or interrupts.
@@ -104,82 +74,121 @@ pub enum Grant {
 
 impl Grant {
     fn parse(permission: Permission, text: &str) -> Result<Self, String> {
-        let wrong = |form: &str| {
+        let at_most = text.strip_prefix("<=").map(str::trim);
+        let kind = if let Permission::Set(setting) = permission { Some(setting.kind()) } else { None };
+        let (grant, form) = match kind {
+            Some(Kind::Mac) => (mac_prefix(text).map(Self::MacPrefix), "\"52:54:00:*\""),
+            Some(Kind::Vlan) => (
+                VlanBound::parse(text).map(Self::Vlans),
+                "\"100-110,200\" or \"100-110,proto=802.1ad,prio=0-3\"",
+            ),
+            Some(Kind::Rate) => {
+                (at_most.and_then(|rate| rate.parse().ok()).map(Self::RateAtMost), "\"<=500Mbit\"")
+            }
+            Some(Kind::Count) => {
+                (at_most.and_then(|count| count.parse().ok()).map(Self::CountAtMost), "\"<=4\"")
+            }
+            Some(Kind::Switch | Kind::Link) | None => (None, "true"),
+        };
+        grant.ok_or_else(|| {
             let text: String = text.chars().take(40).collect();
             format!("'{text}' does not narrow {}; write {form}", permission.as_str())
+        })
+    }
+
+    /// Whether a setting may be given this value.
+    fn allows(&self, setting: Setting, value: Value) -> bool {
+        match (self, value) {
+            (Self::Vlans(bound), Value::Vlan(vlan)) => bound.allows(vlan),
+            // Protocol and priority of a tag are allowed by name only: they reach beyond the port.
+            (Self::Any, Value::Vlan(vlan)) => vlan.is_plain(),
+            (Self::RateAtMost(most), Value::Rate(rate)) => {
+                // A greatest rate of 0 means no limit: that is more than any bound.
+                let unlimited = setting == Setting::MaxTxRate && rate.megabits() == 0;
+                rate <= *most && !unlimited
+            }
+            (Self::CountAtMost(most), Value::Count(count)) => count <= *most,
+            (Self::MacPrefix(prefix), Value::Mac(mac)) => mac.bytes().starts_with(prefix),
+            (Self::Any, _) => true,
+            // A bound of another kind of value bounds nothing that is asked for here.
+            _ => false,
+        }
+    }
+}
+
+/// VLANs that a guest may choose from. Nothing said of them, tags are plain: 802.1Q, priority 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VlanBound {
+    /// IDs, both ends included.
+    ids: Vec<(Vlan, Vlan)>,
+    /// The protocols that are named; none is 802.1Q.
+    protocols: Vec<VlanProtocol>,
+    /// Priorities, both ends included.
+    priorities: (u8, u8),
+}
+
+impl VlanBound {
+    /// Reads `100-110,200`, with `proto=` and `prio=` among its parts where more is allowed.
+    fn parse(text: &str) -> Option<Self> {
+        let mut bound = Self { ids: Vec::new(), protocols: Vec::new(), priorities: (0, 0) };
+        for part in text.split(',').map(str::trim) {
+            match part.split_once('=') {
+                None => {
+                    let (low, high): (u16, u16) = range(part)?;
+                    bound.ids.push((Vlan::new(low)?, Vlan::new(high)?));
+                }
+                Some(("proto", name)) => bound.protocols.push(name.parse().ok()?),
+                Some(("prio", priorities)) => {
+                    bound.priorities = range(priorities).filter(|(_, high)| *high <= 7)?;
+                }
+                Some(_) => return None,
+            }
+        }
+        (!bound.ids.is_empty()).then_some(bound)
+    }
+
+    fn allows(&self, vlan: Vlan) -> bool {
+        let protocol = vlan.protocol();
+        let is_usual = self.protocols.is_empty() && protocol == VlanProtocol::default();
+        let (least, most) = self.priorities;
+        self.ids.iter().any(|(low, high)| (low.id()..=high.id()).contains(&vlan.id()))
+            && (is_usual || self.protocols.contains(&protocol))
+            && (least..=most).contains(&vlan.priority())
+    }
+}
+
+/// `100-110`, or `100` for 100 alone.
+fn range<T: FromStr + PartialOrd>(text: &str) -> Option<(T, T)> {
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    let (low, high) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
+    (low <= high).then_some((low, high))
+}
+
+impl fmt::Display for VlanBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let range = |low: u16, high: u16| {
+            if low == high { low.to_string() } else { format!("{low}-{high}") }
         };
-        let at_most = text.strip_prefix("<=").map(str::trim);
-        match permission {
-            Permission::Vlan => {
-                let ranges = text.split(',').map(|range| {
-                    let (low, high) = range.split_once('-').unwrap_or((range, range));
-                    let (low, high) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
-                    (low <= high).then_some((low, high))
-                });
-                ranges.collect::<Option<_>>().map(Self::Vlans).ok_or_else(|| wrong("\"100-110,200\""))
-            }
-            Permission::MinTxRate | Permission::MaxTxRate => at_most
-                .and_then(|rate| rate.parse().ok())
-                .map(Self::RateAtMost)
-                .ok_or_else(|| wrong("\"<=500Mbit\"")),
-            Permission::Queues | Permission::Interrupts => at_most
-                .and_then(|count| count.parse().ok())
-                .map(Self::CountAtMost)
-                .ok_or_else(|| wrong("\"<=4\"")),
-            Permission::Mac => {
-                let bytes = text.strip_suffix(":*").map(|prefix| {
-                    let byte = |part: &str| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok())?;
-                    prefix.split(':').map(byte).collect::<Option<Vec<u8>>>()
-                });
-                let prefix = bytes.flatten().filter(|bytes| bytes.len() < 6);
-                prefix.map(Self::MacPrefix).ok_or_else(|| wrong("\"52:54:00:*\""))
-            }
-            _ => Err(wrong("true")),
-        }
+        let ids = self.ids.iter().map(|(low, high)| range(low.id(), high.id()));
+        let protocols = self.protocols.iter().map(|protocol| format!("proto={}", protocol.as_str()));
+        let (least, most) = self.priorities;
+        let priorities = (most != 0).then(|| format!("prio={}", range(least.into(), most.into())));
+        f.write_str(&ids.chain(protocols).chain(priorities).collect::<Vec<_>>().join(","))
     }
+}
 
-    fn allows_mac(&self, mac: MacAddress) -> bool {
-        match self {
-            Self::MacPrefix(prefix) => mac.bytes().starts_with(prefix),
-            _ => true,
-        }
-    }
-
-    fn allows_vlan(&self, vlan: Vlan) -> bool {
-        match self {
-            Self::Vlans(ranges) => ranges.iter().any(|(low, high)| (*low..=*high).contains(&vlan)),
-            _ => true,
-        }
-    }
-
-    fn allows_rate(&self, permission: Permission, rate: BitRate) -> bool {
-        // A greatest rate of 0 means no limit: that is more than any bound.
-        let unlimited = permission == Permission::MaxTxRate && rate.megabits() == 0;
-        match self {
-            Self::RateAtMost(most) => rate <= *most && !unlimited,
-            _ => true,
-        }
-    }
-
-    fn allows_count(&self, count: u16) -> bool {
-        match self {
-            Self::CountAtMost(most) => count <= *most,
-            _ => true,
-        }
-    }
+/// The bytes before `:*`, five at most.
+fn mac_prefix(text: &str) -> Option<Vec<u8>> {
+    let byte = |part: &str| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok())?;
+    let prefix: Option<Vec<u8>> = text.strip_suffix(":*")?.split(':').map(byte).collect();
+    prefix.filter(|bytes| bytes.len() < 6)
 }
 
 impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Any => write!(f, "any"),
-            Self::Vlans(ranges) => {
-                for (n, (low, high)) in ranges.iter().enumerate() {
-                    let comma = if n > 0 { "," } else { "" };
-                    if low == high { write!(f, "{comma}{low}")? } else { write!(f, "{comma}{low}-{high}")? }
-                }
-                Ok(())
-            }
+            Self::Vlans(bound) => bound.fmt(f),
             Self::RateAtMost(most) => write!(f, "<={most}"),
             Self::CountAtMost(most) => write!(f, "<={most}"),
             Self::MacPrefix(prefix) => {
@@ -228,46 +237,17 @@ impl GuestMay {
     }
 
     fn check_change(&self, change: &VfSettings) -> Vec<String> {
-        use Permission as P;
-        let asks: [(P, Option<String>, bool); 10] = [
-            ask(P::Mac, change.mac, |v| self.allows(P::Mac, |g| g.allows_mac(v))),
-            ask(P::Vlan, change.vlan, |v| self.allows(P::Vlan, |g| g.allows_vlan(v))),
-            ask(P::Trust, change.trust, |_| self.allows(P::Trust, |_| true)),
-            ask(P::Spoofchk, change.spoofchk, |_| self.allows(P::Spoofchk, |_| true)),
-            ask(P::MinTxRate, change.min_tx_rate, |v| {
-                self.allows(P::MinTxRate, |g| g.allows_rate(P::MinTxRate, v))
-            }),
-            ask(P::MaxTxRate, change.max_tx_rate, |v| {
-                self.allows(P::MaxTxRate, |g| g.allows_rate(P::MaxTxRate, v))
-            }),
-            (P::LinkState, change.link_state.map(|v| format!("{v:?}")), self.allows(P::LinkState, |_| true)),
-            ask(P::Queues, change.queues, |v| self.allows(P::Queues, |g| g.allows_count(v))),
-            ask(P::Interrupts, change.interrupts, |v| self.allows(P::Interrupts, |g| g.allows_count(v))),
-            ask(P::Online, change.online, |_| self.allows(P::Online, |_| true)),
-        ];
-        let denied = asks.into_iter().filter_map(|(permission, value, allowed)| {
-            let value = value.filter(|_| !allowed)?;
-            let name = permission.as_str();
-            Some(match self.grants.get(&permission) {
-                Some(grant) => format!("{name} {value} is outside what guest_may allows ({grant})"),
-                None => format!("{name} is not in guest_may of this VF"),
-            })
-        });
+        let denied =
+            change.values().filter_map(|(setting, value)| match self.grants.get(&Permission::Set(setting)) {
+                Some(grant) if grant.allows(setting, value) => None,
+                Some(Grant::Any) => Some(format!(
+                    "{setting} {value} is more than guest_may allows: 802.1Q tags of priority 0"
+                )),
+                Some(grant) => Some(format!("{setting} {value} is outside what guest_may allows ({grant})")),
+                None => Some(format!("{setting} is not in guest_may of this VF")),
+            });
         denied.collect()
     }
-
-    fn allows(&self, permission: Permission, within: impl Fn(&Grant) -> bool) -> bool {
-        self.grants.get(&permission).is_some_and(within)
-    }
-}
-
-/// One setting of a change: what it needs, what is asked for, whether that is allowed.
-fn ask<T: fmt::Display + Copy>(
-    permission: Permission,
-    value: Option<T>,
-    allows: impl Fn(T) -> bool,
-) -> (Permission, Option<String>, bool) {
-    (permission, value.map(|v| v.to_string()), value.is_none_or(allows))
 }
 
 impl Serialize for GuestMay {
@@ -376,6 +356,34 @@ mod tests {
         assert!(some.check(&mac("52:55:00:01:02:03")).is_err());
     }
 
+    /// A guest that may choose a VLAN's ID must not choose the tag's protocol or priority as well: with a service tag it
+    /// would leave its customer's network, and with a priority go before others.
+    #[test]
+    fn a_vlan_may_have_a_protocol_or_priority_only_where_that_is_named() {
+        let asks = |guest_may: &str, vlan: &str| {
+            may(guest_may)
+                .check(&set(VfSettings { vlan: vlan.parse().ok(), ..VfSettings::default() }))
+                .is_ok()
+        };
+        for plain_only in [r#"["vlan"]"#, r#"{"vlan":"100-110"}"#, r#"{"vlan":"100-110,proto=802.1Q"}"#] {
+            assert!(asks(plain_only, "100"), "{plain_only}");
+            assert!(!asks(plain_only, "100,proto=802.1ad"), "{plain_only}");
+            assert!(!asks(plain_only, "100,prio=1"), "{plain_only}");
+        }
+        let service = r#"{"vlan":"100-110,proto=802.1ad,prio=0-3"}"#;
+        assert!(asks(service, "105,proto=802.1ad") && asks(service, "105,proto=802.1ad,prio=3"));
+        assert!(!asks(service, "105"), "802.1Q is not named");
+        assert!(!asks(service, "105,proto=802.1ad,prio=4") && !asks(service, "111,proto=802.1ad"));
+        let either = r#"{"vlan":"1-9,proto=802.1Q,proto=802.1ad,prio=2"}"#;
+        assert!(asks(either, "9,prio=2") && asks(either, "9,proto=802.1ad,prio=2") && !asks(either, "9"));
+        let denied = may(r#"["vlan"]"#)
+            .check(&set(VfSettings { vlan: "5,prio=7".parse().ok(), ..VfSettings::default() }));
+        assert_eq!(
+            denied.unwrap_err(),
+            ["vlan 5,prio=7 is more than guest_may allows: 802.1Q tags of priority 0"]
+        );
+    }
+
     #[test]
     fn one_forbidden_setting_forbids_the_change() {
         let mac_only = may(r#"["mac"]"#);
@@ -390,6 +398,8 @@ mod tests {
             r#"{}"#,
             r#"{"mac":true,"vlan":"100-110,200","max_tx_rate":"<=500Mbit"}"#,
             r#"{"mac":"52:54:00:*"}"#,
+            r#"{"vlan":"100-110,200,proto=802.1Q,proto=802.1ad,prio=0-3"}"#,
+            r#"{"vlan":"7,prio=5"}"#,
         ] {
             assert_eq!(serde_json::to_string(&may(json)).unwrap(), json);
         }
@@ -402,6 +412,9 @@ mod tests {
         for bad in [
             r#"{"vlan":"110-100"}"#,
             r#"{"vlan":"100-4095"}"#,
+            r#"{"vlan":"100,proto=802.1X"}"#,
+            r#"{"vlan":"100,prio=0-8"}"#,
+            r#"{"vlan":"prio=3"}"#,
             r#"{"trust":"yes"}"#,
             r#"{"max_tx_rate":"500"}"#,
             "3",

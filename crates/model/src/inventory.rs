@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{MacAddress, Name, Owner, Reason, VfSettings};
+use crate::{MacAddress, Name, Owner, Reason, Setting, VfSettings};
 
 /// A snapshot of the host, as found at one moment. Never edited: a later look makes a new one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -341,12 +341,7 @@ impl Class {
     /// Whether a VF of this class has the setting of this name (a field of [`VfSettings`]).
     #[must_use]
     pub fn has_setting(self, name: &str) -> bool {
-        let nvme = matches!(name, "queues" | "interrupts" | "online");
-        match self {
-            Self::Network => !nvme,
-            Self::Nvme => nvme,
-            Self::Display | Self::Accelerator | Self::Other => false,
-        }
+        name.parse::<Setting>().is_ok_and(|setting| setting.class() == self)
     }
 }
 

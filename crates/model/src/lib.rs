@@ -32,6 +32,7 @@ mod spec_text;
 mod state;
 mod step;
 mod units;
+mod vlan;
 mod whereabouts;
 
 pub use accelerator::Accelerator;
@@ -52,10 +53,13 @@ pub use partition::PartitionStatus;
 pub use plan::{Disturbance, Intent, Options, Plan, SettingsBefore, VfId};
 pub use reason::{Reason, Rule};
 pub use row::{PartitionHead, Row, RowKey};
-pub use settings::{LinkState, VfSettings, VfStatistics};
+pub use settings::{Kind, LinkState, Setting, Value, VfSettings, VfStatistics};
 pub use spec::{AdapterSpec, Boot, PartitionSpec, Spec, VfCount, VfRequest};
 pub use spec_text::{MAX_SPEC_BYTES, SpecError, SpecPlace, SpecProblem};
 pub use state::{AdapterOriginal, AdapterState, Assignment, PartitionState, State};
-pub use step::{Aspect, Change, FoundBefore, KeepsOut, Meaning, Observation, Outcome, Step, Subject, Value};
-pub use units::{BitRate, MacAddress, MemorySize, UnitError, Vlan};
+pub use step::{
+    Aspect, Change, FoundBefore, KeepsOut, Meaning, Observation, Outcome, Step, Subject, Value as AspectValue,
+};
+pub use units::{BitRate, MacAddress, MemorySize, UnitError};
+pub use vlan::{Vlan, VlanProtocol};
 pub use whereabouts::{Move, Place, Whereabouts};

@@ -64,6 +64,17 @@ pub enum Capability {
 }
 
 impl Capability {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Rdma,
+        Self::Trust,
+        Self::Spoofchk,
+        Self::Vlan,
+        Self::RateLimit,
+        Self::GuaranteedRate,
+        Self::LinkState,
+    ];
+
     /// The word used in Specs.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
     Apart, BitRate, Capability, Class, Guarantee, Guest, GuestMay, LinkState, MacAddress, MemorySize, Name,
-    NumaPolicy, Subclass, VfSettings, Vlan,
+    NumaPolicy, Setting, Subclass, VfSettings, Vlan, for_each_setting,
 };
 
 /// The choice of a person: how many VFs each adapter gives, and which partitions there are, with which VFs.
@@ -155,126 +155,130 @@ pub struct Boot {
     pub disk: Option<PathBuf>,
 }
 
-/// One VF that a partition asks for: by need, or pinned by `pf` and `index`; with the settings it is to have.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VfRequest {
-    /// Its name within the partition.
-    pub name: Name,
-    /// What it is to be.
-    pub class: Class,
-    /// What kind of that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub subclass: Option<Subclass>,
-    /// The slowest link that will do.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min_link_speed: Option<BitRate>,
-    /// Whether the port must have a link when the VF is chosen.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub carrier: bool,
-    /// The least that the adapter's PCIe link must carry in one direction.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min_pcie_bandwidth: Option<BitRate>,
-    /// What the partition's NUMA node means for it; needs `numa_node` in the partition.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub numa: Option<NumaPolicy>,
-    /// What its adapter must be able to do; settings that are asked for count by themselves.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub needs: Vec<Capability>,
-    /// The fewest MSI-X vectors that will do.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min_msix_vectors: Option<u16>,
-    /// The fewest NVMe namespaces that its controller must have.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min_namespaces: Option<u16>,
-    /// VFs that it must not share a failure domain with.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub apart_from: Vec<Apart>,
-    /// The PF it must come from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pf: Option<Bdf>,
-    /// The VF index it must have; needs `pf`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub index: Option<u16>,
-    /// MAC address; left out: one derived from the names, the same at each start.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mac: Option<MacAddress>,
-    /// VLAN.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vlan: Option<Vlan>,
-    /// Trust.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trust: Option<bool>,
-    /// Spoof checking.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spoofchk: Option<bool>,
-    /// Guaranteed rate, all in all no more than the port carries.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min_tx_rate: Option<Guarantee>,
-    /// Greatest rate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_tx_rate: Option<BitRate>,
-    /// Link state.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub link_state: Option<LinkState>,
-    /// NVMe queue resources; left out: an even share.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub queues: Option<u16>,
-    /// NVMe interrupt resources; left out: an even share.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interrupts: Option<u16>,
-    /// What the partition may change by itself.
-    #[serde(default)]
-    pub guest_may: GuestMay,
+macro_rules! vf_request {
+    ($(
+        $setting:ident $number:tt $field:ident: $kind:ident($type:ty), asked [$($asked:ty)?],
+        $class:ident needs [$($capability:ident)?], $description:literal;
+    )*) => {
+        /// One VF that a partition asks for: by need, or pinned by `pf` and `index`; with the settings it is to have.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct VfRequest {
+            /// Its name within the partition.
+            pub name: Name,
+            /// What it is to be.
+            pub class: Class,
+            /// What kind of that.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub subclass: Option<Subclass>,
+            /// The slowest link that will do.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub min_link_speed: Option<BitRate>,
+            /// Whether the port must have a link when the VF is chosen.
+            #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+            pub carrier: bool,
+            /// The least that the adapter's PCIe link must carry in one direction.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub min_pcie_bandwidth: Option<BitRate>,
+            /// What the partition's NUMA node means for it; needs `numa_node` in the partition.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub numa: Option<NumaPolicy>,
+            /// What its adapter must be able to do; settings that are asked for count by themselves.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            pub needs: Vec<Capability>,
+            /// The fewest MSI-X vectors that will do.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub min_msix_vectors: Option<u16>,
+            /// The fewest NVMe namespaces that its controller must have.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub min_namespaces: Option<u16>,
+            /// VFs that it must not share a failure domain with.
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            pub apart_from: Vec<Apart>,
+            /// The PF it must come from.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub pf: Option<Bdf>,
+            /// The VF index it must have; needs `pf`.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub index: Option<u16>,
+            $($(
+                #[doc = $description]
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                pub $field: Option<$asked>,
+            )?)*
+            /// What the partition may change by itself.
+            #[serde(default)]
+            pub guest_may: GuestMay,
+        }
+
+        impl VfRequest {
+            /// A request for any VF of a class, with nothing set.
+            #[must_use]
+            pub fn new(name: Name, class: Class) -> Self {
+                Self {
+                    name,
+                    class,
+                    subclass: None,
+                    min_link_speed: None,
+                    carrier: false,
+                    min_pcie_bandwidth: None,
+                    numa: None,
+                    needs: Vec::new(),
+                    min_msix_vectors: None,
+                    min_namespaces: None,
+                    apart_from: Vec::new(),
+                    pf: None,
+                    index: None,
+                    $($($field: None::<$asked>,)?)*
+                    guest_may: GuestMay::default(),
+                }
+            }
+
+            /// Whether it asks for a setting by name.
+            #[must_use]
+            pub fn asks_for(&self, setting: Setting) -> bool {
+                match setting { $(Setting::$setting => [$(Option::<$asked>::is_some(&self.$field))?].contains(&true)),* }
+            }
+
+            /// Has it no longer ask for a setting. False for one that a Spec does not speak of.
+            pub fn leave_out(&mut self, setting: Setting) -> bool {
+                match setting { $(Setting::$setting => [$(forget::<$asked>(&mut self.$field))?].contains(&true)),* }
+            }
+
+            /// The settings it asks for by name; what the planner adds is not in it, nor a guaranteed rate that is a part of a
+            /// port yet to be chosen.
+            #[must_use]
+            pub fn settings(&self) -> VfSettings {
+                let mut settings = VfSettings::default();
+                $($(settings.$field = self.$field.and_then(<$asked as Asked<$type>>::setting);)?)*
+                settings
+            }
+        }
+    };
 }
 
-impl VfRequest {
-    /// A request for any VF of a class, with nothing set.
-    #[must_use]
-    pub fn new(name: Name, class: Class) -> Self {
-        Self {
-            name,
-            class,
-            subclass: None,
-            min_link_speed: None,
-            carrier: false,
-            min_pcie_bandwidth: None,
-            numa: None,
-            needs: Vec::new(),
-            min_msix_vectors: None,
-            min_namespaces: None,
-            apart_from: Vec::new(),
-            pf: None,
-            index: None,
-            mac: None,
-            vlan: None,
-            trust: None,
-            spoofchk: None,
-            min_tx_rate: None,
-            max_tx_rate: None,
-            link_state: None,
-            queues: None,
-            interrupts: None,
-            guest_may: GuestMay::default(),
-        }
-    }
+for_each_setting!(vf_request);
 
-    /// The settings it asks for by name; what the planner adds is not in it, nor a guaranteed rate that is a part of a
-    /// port yet to be chosen.
-    #[must_use]
-    pub fn settings(&self) -> VfSettings {
-        VfSettings {
-            mac: self.mac,
-            vlan: self.vlan,
-            trust: self.trust,
-            spoofchk: self.spoofchk,
-            min_tx_rate: self.min_tx_rate.and_then(|rate| rate.on_link(None)),
-            max_tx_rate: self.max_tx_rate,
-            link_state: self.link_state,
-            queues: self.queues,
-            interrupts: self.interrupts,
-            online: None,
-        }
+fn forget<T>(field: &mut Option<T>) -> bool {
+    *field = None;
+    true
+}
+
+/// A setting as a Spec has it.
+trait Asked<T> {
+    /// As a VF has it, where that does not depend on its port.
+    fn setting(self) -> Option<T>;
+}
+
+impl<T> Asked<T> for T {
+    fn setting(self) -> Option<T> {
+        Some(self)
+    }
+}
+
+impl Asked<BitRate> for Guarantee {
+    fn setting(self) -> Option<BitRate> {
+        self.on_link(None)
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) fn problems(spec: &Spec) -> Vec<(String, String)> {
 struct Problems<'a> {
     found: Vec<(String, String)>,
     /// Who has which MAC address, and the VLAN that it is kept to, if any: a broadcast domain of its own.
-    macs: BTreeMap<MacAddress, Vec<(Option<Vlan>, String)>>,
+    macs: BTreeMap<MacAddress, Vec<(Option<u16>, String)>>,
     /// Every VF that is asked for, by whose it is.
     requests: BTreeMap<Owner, (String, &'a VfRequest)>,
 }
@@ -102,9 +102,9 @@ impl<'a> Problems<'a> {
                     format!("{mac} is no address for one station (multicast or zero)"),
                 );
             }
-            let vlan = vf.vlan.filter(|vlan| *vlan != Vlan::NONE);
+            let vlan = vf.vlan.and_then(Vlan::domain);
             let users = self.macs.entry(mac).or_default();
-            let meets = |other: &Option<Vlan>| other.is_none() || vlan.is_none() || *other == vlan;
+            let meets = |other: &Option<u16>| other.is_none() || vlan.is_none() || *other == vlan;
             let first = users.iter().find(|(other, _)| meets(other)).map(|(_, first)| first.clone());
             users.push((vlan, format!("{key}.mac")));
             if let Some(first) = first {

@@ -1,4 +1,4 @@
-//! Quantities with their bounds: MAC addresses, VLAN IDs, memory sizes, bit rates. A value that exists is a valid one.
+//! Quantities with their bounds: MAC addresses, memory sizes, bit rates. A value that exists is a valid one.
 
 use std::{fmt, str::FromStr};
 
@@ -12,7 +12,8 @@ pub struct UnitError {
     wanted: &'static str,
 }
 
-fn refuse(found: &str, wanted: &'static str) -> UnitError {
+/// A text that is no quantity of the wanted kind, cut to a length that can be printed.
+pub(crate) fn refuse(found: &str, wanted: &'static str) -> UnitError {
     UnitError { found: found.chars().take(40).collect(), wanted }
 }
 
@@ -72,53 +73,6 @@ impl FromStr for MacAddress {
             return Err(refuse(text, "MAC address; write six bytes as 52:54:00:aa:00:01"));
         }
         Ok(Self(bytes))
-    }
-}
-
-/// A VLAN ID, 0 to 4094; 0 means untagged. 4095 is reserved (IEEE 802.1Q).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct Vlan(u16);
-
-impl Vlan {
-    /// Untagged.
-    pub const NONE: Self = Self(0);
-
-    /// The VLAN with this ID; `None` above 4094.
-    #[must_use]
-    pub fn new(id: u16) -> Option<Self> {
-        (id <= 4094).then_some(Self(id))
-    }
-
-    /// The ID.
-    #[must_use]
-    pub fn id(self) -> u16 {
-        self.0
-    }
-}
-
-impl fmt::Display for Vlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for Vlan {
-    type Err = UnitError;
-
-    fn from_str(text: &str) -> Result<Self, UnitError> {
-        let id = text.parse().ok().and_then(Self::new);
-        id.ok_or_else(|| refuse(text, "VLAN; use 1 to 4094, or 0 for untagged"))
-    }
-}
-
-impl<'de> Deserialize<'de> for Vlan {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let id = i64::deserialize(deserializer)?;
-        let vlan = u16::try_from(id).ok().and_then(Self::new);
-        vlan.ok_or_else(|| {
-            de::Error::custom(refuse(&id.to_string(), "VLAN; use 1 to 4094, or 0 for untagged"))
-        })
     }
 }
 
@@ -260,13 +214,6 @@ mod tests {
         ] {
             assert!(bad.parse::<MacAddress>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn vlan_4095_is_reserved() {
-        assert_eq!(Vlan::new(4094).unwrap().id(), 4094);
-        assert_eq!(Vlan::new(4095), None);
-        assert!(serde_json::from_str::<Vlan>("-1").is_err());
     }
 
     #[test]

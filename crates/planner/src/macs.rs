@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
-    Inventory, MacAddress, Name, Owner, Permission, PhysicalFunction, Reason, Rule, State, VfRequest, Vlan,
+    Inventory, MacAddress, Name, Owner, Permission, PhysicalFunction, Reason, Rule, Setting, State,
+    VfRequest, Vlan,
 };
 
 use crate::{goal::Goal, held::Survey};
@@ -27,7 +28,7 @@ pub(crate) struct Macs<'a> {
 struct User {
     who: Who,
     /// The VLAN that the port keeps it to; `None`: it may send in any.
-    vlan: Option<Vlan>,
+    vlan: Option<u16>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -78,7 +79,7 @@ impl<'a> Macs<'a> {
     }
 
     /// Tells of each user that the plan is not about: its address, the VLAN it is kept to, and who it is.
-    fn each_other(&self, mut tell: impl FnMut(MacAddress, Option<Vlan>, &dyn Fn() -> Who)) {
+    fn each_other(&self, mut tell: impl FnMut(MacAddress, Option<u16>, &dyn Fn() -> Who)) {
         for pf in &self.inventory.physical_functions {
             for netdev in &pf.netdevs {
                 for mac in netdev.mac.into_iter().chain(netdev.permanent_mac) {
@@ -115,7 +116,7 @@ impl<'a> Macs<'a> {
         self.add(mac, None, user.clone());
     }
 
-    fn add(&mut self, mac: MacAddress, vlan: Option<Vlan>, owner: Owner) {
+    fn add(&mut self, mac: MacAddress, vlan: Option<u16>, owner: Owner) {
         self.own.entry(mac).or_default().push(User { who: Who::Partition(owner), vlan });
     }
 
@@ -128,7 +129,7 @@ impl<'a> Macs<'a> {
         let mac = request.mac?;
         let vlan = confined_to(request);
         let who = Who::Partition(owner.clone());
-        let meets = |other: Option<Vlan>| other.is_none() || vlan.is_none() || other == vlan;
+        let meets = |other: Option<u16>| other.is_none() || vlan.is_none() || other == vlan;
         let own = self.own.get(&mac).into_iter().flatten();
         let mut found =
             own.filter(|user| user.who != who && meets(user.vlan)).map(|user| user.who.clone()).next();
@@ -165,8 +166,9 @@ impl<'a> Macs<'a> {
 
 /// The VLAN that a port tags all of a VF's frames with, so that they go nowhere else. One that the guest may change, and
 /// a VF without one, which tags its frames as it likes, are kept to none.
-fn confined_to(request: &VfRequest) -> Option<Vlan> {
-    request.vlan.filter(|vlan| *vlan != Vlan::NONE && !request.guest_may.grants(Permission::Vlan))
+fn confined_to(request: &VfRequest) -> Option<u16> {
+    let vlan = request.vlan.filter(|_| !request.guest_may.grants(Permission::Set(Setting::Vlan)));
+    vlan.and_then(Vlan::domain)
 }
 
 /// FNV-1a, 64 bits: a hash that is the same on every machine and in every release.

@@ -225,18 +225,9 @@ fn leave_out(vf: &mut VfRequest, key: &str) -> bool {
         "needs" => vf.needs.clear(),
         "min_msix_vectors" => vf.min_msix_vectors = None,
         "min_namespaces" => vf.min_namespaces = None,
-        "vlan" => vf.vlan = None,
-        "trust" => vf.trust = None,
-        "spoofchk" => vf.spoofchk = None,
-        "min_tx_rate" => vf.min_tx_rate = None,
-        "max_tx_rate" => vf.max_tx_rate = None,
-        "link_state" => vf.link_state = None,
-        "queues" => vf.queues = None,
-        "interrupts" => vf.interrupts = None,
-        "mac" => vf.mac = None,
         "index" => vf.index = None,
         "pf" => (vf.pf, vf.index) = (None, None),
-        _ => return false,
+        setting => return setting.parse().is_ok_and(|setting| vf.leave_out(setting)),
     }
     true
 }

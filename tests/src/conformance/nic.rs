@@ -19,6 +19,12 @@ pub(super) fn what_a_nic_does_not_take_is_told_by_errno(machine: &Machine) {
         ] {
             assert_eq!(errno(machine.configure(vf, &change)), Some(Errno::INVAL), "{change:?}");
         }
+        let service = VfSettings { vlan: "100,proto=802.1ad".parse().ok(), ..VfSettings::default() };
+        assert_eq!(
+            errno(machine.configure(vf, &service)),
+            Some(Errno::PROTONOSUPPORT),
+            "igb tags with 802.1Q"
+        );
         let link_state = VfSettings { link_state: Some(LinkState::Disable), ..VfSettings::default() };
         let refused = machine.configure(vf, &link_state);
         assert!(matches!(refused, Err(FabricError::Unsupported { .. })), "{refused:?}");
@@ -36,7 +42,7 @@ pub(super) fn nic_settings_read_back_as_they_were_set(machine: &Machine) {
         let untouched = machine.settings(second);
         let change = VfSettings {
             mac: "52:54:00:c0:ff:ee".parse().ok(),
-            vlan: Vlan::new(100),
+            vlan: "100,prio=3".parse().ok(),
             trust: Some(true),
             spoofchk: Some(false),
             ..VfSettings::default()

@@ -10,8 +10,8 @@ use ioward_fabric::Fabric;
 use ioward_hypervisor::Hypervisor as _;
 use ioward_imp::{Imp, Run};
 use ioward_model::{
-    Aspect, Change, EventKind, Intent, Name, Observation, OpErrorKind, OpOutcome, Options, Outcome, Plan,
-    State, Value, VfCount, VfId, VfOp, VfSettings,
+    Aspect, AspectValue, Change, EventKind, Intent, Name, Observation, OpErrorKind, OpOutcome, Options,
+    Outcome, Plan, State, VfCount, VfId, VfOp, VfSettings,
 };
 use ioward_pci::Bdf;
 use ioward_store::{MemoryFile, StateFile};
@@ -343,7 +343,7 @@ impl World {
         let inventory = self.imp().look().await.map_err(|error| error.to_string())?;
         let partitions = self.hypervisor.partitions().await.map_err(|error| error.to_string())?;
         let host = Observation { inventory: &inventory, partitions: &partitions };
-        let mut done: BTreeMap<Aspect, Value> = BTreeMap::new();
+        let mut done: BTreeMap<Aspect, AspectValue> = BTreeMap::new();
         for step in &plan.steps {
             let Some(Change { aspect, to, .. }) = step.change(&Outcome::default()) else { continue };
             if let Aspect::VfCount(pf) = aspect {

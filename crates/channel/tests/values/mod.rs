@@ -4,7 +4,7 @@
 use ioward_channel::{AgentMessage, ChannelError, ErrorCode, Hello, ImpMessage, Notice, Welcome};
 use ioward_model::{
     BitRate, Class, LinkState, MacAddress, Name, OpError, OpErrorKind, OpOutcome, VfOp, VfSettings,
-    VfStatistics, VfView, Vlan,
+    VfStatistics, VfView, Vlan, VlanProtocol,
 };
 use ioward_pci::Bdf;
 use proptest::{collection::vec, option, prelude::*};
@@ -19,17 +19,23 @@ fn text(max: usize) -> impl Strategy<Value = String> {
 
 prop_compose! {
     fn any_settings()(
-        mac in option::of(any::<[u8; 6]>()), vlan in option::of(0..=4094u16), trust: Option<bool>,
+        mac in option::of(any::<[u8; 6]>()), vlan in option::of((0..=4094u16, any::<bool>(), 0..=7u8)),
+        trust: Option<bool>,
         spoofchk: Option<bool>, min: Option<u32>, max: Option<u32>,
         link in option::of(prop_oneof![Just(LinkState::Auto), Just(LinkState::Enable), Just(LinkState::Disable)]),
         queues: Option<u16>, interrupts: Option<u16>, online: Option<bool>,
     ) -> VfSettings {
         VfSettings {
-            mac: mac.map(MacAddress::new), vlan: vlan.and_then(Vlan::new), trust, spoofchk,
+            mac: mac.map(MacAddress::new), vlan: vlan.and_then(tagged), trust, spoofchk,
             min_tx_rate: min.map(BitRate::from_megabits), max_tx_rate: max.map(BitRate::from_megabits),
             link_state: link, queues, interrupts, online,
         }
     }
+}
+
+fn tagged((id, service, priority): (u16, bool, u8)) -> Option<Vlan> {
+    let protocol = if service { VlanProtocol::Dot1ad } else { VlanProtocol::Dot1Q };
+    Vlan::new(id)?.tagged(protocol, priority)
 }
 
 fn settings() -> BoxedStrategy<VfSettings> {

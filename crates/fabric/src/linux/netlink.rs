@@ -32,6 +32,18 @@ const IFLA_VFINFO_LIST: u16 = 22;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_PERM_ADDRESS: u16 = 54;
 const IFLA_VF_INFO: u16 = 1;
+const IFLA_VF_MAC: u16 = 1;
+const IFLA_VF_VLAN: u16 = 2;
+const IFLA_VF_SPOOFCHK: u16 = 4;
+const IFLA_VF_LINK_STATE: u16 = 5;
+const IFLA_VF_RATE: u16 = 6;
+const IFLA_VF_STATS: u16 = 8;
+const IFLA_VF_TRUST: u16 = 9;
+/// A VLAN with its protocol, which `IFLA_VF_VLAN` does not tell.
+const IFLA_VF_VLAN_LIST: u16 = 12;
+const IFLA_VF_VLAN_INFO: u16 = 1;
+/// The protocol that `IFLA_VF_VLAN` stands for.
+const ETH_P_8021Q: u16 = 0x8100;
 const RTEXT_FILTER_VF: u32 = 1;
 /// Leave the counters out; they are half of the answer.
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
@@ -51,20 +63,28 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(25);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VfAttribute {
     Mac([u8; 6]),
-    Vlan { id: u32, qos: u32 },
+    Vlan(VlanTag),
     SpoofCheck(u32),
     LinkState(u32),
     Rate { min: u32, max: u32 },
     Trust(u32),
 }
 
-/// What the kernel says about one VF. `None`: it says nothing.
+/// A VLAN as the kernel has it, unchecked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct VlanTag {
+    pub(crate) id: u32,
+    pub(crate) qos: u32,
+    /// EtherType.
+    pub(crate) protocol: u16,
+}
+
+/// The answer of the kernel about one VF. `None`: it says nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct VfInfo {
     pub(crate) index: u32,
     pub(crate) mac: Option<MacAddress>,
-    /// VLAN ID and priority.
-    pub(crate) vlan: Option<(u32, u32)>,
+    pub(crate) vlan: Option<VlanTag>,
     pub(crate) spoofchk: Option<bool>,
     pub(crate) link_state: Option<u32>,
     /// Least and greatest rate in Mbit/s.
@@ -186,13 +206,22 @@ fn emit_vf(vf: u32, setting: VfAttribute) -> (u16, Vec<u8>) {
             let mut value = [0; 36];
             value[..4].copy_from_slice(&vf.to_ne_bytes());
             value[4..10].copy_from_slice(&mac);
-            (1, value.to_vec())
+            (IFLA_VF_MAC, value.to_vec())
         }
-        VfAttribute::Vlan { id, qos } => words(2, &[vf, id, qos]),
-        VfAttribute::SpoofCheck(on) => words(4, &[vf, on]),
-        VfAttribute::LinkState(state) => words(5, &[vf, state]),
-        VfAttribute::Rate { min, max } => words(6, &[vf, min, max]),
-        VfAttribute::Trust(on) => words(9, &[vf, on]),
+        VfAttribute::Vlan(VlanTag { id, qos, protocol: ETH_P_8021Q }) => words(IFLA_VF_VLAN, &[vf, id, qos]),
+        VfAttribute::Vlan(VlanTag { id, qos, protocol }) => {
+            // struct ifla_vf_vlan_info: the protocol in network byte order, then two bytes of padding.
+            let (_, mut info): (u16, Vec<u8>) = words(IFLA_VF_VLAN_INFO, &[vf, id, qos]);
+            info.extend(protocol.to_be_bytes());
+            info.extend([0; 2]);
+            let mut list = Vec::new();
+            attribute(&mut list, IFLA_VF_VLAN_INFO, &info);
+            (IFLA_VF_VLAN_LIST, list)
+        }
+        VfAttribute::SpoofCheck(on) => words(IFLA_VF_SPOOFCHK, &[vf, on]),
+        VfAttribute::LinkState(state) => words(IFLA_VF_LINK_STATE, &[vf, state]),
+        VfAttribute::Rate { min, max } => words(IFLA_VF_RATE, &[vf, min, max]),
+        VfAttribute::Trust(on) => words(IFLA_VF_TRUST, &[vf, on]),
     }
 }
 
@@ -276,20 +305,31 @@ fn parse_vf(bytes: &[u8]) -> Option<VfInfo> {
     let switch = |value| u32_at(value, 4).filter(|setting| *setting <= 1).map(|setting| setting == 1);
     for (kind, value) in attributes(bytes) {
         match kind {
-            1 => {
+            IFLA_VF_MAC => {
                 vf.index = u32_at(value, 0)?;
                 vf.mac = mac_at(value, 4);
             }
-            2 => vf.vlan = u32_at(value, 4).zip(u32_at(value, 8)),
-            4 => vf.spoofchk = switch(value),
-            5 => vf.link_state = u32_at(value, 4),
-            6 => vf.rate = u32_at(value, 4).zip(u32_at(value, 8)),
-            8 => vf.statistics = Some(parse_statistics(value)),
-            9 => vf.trust = switch(value),
+            // Of the two that the kernel gives, the list tells more.
+            IFLA_VF_VLAN => vf.vlan = vf.vlan.or(vlan_at(value, Some(ETH_P_8021Q))),
+            IFLA_VF_VLAN_LIST => {
+                let listed = attributes(value).find(|(kind, _)| *kind == IFLA_VF_VLAN_INFO);
+                let protocol = |info: &[u8]| Some(u16::from_be_bytes(*info.get(12..)?.first_chunk()?));
+                vf.vlan = listed.and_then(|(_, info)| vlan_at(info, protocol(info))).or(vf.vlan);
+            }
+            IFLA_VF_SPOOFCHK => vf.spoofchk = switch(value),
+            IFLA_VF_LINK_STATE => vf.link_state = u32_at(value, 4),
+            IFLA_VF_RATE => vf.rate = u32_at(value, 4).zip(u32_at(value, 8)),
+            IFLA_VF_STATS => vf.statistics = Some(parse_statistics(value)),
+            IFLA_VF_TRUST => vf.trust = switch(value),
             _ => {}
         }
     }
     (vf.index != u32::MAX).then_some(vf)
+}
+
+/// A `struct ifla_vf_vlan`, and the beginning of a `struct ifla_vf_vlan_info`.
+fn vlan_at(bytes: &[u8], protocol: Option<u16>) -> Option<VlanTag> {
+    Some(VlanTag { id: u32_at(bytes, 4)?, qos: u32_at(bytes, 8)?, protocol: protocol? })
 }
 
 fn parse_statistics(bytes: &[u8]) -> VfStatistics {
@@ -320,7 +360,7 @@ mod tests {
         let mut info = Vec::new();
         for setting in [
             VfAttribute::Mac([0x52, 0x54, 0, 0, 0, 1]),
-            VfAttribute::Vlan { id: 7, qos: 3 },
+            VfAttribute::Vlan(VlanTag { id: 7, qos: 3, protocol: ETH_P_8021Q }),
             VfAttribute::Rate { min: 10, max: 100 },
             VfAttribute::SpoofCheck(1),
             VfAttribute::LinkState(2),
@@ -359,10 +399,39 @@ mod tests {
         let vf = link.vfs[1];
         assert_eq!(vf.index, 1);
         assert_eq!(vf.mac.unwrap().to_string(), "52:54:00:00:00:01");
-        assert_eq!((vf.vlan, vf.rate, vf.link_state), (Some((7, 3)), Some((10, 100)), Some(2)));
+        let tag = VlanTag { id: 7, qos: 3, protocol: ETH_P_8021Q };
+        assert_eq!((vf.vlan, vf.rate, vf.link_state), (Some(tag), Some((10, 100)), Some(2)));
         assert_eq!((vf.spoofchk, vf.trust), (Some(true), None), "0xffffffff: the driver has no such setting");
         assert_eq!(vf.statistics.unwrap().tx_dropped, 1);
         assert_eq!(link.permanent_mac.unwrap().to_string(), "52:54:00:11:11:11");
+    }
+
+    /// An 802.1ad VLAN was read as a plain one, and given back as 802.1Q. The bytes of a VF with
+    /// `vlan 100 qos 3 proto 802.1ad`, as rtnl_fill_vfinfo() of Linux 6.12 lays them out for netdevsim.
+    #[test]
+    fn a_vlan_of_802_1ad_is_put_back_as_one() {
+        #[rustfmt::skip]
+        const VF: &[u8] = &[
+            40, 0, 1, 0, /* vf */ 0, 0, 0, 0, 0x52, 0x54, 0, 0x11, 0x22, 0x33, 0, 0, 0, 0, 0, 0, 0, 0,
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            // IFLA_VF_BROADCAST
+            36, 0, 13, 0, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0,
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            // IFLA_VF_VLAN: ID and priority
+            16, 0, 2, 0, 0, 0, 0, 0, 100, 0, 0, 0, 3, 0, 0, 0,
+            // IFLA_VF_RATE, IFLA_VF_TX_RATE
+            16, 0, 6, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0xe8, 3, 0, 0, 12, 0, 3, 0, 0, 0, 0, 0, 0xe8, 3, 0, 0,
+            // IFLA_VF_SPOOFCHK, IFLA_VF_LINK_STATE, IFLA_VF_RSS_QUERY_EN, IFLA_VF_TRUST
+            12, 0, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 12, 0, 5, 0, 0, 0, 0, 0, 1, 0, 0, 0,
+            12, 0, 7, 0, 0, 0, 0, 0, 1, 0, 0, 0, 12, 0, 9, 0, 0, 0, 0, 0, 1, 0, 0, 0,
+            // IFLA_VF_VLAN_LIST with one IFLA_VF_VLAN_INFO: the protocol in network byte order
+            24, 0, 12, 0, 20, 0, 1, 0, 0, 0, 0, 0, 100, 0, 0, 0, 3, 0, 0, 0, 0x88, 0xa8, 0, 0,
+        ];
+        let before = parse_vf(VF).unwrap();
+        let change = ioward_model::VfSettings { vlan: ioward_model::Vlan::new(5), ..Default::default() };
+        let (_, back) = crate::linux::nic::changes(&before, &change).unwrap()[0];
+        let (kind, value) = emit_vf(0, back);
+        assert_eq!((kind, &value[..]), (12, &VF[VF.len() - 20..]), "IFLA_VF_VLAN_LIST");
     }
 
     /// PEERS 17: above some 220 VFs the list is longer than 64 KiB, and readers that trust its length see nonsense.

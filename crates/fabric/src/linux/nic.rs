@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ioward_model::{BitRate, LinkState, MacAddress, VfId, VfSettings, VfStatistics, Vlan};
+use ioward_model::{BitRate, LinkState, MacAddress, VfId, VfSettings, VfStatistics, Vlan, VlanProtocol};
 use ioward_pci::Bdf;
 use rustix::io::Errno;
 
 use super::{
-    netlink::{LinkInfo, Netlink, VfAttribute, VfInfo},
+    netlink::{LinkInfo, Netlink, VfAttribute, VfInfo, VlanTag},
     sysfs::{Sysfs, driver_of, names, number, text},
 };
 use crate::FabricError;
@@ -167,7 +167,7 @@ pub(crate) fn settings(vf: &VfInfo) -> VfSettings {
     let rate = |megabits| Some(BitRate::from_megabits(megabits));
     VfSettings {
         mac: vf.mac,
-        vlan: vf.vlan.and_then(|(id, _)| u16::try_from(id).ok()).and_then(Vlan::new),
+        vlan: vf.vlan.and_then(vlan),
         trust: vf.trust,
         spoofchk: vf.spoofchk,
         min_tx_rate: vf.rate.and_then(|(min, _)| rate(min)),
@@ -180,6 +180,11 @@ pub(crate) fn settings(vf: &VfInfo) -> VfSettings {
         },
         ..VfSettings::default()
     }
+}
+
+fn vlan(tag: VlanTag) -> Option<Vlan> {
+    let id = u16::try_from(tag.id).ok().and_then(Vlan::new)?;
+    id.tagged(VlanProtocol::from_ethertype(tag.protocol)?, tag.qos.try_into().ok()?)
 }
 
 /// The messages that make `change`, each with the one that takes it back. Only what differs is sent: drivers reset a VF
@@ -208,12 +213,12 @@ pub(crate) fn changes(
         add(VfAttribute::Mac(mac.bytes()), VfAttribute::Mac(present.bytes()));
     }
     if let Some(vlan) = change.vlan {
-        let (id, qos) = before.vlan.ok_or("vlan")?;
-        // The priority belongs to the tag; without a tag there is none.
-        let to = VfAttribute::Vlan { id: vlan.id().into(), qos: if vlan == Vlan::NONE { 0 } else { qos } };
-        if id != u32::from(vlan.id()) {
-            add(to, VfAttribute::Vlan { id, qos });
-        }
+        let to = VlanTag {
+            id: vlan.id().into(),
+            qos: vlan.priority().into(),
+            protocol: vlan.protocol().ethertype(),
+        };
+        add(VfAttribute::Vlan(to), VfAttribute::Vlan(before.vlan.ok_or("vlan")?));
     }
     if let Some(spoofchk) = change.spoofchk {
         let present = before.spoofchk.ok_or("spoofchk")?;
@@ -242,7 +247,7 @@ pub(crate) fn changes(
 pub(crate) fn name(setting: VfAttribute) -> &'static str {
     match setting {
         VfAttribute::Mac(_) => "mac",
-        VfAttribute::Vlan { .. } => "vlan",
+        VfAttribute::Vlan(_) => "vlan",
         VfAttribute::SpoofCheck(_) => "spoofchk",
         VfAttribute::LinkState(_) => "link_state",
         VfAttribute::Rate { .. } => "min_tx_rate or max_tx_rate",
@@ -253,7 +258,9 @@ pub(crate) fn name(setting: VfAttribute) -> &'static str {
 pub(crate) fn describe(setting: VfAttribute) -> String {
     match setting {
         VfAttribute::Mac(mac) => format!("mac {}", MacAddress::new(mac)),
-        VfAttribute::Vlan { id, .. } => format!("vlan {id}"),
+        VfAttribute::Vlan(tag) => {
+            vlan(tag).map_or_else(|| format!("vlan {}", tag.id), |vlan| format!("vlan {vlan}"))
+        }
         VfAttribute::Rate { min, max } => format!("min_tx_rate {min}Mbit and max_tx_rate {max}Mbit"),
         VfAttribute::SpoofCheck(on) => format!("spoofchk {}", if on == 1 { "on" } else { "off" }),
         VfAttribute::Trust(on) => format!("trust {}", if on == 1 { "on" } else { "off" }),
@@ -273,6 +280,9 @@ pub(crate) fn why(error: &io::Error, setting: VfAttribute, link_is_up: bool) -> 
             "the driver does not take these rates: above the link's speed, or a guaranteed rate it does not have".to_owned()
         }
         (Some(Errno::INVAL), VfAttribute::Mac(_)) => "the driver takes only unicast addresses".to_owned(),
+        (Some(Errno::PROTONOSUPPORT), VfAttribute::Vlan(_)) => {
+            "the driver does not tag with this protocol; use 802.1Q".to_owned()
+        }
         (Some(Errno::INVAL), _) => "the driver does not take this value".to_owned(),
         (Some(Errno::BUSY), _) => "the VF is being reset; try again in a moment".to_owned(),
         (Some(Errno::NETDOWN), _) => "the PF's interface is down; bring it up first".to_owned(),
@@ -285,11 +295,13 @@ pub(crate) fn why(error: &io::Error, setting: VfAttribute, link_is_up: bool) -> 
 mod tests {
     use super::*;
 
+    const DOT1Q_7_3: VlanTag = VlanTag { id: 7, qos: 3, protocol: 0x8100 };
+
     fn present() -> VfInfo {
         VfInfo {
             index: 0,
             mac: Some(MacAddress::ZERO),
-            vlan: Some((7, 3)),
+            vlan: Some(DOT1Q_7_3),
             spoofchk: Some(true),
             link_state: Some(0),
             rate: Some((10, 100)),
@@ -300,7 +312,8 @@ mod tests {
 
     #[test]
     fn what_the_driver_does_not_tell_is_no_setting() {
-        let told = settings(&VfInfo { vlan: Some((4095, 0)), link_state: Some(9), ..present() });
+        let reserved = VlanTag { id: 4095, ..DOT1Q_7_3 };
+        let told = settings(&VfInfo { vlan: Some(reserved), link_state: Some(9), ..present() });
         assert_eq!((told.trust, told.vlan, told.link_state), (None, None, None));
         assert_eq!(told.mac, Some(MacAddress::ZERO));
         let change = VfSettings { trust: Some(true), ..VfSettings::default() };
@@ -319,16 +332,23 @@ mod tests {
         assert_eq!(changes(&present(), &change), Ok(vec![expected]));
     }
 
+    /// A VLAN is all of its tag: one that was asked for by its ID alone kept the priority of the one before, and read
+    /// back as something else than was asked for.
     #[test]
-    fn a_vlan_keeps_its_priority_and_without_a_vlan_there_is_none() {
-        let back = VfAttribute::Vlan { id: 7, qos: 3 };
-        for (id, qos) in [(9, 3), (0, 0)] {
-            let change = VfSettings { vlan: Vlan::new(id), ..VfSettings::default() };
-            assert_eq!(
-                changes(&present(), &change),
-                Ok(vec![(VfAttribute::Vlan { id: id.into(), qos }, back)])
-            );
+    fn a_vlan_is_set_with_its_priority_and_protocol() {
+        for (text, qos, protocol) in
+            [("9", 0, 0x8100), ("0", 0, 0x8100), ("7,proto=802.1ad,prio=5", 5, 0x88a8)]
+        {
+            let vlan: Vlan = text.parse().unwrap();
+            let to = VlanTag { id: vlan.id().into(), qos, protocol };
+            let change = VfSettings { vlan: Some(vlan), ..VfSettings::default() };
+            let expected = vec![(VfAttribute::Vlan(to), VfAttribute::Vlan(DOT1Q_7_3))];
+            assert_eq!(changes(&present(), &change), Ok(expected));
+            assert_eq!(settings(&VfInfo { vlan: Some(to), ..present() }).vlan, Some(vlan));
         }
+        let strange = VlanTag { protocol: 0x9100, ..DOT1Q_7_3 };
+        let told = settings(&VfInfo { vlan: Some(strange), ..present() });
+        assert_eq!(told.vlan, None, "a protocol that has no word here");
     }
 
     #[test]

@@ -6,10 +6,10 @@ use rustix::io::Errno;
 
 use super::{
     device::{MS, Time},
-    family::{Kind, Nic},
+    family::{DOT1Q, Kind, Nic},
     kernel::Host,
 };
-use crate::linux::netlink::{VfAttribute, VfInfo};
+use crate::linux::netlink::{VfAttribute, VfInfo, VlanTag};
 
 /// What the PF driver keeps of a VF.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub(super) struct NicVf {
     mac: MacAddress,
     /// The PF has set the MAC: the VF may not change it.
     mac_is_sticky: bool,
-    vlan: (u32, u32),
+    vlan: VlanTag,
     trust: bool,
     spoofchk: bool,
     rate: (u32, u32),
@@ -53,7 +53,7 @@ impl NicVf {
         Self {
             mac: MacAddress::ZERO,
             mac_is_sticky: false,
-            vlan: (0, 0),
+            vlan: VlanTag { id: 0, qos: 0, protocol: DOT1Q },
             trust: false,
             spoofchk: matches!(kind, Kind::Nic(nic) if nic.spoofchk_default),
             rate: (0, 0),
@@ -105,8 +105,11 @@ impl NicVf {
                 // All zeros give the MAC back into the VF's own hands.
                 (self.mac, self.mac_is_sticky) = (mac, mac != MacAddress::ZERO);
             }
-            VfAttribute::Vlan { id, qos } if id > 4095 || qos > 7 => return Err(Errno::INVAL),
-            VfAttribute::Vlan { id, qos } => self.vlan = (id, qos),
+            VfAttribute::Vlan(tag) if tag.id > 4095 || tag.qos > 7 => return Err(Errno::INVAL),
+            VfAttribute::Vlan(tag) if !nic.vlan_protocols.contains(&tag.protocol) => {
+                return Err(Errno::PROTONOSUPPORT);
+            }
+            VfAttribute::Vlan(tag) => self.vlan = tag,
             VfAttribute::SpoofCheck(on) => self.spoofchk = on != 0,
             VfAttribute::Trust(on) => self.trust = on != 0,
             VfAttribute::LinkState(_) if !nic.has_link_state => return Err(Errno::OPNOTSUPP),
@@ -123,8 +126,7 @@ impl NicVf {
                 self.rate = (min, max);
             }
         }
-        let resets =
-            matches!(setting, VfAttribute::Mac(_) | VfAttribute::Vlan { .. } | VfAttribute::Trust(_));
+        let resets = matches!(setting, VfAttribute::Mac(_) | VfAttribute::Vlan(_) | VfAttribute::Trust(_));
         if resets && nic.resets_for_change {
             self.ready_at = host.now + nic.reset_ms * MS;
         }

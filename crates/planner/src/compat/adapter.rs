@@ -2,7 +2,7 @@
 
 use ioward_model::{
     BitRate, Capability, FailureDomain, NumaPolicy, Owner, PartitionSpec, PhysicalFunction, Reason, Rule,
-    VfRequest,
+    Setting, VfRequest,
 };
 
 use super::Need;
@@ -131,16 +131,8 @@ pub(super) fn guest_driver(pf: &PhysicalFunction, need: &Need<'_>) -> Option<Rea
 
 /// What is needed by name, and what settings need that are asked for.
 pub(super) fn capabilities(pf: &PhysicalFunction, request: &VfRequest) -> Vec<Reason> {
-    let by_setting = [
-        (Capability::Trust, request.trust.is_some(), "trust"),
-        (Capability::Spoofchk, request.spoofchk.is_some(), "spoofchk"),
-        (Capability::Vlan, request.vlan.is_some(), "vlan"),
-        (Capability::RateLimit, request.max_tx_rate.is_some(), "max_tx_rate"),
-        (Capability::GuaranteedRate, request.min_tx_rate.is_some(), "min_tx_rate"),
-        (Capability::LinkState, request.link_state.is_some(), "link_state"),
-    ];
-    let by_setting =
-        by_setting.into_iter().filter(|(_, asked, _)| *asked).map(|(needed, _, key)| (needed, key));
+    let by_setting = Setting::ALL.iter().filter(|setting| request.asks_for(**setting));
+    let by_setting = by_setting.filter_map(|setting| Some((setting.capability()?, setting.as_str())));
     let needed = request.needs.iter().map(|needed| (*needed, "needs")).chain(by_setting);
     needed.filter_map(|(needed, key)| capability(pf, needed, key)).collect()
 }

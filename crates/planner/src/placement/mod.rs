@@ -513,7 +513,7 @@ fn selection(request: &VfRequest, name: &Name) -> VfRequest {
     VfRequest {
         name: name.clone(),
         mac: None,
-        vlan: request.vlan.map(|_| Vlan::NONE),
+        vlan: request.vlan.and_then(|vlan| Vlan::NONE.tagged(vlan.protocol(), 0)),
         trust: request.trust.map(|_| true),
         spoofchk: request.spoofchk.map(|_| true),
         link_state: request.link_state.map(|_| LinkState::Auto),

@@ -55,6 +55,35 @@ async fn igb_has_no_link_state_and_no_guaranteed_rate() {
     assert_eq!(machine.violations(), [""; 0]);
 }
 
+/// A VLAN of 802.1ad that somebody had set came back as one of 802.1Q.
+#[tokio::test]
+async fn a_service_vlan_is_given_back_as_it_was_found() {
+    let vlan = |text: &str| VfSettings { vlan: text.parse().ok(), ..change() };
+    let (_, fabric, pf) = machine(Adapter::dual_25g());
+    fabric.set_vf_count(pf, 1).await.unwrap();
+    fabric.configure(vf(pf, 0), &vlan("100,proto=802.1ad,prio=3")).await.unwrap();
+    let found = fabric.settings(vf(pf, 0)).await.unwrap();
+    assert_eq!(found.vlan, "100,proto=802.1ad,prio=3".parse().ok());
+    let ours = vlan("100");
+    fabric.configure(vf(pf, 0), &ours).await.unwrap();
+    assert_eq!(fabric.settings(vf(pf, 0)).await.unwrap().vlan, Vlan::new(100));
+    fabric.configure(vf(pf, 0), &ours.restored_from(&found)).await.unwrap();
+    assert_eq!(fabric.settings(vf(pf, 0)).await.unwrap(), found);
+}
+
+/// igb_ndo_set_vf_vlan: EPROTONOSUPPORT.
+#[tokio::test]
+async fn igb_tags_with_802_1q_alone() {
+    let (_, fabric, pf) = machine(Adapter::gigabit());
+    fabric.set_vf_count(pf, 1).await.unwrap();
+    let vlan = |text: &str| VfSettings { vlan: text.parse().ok(), ..change() };
+    let refused = fabric.configure(vf(pf, 0), &vlan("100,proto=802.1ad")).await;
+    assert!(refused.as_ref().unwrap_err().to_string().contains("use 802.1Q"), "{refused:?}");
+    assert_eq!(errno(refused), Errno::PROTONOSUPPORT);
+    fabric.configure(vf(pf, 0), &vlan("100,prio=3")).await.unwrap();
+    assert_eq!(fabric.settings(vf(pf, 0)).await.unwrap().vlan, "100,prio=3".parse().ok());
+}
+
 /// All of a change or nothing: what was set before one of them failed is put back.
 #[tokio::test]
 async fn a_change_that_fails_half_way_is_put_back() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ioward_model::{BitRate, LinkState, MacAddress, Vlan};
+use ioward_model::{BitRate, LinkState, MacAddress, Vlan, VlanProtocol};
 use proptest::prelude::*;
 
 use super::{super::Operation, *};
@@ -25,11 +25,15 @@ enum Deed {
     Advance(u64),
 }
 
+fn tagged((id, priority): (u16, u8)) -> Vlan {
+    Vlan::new(id).and_then(|vlan| vlan.tagged(VlanProtocol::Dot1Q, priority)).unwrap()
+}
+
 fn settings() -> impl Strategy<Value = VfSettings> {
     let rate = || prop::option::weighted(0.2, (0..30_000_u32).prop_map(BitRate::from_megabits));
     let nic = (
         prop::option::weighted(0.3, any::<[u8; 6]>().prop_map(MacAddress::new)),
-        prop::option::weighted(0.3, (0..4095_u16).prop_map(|id| Vlan::new(id).unwrap())),
+        prop::option::weighted(0.3, (0..4095_u16, 0..8_u8).prop_map(tagged)),
         prop::option::weighted(0.2, any::<bool>()),
         rate(),
         rate(),
