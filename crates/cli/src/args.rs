@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use ioward_api::DEFAULT_SOCKET;
+use ioward_api::{ChangeId, DEFAULT_SOCKET};
 use ioward_imp::IMP_COMMAND;
 use ioward_model::{Name, Options};
 
@@ -298,6 +298,29 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show the changes that were begun: plans that are carried out, or were
+    #[command(
+        after_help = "A change outlives the command that began it. The daemon keeps the latest 32 since it was started; of those \
+        before, 'ioward state export' has the journal."
+    )]
+    Changes {
+        /// The change, as EPOCH-NUMBER; left out: all
+        id: Option<ChangeId>,
+        /// Show its events from its beginning, up to its end
+        #[arg(long, requires = "id")]
+        follow: bool,
+        /// Print them as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Cancel a change: everything it has done is rolled back
+    Cancel {
+        /// The change, as 'ioward changes' shows it
+        id: ChangeId,
+        /// Print the change as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show how the host differs from what the daemon holds, and whom that breaks
     #[command(
         after_help = "The daemon repairs by itself what is safe to repair, and says so in 'ioward events'. What it \
@@ -359,6 +382,8 @@ impl Command {
             | Self::Partitions { json, .. }
             | Self::Spec { json }
             | Self::Events { json, .. }
+            | Self::Changes { json, .. }
+            | Self::Cancel { json, .. }
             | Self::Drift { json }
             | Self::Orphans { json, .. }
             | Self::Audit { json, .. } => *json,

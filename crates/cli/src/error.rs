@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, path::PathBuf, process::ExitCode};
 
-use ioward_api::{ApiError, ErrorBody, ErrorKind};
+use ioward_api::{ApiError, ChangeId, ErrorBody, ErrorKind};
 use ioward_model::{Name, Reason, Rule, Spec, SpecError, SpecPlace};
 use serde_json::{Value, json};
 
@@ -108,9 +108,18 @@ pub enum CliError {
     /// Ctrl-C before anything was carried out.
     #[error("interrupted; nothing has changed")]
     InterruptedBefore,
-    /// Ctrl-C while a plan was carried out.
+    /// Ctrl-C while a plan was carried out, which was rolled back.
+    #[error("interrupted; {}", after_failure(*.undone))]
+    Interrupted {
+        /// Whether everything is as before.
+        undone: bool,
+    },
+    /// The choice was left while a plan was rolled back.
     #[error("interrupted: {UNDOING}")]
-    Interrupted,
+    LeftRollback,
+    /// A second Ctrl-C: the rollback goes on.
+    #[error("left change {0} while the daemon rolls it back; 'ioward changes {0}' shows how it ends")]
+    Left(ChangeId),
     /// A signal ended a console.
     #[error("the console of {partition} was left because of signal {signal}")]
     ConsoleSignal {
@@ -286,7 +295,7 @@ impl CliError {
                 Some(ErrorKind::Busy | ErrorKind::NotFound | ErrorKind::Failed) | None => 1,
             },
             // As a shell reports a process that a signal ended.
-            Self::Interrupted | Self::InterruptedBefore => 130,
+            Self::Interrupted { .. } | Self::LeftRollback | Self::Left(_) | Self::InterruptedBefore => 130,
             Self::ConsoleSignal { signal, .. }
             | Self::DemoEnded { signal }
             | Self::SelectEnded { signal, .. } => 128_u8.saturating_add(*signal),

@@ -11,6 +11,7 @@ mod args;
 mod ask;
 mod assign;
 mod change;
+mod changes;
 mod client;
 mod compatible;
 mod console;
@@ -106,6 +107,10 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Events { follow, since, partition, kind, json } => {
             show::events(&client, follow, EventsFilter::new(since, partition, kind), json).await
         }
+        Command::Changes { id: None, json, .. } => changes::list(&client, json).await,
+        Command::Changes { id: Some(id), follow: false, json } => changes::one(&client, id, json).await,
+        Command::Changes { id: Some(id), follow: true, json } => changes::follow(&client, id, json).await,
+        Command::Cancel { id, json } => changes::cancel(&client, id, json).await,
         Command::Drift { json } => show::drift(&client, json).await,
         Command::Orphans { reap, json } => show::orphans(&client, reap, json).await,
         Command::Audit { json } => show::audit(&client, json).await,

@@ -33,7 +33,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// UTC, as RFC 3339 has it: the logs of several machines sort together.
-fn time(ms_since_1970: u64) -> String {
+pub fn time(ms_since_1970: u64) -> String {
     let (seconds, ms) = (ms_since_1970 / 1000, ms_since_1970 % 1000);
     let (year, month, day) = date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);

@@ -4,7 +4,7 @@ use std::{fs, fs::File, process::Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, Folder, GOOD_SPEC, Run, data, error, ioward, run, send};
+use crate::support::{BEGIN, Daemon, Folder, GOOD_SPEC, Run, data, error, ioward, run, send};
 
 const DONE: &str = r#"{"number":1,"time_ms":0,"event":"plan-started","plan":3,"steps":5}
 {"number":4,"time_ms":0,"event":"plan-done","plan":3}
@@ -89,9 +89,9 @@ fn a_plan_in_a_file_is_the_plan_that_is_carried_out() {
         assert_eq!(applied.status, 0, "{}", applied.stderr);
         assert!(applied.stdout.starts_with("plan 3: 5 steps\n"), "{}", applied.stdout);
         let requests = daemon.requests();
-        assert_eq!(requests.len(), before + 1, "it is not planned again on this side: {requests:?}");
+        assert_eq!(requests.len(), before + 2, "it is not planned again on this side: {requests:?}");
         let plan = |value: &Value| serde_json::from_value::<ioward_model::Plan>(value.clone()).unwrap();
-        assert_eq!(requests[before].route, "POST /v1/apply");
+        assert_eq!(requests[before].route, BEGIN);
         assert_eq!(plan(&requests[before].body["plan"]), plan(&disturbing_nobody));
     }
 }
