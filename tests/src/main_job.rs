@@ -188,7 +188,7 @@ pub fn a_partition_keeps_its_vfs_while_it_is_stopped_and_while_its_guest_does_no
     while events()?.matches("stop partition web").count() < 2 {}
     sh(&format!("kill -INT {}", stop.id()))?;
     assert_eq!(stop.wait_with_output()?.status.code(), Some(130));
-    while !events()?.contains("failed, everything is as before: interrupted") {
+    while !events()?.contains("failed, everything is as before: cancelled") {
         assert!(!events()?.contains("did not turn itself off"), "{}", events()?);
     }
     daemon.done(&["stop", "--yes", "web", "--force"])?;

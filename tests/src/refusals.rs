@@ -267,12 +267,15 @@ pub fn a_person_who_goes_away_has_the_apply_undone() -> Outcome {
     sh(&format!("kill -INT {}", apply.id()))?;
     let left = apply.wait_with_output()?;
     let told = String::from_utf8_lossy(&left.stderr);
-    assert!(left.status.code() == Some(130) && told.contains("interrupted: undoing"), "{left:?}");
+    assert!(
+        left.status.code() == Some(130) && told.contains("interrupted; everything is as it was before"),
+        "{left:?}"
+    );
     let mut undone = String::new();
-    while !undone.contains("interrupted") && !undone.contains("plan-done") {
+    while !undone.contains("cancelled") && !undone.contains("plan-done") {
         undone = daemon.done(&["events", "--json"])?;
     }
-    assert!(undone.contains("interrupted"), "{undone}");
+    assert!(undone.contains("cancelled"), "{undone}");
     while daemon.try_apply(VERSION, &[])?.status != 0 {}
     assert_eq!(how_the_host_is()?, before);
     Ok(())

@@ -7,9 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ioward_api::{ApplyRequest, PartitionView, PlanRequest};
+use ioward_api::{ChangeId, ChangeRequest, ChangeView, PartitionView, PlanRequest};
 use ioward_model::{Event, EventKind, Intent, Options, Plan, Step};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     args::How,
@@ -69,7 +69,9 @@ pub async fn plan(
     }
     match show {
         Show::Json => terminal::print_json(&plan)?,
-        Show::Text(detail) => terminal::print(&present::plan::plan(&plan, detail, terminal::page_width()))?,
+        Show::Text(detail) => {
+            terminal::print_signs(&present::plan::plan(&plan, detail, terminal::page_width()))?
+        }
     }
     Ok(!plan.steps.is_empty())
 }
@@ -227,15 +229,15 @@ fn aside(shown: &str, json: bool) -> Result<(), CliError> {
         let _ = io::stderr().write_all(text::printable(shown).as_bytes());
         return Ok(());
     }
-    terminal::print(shown)
+    terminal::print_signs(shown)
 }
 
 async fn ask_for_plan(client: &Client, intent: Intent, options: Options) -> Result<Plan, CliError> {
     client.post("/v1/plan", &PlanRequest { intent, options }).await
 }
 
-/// Has a plan carried out and shows how it goes. Ctrl-C closes the connection, which has the daemon undo it; the
-/// undoing is not waited for.
+/// Has a plan carried out and shows how it goes. The change outlives this command: Ctrl-C asks the daemon to cancel it, and its
+/// rollback is shown; a second Ctrl-C leaves it to the daemon.
 async fn carry_out(client: &Client, plan: Plan, json: bool) -> Result<(), CliError> {
     // Taken before the request, so that there is no moment at which Ctrl-C would end this without a word.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::Start)?;
@@ -254,18 +256,40 @@ async fn carry_out(client: &Client, plan: Plan, json: bool) -> Result<(), CliErr
         // A reader who has gone away (`| head`) is no reason to stop half-way.
         let _ = terminal::print_raw(&shown);
     };
-    let carried_out = async {
-        let lines = client.post_lines("/v1/apply", &ApplyRequest { plan }).await?;
-        follow(lines, &mut show).await
-    };
-    let ended = tokio::select! {
-        ended = carried_out => ended,
-        _ = interrupt.recv() => Err(CliError::Interrupted),
-    };
+    let change: ChangeView = client.post("/v1/changes", &ChangeRequest { plan }).await?;
+    let ended = watch(client, change.id, &mut interrupt, &mut show).await;
     if ended.is_err() {
         let _ = terminal::print_raw(&progress.broken_off());
     }
     ended
+}
+
+/// Follows a change to its end. Ctrl-C cancels it.
+async fn watch(
+    client: &Client,
+    change: ChangeId,
+    interrupt: &mut Signal,
+    show: &mut impl FnMut(&Event, &str),
+) -> Result<(), CliError> {
+    let followed = async {
+        let lines = client.get_lines(&format!("/v1/changes/{change}/events")).await?;
+        follow(lines, show).await
+    };
+    let mut followed = std::pin::pin!(followed);
+    tokio::select! {
+        ended = &mut followed => return ended,
+        _ = interrupt.recv() => {}
+    }
+    let _ = io::stderr().write_all(b"\ninterrupted: rolling back; Ctrl-C again leaves that to the daemon\n");
+    let _: ChangeView = client.delete(&format!("/v1/changes/{change}")).await?;
+    tokio::select! {
+        ended = followed => match ended {
+            Err(CliError::PlanFailed { undone, .. }) => Err(CliError::Interrupted { undone }),
+            // It was done before it could be cancelled.
+            ended => ended,
+        },
+        _ = interrupt.recv() => Err(CliError::Left(change)),
+    }
 }
 
 /// Reads events until the plan is done or has failed.

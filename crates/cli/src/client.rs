@@ -128,6 +128,14 @@ impl Client {
         self.answer(Method::POST, route, json(body)?).await?.document().await
     }
 
+    /// `DELETE`s something, for what is left of it.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn delete<T: DeserializeOwned>(&self, route: &str) -> Result<T, CliError> {
+        self.answer(Method::DELETE, route, Vec::new()).await?.document().await
+    }
+
     /// `GET`s a stream of lines.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, path::PathBuf, process::ExitCode};
 
-use ioward_api::{ApiError, ErrorBody, ErrorKind};
+use ioward_api::{ApiError, ChangeId, ErrorBody, ErrorKind};
 use ioward_model::{Name, Reason, Rule, Spec, SpecError, SpecPlace};
 use serde_json::{Value, json};
 
@@ -108,9 +108,18 @@ pub enum CliError {
     /// Ctrl-C before anything was carried out.
     #[error("interrupted; nothing has changed")]
     InterruptedBefore,
-    /// Ctrl-C while a plan was carried out.
+    /// Ctrl-C while a plan was carried out, which was rolled back.
+    #[error("interrupted; {}", after_failure(*.undone))]
+    Interrupted {
+        /// Whether everything is as before.
+        undone: bool,
+    },
+    /// The choice was left while a plan was rolled back.
     #[error("interrupted: {UNDOING}")]
-    Interrupted,
+    LeftRollback,
+    /// A second Ctrl-C: the rollback goes on.
+    #[error("left change {0} while the daemon rolls it back; 'ioward changes {0}' shows how it ends")]
+    Left(ChangeId),
     /// A signal ended a console.
     #[error("the console of {partition} was left because of signal {signal}")]
     ConsoleSignal {
@@ -135,7 +144,7 @@ pub enum CliError {
     /// The terminal does not do what it should.
     #[error("cannot set the terminal up: {}", plain(.0))]
     Terminal(io::Error),
-    /// What was asked for is not there.
+    /// What was named is not there.
     #[error("{0}")]
     NotFound(String),
     /// stdout takes nothing.
@@ -213,6 +222,29 @@ pub fn with_causes(error: &dyn Error) -> String {
     text
 }
 
+/// Reasons that differ in nothing but whose request they are about are told once, with the others named or counted.
+fn alike(reasons: &[Reason]) -> Vec<(&Reason, String)> {
+    let mut groups: Vec<(&Reason, Vec<&str>)> = Vec::new();
+    for reason in reasons {
+        let same = |(first, _): &&mut (&Reason, _)| {
+            Reason { request: None, ..(*first).clone() } == Reason { request: None, ..reason.clone() }
+        };
+        match (groups.iter_mut().find(same), reason.request.as_deref()) {
+            (Some((first, others)), Some(request)) if first.request.is_some() => others.push(request),
+            _ => groups.push((reason, Vec::new())),
+        }
+    }
+    let told = |others: Vec<&str>| match others.as_slice() {
+        [] => String::new(),
+        few if few.len() <= NAMED => format!("; the same for {}", few.join(", ")),
+        many => format!("; the same for {} and {} more", many[..NAMED].join(", "), many.len() - NAMED),
+    };
+    groups.into_iter().map(|(reason, others)| (reason, told(others))).collect()
+}
+
+/// So many of those of whom the same is to be said are named.
+const NAMED: usize = 3;
+
 fn lacking(things: usize) -> String {
     let are = if things == 1 { "is" } else { "are" };
     format!("{} {are} missing", text::counted(things, "thing"))
@@ -226,7 +258,27 @@ fn after_failure(undone: bool) -> &'static str {
     }
 }
 
+/// What a command line that makes no sense is answered, and its exit status; help that was asked for goes to stdout.
+#[must_use]
+pub fn usage(error: &clap::Error) -> ExitCode {
+    let written_raw = |argument: std::ffi::OsString| argument.to_string_lossy().chars().any(char::is_control);
+    if std::env::args_os().any(written_raw) {
+        // clap repeats arguments as they are.
+        let text = text::printable(&error.render().to_string());
+        let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
 impl CliError {
+    /// A partition that was named and is not there.
+    #[must_use]
+    pub fn no_such_partition(name: &Name) -> Self {
+        Self::NotFound(format!("there is no partition {name}; 'ioward partitions' lists them"))
+    }
+
     /// The exit status (DESIGN §5).
     #[must_use]
     pub fn exit_status(&self) -> u8 {
@@ -243,7 +295,7 @@ impl CliError {
                 Some(ErrorKind::Busy | ErrorKind::NotFound | ErrorKind::Failed) | None => 1,
             },
             // As a shell reports a process that a signal ended.
-            Self::Interrupted | Self::InterruptedBefore => 130,
+            Self::Interrupted { .. } | Self::LeftRollback | Self::Left(_) | Self::InterruptedBefore => 130,
             Self::ConsoleSignal { signal, .. }
             | Self::DemoEnded { signal }
             | Self::SelectEnded { signal, .. } => 128_u8.saturating_add(*signal),
@@ -266,11 +318,11 @@ impl CliError {
             _ => out = text::wrap(&format!("ioward: {self}"), width, "", "  "),
         }
         if let Some(error) = self.refusal() {
-            for reason in &error.reasons {
+            for (reason, more) in alike(&error.reasons) {
                 let place = self
                     .place(reason)
                     .map(|(file, place)| format!("{file}: line {}: {}: ", place.line, place.key));
-                let line = format!("{}{}: {reason}", place.unwrap_or_default(), reason.rule);
+                let line = format!("{}{}: {reason}{more}", place.unwrap_or_default(), reason.rule);
                 out += &text::wrap(&line, width, "  ", "    ");
             }
             for way in &error.ways {

@@ -1,5 +1,6 @@
 //! From values to text for people: pure functions, laid out for a given number of columns.
 
+pub mod changes;
 pub mod compatible;
 pub mod diff;
 pub mod doctor;

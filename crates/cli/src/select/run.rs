@@ -100,7 +100,7 @@ async fn run(
             Some(Effect::Leave(Leaving::Interrupted)) => {
                 return Err(CliError::SelectEnded { signal: INTERRUPT, undoing: false });
             }
-            Some(Effect::Leave(Leaving::Undoing)) => return Err(CliError::Interrupted),
+            Some(Effect::Leave(Leaving::Undoing)) => return Err(CliError::LeftRollback),
             Some(effect) => tasks.begin(effect),
             None => {}
         }

@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    support::{Daemon, Folder, GOOD_SPEC, Run, data, error, ioward, run, send},
+    support::{BEGIN, Daemon, Folder, GOOD_SPEC, Run, carry_out, data, error, ioward, run, send},
     terminal::Terminal,
 };
 
@@ -31,7 +31,7 @@ fn stopping() -> Value {
 }
 
 fn was_applied(daemon: &Daemon) -> bool {
-    daemon.requests().iter().any(|request| request.route == "POST /v1/apply")
+    daemon.requests().iter().any(|request| request.route == BEGIN)
 }
 
 fn with_stdin(daemon: &Daemon, arguments: &[&str], stdin: &str) -> Run {
@@ -76,8 +76,7 @@ fn who_runs_is_not_disturbed_where_nobody_can_be_asked() {
         Daemon::new(move |request, stream| match request.route.as_str() {
             "POST /v1/plan" => send(stream, "200 OK", &plan.to_string()),
             "GET /v1/partitions" => send(stream, "200 OK", &partitions.to_string()),
-            "POST /v1/apply" => send(stream, "200 OK", DONE),
-            other => panic!("{other}"),
+            _ => carry_out(request, stream, DONE),
         })
     };
     let folder = Folder::new();
@@ -143,7 +142,7 @@ fn one_change_waits_for_another_as_long_as_it_is_told_to() {
             _ if left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() => {
                 send(stream, "423 Locked", &busy.to_string());
             }
-            _ => send(stream, "200 OK", DONE),
+            _ => carry_out(request, stream, DONE),
         })
     };
     let waited = daemon(2).run(&["start", "web", "--wait", "600"]);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, Run, data, send};
+use crate::support::{Daemon, Run, carry_out, data, send};
 
 const DONE: &str = "{\"number\":4,\"time_ms\":0,\"event\":\"plan-done\",\"plan\":3}\n";
 
@@ -16,8 +16,7 @@ fn daemon() -> Daemon {
     Daemon::new(move |request, stream| match request.route.as_str() {
         "GET /v1/spec" => send(stream, "200 OK", &spec.to_string()),
         "POST /v1/plan" => send(stream, "200 OK", &plan.to_string()),
-        "POST /v1/apply" => send(stream, "200 OK", DONE),
-        other => panic!("{other}"),
+        _ => carry_out(request, stream, DONE),
     })
 }
 

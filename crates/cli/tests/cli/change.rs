@@ -12,7 +12,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, Folder, GOOD_SPEC, data, error, ioward, run, send, send_head};
+use crate::support::{
+    BEGIN, CANCEL, CHANGE, Daemon, Folder, GOOD_SPEC, WATCH, carry_out, data, error, ioward, run, send,
+    send_head,
+};
 
 const DONE: &str = r#"{"number":1,"time_ms":0,"event":"plan-started","plan":3,"steps":5}
 {"number":2,"time_ms":0,"event":"step-started","plan":3,"step":1,"what":{"step":"start-partition","partition":"web"}}
@@ -162,7 +165,7 @@ fn every_command_is_an_intent() {
             json!({"allow_management_nic": false, "allow_disruption": false, "force": force});
         let requests = daemon.requests();
         assert_eq!(requests[0].body, expected, "{command}");
-        assert_eq!(requests[1].route, "POST /v1/apply", "{command}");
+        assert_eq!(requests[1].route, BEGIN, "{command}");
     }
 }
 
@@ -172,9 +175,7 @@ fn a_plan_that_nobody_has_seen_is_made_anew_when_it_was_overtaken() {
     let reason =
         json!({"rule": "plan-current", "required": "a plan for what is there now", "found": "revision 3"});
     let stale = error("refused", "refused: a rule is not met", json!([reason]));
-    let count = |daemon: &Daemon| {
-        daemon.requests().iter().filter(|request| request.route == "POST /v1/apply").count()
-    };
+    let count = |daemon: &Daemon| daemon.requests().iter().filter(|request| request.route == BEGIN).count();
     for (refusals, status) in [(1, 0), (2, 0), (usize::MAX, 3)] {
         let left = AtomicUsize::new(refusals);
         let stale = stale.clone();
@@ -183,7 +184,7 @@ fn a_plan_that_nobody_has_seen_is_made_anew_when_it_was_overtaken() {
             _ if left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() => {
                 send(stream, "409 Conflict", &stale.to_string());
             }
-            _ => send(stream, "200 OK", DONE),
+            _ => carry_out(request, stream, DONE),
         });
         let run = daemon.run(&["remove", "web"]);
         assert_eq!((run.status, count(&daemon)), (status, refusals.min(2) + 1), "{}", run.stderr);
@@ -226,10 +227,11 @@ fn a_reader_that_goes_away_does_not_stop_the_work() {
     let tell = std::sync::Mutex::new(tell);
     let daemon = Daemon::new(move |request, stream| match request.route.as_str() {
         "POST /v1/plan" => send(stream, "200 OK", &two_steps().to_string()),
-        _ => {
+        WATCH => {
             tell.lock().unwrap().recv().unwrap();
             send(stream, "200 OK", DONE);
         }
+        _ => carry_out(request, stream, DONE),
     });
     let mut child = ioward(&daemon.socket(), &["start", "web"]).stdout(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
@@ -237,32 +239,68 @@ fn a_reader_that_goes_away_does_not_stop_the_work() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-#[test]
-fn ctrl_c_closes_the_connection_and_says_what_follows() {
-    let (gone, has_gone) = mpsc::channel();
-    let daemon = Daemon::new(move |request, stream| match request.route.as_str() {
+/// A daemon that begins a change, tells of its first step, and of its rollback once it is cancelled. With `ends`, the rollback
+/// comes to its end.
+fn cancellable(ends: bool) -> Daemon {
+    let (cancel, cancelled) = mpsc::channel();
+    let (cancel, cancelled) = (std::sync::Mutex::new(cancel), std::sync::Mutex::new(cancelled));
+    Daemon::new(move |request, stream| match request.route.as_str() {
         "POST /v1/plan" => send(stream, "200 OK", &two_steps().to_string()),
-        _ => {
+        WATCH => {
             send_head(stream, "200 OK");
-            stream.write_all(DONE.lines().nth(1).unwrap().as_bytes()).unwrap();
-            stream.write_all(b"\n").unwrap();
-            // The end of what the command sends is the end of the connection.
-            let mut rest = Vec::new();
-            let _ = stream.read_to_end(&mut rest);
-            gone.send(()).unwrap();
+            let started = DONE.lines().nth(1).unwrap();
+            stream.write_all(format!("{started}\n").as_bytes()).unwrap();
+            cancelled.lock().unwrap().recv().unwrap();
+            if ends {
+                stream.write_all(FAILED.lines().last().unwrap().as_bytes()).unwrap();
+            } else {
+                // Until the client leaves.
+                let _ = stream.read(&mut [0]);
+            }
         }
-    });
+        CANCEL => {
+            send(stream, "200 OK", CHANGE);
+            cancel.lock().unwrap().send(()).unwrap();
+        }
+        _ => carry_out(request, stream, DONE),
+    })
+}
+
+/// Starts a change and interrupts it once its first step shows.
+fn interrupted(daemon: &Daemon) -> std::process::Child {
     let mut command = ioward(&daemon.socket(), &["start", "web"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut seen = Vec::new();
-    stdout.read_until(b'w', &mut seen).unwrap();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_until(b'w', &mut seen).unwrap();
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130));
+    child
+}
+
+/// Ctrl-C closed the connection, and nobody was told what became of the change.
+#[test]
+fn ctrl_c_cancels_the_change_and_shows_how_it_ends() {
+    let daemon = cancellable(true);
+    let output = interrupted(&daemon).wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.starts_with("ioward: interrupted: undoing"), "{stderr}");
-    has_gone.recv().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("interrupted: rolling back; Ctrl-C again leaves"), "{stderr}");
+    assert!(stderr.ends_with("ioward: interrupted; everything is as it was before\n"), "{stderr}");
+    assert!(daemon.requests().iter().any(|request| request.route == CANCEL));
+}
+
+#[test]
+fn a_second_ctrl_c_leaves_the_rollback_to_the_daemon() {
+    let daemon = cancellable(false);
+    let mut child = interrupted(&daemon);
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("Ctrl-C again") {
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "{line}");
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    stderr.read_to_string(&mut line).unwrap();
+    assert!(line.contains("left change 7-3 while the daemon rolls it back"), "{line}");
 }
 
 #[test]

@@ -110,8 +110,7 @@ impl Daemon {
     pub fn planning(plan: Value, events: &'static str) -> Self {
         Self::new(move |request, stream| match request.route.as_str() {
             "POST /v1/plan" => send(stream, "200 OK", &plan.to_string()),
-            "POST /v1/apply" => send(stream, "200 OK", events),
-            other => panic!("{other}"),
+            _ => carry_out(request, stream, events),
         })
     }
 
@@ -161,6 +160,25 @@ pub fn send(stream: &mut UnixStream, status: &str, body: &str) {
     send_head(stream, status);
     // The other side may have had enough.
     let _ = stream.write_all(body.as_bytes());
+}
+
+/// The request by which a change begins.
+pub const BEGIN: &str = "POST /v1/changes";
+/// The request for the events of the change that [`carry_out`] begins.
+pub const WATCH: &str = "GET /v1/changes/7-3/events";
+/// The request that cancels it.
+pub const CANCEL: &str = "DELETE /v1/changes/7-3";
+/// The change.
+pub const CHANGE: &str =
+    r#"{"id":"7-3","revision":3,"intent":"start","status":"running","steps":2,"steps_done":0,"begun_ms":0}"#;
+
+/// Answers the requests of a client that has a plan carried out: the change that has begun, and its events.
+pub fn carry_out(request: &Request, stream: &mut UnixStream, events: &str) {
+    match request.route.as_str() {
+        BEGIN => send(stream, "201 Created", CHANGE),
+        WATCH => send(stream, "200 OK", events),
+        other => panic!("{other}"),
+    }
 }
 
 /// An error as the API gives it.
