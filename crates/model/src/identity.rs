@@ -9,6 +9,49 @@ use serde::{Deserialize, Serialize};
 
 use crate::{HexId, Inventory, MacAddress, PhysicalFunction};
 
+/// A key for a physical function that stays when its address does not: `8086-10c9-dsn-001b21ffff123456-0`.
+///
+/// Vendor and device ID, the best of its marks (`dsn`: Device Serial Number, `nvme`: serial number of its controller,
+/// `mac`: the least permanent address), and its number on its adapter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AdapterId(String);
+
+impl AdapterId {
+    /// No key is longer, in bytes.
+    const MAX_BYTES: usize = 64;
+
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for AdapterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl TryFrom<String> for AdapterId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let is_of_key = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if text.is_empty() || text.len() > Self::MAX_BYTES || !text.chars().all(is_of_key) {
+            return Err("that is no adapter ID; 'ioward host --json' shows them".to_owned());
+        }
+        Ok(Self(text))
+    }
+}
+
+impl From<AdapterId> for String {
+    fn from(id: AdapterId) -> Self {
+        id.0
+    }
+}
+
 /// Who a physical function is. At least one of its marks is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -57,7 +100,27 @@ impl Identity {
         own.has_marks().then_some(own)
     }
 
-    /// What an adapter says of itself, whoever else says the same; without marks where it has none. `None` when not even its
+    /// The key of this function: its best mark, without the separators that it is written with.
+    #[must_use]
+    pub fn id(&self) -> AdapterId {
+        let digits = |mark: &str| mark.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
+        // Serial numbers of NVMe have 20 bytes, padded with spaces; makers write what they like into them.
+        let word = |mark: &str| {
+            let one = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+            mark.trim().chars().take(20).map(one).collect::<String>()
+        };
+        let mark = match (&self.serial_number, &self.nvme_serial) {
+            (Some(serial), _) => format!("dsn-{}", digits(serial).chars().take(16).collect::<String>()),
+            (None, Some(serial)) => format!("nvme-{}", word(serial)),
+            (None, None) => {
+                let mac = self.macs.first().map(|mac| digits(&mac.to_string()));
+                format!("mac-{}", mac.unwrap_or_default())
+            }
+        };
+        AdapterId(format!("{}-{}-{mark}-{}", self.vendor_id, self.device_id, self.function))
+    }
+
+    /// The marks that an adapter has, whoever else says the same; without marks where it has none. `None` when not even its
     /// IDs can be read.
     #[must_use]
     pub fn told_by(pf: &PhysicalFunction) -> Option<Self> {

@@ -2,12 +2,16 @@
 //!
 //! The JSON form is the output of `ioward host --json` and is described in docs/inventory.md.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{MacAddress, Name, Owner, Reason, Setting, VfSettings};
+use crate::{AdapterId, Capability, Identity, MacAddress, Name, Owner, Reason, Setting, VfSettings};
 
 /// A snapshot of the host, as found at one moment. Never edited: a later look makes a new one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +41,9 @@ pub struct NumaNode {
 pub struct PhysicalFunction {
     /// Where it sits.
     pub address: Bdf,
+    /// Who it is, wherever it sits; `None` where that can't be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<AdapterId>,
     /// PCI vendor ID; ffff when it could not be read.
     pub vendor_id: HexId,
     /// PCI device ID; ffff when it could not be read.
@@ -50,6 +57,9 @@ pub struct PhysicalFunction {
     pub subclass: Option<Subclass>,
     /// The driver it is bound to.
     pub driver: Option<String>,
+    /// The settings and features that its driver can do for VFs; `None` where nobody can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<BTreeSet<Capability>>,
     /// NUMA node; `None` where the firmware names none.
     pub numa_node: Option<u32>,
     /// IOMMU group; `None` where no IOMMU is on.
@@ -439,6 +449,15 @@ impl<'de> Deserialize<'de> for HexId {
 }
 
 impl Inventory {
+    /// Gives each PF its [`AdapterId`], from what has been read of all of them.
+    pub fn name_adapters(&mut self) {
+        let named = self.physical_functions.iter().map(|pf| Some(Identity::of(pf, self)?.id()));
+        let ids: Vec<_> = named.collect();
+        for (pf, id) in self.physical_functions.iter_mut().zip(ids) {
+            pf.id = id;
+        }
+    }
+
     /// The PF at an address.
     #[must_use]
     pub fn physical_function(&self, address: Bdf) -> Option<&PhysicalFunction> {

@@ -40,7 +40,7 @@ pub use choice::{Criterion, Gap, Placement, Relaxation, Way};
 pub use drift::{Difference, Drift, Orphan};
 pub use event::{AuditEntry, Event, EventKind, Verdict};
 pub use guest_may::{Grant, GuestMay, Permission};
-pub use identity::Identity;
+pub use identity::{AdapterId, Identity};
 pub use inventory::{
     Class, HexId, HostUse, Inventory, Link, Netdev, NumaNode, NvmeController, NvmeResources, NvmeSecondary,
     PhysicalFunction, Sriov, Subclass, VfBar, VirtualFunction,

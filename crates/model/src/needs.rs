@@ -55,6 +55,9 @@ pub enum Capability {
     Spoofchk,
     /// The port can tag and filter a VF's VLAN.
     Vlan,
+    /// The port can tag a VF's frames with 802.1ad, too.
+    #[serde(rename = "vlan-802.1ad")]
+    Vlan8021ad,
     /// A VF's rate can be limited.
     RateLimit,
     /// A VF can be given a guaranteed rate.
@@ -65,11 +68,12 @@ pub enum Capability {
 
 impl Capability {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Rdma,
         Self::Trust,
         Self::Spoofchk,
         Self::Vlan,
+        Self::Vlan8021ad,
         Self::RateLimit,
         Self::GuaranteedRate,
         Self::LinkState,
@@ -83,6 +87,7 @@ impl Capability {
             Self::Trust => "trust",
             Self::Spoofchk => "spoofchk",
             Self::Vlan => "vlan",
+            Self::Vlan8021ad => "vlan-802.1ad",
             Self::RateLimit => "rate-limit",
             Self::GuaranteedRate => "guaranteed-rate",
             Self::LinkState => "link-state",

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
     Apart, BitRate, Capability, Class, Guarantee, Guest, GuestMay, LinkState, MacAddress, MemorySize, Name,
-    NumaPolicy, Setting, Subclass, VfSettings, Vlan, for_each_setting,
+    NumaPolicy, Setting, Subclass, VfSettings, Vlan, VlanProtocol, for_each_setting,
 };
 
 /// The choice of a person: how many VFs each adapter gives, and which partitions there are, with which VFs.
@@ -258,6 +258,16 @@ macro_rules! vf_request {
 }
 
 for_each_setting!(vf_request);
+
+impl VfRequest {
+    /// The capabilities that its settings need of an adapter, each with the key that asks for it.
+    pub fn needs_of_settings(&self) -> impl Iterator<Item = (Capability, &'static str)> {
+        let asked = Setting::ALL.iter().filter(|setting| self.asks_for(**setting));
+        let needed = asked.filter_map(|setting| Some((setting.capability()?, setting.as_str())));
+        let service = self.vlan.filter(|vlan| vlan.protocol() == VlanProtocol::Dot1ad);
+        needed.chain(service.map(|_| (Capability::Vlan8021ad, Setting::Vlan.as_str())))
+    }
+}
 
 fn forget<T>(field: &mut Option<T>) -> bool {
     *field = None;

@@ -1,76 +1,32 @@
-//! What drivers can do: the host's drivers of PFs, and guests' drivers of VFs. Tables, each row with its source.
+//! Drivers: when the host's drivers of PFs do what they can, and guests' drivers of VFs. Tables, each row with its source.
+//!
+//! What a PF's driver can do is in the inventory (`capabilities`).
 
-use ioward_model::{Capability, Class, GuestOs, HexId};
+use ioward_model::{Class, GuestOs, HexId};
 
-/// What a PF's driver lets a host do with its VFs. A driver that is not here is believed to do everything: the kernel
-/// has the last word.
+/// When a PF's driver does what it can. One that is not here does it always.
 pub(crate) struct PfDriver {
     name: &'static str,
-    /// Capabilities it does not have.
-    lacks: &'static [Capability],
     /// It refuses a VF's rate while the port has no link.
     pub rate_needs_link: bool,
     /// It makes no VFs while the PF's interface is down.
     pub vfs_need_interface_up: bool,
 }
 
-use Capability::{GuaranteedRate, LinkState, RateLimit, Spoofchk, Trust, Vlan};
-
-/// `drivers/net/ethernet` of Linux 6.12: what is not in a driver's `net_device_ops`, or what its function refuses always.
-const PF_DRIVERS: [PfDriver; 17] = [
-    // intel/igb/igb_main.c: igb_ndo_set_vf_bw wants no minimum and a link; no ndo_set_vf_link_state.
-    driver("igb", &[GuaranteedRate, LinkState]).with_link_for_rate(),
-    // intel/ixgbe/ixgbe_sriov.c: ixgbe_ndo_set_vf_bw wants no minimum and a link.
-    driver("ixgbe", &[GuaranteedRate]).with_link_for_rate(),
-    // intel/i40e/i40e_virtchnl_pf.c: i40e_ndo_set_vf_bw wants no minimum.
-    driver("i40e", &[GuaranteedRate]),
-    driver("ice", &[]),
-    // intel/fm10k/fm10k_iov.c: neither trust nor spoof checking nor a link state.
-    driver("fm10k", &[GuaranteedRate, LinkState, Spoofchk, Trust]),
-    driver("mlx5_core", &[]),
-    // mellanox/mlx4/en_netdev.c: no ndo_set_vf_trust.
-    driver("mlx4_core", &[Trust]),
+/// `drivers/net/ethernet` of Linux 6.12.
+const PF_DRIVERS: [PfDriver; 3] = [
+    // intel/igb/igb_main.c: igb_ndo_set_vf_bw wants a link.
+    PfDriver { name: "igb", rate_needs_link: true, vfs_need_interface_up: false },
+    // intel/ixgbe/ixgbe_sriov.c: ixgbe_ndo_set_vf_bw wants a link.
+    PfDriver { name: "ixgbe", rate_needs_link: true, vfs_need_interface_up: false },
     // broadcom/bnxt/bnxt_sriov.c: bnxt_sriov_configure refuses while the interface is down.
-    driver("bnxt_en", &[]).with_interface_up(),
-    // broadcom/bnx2x/bnx2x_main.c: neither rates nor trust.
-    driver("bnx2x", &[GuaranteedRate, RateLimit, Trust]),
-    driver("qede", &[]),
-    driver("nfp", &[]),
-    // sfc/efx.c: neither rates nor trust.
-    driver("sfc", &[GuaranteedRate, RateLimit, Trust]),
-    // emulex/benet/be_main.c: be_set_vf_tx_rate wants no minimum; no trust.
-    driver("be2net", &[GuaranteedRate, Trust]),
-    // chelsio/cxgb4/cxgb4_main.c: cxgb4_mgmt_set_vf_rate wants no minimum; neither trust nor spoof checking.
-    driver("cxgb4", &[GuaranteedRate, Spoofchk, Trust]),
-    // hisilicon/hns3/hns3pf/hclge_main.c: hclge_set_vf_rate wants no minimum.
-    driver("hns3", &[GuaranteedRate]),
-    // cisco/enic/enic_main.c: a VF's MAC and port profile, and nothing else.
-    driver("enic", &[GuaranteedRate, LinkState, RateLimit, Spoofchk, Trust, Vlan]),
-    // marvell/octeontx2/nic/otx2_pf.c: VLAN, trust and MAC.
-    driver("rvu_nicpf", &[GuaranteedRate, LinkState, RateLimit, Spoofchk]),
+    PfDriver { name: "bnxt_en", rate_needs_link: false, vfs_need_interface_up: true },
 ];
 
-const fn driver(name: &'static str, lacks: &'static [Capability]) -> PfDriver {
-    PfDriver { name, lacks, rate_needs_link: false, vfs_need_interface_up: false }
-}
-
 impl PfDriver {
-    const fn with_link_for_rate(self) -> Self {
-        Self { rate_needs_link: true, ..self }
-    }
-
-    const fn with_interface_up(self) -> Self {
-        Self { vfs_need_interface_up: true, ..self }
-    }
-
     /// The driver of this name, when something is known of it.
     pub(crate) fn named(name: &str) -> Option<&'static Self> {
         PF_DRIVERS.iter().find(|driver| driver.name == name)
-    }
-
-    /// Whether it lacks a capability.
-    pub(crate) fn lacks(&self, capability: Capability) -> bool {
-        self.lacks.contains(&capability)
     }
 }
 

@@ -84,6 +84,8 @@ fn pf(n: u16, total_vfs: u16) -> PhysicalFunction {
             mtu: Some(1500),
         }],
         rdma_devices: Vec::new(),
+        id: None,
+        capabilities: None,
         nvme: None,
         in_use_by_host: Vec::new(),
         vfs_assigned: 0,

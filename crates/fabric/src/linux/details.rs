@@ -1,4 +1,4 @@
-//! What only the PF's driver can tell of a PF: settings of its VFs, NVMe resources, permanent MACs. Added to what was
+//! Details of a PF that only its driver can tell: settings of its VFs, NVMe resources, permanent MACs. Added to what was
 //! read from sysfs; what can't be had becomes a Reason and nothing else suffers.
 
 use std::collections::BTreeMap;
@@ -7,11 +7,7 @@ use ioward_model::{MacAddress, NvmeResources, NvmeSecondary, PhysicalFunction, R
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    nic::NicPf,
-    nvme::{self, Primary},
-    sysfs::Sysfs,
-};
+use super::{adapters, nvme, sysfs::Sysfs};
 use crate::FabricError;
 
 /// What the driver of one PF tells.
@@ -47,27 +43,9 @@ impl Details {
     /// All that the PF's driver tells.
     pub(super) fn read(sysfs: &Sysfs<'_>, pf: Bdf) -> Self {
         let mut details = Self::default();
-        let outcomes = [details.read_nic(sysfs, pf), details.read_nvme(sysfs, pf)];
-        details.reasons =
-            outcomes.into_iter().filter_map(|outcome| Some(unreadable(pf, &outcome.err()?))).collect();
+        let errors = adapters::describe(sysfs, pf, &mut details);
+        details.reasons = errors.iter().map(|error| unreadable(pf, error)).collect();
         details
-    }
-
-    fn read_nic(&mut self, sysfs: &Sysfs<'_>, pf: Bdf) -> Result<(), FabricError> {
-        let Some(nic) = NicPf::open(sysfs, pf)? else { return Ok(()) };
-        let macs = nic.permanent_macs()?;
-        self.permanent_macs = macs.into_iter().filter_map(|(ifindex, mac)| Some((ifindex, mac?))).collect();
-        self.settings = nic.all_settings()?.into_iter().collect();
-        Ok(())
-    }
-
-    fn read_nvme(&mut self, sysfs: &Sysfs<'_>, pf: Bdf) -> Result<(), FabricError> {
-        let Some(primary) = Primary::open(sysfs, pf)? else { return Ok(()) };
-        self.resources = primary.resources()?;
-        if self.resources.is_some() {
-            self.secondaries = primary.secondaries()?;
-        }
-        Ok(())
     }
 
     /// Puts it into the inventory.

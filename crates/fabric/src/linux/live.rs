@@ -8,12 +8,11 @@ use ioward_pci::Bdf;
 use tokio::sync::mpsc;
 
 use super::{
+    adapters,
     details::{Details, unreadable},
     driver,
     kernel_log::KernelLog,
     lanes::{Key, Lanes, Work},
-    nic::NicPf,
-    nvme::Primary,
     root::HostRoot,
     snapshot::Snapshot,
     sysfs::Sysfs,
@@ -150,6 +149,7 @@ impl Fabric for LinuxFabric {
         for pf in &mut inventory.physical_functions {
             self.details(pf.address).await.add_to(pf);
         }
+        inventory.name_adapters();
         Ok(inventory)
     }
 
@@ -194,20 +194,20 @@ impl Fabric for LinuxFabric {
 
     async fn settings(&self, vf: VfId) -> Result<VfSettings, FabricError> {
         let what = format!("reading the settings of {vf}");
-        self.read(vf.pf, what, move |sysfs| PfDriver::of(sysfs, vf)?.settings(vf)).await
+        self.read(vf.pf, what, move |sysfs| adapters::open(sysfs, vf)?.settings(vf)).await
     }
 
     async fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
         let (what, change) = (format!("configuring {vf}"), change.clone());
         self.change(vf.pf, what, self.bounds.other, move |sysfs| {
-            PfDriver::of(sysfs, vf)?.configure(vf, &change)
+            adapters::open(sysfs, vf)?.configure(vf, &change)
         })
         .await
     }
 
     async fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError> {
         let what = format!("reading the counters of {vf}");
-        self.read(vf.pf, what, move |sysfs| PfDriver::of(sysfs, vf)?.statistics(vf)).await
+        self.read(vf.pf, what, move |sysfs| adapters::open(sysfs, vf)?.statistics(vf)).await
     }
 
     async fn is_open(&self, vf: VfId) -> Result<bool, FabricError> {
@@ -229,53 +229,6 @@ fn explain(error: FabricError, logged: impl FnOnce() -> Vec<String>) -> FabricEr
             FabricError::Refused { what, why, source }
         }
         other => other,
-    }
-}
-
-/// Through what a VF's settings are made: one variant for each family of adapters.
-enum PfDriver {
-    Nic(NicPf),
-    Nvme(Primary),
-}
-
-impl PfDriver {
-    /// The PF driver of a VF that exists.
-    fn of(sysfs: &Sysfs<'_>, vf: VfId) -> Result<Self, FabricError> {
-        sysfs.vf(vf)?;
-        if let Some(nic) = NicPf::open(sysfs, vf.pf)? {
-            return Ok(Self::Nic(nic));
-        }
-        if let Some(primary) = Primary::open(sysfs, vf.pf)? {
-            return Ok(Self::Nvme(primary));
-        }
-        let folder = sysfs.pf(vf.pf)?;
-        Err(FabricError::Unsupported {
-            function: vf.pf,
-            driver: super::sysfs::driver_of(&folder).unwrap_or_else(|| "without a driver it".to_owned()),
-            what: "set or read its VFs: it has neither a network interface here nor an NVMe controller"
-                .to_owned(),
-        })
-    }
-
-    fn settings(&self, vf: VfId) -> Result<VfSettings, FabricError> {
-        match self {
-            Self::Nic(nic) => nic.settings(vf),
-            Self::Nvme(primary) => primary.settings(vf),
-        }
-    }
-
-    fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
-        match self {
-            Self::Nic(nic) => nic.configure(vf, change),
-            Self::Nvme(primary) => primary.configure(vf, change),
-        }
-    }
-
-    fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError> {
-        match self {
-            Self::Nic(nic) => nic.statistics(vf),
-            Self::Nvme(primary) => Err(primary.unsupported("count the traffic of a VF")),
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The Linux kernel: sysfs, rtnetlink, NVMe admin commands.
 
+pub(crate) mod adapters;
 mod details;
 pub mod doctor;
 mod driver;

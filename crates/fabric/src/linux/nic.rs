@@ -1,17 +1,23 @@
 //! The PF driver for network adapters: settings and counters of VFs through the PF's interface, over rtnetlink.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
-use ioward_model::{BitRate, LinkState, MacAddress, VfId, VfSettings, VfStatistics, Vlan, VlanProtocol};
+use ioward_model::{
+    BitRate, Capability, Class, LinkState, MacAddress, PhysicalFunction, VfId, VfSettings, VfStatistics,
+    Vlan, VlanProtocol,
+};
 use ioward_pci::Bdf;
 use rustix::io::Errno;
 
 use super::{
+    adapters::{Family, PfDriver},
+    details::Details,
     netlink::{LinkInfo, Netlink, VfAttribute, VfInfo, VlanTag},
     sysfs::{Sysfs, driver_of, names, number, text},
 };
@@ -22,6 +28,69 @@ use crate::FabricError;
 pub(crate) const READY_WITHIN: Duration = Duration::from_secs(2);
 /// How long to wait before asking such a driver again.
 pub(crate) const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// Network adapters, through the interfaces that their drivers make of them.
+pub(super) struct Nics;
+
+impl Family for Nics {
+    fn claims(&self, pf: &PhysicalFunction) -> bool {
+        pf.class == Class::Network
+    }
+
+    fn capabilities(&self, pf: &PhysicalFunction, driver: &str) -> BTreeSet<Capability> {
+        of_driver(driver, !pf.rdma_devices.is_empty())
+    }
+
+    fn open(&self, sysfs: &Sysfs<'_>, pf: Bdf) -> Result<Option<Box<dyn PfDriver>>, FabricError> {
+        Ok(NicPf::open(sysfs, pf)?.map(|nic| Box::new(nic) as Box<dyn PfDriver>))
+    }
+}
+
+use Capability::{
+    GuaranteedRate, LinkState as Link, RateLimit, Spoofchk, Trust, Vlan as Tag, Vlan8021ad as ServiceTag,
+};
+
+/// `drivers/net/ethernet` of Linux 6.12: what is not in a driver's `net_device_ops`, or what its function refuses always.
+/// A driver that is not here is believed to do everything: the kernel has the last word.
+const LACKS: [(&str, &[Capability]); 14] = [
+    // intel/igb/igb_main.c: igb_ndo_set_vf_bw wants no minimum; no ndo_set_vf_link_state; 802.1Q only.
+    ("igb", &[GuaranteedRate, Link, ServiceTag]),
+    // intel/ixgbe/ixgbe_sriov.c: ixgbe_ndo_set_vf_bw wants no minimum; 802.1Q only.
+    ("ixgbe", &[GuaranteedRate, ServiceTag]),
+    // intel/i40e/i40e_virtchnl_pf.c: i40e_ndo_set_vf_bw wants no minimum; 802.1Q only.
+    ("i40e", &[GuaranteedRate, ServiceTag]),
+    // intel/fm10k/fm10k_iov.c: neither trust nor spoof checking nor a link state; 802.1Q only.
+    ("fm10k", &[GuaranteedRate, Link, ServiceTag, Spoofchk, Trust]),
+    // mellanox/mlx5/core/en_main.c: mlx5e_set_vf_vlan takes 802.1Q only.
+    ("mlx5_core", &[ServiceTag]),
+    // mellanox/mlx4/en_netdev.c: no ndo_set_vf_trust.
+    ("mlx4_core", &[Trust]),
+    // broadcom/bnx2x/bnx2x_main.c: neither rates nor trust; 802.1Q only.
+    ("bnx2x", &[GuaranteedRate, RateLimit, ServiceTag, Trust]),
+    // qlogic/qede/qede_main.c: qede_set_vf_vlan takes 802.1Q only.
+    ("qede", &[ServiceTag]),
+    // sfc/efx.c: neither rates nor trust; 802.1Q only.
+    ("sfc", &[GuaranteedRate, RateLimit, ServiceTag, Trust]),
+    // emulex/benet/be_main.c: be_set_vf_tx_rate wants no minimum; no trust; 802.1Q only.
+    ("be2net", &[GuaranteedRate, ServiceTag, Trust]),
+    // chelsio/cxgb4/cxgb4_main.c: cxgb4_mgmt_set_vf_rate wants no minimum; neither trust nor spoof checking; 802.1Q only.
+    ("cxgb4", &[GuaranteedRate, ServiceTag, Spoofchk, Trust]),
+    // hisilicon/hns3/hns3pf/hclge_main.c: hclge_set_vf_rate wants no minimum; 802.1Q only.
+    ("hns3", &[GuaranteedRate, ServiceTag]),
+    // cisco/enic/enic_main.c: a VF's MAC and port profile, and nothing else.
+    ("enic", &[GuaranteedRate, Link, RateLimit, ServiceTag, Spoofchk, Tag, Trust]),
+    // marvell/octeontx2/nic/otx2_pf.c: VLAN (802.1Q only), trust and MAC.
+    ("rvu_nicpf", &[GuaranteedRate, Link, RateLimit, ServiceTag, Spoofchk]),
+];
+
+fn of_driver(driver: &str, has_rdma_device: bool) -> BTreeSet<Capability> {
+    let lacks = LACKS.iter().find(|(name, _)| *name == driver).map_or(&[][..], |(_, lacks)| *lacks);
+    let can = |capability: &Capability| match capability {
+        Capability::Rdma => has_rdma_device,
+        other => !lacks.contains(other),
+    };
+    Capability::ALL.into_iter().filter(can).collect()
+}
 
 /// A network PF: one whose driver has made interfaces of it.
 pub(super) struct NicPf {
@@ -40,7 +109,7 @@ struct Interface {
 impl NicPf {
     /// `None` when the PF has no interface: it is no network adapter, has no driver, or its interface is in another
     /// network namespace.
-    pub(super) fn open(sysfs: &Sysfs<'_>, pf: Bdf) -> Result<Option<Self>, FabricError> {
+    fn open(sysfs: &Sysfs<'_>, pf: Bdf) -> Result<Option<Self>, FabricError> {
         let folder = sysfs.pf(pf)?;
         if names(&folder.join("net")).is_empty() {
             return Ok(None);
@@ -55,7 +124,7 @@ impl NicPf {
     }
 
     /// Every interface with its index and permanent address.
-    pub(super) fn permanent_macs(&self) -> Result<Vec<(u32, Option<MacAddress>)>, FabricError> {
+    fn permanent_macs(&self) -> Result<Vec<(u32, Option<MacAddress>)>, FabricError> {
         let interfaces = self.interfaces(false)?;
         Ok(interfaces
             .into_iter()
@@ -64,39 +133,12 @@ impl NicPf {
     }
 
     /// The settings of all VFs, by index.
-    pub(super) fn all_settings(&self) -> Result<Vec<(u32, VfSettings)>, FabricError> {
+    fn all_settings(&self) -> Result<Vec<(u32, VfSettings)>, FabricError> {
         let of_one = |interface: Interface| {
             interface.link.vfs.into_iter().map(|vf| (vf.index, settings(&vf))).collect()
         };
         let with_vfs = self.interfaces(false)?.into_iter().find(|interface| !interface.link.vfs.is_empty());
         Ok(with_vfs.map(of_one).unwrap_or_default())
-    }
-
-    pub(super) fn settings(&self, vf: VfId) -> Result<VfSettings, FabricError> {
-        Ok(settings(&self.vf(vf, false)?.1))
-    }
-
-    pub(super) fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError> {
-        self.vf(vf, true)?.1.statistics.ok_or_else(|| self.unsupported("count the traffic of a VF"))
-    }
-
-    /// Makes the changes one by one; when one fails those before it are put back.
-    pub(super) fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
-        let (ifindex, before) = self.vf(vf, false)?;
-        let mut done = Vec::new();
-        for (to, back) in
-            changes(&before, change).map_err(|setting| self.unsupported(&format!("set {setting} of a VF")))?
-        {
-            if let Err(source) = self.set_vf(ifindex, vf, to) {
-                // Best effort: what the caller needs to know is why the change failed.
-                for undo in done.into_iter().rev() {
-                    let _ = self.set_vf(ifindex, vf, undo);
-                }
-                return Err(self.refused(vf, to, source));
-            }
-            done.push(back);
-        }
-        Ok(())
     }
 
     fn set_vf(&self, ifindex: u32, vf: VfId, setting: VfAttribute) -> io::Result<()> {
@@ -149,6 +191,43 @@ impl NicPf {
         }
         let why = why(&source, setting, is_up(&self.folder));
         FabricError::Refused { what: format!("set {} of {vf}", describe(setting)), why, source }
+    }
+}
+
+impl PfDriver for NicPf {
+    fn describe(&self, details: &mut Details) -> Result<(), FabricError> {
+        let macs = self.permanent_macs()?;
+        details.permanent_macs =
+            macs.into_iter().filter_map(|(ifindex, mac)| Some((ifindex, mac?))).collect();
+        details.settings = self.all_settings()?.into_iter().collect();
+        Ok(())
+    }
+
+    fn settings(&self, vf: VfId) -> Result<VfSettings, FabricError> {
+        Ok(settings(&self.vf(vf, false)?.1))
+    }
+
+    fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError> {
+        self.vf(vf, true)?.1.statistics.ok_or_else(|| self.unsupported("count the traffic of a VF"))
+    }
+
+    /// Makes the changes one by one; when one fails those before it are put back.
+    fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
+        let (ifindex, before) = self.vf(vf, false)?;
+        let mut done = Vec::new();
+        for (to, back) in
+            changes(&before, change).map_err(|setting| self.unsupported(&format!("set {setting} of a VF")))?
+        {
+            if let Err(source) = self.set_vf(ifindex, vf, to) {
+                // Best effort: what the caller needs to know is why the change failed.
+                for undo in done.into_iter().rev() {
+                    let _ = self.set_vf(ifindex, vf, undo);
+                }
+                return Err(self.refused(vf, to, source));
+            }
+            done.push(back);
+        }
+        Ok(())
     }
 }
 
@@ -362,6 +441,18 @@ mod tests {
         let order: Vec<_> =
             changes(&present(), &change).unwrap().into_iter().map(|(to, _)| name(to)).collect();
         assert_eq!(order, ["mac", "vlan", "link_state"]);
+    }
+
+    #[test]
+    fn an_unknown_driver_is_believed_and_rdma_needs_a_device() {
+        let mut all: BTreeSet<_> = Capability::ALL.into_iter().collect();
+        all.remove(&Capability::Rdma);
+        for (driver, lacks) in [("new_nic", &[][..]), ("mlx4_core", &[Capability::Trust])] {
+            let mut can = all.clone();
+            can.retain(|capability| !lacks.contains(capability));
+            assert_eq!(of_driver(driver, false), can, "{driver}");
+        }
+        assert!(of_driver("mlx5_core", true).contains(&Capability::Rdma));
     }
 
     #[test]

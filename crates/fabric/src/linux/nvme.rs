@@ -6,15 +6,20 @@
 //! to go online.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io,
     os::unix::fs::{FileTypeExt, MetadataExt},
 };
 
-use ioward_model::{NvmeResources, NvmeSecondary, VfId, VfSettings};
+use ioward_model::{
+    Capability, Class, NvmeResources, NvmeSecondary, PhysicalFunction, VfId, VfSettings, VfStatistics,
+};
 use ioward_pci::Bdf;
 
 use super::{
+    adapters::{Family, PfDriver},
+    details::Details,
     nvme_admin::{Command, send},
     sysfs::{Sysfs, names, text},
 };
@@ -68,15 +73,33 @@ impl Action {
     }
 }
 
+/// NVMe controllers, through their admin commands.
+pub(super) struct NvmeControllers;
+
+impl Family for NvmeControllers {
+    fn claims(&self, pf: &PhysicalFunction) -> bool {
+        pf.class == Class::Nvme
+    }
+
+    fn capabilities(&self, _: &PhysicalFunction, _: &str) -> BTreeSet<Capability> {
+        // All that a request can need by name is of network adapters.
+        BTreeSet::new()
+    }
+
+    fn open(&self, sysfs: &Sysfs<'_>, pf: Bdf) -> Result<Option<Box<dyn PfDriver>>, FabricError> {
+        Ok(Primary::open(sysfs, pf)?.map(|primary| Box::new(primary) as Box<dyn PfDriver>))
+    }
+}
+
 /// A primary controller.
-pub(super) struct Primary {
+struct Primary {
     pf: Bdf,
     controller: File,
 }
 
 impl Primary {
     /// The primary controller of a PF; `None` when the PF is no NVMe controller that its driver has started.
-    pub(super) fn open(sysfs: &Sysfs<'_>, pf: Bdf) -> Result<Option<Self>, FabricError> {
+    fn open(sysfs: &Sysfs<'_>, pf: Bdf) -> Result<Option<Self>, FabricError> {
         let folder = sysfs.pf(pf)?.join("nvme");
         let Some(name) = names(&folder).into_iter().next() else { return Ok(None) };
         let path = sysfs.root.join("dev").join(&name);
@@ -93,13 +116,13 @@ impl Primary {
     }
 
     /// What it can hand out; `None` when it has no virtualization enhancements.
-    pub(super) fn resources(&self) -> Result<Option<NvmeResources>, FabricError> {
+    fn resources(&self) -> Result<Option<NvmeResources>, FabricError> {
         let bytes = self.identify(PRIMARY_CAPABILITIES, 0)?;
         Ok(resources(&bytes))
     }
 
     /// Its secondary controllers, by VF.
-    pub(super) fn secondaries(&self) -> Result<Vec<NvmeSecondary>, FabricError> {
+    fn secondaries(&self) -> Result<Vec<NvmeSecondary>, FabricError> {
         let mut all = Vec::new();
         let mut from = Some(0);
         while let Some(first) = from {
@@ -117,27 +140,6 @@ impl Primary {
         Ok(all)
     }
 
-    /// A VF's settings.
-    pub(super) fn settings(&self, vf: VfId) -> Result<VfSettings, FabricError> {
-        Ok(settings(&self.secondary(vf)?))
-    }
-
-    /// Changes a VF's settings; puts everything back when one change fails.
-    pub(super) fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
-        if let Some((setting, _)) = foreign(change).describe().first() {
-            return Err(self.unsupported(&format!("set {setting} of a VF")));
-        }
-        let before = self.secondary(vf)?;
-        let done = self.go(vf, &before, &steps(&before, change));
-        if done.is_err() {
-            // Best effort: what the caller needs to know is why the change failed.
-            if let Ok(now) = self.secondary(vf) {
-                let _ = self.go(vf, &now, &steps(&now, &settings(&before)));
-            }
-        }
-        done
-    }
-
     fn go(&self, vf: VfId, secondary: &NvmeSecondary, actions: &[Action]) -> Result<(), FabricError> {
         actions.iter().try_for_each(|action| {
             self.send(&action.describe(vf), action.command(secondary.controller_id), &mut [])
@@ -151,7 +153,7 @@ impl Primary {
             .ok_or_else(|| self.unsupported("virtualize"))
     }
 
-    pub(super) fn unsupported(&self, what: &str) -> FabricError {
+    fn unsupported(&self, what: &str) -> FabricError {
         FabricError::Unsupported {
             function: self.pf,
             driver: "its NVMe controller".to_owned(),
@@ -178,7 +180,40 @@ impl Primary {
     }
 }
 
-/// What of a secondary controller is a setting of its VF.
+impl PfDriver for Primary {
+    fn describe(&self, details: &mut Details) -> Result<(), FabricError> {
+        details.resources = self.resources()?;
+        if details.resources.is_some() {
+            details.secondaries = self.secondaries()?;
+        }
+        Ok(())
+    }
+
+    fn settings(&self, vf: VfId) -> Result<VfSettings, FabricError> {
+        Ok(settings(&self.secondary(vf)?))
+    }
+
+    fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
+        if let Some((setting, _)) = foreign(change).describe().first() {
+            return Err(self.unsupported(&format!("set {setting} of a VF")));
+        }
+        let before = self.secondary(vf)?;
+        let done = self.go(vf, &before, &steps(&before, change));
+        if done.is_err() {
+            // Best effort: what the caller needs to know is why the change failed.
+            if let Ok(now) = self.secondary(vf) {
+                let _ = self.go(vf, &now, &steps(&now, &settings(&before)));
+            }
+        }
+        done
+    }
+
+    fn statistics(&self, _: VfId) -> Result<VfStatistics, FabricError> {
+        Err(self.unsupported("count the traffic of a VF"))
+    }
+}
+
+/// The settings of a VF that its secondary controller has.
 pub(crate) fn settings(secondary: &NvmeSecondary) -> VfSettings {
     VfSettings {
         queues: Some(secondary.queues),
@@ -188,12 +223,12 @@ pub(crate) fn settings(secondary: &NvmeSecondary) -> VfSettings {
     }
 }
 
-/// What of a change is no setting of an NVMe VF.
+/// The part of a change that is no setting of an NVMe VF.
 pub(crate) fn foreign(change: &VfSettings) -> VfSettings {
     VfSettings { queues: None, interrupts: None, online: None, ..change.clone() }
 }
 
-/// What leads from a secondary controller as it is to one as wanted.
+/// The commands that lead from a secondary controller as it is to one as wanted.
 pub(crate) fn steps(present: &NvmeSecondary, change: &VfSettings) -> Vec<Action> {
     let queues = change.queues.unwrap_or(present.queues);
     let interrupts = change.interrupts.unwrap_or(present.interrupts);

@@ -234,7 +234,7 @@ pub(super) fn hundred_g() -> Family {
             reset_ms: 100,
             waits_ms: 1_000,
             resets_for_change: false,
-            vlan_protocols: &[DOT1Q],
+            vlan_protocols: &[DOT1Q, DOT1AD],
             has_link_state: true,
             has_min_rate: true,
             rate_needs_link: true,

@@ -13,18 +13,20 @@ use super::{
     kernel::{PfState, Slot},
     state::Machine,
 };
-use crate::describe;
+use crate::{describe, linux::adapters};
 
 impl Machine {
     /// Looks at the whole host.
     pub(super) fn identify(&self) -> Inventory {
         let ports = self.slots.iter().flat_map(|slot| (0..slot.pfs.len()).map(move |port| (slot, port)));
-        Inventory {
+        let mut inventory = Inventory {
             generation: 0,
             iommu: self.host.groups.is_some(),
             numa_nodes: self.numa_nodes(),
             physical_functions: ports.map(|(slot, port)| self.physical(slot, port)).collect(),
-        }
+        };
+        inventory.name_adapters();
+        inventory
     }
 
     /// The nodes of its adapters, and every one below: those further apart take twice as long.
@@ -47,14 +49,16 @@ impl Machine {
         });
         let virtual_functions: Vec<_> =
             (0..pf.vfs.len()).map(|index| self.virtual_(slot, port, index)).collect();
-        PhysicalFunction {
+        let mut described = PhysicalFunction {
             address: pf.address,
+            id: None,
             vendor_id: HexId(family.vendor),
             device_id: HexId(family.device),
             name: family.name.to_owned(),
             class: Class::from_code(family.class),
             subclass: Subclass::from_code(family.class),
             driver: pf.driver.map(str::to_owned),
+            capabilities: None,
             numa_node: slot.adapter.numa_node,
             iommu_group: pf.group,
             // Each adapter hangs on a root port of its own, which has ACS.
@@ -73,7 +77,9 @@ impl Machine {
             in_use_by_host: pf.in_use_by_host.clone(),
             virtual_functions,
             reasons,
-        }
+        };
+        described.capabilities = adapters::capabilities(&described);
+        described
     }
 
     fn virtual_(&self, slot: &Slot, port: usize, index: usize) -> VirtualFunction {

@@ -1,7 +1,7 @@
 //! The lab's level 1, recorded twice: a real kernel's SR-IOV, without the lab.
 
 use ioward_fabric::linux::Snapshot;
-use ioward_model::{Class, HostUse, Inventory, Vlan};
+use ioward_model::{Capability, Class, HostUse, Inventory, Vlan};
 use serde_json::Value;
 
 const PRISTINE: &[u8] = include_bytes!("../../../../tests/data/lab-pristine.snapshot.json");
@@ -33,6 +33,24 @@ fn there_are_three_pfs_with_7_4_and_7_vfs() {
         assert_eq!(pfs, expected);
         assert!(host.physical_functions.iter().all(|pf| pf.reasons.is_empty()));
     }
+}
+
+/// The planner takes them from here.
+#[test]
+fn each_pf_has_an_id_and_says_what_its_driver_can_do() {
+    let (before, after) = (replay(PRISTINE), replay(WITH_VFS));
+    let ids = |host: &Inventory| -> Vec<_> {
+        host.physical_functions.iter().map(|pf| pf.id.clone().unwrap().to_string()).collect()
+    };
+    assert!(ids(&before)[1].starts_with("1b36-0010-nvme-"), "{:?}", ids(&before));
+    assert!(ids(&before)[0].starts_with("8086-10c9-"), "{:?}", ids(&before));
+    assert_eq!(ids(&after).iter().collect::<std::collections::BTreeSet<_>>().len(), 3, "each its own");
+    use Capability::{RateLimit, Spoofchk, Trust, Vlan as Tag};
+    let can: Vec<_> = before.physical_functions.iter().map(|pf| pf.capabilities.clone().unwrap()).collect();
+    assert_eq!(
+        can,
+        [[RateLimit, Spoofchk, Tag, Trust].into(), [].into(), [RateLimit, Spoofchk, Tag, Trust].into()]
+    );
 }
 
 #[test]
@@ -93,8 +111,9 @@ fn blank(value: &mut Value) -> usize {
             let is_use = fields.contains_key("use");
             let mut blanked = 0;
             for (name, value) in fields {
-                let masked = matches!(name.as_str(), "mac" | "permanent_mac" | "serial" | "serial_number")
-                    || is_use && name == "address";
+                let masked =
+                    matches!(name.as_str(), "id" | "mac" | "permanent_mac" | "serial" | "serial_number")
+                        || is_use && name == "address";
                 if name == "generation" {
                     *value = Value::Null;
                 } else if masked && value.is_string() {

@@ -49,6 +49,29 @@ fn state(inventory: &Inventory, held: impl IntoIterator<Item = Bdf>) -> State {
     state
 }
 
+/// The address of an adapter is where it is, and its ID who it is.
+#[test]
+fn an_adapter_keeps_its_id_wherever_it_sits() {
+    let ids = |pfs: Vec<PhysicalFunction>| -> Vec<Option<String>> {
+        let mut host = host(pfs);
+        host.name_adapters();
+        host.physical_functions.iter().map(|pf| pf.id.as_ref().map(ToString::to_string)).collect()
+    };
+    let serial = || Some("8086-10c9-dsn-001b21ffff000001-0".to_owned());
+    assert_eq!(ids(vec![nic(at(0), Some(1), Some(7))]), [serial()]);
+    assert_eq!(ids(vec![nic(at(5), Some(1), None)]), [serial()], "elsewhere, and without its driver");
+    let mac = Some("8086-10c9-mac-525400000007-0".to_owned());
+    assert_eq!(ids(vec![nic(at(0), None, Some(7)), nic(at(1), None, None)]), [mac, None]);
+    let twins = vec![nic(at(0), Some(1), None), nic(at(1), Some(1), None)];
+    assert_eq!(ids(twins), [None, None], "a mark that both have tells nothing");
+    let mut disk = nic(at(0), None, None);
+    let controller = json!({"name": "nvme0", "serial": "S4/N 7 \u{e9}", "model": null, "resources": null});
+    disk.nvme = Some(serde_json::from_value(controller).unwrap());
+    assert_eq!(ids(vec![disk]), [Some("8086-10c9-nvme-S4_N_7__-0".to_owned())]);
+    let read = |text: &str| serde_json::from_value::<crate::AdapterId>(json!(text)).is_ok();
+    assert!(read("8086-10c9-mac-525400000007-0") && !read("") && !read("a b") && !read(&"a".repeat(65)));
+}
+
 fn places(state: &State, inventory: &Inventory) -> Vec<Place> {
     Whereabouts::of(state, inventory, true).places.into_values().collect()
 }

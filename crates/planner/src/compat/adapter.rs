@@ -2,7 +2,7 @@
 
 use ioward_model::{
     BitRate, Capability, FailureDomain, NumaPolicy, Owner, PartitionSpec, PhysicalFunction, Reason, Rule,
-    Setting, VfRequest,
+    VfRequest,
 };
 
 use super::Need;
@@ -131,21 +131,22 @@ pub(super) fn guest_driver(pf: &PhysicalFunction, need: &Need<'_>) -> Option<Rea
 
 /// What is needed by name, and what settings need that are asked for.
 pub(super) fn capabilities(pf: &PhysicalFunction, request: &VfRequest) -> Vec<Reason> {
-    let by_setting = Setting::ALL.iter().filter(|setting| request.asks_for(**setting));
-    let by_setting = by_setting.filter_map(|setting| Some((setting.capability()?, setting.as_str())));
-    let needed = request.needs.iter().map(|needed| (*needed, "needs")).chain(by_setting);
+    let by_name = request.needs.iter().map(|needed| (*needed, "needs"));
+    let needed = by_name.chain(request.needs_of_settings());
     needed.filter_map(|(needed, key)| capability(pf, needed, key)).collect()
 }
 
 fn capability(pf: &PhysicalFunction, needed: Capability, key: &str) -> Option<Reason> {
     let driver = pf.driver.as_deref()?;
+    let has = match &pf.capabilities {
+        Some(all) => all.contains(&needed),
+        // Nobody has told: the kernel has the last word.
+        None => needed != Capability::Rdma || !pf.rdma_devices.is_empty(),
+    };
     let found = match needed {
-        Capability::Rdma if pf.rdma_devices.is_empty() => "its PF has no RDMA device".to_owned(),
-        Capability::Rdma => return None,
-        _ if PfDriver::named(driver).is_some_and(|driver| driver.lacks(needed)) => {
-            format!("its driver {driver} cannot do that")
-        }
-        _ => return None,
+        _ if has => return None,
+        Capability::Rdma => "its PF has no RDMA device".to_owned(),
+        _ => format!("its driver {driver} cannot do that"),
     };
     let reason = Reason::new(Rule::Capability, needed.as_str(), found).key(key);
     Some(reason.remedy(format!("use another adapter, or leave {key} out")))

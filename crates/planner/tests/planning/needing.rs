@@ -149,7 +149,12 @@ fn guarantees_are_packed_so_that_all_fit() {
 
 #[test]
 fn what_the_driver_cannot_do_is_said_before_it_is_tried() {
-    let igb = host().nic(NIC, 7).but(|pf| pf.driver = Some("igb".into()));
+    let igb = host().nic(NIC, 7).but(|pf| {
+        pf.driver = Some("igb".into());
+        use ioward_model::Capability;
+        let can = [Capability::RateLimit, Capability::Spoofchk, Capability::Trust, Capability::Vlan];
+        pf.capabilities = Some(can.into());
+    });
     let refused = |vf: &str| igb.refuses(&only("web", &[vf]), SAFE);
     let told = refused("a network min_tx_rate=\"100Mbit\"");
     assert!(
@@ -159,6 +164,7 @@ fn what_the_driver_cannot_do_is_said_before_it_is_tried() {
         "{told}"
     );
     assert!(refused("a network link_state=\"enable\"").contains("required link-state"));
+    assert!(refused("a network vlan={id=5,protocol=\"802.1ad\"}").contains("required vlan-802.1ad"));
     assert!(refused("a network needs=[\"rdma\"]").contains("required rdma; found its PF has no RDMA device"));
     let without_link = igb.clone().but(|pf| {
         pf.netdevs[0].carrier = Some(false);

@@ -128,6 +128,8 @@ impl World {
             vf_msix_total: None,
             netdevs,
             rdma_devices: Vec::new(),
+            id: None,
+            capabilities: None,
             nvme,
             in_use_by_host: Vec::new(),
             vfs_assigned: 0,

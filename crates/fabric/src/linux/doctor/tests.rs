@@ -47,6 +47,8 @@ fn nic() -> PhysicalFunction {
         vf_msix_total: None,
         netdevs: Vec::new(),
         rdma_devices: Vec::new(),
+        id: None,
+        capabilities: None,
         nvme: None,
         in_use_by_host: Vec::new(),
         vfs_assigned: 0,

@@ -46,7 +46,7 @@ pub fn identify(root: &HostRoot) -> Result<Inventory, FabricError> {
     addresses.sort_unstable();
     let (network, block) = (NetworkUse::read(root), BlockUse::read(root));
     let host = Host { root, network, block, pci_ids: PciIds::read(root) };
-    Ok(Inventory {
+    let mut inventory = Inventory {
         generation: 0,
         iommu: root.list(IOMMU_GROUPS).is_ok_and(|groups| !groups.is_empty()),
         numa_nodes: numa::read(root),
@@ -54,7 +54,9 @@ pub fn identify(root: &HostRoot) -> Result<Inventory, FabricError> {
             .into_iter()
             .filter_map(|address| physical::read(&host, address))
             .collect(),
-    })
+    };
+    inventory.name_adapters();
+    Ok(inventory)
 }
 
 /// What is the same for all functions of a host.

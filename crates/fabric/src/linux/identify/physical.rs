@@ -6,7 +6,7 @@ use ioward_pci::{
 };
 
 use super::{Host, IOMMU_GROUPS, netdev, nvme, probe::Probe, sriov, virtual_function};
-use crate::describe;
+use crate::{describe, linux::adapters};
 
 /// Stands for an ID that could not be read: no vendor and no device has it.
 const NO_ID: HexId = HexId(0xffff);
@@ -53,14 +53,16 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
     strangers.retain(|other| {
         !address.is_same_device(*other) && virtual_functions.iter().all(|vf| vf.address != *other)
     });
-    Some(PhysicalFunction {
+    let mut pf = PhysicalFunction {
         address,
+        id: None,
         vendor_id,
         device_id,
         name: host.pci_ids.name(vendor_id, device_id),
         class,
         subclass,
         driver: probe.link("driver"),
+        capabilities: None,
         numa_node: probe
             .optional("numa_node", "a number", |text| text.parse::<i64>().ok())
             .and_then(|node| node.try_into().ok()),
@@ -89,7 +91,9 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
         in_use_by_host,
         virtual_functions,
         reasons: probe.finish(),
-    })
+    };
+    pf.capabilities = adapters::capabilities(&pf);
+    Some(pf)
 }
 
 struct Identity {

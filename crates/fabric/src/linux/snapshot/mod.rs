@@ -179,6 +179,7 @@ impl Snapshot {
                 details.add_to(pf);
             }
         }
+        inventory.name_adapters();
         Ok(inventory)
     }
 }

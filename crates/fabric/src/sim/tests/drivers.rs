@@ -1,6 +1,6 @@
 //! What PF drivers let be set, and their quirks (PEERS 14).
 
-use ioward_model::{BitRate, LinkState, MacAddress, Vlan};
+use ioward_model::{BitRate, Capability, LinkState, MacAddress, Vlan};
 
 use super::*;
 
@@ -226,4 +226,30 @@ async fn a_gpu_has_one_profile_at_a_time() {
     assert_eq!(machine.set_profile(pf, "half"), Err(Errno::BUSY));
     assert_eq!(machine.set_profile(pf, "whole"), Err(Errno::INVAL));
     assert!(matches!(fabric.settings(vf(pf, 0)).await, Err(FabricError::Unsupported { .. })));
+}
+
+/// The planner believes the inventory: a setting that is said to be possible is taken, and another is refused.
+#[tokio::test]
+async fn a_nic_can_do_what_the_inventory_says_and_no_more() {
+    for adapter in [Adapter::gigabit(), Adapter::dual_25g(), Adapter::hundred_g()] {
+        let (machine, fabric, pf) = machine(adapter);
+        fabric.set_vf_count(pf, 1).await.unwrap();
+        let inventory = identified(&machine).await;
+        let can = inventory.physical_function(pf).unwrap().capabilities.clone().unwrap();
+        for (capability, setting) in [
+            (Capability::Trust, VfSettings { trust: Some(true), ..change() }),
+            (Capability::Spoofchk, VfSettings { spoofchk: Some(false), ..change() }),
+            (Capability::Vlan, VfSettings { vlan: Vlan::new(5), ..change() }),
+            (Capability::Vlan8021ad, VfSettings { vlan: "6,proto=802.1ad".parse().ok(), ..change() }),
+            (Capability::RateLimit, VfSettings { max_tx_rate: rate(500), ..change() }),
+            (Capability::GuaranteedRate, VfSettings { min_tx_rate: rate(100), ..change() }),
+            (Capability::LinkState, VfSettings { link_state: Some(LinkState::Enable), ..change() }),
+        ] {
+            let outcome = fabric.configure(vf(pf, 0), &setting).await;
+            assert_eq!(outcome.is_ok(), can.contains(&capability), "{pf} {capability:?}: {outcome:?}");
+        }
+        assert!(!can.contains(&Capability::Rdma), "it has no RDMA device");
+    }
+    let (machine, _, pf) = machine(Adapter::nvme());
+    assert_eq!(identified(&machine).await.physical_function(pf).unwrap().capabilities, Some([].into()));
 }
