@@ -58,12 +58,15 @@ impl Link {
         self.stream.write_all(bytes).unwrap();
     }
 
-    fn receive(&mut self) -> io::Result<ToImp> {
+    /// A message, and what is behind it in its frame.
+    fn receive(&mut self) -> io::Result<(ToImp, String)> {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length)?;
         let mut frame = vec![0; u32::from_le_bytes(length) as usize];
         self.stream.read_exact(&mut frame)?;
-        Ok(serde_json::from_slice(&frame)?)
+        let mut messages = serde_json::Deserializer::from_slice(&frame).into_iter();
+        let message = messages.next().ok_or(io::ErrorKind::InvalidData)??;
+        Ok((message, String::from_utf8_lossy(&frame[messages.byte_offset()..]).into_owned()))
     }
 
     /// Asks for something and tells how that ended.
@@ -71,11 +74,11 @@ impl Link {
         self.last += 1;
         self.send(&serde_json::to_vec(&ToHost::Call { id: self.last, call }).unwrap());
         loop {
-            if let ToImp::Answer { id, result, .. } = self.receive().unwrap()
+            if let (ToImp::Answer { id, result, .. }, value) = self.receive().unwrap()
                 && id == self.last
             {
                 let ended = match result {
-                    Ok(value) => format!("GRANTED {value}"),
+                    Ok(()) => format!("GRANTED {value}"),
                     Err(failure) => format!("refused {failure:?}"),
                 };
                 println!("{what}: {}", ended.replace('\n', " "));
@@ -142,9 +145,9 @@ fn define_and_start(link: &mut Link, what: &str, boot: Boot) {
     spec.boot = boot;
     let partition = spec.name.clone();
     link.last += 1;
-    let define = Call::Define { spec: Box::new(spec) };
+    let define = Call::Define { spec };
     link.send(&serde_json::to_vec(&ToHost::Call { id: link.last, call: define }).unwrap());
-    while !matches!(link.receive().unwrap(), ToImp::Answer { id, .. } if id == link.last) {}
+    while !matches!(link.receive().unwrap().0, ToImp::Answer { id, .. } if id == link.last) {}
     link.tries(what, Call::Start { partition });
 }
 

@@ -12,7 +12,10 @@ use std::{
 };
 
 use ioward_fabric::sim::{MachineView, SimMachine};
-use ioward_hypervisor::sim::{Bounds, SimConfig, SimHypervisor};
+use ioward_hypervisor::{
+    Guard,
+    sim::{Bounds, SimConfig, SimHypervisor},
+};
 use ioward_imp::{Imp, Run, serve_on};
 use ioward_model::{Outcome, State, Step};
 use ioward_store::Contents;
@@ -47,13 +50,14 @@ impl Daemon {
             // No partition is started here.
             program: "/nonexistent".into(),
             arguments: Vec::new(),
-            viability: Arc::new(|_| Ok(Vec::new())),
             bounds: Bounds::default(),
         };
         let runtime = Runtime::new().unwrap();
         let socket = folder.path().join("api.sock");
         let guard = runtime.enter();
+        let looked_at = machine.clone();
         let hypervisor = Arc::new(SimHypervisor::new(config).unwrap());
+        let hypervisor = Arc::new(Guard::new(hypervisor, move |function| Ok(looked_at.facts(function))));
         let (store, contents) = ioward_store::open(&folder.path().join("state")).unwrap();
         let contents = Contents { state, ..contents };
         let run = Run { epoch: 1, boot: String::new() };

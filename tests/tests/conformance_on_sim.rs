@@ -7,9 +7,12 @@ use std::{sync::Arc, time::Duration};
 
 use ioward_fabric::{
     Fabric,
-    sim::{Errno, PfView, SimFabric, SimMachine, VfView},
+    sim::{Errno, PfView, SimMachine, VfView},
 };
-use ioward_hypervisor::qemu::{QemuConfig, QemuHypervisor};
+use ioward_hypervisor::{
+    Guard,
+    qemu::{QemuConfig, QemuHypervisor},
+};
 use ioward_model::Class;
 use ioward_pci::Bdf;
 use ioward_privsep::{Server, connect};
@@ -17,20 +20,22 @@ use ioward_tests::conformance::{Machine, SUITE, Shell};
 use tokio::{net::UnixStream, runtime::Runtime, sync::mpsc};
 
 /// A way to the simulated machine's PCI side.
-type Way = fn(SimFabric, &Runtime) -> Box<dyn Fabric>;
+type Way = fn(SimMachine, &Runtime) -> Box<dyn Fabric>;
 
-fn directly(fabric: SimFabric, _: &Runtime) -> Box<dyn Fabric> {
-    Box::new(fabric)
+fn directly(machine: SimMachine, _: &Runtime) -> Box<dyn Fabric> {
+    Box::new(machine.fabric())
 }
 
 /// As a management partition in a process of its own has it. No machine is started, so the hypervisor has nothing to do.
-fn over_the_socket(fabric: SimFabric, runtime: &Runtime) -> Box<dyn Fabric> {
+fn over_the_socket(machine: SimMachine, runtime: &Runtime) -> Box<dyn Fabric> {
     let _in_runtime = runtime.enter();
     let (host, imp) = UnixStream::pair().unwrap();
+    let fabric = machine.fabric();
     let folder = tempfile::tempdir().unwrap();
     let config = QemuConfig { runtime_dir: folder.path().to_owned(), ..QemuConfig::default() };
-    let hypervisor = runtime.block_on(QemuHypervisor::open(config)).unwrap();
-    let server = Server::new(Arc::new(fabric), Arc::new(hypervisor));
+    let hypervisor = Arc::new(runtime.block_on(QemuHypervisor::open(config)).unwrap());
+    let guard = Guard::new(hypervisor, move |function| Ok(machine.facts(function)));
+    let server = Server::new(Arc::new(fabric), Arc::new(guard));
     let (words, stop) = (mpsc::unbounded_channel().0, mpsc::channel(1).1);
     runtime.spawn(async move {
         // The folder goes with it.
@@ -44,7 +49,7 @@ fn over_the_socket(fabric: SimFabric, runtime: &Runtime) -> Box<dyn Fabric> {
 fn machine(way: Way) -> Machine {
     let simulated = SimMachine::standard(1);
     let runtime = Runtime::new().unwrap();
-    let fabric = way(simulated.fabric(), &runtime);
+    let fabric = way(simulated.clone(), &runtime);
     let inventory = runtime.block_on(fabric.identify()).unwrap();
     assert_eq!(
         inventory,

@@ -58,7 +58,6 @@ async fn all_machines_that_have_gone_are_noted_at_once() {
         // No partition is started here.
         program: "/nonexistent".into(),
         arguments: Vec::new(),
-        viability: Arc::new(|_| Ok(Vec::new())),
         bounds: Bounds::default(),
     };
     let hypervisor = Arc::new(SimHypervisor::new(config).unwrap());

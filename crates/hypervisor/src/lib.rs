@@ -1,16 +1,22 @@
 //! Client partitions: starting and stopping them, giving VFs to them, making their communication structures.
 //!
-//! [`Hypervisor`] is the seam; [`qemu`] is QEMU with KVM, and [`sim`] runs processes instead of machines. QEMU's partitions
+//! [`Hypervisor`] is the seam; [`qemu`] is QEMU with KVM, and [`sim`] runs processes instead of machines. A [`Guard`] around any
+//! of them sees to what must never happen. QEMU's partitions
 //! outlive the daemon: a new [`Hypervisor`] over the same runtime folder finds every partition that the one before it
 //! started. Simulated ones end with it.
 
+mod backends;
 mod boot_files;
 pub mod cgroup;
 mod error;
+mod guard;
 pub mod qemu;
 pub mod sim;
+mod sysfs;
 
+pub use backends::on_this_host;
 pub use error::HypervisorError;
+pub use guard::{Claim, Guard};
 
 use std::{os::fd::OwnedFd, path::PathBuf};
 
@@ -108,11 +114,10 @@ pub trait Hypervisor: Send + Sync {
 
     /// Gives a VF, bound to vfio-pci, to a partition: at its next start, or at once while it runs.
     ///
-    /// Refuses, whoever asks: a function that is no VF; one whose IOMMU group holds anything foreign; one that another
-    /// partition has.
+    /// Whether it may be given at all, the [`Guard`] knows.
     ///
     /// # Errors
-    /// As above, or when the machine has no free slot or does not take it.
+    /// When the machine has no free slot or does not take it.
     async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError>;
 
     /// Takes a VF from a partition; while it runs, waits until the guest has let go.

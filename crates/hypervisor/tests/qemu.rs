@@ -14,8 +14,8 @@ use common::{
     Bench, DEAF, MOODY, OBEDIENT, chain, is_closed, next_end, signal, status, type_on, user, wait_for_log,
 };
 use ioward_hypervisor::{
-    ChannelEnd, Hypervisor, HypervisorError, StopMode,
-    qemu::{Bounds, QemuConfig, QemuHypervisor, Users},
+    ChannelEnd, Hypervisor, HypervisorError, StopMode, on_this_host,
+    qemu::{Bounds, QemuConfig, Users},
 };
 use ioward_model::Boot;
 use rustix::process::Signal;
@@ -97,7 +97,7 @@ async fn a_new_hypervisor_finds_the_machines_of_the_one_before() {
     first.create_channel(&web).await.unwrap();
     let (web_before, db_before) = (status(&first, &web).await, status(&first, &db).await);
 
-    let error = QemuHypervisor::open(bench.config()).await.map(|_| ()).unwrap_err();
+    let error = on_this_host(bench.config()).await.map(|_| ()).unwrap_err();
     assert!(
         chain(&error).contains("another ioward"),
         "two at once would start machines twice: {}",
@@ -200,7 +200,7 @@ async fn each_machine_runs_as_a_user_of_its_own_who_has_no_right_to_anything() {
     let first = 1_879_048_192;
     let users = Users { machines: first..first + 100, boot_group: first, boot_group_name: "ioward".into() };
     let config = || QemuConfig { users: Some(users.clone()), ..bench.config() };
-    let hypervisor = QemuHypervisor::open(config()).await.unwrap();
+    let hypervisor = on_this_host(config()).await.unwrap();
     assert_eq!(hypervisor.check().await.unwrap(), hypervisor.check().await.unwrap());
     let disk = bench.disk(DEAF);
     let web = bench.define(&hypervisor, "web", &disk).await;
@@ -225,7 +225,7 @@ async fn each_machine_runs_as_a_user_of_its_own_who_has_no_right_to_anything() {
 
     // Another daemon knows them, also by who they are where a record is lost.
     fs::write(bench.file(&other, "partition.json"), "{").unwrap();
-    let hypervisor = QemuHypervisor::open(config()).await.unwrap();
+    let hypervisor = on_this_host(config()).await.unwrap();
     assert_eq!(status(&hypervisor, &web).await.pid, web_before.pid);
     bench.define(&hypervisor, "db", &bench.disk(OBEDIENT)).await;
     hypervisor.start(&other).await.unwrap();
@@ -239,7 +239,7 @@ async fn each_machine_runs_as_a_user_of_its_own_who_has_no_right_to_anything() {
     }
     let bounds =
         Bounds { start: Duration::from_millis(500), kill: Duration::from_millis(100), ..Bounds::default() };
-    let hypervisor = QemuHypervisor::open(QemuConfig { bounds, ..config() }).await.unwrap();
+    let hypervisor = on_this_host(QemuConfig { bounds, ..config() }).await.unwrap();
     bench.define(&hypervisor, "db", &bench.disk(OBEDIENT)).await;
     bench.define(&hypervisor, "web", &disk).await;
     for (partition, before) in [(&web, &web_before), (&other, &db_before)] {
@@ -247,7 +247,7 @@ async fn each_machine_runs_as_a_user_of_its_own_who_has_no_right_to_anything() {
         assert!(!fs::exists(format!("/proc/{}", before.pid.unwrap())).unwrap());
     }
     drop(hypervisor);
-    let hypervisor = QemuHypervisor::open(config()).await.unwrap();
+    let hypervisor = on_this_host(config()).await.unwrap();
     for partition in [&web, &other] {
         hypervisor.start(partition).await.unwrap();
     }
@@ -259,7 +259,7 @@ async fn each_machine_runs_as_a_user_of_its_own_who_has_no_right_to_anything() {
 async fn a_missing_or_broken_emulator_is_named_with_the_package_that_brings_it() {
     let bench = Bench::new();
     let missing = QemuConfig { emulator: "qemu-system-nowhere".into(), ..bench.config() };
-    let hypervisor = QemuHypervisor::open(missing).await.unwrap();
+    let hypervisor = on_this_host(missing).await.unwrap();
     let web = bench.define(&hypervisor, "web", &bench.disk(DEAF)).await;
     for error in [hypervisor.check().await.unwrap_err(), hypervisor.start(&web).await.unwrap_err()] {
         assert!(matches!(error, HypervisorError::EmulatorMissing { .. }), "{error}");
@@ -267,7 +267,7 @@ async fn a_missing_or_broken_emulator_is_named_with_the_package_that_brings_it()
     drop(hypervisor);
 
     let broken = QemuConfig { emulator: "/bin/false".into(), ..bench.config() };
-    let hypervisor = QemuHypervisor::open(broken).await.unwrap();
+    let hypervisor = on_this_host(broken).await.unwrap();
     let error = hypervisor.check().await.unwrap_err();
     assert!(matches!(error, HypervisorError::EmulatorBroken { .. }), "{error}");
     let error = hypervisor.start(&web).await.unwrap_err();

@@ -2,12 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::{Read, Write},
     os::unix::net::UnixStream,
     process::{Command, ExitCode, Stdio},
-    sync::{Arc, Mutex},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -17,10 +16,12 @@ use ioward_channel::{
     shared::{EndFds, Endpoint, SharedError, Side},
 };
 use ioward_hypervisor::{
-    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
+    Accelerator, ChannelEnd, Guard, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
     sim::{Bounds, SimConfig, SimHypervisor},
 };
-use ioward_model::{Class, Name, OpError, OpErrorKind, OpOutcome, Owner, Spec, VfOp, VfSettings, VfView};
+use ioward_model::{
+    Class, FunctionFacts, Name, OpError, OpErrorKind, OpOutcome, Owner, Spec, VfOp, VfSettings, VfView,
+};
 use ioward_pci::Bdf;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -41,55 +42,54 @@ fn plays_a_partition() {
     std::process::exit(i32::from(status != ExitCode::SUCCESS));
 }
 
-/// What shares a function's IOMMU group, or why it can't be handed out.
-type Groups = BTreeMap<Bdf, Result<Vec<Bdf>, String>>;
-
-/// A runtime folder, and what its host says of functions: IOMMU groups of more than one, and what is no VF.
+/// A runtime folder.
 struct Bench {
     folder: tempfile::TempDir,
     bounds: Bounds,
-    groups: Arc<Mutex<Groups>>,
 }
 
 impl Bench {
     fn new() -> Self {
         let bounds = Bounds { start: LONG, command: LONG, unplug: LONG, power_down: LONG };
-        Self { folder: tempfile::tempdir().unwrap(), bounds, groups: Arc::default() }
+        Self { folder: tempfile::tempdir().unwrap(), bounds }
     }
 
     /// Partitions that run the real agent.
-    fn hypervisor(&self) -> SimHypervisor {
+    fn hypervisor(&self) -> Guard {
         let arguments = ["--ignored", "--exact", "plays_a_partition", "--nocapture"];
         self.open(std::env::current_exe().unwrap().to_str().unwrap(), &arguments)
     }
 
     /// Partitions that run a shell script.
-    fn of_script(&self, script: &str) -> SimHypervisor {
+    fn of_script(&self, script: &str) -> Guard {
         self.open("/bin/sh", &["-c", script])
     }
 
-    fn open(&self, program: &str, arguments: &[&str]) -> SimHypervisor {
-        let groups = Arc::clone(&self.groups);
-        let viability =
-            move |function| groups.lock().unwrap().get(&function).cloned().unwrap_or_else(|| Ok(Vec::new()));
-        SimHypervisor::new(SimConfig {
+    fn open(&self, program: &str, arguments: &[&str]) -> Guard {
+        let partitions = SimHypervisor::new(SimConfig {
             runtime_dir: self.folder.path().to_owned(),
             program: program.into(),
             arguments: arguments.iter().map(Into::into).collect(),
-            viability: Arc::new(viability),
             bounds: self.bounds.clone(),
-        })
-        .unwrap()
+        });
+        // Each function that they are given is a VF that may be given.
+        let facts = |function: Bdf| FunctionFacts {
+            is_virtual: true,
+            is_bridge: false,
+            driver: Some("vfio-pci".into()),
+            group: Some(vec![function.to_string()]),
+        };
+        Guard::new(Arc::new(partitions.unwrap()), move |function| Ok(Some(facts(function))))
     }
 }
 
-async fn define(hypervisor: &SimHypervisor, name: &str) -> Name {
+async fn define(hypervisor: &Guard, name: &str) -> Name {
     let text = format!("version = 1\n[[partition]]\nname = \"{name}\"\nboot = {{ disk = '/none' }}\n");
     hypervisor.define(&Spec::parse(text.as_bytes()).unwrap().partitions[0]).await.unwrap();
     name.parse().unwrap()
 }
 
-async fn status(hypervisor: &SimHypervisor, partition: &Name) -> PartitionStatus {
+async fn status(hypervisor: &Guard, partition: &Name) -> PartitionStatus {
     hypervisor.partitions().await.unwrap().into_iter().find(|status| status.name == *partition).unwrap()
 }
 
@@ -111,7 +111,7 @@ fn bdf(text: &str) -> Bdf {
 struct Person(UnixStream);
 
 impl Person {
-    async fn at_console_of(hypervisor: &SimHypervisor, partition: &Name) -> Self {
+    async fn at_console_of(hypervisor: &Guard, partition: &Name) -> Self {
         let socket = UnixStream::connect(status(hypervisor, partition).await.console).unwrap();
         socket.set_read_timeout(Some(LONG)).unwrap();
         let mut person = Self(socket);
@@ -193,7 +193,7 @@ fn view() -> VfView {
     }
 }
 
-async fn connect(hypervisor: &SimHypervisor, partition: &Name) -> EndFds {
+async fn connect(hypervisor: &Guard, partition: &Name) -> EndFds {
     match hypervisor.connect_channel(partition).await.unwrap() {
         ChannelEnd::Shared(fds) => fds,
         ChannelEnd::Stream(_) => panic!("a stream"),
@@ -348,39 +348,6 @@ async fn vfs_are_plugged_in_and_let_go_of() {
         hypervisor.attach_vf(&owner("web/net1"), bdf("0000:01:10.4")).await.unwrap();
     }
     aside(move || person.reads("net1 has been unplugged")).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_vf_has_one_holder_and_a_group_has_one_partition() {
-    let bench = Bench::new();
-    let hypervisor = bench.hypervisor();
-    let (web, db) = (define(&hypervisor, "web").await, define(&hypervisor, "db").await);
-    let (vf, sibling, pf) = (bdf("0000:01:10.0"), bdf("0000:01:10.2"), bdf("0000:01:00.0"));
-    bench.groups.lock().unwrap().extend([
-        (vf, Ok(vec![sibling])),
-        (sibling, Ok(vec![vf])),
-        (pf, Err("it is no virtual function".to_owned())),
-    ]);
-    let refused = async |who, what, because: &str| {
-        let error = hypervisor.attach_vf(&owner(who), what).await.unwrap_err();
-        assert!(
-            matches!(&error, HypervisorError::NotAttachable { why, .. } if why.contains(because)),
-            "{error}"
-        );
-    };
-    hypervisor.attach_vf(&owner("web/net0"), vf).await.unwrap();
-    refused("db/net0", vf, "belongs to web/net0").await;
-    refused("db/net0", sibling, "0000:01:10.0 in its IOMMU group belongs to web/net0").await;
-    refused("web/net0", sibling, "detach that first").await;
-    refused("web/net1", pf, "no virtual function").await;
-    hypervisor.attach_vf(&owner("web/net1"), sibling).await.unwrap();
-
-    hypervisor.detach_vf(&owner("web/net0"), false).await.unwrap();
-    hypervisor.undefine(&web).await.unwrap();
-    hypervisor.attach_vf(&owner("db/net0"), vf).await.unwrap();
-    // What was viable when it was given is looked at again before it is used.
-    bench.groups.lock().unwrap().insert(vf, Err("it is bound to igbvf".to_owned()));
-    assert!(matches!(hypervisor.start(&db).await, Err(HypervisorError::NotAttachable { .. })));
 }
 
 /// It says that it runs, and does nothing it is asked to.

@@ -14,8 +14,8 @@ use std::{
 
 use ioward_fabric::{Fabric, linux::LinuxFabric};
 use ioward_hypervisor::{
-    Hypervisor, cgroup,
-    qemu::{QemuConfig, QemuHypervisor, Users},
+    Guard, cgroup,
+    qemu::{QemuConfig, Users},
 };
 use ioward_privsep::{Account, Confinement, Hello, Life, MACHINES, Server, Word, hand_over, send_hello};
 use tokio::{
@@ -68,7 +68,7 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
     let account = Account::of_imp();
     let state_folder = |source| ServeError::StateFolder { path: config.state_dir.clone(), source };
     let state_dir = hand_over(&config.state_dir, &account).map_err(state_folder)?;
-    let hypervisor = QemuHypervisor::open(machines(&config, &account)).await?;
+    let hypervisor = ioward_hypervisor::on_this_host(machines(&config, &account)).await?;
     // One that is passed on stays when the daemon goes: whoever asks meanwhile waits for the next one.
     let (listener, is_ours) = match given {
         Some(given) => (given, false),
@@ -96,7 +96,7 @@ async fn run(
     socket: &Path,
     state_dir: &Path,
     account: &Account,
-    hypervisor: QemuHypervisor,
+    hypervisor: Guard,
     listener: &UnixListener,
     supervisor: &Supervisor,
 ) -> Result<(), ServeError> {
@@ -124,8 +124,8 @@ async fn run(
     let (stop, told_to_end) = mpsc::channel(1);
     let (words, mut said) = mpsc::unbounded_channel();
     let fabric: Arc<dyn Fabric> = Arc::new(LinuxFabric::new());
-    let hypervisor: Arc<dyn Hypervisor> = Arc::new(hypervisor);
-    let mut server = tokio::spawn(Server::new(fabric, hypervisor).serve(stream, words, told_to_end));
+    let mut server =
+        tokio::spawn(Server::new(fabric, Arc::new(hypervisor)).serve(stream, words, told_to_end));
     let mut signals = std::pin::pin!(told_to_stop());
     let (mut is_told, mut failure) = (false, None);
     let served = loop {

@@ -13,6 +13,7 @@ mod accelerator;
 mod choice;
 mod drift;
 mod event;
+mod function_facts;
 mod guest_may;
 mod identity;
 mod inventory;
@@ -39,6 +40,7 @@ pub use accelerator::Accelerator;
 pub use choice::{Criterion, Gap, Placement, Relaxation, Way};
 pub use drift::{Difference, Drift, Orphan};
 pub use event::{AuditEntry, Event, EventKind, Verdict};
+pub use function_facts::FunctionFacts;
 pub use guest_may::{Grant, GuestMay, Permission};
 pub use identity::{AdapterId, Identity};
 pub use inventory::{

@@ -3,16 +3,17 @@
 //!
 //! ```text
 //!   ioward serve (root)                                 ioward imp (user ioward, no capability, nothing but its state)
-//!     server ── LinuxFabric, QemuHypervisor    Unix      client: Fabric, Hypervisor ── executor, channels, HTTP API
+//!     server ── LinuxFabric, Guard ── backends Unix      client: Fabric, Hypervisor ── executor, channels, HTTP API
 //!       └ protocol ── link ──────────────────> socket <── link ── protocol ┘
 //! ```
-//! What crosses the socket is plain data and, for a channel, its open descriptor. The IMP is not believed: what it may not have,
-//! it does not get from [`Server`], whatever it says.
+//! Plain data crosses the socket and, for a channel, its open descriptor. The IMP is not believed: [`Server`] gives it nothing that
+//! it may not have, whatever it says.
 
 mod account;
 mod client;
 mod confine;
 mod link;
+mod news;
 mod protocol;
 mod server;
 mod syscalls;
@@ -20,6 +21,8 @@ mod syscalls;
 pub use account::{Account, MACHINES, hand_over};
 pub use client::{Remote, Told, connect};
 pub use confine::{ConfineError, Confinement, confine};
-pub use link::{LinkError, MAX_FROM_HOST, MAX_FROM_IMP, Reader, receive_hello, send_hello, write_frame};
+pub use link::{
+    Decoder, Frame, LinkError, MAX_FROM_HOST, MAX_FROM_IMP, Received, receive_hello, send_hello, write_frame,
+};
 pub use protocol::{Call, Hello, Life, ToHost, ToImp};
 pub use server::{Server, Word};

@@ -1,5 +1,5 @@
-//! Frames over a Unix stream socket: a length of four bytes, little-endian, then so many bytes of JSON. A descriptor goes with
-//! the first byte of its frame (unix(7), SCM_RIGHTS).
+//! Frames over a Unix stream socket: a length of four bytes, little-endian, then so many bytes: a message as JSON, and behind the
+//! answer to a call the operation's result, as JSON too. A descriptor goes with the first byte of its frame (unix(7), SCM_RIGHTS).
 //!
 //! The reader of the hypervisor side takes what a hostile peer sends: lengths are bounded before anything is kept, descriptors
 //! that nobody asked for are closed.
@@ -51,35 +51,90 @@ pub enum LinkError {
     Nonsense(String),
 }
 
-/// Reads frames.
-pub struct Reader {
-    stream: Arc<UnixStream>,
+/// A frame as it is read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Received<T> {
+    /// Its message.
+    pub message: T,
+    /// The JSON behind the message; empty where there is none.
+    pub value: Vec<u8>,
+}
+
+/// Takes frames out of a stream of bytes.
+#[derive(Debug)]
+pub struct Decoder {
     bytes: Vec<u8>,
-    fds: VecDeque<OwnedFd>,
     max: usize,
+    takes_values: bool,
+}
+
+impl Decoder {
+    /// Of the management partition: takes long frames, with a value behind the message.
+    #[must_use]
+    pub fn of_imp() -> Self {
+        Self { bytes: Vec::new(), max: MAX_FROM_HOST, takes_values: true }
+    }
+
+    /// Of the hypervisor side: takes short frames, with a message and nothing else.
+    #[must_use]
+    pub fn of_host() -> Self {
+        Self { bytes: Vec::new(), max: MAX_FROM_IMP, takes_values: false }
+    }
+
+    /// More of the stream.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next frame, once all of it is there.
+    ///
+    /// # Errors
+    /// When what is there is no frame; nothing more can be read then.
+    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<Received<T>>, LinkError> {
+        let Some(length) = announced(&self.bytes) else { return Ok(None) };
+        if length > self.max {
+            return Err(LinkError::TooLong(length));
+        }
+        let Some(frame) = self.bytes.get(HEAD..HEAD + length) else { return Ok(None) };
+        let mut messages = serde_json::Deserializer::from_slice(frame).into_iter();
+        let nonsense = |error: serde_json::Error| LinkError::Nonsense(error.to_string());
+        let message =
+            messages.next().ok_or_else(|| LinkError::Nonsense("nothing".into()))?.map_err(nonsense)?;
+        let value = frame.get(messages.byte_offset()..).unwrap_or_default().to_vec();
+        if !self.takes_values && !value.is_empty() {
+            return Err(LinkError::Nonsense("more than a message".into()));
+        }
+        self.bytes.drain(..HEAD + length);
+        Ok(Some(Received { message, value }))
+    }
+}
+
+/// Reads frames from a socket.
+pub(crate) struct Reader {
+    stream: Arc<UnixStream>,
+    frames: Decoder,
+    fds: VecDeque<OwnedFd>,
     takes_fds: bool,
 }
 
 impl Reader {
-    /// Of the management partition: takes long frames, and descriptors.
-    #[must_use]
-    pub fn of_imp(stream: Arc<UnixStream>) -> Self {
-        Self { stream, bytes: Vec::new(), fds: VecDeque::new(), max: MAX_FROM_HOST, takes_fds: true }
+    /// Of the management partition: takes descriptors.
+    pub(crate) fn of_imp(stream: Arc<UnixStream>) -> Self {
+        Self { stream, frames: Decoder::of_imp(), fds: VecDeque::new(), takes_fds: true }
     }
 
-    /// Of the hypervisor side: takes short frames and no descriptors.
-    #[must_use]
-    pub fn of_host(stream: Arc<UnixStream>) -> Self {
-        Self { stream, bytes: Vec::new(), fds: VecDeque::new(), max: MAX_FROM_IMP, takes_fds: false }
+    /// Of the hypervisor side: takes no descriptors.
+    pub(crate) fn of_host(stream: Arc<UnixStream>) -> Self {
+        Self { stream, frames: Decoder::of_host(), fds: VecDeque::new(), takes_fds: false }
     }
 
     /// The next frame; `None` once the other side has closed.
     ///
     /// # Errors
     /// When what comes is no frame; nothing more can be read then.
-    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, LinkError> {
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<Received<T>>, LinkError> {
         loop {
-            if let Some(frame) = self.whole()? {
+            if let Some(frame) = self.frames.next()? {
                 return Ok(Some(frame));
             }
             if self.fill().await? == 0 {
@@ -89,24 +144,13 @@ impl Reader {
     }
 
     /// The descriptor that came with the frame that was read last and says that there is one.
-    pub fn fd(&mut self) -> Option<OwnedFd> {
+    pub(crate) fn fd(&mut self) -> Option<OwnedFd> {
         self.fds.pop_front()
     }
 
-    fn whole<T: DeserializeOwned>(&mut self) -> Result<Option<T>, LinkError> {
-        let Some(length) = announced(&self.bytes) else { return Ok(None) };
-        if length > self.max {
-            return Err(LinkError::TooLong(length));
-        }
-        let Some(frame) = self.bytes.get(HEAD..HEAD + length) else { return Ok(None) };
-        let value = serde_json::from_slice(frame).map_err(|error| LinkError::Nonsense(error.to_string()))?;
-        self.bytes.drain(..HEAD + length);
-        Ok(Some(value))
-    }
-
     async fn fill(&mut self) -> Result<usize, LinkError> {
-        let Self { stream, bytes, fds, takes_fds, .. } = self;
-        let read = stream.async_io(Interest::READABLE, || receive(stream.as_fd(), bytes, fds)).await?;
+        let Self { stream, frames, fds, takes_fds } = self;
+        let read = stream.async_io(Interest::READABLE, || receive(stream.as_fd(), frames, fds)).await?;
         if !*takes_fds {
             fds.clear();
         }
@@ -123,7 +167,7 @@ fn announced(bytes: &[u8]) -> Option<usize> {
     usize::try_from(u32::from_le_bytes(*head)).ok()
 }
 
-fn receive(stream: BorrowedFd<'_>, bytes: &mut Vec<u8>, fds: &mut VecDeque<OwnedFd>) -> io::Result<usize> {
+fn receive(stream: BorrowedFd<'_>, frames: &mut Decoder, fds: &mut VecDeque<OwnedFd>) -> io::Result<usize> {
     let mut chunk = [0; CHUNK];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
@@ -134,20 +178,66 @@ fn receive(stream: BorrowedFd<'_>, bytes: &mut Vec<u8>, fds: &mut VecDeque<Owned
             fds.extend(received);
         }
     }
-    bytes.extend_from_slice(chunk.get(..received.bytes).unwrap_or_default());
+    frames.push(chunk.get(..received.bytes).unwrap_or_default());
     Ok(received.bytes)
 }
 
-/// A value as a frame.
-fn frame(value: &impl Serialize, max: usize) -> Result<Vec<u8>, LinkError> {
-    let mut bytes = vec![0; HEAD];
-    serde_json::to_writer(&mut bytes, value).map_err(|error| LinkError::Nonsense(error.to_string()))?;
-    let length = bytes.len() - HEAD;
-    match u32::try_from(length) {
-        Ok(head) if length <= max => bytes[..HEAD].copy_from_slice(&head.to_le_bytes()),
-        _ => return Err(LinkError::TooLong(length)),
+/// A frame to be sent.
+#[derive(Debug)]
+pub struct Frame {
+    bytes: Vec<u8>,
+    fd: Option<OwnedFd>,
+}
+
+impl Frame {
+    /// With a message alone.
+    ///
+    /// # Errors
+    /// When it is longer than `max`.
+    pub fn new(message: &impl Serialize, max: usize) -> Result<Self, LinkError> {
+        Self::write(max, |bytes| serde_json::to_writer(bytes, message))
     }
-    Ok(bytes)
+
+    /// With a value behind the message.
+    ///
+    /// # Errors
+    /// When both together are longer than `max`.
+    pub fn with_value(
+        message: &impl Serialize,
+        value: &impl Serialize,
+        max: usize,
+    ) -> Result<Self, LinkError> {
+        Self::write(max, |bytes| {
+            serde_json::to_writer(&mut *bytes, message)?;
+            serde_json::to_writer(bytes, value)
+        })
+    }
+
+    /// With a descriptor beside it.
+    #[must_use]
+    pub fn with_fd(self, fd: OwnedFd) -> Self {
+        Self { fd: Some(fd), ..self }
+    }
+
+    /// The frame, byte by byte.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn write(
+        max: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> serde_json::Result<()>,
+    ) -> Result<Self, LinkError> {
+        let mut bytes = vec![0; HEAD];
+        write(&mut bytes).map_err(|error| LinkError::Nonsense(error.to_string()))?;
+        let length = bytes.len() - HEAD;
+        match u32::try_from(length) {
+            Ok(head) if length <= max => bytes[..HEAD].copy_from_slice(&head.to_le_bytes()),
+            _ => return Err(LinkError::TooLong(length)),
+        }
+        Ok(Self { bytes, fd: None })
+    }
 }
 
 /// Sends what there is room for, with a descriptor beside it if there is one.
@@ -164,14 +254,9 @@ fn send(stream: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io:
 /// Writes a frame; not to be done by two tasks at once.
 ///
 /// # Errors
-/// When it is too long, or the other side has gone.
-pub async fn write_frame(
-    stream: &UnixStream,
-    value: &impl Serialize,
-    mut fd: Option<OwnedFd>,
-    max: usize,
-) -> Result<(), LinkError> {
-    let bytes = frame(value, max)?;
+/// When the other side has gone.
+pub async fn write_frame(stream: &UnixStream, frame: Frame) -> io::Result<()> {
+    let Frame { bytes, mut fd } = frame;
     let mut rest = &bytes[..];
     while !rest.is_empty() {
         let fd = fd.take();
@@ -187,7 +272,7 @@ pub async fn write_frame(
 /// # Errors
 /// When the other side has gone.
 pub fn send_hello(stream: &StdStream, hello: Hello, api: BorrowedFd<'_>) -> Result<(), LinkError> {
-    let bytes = frame(&ToImp::Hello(Box::new(hello)), MAX_FROM_IMP)?;
+    let Frame { bytes, .. } = Frame::new(&ToImp::Hello(Box::new(hello)), MAX_FROM_IMP)?;
     let sent = send(stream.as_fd(), &bytes, Some(api))?;
     if sent == bytes.len() { Ok(()) } else { Err(LinkError::TooLong(bytes.len())) }
 }
@@ -246,6 +331,11 @@ mod tests {
         let (mut imp, host) = pair();
         imp.write_all(b"\x05\0\0\0{\"id\"").unwrap();
         assert!(matches!(Reader::of_host(host).next::<Value>().await, Err(LinkError::Nonsense(_))));
+        for more_or_less in [&b"\x04\0\0\0[][]"[..], b"\0\0\0\0"] {
+            let (mut imp, host) = pair();
+            imp.write_all(more_or_less).unwrap();
+            assert!(matches!(Reader::of_host(host).next::<Value>().await, Err(LinkError::Nonsense(_))));
+        }
         let (mut imp, host) = pair();
         imp.write_all(b"\x05\0\0\0{\"i").unwrap();
         drop(imp);
@@ -259,19 +349,20 @@ mod tests {
         one.set_nonblocking(true).unwrap();
         let one = Arc::new(UnixStream::from_std(one).unwrap());
         let (kept, sent) = StdStream::pair().unwrap();
-        write_frame(&one, &json!(1), Some(sent.into()), MAX_FROM_IMP).await.unwrap();
+        write_frame(&one, Frame::new(&json!([]), MAX_FROM_IMP).unwrap().with_fd(sent.into())).await.unwrap();
         let mut host = Reader::of_host(Arc::clone(&other));
-        assert_eq!(host.next::<Value>().await.unwrap(), Some(json!(1)));
+        assert_eq!(host.next::<Value>().await.unwrap().unwrap().message, json!([]));
         assert!(host.fd().is_none());
         assert_eq!((&kept).read(&mut [0]).unwrap(), 0, "its other end is closed");
 
         let (mut kept, sent) = StdStream::pair().unwrap();
         let long = json!("x".repeat(3 * CHUNK));
         let mut imp = Reader::of_imp(one);
-        let (written, read) =
-            tokio::join!(write_frame(&other, &long, Some(sent.into()), MAX_FROM_HOST), imp.next::<Value>());
+        let frame = Frame::with_value(&json!([]), &long, MAX_FROM_HOST).unwrap().with_fd(sent.into());
+        let (written, read) = tokio::join!(write_frame(&other, frame), imp.next::<Value>());
         written.unwrap();
-        assert_eq!(read.unwrap(), Some(long));
+        let read = read.unwrap().unwrap();
+        assert_eq!((read.message, serde_json::from_slice(&read.value).unwrap()), (json!([]), long));
         StdStream::from(imp.fd().unwrap()).write_all(b"!").unwrap();
         let mut byte = [0];
         kept.read_exact(&mut byte).unwrap();

@@ -1,5 +1,5 @@
-//! What the two sides say to each other. One variant for each operation of [`ioward_fabric::Fabric`] and
-//! [`ioward_hypervisor::Hypervisor`]; both sides are one program, so there are no versions.
+//! The messages of the two sides, and the table of the operations of [`ioward_fabric::Fabric`] and
+//! [`ioward_hypervisor::Hypervisor`] from which both ends are made. Both sides are one program, so there are no versions.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,11 +8,13 @@ use ioward_hypervisor::{HypervisorError, HypervisorEvent, StopMode};
 use ioward_model::{Boot, Name, Owner, PartitionSpec, VfId, VfSettings};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::Confinement;
 
-/// What the management partition is told first. The API's socket goes with it.
+/// Calls that may be under way at once. The client keeps to it, and the hypervisor side ends a link that does not.
+pub(crate) const MAX_CALLS: usize = 512;
+
+/// Told to the management partition first of all. The API's socket goes with it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Hello {
     /// How it is to confine itself.
@@ -36,8 +38,8 @@ pub enum ToImp {
     Answer {
         /// [`ToHost::Call`]'s.
         id: u64,
-        /// The operation's result as JSON, or its error.
-        result: Result<Value, Failure>,
+        /// Whether it was done, and then the operation's result is behind this message in the same frame; or its error.
+        result: Result<(), Failure>,
         /// Whether a descriptor goes with it.
         with_fd: bool,
     },
@@ -56,7 +58,7 @@ pub enum ToHost {
     Call {
         /// Told from others that are under way by this.
         id: u64,
-        /// What.
+        /// The operation.
         call: Call,
     },
     /// Nobody waits any more for the call of this number: what it waits for is not waited for either. What the kernel is at is
@@ -95,36 +97,62 @@ pub enum Failure {
     Fabric(FabricError),
     /// Of the hypervisor.
     Hypervisor(HypervisorError),
+    /// It was done, and its result can't be sent: why.
+    Unsaid(String),
 }
 
-/// One operation, with its arguments.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[expect(
-    missing_docs,
-    reason = "each is the method of its name of `Fabric` or `Hypervisor`, and is documented there"
-)]
-pub enum Call {
-    Identify,
-    SetAutoprobe { pf: Bdf, on: bool },
-    SetVfCount { pf: Bdf, count: u16 },
-    VfAddress { vf: VfId },
-    Driver { vf: VfId },
-    Bind { vf: VfId, driver: Option<String> },
-    Reset { vf: VfId },
-    Settings { vf: VfId },
-    Configure { vf: VfId, change: VfSettings },
-    Statistics { vf: VfId },
-    IsOpen { vf: VfId },
-    Check,
-    CheckBoot { boot: Boot },
-    Define { spec: Box<PartitionSpec> },
-    Undefine { partition: Name },
-    Start { partition: Name },
-    Stop { partition: Name, mode: StopMode },
-    AttachVf { owner: Owner, function: Bdf },
-    DetachVf { owner: Owner, force: bool },
-    CreateChannel { partition: Name },
-    DestroyChannel { partition: Name },
-    ConnectChannel { partition: Name },
-    Partitions,
+/// The operations that a call can be for, each with its result, as the traits have them. `@&` stands before what the method takes
+/// by reference. From here come [`Call`], the client's methods and the server's dispatch. What is no plain call is written by hand
+/// in each of them: `bind`, which is guarded; `connect_channel`, which has a descriptor in its answer; `changes` and `events`.
+macro_rules! operations {
+    ($make:ident) => {
+        $make! {
+            fabric {
+                Identify identify() -> Inventory;
+                SetAutoprobe set_autoprobe(pf: Bdf, on: bool) -> ();
+                SetVfCount set_vf_count(pf: Bdf, count: u16) -> ();
+                VfAddress vf_address(vf: VfId) -> Bdf;
+                Driver driver(vf: VfId) -> Option<String>;
+                Reset reset(vf: VfId) -> ();
+                Settings settings(vf: VfId) -> VfSettings;
+                Configure configure(vf: VfId, change: @& VfSettings) -> ();
+                Statistics statistics(vf: VfId) -> VfStatistics;
+                IsOpen is_open(vf: VfId) -> bool;
+            }
+            hypervisor {
+                Check check() -> Accelerator;
+                CheckBoot check_boot(boot: @& Boot) -> Vec<UnusableFile>;
+                Define define(spec: @& PartitionSpec) -> ();
+                Undefine undefine(partition: @& Name) -> ();
+                Start start(partition: @& Name) -> Accelerator;
+                Stop stop(partition: @& Name, mode: StopMode) -> ();
+                AttachVf attach_vf(owner: @& Owner, function: Bdf) -> ();
+                DetachVf detach_vf(owner: @& Owner, force: bool) -> ();
+                CreateChannel create_channel(partition: @& Name) -> ();
+                DestroyChannel destroy_channel(partition: @& Name) -> ();
+                Partitions partitions() -> Vec<PartitionStatus>;
+            }
+        }
+    };
 }
+
+macro_rules! call {
+    ($($of:ident {
+        $($variant:ident $method:ident($($arg:ident: $(@ $by:tt)? $type:ty),*) -> $result:ty;)*
+    })*) => {
+        /// One operation, with its arguments.
+        #[derive(Clone, Debug, Serialize, Deserialize)]
+        #[expect(
+            missing_docs,
+            reason = "each is the method of its name of `Fabric` or `Hypervisor`, and is documented there"
+        )]
+        pub enum Call {
+            $($($variant { $($arg: $type),* },)*)*
+            Bind { vf: VfId, driver: Option<String> },
+            ConnectChannel { partition: Name },
+        }
+    };
+}
+
+operations!(call);
+pub(crate) use operations;

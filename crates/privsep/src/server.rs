@@ -1,37 +1,37 @@
 //! The hypervisor side's end: does what the management partition asks for, where that may be asked for.
 //!
-//! Most of what may not be had is refused below, by the side that does the work: [`ioward_hypervisor`] lets a VF have one holder,
-//! hands out no PF and no VF whose IOMMU group has anything foreign in it, and boots from files that were given to machines. Here
-//! is what only a peer that is not believed could ask for.
+//! What a hypervisor must never do, its [`Guard`] refuses; the side that does the work refuses functions that are no VFs of the PF
+//! that is named, and boots from files that were given to machines. Here is what only a peer that is not believed could ask for.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use ioward_fabric::{Fabric, FabricError};
-use ioward_hypervisor::{ChannelEnd, Hypervisor, HypervisorError};
-use ioward_model::{Name, Owner, PartitionSpec, Spec, VfId};
+use ioward_hypervisor::{ChannelEnd, Guard, Hypervisor};
+use ioward_model::VfId;
 use serde::Serialize;
-use serde_json::Value;
 use tokio::{
     net::UnixStream,
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     task::{AbortHandle, JoinSet},
 };
 
 use crate::{
-    link::{LinkError, MAX_FROM_HOST, Reader, write_frame},
-    protocol::{Call, Failure, Life, ToHost, ToImp},
+    link::{Frame, LinkError, MAX_FROM_HOST, Reader, write_frame},
+    protocol::{Call, Failure, Life, MAX_CALLS, ToHost, ToImp, operations},
 };
 
-/// Calls that are under way at once; the next is read when one of them has ended.
-const MAX_CALLS: usize = 512;
 /// Answers that may wait for the management partition to read them.
 const MAX_ANSWERS: usize = 16;
 /// The longest text of the management partition that a person is shown, in characters.
 const MAX_TEXT: usize = 2000;
-/// The one driver that a VF may be bound to while a partition holds it.
-const VFIO: &str = "vfio-pci";
+/// Between two looks at an adapter that is stuck.
+const LOOK_AT_STUCK: Duration = Duration::from_secs(1);
 
-/// What the management partition says of itself.
+/// News of the management partition about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
     /// For the service manager.
@@ -43,15 +43,16 @@ pub enum Word {
 /// Serves one management partition.
 pub struct Server {
     fabric: Arc<dyn Fabric>,
-    hypervisor: Arc<dyn Hypervisor>,
+    hypervisor: Arc<Guard>,
 }
 
-type Answer = (Result<Value, Failure>, Option<std::os::fd::OwnedFd>);
+/// Calls under way, by their number.
+type UnderWay = Arc<Mutex<HashMap<u64, AbortHandle>>>;
 
 impl Server {
     /// Over this machine.
     #[must_use]
-    pub fn new(fabric: Arc<dyn Fabric>, hypervisor: Arc<dyn Hypervisor>) -> Arc<Self> {
+    pub fn new(fabric: Arc<dyn Fabric>, hypervisor: Arc<Guard>) -> Arc<Self> {
         Arc::new(Self { fabric, hypervisor })
     }
 
@@ -79,7 +80,9 @@ impl Server {
                     Some(()) = stop.recv() => ToImp::Stop,
                     else => break,
                 };
-                if news.send((message, None)).await.is_err() {
+                if let Some(frame) = sendable(Frame::new(&message, MAX_FROM_HOST))
+                    && news.send(frame).await.is_err()
+                {
                     break;
                 }
             }
@@ -88,40 +91,39 @@ impl Server {
         let mut calls = JoinSet::new();
         let served = self.read(Reader::of_host(stream), &answers, &words, &mut calls).await;
         newsman.abort();
-        while calls.join_next().await.is_some() {}
-        drop(answers);
+        // Nobody reads answers any more, or nobody who is to have any: no call is to wait for that.
         writer.abort();
+        if served.is_err() {
+            calls.abort_all();
+        }
+        while calls.join_next().await.is_some() {}
         served
     }
 
+    /// Never waits for anything but the next frame: it may be one that ends what would be waited for.
     async fn read(
         self: Arc<Self>,
         mut frames: Reader,
-        answers: &mpsc::Sender<(ToImp, Option<std::os::fd::OwnedFd>)>,
+        answers: &mpsc::Sender<Frame>,
         words: &mpsc::UnboundedSender<Word>,
         calls: &mut JoinSet<()>,
     ) -> Result<(), LinkError> {
-        let places = Arc::new(Semaphore::new(MAX_CALLS));
-        let mut under_way: HashMap<u64, AbortHandle> = HashMap::new();
-        while let Some(message) = frames.next().await? {
-            let word = match message {
+        let under_way = UnderWay::default();
+        while let Some(received) = frames.next().await? {
+            let word = match received.message {
                 ToHost::Call { id, call } => {
                     while calls.try_join_next().is_some() {}
-                    under_way.retain(|_, call| !call.is_finished());
-                    let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
-                    let (server, answers) = (Arc::clone(&self), answers.clone());
-                    let call = calls.spawn(async move {
-                        let (result, fd) = server.answer(call).await;
-                        let answer = ToImp::Answer { id, result, with_fd: fd.is_some() };
-                        // Whoever asked may have gone.
-                        let _ = answers.send((answer, fd)).await;
-                        drop(place);
-                    });
-                    under_way.insert(id, call);
+                    let mut table = lock(&under_way);
+                    if table.len() >= MAX_CALLS || table.contains_key(&id) {
+                        let why = format!("more than {MAX_CALLS} calls at once, or two of one number");
+                        return Err(LinkError::Nonsense(why));
+                    }
+                    let call = Arc::clone(&self).carry_out(id, call, answers.clone(), Arc::clone(&under_way));
+                    table.insert(id, calls.spawn(call));
                     continue;
                 }
                 ToHost::GiveUp { id } => {
-                    if let Some(call) = under_way.remove(&id) {
+                    if let Some(call) = lock(&under_way).remove(&id) {
                         call.abort();
                     }
                     continue;
@@ -134,112 +136,126 @@ impl Server {
         Ok(())
     }
 
-    async fn answer(&self, call: Call) -> Answer {
-        if let Call::ConnectChannel { partition } = call {
-            return match self.hypervisor.connect_channel(&partition).await {
-                Ok(ChannelEnd::Stream(stream)) => (Ok(Value::Null), Some(stream)),
-                Ok(ChannelEnd::Shared(_)) => {
-                    let source =
-                        std::io::Error::other("a channel in shared memory does not leave its process");
-                    let (what, path) = ("hand over".into(), "the channel".into());
-                    (Err(Failure::Hypervisor(HypervisorError::Io { what, path, source })), None)
-                }
-                Err(error) => (Err(Failure::Hypervisor(error)), None),
-            };
+    async fn carry_out(
+        self: Arc<Self>,
+        id: u64,
+        call: Call,
+        answers: mpsc::Sender<Frame>,
+        under_way: UnderWay,
+    ) {
+        let answer = self.answer(id, call).await;
+        let place = answers.reserve().await;
+        // Before the answer is on its way: whoever has it may ask for something else at once.
+        lock(&under_way).remove(&id);
+        // Whoever asked may have gone.
+        if let (Ok(place), Some(frame)) = (place, sendable(answer)) {
+            place.send(frame);
         }
-        (self.result(call).await, None)
     }
 
-    async fn result(&self, call: Call) -> Result<Value, Failure> {
-        let (fabric, hypervisor) = (&self.fabric, &self.hypervisor);
+    async fn answer(&self, id: u64, call: Call) -> Result<Frame, LinkError> {
         match call {
-            Call::Identify => of_fabric(fabric.identify().await),
-            Call::SetAutoprobe { pf, on } => of_fabric(fabric.set_autoprobe(pf, on).await),
-            Call::SetVfCount { pf, count } => of_fabric(fabric.set_vf_count(pf, count).await),
-            Call::VfAddress { vf } => of_fabric(fabric.vf_address(vf).await),
-            Call::Driver { vf } => of_fabric(fabric.driver(vf).await),
-            Call::Bind { vf, driver } => {
-                self.may_be_bound(vf, driver.as_deref()).await?;
-                of_fabric(fabric.bind(vf, driver.as_deref()).await)
-            }
-            Call::Reset { vf } => of_fabric(fabric.reset(vf).await),
-            Call::Settings { vf } => of_fabric(fabric.settings(vf).await),
-            Call::Configure { vf, change } => of_fabric(fabric.configure(vf, &change).await),
-            Call::Statistics { vf } => of_fabric(fabric.statistics(vf).await),
-            Call::IsOpen { vf } => of_fabric(fabric.is_open(vf).await),
-            Call::Check => of_hypervisor(hypervisor.check().await),
-            Call::CheckBoot { boot } => of_hypervisor(hypervisor.check_boot(&boot).await),
-            Call::Define { spec } => {
-                makes_sense(&spec)?;
-                of_hypervisor(hypervisor.define(&spec).await)
-            }
-            Call::Undefine { partition } => of_hypervisor(hypervisor.undefine(&partition).await),
-            Call::Start { partition } => of_hypervisor(hypervisor.start(&partition).await),
-            Call::Stop { partition, mode } => of_hypervisor(hypervisor.stop(&partition, mode).await),
-            Call::AttachVf { owner, function } => of_hypervisor(hypervisor.attach_vf(&owner, function).await),
-            Call::DetachVf { owner, force } => of_hypervisor(hypervisor.detach_vf(&owner, force).await),
-            Call::CreateChannel { partition } => of_hypervisor(hypervisor.create_channel(&partition).await),
-            Call::DestroyChannel { partition } => of_hypervisor(hypervisor.destroy_channel(&partition).await),
-            Call::ConnectChannel { partition } => {
-                of_hypervisor(hypervisor.connect_channel(&partition).await.map(drop))
-            }
-            Call::Partitions => of_hypervisor(hypervisor.partitions().await),
+            Call::Bind { vf, driver } => answer(id, self.bind(vf, driver).await.map_err(Failure::Fabric)),
+            Call::ConnectChannel { partition } => match self.hypervisor.connect_channel(&partition).await {
+                Ok(ChannelEnd::Stream(stream)) => {
+                    let message = ToImp::Answer { id, result: Ok(()), with_fd: true };
+                    Ok(Frame::new(&message, MAX_FROM_HOST)?.with_fd(stream))
+                }
+                Ok(ChannelEnd::Shared(_)) => {
+                    let why = "a channel in shared memory does not leave its process";
+                    failed(id, Failure::Unsaid(why.into()))
+                }
+                Err(error) => failed(id, Failure::Hypervisor(error)),
+            },
+            call => self.dispatch(id, call).await,
         }
     }
 
-    /// The driver of a VF that a partition holds stays vfio-pci: a driver of the host's would have what is the partition's.
-    async fn may_be_bound(&self, vf: VfId, driver: Option<&str>) -> Result<(), Failure> {
-        if driver == Some(VFIO) {
-            return Ok(());
-        }
-        let address = self.fabric.vf_address(vf).await.map_err(Failure::Fabric)?;
-        let partitions = self.hypervisor.partitions().await.map_err(Failure::Hypervisor)?;
-        let holder = partitions.iter().find_map(|partition| {
-            let held = partition.vfs.iter().find(|(_, function)| *function == address)?;
-            Some(Owner { partition: partition.name.clone(), vf: held.0.clone() })
-        });
-        let Some(holder) = holder else { return Ok(()) };
-        Err(Failure::Fabric(FabricError::Refused {
-            what: format!("bind {vf} ({address}) to {}", driver.unwrap_or("no driver")),
-            why: format!("it belongs to {holder}"),
+    /// As [`Fabric::bind`], unless the guard of what partitions hold has something against it.
+    async fn bind(&self, vf: VfId, driver: Option<String>) -> Result<Option<String>, FabricError> {
+        let address = self.fabric.vf_address(vf).await?;
+        let claim = self.hypervisor.rebind(address, driver.as_deref()).await;
+        let claim = claim.map_err(|why| FabricError::Refused {
+            what: format!("bind {vf} ({address}) to {}", driver.as_deref().unwrap_or("no driver")),
+            why,
             source: rustix::io::Errno::BUSY.into(),
-        }))
+        })?;
+        let fabric = Arc::clone(&self.fabric);
+        // In a task of its own: what the kernel is at goes on when the call is given up, and so does the claim.
+        let bound = tokio::spawn(async move {
+            let bound = fabric.bind(vf, driver.as_deref()).await;
+            if let (Err(FabricError::Stuck { .. }), Some(claim)) = (&bound, claim) {
+                tokio::spawn(async move {
+                    while matches!(fabric.driver(vf).await, Err(FabricError::Stuck { .. })) {
+                        tokio::time::sleep(LOOK_AT_STUCK).await;
+                    }
+                    drop(claim);
+                });
+            }
+            bound
+        });
+        let cut_off = |error: tokio::task::JoinError| FabricError::Refused {
+            what: format!("bind {vf} ({address})"),
+            why: "it was cut off: the daemon is stopping".into(),
+            source: std::io::Error::other(error),
+        };
+        bound.await.map_err(cut_off)?
     }
 }
 
-/// A definition is held against the rules of a Spec once more.
-fn makes_sense(spec: &PartitionSpec) -> Result<(), Failure> {
-    let alone = PartitionSpec { vfs: Vec::new(), ..spec.clone() };
-    let whole = Spec { version: 1, adapters: Vec::new(), partitions: vec![alone] };
-    whole.validate().map_err(|error| no_definition(&spec.name, &error.to_string()))
-}
-
-fn no_definition(partition: &Name, why: &str) -> Failure {
-    Failure::Hypervisor(HypervisorError::Io {
-        what: "define".into(),
-        path: partition.as_str().into(),
-        source: std::io::Error::other(why),
-    })
-}
-
-fn of_fabric<T: Serialize>(result: Result<T, FabricError>) -> Result<Value, Failure> {
-    let unsaid = |error: serde_json::Error| FabricError::Refused {
-        what: "tell".into(),
-        why: "what is to be told cannot be written down".into(),
-        source: error.into(),
+macro_rules! dispatch {
+    (
+        fabric {
+            $($f_variant:ident $f_method:ident($($f_arg:ident: $(@ $f_by:tt)? $f_type:ty),*) -> $f_result:ty;)*
+        }
+        hypervisor {
+            $($h_variant:ident $h_method:ident($($h_arg:ident: $(@ $h_by:tt)? $h_type:ty),*) -> $h_result:ty;)*
+        }
+    ) => {
+        impl Server {
+            async fn dispatch(&self, id: u64, call: Call) -> Result<Frame, LinkError> {
+                match call {
+                    $(Call::$f_variant { $($f_arg),* } => {
+                        let result = self.fabric.$f_method($($($f_by)? $f_arg),*).await;
+                        answer(id, result.map_err(Failure::Fabric))
+                    })*
+                    $(Call::$h_variant { $($h_arg),* } => {
+                        let result = self.hypervisor.$h_method($($($h_by)? $h_arg),*).await;
+                        answer(id, result.map_err(Failure::Hypervisor))
+                    })*
+                    Call::Bind { .. } | Call::ConnectChannel { .. } => {
+                        failed(id, Failure::Unsaid("it is no plain call".into()))
+                    }
+                }
+            }
+        }
     };
-    let result = result.and_then(|value| serde_json::to_value(value).map_err(unsaid));
-    result.map_err(Failure::Fabric)
 }
 
-fn of_hypervisor<T: Serialize>(result: Result<T, HypervisorError>) -> Result<Value, Failure> {
-    let unsaid = |error: serde_json::Error| HypervisorError::Io {
-        what: "write down".into(),
-        path: "the answer".into(),
-        source: error.into(),
-    };
-    let result = result.and_then(|value| serde_json::to_value(value).map_err(unsaid));
-    result.map_err(Failure::Hypervisor)
+operations!(dispatch);
+
+fn answer<T: Serialize>(id: u64, result: Result<T, Failure>) -> Result<Frame, LinkError> {
+    match result {
+        Ok(value) => {
+            let message = ToImp::Answer { id, result: Ok(()), with_fd: false };
+            let frame = Frame::with_value(&message, &value, MAX_FROM_HOST);
+            frame.or_else(|error| failed(id, Failure::Unsaid(error.to_string())))
+        }
+        Err(failure) => failed(id, failure),
+    }
+}
+
+fn failed(id: u64, failure: Failure) -> Result<Frame, LinkError> {
+    Frame::new(&ToImp::Answer { id, result: Err(failure), with_fd: false }, MAX_FROM_HOST)
+}
+
+fn sendable(frame: Result<Frame, LinkError>) -> Option<Frame> {
+    frame.inspect_err(|error| tracing::error!("not sent: {error}")).ok()
+}
+
+/// What this mutex guards is whole after every statement.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Text of a peer that is not believed, fit for a terminal.
@@ -247,9 +263,9 @@ fn printable(text: &str) -> String {
     text.chars().take(MAX_TEXT).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-async fn write(stream: Arc<UnixStream>, mut answers: mpsc::Receiver<(ToImp, Option<std::os::fd::OwnedFd>)>) {
-    while let Some((message, fd)) = answers.recv().await {
-        if let Err(error) = write_frame(&stream, &message, fd, MAX_FROM_HOST).await {
+async fn write(stream: Arc<UnixStream>, mut answers: mpsc::Receiver<Frame>) {
+    while let Some(frame) = answers.recv().await {
+        if let Err(error) = write_frame(&stream, frame).await {
             // Its reader sees that too, where the other side has gone.
             tracing::debug!("not sent: {error}");
         }

@@ -149,7 +149,6 @@ fn processes(folder: &Path) -> SimHypervisor {
         runtime_dir: folder.join("run"),
         program: std::env::current_exe().unwrap(),
         arguments: vec!["partition".into()],
-        viability: Arc::new(|_| Ok(Vec::new())),
         bounds: Bounds::default(),
     };
     SimHypervisor::new(config).unwrap()

@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc, time::Duration};
 use ioward_api::PartitionView;
 use ioward_fabric::sim::SimMachine;
 use ioward_hypervisor::{
-    Hypervisor, StopMode,
+    Guard, Hypervisor, StopMode,
     sim::{Bounds, SimConfig, SimHypervisor},
 };
 use ioward_imp::{Imp, Run, ServeError, serve_on};
@@ -186,7 +186,7 @@ fn present_spec(spec: &Spec) -> Result<String, CliError> {
 /// A management partition over the embedded machine, in a folder of its own.
 struct Embedded {
     machine: SimMachine,
-    hypervisor: Arc<SimHypervisor>,
+    hypervisor: Arc<Guard>,
     client: Client,
     socket: PathBuf,
     boot_file: PathBuf,
@@ -207,16 +207,16 @@ impl Embedded {
         fs::write(&boot_file, "simulated\n").map_err(|error| failed("write a file", &error))?;
         let machine = SimMachine::standard_builder(seed).realtime(REALTIME).build();
         let program = std::env::current_exe().map_err(|error| failed("find this program", &error))?;
-        let viable = machine.clone();
         let config = SimConfig {
             runtime_dir: folder.path().join("run"),
             program,
             arguments: vec![SIMULATED_PARTITION.into()],
-            viability: Arc::new(move |vf: Bdf| viability(&viable, vf)),
             bounds: Bounds::default(),
         };
         let hypervisor = SimHypervisor::new(config).map_err(|error| failed("make a hypervisor", &error))?;
-        let hypervisor = Arc::new(hypervisor);
+        let looked_at = machine.clone();
+        let look = move |function| Ok(looked_at.facts(function));
+        let hypervisor = Arc::new(Guard::new(Arc::new(hypervisor), look));
         let (store, contents) = ioward_store::open(&folder.path().join("state"))
             .map_err(|error| failed("make a state", &error))?;
         let fabric = Arc::new(machine.fabric());
@@ -270,11 +270,4 @@ impl Embedded {
             .await
             .map_err(|error| CliError::Demo(format!("cannot remove {path}: {}", with_causes(&error))))
     }
-}
-
-/// What the hypervisor side checks of a VF before it hands it out: here the machine itself says it.
-fn viability(machine: &SimMachine, vf: Bdf) -> Result<Vec<Bdf>, String> {
-    machine.hold(vf).map_err(|errno| format!("it cannot be opened: {errno}"))?;
-    machine.release(vf).map_err(|errno| format!("it cannot be closed: {errno}"))?;
-    Ok(Vec::new())
 }

@@ -34,10 +34,38 @@ pub(super) enum Key {
     Change(Bdf),
 }
 
-/// All lanes of a host; they come to be when they are first used.
+/// The lanes of a host that are in use.
 #[derive(Default)]
 pub(super) struct Lanes {
-    lanes: Mutex<HashMap<Key, Arc<Lane>>>,
+    lanes: Arc<Mutex<HashMap<Key, Arc<Lane>>>>,
+}
+
+/// A lane as one of its users has it. It goes with the last of them: as long as a thread is stuck in it, it stays.
+#[derive(Clone)]
+struct Used {
+    lanes: Arc<Mutex<HashMap<Key, Arc<Lane>>>>,
+    key: Key,
+    lane: Arc<Lane>,
+}
+
+impl std::ops::Deref for Used {
+    type Target = Lane;
+
+    fn deref(&self) -> &Lane {
+        &self.lane
+    }
+}
+
+impl Drop for Used {
+    fn drop(&mut self) {
+        /// The map's own, and this one.
+        const LAST: usize = 2;
+        // Nobody else gets it while the map is locked, and whoever has it already is counted.
+        let mut lanes = lock(&self.lanes);
+        if Arc::strong_count(&self.lane) == LAST {
+            lanes.remove(&self.key);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -108,7 +136,7 @@ impl Lanes {
         let since = Instant::now();
         let (answer, mut result) = oneshot::channel();
         let job = Work::default();
-        let (its_job, its_lane) = (job.clone(), Arc::clone(&lane));
+        let (its_job, its_lane) = (job.clone(), lane.clone());
         let thread = thread::Builder::new().name("ioward-fabric".to_owned()).spawn(move || {
             let outcome = work(&its_job);
             let given_up = lock(&its_job.given_up);
@@ -147,8 +175,25 @@ impl Lanes {
         watched.await.unwrap_or_else(|_| Err(broken(what, "was cut off: the daemon is stopping")))
     }
 
-    fn lane(&self, key: Key) -> Arc<Lane> {
-        Arc::clone(lock(&self.lanes).entry(key).or_default())
+    fn lane(&self, key: Key) -> Used {
+        let lane = Arc::clone(lock(&self.lanes).entry(key).or_default());
+        Used { lanes: Arc::clone(&self.lanes), key, lane }
+    }
+
+    /// Whether nobody uses any.
+    #[cfg(test)]
+    pub(super) fn are_empty(&self) -> bool {
+        lock(&self.lanes).is_empty()
+    }
+
+    /// Waits until there is no lane any more. A thread that has answered is a moment from its end.
+    #[cfg(test)]
+    async fn emptied(&self) {
+        let begun = Instant::now();
+        while !self.are_empty() {
+            assert!(begun.elapsed().as_secs() < 60, "{} lanes are left", lock(&self.lanes).len());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Waits until nothing is stuck in a lane.
@@ -242,6 +287,34 @@ mod tests {
         go.send(()).unwrap();
         finished.await.unwrap();
         lanes.run(one, "the next", LONG, |_| Ok(())).await.unwrap();
+    }
+
+    /// A management partition that was taken over made up addresses, each of which had a lane for ever.
+    #[tokio::test]
+    async fn a_lane_goes_with_the_last_who_uses_it() {
+        let lanes = Lanes::default();
+        for device in 0..32 {
+            let one = pf(&format!("0000:01:{device:02x}.0"));
+            for key in [Key::Read(one), Key::Change(one), Key::Locked(one)] {
+                lanes.run(key, "something", LONG, |_| Ok(())).await.unwrap();
+            }
+        }
+        lanes.emptied().await;
+
+        // But not before: who comes meanwhile waits its turn, and who is stuck is so for all that come.
+        let one = Key::Change(pf("0000:01:00.0"));
+        let (release, blocked) = mpsc::channel::<()>();
+        let hang = move |_: &Work| {
+            let _ = blocked.recv();
+            Ok(())
+        };
+        lanes.run(one, "first", Duration::ZERO, hang).await.unwrap_err();
+        for _ in 0..3 {
+            let next = lanes.run(one, "second", LONG, |_| Ok(())).await.unwrap_err();
+            assert!(next.to_string().starts_with("first has not returned"), "{next}");
+        }
+        release.send(()).unwrap();
+        lanes.emptied().await;
     }
 
     #[tokio::test]

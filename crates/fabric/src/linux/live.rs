@@ -138,6 +138,11 @@ impl LinuxFabric {
         work: impl FnOnce(&Sysfs<'_>) -> Result<T, FabricError> + Send + 'static,
     ) -> Result<T, FabricError> {
         let root = self.root.clone();
+        if let Key::Read(pf) | Key::Locked(pf) | Key::Change(pf) = key {
+            // An address may be made up. Asking for its folder asks no driver, so that it does not block.
+            let work = Work::default();
+            Sysfs { root: root.clone(), work: &work }.exists(pf)?;
+        }
         self.lanes.run(key, what, bound, move |its: &Work| work(&Sysfs { root, work: its })).await
     }
 }

@@ -99,6 +99,25 @@ async fn a_function_that_is_not_there_or_no_pf_is_told_so() {
     assert!(no_pf.contains("has no SR-IOV capability"), "{no_pf}");
 }
 
+/// Whoever asks for what is not there is told so without a thread, let alone a lane.
+#[tokio::test]
+async fn a_function_that_is_made_up_gets_no_lane() {
+    let host = Host::new();
+    let fabric = host.fabric();
+    let made_up = at("0000:09:00.0");
+    let gone = VfId { pf: made_up, index: 0 };
+    for refused in [
+        fabric.set_autoprobe(made_up, true).await,
+        fabric.set_vf_count(made_up, 1).await,
+        fabric.reset(gone).await,
+        fabric.is_open(gone).await.map(drop),
+    ] {
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, FabricError::NoSuchFunction { .. }), "{refused}");
+        assert!(fabric.lanes.are_empty());
+    }
+}
+
 #[tokio::test]
 async fn autoprobe_is_written_only_when_it_differs() {
     let host = Host::new();

@@ -34,14 +34,21 @@ impl Sysfs<'_> {
         self.root.join("sys/bus/pci/drivers").join(name)
     }
 
+    /// The folder of a function that is there.
+    pub(super) fn exists(&self, address: Bdf) -> Result<PathBuf, FabricError> {
+        let folder = self.function(address);
+        match folder.exists() {
+            true => Ok(folder),
+            false => Err(FabricError::NoSuchFunction { address, what: "is not there".into() }),
+        }
+    }
+
     /// The folder of a PF.
     pub(super) fn pf(&self, address: Bdf) -> Result<PathBuf, FabricError> {
-        let folder = self.function(address);
-        let missing = |what: &'static str| Err(FabricError::NoSuchFunction { address, what: what.into() });
-        match () {
-            () if !folder.exists() => missing("is not there"),
-            () if !folder.join("sriov_totalvfs").exists() => missing("has no SR-IOV capability"),
-            () => Ok(folder),
+        let folder = self.exists(address)?;
+        match folder.join("sriov_totalvfs").exists() {
+            true => Ok(folder),
+            false => Err(FabricError::NoSuchFunction { address, what: "has no SR-IOV capability".into() }),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ioward_model::VfSettings;
+use ioward_model::{FunctionFacts, VfSettings};
 use ioward_pci::Bdf;
 
 use super::{kernel::Slot, machine::SimMachine, state::Machine};
@@ -51,6 +51,24 @@ pub struct VfView {
 }
 
 impl SimMachine {
+    /// What decides whether a function may be handed to a partition; `None` when there is no such function.
+    #[must_use]
+    pub fn facts(&self, function: Bdf) -> Option<FunctionFacts> {
+        let machine = self.lock();
+        let mut pfs = machine.slots.iter().flat_map(|slot| &slot.pfs);
+        let vf = pfs.clone().flat_map(|pf| &pf.vfs).find(|vf| vf.address == function);
+        let (driver, group) = match vf {
+            Some(vf) => (vf.driver.clone(), vf.group),
+            None => {
+                let pf = pfs.find(|pf| pf.address == function)?;
+                (pf.driver.map(str::to_owned), pf.group)
+            }
+        };
+        let members = group.zip(machine.host.groups.as_ref()).map(|(group, groups)| groups.members(group));
+        let names = |members: &[Bdf]| members.iter().map(ToString::to_string).collect();
+        Some(FunctionFacts { is_virtual: vf.is_some(), is_bridge: false, driver, group: members.map(names) })
+    }
+
     /// What there is now.
     #[must_use]
     pub fn snapshot(&self) -> MachineView {

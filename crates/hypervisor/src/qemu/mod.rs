@@ -53,11 +53,10 @@ use self::{
     partition::{Listener, Partition, lock},
     process::Process,
     record::{HeldVf, Record, SLOTS},
-    vfio::Sysfs,
 };
 use crate::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
-    UnusableFile, cgroup,
+    UnusableFile, cgroup, sysfs::Sysfs,
 };
 
 /// Events that may wait to be fetched.
@@ -66,15 +65,12 @@ const MAX_EVENTS: usize = 64;
 /// How long a new hypervisor waits for the machines it finds to answer. One that does not is asked again when needed.
 const ADOPTION: Duration = Duration::from_secs(5);
 
-/// Partitions as QEMU processes.
+/// Partitions as QEMU processes. Whether a VF may be given to one is for the [`crate::Guard`] around it to say.
 pub struct QemuHypervisor {
     config: QemuConfig,
     folder: PathBuf,
     sysfs: Sysfs,
     partitions: Mutex<BTreeMap<Name, Arc<Partition>>>,
-    /// Who holds which function, over all partitions. Apart from their records, so that one partition's long operation
-    /// does not keep another one's waiting.
-    holders: Mutex<BTreeMap<Bdf, Owner>>,
     listener: Listener,
     /// One task for each running machine; they end with this.
     watchers: Mutex<JoinSet<()>>,
@@ -98,7 +94,6 @@ impl QemuHypervisor {
             sysfs: Sysfs::new(&config.sysfs),
             config,
             partitions: Mutex::default(),
-            holders: Mutex::default(),
             listener: Listener::default(),
             watchers: Mutex::default(),
             _lock: lock,
@@ -129,7 +124,7 @@ impl QemuHypervisor {
         Ok(())
     }
 
-    /// The partition in a folder, with its VFs taken note of.
+    /// The partition in a folder.
     fn load(&self, path: &Path) -> Option<Arc<Partition>> {
         let name: Name = path.file_name()?.to_str()?.parse().ok()?;
         let folder = Folder::new(&self.folder, &name);
@@ -151,18 +146,6 @@ impl QemuHypervisor {
                 return None;
             }
         };
-        let mut holders = lock(&self.holders);
-        for vf in &record.vfs {
-            let owner = Owner { partition: name.clone(), vf: vf.name.clone() };
-            let first = holders.entry(vf.function).or_insert_with(|| owner.clone());
-            if *first != owner {
-                tracing::error!(
-                    "{} is recorded for {first} and for {owner}; {name} will not start with it",
-                    vf.function
-                );
-            }
-        }
-        drop(holders);
         Some(Partition::new(folder, record))
     }
 
@@ -191,25 +174,6 @@ impl QemuHypervisor {
                 return Ok((partition, operation));
             }
         }
-    }
-
-    /// Makes `owner` the holder of a function, if it may be.
-    fn hold(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
-        let refuse =
-            |why| HypervisorError::NotAttachable { function, partition: owner.partition.clone(), why };
-        let mut holders = lock(&self.holders);
-        if let Some(holder) = holders.get(&function)
-            && holder != owner
-        {
-            return Err(refuse(format!("it belongs to {holder}")));
-        }
-        self.sysfs.check(function, owner, |function| holders.get(&function).cloned()).map_err(refuse)?;
-        holders.insert(function, owner.clone());
-        Ok(())
-    }
-
-    fn release(&self, function: Bdf) {
-        lock(&self.holders).remove(&function);
     }
 
     /// Gives the machine's user the node of a VF that its partition holds.
@@ -258,7 +222,6 @@ impl QemuHypervisor {
         let record = partition.record();
         for vf in &record.vfs {
             let owner = Owner { partition: partition.name.clone(), vf: vf.name.clone() };
-            self.hold(&owner, vf.function)?;
             self.give_node(&record, &owner, vf.function)?;
         }
         let BootFiles { kernel, initrd, disk } =
@@ -348,9 +311,7 @@ impl QemuHypervisor {
         {
             users::take_node_back(&vfio::node(&self.config.devices, &group));
         }
-        partition.change(|record| record.vfs.retain(|held| held.name != vf.name))?;
-        self.release(vf.function);
-        Ok(())
+        partition.change(|record| record.vfs.retain(|held| held.name != vf.name))
     }
 }
 
@@ -399,7 +360,6 @@ impl Hypervisor for QemuHypervisor {
         }
         let folder = partition.folder.path();
         fs::remove_dir_all(folder).map_err(io_error("remove", folder))?;
-        lock(&self.holders).retain(|_, holder| holder.partition != *name);
         lock(&self.partitions).remove(name);
         Ok(())
     }
@@ -434,8 +394,6 @@ impl Hypervisor for QemuHypervisor {
         }
     }
 
-    /// Every other function in the IOMMU group has to be a VF on vfio-pci (or on no driver) that no other partition
-    /// holds; bridges do not count.
     async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
         let (partition, _operation) = self.enter(&owner.partition).await?;
         let refuse =
@@ -446,18 +404,12 @@ impl Hypervisor for QemuHypervisor {
             return Err(refuse(format!("{owner} is {} already; detach that first", other.function)));
         }
         let vf = match held {
-            Some(vf) => {
-                self.hold(owner, function)?;
-                vf.clone()
-            }
+            Some(vf) => vf.clone(),
             None => {
                 let full = || refuse(format!("its {SLOTS} slots are all taken; detach another VF first"));
                 let slot = record.free_slot().ok_or_else(full)?;
                 let vf = HeldVf { name: owner.vf.clone(), function, slot };
-                self.hold(owner, function)?;
-                partition
-                    .change(|record| record.vfs.push(vf.clone()))
-                    .inspect_err(|_| self.release(function))?;
+                partition.change(|record| record.vfs.push(vf.clone()))?;
                 vf
             }
         };

@@ -9,7 +9,7 @@ use std::{
         unix::{ffi::OsStrExt, fs::MetadataExt, process::CommandExt},
     },
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use rustix::{
@@ -62,16 +62,17 @@ impl Process {
             command.pre_exec(pass_on_only_these)
         };
         let child = command.spawn()?;
+        Self::take_charge(child, Self::open)
+    }
+
+    /// Of a child that was just started. One that can't be managed does not run on.
+    fn take_charge(child: Child, open: impl FnOnce(Pid) -> io::Result<Self>) -> io::Result<Self> {
         // Nobody has waited for the child, so its number is its own.
-        let pid = Pid::from_child(&child);
-        let process = Self::open(pid)?;
-        match process.wait_for_command_line() {
-            Ok(()) => Ok(process),
-            Err(error) => {
-                process.kill();
-                Err(error)
-            }
-        }
+        let managed = open(Pid::from_child(&child)).and_then(|process| {
+            process.wait_for_command_line()?;
+            Ok(process)
+        });
+        managed.inspect_err(|_| end(child))
     }
 
     /// Waits until [`Self::find`] can find it. The kernel lets the parent go on in the middle of an `execve`, when the
@@ -90,7 +91,8 @@ impl Process {
         Err(io::Error::new(io::ErrorKind::TimedOut, "the program did not begin to run"))
     }
 
-    /// The process of one of these users that has `mark` among its arguments, if there is one. A process may write over its
+    /// The process of one of these users that has `mark` among its arguments, if there is one; one that is there and can't be
+    /// managed is an error, and must not be started a second time. A process may write over its
     /// arguments: what those of other users say is not believed.
     pub(super) fn find(mark: &OsStr, is_user: impl Fn(u32) -> bool) -> io::Result<Option<Self>> {
         for entry in fs::read_dir("/proc")? {
@@ -106,11 +108,11 @@ impl Process {
             if !is_marked() {
                 continue;
             }
-            // Looked at again once the pidfd holds it: the number may have passed to another process in between.
-            if let Ok(process) = Self::open(pid)
-                && is_marked()
-            {
-                return Ok(Some(process));
+            match Self::open(pid) {
+                // Looked at again once the pidfd holds it: the number may have passed to another process in between.
+                Ok(process) if is_marked() => return Ok(Some(process)),
+                Err(error) if is_marked() => return Err(error),
+                Ok(_) | Err(_) => {}
             }
         }
         Ok(None)
@@ -190,6 +192,14 @@ fn close_others_with_exec() {
     };
 }
 
+/// Kills a child, and has a thread wait for its end, which may take the kernel long.
+fn end(mut child: Child) {
+    if let Err(error) = child.kill() {
+        tracing::error!("process {} runs on and is not managed: {error}", child.id());
+    }
+    std::thread::spawn(move || child.wait());
+}
+
 fn command_line(process: &Path) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     File::open(process.join("cmdline"))?.take(MAX_CMDLINE).read_to_end(&mut line)?;
@@ -251,6 +261,21 @@ mod tests {
         assert_eq!(started.exit().unwrap(), "killed by signal 9");
         assert!(Process::find(fifo.as_os_str(), ours).unwrap().is_none());
         started.kill();
+    }
+
+    /// A machine ran on and nobody knew of it, as the daemon had no descriptor left for its pidfd.
+    #[test]
+    fn a_process_that_cannot_be_managed_does_not_run_on() {
+        let child = Command::new("/bin/sleep").arg("1000").stdout(Stdio::null()).spawn().unwrap();
+        let folder = format!("/proc/{}", child.id());
+        let no_descriptor = |_| Err(rustix::io::Errno::MFILE.into());
+        let error = Process::take_charge(child, no_descriptor).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::MFILE.raw_os_error()));
+        let begun = std::time::Instant::now();
+        while fs::exists(&folder).unwrap() {
+            assert!(begun.elapsed().as_secs() < 60, "it is there still, running or unreaped");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
     }
 
     /// A machine that was just started was not found: its command line was still empty, for `spawn` returns in the middle

@@ -38,11 +38,6 @@ use crate::{
 /// Events that may wait to be fetched.
 const MAX_EVENTS: usize = 64;
 
-/// Says which functions share a function's IOMMU group, itself left out, if the function may be handed to a partition at
-/// all: it is a VF, bound to vfio-pci, and so is or is unbound whatever shares its group, bridges aside. Otherwise says
-/// why not.
-pub type Viability = Arc<dyn Fn(Bdf) -> Result<Vec<Bdf>, String> + Send + Sync>;
-
 /// What simulated partitions are made of.
 #[derive(Clone)]
 pub struct SimConfig {
@@ -52,8 +47,6 @@ pub struct SimConfig {
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// What the simulated host knows about functions.
-    pub viability: Viability,
     /// How long things may take.
     pub bounds: Bounds,
 }
@@ -82,13 +75,11 @@ impl Default for Bounds {
     }
 }
 
-/// Partitions as processes of this program's user.
+/// Partitions as processes of this program's user. Whether a VF may be given to one is for the [`crate::Guard`] around it to say.
 pub struct SimHypervisor {
     config: SimConfig,
     folder: PathBuf,
     partitions: Mutex<BTreeMap<Name, Arc<Partition>>>,
-    /// Who holds which function, over all partitions.
-    holders: Mutex<BTreeMap<Bdf, Owner>>,
     listener: Listener,
     /// One task for each running partition; ending it kills the process.
     watchers: Mutex<JoinSet<()>>,
@@ -133,7 +124,6 @@ impl SimHypervisor {
             config,
             folder,
             partitions: Mutex::default(),
-            holders: Mutex::default(),
             listener: Listener::default(),
             watchers: Mutex::default(),
         })
@@ -156,31 +146,6 @@ impl SimHypervisor {
                 return Ok((partition, operation));
             }
         }
-    }
-
-    /// Makes `owner` the holder of a function, if it may be.
-    fn hold(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
-        let refuse =
-            |why| HypervisorError::NotAttachable { function, partition: owner.partition.clone(), why };
-        let mut holders = lock(&self.holders);
-        if let Some(holder) = holders.get(&function)
-            && holder != owner
-        {
-            return Err(refuse(format!("it belongs to {holder}")));
-        }
-        for member in (self.config.viability)(function).map_err(refuse)? {
-            if let Some(other) = holders.get(&member)
-                && other.partition != owner.partition
-            {
-                return Err(refuse(format!("{member} in its IOMMU group belongs to {other}")));
-            }
-        }
-        holders.insert(function, owner.clone());
-        Ok(())
-    }
-
-    fn release(&self, function: Bdf) {
-        lock(&self.holders).remove(&function);
     }
 
     /// Starts a stopped partition's process.
@@ -265,7 +230,6 @@ impl Hypervisor for SimHypervisor {
             return Err(HypervisorError::Running(name.clone()));
         }
         fs::remove_dir_all(&partition.folder).map_err(io_error("remove", &partition.folder))?;
-        lock(&self.holders).retain(|_, holder| holder.partition != *name);
         lock(&self.partitions).remove(name);
         Ok(())
     }
@@ -279,9 +243,6 @@ impl Hypervisor for SimHypervisor {
             let now = lock(&partition.now);
             (now.channel, now.vfs.clone())
         };
-        for (vf, function) in &vfs {
-            self.hold(&Owner { partition: name.clone(), vf: vf.clone() }, *function)?;
-        }
         let machine = self.spawn(&partition)?;
         if let Err(error) = self.boot(&machine, channel, &vfs).await {
             machine.kill();
@@ -321,23 +282,26 @@ impl Hypervisor for SimHypervisor {
                 why: format!("{owner} is {other} already; detach that first"),
             });
         }
-        self.hold(owner, function)?;
         if held.is_some() {
             return Ok(());
         }
+        // First, so that it is held also where nobody waits for the partition's process any more.
+        lock(&partition.now).vfs.insert(owner.vf.clone(), function);
         if let Some(machine) = partition.machine() {
             machine.forget_unplug(&owner.vf);
             let attach = ToPartition::Attach { vf: owner.vf.clone(), function };
-            machine.tell(&attach, &[]).await.inspect_err(|_| self.release(function))?;
+            let forget = |_: &HypervisorError| _ = lock(&partition.now).vfs.remove(&owner.vf);
+            machine.tell(&attach, &[]).await.inspect_err(forget)?;
         }
-        lock(&partition.now).vfs.insert(owner.vf.clone(), function);
         Ok(())
     }
 
     /// With `force` a VF is taken at the bound from a guest that does not let go: nothing real is behind it.
     async fn detach_vf(&self, owner: &Owner, force: bool) -> Result<(), HypervisorError> {
         let (partition, _operation) = self.enter(&owner.partition).await?;
-        let Some(function) = lock(&partition.now).vfs.get(&owner.vf).copied() else { return Ok(()) };
+        if !lock(&partition.now).vfs.contains_key(&owner.vf) {
+            return Ok(());
+        }
         if let Some(machine) = partition.machine()
             && let Err(error) = machine.unplug(&owner.vf).await
             && !machine.is_gone()
@@ -346,7 +310,6 @@ impl Hypervisor for SimHypervisor {
             return Err(error);
         }
         lock(&partition.now).vfs.remove(&owner.vf);
-        self.release(function);
         Ok(())
     }
 

@@ -12,8 +12,8 @@ use std::{
 };
 
 use ioward_hypervisor::{
-    Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus,
-    qemu::{Bounds, QemuConfig, QemuHypervisor},
+    Guard, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, on_this_host,
+    qemu::{Bounds, QemuConfig},
 };
 use ioward_model::{Name, Spec};
 use rustix::process::{Pid, Signal};
@@ -83,8 +83,8 @@ impl Bench {
         self.folder.path().join("run")
     }
 
-    pub async fn open(&self) -> QemuHypervisor {
-        QemuHypervisor::open(self.config()).await.unwrap()
+    pub async fn open(&self) -> Guard {
+        on_this_host(self.config()).await.unwrap()
     }
 
     pub fn file(&self, partition: &Name, file: &str) -> PathBuf {
@@ -109,11 +109,11 @@ impl Bench {
     }
 
     /// Defines a partition that boots from `disk`.
-    pub async fn define(&self, hypervisor: &QemuHypervisor, name: &str, disk: &Path) -> Name {
+    pub async fn define(&self, hypervisor: &Guard, name: &str, disk: &Path) -> Name {
         self.define_as(hypervisor, name, &format!("disk = '{}'", disk.display())).await
     }
 
-    pub async fn define_as(&self, hypervisor: &QemuHypervisor, name: &str, boot: &str) -> Name {
+    pub async fn define_as(&self, hypervisor: &Guard, name: &str, boot: &str) -> Name {
         let text = format!(
             "version = 1\n[[partition]]\nname = \"{name}\"\nmemory = \"64MiB\"\nboot = {{ {boot} }}\n"
         );
@@ -145,7 +145,7 @@ impl Drop for Bench {
     }
 }
 
-pub async fn status(hypervisor: &QemuHypervisor, partition: &Name) -> PartitionStatus {
+pub async fn status(hypervisor: &Guard, partition: &Name) -> PartitionStatus {
     hypervisor.partitions().await.unwrap().into_iter().find(|status| status.name == *partition).unwrap()
 }
 

@@ -1,0 +1,297 @@
+//! What must never happen to a function, whichever backend has the partition and whoever asks:
+//!
+//! - a function that is no VF is handed to a partition;
+//! - a VF is handed out whose IOMMU group holds anything foreign: the kernel lets a process have a function through VFIO only
+//!   together with the whole group, and devices in one group may reach each other past the IOMMU. So a group is handed out whole,
+//!   to one partition, or not at all;
+//! - two partitions hold one VF;
+//! - a VF that a partition holds, or one beside it in its group, is bound to a driver of the host's.
+//!
+//! Who holds which VF is asked of the backend each time, so that a daemon that has just started knows it too. An act is held
+//! against that and against all acts under way at once; from then on until it has ended, every other act is held against it.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use ioward_model::{Accelerator, Boot, FunctionFacts, Name, Owner, PartitionSpec, Spec};
+use ioward_pci::Bdf;
+use tokio::sync::mpsc;
+
+use crate::{
+    ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode, UnusableFile,
+};
+
+/// The one driver of a VF that a partition holds.
+const VFIO: &str = "vfio-pci";
+
+type Look = dyn Fn(Bdf) -> io::Result<Option<FunctionFacts>> + Send + Sync;
+
+/// A hypervisor that can't be made to break the rules.
+pub struct Guard {
+    inner: Arc<dyn Hypervisor>,
+    look: Box<Look>,
+    /// One act at a time is held against the others.
+    turn: tokio::sync::Mutex<()>,
+    acts: Acts,
+}
+
+/// What is under way.
+type Acts = Arc<Mutex<Vec<Arc<Act>>>>;
+
+struct Act {
+    function: Bdf,
+    kind: Kind,
+}
+
+#[derive(PartialEq, Eq)]
+enum Kind {
+    /// It is handed to somebody.
+    HandOut(Owner),
+    /// It is bound to a driver of the host's, or to none.
+    Rebind,
+}
+
+/// A function that nobody does anything to that would be at odds with the act that this was made for. That has ended when this
+/// is dropped.
+#[must_use]
+pub struct Claim {
+    acts: Acts,
+    act: Arc<Act>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.acts).retain(|act| !Arc::ptr_eq(act, &self.act));
+    }
+}
+
+/// What functions are held, or about to be, at one moment.
+struct Holdings {
+    under_way: Vec<Arc<Act>>,
+    partitions: Vec<PartitionStatus>,
+}
+
+impl Holdings {
+    fn holders(&self, function: Bdf) -> impl Iterator<Item = Owner> {
+        let held = self.partitions.iter().flat_map(move |partition| {
+            let its = partition.vfs.iter().filter(move |(_, held)| *held == function);
+            its.map(|(vf, _)| Owner { partition: partition.name.clone(), vf: vf.clone() })
+        });
+        let about_to_be = self.under_way.iter().filter(move |act| act.function == function);
+        held.chain(about_to_be.filter_map(|act| match &act.kind {
+            Kind::HandOut(owner) => Some(owner.clone()),
+            Kind::Rebind => None,
+        }))
+    }
+
+    fn is_rebound(&self, function: Bdf) -> bool {
+        self.under_way.iter().any(|act| act.function == function && act.kind == Kind::Rebind)
+    }
+}
+
+impl Guard {
+    /// Over this backend, on a host whose functions `look` looks at; `None` when there is no such function.
+    pub fn new(
+        inner: Arc<dyn Hypervisor>,
+        look: impl Fn(Bdf) -> io::Result<Option<FunctionFacts>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { inner, look: Box::new(look), turn: tokio::sync::Mutex::default(), acts: Acts::default() }
+    }
+
+    /// Lets a VF be bound to this driver, as long as what is returned is kept. `None` where any time is a good one.
+    ///
+    /// # Errors
+    /// Why it must not be bound, in words.
+    pub async fn rebind(&self, function: Bdf, driver: Option<&str>) -> Result<Option<Claim>, String> {
+        if driver == Some(VFIO) {
+            return Ok(None);
+        }
+        let _turn = self.turn.lock().await;
+        let holdings =
+            self.holdings().await.map_err(|error| format!("nobody knows who holds it: {error}"))?;
+        self.check_rebind(function, driver, &holdings)?;
+        Ok(Some(self.claim(function, Kind::Rebind)))
+    }
+
+    async fn hand_out(&self, function: Bdf, owner: &Owner) -> Result<Claim, HypervisorError> {
+        let _turn = self.turn.lock().await;
+        let holdings = self.holdings().await?;
+        self.check_hand_out(function, owner, &holdings).map_err(|why| HypervisorError::NotAttachable {
+            function,
+            partition: owner.partition.clone(),
+            why,
+        })?;
+        Ok(self.claim(function, Kind::HandOut(owner.clone())))
+    }
+
+    fn claim(&self, function: Bdf, kind: Kind) -> Claim {
+        let act = Arc::new(Act { function, kind });
+        lock(&self.acts).push(Arc::clone(&act));
+        Claim { acts: Arc::clone(&self.acts), act }
+    }
+
+    /// Acts first: one that ends in between has left its mark on what partitions hold.
+    async fn holdings(&self) -> Result<Holdings, HypervisorError> {
+        let under_way = lock(&self.acts).clone();
+        Ok(Holdings { under_way, partitions: self.inner.partitions().await? })
+    }
+
+    fn check_hand_out(&self, function: Bdf, owner: &Owner, holdings: &Holdings) -> Result<(), String> {
+        if let Some(other) = holdings.holders(function).find(|holder| holder != owner) {
+            return Err(format!("it belongs to {other}"));
+        }
+        let unreadable = |error: io::Error| format!("it can't be looked at: {error}");
+        let facts = (self.look)(function).map_err(unreadable)?.ok_or("there is no such function")?;
+        if !facts.is_virtual {
+            return Err("it is no virtual function, and only those are handed out".into());
+        }
+        match facts.driver.as_deref() {
+            _ if holdings.is_rebound(function) => return Err("its driver is being changed".into()),
+            Some(VFIO) => {}
+            Some(driver) => return Err(format!("it is bound to {driver}, not to {VFIO}")),
+            None => return Err(format!("it is bound to no driver, and has to be to {VFIO}")),
+        }
+        let no_group = "it has no IOMMU group; turn the IOMMU on (intel_iommu=on, or in the firmware)";
+        for name in facts.group.ok_or(no_group)? {
+            self.check_member(&name, owner, holdings)
+                .map_err(|why| format!("{name} in its IOMMU group {why}"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether one device of a group may be with `owner`'s VF there.
+    fn check_member(&self, name: &str, owner: &Owner, holdings: &Holdings) -> Result<(), String> {
+        let function: Bdf = name.parse().map_err(|_| "is no PCI function")?;
+        let unreadable = |error: io::Error| format!("can't be looked at: {error}");
+        let facts = (self.look)(function).map_err(unreadable)?.ok_or("is not there")?;
+        if facts.is_bridge {
+            return Ok(());
+        }
+        if !facts.is_virtual {
+            return Err("is no virtual function".into());
+        }
+        if holdings.is_rebound(function) {
+            return Err("is being bound to another driver".into());
+        }
+        if let Some(driver) = facts.driver.filter(|driver| driver != VFIO) {
+            return Err(format!("is bound to {driver}"));
+        }
+        match holdings.holders(function).find(|holder| holder.partition != owner.partition) {
+            Some(other) => Err(format!("belongs to {other}")),
+            None => Ok(()),
+        }
+    }
+
+    fn check_rebind(&self, function: Bdf, driver: Option<&str>, holdings: &Holdings) -> Result<(), String> {
+        if let Some(holder) = holdings.holders(function).next() {
+            return Err(format!("it belongs to {holder}"));
+        }
+        if holdings.is_rebound(function) {
+            return Err("its driver is being changed already".into());
+        }
+        // Whoever binds one that is not there is told so. And beside one that is held there may be one without a driver.
+        let Ok(Some(FunctionFacts { group: Some(members), .. })) = (self.look)(function) else {
+            return Ok(());
+        };
+        for member in members.iter().filter(|_| driver.is_some()) {
+            let holder = member.parse().ok().and_then(|member| holdings.holders(member).next());
+            if let Some(holder) = holder {
+                return Err(format!("{member} in its IOMMU group belongs to {holder}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that a partition starts with may have changed since it was given.
+    async fn hand_out_again(&self, partition: &Name) -> Result<Vec<Claim>, HypervisorError> {
+        let partitions = self.inner.partitions().await?;
+        let vfs = partitions.into_iter().find(|status| status.name == *partition).map(|status| status.vfs);
+        let mut claims = Vec::new();
+        for (vf, function) in vfs.unwrap_or_default() {
+            claims.push(self.hand_out(function, &Owner { partition: partition.clone(), vf }).await?);
+        }
+        Ok(claims)
+    }
+
+    /// What executes a partition's instructions, while it runs.
+    async fn running(&self, partition: &Name) -> Option<Accelerator> {
+        let partitions = self.inner.partitions().await.ok()?;
+        partitions.into_iter().find(|status| status.name == *partition && status.running)?.accelerator
+    }
+}
+
+#[async_trait]
+impl Hypervisor for Guard {
+    async fn check(&self) -> Result<Accelerator, HypervisorError> {
+        self.inner.check().await
+    }
+
+    async fn check_boot(&self, boot: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
+        self.inner.check_boot(boot).await
+    }
+
+    /// A definition is held against the rules of a Spec once more.
+    async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
+        let alone = PartitionSpec { vfs: Vec::new(), ..spec.clone() };
+        let whole = Spec { version: 1, adapters: Vec::new(), partitions: vec![alone] };
+        whole.validate().map_err(|error| HypervisorError::Io {
+            what: "define".into(),
+            path: spec.name.as_str().into(),
+            source: io::Error::other(error.to_string()),
+        })?;
+        self.inner.define(spec).await
+    }
+
+    async fn undefine(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.inner.undefine(partition).await
+    }
+
+    async fn start(&self, partition: &Name) -> Result<Accelerator, HypervisorError> {
+        match self.hand_out_again(partition).await {
+            Ok(_claims) => self.inner.start(partition).await,
+            // One that runs has its VFs.
+            Err(error) => self.running(partition).await.ok_or(error),
+        }
+    }
+
+    async fn stop(&self, partition: &Name, mode: StopMode) -> Result<(), HypervisorError> {
+        self.inner.stop(partition, mode).await
+    }
+
+    async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
+        let _claim = self.hand_out(function, owner).await?;
+        self.inner.attach_vf(owner, function).await
+    }
+
+    async fn detach_vf(&self, owner: &Owner, force: bool) -> Result<(), HypervisorError> {
+        self.inner.detach_vf(owner, force).await
+    }
+
+    async fn create_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.inner.create_channel(partition).await
+    }
+
+    async fn destroy_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.inner.destroy_channel(partition).await
+    }
+
+    async fn connect_channel(&self, partition: &Name) -> Result<ChannelEnd, HypervisorError> {
+        self.inner.connect_channel(partition).await
+    }
+
+    async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {
+        self.inner.partitions().await
+    }
+
+    async fn events(&self) -> mpsc::Receiver<HypervisorEvent> {
+        self.inner.events().await
+    }
+}
+
+/// What this mutex guards is whole after every statement.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,65 @@
+//! The facts about PCI functions in the kernel's view of devices. All that is read here is a link or a number that the PCI core
+//! itself keeps: no driver is asked, so nothing blocks.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use ioward_model::FunctionFacts;
+use ioward_pci::Bdf;
+
+/// Class code of PCI bridges, base class and subclass (PCI Code and ID Assignment §1.7). The kernel keeps them bound
+/// to their own drivers within a group.
+const PCI_BRIDGE: &str = "0x0604";
+
+/// PCI devices in sysfs.
+#[derive(Clone, Debug)]
+pub(crate) struct Sysfs {
+    devices: PathBuf,
+}
+
+impl Sysfs {
+    /// The tree that is usually at `/sys`.
+    pub(crate) fn new(root: &Path) -> Self {
+        Self { devices: root.join("bus/pci/devices") }
+    }
+
+    /// What decides whether a function may be handed out; `None` when there is no such function.
+    pub(crate) fn facts(&self, function: Bdf) -> io::Result<Option<FunctionFacts>> {
+        let device = self.devices.join(function.to_string());
+        if !device.is_dir() {
+            return Ok(None);
+        }
+        let class = fs::read_to_string(device.join("class"))?;
+        let lossy = |name: OsString| name.to_string_lossy().into_owned();
+        let group = match fs::read_dir(device.join("iommu_group/devices")) {
+            Ok(members) => {
+                Some(members.map(|member| Ok(lossy(member?.file_name()))).collect::<io::Result<_>>()?)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Some(FunctionFacts {
+            is_virtual: fs::symlink_metadata(device.join("physfn")).is_ok(),
+            is_bridge: class.starts_with(PCI_BRIDGE),
+            driver: link_name(&device.join("driver"))?.map(lossy),
+            group,
+        }))
+    }
+
+    /// The number of a function's IOMMU group; `None` when it has none, or is gone.
+    pub(crate) fn group(&self, function: Bdf) -> Option<OsString> {
+        link_name(&self.devices.join(function.to_string()).join("iommu_group")).ok().flatten()
+    }
+}
+
+/// The last part of what a link points to; `None` when there is no link.
+fn link_name(link: &Path) -> io::Result<Option<OsString>> {
+    match fs::read_link(link) {
+        Ok(target) => Ok(target.file_name().map(ToOwned::to_owned)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,279 @@
+//! What must never happen to a function, over each kind of partition. No machine is started here.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, missing_docs)]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::symlink,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use ioward_hypervisor::{
+    Guard, Hypervisor, HypervisorError, on_this_host,
+    qemu::QemuConfig,
+    sim::{self, SimConfig, SimHypervisor},
+};
+use ioward_model::{FunctionFacts, Owner, Spec};
+use ioward_pci::Bdf;
+
+const PF: &str = "0000:01:00.0";
+const VF: &str = "0000:01:10.0";
+const SIBLING: &str = "0000:01:10.2";
+const PORT: &str = "0000:00:01.0";
+
+type Functions = BTreeMap<Bdf, FunctionFacts>;
+
+/// A PF, a root port and two VFs on vfio-pci, each alone in its group; partitions web and db.
+struct Host {
+    guard: Guard,
+    functions: Arc<Mutex<Functions>>,
+    folder: tempfile::TempDir,
+}
+
+fn bdf(text: &str) -> Bdf {
+    text.parse().unwrap()
+}
+
+fn owner(text: &str) -> Owner {
+    text.parse().unwrap()
+}
+
+fn functions() -> Functions {
+    let function = |address: &str, driver: &str| {
+        let group = Some(vec![address.to_owned()]);
+        let (is_virtual, is_bridge) = (driver == "vfio-pci", driver == "pcieport");
+        (bdf(address), FunctionFacts { is_virtual, is_bridge, driver: Some(driver.to_owned()), group })
+    };
+    [function(PF, "igb"), function(PORT, "pcieport"), function(VF, "vfio-pci"), function(SIBLING, "vfio-pci")]
+        .into()
+}
+
+/// The tree in which a kernel says this.
+fn write_sysfs(sys: &Path, functions: &Functions) {
+    let _ = fs::remove_dir_all(sys);
+    for (address, facts) in functions {
+        let device = sys.join("bus/pci/devices").join(address.to_string());
+        fs::create_dir_all(&device).unwrap();
+        fs::write(device.join("class"), if facts.is_bridge { "0x060400\n" } else { "0x020000\n" }).unwrap();
+        if facts.is_virtual {
+            symlink("../0000:01:00.0", device.join("physfn")).unwrap();
+        }
+        if let Some(driver) = &facts.driver {
+            symlink(format!("../../../../bus/pci/drivers/{driver}"), device.join("driver")).unwrap();
+        }
+        for member in facts.group.iter().flatten() {
+            fs::create_dir_all(device.join("iommu_group/devices").join(member)).unwrap();
+        }
+    }
+}
+
+impl Host {
+    async fn of_qemu() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        write_sysfs(&folder.path().join("sys"), &functions());
+        let config = QemuConfig {
+            runtime_dir: folder.path().join("run"),
+            emulator: "/nonexistent".into(),
+            sysfs: folder.path().join("sys"),
+            ..QemuConfig::default()
+        };
+        let guard = on_this_host(config).await.unwrap();
+        Self { guard, functions: Arc::new(Mutex::new(functions())), folder }.with_partitions().await
+    }
+
+    async fn of_sim() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let functions = Arc::new(Mutex::new(functions()));
+        let config = SimConfig {
+            runtime_dir: folder.path().join("run"),
+            program: "/nonexistent".into(),
+            arguments: Vec::new(),
+            bounds: sim::Bounds::default(),
+        };
+        let known = Arc::clone(&functions);
+        let look = move |function| Ok(known.lock().unwrap().get(&function).cloned());
+        let guard = Guard::new(Arc::new(SimHypervisor::new(config).unwrap()), look);
+        Self { guard, functions, folder }.with_partitions().await
+    }
+
+    async fn with_partitions(self) -> Self {
+        for name in ["web", "db"] {
+            let text =
+                format!("version = 1\n[[partition]]\nname = \"{name}\"\nboot = {{ disk = '/none' }}\n");
+            self.guard.define(&Spec::parse(text.as_bytes()).unwrap().partitions[0]).await.unwrap();
+        }
+        self
+    }
+
+    fn set(&self, function: &str, change: impl FnOnce(&mut FunctionFacts)) {
+        let mut functions = self.functions.lock().unwrap();
+        change(functions.get_mut(&bdf(function)).unwrap());
+        write_sysfs(&self.folder.path().join("sys"), &functions);
+    }
+
+    fn bind(&self, function: &str, driver: Option<&str>) {
+        self.set(function, |facts| facts.driver = driver.map(str::to_owned));
+    }
+
+    fn add_to_group_of(&self, function: &str, member: &str) {
+        self.set(function, |facts| facts.group.as_mut().unwrap().push(member.to_owned()));
+    }
+
+    async fn attach(&self, to: &str, function: &str) {
+        self.guard.attach_vf(&owner(to), bdf(function)).await.unwrap();
+    }
+
+    async fn refuses(&self, to: &str, function: &str, because: &str) {
+        let error = self.guard.attach_vf(&owner(to), bdf(function)).await.unwrap_err();
+        assert!(
+            matches!(&error, HypervisorError::NotAttachable { why, .. } if why.contains(because)),
+            "{error}"
+        );
+    }
+
+    async fn may_be_rebound(&self, function: &str, driver: Option<&str>) -> Result<(), String> {
+        self.guard.rebind(bdf(function), driver).await.map(drop)
+    }
+}
+
+async fn a_vf_on_vfio_pci_alone_in_its_group_is_handed_out(host: Host) {
+    host.attach("web/net0", VF).await;
+    host.attach("web/net0", VF).await;
+    let web = host.guard.partitions().await.unwrap().into_iter().find(|status| status.name.as_str() == "web");
+    assert_eq!(web.unwrap().vfs, [("net0".parse().unwrap(), bdf(VF))]);
+}
+
+async fn a_physical_function_never_is(host: Host) {
+    host.bind(PF, Some("vfio-pci"));
+    host.refuses("web/net0", PF, "no virtual function").await;
+    host.refuses("web/net0", "0000:07:00.0", "no such function").await;
+}
+
+async fn the_driver_has_to_be_vfio_pci(host: Host) {
+    host.bind(VF, Some("igbvf"));
+    host.refuses("web/net0", VF, "bound to igbvf").await;
+    host.bind(VF, None);
+    host.refuses("web/net0", VF, "no driver").await;
+}
+
+async fn without_an_iommu_nothing_is_handed_out(host: Host) {
+    host.set(VF, |facts| facts.group = None);
+    host.refuses("web/net0", VF, "turn the IOMMU on").await;
+}
+
+async fn a_vf_has_one_holder(host: Host) {
+    host.attach("web/net0", VF).await;
+    host.refuses("db/net0", VF, "belongs to web/net0").await;
+    host.refuses("web/net1", VF, "belongs to web/net0").await;
+    host.refuses("web/net0", SIBLING, "detach that first").await;
+    host.guard.detach_vf(&owner("web/net0"), false).await.unwrap();
+    host.attach("db/net0", VF).await;
+    host.guard.undefine(&"db".parse().unwrap()).await.unwrap();
+    host.attach("web/net1", VF).await;
+}
+
+async fn one_group_is_never_shared_by_two_partitions(host: Host) {
+    host.add_to_group_of(VF, SIBLING);
+    host.add_to_group_of(SIBLING, VF);
+    host.attach("db/net0", SIBLING).await;
+    host.refuses("web/net0", VF, "0000:01:10.2 in its IOMMU group belongs to db/net0").await;
+    host.attach("db/net1", VF).await;
+    host.guard.detach_vf(&owner("db/net0"), false).await.unwrap();
+    host.guard.detach_vf(&owner("db/net1"), false).await.unwrap();
+    host.bind(SIBLING, Some("igbvf"));
+    host.refuses("web/net0", VF, "0000:01:10.2 in its IOMMU group is bound to igbvf").await;
+    host.bind(SIBLING, None);
+    host.attach("web/net0", VF).await;
+}
+
+async fn a_bridge_may_be_in_the_group_and_nothing_else_that_is_no_vf(host: Host) {
+    host.add_to_group_of(VF, PORT);
+    host.attach("web/net0", VF).await;
+    host.bind(PF, Some("vfio-pci"));
+    host.add_to_group_of(SIBLING, PF);
+    host.refuses("web/net1", SIBLING, "0000:01:00.0 in its IOMMU group is no virtual function").await;
+    host.set(SIBLING, |facts| facts.group = Some(vec![SIBLING.into(), "serial8250".into()]));
+    host.refuses("web/net1", SIBLING, "serial8250 in its IOMMU group is no PCI function").await;
+}
+
+async fn a_vf_is_looked_at_again_before_a_partition_starts_with_it(host: Host) {
+    host.attach("web/net0", VF).await;
+    host.bind(VF, Some("igbvf"));
+    let error = host.guard.start(&"web".parse().unwrap()).await.unwrap_err();
+    assert!(matches!(&error, HypervisorError::NotAttachable { why, .. } if why.contains("igbvf")), "{error}");
+    host.bind(VF, Some("vfio-pci"));
+    let error = host.guard.start(&"web".parse().unwrap()).await.unwrap_err();
+    assert!(!matches!(error, HypervisorError::NotAttachable { .. }), "only its program is missing: {error}");
+}
+
+async fn a_vf_that_is_held_keeps_its_driver_and_so_do_those_beside_it(host: Host) {
+    host.add_to_group_of(VF, SIBLING);
+    host.add_to_group_of(SIBLING, VF);
+    host.attach("web/net0", VF).await;
+    for driver in [Some("igbvf"), None] {
+        let refused = host.may_be_rebound(VF, driver).await.unwrap_err();
+        assert!(refused.contains("belongs to web/net0"), "{refused}");
+    }
+    let refused = host.may_be_rebound(SIBLING, Some("igbvf")).await.unwrap_err();
+    assert!(refused.contains("0000:01:10.0 in its IOMMU group belongs to web/net0"), "{refused}");
+    host.may_be_rebound(SIBLING, None).await.unwrap();
+    host.may_be_rebound(VF, Some("vfio-pci")).await.unwrap();
+    host.guard.detach_vf(&owner("web/net0"), false).await.unwrap();
+    host.may_be_rebound(VF, Some("igbvf")).await.unwrap();
+}
+
+async fn a_vf_whose_driver_is_being_changed_is_handed_to_nobody_nor_is_one_beside_it(host: Host) {
+    host.add_to_group_of(SIBLING, VF);
+    let claim = host.guard.rebind(bdf(VF), Some("igbvf")).await.unwrap();
+    host.refuses("web/net0", VF, "its driver is being changed").await;
+    host.refuses("web/net0", SIBLING, "0000:01:10.0 in its IOMMU group is being bound").await;
+    host.may_be_rebound(VF, None).await.unwrap_err();
+    drop(claim);
+    host.attach("web/net0", VF).await;
+}
+
+async fn a_definition_that_breaks_the_rules_of_a_spec_is_refused(host: Host) {
+    let text = "version = 1\n[[partition]]\nname = \"mole\"\nboot = { disk = '/none' }\n";
+    let mut spec = Spec::parse(text.as_bytes()).unwrap().partitions.remove(0);
+    spec.cpus = 0;
+    host.guard.define(&spec).await.unwrap_err();
+    assert_eq!(host.guard.partitions().await.unwrap().len(), 2);
+}
+
+/// One test for each body and each kind of partition.
+macro_rules! suite {
+    ($($name:ident)*) => {
+        mod of_qemu {
+            use super::Host;
+
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(Host::of_qemu().await).await;
+            })*
+        }
+
+        mod of_sim {
+            use super::Host;
+
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(Host::of_sim().await).await;
+            })*
+        }
+    };
+}
+
+suite! {
+    a_vf_on_vfio_pci_alone_in_its_group_is_handed_out
+    a_physical_function_never_is
+    the_driver_has_to_be_vfio_pci
+    without_an_iommu_nothing_is_handed_out
+    a_vf_has_one_holder
+    one_group_is_never_shared_by_two_partitions
+    a_bridge_may_be_in_the_group_and_nothing_else_that_is_no_vf
+    a_vf_is_looked_at_again_before_a_partition_starts_with_it
+    a_vf_that_is_held_keeps_its_driver_and_so_do_those_beside_it
+    a_vf_whose_driver_is_being_changed_is_handed_to_nobody_nor_is_one_beside_it
+    a_definition_that_breaks_the_rules_of_a_spec_is_refused
+}
