@@ -10,7 +10,9 @@
 #![forbid(unsafe_code)]
 
 mod accelerator;
+pub mod checks;
 mod choice;
+mod conditions;
 mod drift;
 mod event;
 mod guest_may;
@@ -37,6 +39,7 @@ mod whereabouts;
 
 pub use accelerator::Accelerator;
 pub use choice::{Criterion, Gap, Placement, Relaxation, Way};
+pub use conditions::Conditions;
 pub use drift::{Difference, Drift, Orphan};
 pub use event::{AuditEntry, Event, EventKind, Verdict};
 pub use guest_may::{Grant, GuestMay, Permission};

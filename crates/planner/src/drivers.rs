@@ -10,8 +10,6 @@ pub(crate) struct PfDriver {
     lacks: &'static [Capability],
     /// It refuses a VF's rate while the port has no link.
     pub rate_needs_link: bool,
-    /// It makes no VFs while the PF's interface is down.
-    pub vfs_need_interface_up: bool,
 }
 
 use Capability::{GuaranteedRate, LinkState, RateLimit, Spoofchk, Trust, Vlan};
@@ -30,8 +28,7 @@ const PF_DRIVERS: [PfDriver; 17] = [
     driver("mlx5_core", &[]),
     // mellanox/mlx4/en_netdev.c: no ndo_set_vf_trust.
     driver("mlx4_core", &[Trust]),
-    // broadcom/bnxt/bnxt_sriov.c: bnxt_sriov_configure refuses while the interface is down.
-    driver("bnxt_en", &[]).with_interface_up(),
+    driver("bnxt_en", &[]),
     // broadcom/bnx2x/bnx2x_main.c: neither rates nor trust.
     driver("bnx2x", &[GuaranteedRate, RateLimit, Trust]),
     driver("qede", &[]),
@@ -51,16 +48,12 @@ const PF_DRIVERS: [PfDriver; 17] = [
 ];
 
 const fn driver(name: &'static str, lacks: &'static [Capability]) -> PfDriver {
-    PfDriver { name, lacks, rate_needs_link: false, vfs_need_interface_up: false }
+    PfDriver { name, lacks, rate_needs_link: false }
 }
 
 impl PfDriver {
     const fn with_link_for_rate(self) -> Self {
         Self { rate_needs_link: true, ..self }
-    }
-
-    const fn with_interface_up(self) -> Self {
-        Self { vfs_need_interface_up: true, ..self }
     }
 
     /// The driver of this name, when something is known of it.

@@ -22,6 +22,8 @@ pub(crate) struct Goal {
     pub stop: Option<Name>,
     /// A partition that is to go.
     pub remove: Option<Name>,
+    /// A VF that was asked to be taken from its partition.
+    pub detach: Option<Owner>,
     /// Adapters that the Spec names, with the number of VFs it gives them.
     pub adapters: BTreeMap<Bdf, Option<VfCount>>,
     /// Partitions that the Spec names and that are as it wants them.
@@ -85,7 +87,8 @@ impl Goal {
                     return Err(vec![reason.for_request(partition)]);
                 }
                 spec.vfs.retain(|request| request.name != *vf);
-                Ok(one(spec, false))
+                let detach = Owner { partition: partition.clone(), vf: vf.clone() };
+                Ok(Self { detach: Some(detach), ..one(spec, false) })
             }
         }
     }

@@ -8,7 +8,7 @@ use std::{
 use ioward_model::{
     Apart, Assignment, BitRate, Disturbance, FailureDomain, Inventory, MacAddress, Name, NvmeResources,
     Options, Owner, PartitionSpec, PhysicalFunction, Reason, State, VfCount, VfId, VfRef, VfRequest,
-    VfSettings, VirtualFunction,
+    VfSettings, VirtualFunction, checks,
 };
 use ioward_pci::Bdf;
 
@@ -28,6 +28,8 @@ pub(crate) struct Ledger<'a> {
     pub options: Options,
     macs: Macs<'a>,
     pfs: BTreeMap<Bdf, &'a PhysicalFunction>,
+    /// What keeps PFs from giving VFs; none of a PF that can.
+    obstacles: BTreeMap<Bdf, Vec<checks::Obstacle>>,
     /// What is held now.
     now: Survey<'a>,
     /// What the plan has decided so far.
@@ -40,6 +42,8 @@ pub(crate) struct Ledger<'a> {
     counts: BTreeMap<Bdf, u16>,
     /// VFs that a person asked PFs to give beyond those that are assigned.
     spare: BTreeMap<Bdf, u16>,
+    /// How many requests get no VF, once that is known; the one at hand is among them.
+    pub unplaced: u16,
     /// PFs whose number of VFs the Spec at hand sets: they change whatever is placed on them.
     named: BTreeSet<Bdf>,
 }
@@ -94,7 +98,7 @@ impl Loser {
 impl<'a> Ledger<'a> {
     /// With what stays as it is: the VFs of partitions that the goal does not concern.
     pub fn new(inventory: &'a Inventory, state: &'a State, options: Options, goal: &Goal) -> Self {
-        let total = |pf| inventory.physical_function(pf).map_or(0, PhysicalFunction::total_vfs);
+        let total = |pf| inventory.physical_function(pf).map_or(0, checks::most_vfs);
         let resolve = |(pf, count): (&Bdf, &VfCount)| match *count {
             VfCount::Exactly(count) => Some((*pf, count)),
             VfCount::Max => Some((*pf, total(*pf))),
@@ -118,6 +122,12 @@ impl<'a> Ledger<'a> {
             options,
             macs: Macs::new(inventory, state, goal),
             pfs: inventory.physical_functions.iter().map(|pf| (pf.address, pf)).collect(),
+            obstacles: inventory
+                .physical_functions
+                .iter()
+                .map(|pf| (pf.address, checks::adapter(inventory, pf)))
+                .filter(|(_, obstacles)| !obstacles.is_empty())
+                .collect(),
             holders: BTreeMap::new(),
             held: BTreeMap::new(),
             concerned: goal.concerned().clone(),
@@ -125,6 +135,7 @@ impl<'a> Ledger<'a> {
             now,
             counts: wanted.iter().filter_map(resolve).collect(),
             spare: spare.collect(),
+            unplaced: 1,
             named: goal.adapters.iter().filter(fixes).map(|(pf, _)| *pf).collect(),
         }
     }
@@ -153,6 +164,11 @@ impl<'a> Ledger<'a> {
     /// The PF at an address.
     pub fn pf(&self, address: Bdf) -> Option<&'a PhysicalFunction> {
         self.pfs.get(&address).copied()
+    }
+
+    /// What keeps a PF from giving VFs.
+    pub fn obstacles(&self, pf: Bdf) -> &[checks::Obstacle] {
+        self.obstacles.get(&pf).map_or(&[], Vec::as_slice)
     }
 
     /// Which VF an owner is to hold.
@@ -242,9 +258,10 @@ impl<'a> Ledger<'a> {
         self.spare.get(&pf).copied()
     }
 
-    /// VFs that this PF may come to give: what was asked for, or TotalVFs.
+    /// VFs that this PF may come to give: what was asked for, or as many as there can be.
     pub fn limit(&self, pf: &PhysicalFunction) -> u16 {
-        self.count_asked(pf.address).unwrap_or(pf.total_vfs()).min(pf.total_vfs())
+        let most = checks::most_vfs(pf);
+        self.count_asked(pf.address).unwrap_or(most).min(most)
     }
 
     /// Whether the Spec at hand sets this PF's number of VFs.

@@ -1,4 +1,4 @@
-//! What would have to give way so that what is refused can be done: the smallest sets of rules, each tried out.
+//! Relaxations: the smallest sets of rules that would have to give way so that what is refused can be done, each tried out.
 //!
 //! ```text
 //! Reasons ─> relaxations that would meet them ─> one at a time, then two, then three ─> plan again ─> Ways
@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 
 use ioward_model::{
     Intent, Inventory, Name, NumaPolicy, Options, Owner, PartitionSpec, Plan, Reason, Relaxation, Rule,
-    State, VfCount, VfId, VfRequest, Way,
+    State, VfCount, VfId, VfRequest, Way, checks,
 };
 
-use crate::{plan, suitability};
+use crate::{MAX_REASONS, plan, plan_or_all_reasons, said_once, suitability};
 
 /// How many ways are listed.
 const MAX_WAYS: usize = 4;
@@ -36,20 +36,21 @@ pub fn advise(
     options: &Options,
 ) -> Result<Plan, (Vec<Reason>, Vec<Way>)> {
     let host = Host { inventory, state };
-    match plan(inventory, state, intent, options) {
+    match plan_or_all_reasons(inventory, state, intent, options) {
         Ok(plan) if plan.disturbs.is_empty() => Ok(plan),
         Ok(plan) => {
             let calm = Options { allow_disruption: false, ..*options };
             let instead = match crate::plan(inventory, state, intent, &calm) {
-                Err(reasons) => host.ways(intent, &calm, &reasons),
+                Err(reasons) => host.relaxations(intent, &calm, &reasons),
                 Ok(_) => Vec::new(),
             };
             let spares = |way: &Way| !way.gives.contains(&Relaxation::AllowDisruption);
             Ok(Plan { instead: instead.into_iter().filter(spares).collect(), ..plan })
         }
         Err(reasons) => {
-            let ways = host.ways(intent, options, &reasons);
-            Err((reasons, ways))
+            let looked_at = &reasons[..reasons.len().min(MAX_REASONS)];
+            let ways = host.relaxations(intent, options, looked_at);
+            Err((said_once(reasons), ways))
         }
     }
 }
@@ -60,7 +61,8 @@ struct Host<'a> {
 }
 
 impl Host<'_> {
-    fn ways(&self, intent: &Intent, options: &Options, reasons: &[Reason]) -> Vec<Way> {
+    /// The smallest sets of relaxations with which there is a plan.
+    fn relaxations(&self, intent: &Intent, options: &Options, reasons: &[Reason]) -> Vec<Way> {
         let pool = self.pool(intent, reasons);
         let requests = requests(self.state, intent).len().max(1);
         let mut tries = (MAX_PLANNED / requests).max(MAX_POOL);
@@ -192,7 +194,7 @@ impl Host<'_> {
                     && let Intent::Apply { spec } = intent
                     && spec.adapters.iter().any(|adapter| adapter.pf == pf.address && adapter.vfs.is_some())
                 {
-                    pool.insert(Relaxation::OtherVfCount { pf: pf.address, vfs: pf.total_vfs() });
+                    pool.insert(Relaxation::OtherVfCount { pf: pf.address, vfs: checks::most_vfs(pf) });
                 }
                 let asks = request.as_ref().map(|request| &request.partition);
                 let holders = self.state.assignments().filter(|(_, held)| held.vf.pf == pf);

@@ -137,7 +137,7 @@ fn kept<'a>(ledger: &Ledger<'a>, need: &Need<'_>) -> Option<(&'a PhysicalFunctio
         && (now.numa_node, &now.guest) == (before.numa_node, &before.guest);
     let fits = request.pf.is_none_or(|pf| pf == assignment.vf.pf)
         && request.index.is_none_or(|index| index == assignment.vf.index)
-        && pf.class == request.class
+        && request.class.takes(pf)
         && pf.sriov.as_ref().is_none_or(|sriov| assignment.vf.index < sriov.total_vfs)
         && (as_before || still_able(ledger, pf, need));
     fits.then_some((pf, assignment))
@@ -248,6 +248,8 @@ fn place_open(
             ledger.hold(&owner, vf, &settings, Some(request));
         });
         let left = needs.iter().zip(&unplaced.ports).filter(|(_, port)| port.is_none());
+        ledger.unplaced = u16::try_from(left.clone().count()).unwrap_or(u16::MAX);
+        let ledger = &*ledger;
         let why = |need: &Need<'_>| {
             let owner = need.owner();
             why::not(ledger, need).into_iter().map(move |reason| reason.for_request(&owner))

@@ -1,7 +1,7 @@
 //! A host to plan for, built in a line, and what a person asks of it.
 
 use ioward_model::{
-    AdapterSpec, Class, HexId, HostUse, Intent, Inventory, Netdev, NumaNode, NvmeController, NvmeResources,
+    AdapterSpec, Class, Conditions, HexId, HostUse, Intent, Inventory, Netdev, NumaNode, NvmeController, NvmeResources,
     NvmeSecondary, Options, PartitionSpec, PhysicalFunction, Plan, Reason, Spec, Sriov, State, VfRequest,
 };
 use ioward_pci::Bdf;
@@ -130,6 +130,7 @@ impl World {
             rdma_devices: Vec::new(),
             nvme,
             in_use_by_host: Vec::new(),
+            conditions: Conditions::default(),
             vfs_assigned: 0,
             vfs_available: total_vfs,
             virtual_functions: Vec::new(),
