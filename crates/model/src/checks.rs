@@ -248,7 +248,9 @@ fn has_bus_numbers(_: &Inventory, pf: &PhysicalFunction) -> Option<Reason> {
     let most = most_vfs(pf);
     let too_few = if makes_all_or_none(pf) { most < total } else { most == 0 };
     too_few.then(|| {
-        let found = format!("the port above it leads to buses up to {last:02x}, and {most} of its {total} VFs are on those");
+        let found = format!(
+            "the port above it leads to buses up to {last:02x}, and {most} of its {total} VFs are on those"
+        );
         Reason::new(Rule::VfCapacity, "bus numbers for the VFs", found)
             .remedy("turn on ARI and SR-IOV in the firmware, or boot with pci=assign-busses")
     })
@@ -319,7 +321,8 @@ fn has_slot_with_acs(_: &Inventory, pf: &PhysicalFunction) -> Option<Reason> {
 fn has_port_with_acs(inventory: &Inventory, pf: &PhysicalFunction) -> Option<Reason> {
     let group = pf.iommu_group?;
     let place = |address: Bdf| (address.domain(), address.bus());
-    let siblings = inventory.physical_functions.iter().filter(|other| place(other.address) == place(pf.address));
+    let siblings =
+        inventory.physical_functions.iter().filter(|other| place(other.address) == place(pf.address));
     let vf = || {
         let mut vfs = siblings.flat_map(|other| &other.virtual_functions);
         vfs.find(|vf| vf.iommu_group == Some(group)).map(|vf| vf.address)

@@ -10,12 +10,12 @@ use ioward_pci::Bdf;
 
 use crate::{compat, goal::Goal, ledger::Ledger, placement, placement::Holding};
 
-/// What changes about an adapter. With nothing to change, `from` and `to` are the same.
+/// A change of an adapter. With nothing to change, `from` and `to` are the same.
 pub(crate) struct AdapterChange {
     pub pf: Bdf,
-    /// What is noted of it now.
+    /// The noted state of it now.
     pub before: Option<AdapterState>,
-    /// What is noted of it then; `None`: ioward has let go of it.
+    /// The noted state of it then; `None`: ioward has let go of it.
     pub after: Option<AdapterState>,
     /// NumVFs.
     pub vfs: Change<u16>,
@@ -43,7 +43,7 @@ impl<T: PartialEq + Copy> Change<T> {
     }
 }
 
-/// What is wrong with the numbers of VFs that the Spec itself asks for.
+/// Checks the numbers of VFs that the Spec itself asks for.
 pub(crate) fn check_named(ledger: &Ledger<'_>, goal: &Goal) -> Vec<Reason> {
     let problem = |(pf, count): (&Bdf, &Option<VfCount>)| {
         if is_let_go_of(ledger, *pf, *count) {
@@ -87,7 +87,7 @@ pub(crate) fn capacity(pf: &PhysicalFunction, count: Option<VfCount>) -> Option<
     Some(reason.on(pf.address).remedy(remedy))
 }
 
-/// What changes about adapters that the Spec names and those whose VFs come or go.
+/// The changes of adapters that the Spec names and of those whose VFs come or go.
 ///
 /// # Errors
 /// When the numbers don't go together, or what the host uses or what runs would be disturbed.

@@ -1,8 +1,8 @@
-//! What drivers can do: the host's drivers of PFs, and guests' drivers of VFs. Tables, each row with its source.
+//! Capabilities of drivers: the host's drivers of PFs, and guests' drivers of VFs. Tables, each row with its source.
 
 use ioward_model::{Capability, Class, GuestOs, HexId};
 
-/// What a PF's driver lets a host do with its VFs. A driver that is not here is believed to do everything: the kernel
+/// Capabilities that a PF's driver gives the host over its VFs. A driver that is not here is believed to do everything: the kernel
 /// has the last word.
 pub(crate) struct PfDriver {
     name: &'static str,
@@ -67,7 +67,7 @@ impl PfDriver {
     }
 }
 
-/// What drives a VF in a guest.
+/// Drivers of a VF in guests.
 pub(crate) struct VfDrivers {
     vendor: u16,
     devices: &'static [u16],

@@ -1,4 +1,4 @@
-//! Who holds what, now and once the plan is carried out: what the rules look at.
+//! The holders of VFs, now and once the plan is carried out: the rules look here.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,11 +28,11 @@ pub(crate) struct Ledger<'a> {
     pub options: Options,
     macs: Macs<'a>,
     pfs: BTreeMap<Bdf, &'a PhysicalFunction>,
-    /// What keeps PFs from giving VFs; none of a PF that can.
+    /// Obstacles of PFs that can't give VFs.
     obstacles: BTreeMap<Bdf, Vec<checks::Obstacle>>,
-    /// What is held now.
+    /// Holders as they are now.
     now: Survey<'a>,
-    /// What the plan has decided so far.
+    /// Holders that the plan has decided on so far.
     holders: BTreeMap<VfId, Holder>,
     /// The same, by owner.
     held: BTreeMap<Owner, VfId>,
@@ -48,7 +48,7 @@ pub(crate) struct Ledger<'a> {
     named: BTreeSet<Bdf>,
 }
 
-/// Who is to hold a VF, and what that takes of what the PF has for all.
+/// The future holder of a VF, and its share of the PF's budgets.
 struct Holder {
     owner: Owner,
     /// Flexible NVMe queue and interrupt resources.
@@ -166,18 +166,18 @@ impl<'a> Ledger<'a> {
         self.pfs.get(&address).copied()
     }
 
-    /// What keeps a PF from giving VFs.
+    /// Obstacles that keep a PF from giving VFs.
     pub fn obstacles(&self, pf: Bdf) -> &[checks::Obstacle] {
         self.obstacles.get(&pf).map_or(&[], Vec::as_slice)
     }
 
-    /// Which VF an owner is to hold.
+    /// The VF that an owner is to hold.
     pub fn held_by(&self, owner: &Owner) -> Option<VfId> {
         let stays = || self.assignment(owner).filter(|_| !self.concerned.contains(&owner.partition));
         self.held.get(owner).copied().or_else(|| stays().map(|held| held.vf))
     }
 
-    /// What a VF of this owner is to be apart from.
+    /// The VFs that a VF of this owner is to be apart from.
     pub fn ties(&self, owner: &Owner) -> &[Tie] {
         self.ties.get(owner).map_or(&[], Vec::as_slice)
     }
@@ -210,13 +210,13 @@ impl<'a> Ledger<'a> {
         all.fold(0, |sum, vectors| sum.saturating_add(vectors.into()))
     }
 
-    /// What has been decided of this PF's VFs, for others than this owner.
+    /// Decisions on this PF's VFs, for others than this owner.
     fn decided_on(&self, pf: Bdf, but: Option<&Owner>) -> impl Iterator<Item = &Holder> {
         let holders = self.holders.range(all_of(pf)).map(|(_, holder)| holder);
         holders.filter(move |holder| Some(&holder.owner) != but)
     }
 
-    /// Who is to hold a VF.
+    /// The future holder of a VF.
     pub fn holder(&self, vf: VfId) -> Option<Owner> {
         let decided = self.holders.get(&vf).map(|holder| holder.owner.clone());
         decided.or_else(|| self.now.holder(vf).filter(|held| held.stays).map(Held::owner))
@@ -227,13 +227,13 @@ impl<'a> Ledger<'a> {
         self.holders.contains_key(&vf) || self.now.holder(vf).is_some_and(|held| held.stays)
     }
 
-    /// Who is to hold VFs of this PF, by index.
+    /// The future holders of this PF's VFs, by index.
     pub fn holders_on(&self, pf: Bdf) -> BTreeMap<VfId, Owner> {
         let decided = self.holders.range(all_of(pf)).map(|(vf, holder)| (*vf, holder.owner.clone()));
         self.now.staying_on(pf).map(|held| (held.vf, held.owner())).chain(decided).collect()
     }
 
-    /// What is noted of an owner's VF now.
+    /// The present assignment of an owner's VF.
     pub fn assignment(&self, owner: &Owner) -> Option<&'a Assignment> {
         self.state.partitions.get(&owner.partition)?.vfs.get(&owner.vf)
     }
@@ -274,7 +274,7 @@ impl<'a> Ledger<'a> {
         index >= pf.num_vfs() && !self.is_named(pf.address)
     }
 
-    /// What makes a VF somebody else's: the host uses it, or it is bound for a guest that ioward does not know.
+    /// Use of a VF by somebody else: by the host, or by a guest that ioward does not know.
     pub fn foreign_use(&self, pf: &PhysicalFunction, vf: &VirtualFunction) -> Option<String> {
         if let Some(host_use) = vf.in_use_by_host.first() {
             return Some(host_use.to_string());
@@ -334,7 +334,7 @@ impl<'a> Ledger<'a> {
     }
 }
 
-/// What is to be apart from what the goal decides on, and the other way round: as the goal asks for, and as others have.
+/// Pairs of VFs that are to be apart and of which the goal decides on one at least: as the goal asks for, and as others have.
 fn ties(state: &State, goal: &Goal, now: &Survey<'_>) -> BTreeMap<Owner, Vec<Tie>> {
     let mut ties: BTreeMap<Owner, Vec<Tie>> = BTreeMap::new();
     let mut add = |partition: &PartitionSpec, vf: &VfRequest, apart: &Apart| {

@@ -104,7 +104,7 @@ fn plan_or_all_reasons(
     })
 }
 
-/// What a plan is made of.
+/// The parts of a plan.
 struct WorkedOut {
     steps: Vec<Step>,
     disturbs: Vec<Disturbance>,

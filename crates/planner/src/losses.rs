@@ -79,7 +79,8 @@ fn in_use<'a>(
     name: &'a Name,
 ) -> impl Iterator<Item = (Owner, &'a Assignment, Bdf)> + 'a {
     let partition = ledger.state.partitions.get(name).filter(|partition| partition.running);
-    let attached = partition.into_iter().flat_map(|partition| &partition.vfs).filter(|(_, held)| held.attached);
+    let attached =
+        partition.into_iter().flat_map(|partition| &partition.vfs).filter(|(_, held)| held.attached);
     attached.filter_map(move |(vf, held)| {
         let present = ledger.existing(held.vf).filter(|present| steps::is_bound(present))?;
         Some((Owner { partition: name.clone(), vf: vf.clone() }, held, present.address))

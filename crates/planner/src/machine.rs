@@ -19,7 +19,7 @@ pub struct Machine {
     guests: BTreeMap<Name, Guest>,
 }
 
-/// What the hypervisor knows of a partition.
+/// A partition as the hypervisor knows it.
 #[derive(Clone, Debug, Default)]
 struct Guest {
     running: bool,
@@ -43,13 +43,13 @@ impl Machine {
         Self { inventory: inventory.clone(), state: state.clone(), guests }
     }
 
-    /// What is there now.
+    /// The host as it is now.
     #[must_use]
     pub fn inventory(&self) -> &Inventory {
         &self.inventory
     }
 
-    /// What is remembered now.
+    /// The state as it is now.
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state
@@ -266,7 +266,7 @@ fn check(holds: bool, refusal: impl FnOnce() -> Refusal) -> Result<(), Refusal> 
     if holds { Ok(()) } else { Err(refusal()) }
 }
 
-/// What the kernel asks of a PF before it has its driver make VFs (drivers/pci/iov.c).
+/// The kernel's conditions for having a PF's driver make VFs (drivers/pci/iov.c).
 fn would_make(pf: &PhysicalFunction, to: u16) -> Result<(), Refusal> {
     let address = pf.address;
     let driver = pf.driver.as_deref().unwrap_or_default();

@@ -126,7 +126,7 @@ impl Host<'_> {
         plan(inventory, state.as_ref().unwrap_or(self.state), &intent, &options).is_ok()
     }
 
-    /// What may help: what would meet the reasons of the refusal, and those for which single VFs do not suit.
+    /// Relaxations that may help: those that meet the reasons of the refusal, and those for which single VFs do not suit.
     fn pool(&self, intent: &Intent, reasons: &[Reason]) -> Vec<Relaxation> {
         let mut pool = BTreeSet::new();
         let wanted = requests(self.state, intent);
@@ -171,7 +171,7 @@ impl Host<'_> {
         named.next().is_some_and(|(_, vf)| leave_out(&mut (*vf).clone(), key))
     }
 
-    /// What would meet one reason.
+    /// Adds the relaxations that would meet one reason.
     fn meet(&self, intent: &Intent, reason: &Reason, pool: &mut BTreeSet<Relaxation>) {
         let owner = reason.request.as_deref().and_then(|request| request.parse::<Owner>().ok());
         match (reason.rule, owner) {
@@ -234,7 +234,7 @@ fn leave_out(vf: &mut VfRequest, key: &str) -> bool {
     true
 }
 
-/// What a person gives up more easily comes first.
+/// Sort key: relaxations that a person agrees to more easily come first.
 fn burden(relaxation: &Relaxation) -> u8 {
     match relaxation {
         Relaxation::OtherNumaNode { .. } => 0,
@@ -247,7 +247,7 @@ fn burden(relaxation: &Relaxation) -> u8 {
     }
 }
 
-/// What an intent asks for, with the partitions that it is for.
+/// The VFs that an intent asks for, with the partitions that they are for.
 fn requests<'a>(state: &'a State, intent: &'a Intent) -> Vec<(&'a PartitionSpec, &'a VfRequest)> {
     let of = |partition: &'a PartitionSpec| partition.vfs.iter().map(move |vf| (partition, vf));
     let present = |name: &Name| state.partitions.get(name).map(|partition| &partition.spec);

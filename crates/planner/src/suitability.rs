@@ -52,7 +52,8 @@ pub fn suitability(
             of_adapter.extend(adapters::capacity(pf, goal.adapters.get(&pf.address).copied().flatten()));
             of_adapter.extend(compat::disruption(&ledger, pf, ledger.limit(pf)));
         }
-        let indexes = request.index.map_or(0..checks::most_vfs(pf).max(1), |index| index..index.saturating_add(1));
+        let indexes =
+            request.index.map_or(0..checks::most_vfs(pf).max(1), |index| index..index.saturating_add(1));
         for index in indexes {
             let mut reasons = of_adapter.clone();
             reasons.extend(compat::of_function(&ledger, pf, index, owner));

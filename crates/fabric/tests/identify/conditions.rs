@@ -32,7 +32,8 @@ fn of_an_adapter_that_is_well_there_are_none() {
 /// Lines of zeros were noted, and those that the kernel marks as unset (IORESOURCE_UNSET) were taken for address space.
 #[test]
 fn vf_bars_without_an_address_have_no_room_and_no_size() {
-    for unplaced in [resource(0, 0, 0), resource(0, 0x1_ffff, 0x2014_220c), resource(0, 0x1_ffff, 0x14_220c)] {
+    for unplaced in [resource(0, 0, 0), resource(0, 0x1_ffff, 0x2014_220c), resource(0, 0x1_ffff, 0x14_220c)]
+    {
         let tree = igb();
         tree.device_file(&format!("{PF}/resource"), unplaced);
         let pf = pf(&tree);
@@ -109,7 +110,8 @@ fn initial_vfs_other_than_total_vfs_are_known() {
 #[test]
 fn vfs_tell_whether_they_can_be_reset_and_what_vgpu_they_are() {
     let tree = igb();
-    tree.device_file("0000:01:10.0/reset_method", "flr bus\n").device_file("0000:01:10.2/reset_method", "bus\n");
+    tree.device_file("0000:01:10.0/reset_method", "flr bus\n")
+        .device_file("0000:01:10.2/reset_method", "bus\n");
     tree.device_file("0000:01:10.2/nvidia/current_vgpu_type", "0\n");
     let vfs = pf(&tree).virtual_functions;
     assert_eq!([vfs[0].flr, vfs[1].flr], [Some(true), Some(false)]);

@@ -125,7 +125,7 @@ pub(super) fn guest_driver(pf: &PhysicalFunction, need: &Need<'_>) -> Option<Rea
     Some(Reason::new(Rule::GuestDriver, required, found).remedy(remedy))
 }
 
-/// What is needed by name, and what settings need that are asked for.
+/// Capabilities that are needed by name, or by the settings asked for.
 pub(super) fn capabilities(pf: &PhysicalFunction, request: &VfRequest) -> Vec<Reason> {
     let by_setting = Setting::ALL.iter().filter(|setting| request.asks_for(**setting));
     let by_setting = by_setting.filter_map(|setting| Some((setting.capability()?, setting.as_str())));
@@ -194,7 +194,7 @@ pub(super) fn msix_vectors(
     }
 }
 
-/// What the host itself needs is left alone, unless a person allows it.
+/// A PF that the host itself needs is left alone, unless a person allows it.
 pub(crate) fn management_nic(ledger: &Ledger<'_>, pf: &PhysicalFunction) -> Option<Reason> {
     if ledger.options.allow_management_nic || pf.in_use_by_host.is_empty() {
         return None;

@@ -60,7 +60,8 @@ pub(super) fn iommu_group(ledger: &Ledger<'_>, vf: VfId) -> Option<Reason> {
 pub(super) fn reset(ledger: &Ledger<'_>, vf: VfId) -> Option<Reason> {
     let function = ledger.existing(vf).filter(|function| function.flr == Some(false))?;
     let required = "a VF that can be reset by itself (FLR)";
-    let reason = Reason::new(Rule::Capability, required, format!("{} can't (reset_method)", function.address));
+    let reason =
+        Reason::new(Rule::Capability, required, format!("{} can't (reset_method)", function.address));
     Some(reason.remedy("use a VF of another adapter, or echo flr >reset_method where the kernel takes it"))
 }
 
@@ -87,7 +88,7 @@ pub(super) fn growth(ledger: &Ledger<'_>, pf: &PhysicalFunction, index: u16) -> 
     })
 }
 
-/// What runs keeps its VFs, unless a person allows otherwise. NumVFs changes through zero only.
+/// Partitions that run keep their VFs, unless a person allows otherwise. NumVFs changes through zero only.
 pub(crate) fn disruption(ledger: &Ledger<'_>, pf: &PhysicalFunction, to: u16) -> Option<Reason> {
     let from = pf.num_vfs();
     if ledger.options.allow_disruption || from == 0 || from == to {

@@ -38,7 +38,8 @@ fn nowhere(ledger: &Ledger<'_>, need: &Need<'_>) -> Vec<Reason> {
     if reasons.is_empty() {
         let required = format!("an SR-IOV adapter of class {}", need.request.class);
         let others = ledger.inventory.physical_functions.iter().take(4);
-        let others: Vec<_> = others.map(|pf| format!("{} is one of class {}", pf.address, pf.class)).collect();
+        let others: Vec<_> =
+            others.map(|pf| format!("{} is one of class {}", pf.address, pf.class)).collect();
         let found = [vec!["this host has none".to_owned()], others].concat().join("; ");
         reasons.push(Reason::new(Rule::FunctionExists, required, found).key("class"));
     }

@@ -1,6 +1,7 @@
-//! The table of checks (`ioward_model::checks`), and that planner, suitability and table never disagree, whatever is wrong with
-//! a host.
+//! The table of checks (`ioward_model::checks`), and that host, doctor, suitability (`ioward compatible`) and planner never
+//! disagree, whatever is wrong with a host.
 
+use ioward_fabric::linux::doctor::{Check, Facts, Verdict, examine};
 use ioward_model::{Class, PhysicalFunction, Subclass, checks};
 use proptest::{prelude::*, sample::select};
 
@@ -157,7 +158,7 @@ proptest! {
     /// Whoever gets a VF gets it of an adapter that the table has nothing against, and where the table refuses all adapters
     /// nobody gets one. What is said to be available is what can be had.
     #[test]
-    fn planner_suitability_and_table_agree(
+    fn host_doctor_compatible_and_planner_agree(
         adapters in prop::array::uniform3(any_adapter()),
         vfio in select(vec![None, Some(true), Some(false)]),
         iommu in prop::bool::weighted(0.9),
@@ -189,6 +190,15 @@ proptest! {
         let wanted = asked.iter().any(|pf| can(pf));
         for pf in &world.inventory.physical_functions {
             prop_assert_eq!(pf.vfs_available > 0 && host_is_able, can(pf), "{}: {:?}", pf.address, checks::adapter(&world.inventory, pf));
+        }
+        // What the doctor says of an adapter, whatever it says of the host.
+        let facts = Facts { inventory: world.inventory.clone(), ..Facts::default() };
+        for finding in examine(&facts).iter().filter(|finding| finding.check == Check::Adapter) {
+            let pf = world.pf(finding.function.unwrap());
+            let obstacles = checks::adapter(&world.inventory, pf);
+            let gives = pf.vfs_available > 0;
+            prop_assert!(finding.verdict != Verdict::Missing || !gives, "✗ of {}", pf.address);
+            prop_assert_eq!(finding.verdict == Verdict::Well, obstacles.is_empty(), "{}", finding.found);
         }
         let new = partition_of("web", &[&vf]);
         let candidates = ioward_planner::suitability(&world.inventory, &world.state, &[], &new, &new.vfs[0]);

@@ -26,10 +26,7 @@ fn a_spec_without_a_vf_that_was_assigned_takes_it_only_with_leave() {
     assert!(told.starts_with("[Disruption] web/net1: 0000:01:10.2: "), "{told}");
     assert!(told.contains("web loses net1 for good") && told.contains("--allow-disruption"), "{told}");
     let plan = world.plan(&spec, DISRUPT).unwrap();
-    assert_eq!(
-        disturbed(&plan),
-        ["web on 0000:01:10.2 loses net1 for good: it is not asked for any more"]
-    );
+    assert_eq!(disturbed(&plan), ["web on 0000:01:10.2 loses net1 for good: it is not asked for any more"]);
     world.carry_out(&plan);
     assert_eq!(world.does(&spec, SAFE), [""; 0]);
 }

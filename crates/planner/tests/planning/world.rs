@@ -1,8 +1,9 @@
 //! A host to plan for, built in a line, and what a person asks of it.
 
 use ioward_model::{
-    AdapterSpec, Class, Conditions, HexId, HostUse, Intent, Inventory, Netdev, NumaNode, NvmeController, NvmeResources,
-    NvmeSecondary, Options, PartitionSpec, PhysicalFunction, Plan, Reason, Spec, Sriov, State, VfRequest,
+    AdapterSpec, Class, Conditions, HexId, HostUse, Intent, Inventory, Netdev, NumaNode, NvmeController,
+    NvmeResources, NvmeSecondary, Options, PartitionSpec, PhysicalFunction, Plan, Reason, Spec, Sriov, State,
+    VfRequest,
 };
 use ioward_pci::Bdf;
 use ioward_planner::{Machine, lint, plan};

@@ -1,4 +1,4 @@
-//! What the doctor says of SR-IOV adapters: each one that can give VFs, and each one that can't, and why. The checks are
+//! The doctor's findings on SR-IOV adapters: each one that can give VFs, and each one that can't, and why. The checks are
 //! those of the planner (`ioward_model::checks`).
 
 use ioward_model::{
@@ -23,18 +23,15 @@ pub(super) fn adapters(facts: &Facts) -> Vec<Finding> {
                 .to_owned(),
         }];
     }
-    let judged: Vec<_> = pfs
-        .iter()
-        .map(|pf| (pf, checks::adapter(&facts.inventory, pf).into_iter().next()))
-        .collect();
+    let judged: Vec<_> =
+        pfs.iter().map(|pf| (pf, checks::adapter(&facts.inventory, pf).into_iter().next())).collect();
     let one_is_well = judged.iter().any(|(_, obstacle)| obstacle.is_none());
     let finding = |(pf, obstacle): (&PhysicalFunction, Option<Obstacle>)| {
         let Some(obstacle) = obstacle else { return can_give(pf) };
         // Where VFs are there already, those can be given away.
         let some_can = !obstacle.blocks.giving() && pf.num_vfs() > 0;
         let is_known = !(facts.is_copy && pf.conditions.no_numvfs);
-        let verdict =
-            if one_is_well || some_can || !is_known { Verdict::Warning } else { Verdict::Missing };
+        let verdict = if one_is_well || some_can || !is_known { Verdict::Warning } else { Verdict::Missing };
         let (found, remedy) = if is_known {
             words(facts, obstacle)
         } else {
@@ -60,7 +57,7 @@ fn can_give(pf: &PhysicalFunction) -> Finding {
     }
 }
 
-/// What was found and what to do, as the doctor says it.
+/// The finding and its remedy, in the doctor's words.
 fn words(facts: &Facts, obstacle: Obstacle) -> (String, String) {
     if obstacle.reason.rule == Rule::Readable {
         let remedy = if facts.root == Some(false) { "run this as root" } else { "'ioward host' says why" };

@@ -1,4 +1,4 @@
-//! What facts mean for SR-IOV, and what to do about what is missing. Pure: one small function a check.
+//! The doctor's checks: from facts to findings and remedies. Pure: one small function a check.
 
 use super::{Check, Emulator, Facts, Finding, Vendor, Verdict, VfioPci, adapters::adapters};
 
@@ -7,7 +7,7 @@ const OLDEST_QEMU: u32 = 8;
 /// Kernel arguments that turn an IOMMU off.
 const IOMMU_OFF: [&str; 3] = ["intel_iommu=off", "amd_iommu=off", "iommu=off"];
 
-/// What is well, what could be better and what is missing, in the order in which to put it right.
+/// All findings, in the order in which to put things right.
 #[must_use]
 pub fn examine(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![iommu(facts)];

@@ -1,4 +1,4 @@
-//! What is so on a host, as far as SR-IOV for partitions goes: read once, judged elsewhere.
+//! Facts about a host, as far as SR-IOV for partitions goes: read once, judged elsewhere.
 
 use ioward_model::Inventory;
 
@@ -10,7 +10,7 @@ use crate::{
 /// Longest table of /proc or of /lib/modules that is read, in bytes.
 const MAX_TABLE: usize = 16 << 20;
 
-/// What is so on a host.
+/// Facts about a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Its SR-IOV adapters.
@@ -31,7 +31,7 @@ pub struct Facts {
     pub kvm: Option<bool>,
     /// The machine emulator.
     pub emulator: Emulator,
-    /// What this process may lock, in bytes; `None`: without limit, or not known.
+    /// The memory that this process may lock, in bytes; `None`: without limit, or not known.
     pub lock_limit: Option<u64>,
     /// The mode of transparent huge pages, as `madvise`.
     pub transparent_huge_pages: Option<String>,
@@ -78,7 +78,7 @@ pub enum VfioPci {
     Unknown,
 }
 
-/// What is known of QEMU. Asking it is the caller's business: a copied tree has none to ask.
+/// QEMU, as far as it is known. Asking it is the caller's business: a copied tree has none to ask.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Emulator {
     /// It was not asked.
@@ -88,7 +88,7 @@ pub enum Emulator {
     Missing,
     /// It can't be run: why.
     Broken(String),
-    /// What it answers to `--version`.
+    /// Its answer to `--version`.
     Says(String),
 }
 

@@ -1,6 +1,8 @@
 //! The doctor, word for word: a host where all is well, and what it says of each thing that is not.
 
-use ioward_model::{Class, Conditions, HexId, Inventory, PhysicalFunction, Sriov, Subclass, VfBar, VirtualFunction};
+use ioward_model::{
+    Class, Conditions, HexId, Inventory, PhysicalFunction, Sriov, Subclass, VfBar, VirtualFunction,
+};
 
 use super::{
     Check, Emulator, Facts, Processor, Vendor, Verdict, VfioPci, examine,
@@ -167,7 +169,8 @@ fn an_iommu_that_is_off_is_turned_on_in_the_firmware_or_on_the_command_line() {
         ]
     );
     let mut virtual_one = without_iommu(Vendor::Intel, "quiet", false);
-    virtual_one.processor = virtual_one.processor.map(|processor| Processor { is_virtual: true, ..processor });
+    virtual_one.processor =
+        virtual_one.processor.map(|processor| Processor { is_virtual: true, ..processor });
     assert!(amiss(Check::Iommu, &virtual_one)[0].contains("have its host give it an IOMMU"));
 }
 

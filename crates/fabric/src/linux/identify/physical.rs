@@ -83,9 +83,9 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
             port_in_group: listed.and_then(|group| port::in_group(host.root, host.bridges(), address, group)),
             last_bus: port::last_bus(host.bridges(), address),
             power_state: power_state.filter(|state| ASLEEP.contains(&state.as_str())),
-            initial_vfs_differ: capabilities.sriov.is_some_and(|found| {
-                !found.vf_migration_capable() && found.initial_vfs != found.total_vfs
-            }),
+            initial_vfs_differ: capabilities
+                .sriov
+                .is_some_and(|found| !found.vf_migration_capable() && found.initial_vfs != found.total_vfs),
         },
         sriov,
         drivers_autoprobe: probe.expect("sriov_drivers_autoprobe", "0 or 1", |text| match text {
@@ -134,7 +134,8 @@ fn identity(probe: &mut Probe<'_>, config: Option<ConfigSpace<'_>>) -> Identity 
 /// was copied in part, or its extended list breaks off before that can be told.
 fn may_have_sriov(config: &ConfigSpace<'_>) -> bool {
     // Where a list ends in a loop, all of it that can be reached has been seen.
-    let broken = |error: &ConfigError| !matches!(error, ConfigError::Misaligned { .. } | ConfigError::Loop { .. });
+    let broken =
+        |error: &ConfigError| !matches!(error, ConfigError::Misaligned { .. } | ConfigError::Loop { .. });
     !matches!(SriovCapability::find(config), Ok(None))
         || (config.header_type() == 0
             && config.extended_capabilities().filter_map(Result::err).any(|error| broken(&error)))

@@ -52,9 +52,9 @@ fn bridge(root: &HostRoot, function: Bdf) -> Option<Bridge> {
 
 /// The last bus number that the port right above a function leads to; `None` on a root bus.
 pub(super) fn last_bus(bridges: &[Bridge], function: Bdf) -> Option<u8> {
-    let port = bridges.iter().find(|bridge| {
-        bridge.secondary == function.bus() && bridge.address.domain() == function.domain()
-    });
+    let port = bridges
+        .iter()
+        .find(|bridge| bridge.secondary == function.bus() && bridge.address.domain() == function.domain());
     port.map(|port| port.subordinate).filter(|last| *last >= function.bus())
 }
 
