@@ -22,7 +22,7 @@ pub struct VfArgs {
     pub class: Class,
     /// What kind of that
     #[arg(long, value_name = "KIND", value_parser = one_of::<Subclass>(
-        &["ethernet", "infiniband", "fabric", "vga", "3d", "encryption", "processing"]
+        &["ethernet", "infiniband", "fabric", "vga", "3d", "encryption", "processing", "coprocessor"]
     ))]
     subclass: Option<Subclass>,
     /// The slowest link that will do, as 10G or 10Gbit

@@ -11,7 +11,9 @@ use std::{
 use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{AdapterId, Capability, Identity, MacAddress, Name, Owner, Reason, Setting, VfSettings};
+use crate::{
+    AdapterId, Capability, Conditions, Identity, MacAddress, Name, Owner, Reason, Setting, VfSettings,
+};
 
 /// A snapshot of the host, as found at one moment. Never edited: a later look makes a new one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +22,9 @@ pub struct Inventory {
     pub generation: u64,
     /// Whether an IOMMU is on (the host has IOMMU groups).
     pub iommu: bool,
+    /// Whether the driver vfio-pci, through which partitions get their VFs, is loaded; `None`: it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vfio_pci: Option<bool>,
     /// The host's NUMA nodes, by number; empty where the kernel tells of none.
     #[serde(default)]
     pub numa_nodes: Vec<NumaNode>,
@@ -99,6 +104,9 @@ pub struct PhysicalFunction {
     pub vfs_available: u16,
     /// The VFs there are now, by index.
     pub virtual_functions: Vec<VirtualFunction>,
+    /// Conditions in the way of VFs.
+    #[serde(default, skip_serializing_if = "Conditions::is_empty")]
+    pub conditions: Conditions,
     /// What could not be read or makes no sense, and what follows.
     #[serde(default)]
     pub reasons: Vec<Reason>,
@@ -121,6 +129,12 @@ pub struct VirtualFunction {
     /// MSI-X vectors of the VF.
     #[serde(default)]
     pub msix_vectors: Option<u16>,
+    /// Whether it does a Function Level Reset, where the kernel tells (`reset_method`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flr: Option<bool>,
+    /// Its vGPU type, where NVIDIA's driver has it (`nvidia/current_vgpu_type`); 0: none is chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vgpu_type: Option<u32>,
     /// Network interfaces the host's own VF driver made of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub netdevs: Vec<String>,
@@ -348,6 +362,13 @@ impl Class {
         }
     }
 
+    /// Whether an adapter is of this class. A co-processor, as all of Intel's QAT are, is an accelerator as well, though PCI
+    /// has a base class of its own for it.
+    #[must_use]
+    pub fn takes(self, pf: &PhysicalFunction) -> bool {
+        self == pf.class || self == Self::Accelerator && pf.subclass == Some(Subclass::Coprocessor)
+    }
+
     /// Whether a VF of this class has the setting of this name (a field of [`VfSettings`]).
     #[must_use]
     pub fn has_setting(self, name: &str) -> bool {
@@ -380,10 +401,12 @@ pub enum Subclass {
     Encryption,
     /// Processing accelerator (12h 00h).
     Processing,
+    /// Co-processor (0Bh 40h): of class other, and taken for an accelerator too.
+    Coprocessor,
 }
 
 impl Subclass {
-    const ALL: [(Self, Class, u32, &'static str); 7] = [
+    const ALL: [(Self, Class, u32, &'static str); 8] = [
         (Self::Ethernet, Class::Network, 0x0200, "ethernet"),
         (Self::Infiniband, Class::Network, 0x0207, "infiniband"),
         (Self::Fabric, Class::Network, 0x0208, "fabric"),
@@ -391,6 +414,7 @@ impl Subclass {
         (Self::ThreeD, Class::Display, 0x0302, "3d"),
         (Self::Encryption, Class::Accelerator, 0x1000, "encryption"),
         (Self::Processing, Class::Accelerator, 0x1200, "processing"),
+        (Self::Coprocessor, Class::Other, 0x0b40, "coprocessor"),
     ];
 
     /// From the 24-bit class code: base class, sub-class, programming interface.
@@ -403,6 +427,12 @@ impl Subclass {
     #[must_use]
     pub fn class(self) -> Class {
         Self::ALL.iter().find(|known| known.0 == self).map_or(Class::Other, |known| known.1)
+    }
+
+    /// Whether a request of this class may ask for it.
+    #[must_use]
+    pub fn is_of(self, class: Class) -> bool {
+        self.class() == class || (self, class) == (Self::Coprocessor, Class::Accelerator)
     }
 
     /// The word used in Specs and JSON.

@@ -10,7 +10,9 @@
 #![forbid(unsafe_code)]
 
 mod accelerator;
+pub mod checks;
 mod choice;
+mod conditions;
 mod drift;
 mod event;
 mod function_facts;
@@ -38,6 +40,7 @@ mod whereabouts;
 
 pub use accelerator::Accelerator;
 pub use choice::{Criterion, Gap, Placement, Relaxation, Way};
+pub use conditions::Conditions;
 pub use drift::{Difference, Drift, Orphan};
 pub use event::{AuditEntry, Event, EventKind, Verdict};
 pub use function_facts::FunctionFacts;

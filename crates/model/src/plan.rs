@@ -68,7 +68,7 @@ impl Intent {
 pub struct Options {
     /// Change PFs that the host itself uses.
     pub allow_management_nic: bool,
-    /// Take VFs away from running partitions for a while.
+    /// Take VFs away from running partitions, for a while or for good.
     pub allow_disruption: bool,
     /// Turn partitions off without asking their guests, and take VFs that the guest does not let go of.
     pub force: bool,
@@ -92,7 +92,7 @@ pub struct Plan {
     /// The settings that the steps change of VFs which stay with their partitions, as they are before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub before: Vec<SettingsBefore>,
-    /// Who loses something for a while.
+    /// Who loses something while running, for a while or for good.
     pub disturbs: Vec<Disturbance>,
     /// Which VF each request of the intent gets, and why that one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -56,6 +56,10 @@ pub enum Rule {
     Iommu,
     /// The VF's IOMMU group holds nothing foreign.
     IommuGroup,
+    /// The driver that hands VFs to partitions is loaded.
+    VfioPci,
+    /// The kernel has address space for the VFs.
+    AddressSpace,
     /// The PF carries nothing the host itself needs.
     ManagementNic,
     /// Nothing that runs is disturbed.
@@ -102,6 +106,9 @@ pub struct Reason {
     /// Whose request it is about: a partition (`web`), or a VF of one (`web/net0`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// How many requests besides it is about in just the same way.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub and_more: u32,
     /// The key of that request that asks for it, as `min_link_speed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -122,6 +129,7 @@ impl Reason {
             rule,
             function: None,
             request: None,
+            and_more: 0,
             key: None,
             required: required.into(),
             found: found.into(),
@@ -158,10 +166,19 @@ impl Reason {
     }
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(request) = &self.request {
-            write!(f, "{request}: ")?;
+            write!(f, "{request}")?;
+            if self.and_more > 0 {
+                write!(f, " and {} more", self.and_more)?;
+            }
+            write!(f, ": ")?;
         }
         if let Some(function) = self.function {
             write!(f, "{function}: ")?;

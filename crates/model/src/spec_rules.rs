@@ -143,7 +143,7 @@ impl<'a> Problems<'a> {
         if vf.min_namespaces.is_some() && class != Class::Nvme {
             self.add(format!("{key}.min_namespaces"), "only a VF of class nvme has namespaces");
         }
-        if let Some(subclass) = vf.subclass.filter(|subclass| subclass.class() != class) {
+        if let Some(subclass) = vf.subclass.filter(|subclass| !subclass.is_of(class)) {
             let of = subclass.class();
             self.add(
                 format!("{key}.subclass"),

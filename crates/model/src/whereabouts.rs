@@ -202,7 +202,7 @@ impl State {
             && self.assignments().filter(|(_, held)| held.vf.pf == noted).all(|(owner, held)| {
                 let spec = self.partitions.get(&owner.partition).map(|partition| &partition.spec);
                 let request = spec.and_then(|spec| spec.vf(&owner.vf));
-                held.vf.index < pf.total_vfs() && request.is_none_or(|request| request.class == pf.class)
+                held.vf.index < pf.total_vfs() && request.is_none_or(|request| request.class.takes(pf))
             })
     }
 

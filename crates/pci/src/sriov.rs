@@ -84,6 +84,12 @@ impl SriovCapability {
         self.control & 1 != 0
     }
 
+    /// VF Migration Capable: only then may InitialVFs be fewer than TotalVFs.
+    #[must_use]
+    pub fn vf_migration_capable(&self) -> bool {
+        self.capabilities & 1 != 0
+    }
+
     /// VF Memory Space Enable.
     #[must_use]
     pub fn vf_memory_enable(&self) -> bool {

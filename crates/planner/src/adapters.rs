@@ -4,18 +4,18 @@ use std::collections::BTreeSet;
 
 use ioward_model::{
     AdapterOriginal, AdapterState, Disturbance, Identity, Owner, PhysicalFunction, Reason, Rule, VfCount,
-    VfId,
+    VfId, checks,
 };
 use ioward_pci::Bdf;
 
 use crate::{compat, goal::Goal, ledger::Ledger, placement, placement::Holding};
 
-/// What changes about an adapter. With nothing to change, `from` and `to` are the same.
+/// A change of an adapter. With nothing to change, `from` and `to` are the same.
 pub(crate) struct AdapterChange {
     pub pf: Bdf,
-    /// What is noted of it now.
+    /// The noted state of it now.
     pub before: Option<AdapterState>,
-    /// What is noted of it then; `None`: ioward has let go of it.
+    /// The noted state of it then; `None`: ioward has let go of it.
     pub after: Option<AdapterState>,
     /// NumVFs.
     pub vfs: Change<u16>,
@@ -43,7 +43,7 @@ impl<T: PartialEq + Copy> Change<T> {
     }
 }
 
-/// What is wrong with the numbers of VFs that the Spec itself asks for.
+/// Checks the numbers of VFs that the Spec itself asks for.
 pub(crate) fn check_named(ledger: &Ledger<'_>, goal: &Goal) -> Vec<Reason> {
     let problem = |(pf, count): (&Bdf, &Option<VfCount>)| {
         if is_let_go_of(ledger, *pf, *count) {
@@ -52,7 +52,7 @@ pub(crate) fn check_named(ledger: &Ledger<'_>, goal: &Goal) -> Vec<Reason> {
         let Some(function) = ledger.inventory.physical_function(*pf) else {
             return Some(placement::no_such_pf(ledger, *pf));
         };
-        if let Some(reason) = compat::readable(function) {
+        if let Some(reason) = compat::readable(ledger, function) {
             return Some(reason.on(*pf));
         }
         capacity(function, *count)
@@ -70,20 +70,24 @@ fn is_let_go_of(ledger: &Ledger<'_>, pf: Bdf, count: Option<VfCount>) -> bool {
 
 /// No more VFs are asked for than the PF can give.
 pub(crate) fn capacity(pf: &PhysicalFunction, count: Option<VfCount>) -> Option<Reason> {
-    let total = pf.total_vfs();
-    let count = match count? {
-        VfCount::Exactly(count) if count > total => count,
-        VfCount::Exactly(_) | VfCount::Max | VfCount::Spare(_) => return None,
+    let (total, most) = (pf.total_vfs(), checks::most_vfs(pf));
+    let VfCount::Exactly(count) = count? else { return None };
+    let (required, remedy) = if count > total {
+        (format!("at most {total} VFs (TotalVFs)"), "ask for fewer, or for \"max\"")
+    } else if count > most {
+        let required = format!("at most {most} VFs: the others have no bus numbers below the port");
+        (required, "ask for fewer, or turn on ARI and SR-IOV in the firmware")
+    } else if checks::makes_all_or_none(pf) && count > 0 && count < total {
+        let driver = pf.driver.as_deref().unwrap_or_default();
+        (format!("all {total} VFs or none, for its driver {driver} makes no other number"), "ask for \"max\"")
+    } else {
+        return None;
     };
-    let reason = Reason::new(
-        Rule::VfCapacity,
-        format!("at most {total} VFs (TotalVFs)"),
-        format!("{count} asked for"),
-    );
-    Some(reason.on(pf.address).remedy("ask for fewer, or for \"max\""))
+    let reason = Reason::new(Rule::VfCapacity, required, format!("{count} asked for"));
+    Some(reason.on(pf.address).remedy(remedy))
 }
 
-/// What changes about adapters that the Spec names and those whose VFs come or go.
+/// The changes of adapters that the Spec names and of those whose VFs come or go.
 ///
 /// # Errors
 /// When the numbers don't go together, or what the host uses or what runs would be disturbed.
@@ -153,7 +157,10 @@ fn change(ledger: &Ledger<'_>, goal: &Goal, address: Bdf) -> Result<AdapterChang
     };
     let autoprobe = Change { from: autoprobe, to: autoprobe_then };
     let guards = [compat::management_nic(ledger, pf), compat::disruption(ledger, pf, vfs.to)];
-    let reasons: Vec<_> = guards.into_iter().flatten().collect();
+    let mut reasons: Vec<_> = guards.into_iter().flatten().collect();
+    if vfs.to > 0 {
+        reasons.extend(compat::making(ledger, pf).into_iter().next());
+    }
     if vfs.is_needed() && !reasons.is_empty() {
         return Err(reasons);
     }
@@ -188,14 +195,16 @@ fn count(
         return Err(vec![reason.on(pf.address).for_request(owner).remedy(remedy)]);
     }
     let spare = ledger.spare(pf.address);
-    let with_spare = needed.saturating_add(spare.unwrap_or(0)).min(pf.total_vfs());
+    let most = checks::most_vfs(pf);
+    let with_spare = needed.saturating_add(spare.unwrap_or(0)).min(most);
     // Some to spare are wished for now, and nobody is disturbed for a wish.
     let spare_now = spare.is_some() && goal.adapters.contains_key(&pf.address);
-    Ok(match asked {
+    let count = match asked {
         Some(asked) if ledger.is_named(pf.address) => asked,
         _ if needed_now <= pf.num_vfs() && (!spare_now || ledger.has_losers(pf)) => pf.num_vfs(),
         asked => asked.unwrap_or(with_spare).max(needed),
-    })
+    };
+    Ok(if count > 0 && checks::makes_all_or_none(pf) { most } else { count })
 }
 
 /// Who loses a VF for a while as an adapter's number of VFs changes.

@@ -9,18 +9,14 @@ pub(crate) struct PfDriver {
     name: &'static str,
     /// It refuses a VF's rate while the port has no link.
     pub rate_needs_link: bool,
-    /// It makes no VFs while the PF's interface is down.
-    pub vfs_need_interface_up: bool,
 }
 
 /// `drivers/net/ethernet` of Linux 6.12.
-const PF_DRIVERS: [PfDriver; 3] = [
+const PF_DRIVERS: [PfDriver; 2] = [
     // intel/igb/igb_main.c: igb_ndo_set_vf_bw wants a link.
-    PfDriver { name: "igb", rate_needs_link: true, vfs_need_interface_up: false },
+    PfDriver { name: "igb", rate_needs_link: true },
     // intel/ixgbe/ixgbe_sriov.c: ixgbe_ndo_set_vf_bw wants a link.
-    PfDriver { name: "ixgbe", rate_needs_link: true, vfs_need_interface_up: false },
-    // broadcom/bnxt/bnxt_sriov.c: bnxt_sriov_configure refuses while the interface is down.
-    PfDriver { name: "bnxt_en", rate_needs_link: false, vfs_need_interface_up: true },
+    PfDriver { name: "ixgbe", rate_needs_link: true },
 ];
 
 impl PfDriver {
@@ -30,7 +26,7 @@ impl PfDriver {
     }
 }
 
-/// What drives a VF in a guest.
+/// Drivers of a VF in guests.
 pub(crate) struct VfDrivers {
     vendor: u16,
     devices: &'static [u16],

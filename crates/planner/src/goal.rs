@@ -1,4 +1,4 @@
-//! What is to be, from what was asked for: [`Goal`]. Rules on the request itself, which need no look at the host.
+//! From an intent to the wanted end: [`Goal`]. Rules on the request itself, which need no look at the host.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::{
     steps,
 };
 
-/// What is to be, once the plan is carried out. What it does not name stays as it is.
+/// The end that a plan is to reach. Whatever it does not name stays as it is.
 #[derive(Default)]
 pub(crate) struct Goal {
     /// Partitions that are to be so, in the order of the Spec.
@@ -22,6 +22,8 @@ pub(crate) struct Goal {
     pub stop: Option<Name>,
     /// A partition that is to go.
     pub remove: Option<Name>,
+    /// A VF that was asked to be taken from its partition.
+    pub detach: Option<Owner>,
     /// Adapters that the Spec names, with the number of VFs it gives them.
     pub adapters: BTreeMap<Bdf, Option<VfCount>>,
     /// Partitions that the Spec names and that are as it wants them.
@@ -32,14 +34,14 @@ pub(crate) struct Goal {
 
 /// A partition as it is to be.
 pub(crate) struct PartitionGoal {
-    /// What it is to have.
+    /// Its Spec.
     pub spec: PartitionSpec,
     /// Whether the plan starts it.
     pub start: bool,
 }
 
 impl Goal {
-    /// What `intent` wants.
+    /// The goal of an intent.
     ///
     /// # Errors
     /// When it makes no sense by itself, or not in this state.
@@ -91,7 +93,8 @@ impl Goal {
                     return Err(vec![no_such_vf(&spec, vf).for_request(partition)]);
                 }
                 spec.vfs.retain(|request| request.name != *vf);
-                Ok(one(spec, false))
+                let detach = Owner { partition: partition.clone(), vf: vf.clone() };
+                Ok(Self { detach: Some(detach), ..one(spec, false) })
             }
         }
     }
@@ -187,7 +190,7 @@ fn existing<'a>(state: &'a State, partition: &Name) -> Result<&'a PartitionState
     })
 }
 
-/// What the Spec's own checks say, for requests that did not come through a Spec's text.
+/// The Spec's own checks, for requests that did not come through a Spec's text.
 fn check(spec: &Spec) -> Result<(), Vec<Reason>> {
     let mut unsupported = Vec::new();
     for partition in &spec.partitions {

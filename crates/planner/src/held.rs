@@ -1,4 +1,4 @@
-//! What is held now, looked through once: a plan is often about one partition of thousands, and this is what it costs.
+//! VFs that are held now, indexed once: a plan is often about one partition of thousands, and this index is its cost.
 
 use std::ops::Range;
 
@@ -36,7 +36,7 @@ impl Held<'_> {
     }
 }
 
-/// What a plan has to know of all that is held.
+/// An index of all that is held, for one plan.
 #[derive(Default)]
 pub(crate) struct Survey<'a> {
     /// By VF.
@@ -77,7 +77,7 @@ impl<'a> Survey<'a> {
         survey
     }
 
-    /// Who has a VF now.
+    /// The present holder of a VF.
     pub(crate) fn holder(&self, vf: VfId) -> Option<&Held<'a>> {
         self.held.binary_search_by_key(&vf, |held| held.vf).ok().map(|at| &self.held[at])
     }

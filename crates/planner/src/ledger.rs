@@ -1,4 +1,4 @@
-//! Who holds what, now and once the plan is carried out: what the rules look at.
+//! The holders of VFs, now and once the plan is carried out: the rules look here.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +8,7 @@ use std::{
 use ioward_model::{
     Apart, Assignment, BitRate, Disturbance, FailureDomain, Inventory, MacAddress, Name, NvmeResources,
     Options, Owner, PartitionSpec, PhysicalFunction, Reason, State, VfCount, VfId, VfRef, VfRequest,
-    VfSettings, VirtualFunction,
+    VfSettings, VirtualFunction, checks,
 };
 use ioward_pci::Bdf;
 
@@ -28,9 +28,11 @@ pub(crate) struct Ledger<'a> {
     pub options: Options,
     macs: Macs<'a>,
     pfs: BTreeMap<Bdf, &'a PhysicalFunction>,
-    /// What is held now.
+    /// Obstacles of PFs that can't give VFs.
+    obstacles: BTreeMap<Bdf, Vec<checks::Obstacle>>,
+    /// Holders as they are now.
     now: Survey<'a>,
-    /// What the plan has decided so far.
+    /// Holders that the plan has decided on so far.
     holders: BTreeMap<VfId, Holder>,
     /// The same, by owner.
     held: BTreeMap<Owner, VfId>,
@@ -40,11 +42,13 @@ pub(crate) struct Ledger<'a> {
     counts: BTreeMap<Bdf, u16>,
     /// VFs that a person asked PFs to give beyond those that are assigned.
     spare: BTreeMap<Bdf, u16>,
+    /// How many requests get no VF, once that is known; the one at hand is among them.
+    pub unplaced: u16,
     /// PFs whose number of VFs the Spec at hand sets: they change whatever is placed on them.
     named: BTreeSet<Bdf>,
 }
 
-/// Who is to hold a VF, and what that takes of what the PF has for all.
+/// The future holder of a VF, and its share of the PF's budgets.
 struct Holder {
     owner: Owner,
     /// Flexible NVMe queue and interrupt resources.
@@ -94,7 +98,7 @@ impl Loser {
 impl<'a> Ledger<'a> {
     /// With what stays as it is: the VFs of partitions that the goal does not concern.
     pub fn new(inventory: &'a Inventory, state: &'a State, options: Options, goal: &Goal) -> Self {
-        let total = |pf| inventory.physical_function(pf).map_or(0, PhysicalFunction::total_vfs);
+        let total = |pf| inventory.physical_function(pf).map_or(0, checks::most_vfs);
         let resolve = |(pf, count): (&Bdf, &VfCount)| match *count {
             VfCount::Exactly(count) => Some((*pf, count)),
             VfCount::Max => Some((*pf, total(*pf))),
@@ -118,6 +122,12 @@ impl<'a> Ledger<'a> {
             options,
             macs: Macs::new(inventory, state, goal),
             pfs: inventory.physical_functions.iter().map(|pf| (pf.address, pf)).collect(),
+            obstacles: inventory
+                .physical_functions
+                .iter()
+                .map(|pf| (pf.address, checks::adapter(inventory, pf)))
+                .filter(|(_, obstacles)| !obstacles.is_empty())
+                .collect(),
             holders: BTreeMap::new(),
             held: BTreeMap::new(),
             concerned: goal.concerned().clone(),
@@ -125,6 +135,7 @@ impl<'a> Ledger<'a> {
             now,
             counts: wanted.iter().filter_map(resolve).collect(),
             spare: spare.collect(),
+            unplaced: 1,
             named: goal.adapters.iter().filter(fixes).map(|(pf, _)| *pf).collect(),
         }
     }
@@ -155,13 +166,18 @@ impl<'a> Ledger<'a> {
         self.pfs.get(&address).copied()
     }
 
-    /// Which VF an owner is to hold.
+    /// Obstacles that keep a PF from giving VFs.
+    pub fn obstacles(&self, pf: Bdf) -> &[checks::Obstacle] {
+        self.obstacles.get(&pf).map_or(&[], Vec::as_slice)
+    }
+
+    /// The VF that an owner is to hold.
     pub fn held_by(&self, owner: &Owner) -> Option<VfId> {
         let stays = || self.assignment(owner).filter(|_| !self.concerned.contains(&owner.partition));
         self.held.get(owner).copied().or_else(|| stays().map(|held| held.vf))
     }
 
-    /// What a VF of this owner is to be apart from.
+    /// The VFs that a VF of this owner is to be apart from.
     pub fn ties(&self, owner: &Owner) -> &[Tie] {
         self.ties.get(owner).map_or(&[], Vec::as_slice)
     }
@@ -194,13 +210,13 @@ impl<'a> Ledger<'a> {
         all.fold(0, |sum, vectors| sum.saturating_add(vectors.into()))
     }
 
-    /// What has been decided of this PF's VFs, for others than this owner.
+    /// Decisions on this PF's VFs, for others than this owner.
     fn decided_on(&self, pf: Bdf, but: Option<&Owner>) -> impl Iterator<Item = &Holder> {
         let holders = self.holders.range(all_of(pf)).map(|(_, holder)| holder);
         holders.filter(move |holder| Some(&holder.owner) != but)
     }
 
-    /// Who is to hold a VF.
+    /// The future holder of a VF.
     pub fn holder(&self, vf: VfId) -> Option<Owner> {
         let decided = self.holders.get(&vf).map(|holder| holder.owner.clone());
         decided.or_else(|| self.now.holder(vf).filter(|held| held.stays).map(Held::owner))
@@ -211,13 +227,13 @@ impl<'a> Ledger<'a> {
         self.holders.contains_key(&vf) || self.now.holder(vf).is_some_and(|held| held.stays)
     }
 
-    /// Who is to hold VFs of this PF, by index.
+    /// The future holders of this PF's VFs, by index.
     pub fn holders_on(&self, pf: Bdf) -> BTreeMap<VfId, Owner> {
         let decided = self.holders.range(all_of(pf)).map(|(vf, holder)| (*vf, holder.owner.clone()));
         self.now.staying_on(pf).map(|held| (held.vf, held.owner())).chain(decided).collect()
     }
 
-    /// What is noted of an owner's VF now.
+    /// The present assignment of an owner's VF.
     pub fn assignment(&self, owner: &Owner) -> Option<&'a Assignment> {
         self.state.partitions.get(&owner.partition)?.vfs.get(&owner.vf)
     }
@@ -242,9 +258,10 @@ impl<'a> Ledger<'a> {
         self.spare.get(&pf).copied()
     }
 
-    /// VFs that this PF may come to give: what was asked for, or TotalVFs.
+    /// VFs that this PF may come to give: what was asked for, or as many as there can be.
     pub fn limit(&self, pf: &PhysicalFunction) -> u16 {
-        self.count_asked(pf.address).unwrap_or(pf.total_vfs()).min(pf.total_vfs())
+        let most = checks::most_vfs(pf);
+        self.count_asked(pf.address).unwrap_or(most).min(most)
     }
 
     /// Whether the Spec at hand sets this PF's number of VFs.
@@ -257,7 +274,7 @@ impl<'a> Ledger<'a> {
         index >= pf.num_vfs() && !self.is_named(pf.address)
     }
 
-    /// What makes a VF somebody else's: the host uses it, or it is bound for a guest that ioward does not know.
+    /// Use of a VF by somebody else: by the host, or by a guest that ioward does not know.
     pub fn foreign_use(&self, pf: &PhysicalFunction, vf: &VirtualFunction) -> Option<String> {
         if let Some(host_use) = vf.in_use_by_host.first() {
             return Some(host_use.to_string());
@@ -317,7 +334,7 @@ impl<'a> Ledger<'a> {
     }
 }
 
-/// What is to be apart from what the goal decides on, and the other way round: as the goal asks for, and as others have.
+/// Pairs of VFs that are to be apart and of which the goal decides on one at least: as the goal asks for, and as others have.
 fn ties(state: &State, goal: &Goal, now: &Survey<'_>) -> BTreeMap<Owner, Vec<Tie>> {
     let mut ties: BTreeMap<Owner, Vec<Tie>> = BTreeMap::new();
     let mut add = |partition: &PartitionSpec, vf: &VfRequest, apart: &Apart| {

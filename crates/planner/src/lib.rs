@@ -22,6 +22,7 @@ mod goal;
 mod held;
 mod ledger;
 mod lint;
+mod losses;
 mod machine;
 mod macs;
 pub mod placement;
@@ -36,6 +37,8 @@ pub use relaxations::advise;
 pub use suitability::{Candidate, suitability};
 pub use validate::validate;
 
+use std::collections::BTreeMap;
+
 use ioward_model::{Disturbance, Gap, Intent, Inventory, Options, Placement, Plan, Reason, State, Step};
 
 use placement::Placed;
@@ -49,18 +52,43 @@ pub const MAX_REASONS: usize = 32;
 /// Spec named a number of VFs for it; only a number in this very Spec keeps it.
 ///
 /// # Errors
-/// Why not: at least one Reason and at most [`MAX_REASONS`].
+/// Why not: at least one Reason and at most [`MAX_REASONS`]. What holds for several requests alike is said once.
 pub fn plan(
     inventory: &Inventory,
     state: &State,
     intent: &Intent,
     options: &Options,
 ) -> Result<Plan, Vec<Reason>> {
-    let worked_out = work_out(inventory, state, intent, *options).map_err(|mut reasons| {
-        reasons.truncate(MAX_REASONS);
-        reasons
-    });
-    let WorkedOut { steps, disturbs, placements, gap } = worked_out?;
+    plan_or_all_reasons(inventory, state, intent, options).map_err(said_once)
+}
+
+/// The same reasons, those that differ in nothing but the request as one; at most [`MAX_REASONS`].
+fn said_once(reasons: Vec<Reason>) -> Vec<Reason> {
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    let mut once: Vec<Reason> = Vec::new();
+    for reason in reasons {
+        let anybody = Reason { request: None, ..reason.clone() };
+        let key = format!("{} {:?} {anybody}", reason.rule, reason.key);
+        match places.get(&key).filter(|_| reason.request.is_some()) {
+            Some(place) => once[*place].and_more = once[*place].and_more.saturating_add(1),
+            None => {
+                places.insert(key, once.len());
+                once.push(reason);
+            }
+        }
+    }
+    once.truncate(MAX_REASONS);
+    once
+}
+
+/// As [`plan`], with every Reason there is.
+fn plan_or_all_reasons(
+    inventory: &Inventory,
+    state: &State,
+    intent: &Intent,
+    options: &Options,
+) -> Result<Plan, Vec<Reason>> {
+    let WorkedOut { steps, disturbs, placements, gap } = work_out(inventory, state, intent, *options)?;
     Ok(Plan {
         id: state.revision + 1,
         parent: state.revision,
@@ -76,7 +104,7 @@ pub fn plan(
     })
 }
 
-/// What a plan is made of.
+/// The parts of a plan.
 struct WorkedOut {
     steps: Vec<Step>,
     disturbs: Vec<Disturbance>,
@@ -104,8 +132,9 @@ fn work_out(
     let Placed { holdings, mut placements, gap } = placed;
     let settled = goal.settled.iter().filter_map(|name| Some((name, state.partitions.get(name)?)));
     placements.extend(settled.flat_map(|(name, partition)| placement::kept_by(name, partition)));
+    let mut disturbs = losses::losses(&ledger, &goal, &holdings)?;
     let changes = adapters::changes(&ledger, &goal, &holdings)?;
-    let disturbs = changes.iter().flat_map(|change| adapters::disturbances(&ledger, change)).collect();
+    disturbs.extend(changes.iter().flat_map(|change| adapters::disturbances(&ledger, change)));
     let steps = steps::order(&ledger, &goal, holdings, &changes);
     Ok(WorkedOut { steps, disturbs, placements, gap })
 }

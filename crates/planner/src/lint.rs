@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use ioward_model::{
-    Assignment, Intent, Inventory, Name, Outcome, PartitionState, Plan, State, Step, VfId, VfSettings,
+    Assignment, Disturbance, Intent, Inventory, Name, Outcome, PartitionState, Plan, State, Step, VfId,
+    VfSettings,
 };
 use ioward_pci::Bdf;
 
@@ -26,7 +27,8 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
     if (plan.parent, plan.id, plan.generation) != (state.revision, state.revision + 1, inventory.generation) {
         problems.push("it was made from another state or inventory".to_owned());
     }
-    if !plan.disturbs.is_empty() && !plan.options.allow_disruption {
+    if plan.disturbs.iter().any(|disturbed| !is_asked_for(plan, disturbed)) && !plan.options.allow_disruption
+    {
         problems.push("it disturbs what runs, and that is not allowed".to_owned());
     }
     problems.extend(crate::validate(plan, inventory, state));
@@ -65,7 +67,26 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
     problems
 }
 
-/// What the host would do, and a person would not want.
+/// Whether a disturbance is the very thing that was asked for.
+fn is_asked_for(plan: &Plan, disturbed: &Disturbance) -> bool {
+    let about = match &plan.intent {
+        Intent::Stop { partition } | Intent::Remove { partition } => partition,
+        Intent::Detach { partition, vf } => {
+            let mut detached = plan.steps.iter().filter_map(|step| match step {
+                Step::DetachVf { owner, .. } => Some(owner),
+                _ => None,
+            });
+            if detached.any(|owner| (&owner.partition, &owner.vf) != (partition, vf)) {
+                return false;
+            }
+            partition
+        }
+        Intent::Apply { .. } | Intent::Start { .. } | Intent::Attach { .. } => return false,
+    };
+    disturbed.who == about.as_str()
+}
+
+/// Things that the host would do, and a person would not want.
 fn unsafe_here(plan: &Plan, n: usize, machine: &Machine) -> Vec<String> {
     let (inventory, state) = (machine.inventory(), machine.state());
     let pf_of = |address: Bdf| inventory.physical_function(address);
@@ -112,15 +133,24 @@ fn unsafe_here(plan: &Plan, n: usize, machine: &Machine) -> Vec<String> {
             }
         }
         Step::DetachVf { owner, vf, .. } => {
-            let again = Step::AttachVf { owner: owner.clone(), vf: *vf };
-            let comes_back = plan.steps[n..].contains(&again);
             let runs = state.partitions.get(&owner.partition).is_some_and(|partition| partition.running);
             let present = pf_of(vf.pf).and_then(|pf| pf.virtual_function(vf.index));
             let present = present.filter(|present| present.driver.as_deref() == Some("vfio-pci"));
-            if let Some(present) = present.filter(|present| comes_back && runs && !declared(present.address))
-            {
-                problems.push(format!("{} is lost for a while and not named as disturbed", present.address));
+            if let Some(present) = present.filter(|present| runs && !declared(present.address)) {
+                problems.push(format!("{} is lost and not named as disturbed", present.address));
             }
+        }
+        Step::StopPartition { partition, .. } => {
+            let held =
+                state.partitions.get(partition).into_iter().flat_map(|partition| partition.vfs.values());
+            let attached = held.filter(|held| held.attached);
+            let present = attached.filter_map(|held| pf_of(held.vf.pf)?.virtual_function(held.vf.index));
+            let bound = present.filter(|present| present.driver.as_deref() == Some("vfio-pci"));
+            problems.extend(
+                bound.filter(|present| !declared(present.address)).map(|present| {
+                    format!("{} stops with it and is not named as disturbed", present.address)
+                }),
+            );
         }
         Step::StartPartition { .. } => {
             let last = plan.steps[n..].iter().all(|step| matches!(step, Step::StartPartition { .. }));
@@ -173,7 +203,7 @@ fn undo(start: &Machine, mut machine: Machine, done: &[Done]) -> Result<(), Stri
     differs.map_or(Ok(()), |what| Err(format!("{what} is not as it was")))
 }
 
-/// What has to be as it was once a plan has been undone. A VF that was no partition's, and that went and came back, may
+/// The part of a host that has to be as it was once a plan has been rolled back. A VF that was no partition's, and that went and came back, may
 /// have lost the driver and the use that somebody had given it; addresses learned on the way are no loss. What a VF gets
 /// from its kernel and its driver as it appears (a group, interrupts, settings that nobody asked for) a machine of values
 /// does not know.
@@ -215,7 +245,7 @@ fn asked_for(held: &Assignment) -> VfSettings {
     held.effective_settings().missing_from(&held.original_settings)
 }
 
-/// What is not as it is to be once a plan is carried out, by partition.
+/// Whatever is missing once a plan is carried out, by partition.
 fn unfinished(plan: &Plan, machine: &Machine) -> Vec<(Name, String)> {
     let mut problems = Vec::new();
     for (name, partition) in &machine.state().partitions {

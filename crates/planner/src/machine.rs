@@ -19,7 +19,7 @@ pub struct Machine {
     guests: BTreeMap<Name, Guest>,
 }
 
-/// What the hypervisor knows of a partition.
+/// A partition as the hypervisor knows it.
 #[derive(Clone, Debug, Default)]
 struct Guest {
     running: bool,
@@ -43,13 +43,13 @@ impl Machine {
         Self { inventory: inventory.clone(), state: state.clone(), guests }
     }
 
-    /// What is there now.
+    /// The host as it is now.
     #[must_use]
     pub fn inventory(&self) -> &Inventory {
         &self.inventory
     }
 
-    /// What is remembered now.
+    /// The state as it is now.
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state
@@ -213,6 +213,9 @@ impl Machine {
         let lost = attached.filter(|vf| vf.index < from);
         check(lost.is_none(), || format!("{from} VFs of {pf} go while one is attached"))?;
         check(to <= function.total_vfs(), || format!("{pf} has no {to} VFs"))?;
+        if to > 0 {
+            would_make(function, to)?;
+        }
         function.virtual_functions = (0..to).map(|index| new_vf(function, index)).collect();
         if let Some(sriov) = &mut function.sriov {
             sriov.num_vfs = to;
@@ -263,6 +266,25 @@ fn check(holds: bool, refusal: impl FnOnce() -> Refusal) -> Result<(), Refusal> 
     if holds { Ok(()) } else { Err(refusal()) }
 }
 
+/// The kernel's conditions for having a PF's driver make VFs (drivers/pci/iov.c).
+fn would_make(pf: &PhysicalFunction, to: u16) -> Result<(), Refusal> {
+    let address = pf.address;
+    let driver = pf.driver.as_deref().unwrap_or_default();
+    check(!["", "vfio-pci", "pci-stub"].contains(&driver), || {
+        format!("{address} has no driver that makes VFs: '{driver}'")
+    })?;
+    check(pf.conditions.bars_without_room.is_empty(), || format!("not enough MMIO for VFs of {address}"))?;
+    check(!pf.conditions.no_numvfs, || format!("{address} has no sriov_numvfs"))?;
+    let last = pf.sriov.as_ref().and_then(|sriov| {
+        address.virtual_function(sriov.first_vf_offset, sriov.vf_stride, to - 1).map(Bdf::bus)
+    });
+    check(pf.conditions.last_bus.is_none_or(|most| last.is_some_and(|last| last <= most)), || {
+        format!("{to} VFs of {address} have no bus numbers")
+    })?;
+    let is_qat = ["c3xxx", "c6xx", "dh895xcc", "4xxx", "420xx", "6xxx"].contains(&driver);
+    check(!is_qat || to == pf.total_vfs(), || format!("{driver} makes all VFs of {address}, and not {to}"))
+}
+
 /// A VF as it first appears: with the driver that autoprobe gives it, and nothing set.
 fn new_vf(pf: &PhysicalFunction, index: u16) -> VirtualFunction {
     let (offset, stride) = pf.sriov.as_ref().map_or((1, 1), |sriov| (sriov.first_vf_offset, sriov.vf_stride));
@@ -300,6 +322,8 @@ fn new_vf(pf: &PhysicalFunction, index: u16) -> VirtualFunction {
         iommu_group: None,
         iommu_group_shared_with: Vec::new(),
         msix_vectors: None,
+        flr: None,
+        vgpu_type: None,
         netdevs: Vec::new(),
         in_use_by_host: Vec::new(),
         settings,

@@ -1,4 +1,4 @@
-//! Which MAC addresses are taken, and one that is free for a VF whose request names none.
+//! MAC addresses that are taken, and one that is free for a VF whose request names none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,16 +9,16 @@ use ioward_model::{
 
 use crate::{goal::Goal, held::Survey};
 
-/// Who uses which MAC address once the plan is carried out, as far as is known.
+/// The users of MAC addresses once the plan is carried out, as far as they are known.
 ///
 /// A host has thousands of users and a plan is often about one: who they are is looked up only for an address that is
 /// used at all.
 pub(crate) struct Macs<'a> {
     inventory: &'a Inventory,
     state: &'a State,
-    /// What the host uses, and what guests of the concerned have set by themselves.
+    /// Addresses of the host, and those that guests of the concerned have set by themselves.
     others: BTreeSet<MacAddress>,
-    /// What the plan is about.
+    /// Addresses of the partitions that the plan is about.
     own: BTreeMap<MacAddress, Vec<User>>,
     concerned: BTreeSet<Name>,
     /// VFs of the concerned that stay.
@@ -48,7 +48,7 @@ impl std::fmt::Display for Who {
 }
 
 impl<'a> Macs<'a> {
-    /// What the host's own interfaces use, what other partitions have or ask for, and what the goal asks for by value.
+    /// Addresses of the host's own interfaces, of other partitions, and those that the goal names.
     pub fn new(inventory: &'a Inventory, state: &'a State, goal: &Goal) -> Self {
         let mut macs = Self {
             inventory,

@@ -1,4 +1,4 @@
-//! What would have to give way so that what is refused can be done: the smallest sets of rules, each tried out.
+//! Relaxations: the smallest sets of rules that would have to give way so that what is refused can be done, each tried out.
 //!
 //! ```text
 //! Reasons ─> relaxations that would meet them ─> one at a time, then two, then three ─> plan again ─> Ways
@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 
 use ioward_model::{
     Intent, Inventory, Name, NumaPolicy, Options, Owner, PartitionSpec, Plan, Reason, Relaxation, Rule,
-    State, VfCount, VfId, VfRequest, Way,
+    State, VfCount, VfId, VfRequest, Way, checks,
 };
 
-use crate::{plan, suitability};
+use crate::{MAX_REASONS, plan, plan_or_all_reasons, said_once, suitability};
 
 /// How many ways are listed.
 const MAX_WAYS: usize = 4;
@@ -36,20 +36,21 @@ pub fn advise(
     options: &Options,
 ) -> Result<Plan, (Vec<Reason>, Vec<Way>)> {
     let host = Host { inventory, state };
-    match plan(inventory, state, intent, options) {
+    match plan_or_all_reasons(inventory, state, intent, options) {
         Ok(plan) if plan.disturbs.is_empty() => Ok(plan),
         Ok(plan) => {
             let calm = Options { allow_disruption: false, ..*options };
             let instead = match crate::plan(inventory, state, intent, &calm) {
-                Err(reasons) => host.ways(intent, &calm, &reasons),
+                Err(reasons) => host.relaxations(intent, &calm, &reasons),
                 Ok(_) => Vec::new(),
             };
             let spares = |way: &Way| !way.gives.contains(&Relaxation::AllowDisruption);
             Ok(Plan { instead: instead.into_iter().filter(spares).collect(), ..plan })
         }
         Err(reasons) => {
-            let ways = host.ways(intent, options, &reasons);
-            Err((reasons, ways))
+            let looked_at = &reasons[..reasons.len().min(MAX_REASONS)];
+            let ways = host.relaxations(intent, options, looked_at);
+            Err((said_once(reasons), ways))
         }
     }
 }
@@ -60,7 +61,8 @@ struct Host<'a> {
 }
 
 impl Host<'_> {
-    fn ways(&self, intent: &Intent, options: &Options, reasons: &[Reason]) -> Vec<Way> {
+    /// The smallest sets of relaxations with which there is a plan.
+    fn relaxations(&self, intent: &Intent, options: &Options, reasons: &[Reason]) -> Vec<Way> {
         let pool = self.pool(intent, reasons);
         let requests = requests(self.state, intent).len().max(1);
         let mut tries = (MAX_PLANNED / requests).max(MAX_POOL);
@@ -124,7 +126,7 @@ impl Host<'_> {
         plan(inventory, state.as_ref().unwrap_or(self.state), &intent, &options).is_ok()
     }
 
-    /// What may help: what would meet the reasons of the refusal, and those for which single VFs do not suit.
+    /// Relaxations that may help: those that meet the reasons of the refusal, and those for which single VFs do not suit.
     fn pool(&self, intent: &Intent, reasons: &[Reason]) -> Vec<Relaxation> {
         let mut pool = BTreeSet::new();
         let wanted = requests(self.state, intent);
@@ -169,7 +171,7 @@ impl Host<'_> {
         named.next().is_some_and(|(_, vf)| leave_out(&mut (*vf).clone(), key))
     }
 
-    /// What would meet one reason.
+    /// Adds the relaxations that would meet one reason.
     fn meet(&self, intent: &Intent, reason: &Reason, pool: &mut BTreeSet<Relaxation>) {
         let owner = reason.request.as_deref().and_then(|request| request.parse::<Owner>().ok());
         match (reason.rule, owner) {
@@ -192,7 +194,7 @@ impl Host<'_> {
                     && let Intent::Apply { spec } = intent
                     && spec.adapters.iter().any(|adapter| adapter.pf == pf.address && adapter.vfs.is_some())
                 {
-                    pool.insert(Relaxation::OtherVfCount { pf: pf.address, vfs: pf.total_vfs() });
+                    pool.insert(Relaxation::OtherVfCount { pf: pf.address, vfs: checks::most_vfs(pf) });
                 }
                 let asks = request.as_ref().map(|request| &request.partition);
                 let holders = self.state.assignments().filter(|(_, held)| held.vf.pf == pf);
@@ -232,7 +234,7 @@ fn leave_out(vf: &mut VfRequest, key: &str) -> bool {
     true
 }
 
-/// What a person gives up more easily comes first.
+/// Sort key: relaxations that a person agrees to more easily come first.
 fn burden(relaxation: &Relaxation) -> u8 {
     match relaxation {
         Relaxation::OtherNumaNode { .. } => 0,
@@ -245,7 +247,7 @@ fn burden(relaxation: &Relaxation) -> u8 {
     }
 }
 
-/// What an intent asks for, with the partitions that it is for.
+/// The VFs that an intent asks for, with the partitions that they are for.
 fn requests<'a>(state: &'a State, intent: &'a Intent) -> Vec<(&'a PartitionSpec, &'a VfRequest)> {
     let of = |partition: &'a PartitionSpec| partition.vfs.iter().map(move |vf| (partition, vf));
     let present = |name: &Name| state.partitions.get(name).map(|partition| &partition.spec);

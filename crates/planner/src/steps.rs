@@ -87,7 +87,7 @@ pub(crate) fn is_bound(vf: &VirtualFunction) -> bool {
     vf.driver.as_deref() == Some(VFIO)
 }
 
-/// What does not go.
+/// VFs and partitions that do not go.
 struct Stays<'a> {
     /// VFs that stay with their owners.
     vfs: BTreeSet<VfId>,

@@ -1,6 +1,6 @@
 //! Which functions suit one request, and why the others do not.
 
-use ioward_model::{AdapterSpec, Inventory, Options, PartitionSpec, Reason, State, VfId, VfRequest};
+use ioward_model::{AdapterSpec, Inventory, Options, PartitionSpec, Reason, State, VfId, VfRequest, checks};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -52,7 +52,8 @@ pub fn suitability(
             of_adapter.extend(adapters::capacity(pf, goal.adapters.get(&pf.address).copied().flatten()));
             of_adapter.extend(compat::disruption(&ledger, pf, ledger.limit(pf)));
         }
-        let indexes = request.index.map_or(0..pf.total_vfs().max(1), |index| index..index.saturating_add(1));
+        let indexes =
+            request.index.map_or(0..checks::most_vfs(pf).max(1), |index| index..index.saturating_add(1));
         for index in indexes {
             let mut reasons = of_adapter.clone();
             reasons.extend(compat::of_function(&ledger, pf, index, owner));

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
     Apart, Capability, FailureDomain, Intent, Inventory, NumaPolicy, Owner, PartitionSpec, PhysicalFunction,
-    Plan, State, Step, VfId, VfRequest, VfSettings,
+    Plan, State, Step, Subclass, VfId, VfRequest, VfSettings,
 };
 use ioward_pci::Bdf;
 
@@ -17,7 +17,7 @@ type Holders = BTreeMap<Owner, (VfId, VfSettings)>;
 
 /// Every hard rule that the VFs do not keep once the plan is carried out; empty when it keeps them all.
 ///
-/// What was there before and stays is not judged anew: a link may have gone down since.
+/// VFs that stay with their owners are not judged anew: a link may have gone down since.
 #[must_use]
 pub fn validate(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
     let mut found = Found { inventory, plan, problems: Vec::new() };
@@ -122,7 +122,11 @@ impl Found<'_> {
         let function = pf.virtual_functions.iter().find(|function| function.index == vf.index);
         let management = self.plan.options.allow_management_nic || pf.in_use_by_host.is_empty();
         let rules = [
-            ("the class", pf.class == request.class),
+            (
+                "the class",
+                request.class == pf.class
+                    || request.class.as_str() == "accelerator" && pf.subclass == Some(Subclass::Coprocessor),
+            ),
             ("the sub-class", request.subclass.is_none_or(|wanted| pf.subclass == Some(wanted))),
             ("the PF that it is pinned to", request.pf.is_none_or(|wanted| wanted == vf.pf)),
             ("the index that it is pinned to", request.index.is_none_or(|wanted| wanted == vf.index)),
@@ -144,11 +148,18 @@ impl Found<'_> {
             ),
             ("a PF that the host does not use", management),
             ("an IOMMU", self.inventory.iommu),
-            ("a slot that keeps devices apart", pf.iommu_group_shared_with.is_empty()),
+            (
+                "a slot that keeps devices apart",
+                pf.iommu_group_shared_with.is_empty() && pf.conditions.port_in_group.is_none(),
+            ),
+            ("vfio-pci", self.inventory.vfio_pci != Some(false)),
+            ("a PF whose VFs vfio-pci can hand on", pf.driver.as_deref() != Some("nvidia")),
             (
                 "a VF that nobody else uses",
                 function.is_none_or(|function| {
-                    function.in_use_by_host.is_empty() && function.iommu_group_shared_with.is_empty()
+                    function.in_use_by_host.is_empty()
+                        && function.iommu_group_shared_with.is_empty()
+                        && function.flr != Some(false)
                 }),
             ),
         ];
@@ -218,7 +229,7 @@ impl Found<'_> {
     }
 }
 
-/// What a person who reads a plan may rely on besides: each VF that it assigns is explained, and nothing else is.
+/// Whether the plan explains each VF that it assigns, as a reader may rely on.
 #[must_use]
 pub(crate) fn explained(plan: &Plan) -> Vec<String> {
     let assigned: BTreeMap<&Owner, VfId> = plan

@@ -20,6 +20,7 @@ pub fn inventory(pfs: u16, vfs_each: u16) -> Inventory {
     Inventory {
         generation: 1,
         iommu: true,
+        vfio_pci: Some(true),
         numa_nodes: (0..NODES).map(node).collect(),
         physical_functions: (0..pfs).map(|n| pf(n, vfs_each)).collect(),
     }
@@ -50,6 +51,8 @@ fn pf(n: u16, total_vfs: u16) -> PhysicalFunction {
         iommu_group: Some(u32::from(n) << 8 | u32::from(index)),
         iommu_group_shared_with: Vec::new(),
         msix_vectors: None,
+        flr: None,
+        vgpu_type: None,
         netdevs: Vec::new(),
         in_use_by_host: Vec::new(),
         settings: ioward_model::VfSettings::default(),
@@ -88,6 +91,7 @@ fn pf(n: u16, total_vfs: u16) -> PhysicalFunction {
         capabilities: None,
         nvme: None,
         in_use_by_host: Vec::new(),
+        conditions: ioward_model::Conditions::default(),
         vfs_assigned: 0,
         vfs_available: total_vfs,
         virtual_functions: (0..total_vfs).map(vf).collect(),

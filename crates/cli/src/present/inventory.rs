@@ -1,7 +1,8 @@
 //! Adapters (`ioward host`) and virtual functions (`ioward vfs`).
 
 use ioward_model::{
-    Inventory, Link, LinkState, Netdev, NvmeController, PhysicalFunction, VfSettings, VirtualFunction, Vlan,
+    Inventory, Link, LinkState, Netdev, NvmeController, PhysicalFunction, Reason, VfSettings,
+    VirtualFunction, Vlan, checks,
 };
 
 use super::{
@@ -43,7 +44,7 @@ pub fn host(inventory: &Inventory, width: usize) -> String {
             pf.vfs_assigned.to_string(),
             pf.vfs_available.to_string(),
         ]);
-        for note in notes(pf) {
+        for note in notes(inventory, pf) {
             table.note(&note);
         }
     }
@@ -57,7 +58,7 @@ pub fn host(inventory: &Inventory, width: usize) -> String {
     out
 }
 
-fn notes(pf: &PhysicalFunction) -> Vec<String> {
+fn notes(inventory: &Inventory, pf: &PhysicalFunction) -> Vec<String> {
     let group = pf.iommu_group.map(|group| format!(", IOMMU group {group}")).unwrap_or_default();
     let mut notes = vec![format!("{} [{}:{}]{group}", pf.name, pf.vendor_id, pf.device_id)];
     notes.extend(pf.link.as_ref().and_then(slow_link));
@@ -67,6 +68,11 @@ fn notes(pf: &PhysicalFunction) -> Vec<String> {
         let uses: Vec<_> = pf.in_use_by_host.iter().map(ToString::to_string).collect();
         notes.push(format!("in use by the host: {}", uses.join("; ")));
     }
+    notes.extend(checks::adapter(inventory, pf).into_iter().next().map(|obstacle| {
+        let Reason { found, remedy, .. } = obstacle.reason;
+        let cannot = if obstacle.blocks.giving() { "gives no VFs to partitions" } else { "makes no VFs" };
+        format!("{cannot}: {}", if remedy.is_empty() { found } else { format!("{found}; {remedy}") })
+    }));
     notes.extend(pf.reasons.iter().map(|reason| format!("note: {reason}")));
     for vf in &pf.virtual_functions {
         notes.extend(vf.reasons.iter().map(|reason| format!("note: VF {}: {reason}", vf.index)));

@@ -6,6 +6,7 @@
 mod asking;
 mod assign;
 mod bad_spec;
+mod cases;
 mod change;
 mod choosing;
 mod command_line;

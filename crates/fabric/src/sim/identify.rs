@@ -2,8 +2,8 @@
 //! kernel knows.
 
 use ioward_model::{
-    Class, HexId, Inventory, Netdev, NumaNode, NvmeController, PhysicalFunction, Reason, Rule, Sriov,
-    Subclass, VfBar, VirtualFunction,
+    Class, Conditions, HexId, Inventory, Netdev, NumaNode, NvmeController, PhysicalFunction, Reason, Rule,
+    Sriov, Subclass, VfBar, VirtualFunction, checks,
 };
 use ioward_pci::{ConfigError, ConfigSpace, DeviceSerialNumber, MsixCapability, PcieLink, SriovCapability};
 
@@ -22,10 +22,12 @@ impl Machine {
         let mut inventory = Inventory {
             generation: 0,
             iommu: self.host.groups.is_some(),
+            vfio_pci: Some(true),
             numa_nodes: self.numa_nodes(),
             physical_functions: ports.map(|(slot, port)| self.physical(slot, port)).collect(),
         };
         inventory.name_adapters();
+        checks::note_available(&mut inventory);
         inventory
     }
 
@@ -66,8 +68,9 @@ impl Machine {
             serial_number: found.serial_number.map(|serial| serial.to_string()),
             link: found.link.map(describe::link),
             msix_vectors: found.msix.map(|msix| msix.vectors),
+            conditions: Conditions::default(),
             vfs_assigned: 0,
-            vfs_available: found.sriov.as_ref().map_or(0, |sriov| sriov.total_vfs),
+            vfs_available: 0,
             sriov: found.sriov,
             drivers_autoprobe: Some(pf.autoprobe),
             vf_msix_total: None,
@@ -101,6 +104,8 @@ impl Machine {
             iommu_group: vf.group,
             iommu_group_shared_with: others.copied().collect(),
             msix_vectors: msix.map(|msix| msix.vectors),
+            flr: Some(true),
+            vgpu_type: None,
             netdevs: vf.interface.iter().cloned().collect(),
             in_use_by_host: Vec::new(),
             settings: slot.settings(port, index).unwrap_or_default(),

@@ -121,11 +121,14 @@ fn igb_config() -> Vec<u8> {
         .bytes(4096)
 }
 
-/// The text of `resource` with these VF BARs: number, last byte from 0, flags.
-fn resource(vf_bars: &[(usize, u64, u64)]) -> String {
-    let mut lines = vec![(0, 0); 13];
-    vf_bars.iter().for_each(|(index, end, flags)| lines[7 + index] = (*end, *flags));
-    lines.iter().map(|(end, flags)| format!("{:#018x} {end:#018x} {flags:#018x}\n", 0)).collect()
+/// The text of `resource` with these VF BARs, placed: number, last byte from 0, flags.
+pub fn resource(vf_bars: &[(usize, u64, u64)]) -> String {
+    let mut lines = vec![(0, 0, 0); 13];
+    for (index, end, flags) in vf_bars {
+        let start = 0xfe00_0000 + ((*index as u64) << 20);
+        lines[7 + index] = (start, start + end, *flags);
+    }
+    lines.iter().map(|(start, end, flags)| format!("{start:#018x} {end:#018x} {flags:#018x}\n")).collect()
 }
 
 pub fn netdev(tree: &Tree, function: &str, name: &str, ifindex: u32, mac: &str) {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod broken;
+mod conditions;
 mod hosts;
 mod in_use;
 mod tree;

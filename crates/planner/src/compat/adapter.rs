@@ -11,18 +11,8 @@ use crate::{
     ledger::Ledger,
 };
 
-/// The SR-IOV capability could be read, of an adapter that is the one that is noted at its address.
-pub(crate) fn readable(pf: &PhysicalFunction) -> Option<Reason> {
-    if let Some(another) = pf.reasons.iter().find(|reason| reason.rule == Rule::AdapterIdentity) {
-        return Some(another.clone());
-    }
-    let found =
-        pf.reasons.first().map_or_else(|| "it could not be read".to_owned(), |reason| reason.found.clone());
-    pf.sriov.is_none().then(|| Reason::new(Rule::Readable, "an SR-IOV capability that can be read", found))
-}
-
 pub(super) fn class(pf: &PhysicalFunction, request: &VfRequest) -> Option<Reason> {
-    let wrong = pf.class != request.class;
+    let wrong = !request.class.takes(pf);
     let found = format!("class {}", pf.class);
     wrong.then(|| Reason::new(Rule::Class, format!("class {}", request.class), found).key("class"))
 }
@@ -106,6 +96,8 @@ pub(super) fn guest_driver(pf: &PhysicalFunction, need: &Need<'_>) -> Option<Rea
     let known = VfDrivers::of(pf.class, pf.vendor_id, device);
     let has = |name: &str| guest.drivers.iter().any(|driver| driver == name);
     let (required, found) = match (known, guest.os) {
+        // Nobody knows better than who names them.
+        (None, _) if !guest.drivers.is_empty() => return None,
         (None, _) => {
             ("a VF that guests are known to have a driver for".to_owned(), format!("none is known for {id}"))
         }
@@ -125,11 +117,15 @@ pub(super) fn guest_driver(pf: &PhysicalFunction, need: &Need<'_>) -> Option<Rea
         }
         (Some(_), None) => return None,
     };
-    let remedy = "name the guest's drivers in guest.drivers, or leave guest out";
+    let remedy = if guest.drivers.is_empty() {
+        "name the guest's drivers in guest.drivers, or leave guest out"
+    } else {
+        "use another adapter, or leave guest out"
+    };
     Some(Reason::new(Rule::GuestDriver, required, found).remedy(remedy))
 }
 
-/// What is needed by name, and what settings need that are asked for.
+/// Capabilities that are needed by name, or by the settings asked for.
 pub(super) fn capabilities(pf: &PhysicalFunction, request: &VfRequest) -> Vec<Reason> {
     let by_name = request.needs.iter().map(|needed| (*needed, "needs"));
     let needed = by_name.chain(request.needs_of_settings());
@@ -152,21 +148,11 @@ fn capability(pf: &PhysicalFunction, needed: Capability, key: &str) -> Option<Re
     Some(reason.remedy(format!("use another adapter, or leave {key} out")))
 }
 
-/// What the PF's driver does only in some state of its interface.
-pub(super) fn driver_ready(
-    ledger: &Ledger<'_>,
-    pf: &PhysicalFunction,
-    request: &VfRequest,
-) -> Option<Reason> {
+/// Settings that the PF's driver takes only in some state of its interface.
+pub(super) fn driver_ready(pf: &PhysicalFunction, request: &VfRequest) -> Option<Reason> {
     let name = pf.driver.as_deref()?;
     let driver = PfDriver::named(name)?;
     let interface = pf.netdevs.first().map_or("its interface", |netdev| &netdev.name);
-    let makes_vfs = pf.num_vfs() == 0 || ledger.is_named(pf.address);
-    if driver.vfs_need_interface_up && makes_vfs && !pf.netdevs.iter().any(|netdev| netdev.up) {
-        let found = format!("{name} makes no VFs while {interface} is down");
-        let reason = Reason::new(Rule::DriverReady, "a PF whose interface is up", found);
-        return Some(reason.remedy(format!("ip link set {interface} up")));
-    }
     let rate = request.max_tx_rate.is_some_and(|rate| rate.megabits() > 0);
     (driver.rate_needs_link && rate && !pf.has_carrier()).then(|| {
         let found = format!("{name} sets no rate while {interface} has none");
@@ -209,7 +195,7 @@ pub(super) fn msix_vectors(
     }
 }
 
-/// What the host itself needs is left alone, unless a person allows it.
+/// A PF that the host itself needs is left alone, unless a person allows it.
 pub(crate) fn management_nic(ledger: &Ledger<'_>, pf: &PhysicalFunction) -> Option<Reason> {
     if ledger.options.allow_management_nic || pf.in_use_by_host.is_empty() {
         return None;
@@ -217,31 +203,6 @@ pub(crate) fn management_nic(ledger: &Ledger<'_>, pf: &PhysicalFunction) -> Opti
     let uses: Vec<_> = pf.in_use_by_host.iter().take(8).map(ToString::to_string).collect();
     let reason = Reason::new(Rule::ManagementNic, "a PF that the host does not use", uses.join(", "));
     Some(reason.on(pf.address).remedy("use another adapter, or allow it with --allow-management-nic"))
-}
-
-pub(crate) fn iommu_of_host(ledger: &Ledger<'_>) -> Option<Reason> {
-    (!ledger.inventory.iommu).then(|| {
-        Reason::new(
-            Rule::Iommu,
-            "an IOMMU that keeps a partition's VFs to that partition's memory",
-            "no IOMMU is on",
-        )
-        .remedy(
-            "turn on VT-d or AMD-Vi in the firmware, start the kernel with intel_iommu=on (Intel) and reboot",
-        )
-    })
-}
-
-/// VFs of a PF that shares its group with other devices will be in it as well: what lies between them and the root keeps
-/// nothing apart (drivers/iommu/iommu.c `pci_device_group`).
-pub(super) fn iommu_group(pf: &PhysicalFunction) -> Option<Reason> {
-    if pf.iommu_group_shared_with.is_empty() {
-        return None;
-    }
-    let with: Vec<_> = pf.iommu_group_shared_with.iter().take(8).map(ToString::to_string).collect();
-    let found = format!("its slot shares one with {}", with.join(", "));
-    let reason = Reason::new(Rule::IommuGroup, "an IOMMU group of its own for each VF", found);
-    Some(reason.remedy("use a slot behind a port with ACS"))
 }
 
 /// A VF that must not share a failure domain with another one, wherever that is by now.

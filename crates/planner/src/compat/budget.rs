@@ -10,7 +10,7 @@ pub(crate) const LEAST_QUEUES: u16 = 2;
 /// The fewest interrupts with which an NVMe controller works.
 pub(crate) const LEAST_INTERRUPTS: u16 = 1;
 
-/// What a request takes of its PF's budgets: bandwidth in Mbit/s, NVMe queues, NVMe interrupts, MSI-X vectors.
+/// A request's share of its PF's budgets: bandwidth in Mbit/s, NVMe queues, NVMe interrupts, MSI-X vectors.
 pub(crate) fn demand(pf: &PhysicalFunction, request: &VfRequest) -> Amounts {
     let rate = request.min_tx_rate.and_then(|rate| rate.on_link(pf.speed_mbps()));
     let (queues, interrupts) = nvme_demand(pf, request);
@@ -18,7 +18,7 @@ pub(crate) fn demand(pf: &PhysicalFunction, request: &VfRequest) -> Amounts {
     [rate.map_or(0, BitRate::megabits).into(), queues.into(), interrupts.into(), vectors.into()]
 }
 
-/// What a PF has left for requests, `first` being the first of its VFs that one would get.
+/// The budgets that a PF has left for requests, `first` being the first of its VFs that one would get.
 pub(crate) fn left_of(ledger: &Ledger<'_>, pf: &PhysicalFunction, first: Option<u16>) -> Amounts {
     let bandwidth = pf.speed_mbps().unwrap_or(0).saturating_sub(ledger.guaranteed(pf.address, None));
     let nvme = pf.nvme.as_ref().and_then(|nvme| nvme.resources);

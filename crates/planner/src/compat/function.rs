@@ -1,13 +1,19 @@
 //! Rules on one VF, its PF's abilities aside: whether it can be had.
 
-use ioward_model::{Owner, PhysicalFunction, Reason, Rule, VfId};
+use ioward_model::{Owner, PhysicalFunction, Reason, Rule, VfId, checks};
 
 use crate::ledger::Ledger;
 
 pub(super) fn vf_index(ledger: &Ledger<'_>, pf: &PhysicalFunction, index: u16) -> Option<Reason> {
-    if index >= pf.total_vfs() {
-        let required = format!("an index below {} (TotalVFs)", pf.total_vfs());
+    let (total, most) = (pf.total_vfs(), checks::most_vfs(pf));
+    if index >= total {
+        let required = format!("an index below {total} (TotalVFs)");
         return Some(Reason::new(Rule::VfIndex, required, format!("index {index}")));
+    }
+    if index >= most {
+        let required = format!("an index below {most}, for so many VFs have bus numbers below the port");
+        let reason = Reason::new(Rule::VfIndex, required, format!("index {index}"));
+        return Some(reason.remedy("turn on ARI and SR-IOV in the firmware, or boot with pci=assign-busses"));
     }
     let asked = ledger.count_asked(pf.address).filter(|asked| index >= *asked)?;
     let reason = Reason::new(
@@ -50,13 +56,29 @@ pub(super) fn iommu_group(ledger: &Ledger<'_>, vf: VfId) -> Option<Reason> {
     Some(reason.remedy("use a slot behind a port with ACS, or a VF of another adapter"))
 }
 
+/// A VF that is given back is reset, so that nothing of its partition is left on it.
+pub(super) fn reset(ledger: &Ledger<'_>, vf: VfId) -> Option<Reason> {
+    let function = ledger.existing(vf).filter(|function| function.flr == Some(false))?;
+    let required = "a VF that can be reset by itself (FLR)";
+    let reason =
+        Reason::new(Rule::Capability, required, format!("{} can't (reset_method)", function.address));
+    Some(reason.remedy("use a VF of another adapter, or echo flr >reset_method where the kernel takes it"))
+}
+
+/// A VF that is not there has to be made.
+pub(super) fn to_be_made(ledger: &Ledger<'_>, pf: &PhysicalFunction, index: u16) -> Option<Reason> {
+    let resized = ledger.is_named(pf.address) && ledger.limit(pf) != pf.num_vfs();
+    let makes = index >= pf.num_vfs() || resized;
+    super::making(ledger, pf).into_iter().next().filter(|_| makes)
+}
+
 /// More VFs than there are now, on a PF that gives some already, means that all of them go for a while.
 pub(super) fn growth(ledger: &Ledger<'_>, pf: &PhysicalFunction, index: u16) -> Option<Reason> {
     if !ledger.would_grow(pf, index) {
         return None;
     }
-    let least = index.saturating_add(1);
-    let to = ledger.count_asked(pf.address).unwrap_or(least);
+    let wanted = index.saturating_add(ledger.unplaced.max(1)).min(checks::most_vfs(pf));
+    let to = ledger.count_asked(pf.address).unwrap_or(wanted);
     disruption(ledger, pf, to).map(|reason| {
         reason.remedy(format!(
             "use a VF of another PF, or allow it with --allow-disruption; to avoid it next time, ask for VFs up front: \
@@ -66,7 +88,7 @@ pub(super) fn growth(ledger: &Ledger<'_>, pf: &PhysicalFunction, index: u16) -> 
     })
 }
 
-/// What runs keeps its VFs, unless a person allows otherwise. NumVFs changes through zero only.
+/// Partitions that run keep their VFs, unless a person allows otherwise. NumVFs changes through zero only.
 pub(crate) fn disruption(ledger: &Ledger<'_>, pf: &PhysicalFunction, to: u16) -> Option<Reason> {
     let from = pf.num_vfs();
     if ledger.options.allow_disruption || from == 0 || from == to {

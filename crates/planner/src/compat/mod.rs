@@ -7,11 +7,13 @@ mod adapter;
 mod budget;
 mod function;
 
-pub(crate) use adapter::{apart, iommu_of_host, management_nic, numa_node_exists, readable};
+pub(crate) use adapter::{apart, management_nic, numa_node_exists};
 pub(crate) use budget::{LEAST_INTERRUPTS, LEAST_QUEUES, demand, left_of};
 pub(crate) use function::disruption;
 
-use ioward_model::{Name, Owner, PartitionSpec, PhysicalFunction, Reason, Rule, VfId, VfRequest, VfSettings};
+use ioward_model::{
+    Name, Owner, PartitionSpec, PhysicalFunction, Reason, Rule, VfId, VfRequest, VfSettings, checks,
+};
 use ioward_pci::Bdf;
 
 use crate::ledger::Ledger;
@@ -37,16 +39,30 @@ impl Need<'_> {
 /// Why no VF of this PF suits the request, whoever else gets one; empty: some may.
 pub(crate) fn of_adapter(ledger: &Ledger<'_>, pf: &PhysicalFunction, need: &Need<'_>) -> Vec<Reason> {
     let mut reasons: Vec<_> = adapter::class(pf, need.request).into_iter().collect();
-    reasons.extend(readable(pf));
-    reasons.extend(iommu_of_host(ledger));
-    reasons.extend(adapter::iommu_group(pf));
+    reasons.extend(checks::host(ledger.inventory));
+    let obstacles = ledger.obstacles(pf.address).iter();
+    reasons.extend(
+        obstacles.filter(|obstacle| obstacle.blocks.giving()).map(|obstacle| obstacle.reason.clone()),
+    );
     // Of an adapter of another class nothing more is worth saying.
-    if pf.class == need.request.class {
+    if need.request.class.takes(pf) {
         reasons.extend(abilities(ledger, pf, need));
-        reasons.extend(adapter::driver_ready(ledger, pf, need.request));
+        reasons.extend(adapter::driver_ready(pf, need.request));
     }
     reasons.extend(management_nic(ledger, pf));
     reasons.into_iter().map(|reason| at(pf.address, reason)).collect()
+}
+
+/// Why an adapter can't be read, or is another one than is noted at its address.
+pub(crate) fn readable(ledger: &Ledger<'_>, pf: &PhysicalFunction) -> Option<Reason> {
+    let unreadable = |reason: &&Reason| matches!(reason.rule, Rule::Readable | Rule::AdapterIdentity);
+    ledger.obstacles(pf.address).iter().map(|obstacle| &obstacle.reason).find(unreadable).cloned()
+}
+
+/// Why no VFs of this PF can be made.
+pub(crate) fn making(ledger: &Ledger<'_>, pf: &PhysicalFunction) -> Vec<Reason> {
+    let obstacles = ledger.obstacles(pf.address).iter().filter(|obstacle| obstacle.blocks.making());
+    obstacles.map(|obstacle| obstacle.reason.clone()).collect()
 }
 
 /// Why a PF cannot be what the request needs, the present state of the host aside.
@@ -77,6 +93,8 @@ pub(crate) fn of_function(
         function::vf_free(ledger, pf, vf, owner),
         function::vf_readable(ledger, pf, vf),
         function::iommu_group(ledger, vf),
+        function::reset(ledger, vf),
+        function::to_be_made(ledger, pf, index),
         function::growth(ledger, pf, index),
     ];
     rules.into_iter().flatten().map(|reason| at_vf(ledger, pf, vf, reason)).collect()
@@ -112,7 +130,7 @@ pub(crate) fn of_kept(
     let owner = need.owner();
     let resources = change.queues.is_some() || change.interrupts.is_some();
     let rules = [
-        readable(pf),
+        readable(ledger, pf),
         function::vf_readable(ledger, pf, vf),
         function::vf_free(ledger, pf, vf, &owner),
         (!change.is_empty()).then(|| management_nic(ledger, pf)).flatten(),

@@ -20,7 +20,7 @@ pub(super) struct Group {
     pub choices: usize,
     /// The sets, each with as many requests.
     pub sets: Vec<Vec<usize>>,
-    /// What the requests of one set must not have in common, and whether that is a wish.
+    /// The failure domain that the requests of one set must not share, and whether that is a wish.
     pub apart: Option<(FailureDomain, bool)>,
 }
 
@@ -33,11 +33,11 @@ pub(super) struct Room {
     pub more: u32,
 }
 
-/// What a flow gave.
+/// The result of a flow.
 pub(super) struct Flow {
     /// By group: how many of its requests go to which port.
     pub shares: Vec<Vec<(usize, usize)>>,
-    /// What they cost, weighed.
+    /// Their cost, weighed.
     pub cost: i128,
     /// Whether all requests have a port.
     pub complete: bool,

@@ -44,7 +44,7 @@ pub(crate) struct Holding<'a> {
     pub owner: Owner,
     /// Which it is.
     pub vf: VfId,
-    /// What is noted of it now; `None`: it is new to its owner.
+    /// Its assignment now; `None`: it is new to its owner.
     pub before: Option<&'a Assignment>,
     /// All settings it is to have.
     pub settings: VfSettings,
@@ -93,7 +93,7 @@ pub(crate) fn place<'a>(ledger: &mut Ledger<'a>, goal: &Goal) -> Result<Placed<'
     if reasons.is_empty() { Ok(placed) } else { Err(reasons) }
 }
 
-/// What stays with its owner, and what needs a VF.
+/// Requests that keep their VF, and requests that need one.
 type Divided<'n, 'a> = (Vec<(Need<'n>, &'a PhysicalFunction, &'a Assignment)>, Vec<Need<'n>>);
 
 fn divide<'n, 'a>(ledger: &Ledger<'a>, needs: Vec<Need<'n>>) -> Divided<'n, 'a> {
@@ -125,7 +125,7 @@ fn asked_before<'a>(ledger: &Ledger<'a>, owner: &Owner) -> Option<&'a VfRequest>
     ledger.state.partitions.get(&owner.partition)?.spec.vf(&owner.vf)
 }
 
-/// What the partition has for this request, when it still fits. What the host does by itself (a link that goes down)
+/// The VF that the partition has for this request, when it still fits. Whatever the host does by itself (a link that goes down)
 /// takes no VF away from a partition: only a changed request does, or an adapter that is gone.
 fn kept<'a>(ledger: &Ledger<'a>, need: &Need<'_>) -> Option<(&'a PhysicalFunction, &'a Assignment)> {
     let request = need.request;
@@ -137,7 +137,7 @@ fn kept<'a>(ledger: &Ledger<'a>, need: &Need<'_>) -> Option<(&'a PhysicalFunctio
         && (now.numa_node, &now.guest) == (before.numa_node, &before.guest);
     let fits = request.pf.is_none_or(|pf| pf == assignment.vf.pf)
         && request.index.is_none_or(|index| index == assignment.vf.index)
-        && pf.class == request.class
+        && request.class.takes(pf)
         && pf.sriov.as_ref().is_none_or(|sriov| assignment.vf.index < sriov.total_vfs)
         && (as_before || still_able(ledger, pf, need));
     fits.then_some((pf, assignment))
@@ -189,7 +189,7 @@ fn keep<'a>(
     }
 }
 
-/// What a partition keeps of which nothing is decided.
+/// The VFs of a partition about which nothing is decided.
 pub(crate) fn kept_by(name: &Name, partition: &PartitionState) -> impl Iterator<Item = Placement> {
     partition.vfs.iter().map(|(vf, held)| Placement {
         owner: Owner { partition: name.clone(), vf: vf.clone() },
@@ -248,6 +248,8 @@ fn place_open(
             ledger.hold(&owner, vf, &settings, Some(request));
         });
         let left = needs.iter().zip(&unplaced.ports).filter(|(_, port)| port.is_none());
+        ledger.unplaced = u16::try_from(left.clone().count()).unwrap_or(u16::MAX);
+        let ledger = &*ledger;
         let why = |need: &Need<'_>| {
             let owner = need.owner();
             why::not(ledger, need).into_iter().map(move |reason| reason.for_request(&owner))
@@ -295,7 +297,7 @@ fn gap(solution: &Solution) -> Option<Gap> {
     Some(Gap { criterion: CRITERIA[level], at_most })
 }
 
-/// What the requests of a Spec are on a host where nobody holds anything: for holding solvers against each other.
+/// The placement problem of a Spec on a host where nobody holds anything: for holding solvers against each other.
 ///
 /// # Errors
 /// When the Spec makes no sense, or pins a request to one VF, which leaves nothing to solve.
@@ -486,7 +488,7 @@ impl Market {
         }
     }
 
-    /// What decided between the port of a request and the others that suit it.
+    /// The criterion that decided between the port of a request and the others that suit it.
     fn decided(&self, request: usize, port: usize, made: bool) -> (Criterion, Option<ioward_pci::Bdf>, u32) {
         let list = self.problem.requests[request];
         let suited = u32::try_from(self.ranked[list].len()).unwrap_or(u32::MAX);

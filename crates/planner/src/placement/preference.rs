@@ -1,4 +1,4 @@
-//! What makes one VF better than another for a request, both suiting: criteria as [`Cost`]s.
+//! Preferences among the VFs that suit a request: criteria as [`Cost`]s.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use ioward_pci::Bdf;
 use super::problem::{Cost, LEVELS, REDUNDANCY, add};
 use crate::{compat::Need, ledger::Ledger};
 
-/// What each level of a [`Cost`] is about.
+/// The criterion of each level of a [`Cost`].
 pub(crate) const CRITERIA: [Criterion; LEVELS] = [
     Criterion::Disruption,
     Criterion::HostUse,
@@ -21,10 +21,10 @@ pub(crate) const CRITERIA: [Criterion; LEVELS] = [
 
 /// The SLIT distance of a node to itself.
 const LOCAL: u32 = 10;
-/// What is assumed of nodes whose distance is not known.
+/// The distance that is assumed of nodes whose own is not known.
 const REMOTE: u32 = 20;
 
-/// What the preferences of all requests are made of.
+/// Facts about the host from which all preferences are worked out.
 pub(crate) struct Preferences {
     /// By link speed, the order of ports, the slowest first and those without a link last.
     speeds: BTreeMap<u32, u64>,
@@ -42,7 +42,7 @@ impl Preferences {
         }
     }
 
-    /// What a PF costs a request, whichever of its VFs it gets.
+    /// The cost of a PF to a request, whichever of its VFs it gets.
     pub(crate) fn of_adapter(&self, ledger: &Ledger<'_>, pf: &PhysicalFunction, need: &Need<'_>) -> Cost {
         let last = self.speeds.len() as u64;
         let speed = pf.speed_mbps().map_or(last, |speed| self.speeds.get(&speed).copied().unwrap_or(last));
@@ -51,13 +51,13 @@ impl Preferences {
         [0, host, 0, numa, 0, speed, self.ranks.get(&pf.address).copied().unwrap_or(0)]
     }
 
-    /// What it costs that a VF of a PF has to be made.
+    /// The cost of making a VF of a PF.
     pub(crate) fn of_growth(ledger: &Ledger<'_>, pf: &PhysicalFunction) -> Cost {
         let disturbs = pf.num_vfs() > 0 && ledger.has_losers(pf);
         [disturbs.into(), 0, 0, 0, 1, 0, 0]
     }
 
-    /// What one VF costs a request: the lower, the better.
+    /// The cost of one VF to a request: the lower, the better.
     pub(crate) fn of_function(
         &self,
         ledger: &Ledger<'_>,

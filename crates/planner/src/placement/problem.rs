@@ -11,7 +11,7 @@ pub const LEVELS: usize = 7;
 /// How many kinds of things ports have a budget of: bandwidth, NVMe queues, NVMe interrupts, MSI-X vectors.
 pub const BUDGETS: usize = 4;
 
-/// What a placement costs, by criterion: less is better, and nothing of a later one makes up for anything of an earlier.
+/// The cost of a placement, by criterion: less is better, and nothing of a later one makes up for anything of an earlier.
 pub type Cost = [u64; LEVELS];
 /// An amount of each thing that ports have a budget of.
 pub type Amounts = [u64; BUDGETS];
@@ -19,7 +19,7 @@ pub type Amounts = [u64; BUDGETS];
 /// The level of [`Cost`] that counts VFs in a failure domain with one that they would rather be apart from.
 pub const REDUNDANCY: usize = 2;
 
-/// Who is to be placed where.
+/// Requests, ports, and the rules between them.
 #[derive(Clone, Debug, Default)]
 pub struct Problem {
     /// PFs.
@@ -39,13 +39,13 @@ pub struct Port {
     pub free: u32,
     /// VFs that could be made.
     pub more: u32,
-    /// What each of those costs.
+    /// The cost of each of those.
     pub more_cost: Cost,
     /// Which adapter it is a port of: ports of one have the same number.
     pub adapter: u32,
     /// Its NUMA node; one without shares it with nobody.
     pub numa: Option<u32>,
-    /// What is left to give.
+    /// Budgets that are left.
     pub budget: Amounts,
 }
 
@@ -54,9 +54,9 @@ pub struct Port {
 pub struct Choice {
     /// The port.
     pub port: usize,
-    /// What it costs there, the VF itself aside.
+    /// Its cost there, the VF itself aside.
     pub cost: Cost,
-    /// What it takes from the port's budget.
+    /// Its share of the port's budgets.
     pub demand: Amounts,
 }
 
@@ -67,7 +67,7 @@ pub struct Pair {
     pub a: usize,
     /// The other.
     pub b: usize,
-    /// What they must not have in common.
+    /// The failure domain that they must not share.
     pub by: FailureDomain,
     /// A wish that costs 1 of [`REDUNDANCY`] when it is not met; a rule otherwise.
     pub soft: bool,
@@ -78,7 +78,7 @@ pub struct Pair {
 pub struct Solution {
     /// The port of each request.
     pub ports: Vec<usize>,
-    /// What it costs all in all.
+    /// Its total cost.
     pub cost: Cost,
     /// No placement costs less than this; the same as `cost` where the best was found.
     pub bound: Cost,
@@ -106,7 +106,7 @@ impl Problem {
         }
     }
 
-    /// What a placement costs, and whether it keeps the rules: counted from the definition, for those who do not trust a
+    /// The cost of a placement, if it keeps the rules: counted from the definition, for those who do not trust a
     /// solver.
     ///
     /// # Errors

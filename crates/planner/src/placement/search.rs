@@ -27,7 +27,7 @@ pub fn solve(problem: &Problem) -> Result<Solution, Unplaced> {
     search.result()
 }
 
-/// What requests of a set must not have in common, and whether that is a wish; `None` for a set of one.
+/// The failure domain that requests of a set must not share, and whether that is a wish; `None` for a set of one.
 type Apart = Option<(FailureDomain, bool)>;
 
 /// Which requests are placed by flow, and which by search.
@@ -104,7 +104,7 @@ fn components(problem: &Problem) -> Vec<Vec<usize>> {
     components.into_values().collect()
 }
 
-/// What the requests of a component must all not have in common, when they are alike and each is to be apart from each
+/// The failure domain that no two requests of a component may share, when they are alike and each is to be apart from each
 /// other in one way: `Some(None)` for a single request, `None` for anything else.
 fn set_of(problem: &Problem, component: &[usize]) -> Option<Apart> {
     let [first, rest @ ..] = component else { return None };
@@ -283,7 +283,7 @@ impl<'a> Search<'a> {
         None
     }
 
-    /// What a choice costs as things stand; `None` when it can't be had.
+    /// The cost of a choice as things stand; `None` when it can't be had.
     fn cost_now(&self, request: usize, choice: &Choice) -> Option<Cost> {
         let port = &self.problem.ports[choice.port];
         let (count, used) = &self.used[choice.port];
@@ -326,7 +326,7 @@ impl<'a> Search<'a> {
         used.iter_mut().zip(demand).for_each(|(used, demand)| *used -= demand);
     }
 
-    /// What is left of each port for requests that are placed by flow.
+    /// The rest of each port, for requests that are placed by flow.
     fn rooms(&self) -> Vec<Room> {
         let room = |(port, (count, used)): (usize, &(u32, Amounts))| {
             let found = &self.problem.ports[port];

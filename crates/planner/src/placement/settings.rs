@@ -1,4 +1,4 @@
-//! What the VFs of a placement are set to: what is asked for, what it takes for them to work, and what was chosen before.
+//! Settings of the VFs of a placement: those asked for, those they need to work, and those chosen before.
 
 use ioward_model::{Assignment, Class, Owner, PhysicalFunction, VfId, VfRequest, VfSettings};
 

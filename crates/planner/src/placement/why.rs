@@ -1,6 +1,6 @@
 //! Why a request gets no VF.
 
-use ioward_model::{PhysicalFunction, Reason, Rule, VfId};
+use ioward_model::{PhysicalFunction, Reason, Rule, VfId, checks};
 
 use crate::{
     compat::{self, Need},
@@ -37,7 +37,11 @@ fn nowhere(ledger: &Ledger<'_>, need: &Need<'_>) -> Vec<Reason> {
     reasons.retain(|reason| reason.rule != Rule::Class);
     if reasons.is_empty() {
         let required = format!("an SR-IOV adapter of class {}", need.request.class);
-        reasons.push(Reason::new(Rule::FunctionExists, required, "this host has none").key("class"));
+        let others = ledger.inventory.physical_functions.iter().take(4);
+        let others: Vec<_> =
+            others.map(|pf| format!("{} is one of class {}", pf.address, pf.class)).collect();
+        let found = [vec!["this host has none".to_owned()], others].concat().join("; ");
+        reasons.push(Reason::new(Rule::FunctionExists, required, found).key("class"));
     }
     reasons
 }
@@ -46,24 +50,33 @@ fn nowhere(ledger: &Ledger<'_>, need: &Need<'_>) -> Vec<Reason> {
 fn not_on(ledger: &Ledger<'_>, pf: &PhysicalFunction, need: &Need<'_>) -> Reason {
     let free = |index: &u16| !ledger.is_held(VfId { pf: pf.address, index: *index });
     let mut reasons = (0..ledger.limit(pf)).filter(free).flat_map(|index| of_vf(ledger, pf, index, need));
-    reasons.find(|reason| reason.rule != Rule::VfFree).unwrap_or_else(|| exhausted(ledger, pf))
+    let none_at_all = || compat::making(ledger, pf).into_iter().next().filter(|_| ledger.limit(pf) == 0);
+    let reason = reasons.find(|reason| reason.rule != Rule::VfFree).or_else(none_at_all);
+    reason.unwrap_or_else(|| exhausted(ledger, pf))
 }
 
 fn exhausted(ledger: &Ledger<'_>, pf: &PhysicalFunction) -> Reason {
     let limit = ledger.limit(pf);
     let held = ledger.holders_on(pf.address).len();
-    let total = pf.total_vfs();
+    let (most, unplaced) = (checks::most_vfs(pf), ledger.unplaced);
     let found = format!("{held} of {limit} VFs are held by partitions, the rest is used otherwise");
     let found = if held == usize::from(limit) { format!("all {limit} VFs are held") } else { found };
     let reason = Reason::new(Rule::VfCapacity, "a VF that nobody has", found).on(pf.address);
-    if limit < total {
-        reason.remedy(format!(
-            "ask for more, up to {total}: [[adapter]] pf = \"{}\", vfs = \"max\"",
-            pf.address
-        ))
+    let enough = limit.saturating_add(unplaced);
+    let flag = if ledger.has_losers(pf) { ", with --allow-disruption" } else { "" };
+    let more = format!("ask for more, up to {most}: [[adapter]] pf = \"{}\", vfs", pf.address);
+    reason.remedy(if limit < most && checks::makes_all_or_none(pf) {
+        format!("{more} = \"max\"{flag}")
+    } else if enough <= most {
+        format!("{more} = {enough}{flag}")
+    } else if limit < most {
+        let too_many = enough - most;
+        format!("{more} = {most}{flag}, and leave {too_many} of them out or use another adapter")
+    } else if unplaced > 1 {
+        format!("leave {unplaced} of them out, use another adapter, or give VFs back")
     } else {
-        reason.remedy("use another adapter, or give a VF back")
-    }
+        "use another adapter, or give a VF back".to_owned()
+    })
 }
 
 /// Why there is no PF at an address.

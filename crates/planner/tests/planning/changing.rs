@@ -109,7 +109,7 @@ fn a_new_spec_swaps_one_vf_for_another() {
     let mut world = host().nic(NIC, 7).giving(2);
     let pinned = |index| format!("net0 network pf=\"{NIC}\" index={index} mac=\"52:54:00:aa:00:01\"");
     world.does(&only("web", &[&pinned(0)]), SAFE);
-    let steps = world.does(&only("web", &[&pinned(1)]), SAFE);
+    let steps = world.does(&only("web", &[&pinned(1)]), DISRUPT);
     assert_eq!(
         steps,
         [
@@ -133,7 +133,7 @@ fn two_partitions_exchange_their_vfs() {
     let pinned = |index| format!("net0 network pf=\"{NIC}\" index={index}");
     let both = |a, b| spec(&[partition("a", &[&pinned(a)]), partition("b", &[&pinned(b)])]);
     world.does(&both(0, 1), SAFE);
-    world.does(&both(1, 0), SAFE);
+    world.does(&both(1, 0), DISRUPT);
     assert_eq!([world.vf_of("a/net0"), world.vf_of("b/net0")], ["0000:01:00.0/1", "0000:01:00.0/0"]);
 }
 

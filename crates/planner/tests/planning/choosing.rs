@@ -76,7 +76,7 @@ fn what_fits_stays_though_something_better_has_come() {
     let mut world = host().nic(NIC, 1).nic(NIC2, 7);
     world.does(&only("web", &["net0 network", "net1 network"]), SAFE);
     assert_eq!(world.vf_of("web/net1"), "0000:02:00.0/0");
-    let steps = world.does(&only("web", &["net1 network"]), SAFE);
+    let steps = world.does(&only("web", &["net1 network"]), DISRUPT);
     assert_eq!(world.vf_of("web/net1"), "0000:02:00.0/0");
     assert!(steps.contains(&"take VF 0 of 0000:01:00.0 from web/net0".into()), "{steps:?}");
 }

@@ -73,9 +73,9 @@ fn an_adapter_that_others_use_stays() {
 fn a_number_in_the_spec_at_hand_keeps_the_adapter() {
     let mut world = host().nic(NIC, 7);
     world.does(&spec(&[adapter(NIC, "3"), partition("web", &["net0 network"])]), SAFE);
-    world.clone().does(&only("web", &[]), SAFE);
+    world.clone().does(&only("web", &[]), DISRUPT);
     let mut kept = world.clone();
-    kept.does(&spec(&[adapter(NIC, "3"), partition("web", &[])]), SAFE);
+    kept.does(&spec(&[adapter(NIC, "3"), partition("web", &[])]), DISRUPT);
     assert_eq!(kept.pf(at(NIC)).num_vfs(), 3);
     world.does(&remove("web"), SAFE);
     assert_eq!(world.pf(at(NIC)).num_vfs(), 0, "an earlier Spec's number goes with the last VF");

@@ -7,10 +7,12 @@
 
 mod applying;
 mod changing;
+mod checking;
 mod choosing;
 mod giving_back;
 mod laws;
 mod linting;
+mod losing;
 mod needing;
 mod refusing;
 mod repairing;

@@ -99,7 +99,7 @@ fn who_asks_to_be_apart_later_moves() {
     world.does(&only("web", &["a network", "b network"]), SAFE);
     assert_eq!(world.vf_of("web/b"), "0000:01:00.0/1");
     let wish = only("web", &["a network", "b network apart_from=[{vf=\"a\"}]"]);
-    world.does(&wish, SAFE);
+    world.does(&wish, DISRUPT);
     assert_eq!([world.vf_of("web/a"), world.vf_of("web/b")], ["0000:01:00.0/0", "0000:02:00.0/0"]);
     assert_eq!(world.does(&wish, SAFE), [""; 0]);
 }

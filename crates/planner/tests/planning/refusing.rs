@@ -127,6 +127,31 @@ fn more_requests_than_vfs() {
     assert!(told.starts_with("[VfIndex] web/a: 0000:01:00.0: ") && told.contains("vfs = 4"), "{told}");
 }
 
+/// One reason was printed 32 times, with a remedy that was refused in turn.
+#[test]
+fn a_hundred_requests_that_do_not_fit_are_told_once_with_a_number_that_works() {
+    let names: Vec<_> = (0..107).map(|n| format!("n{n} network")).collect();
+    let asking = |count: usize, vfs: &str| {
+        let requests: Vec<&str> = names[..count].iter().map(String::as_str).collect();
+        spec(&[adapter(NIC, vfs), partition("web", &requests)])
+    };
+    let world = host().nic(NIC, 7);
+    let told = world.refuses(&asking(107, ""), SAFE);
+    assert_eq!(
+        told,
+        "[VfCapacity] web/n7 and 99 more: 0000:01:00.0: required a VF that nobody has; found all 7 VFs are held; leave 100 \
+         of them out, use another adapter, or give VFs back"
+    );
+    assert!(world.plan(&asking(7, ""), SAFE).is_ok(), "so many fit");
+
+    let told = world.refuses(&asking(6, "2"), SAFE);
+    assert!(told.contains("web/n2 and 3 more: ") && told.ends_with("vfs = 6"), "{told}");
+    assert!(world.plan(&asking(6, "6"), SAFE).is_ok(), "the number works");
+    let told = world.refuses(&asking(10, "2"), SAFE);
+    assert!(told.contains("vfs = 7, and leave 3 of them out"), "{told}");
+    assert!(world.plan(&asking(7, "7"), SAFE).is_ok(), "and so does this one");
+}
+
 #[test]
 fn a_number_of_vfs_below_what_is_in_use() {
     let mut world = host().nic(NIC, 7);

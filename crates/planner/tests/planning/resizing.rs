@@ -118,7 +118,7 @@ fn the_number_that_was_asked_for_is_remembered() {
 fn it_does_not_shrink_by_itself_and_does_when_told() {
     let mut world = host().nic(NIC, 7);
     world.does(&only("web", &["a network", "b network", "c network"]), SAFE);
-    world.does(&only("web", &["a network"]), SAFE);
+    world.does(&only("web", &["a network"]), DISRUPT);
     assert_eq!(world.pf(at(NIC)).num_vfs(), 3);
     world.does(&spec(&[adapter(NIC, "1")]), DISRUPT);
     assert_eq!(world.pf(at(NIC)).num_vfs(), 1);

@@ -1,8 +1,9 @@
 //! A host to plan for, built in a line, and what a person asks of it.
 
 use ioward_model::{
-    AdapterSpec, Class, HexId, HostUse, Intent, Inventory, Netdev, NumaNode, NvmeController, NvmeResources,
-    NvmeSecondary, Options, PartitionSpec, PhysicalFunction, Plan, Reason, Spec, Sriov, State, VfRequest,
+    AdapterSpec, Class, Conditions, HexId, HostUse, Intent, Inventory, Netdev, NumaNode, NvmeController,
+    NvmeResources, NvmeSecondary, Options, PartitionSpec, PhysicalFunction, Plan, Reason, Spec, Sriov, State,
+    VfRequest,
 };
 use ioward_pci::Bdf;
 use ioward_planner::{Machine, lint, plan};
@@ -132,6 +133,7 @@ impl World {
             capabilities: None,
             nvme,
             in_use_by_host: Vec::new(),
+            conditions: Conditions::default(),
             vfs_assigned: 0,
             vfs_available: total_vfs,
             virtual_functions: Vec::new(),

@@ -1,11 +1,12 @@
-//! What the doctor says of SR-IOV adapters: each one that can give VFs, and each one that can't, and why.
+//! The doctor's findings on SR-IOV adapters: each one that can give VFs, and each one that can't, and why. The checks are
+//! those of the planner (`ioward_model::checks`).
 
-use ioward_model::PhysicalFunction;
+use ioward_model::{
+    PhysicalFunction, Rule,
+    checks::{self, Obstacle},
+};
 
 use super::{Check, Facts, Finding, Verdict};
-
-/// Drivers that let a function be and do not make VFs of it (vfio-pci does when it is told to: `enable_sriov`).
-const WITHOUT_SRIOV: [&str; 4] = ["vfio-pci", "pci-stub", "uio_pci_generic", "igb_uio"];
 
 /// A finding for each adapter. One that can't give VFs is a small matter where another one can.
 pub(super) fn adapters(facts: &Facts) -> Vec<Finding> {
@@ -22,63 +23,45 @@ pub(super) fn adapters(facts: &Facts) -> Vec<Finding> {
                 .to_owned(),
         }];
     }
-    let judged: Vec<_> = pfs.iter().map(|pf| (pf, problem(facts, pf))).collect();
-    let one_is_well = judged.iter().any(|(_, problem)| problem.is_none());
-    let finding = |(pf, problem): (&PhysicalFunction, Option<(String, String)>)| {
-        let (verdict, (found, remedy)) = match problem {
-            None => (Verdict::Well, (can_give(pf), String::new())),
-            Some(problem) if one_is_well => (Verdict::Warning, problem),
-            Some(problem) => (Verdict::Missing, problem),
+    let judged: Vec<_> =
+        pfs.iter().map(|pf| (pf, checks::adapter(&facts.inventory, pf).into_iter().next())).collect();
+    let one_is_well = judged.iter().any(|(_, obstacle)| obstacle.is_none());
+    let finding = |(pf, obstacle): (&PhysicalFunction, Option<Obstacle>)| {
+        let Some(obstacle) = obstacle else { return can_give(pf) };
+        // Where VFs are there already, those can be given away.
+        let some_can = !obstacle.blocks.giving() && pf.num_vfs() > 0;
+        let is_known = !(facts.is_copy && pf.conditions.no_numvfs);
+        let verdict = if one_is_well || some_can || !is_known { Verdict::Warning } else { Verdict::Missing };
+        let (found, remedy) = if is_known {
+            words(facts, obstacle)
+        } else {
+            let found = "not known whether it can give VFs: this tree has no sriov_numvfs of it";
+            (found.to_owned(), "run 'ioward doctor' on the host itself".to_owned())
         };
+        let found = format!("{}: {found}", pf.name);
         Finding { check: Check::Adapter, function: Some(pf.address), verdict, found, remedy }
     };
     judged.into_iter().map(finding).collect()
 }
 
-fn can_give(pf: &PhysicalFunction) -> String {
-    let total = pf.total_vfs();
-    let plural = if total == 1 { "" } else { "s" };
+fn can_give(pf: &PhysicalFunction) -> Finding {
+    let most = checks::most_vfs(pf);
+    let plural = if most == 1 { "" } else { "s" };
     let driver = pf.driver.as_deref().unwrap_or_default();
-    format!("{} can give {total} VF{plural}, driver {driver}", pf.name)
+    Finding {
+        check: Check::Adapter,
+        function: Some(pf.address),
+        verdict: Verdict::Well,
+        found: format!("{} can give {most} VF{plural}, driver {driver}", pf.name),
+        remedy: String::new(),
+    }
 }
 
-/// Why a PF can't give VFs to partitions, and what to do about it.
-fn problem(facts: &Facts, pf: &PhysicalFunction) -> Option<(String, String)> {
-    let name = &pf.name;
-    let no = |found: &str, remedy: String| Some((format!("{name}: {found}"), remedy));
-    let Some(sriov) = &pf.sriov else {
+/// The finding and its remedy, in the doctor's words.
+fn words(facts: &Facts, obstacle: Obstacle) -> (String, String) {
+    if obstacle.reason.rule == Rule::Readable {
         let remedy = if facts.root == Some(false) { "run this as root" } else { "'ioward host' says why" };
-        return no("its SR-IOV capability cannot be read", remedy.to_owned());
-    };
-    if sriov.total_vfs == 0 {
-        let remedy = "turn SR-IOV on in the adapter's own firmware (its maker's tool, as mlxconfig with SRIOV_EN=1 and \
-                      NUM_OF_VFS, or its page in the machine's firmware), then power the machine off and on";
-        return no("it has the capability, and allows 0 VFs (sriov_totalvfs)", remedy.to_owned());
+        return ("its SR-IOV capability cannot be read".to_owned(), remedy.to_owned());
     }
-    let Some(driver) = &pf.driver else {
-        let remedy = format!(
-            "load the driver for it: 'modinfo' of it lists [{}:{}]; 'lspci -ks {}' names candidates",
-            pf.vendor_id, pf.device_id, pf.address
-        );
-        return no("no driver is bound to it, and only its driver makes VFs", remedy);
-    };
-    if WITHOUT_SRIOV.contains(&driver.as_str()) {
-        let remedy = format!("give it back to its own driver: 'lspci -ks {}' names it", pf.address);
-        return no(&format!("its driver {driver} makes no VFs"), remedy);
-    }
-    let bars: Vec<_> = facts
-        .bars_without_room
-        .iter()
-        .filter(|(at, _)| *at == pf.address)
-        .map(|(_, bar)| bar.to_string())
-        .collect();
-    if !bars.is_empty() {
-        let remedy = "turn on 'Above 4G Decoding' in the firmware (and 'MMIO High Size', where there is one, up), or boot \
-                      with pci=realloc";
-        return no(
-            &format!("there is no address space for VF BAR {}", bars.join(" and ")),
-            remedy.to_owned(),
-        );
-    }
-    None
+    (obstacle.reason.found, obstacle.reason.remedy)
 }

@@ -1,4 +1,4 @@
-//! What facts mean for SR-IOV, and what to do about what is missing. Pure: one small function a check.
+//! The doctor's checks: from facts to findings and remedies. Pure: one small function a check.
 
 use super::{Check, Emulator, Facts, Finding, Vendor, Verdict, VfioPci, adapters::adapters};
 
@@ -7,7 +7,7 @@ const OLDEST_QEMU: u32 = 8;
 /// Kernel arguments that turn an IOMMU off.
 const IOMMU_OFF: [&str; 3] = ["intel_iommu=off", "amd_iommu=off", "iommu=off"];
 
-/// What is well, what could be better and what is missing, in the order in which to put it right.
+/// All findings, in the order in which to put things right.
 #[must_use]
 pub fn examine(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![iommu(facts)];
@@ -38,10 +38,17 @@ fn warning(check: Check, found: impl Into<String>, remedy: impl Into<String>) ->
     Finding { verdict: Verdict::Warning, ..missing(check, found, remedy) }
 }
 
+/// A copied tree does not tell.
+fn unknown(check: Check, lacks: &str) -> Finding {
+    let found = format!("not known: this tree has {lacks}");
+    warning(check, found, "run 'ioward doctor' on the host itself")
+}
+
 fn iommu(facts: &Facts) -> Finding {
     if facts.inventory.iommu {
         return well(Check::Iommu, "it is on");
     }
+    let processor = facts.processor.unwrap_or_default();
     let mut arguments = facts.kernel_arguments.split_whitespace();
     if let Some(off) = arguments.clone().find(|argument| IOMMU_OFF.contains(argument)) {
         let found = format!("the kernel was told to leave it off: {off}");
@@ -51,9 +58,12 @@ fn iommu(facts: &Facts) -> Finding {
             format!("take {off} from the kernel command line and boot again"),
         );
     }
+    if !facts.iommu_is_known {
+        return unknown(Check::Iommu, "no /sys/kernel");
+    }
     let asked_for = arguments.any(|argument| argument.starts_with("intel_iommu=on"));
-    let remedy = match facts.processor.vendor {
-        _ if facts.processor.is_virtual && !facts.iommu_in_firmware => {
+    let remedy = match processor.vendor {
+        _ if processor.is_virtual && !facts.iommu_in_firmware => {
             "this machine is a virtual one: have its host give it an IOMMU (QEMU: -device intel-iommu,intremap=on)"
         }
         Vendor::Intel if facts.iommu_in_firmware && !asked_for => {
@@ -100,7 +110,7 @@ fn iommu_groups(facts: &Facts) -> Option<Finding> {
 fn vfio_pci(facts: &Facts) -> Finding {
     match facts.vfio_pci {
         VfioPci::Loaded => well(Check::VfioPci, "the driver is there"),
-        VfioPci::Loadable => warning(
+        VfioPci::Loadable => missing(
             Check::VfioPci,
             "the driver is not loaded",
             "modprobe vfio-pci; to have it at each start: echo vfio-pci >/etc/modules-load.d/vfio-pci.conf",
@@ -120,8 +130,10 @@ fn vfio_pci(facts: &Facts) -> Finding {
 }
 
 fn kvm(facts: &Facts) -> Finding {
-    let processor = &facts.processor;
-    let found = match (processor.virtualization, facts.kvm) {
+    let (Some(processor), Some(kvm)) = (facts.processor, facts.kvm) else {
+        return unknown(Check::Kvm, if facts.kvm.is_none() { "no /dev" } else { "no /proc/cpuinfo" });
+    };
+    let found = match (processor.virtualization, kvm) {
         (true, true) => return well(Check::Kvm, "/dev/kvm is there"),
         (true, false) => "there is no /dev/kvm: partitions would run in software emulation, slowly",
         (false, _) => {

@@ -1,7 +1,6 @@
-//! What is so on a host, as far as SR-IOV for partitions goes: read once, judged elsewhere.
+//! Facts about a host, as far as SR-IOV for partitions goes: read once, judged elsewhere.
 
-use ioward_model::{Inventory, PhysicalFunction};
-use ioward_pci::Bdf;
+use ioward_model::Inventory;
 
 use crate::{
     FabricError,
@@ -10,31 +9,29 @@ use crate::{
 
 /// Longest table of /proc or of /lib/modules that is read, in bytes.
 const MAX_TABLE: usize = 16 << 20;
-/// Where the lines of `resource` for VF BARs begin: PCI_IOV_RESOURCES of include/linux/pci.h.
-const FIRST_VF_BAR: usize = 7;
-/// No address was found for a resource: include/linux/ioport.h.
-const IORESOURCE_UNSET: u64 = 0x2000_0000;
 
-/// What is so on a host.
+/// Facts about a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Its SR-IOV adapters.
     pub inventory: Inventory,
-    /// VF BARs that were given no address space: the PF and the BAR's number.
-    pub bars_without_room: Vec<(Bdf, usize)>,
+    /// Whether it is a tree that was copied from another host: what is not in it may be there all the same.
+    pub is_copy: bool,
+    /// Whether it tells if an IOMMU is on.
+    pub iommu_is_known: bool,
     /// The kernel's command line.
     pub kernel_arguments: String,
     /// Whether the firmware describes an IOMMU (ACPI table DMAR of Intel, IVRS of AMD).
     pub iommu_in_firmware: bool,
-    /// The processor.
-    pub processor: Processor,
+    /// The processor; `None`: it is not known.
+    pub processor: Option<Processor>,
     /// The driver through which partitions get VFs.
     pub vfio_pci: VfioPci,
-    /// Whether there is a /dev/kvm.
-    pub kvm: bool,
+    /// Whether there is a /dev/kvm; `None`: it is not known.
+    pub kvm: Option<bool>,
     /// The machine emulator.
     pub emulator: Emulator,
-    /// What this process may lock, in bytes; `None`: without limit, or not known.
+    /// The memory that this process may lock, in bytes; `None`: without limit, or not known.
     pub lock_limit: Option<u64>,
     /// The mode of transparent huge pages, as `madvise`.
     pub transparent_huge_pages: Option<String>,
@@ -81,7 +78,7 @@ pub enum VfioPci {
     Unknown,
 }
 
-/// What is known of QEMU. Asking it is the caller's business: a copied tree has none to ask.
+/// QEMU, as far as it is known. Asking it is the caller's business: a copied tree has none to ask.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Emulator {
     /// It was not asked.
@@ -91,7 +88,7 @@ pub enum Emulator {
     Missing,
     /// It can't be run: why.
     Broken(String),
-    /// What it answers to `--version`.
+    /// Its answer to `--version`.
     Says(String),
 }
 
@@ -107,19 +104,16 @@ impl Facts {
         let (limits, status) = (table("proc/self/limits").ok(), table("proc/self/status").ok());
         let thp = root.text("sys/kernel/mm/transparent_hugepage/enabled").ok();
         Ok(Self {
-            bars_without_room: inventory
-                .physical_functions
-                .iter()
-                .flat_map(|pf| without_room(root, pf))
-                .collect(),
+            is_copy: !root.is_live(),
+            iommu_is_known: root.is_live() || inventory.iommu || root.exists("sys/kernel"),
             inventory,
             kernel_arguments: root.text("proc/cmdline").unwrap_or_default(),
             iommu_in_firmware: ["DMAR", "IVRS"]
                 .iter()
                 .any(|name| root.exists(&format!("sys/firmware/acpi/tables/{name}"))),
-            processor: table("proc/cpuinfo").map(|text| processor(&text)).unwrap_or_default(),
+            processor: table("proc/cpuinfo").ok().map(|text| processor(&text)),
             vfio_pci: vfio_pci(root),
-            kvm: root.exists("dev/kvm"),
+            kvm: (root.is_live() || root.exists("dev")).then(|| root.exists("dev/kvm")),
             emulator,
             lock_limit: limits.and_then(|text| lock_limit(&text)),
             transparent_huge_pages: thp.and_then(|text| chosen(&text)),
@@ -127,29 +121,6 @@ impl Facts {
             root: status.and_then(|text| is_root(&text)),
         })
     }
-}
-
-/// The VF BARs of a PF for which the kernel found no address space.
-fn without_room(root: &HostRoot, pf: &PhysicalFunction) -> Vec<(Bdf, usize)> {
-    let path = format!("sys/bus/pci/devices/{}/resource", pf.address);
-    let bars = pf.sriov.iter().flat_map(|sriov| &sriov.vf_bars).map(|bar| usize::from(bar.index)).collect();
-    let numbers = root.text(&path).map(|text| unplaced(&text, bars)).unwrap_or_default();
-    numbers.into_iter().map(|bar| (pf.address, bar)).collect()
-}
-
-/// Of these VF BARs, those whose line of `resource` (start, end, flags) has no address.
-pub(super) fn unplaced(resource: &str, mut bars: Vec<usize>) -> Vec<usize> {
-    let hex = |column: &str| u64::from_str_radix(column.strip_prefix("0x")?, 16).ok();
-    let lines: Vec<Option<Vec<u64>>> =
-        resource.lines().map(|line| line.split_whitespace().map(hex).collect()).collect();
-    bars.retain(|bar| match lines.get(FIRST_VF_BAR + bar) {
-        Some(Some(columns)) => {
-            columns.first() == Some(&0) || columns.get(2).is_some_and(|flags| flags & IORESOURCE_UNSET != 0)
-        }
-        // What can't be read is no sign that anything is wrong.
-        _ => false,
-    });
-    bars
 }
 
 /// From /proc/cpuinfo: the first processor stands for all.

@@ -18,24 +18,24 @@ use std::fmt;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-/// What was looked at, what was found, and what to do about it.
+/// The result of one check: what was found, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What was looked at.
+    /// The check.
     pub check: Check,
     /// The function it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<Bdf>,
     /// How it is.
     pub verdict: Verdict,
-    /// What was found.
+    /// The thing found.
     pub found: String,
     /// How to get what is missing; empty when nothing is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub remedy: String,
 }
 
-/// What is looked at. Stable: programs match on it.
+/// A check. Stable: programs match on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Check {

@@ -15,18 +15,22 @@ mod numa;
 mod nvme;
 pub(super) mod pci_ids;
 mod physical;
+mod port;
 mod probe;
 mod sriov;
 mod virtual_function;
 
-use ioward_model::Inventory;
+use std::cell::OnceCell;
+
+use ioward_model::{Inventory, checks};
 use ioward_pci::Bdf;
 
-use self::{block_use::BlockUse, network_use::NetworkUse, pci_ids::PciIds};
+use self::{block_use::BlockUse, network_use::NetworkUse, pci_ids::PciIds, port::Bridge};
 use super::root::HostRoot;
 use crate::FabricError;
 
 const DEVICES: &str = "sys/bus/pci/devices";
+const DRIVERS: &str = "sys/bus/pci/drivers";
 const IOMMU_GROUPS: &str = "sys/kernel/iommu_groups";
 
 /// After how many uses by the host of one thing, an interface or a controller, the rest is no longer looked for. One
@@ -45,18 +49,25 @@ pub fn identify(root: &HostRoot) -> Result<Inventory, FabricError> {
     let mut addresses: Vec<Bdf> = names.iter().filter_map(|name| address(name)).collect();
     addresses.sort_unstable();
     let (network, block) = (NetworkUse::read(root), BlockUse::read(root));
-    let host = Host { root, network, block, pci_ids: PciIds::read(root) };
+    let bridges = OnceCell::new();
+    let host = Host { root, network, block, pci_ids: PciIds::read(root), addresses: &addresses, bridges };
     let mut inventory = Inventory {
         generation: 0,
         iommu: root.list(IOMMU_GROUPS).is_ok_and(|groups| !groups.is_empty()),
+        vfio_pci: vfio_pci(root),
         numa_nodes: numa::read(root),
-        physical_functions: addresses
-            .into_iter()
-            .filter_map(|address| physical::read(&host, address))
-            .collect(),
+        physical_functions: addresses.iter().filter_map(|address| physical::read(&host, *address)).collect(),
     };
     inventory.name_adapters();
+    checks::note_available(&mut inventory);
     Ok(inventory)
+}
+
+/// Whether the driver that hands VFs to partitions is loaded.
+fn vfio_pci(root: &HostRoot) -> Option<bool> {
+    let loaded = root.list(&format!("{DRIVERS}/vfio-pci")).is_ok();
+    // A tree that was copied in part, and a recording of before this was looked at, have no drivers at all.
+    (loaded || root.list(DRIVERS).is_ok()).then_some(loaded)
 }
 
 /// What is the same for all functions of a host.
@@ -65,6 +76,16 @@ struct Host<'a> {
     network: NetworkUse,
     block: BlockUse,
     pci_ids: PciIds,
+    /// All functions, by address.
+    addresses: &'a [Bdf],
+    bridges: OnceCell<Vec<Bridge>>,
+}
+
+impl Host<'_> {
+    /// Looked for only where there is an adapter below them.
+    fn bridges(&self) -> &[Bridge] {
+        self.bridges.get_or_init(|| port::bridges(self.root, self.addresses))
+    }
 }
 
 /// The address that a sysfs name stands for; only in the form the kernel writes, which makes it the folder's name.

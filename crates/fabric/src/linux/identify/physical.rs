@@ -1,12 +1,15 @@
 //! One physical function.
 
-use ioward_model::{Class, HexId, Link, PhysicalFunction, Subclass, VirtualFunction};
+use ioward_model::{Class, Conditions, HexId, Link, PhysicalFunction, Subclass};
 use ioward_pci::{
     Bdf, ConfigError, ConfigSpace, DeviceSerialNumber, MsixCapability, PcieLink, SriovCapability,
 };
 
-use super::{Host, IOMMU_GROUPS, netdev, nvme, probe::Probe, sriov, virtual_function};
+use super::{Host, IOMMU_GROUPS, netdev, nvme, port, probe::Probe, sriov, virtual_function};
 use crate::{describe, linux::adapters};
+
+/// Power states in which a function gives no VFs (drivers/pci/pci.c `pci_power_names`).
+const ASLEEP: [&str; 4] = ["D1", "D2", "D3hot", "D3cold"];
 
 /// Stands for an ID that could not be read: no vendor and no device has it.
 const NO_ID: HexId = HexId(0xffff);
@@ -19,6 +22,8 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
     if names.is_empty() || has("physfn") {
         return None;
     }
+    // Before anything that wakes the function.
+    let power_state = probe.optional("power_state", "a power state", |text| Some(text.to_owned()));
     let bytes = probe.config();
     let config = bytes.as_deref().map(ConfigSpace::new);
     let known_to_kernel = names.iter().any(|name| name.starts_with("sriov_") || name.starts_with("virtfn"));
@@ -28,11 +33,12 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
 
     let config = config.and_then(|config| config.inspect_err(|error| probe.note_config(*error)).ok());
     let capabilities = config.map(|config| capabilities(&mut probe, config)).unwrap_or_default();
-    let sriov = match capabilities.sriov {
+    let (sriov, bars_without_room) = match capabilities.sriov {
         Some(found) => Some(sriov::from_capability(&mut probe, &found)),
         None if known_to_kernel => sriov::from_attributes(&mut probe),
         None => None,
-    };
+    }
+    .unzip();
     let total_vfs = sriov.as_ref().map(|sriov| sriov.total_vfs);
     let virtual_functions = virtual_function::read_all(host, &mut probe, &names, total_vfs);
     let num_vfs = sriov.as_ref().map(|sriov| sriov.num_vfs);
@@ -72,7 +78,17 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
         link: capabilities.link.map(describe::link).or_else(|| link_from_attributes(&mut probe)),
         msix_vectors: capabilities.msix.map(|msix| msix.vectors),
         vfs_assigned: 0,
-        vfs_available: available(total_vfs, &virtual_functions),
+        vfs_available: 0,
+        conditions: Conditions {
+            no_numvfs: !has("sriov_numvfs"),
+            bars_without_room: bars_without_room.unwrap_or_default(),
+            port_in_group: listed.and_then(|group| port::in_group(host.root, host.bridges(), address, group)),
+            last_bus: port::last_bus(host.bridges(), address),
+            power_state: power_state.filter(|state| ASLEEP.contains(&state.as_str())),
+            initial_vfs_differ: capabilities
+                .sriov
+                .is_some_and(|found| !found.vf_migration_capable() && found.initial_vfs != found.total_vfs),
+        },
         sriov,
         drivers_autoprobe: probe.expect("sriov_drivers_autoprobe", "0 or 1", |text| match text {
             "0" => Some(false),
@@ -121,7 +137,9 @@ fn identity(probe: &mut Probe<'_>, config: Option<ConfigSpace<'_>>) -> Identity 
 /// Whether a function that the kernel does not call a PF is one all the same: it has the capability, as in a tree that
 /// was copied in part, or its extended list breaks off before that can be told.
 fn may_have_sriov(config: &ConfigSpace<'_>) -> bool {
-    let broken = |error: &ConfigError| !matches!(error, ConfigError::Misaligned { .. });
+    // Where a list ends in a loop, all of it that can be reached has been seen.
+    let broken =
+        |error: &ConfigError| !matches!(error, ConfigError::Misaligned { .. } | ConfigError::Loop { .. });
     !matches!(SriovCapability::find(config), Ok(None))
         || (config.header_type() == 0
             && config.extended_capabilities().filter_map(Result::err).any(|error| broken(&error)))
@@ -158,7 +176,7 @@ fn capabilities(probe: &mut Probe<'_>, config: ConfigSpace<'_>) -> Found {
     }
 }
 
-/// The kernel's words for the link, as `8.0 GT/s PCIe`; "Unknown" where there is none.
+/// The kernel's words for the link, as `8.0 GT/s PCIe`, or `8 GT/s` of Linux 4.13 to 5.6; "Unknown" where there is none.
 fn link_from_attributes(probe: &mut Probe<'_>) -> Option<Link> {
     let mut text = |name| probe.optional(name, "a link speed or width", |text| Some(text.to_owned()));
     Some(Link {
@@ -170,13 +188,8 @@ fn link_from_attributes(probe: &mut Probe<'_>) -> Option<Link> {
 }
 
 fn speed_mts(text: &str) -> Option<u32> {
-    let (whole, tenths) = text.split_once(" GT/s")?.0.split_once('.')?;
+    let number = text.split_once(" GT/s")?.0;
+    let (whole, tenths) = number.split_once('.').unwrap_or((number, "0"));
     let (whole, tenths): (u32, u32) = (whole.parse().ok()?, tenths.parse().ok()?);
     (whole < 1000 && tenths < 10).then_some(whole * 1000 + tenths * 100)
-}
-
-/// VFs that could be handed out: all but those the host uses itself. The caller takes off what partitions hold.
-fn available(total_vfs: Option<u16>, functions: &[VirtualFunction]) -> u16 {
-    let used = functions.iter().filter(|vf| !vf.in_use_by_host.is_empty()).count();
-    total_vfs.unwrap_or(0).saturating_sub(u16::try_from(used).unwrap_or(u16::MAX))
 }

@@ -5,7 +5,7 @@ use std::{fmt, io};
 use ioward_model::{Reason, Rule};
 use ioward_pci::{Bdf, ConfigError, ConfigSpace};
 
-use super::{DEVICES, IOMMU_GROUPS, address};
+use super::{DEVICES, IOMMU_GROUPS, address, port};
 use crate::linux::root::HostRoot;
 
 /// Most errors of one function's capability lists that are told.
@@ -154,10 +154,7 @@ impl<'a> Probe<'a> {
             self.note(format!("the functions of IOMMU group {group} in /{devices}"), error);
             Vec::new()
         });
-        let is_bridge = |function: &Bdf| {
-            let class = self.root.text(&format!("{DEVICES}/{function}/class"));
-            class.is_ok_and(|class| class.starts_with("0x0604"))
-        };
+        let is_bridge = |function: &Bdf| port::is_bridge(self.root, *function);
         let others = names.iter().filter_map(|name| address(name)).filter(|other| *other != self.function);
         others.filter(|function| !is_bridge(function)).collect()
     }

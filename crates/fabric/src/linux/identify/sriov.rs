@@ -12,27 +12,35 @@ const FIRST_VF_BAR: usize = 7;
 // Flags of the third column: include/linux/ioport.h.
 const IORESOURCE_PREFETCH: u64 = 0x2000;
 const IORESOURCE_MEM_64: u64 = 0x10_0000;
+/// No address was found.
+const IORESOURCE_UNSET: u64 = 0x2000_0000;
+
+/// VF BARs that were given no address space, by number.
+type WithoutRoom = Vec<u8>;
 
 /// From the capability itself.
-pub(super) fn from_capability(probe: &mut Probe<'_>, found: &SriovCapability) -> Sriov {
+pub(super) fn from_capability(probe: &mut Probe<'_>, found: &SriovCapability) -> (Sriov, WithoutRoom) {
     let allowed = probe.expect("sriov_totalvfs", "a number", number::<u16>);
-    let vf_bars = vf_bars(probe, found);
+    let (vf_bars, without_room) = vf_bars(probe, found);
     let sriov = describe::sriov(probe.function, found, allowed, vf_bars);
     if sriov.num_vfs > found.total_vfs {
         let found = format!("NumVFs {}, TotalVFs {}", sriov.num_vfs, found.total_vfs);
         probe.note("NumVFs of at most TotalVFs", found);
     }
-    sriov
+    (sriov, without_room)
 }
 
 /// From the kernel's attributes, for a reader who may not see the capability. InitialVFs is taken to be TotalVFs; page
 /// sizes, ARI and the function dependency link are not known.
-pub(super) fn from_attributes(probe: &mut Probe<'_>) -> Option<Sriov> {
+pub(super) fn from_attributes(probe: &mut Probe<'_>) -> Option<(Sriov, WithoutRoom)> {
     let total_vfs = probe.expect("sriov_totalvfs", "a number", number)?;
     let num_vfs = probe.expect("sriov_numvfs", "a number", number).unwrap_or(0);
     let windows = vf_windows(probe).unwrap_or_default();
-    let bars = (0..).zip(windows).filter(|(_, window)| window.flags != 0);
-    Some(Sriov {
+    let bars: Vec<_> = (0..).zip(windows).filter(|(_, window)| window.flags != 0).collect();
+    let without_room: WithoutRoom =
+        bars.iter().filter(|(_, window)| !window.is_placed()).map(|(index, _)| *index).collect();
+    without_room.iter().for_each(|index| note_no_room(probe, *index));
+    let sriov = Sriov {
         total_vfs,
         initial_vfs: total_vfs,
         num_vfs,
@@ -47,6 +55,7 @@ pub(super) fn from_attributes(probe: &mut Probe<'_>) -> Option<Sriov> {
         ari: false,
         function_dependency_link: None,
         vf_bars: bars
+            .into_iter()
             .map(|(index, window)| VfBar {
                 index,
                 is_64bit: window.flags & IORESOURCE_MEM_64 != 0,
@@ -55,17 +64,24 @@ pub(super) fn from_attributes(probe: &mut Probe<'_>) -> Option<Sriov> {
                 bytes_per_vf: None,
             })
             .collect(),
-    })
+    };
+    Some((sriov, without_room))
 }
 
-/// The VF BARs that exist, with their sizes.
-fn vf_bars(probe: &mut Probe<'_>, found: &SriovCapability) -> Vec<VfBar> {
+fn note_no_room(probe: &mut Probe<'_>, index: u8) {
+    let remedy = "turn on 'Above 4G decoding' in the firmware, or boot with pci=realloc";
+    probe.note_with_remedy(format!("address space for VF BAR {index}"), "none was assigned", remedy);
+}
+
+/// The VF BARs that exist, with their sizes, and those of them without address space.
+fn vf_bars(probe: &mut Probe<'_>, found: &SriovCapability) -> (Vec<VfBar>, WithoutRoom) {
     let windows = vf_windows(probe);
-    let mut bars = Vec::new();
+    let (mut bars, mut without_room) = (Vec::new(), Vec::new());
     for register in found.vf_bar_registers() {
         let window = windows.as_ref().and_then(|windows| windows.get(usize::from(register.index)));
-        let assigned = window.filter(|window| window.flags != 0);
-        if assigned.is_none() && !register.is_64bit && !register.prefetchable && register.address == 0 {
+        let assigned = window.filter(|window| window.is_placed());
+        let exists = window.is_some_and(|window| window.flags != 0);
+        if !exists && !register.is_64bit && !register.prefetchable && register.address == 0 {
             continue;
         }
         // The kernel reserves TotalVFs times the size of one (sriov_init in drivers/pci/iov.c).
@@ -76,8 +92,8 @@ fn vf_bars(probe: &mut Probe<'_>, found: &SriovCapability) -> Vec<VfBar> {
         let bytes_per_vf = size.filter(exact);
         let index = register.index;
         if window.is_some() && assigned.is_none() {
-            let remedy = "turn on 'Above 4G decoding' in the firmware, or boot with pci=realloc";
-            probe.note_with_remedy(format!("address space for VF BAR {index}"), "none was assigned", remedy);
+            note_no_room(probe, index);
+            without_room.push(index);
         } else if assigned.is_some() && bytes_per_vf.is_none() {
             let required = format!("a range for VF BAR {index} of {} equal powers of two", found.total_vfs);
             probe.note(required, total.map_or("an empty one".to_owned(), |total| format!("{total} bytes")));
@@ -85,7 +101,7 @@ fn vf_bars(probe: &mut Probe<'_>, found: &SriovCapability) -> Vec<VfBar> {
         let (is_64bit, prefetchable) = (register.is_64bit, register.prefetchable);
         bars.push(VfBar { index, is_64bit, prefetchable, bytes_per_vf });
     }
-    bars
+    (bars, without_room)
 }
 
 /// A line of `resource`.
@@ -94,6 +110,12 @@ struct Window {
     /// Its last byte.
     end: u64,
     flags: u64,
+}
+
+impl Window {
+    fn is_placed(&self) -> bool {
+        self.flags != 0 && self.flags & IORESOURCE_UNSET == 0 && self.start != 0
+    }
 }
 
 /// The six lines of `resource` that are for VFs.

@@ -38,7 +38,8 @@ fn read(host: &Host<'_>, pf: Bdf, index: u16, address: Bdf) -> VirtualFunction {
         None if names.is_empty() => {}
         None => probe.note(format!("a VF of {pf}"), "a function that is no VF"),
     }
-    let netdevs = if names.iter().any(|name| name == "net") { probe.list("net") } else { Vec::new() };
+    let has = |name: &str| names.iter().any(|entry| entry == name);
+    let netdevs = if has("net") { probe.list("net") } else { Vec::new() };
     let mut in_use_by_host = netdev::used_by_host(host, &mut probe, &netdevs);
     in_use_by_host.extend(nvme::used_by_host(host, &mut probe));
     let iommu_group = probe.iommu_group();
@@ -49,12 +50,24 @@ fn read(host: &Host<'_>, pf: Bdf, index: u16, address: Bdf) -> VirtualFunction {
         iommu_group,
         iommu_group_shared_with: iommu_group.map(|group| probe.others_in_group(group)).unwrap_or_default(),
         msix_vectors: if names.is_empty() { None } else { msix_vectors(&mut probe) },
+        flr: if has("reset_method") { flr(&mut probe) } else { None },
+        vgpu_type: if has("nvidia") { vgpu_type(&mut probe) } else { None },
         netdevs,
         in_use_by_host,
         settings: VfSettings::default(),
         owner: None,
         reasons: probe.finish(),
     }
+}
+
+/// Whether a Function Level Reset is among the ways in which the kernel resets it (since Linux 5.15).
+fn flr(probe: &mut Probe<'_>) -> Option<bool> {
+    let methods = probe.optional("reset_method", "ways to reset", |text| Some(text.to_owned()))?;
+    Some(methods.split_whitespace().any(|method| method.ends_with("flr")))
+}
+
+fn vgpu_type(probe: &mut Probe<'_>) -> Option<u32> {
+    probe.optional("nvidia/current_vgpu_type", "a number", |text| text.parse().ok())
 }
 
 fn msix_vectors(probe: &mut Probe<'_>) -> Option<u16> {

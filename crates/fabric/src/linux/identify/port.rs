@@ -1,0 +1,67 @@
+//! The ports above adapters: which bridge leads to which buses. From there come the bus numbers of VFs, and their IOMMU
+//! group where the port has no ACS.
+
+use ioward_pci::Bdf;
+
+use super::{DEVICES, IOMMU_GROUPS, address};
+use crate::linux::root::HostRoot;
+
+/// Where a bridge's header has its secondary and its subordinate bus number (PCI-to-PCI Bridge 1.2 §3.2.5).
+const SECONDARY: usize = 0x19;
+const SUBORDINATE: usize = 0x1a;
+
+/// A bridge between two buses.
+pub(super) struct Bridge {
+    address: Bdf,
+    /// The bus right below it.
+    secondary: u8,
+    /// The last bus below it.
+    subordinate: u8,
+}
+
+impl Bridge {
+    fn is_above(&self, function: Bdf) -> bool {
+        let buses = self.secondary..=self.subordinate;
+        self.address.domain() == function.domain() && buses.contains(&function.bus())
+    }
+}
+
+/// The bridges among these functions.
+pub(super) fn bridges(root: &HostRoot, functions: &[Bdf]) -> Vec<Bridge> {
+    let is_bridge = |function: &&Bdf| is_bridge(root, **function);
+    functions.iter().filter(is_bridge).filter_map(|function| bridge(root, *function)).collect()
+}
+
+/// Whether a function is a PCI-to-PCI bridge, as every port is.
+pub(super) fn is_bridge(root: &HostRoot, function: Bdf) -> bool {
+    root.text(&format!("{DEVICES}/{function}/class")).is_ok_and(|class| class.starts_with("0x0604"))
+}
+
+/// A bridge whose numbers can't be read leads nowhere, as far as it is known.
+fn bridge(root: &HostRoot, function: Bdf) -> Option<Bridge> {
+    let config = root.read(&format!("{DEVICES}/{function}/config"), 4096).ok();
+    let number = |attribute: &str, offset: usize| {
+        let text = root.text(&format!("{DEVICES}/{function}/{attribute}")).ok();
+        let shown = text.and_then(|text| text.parse().ok());
+        shown.or_else(|| config.as_ref()?.get(offset).copied())
+    };
+    let secondary = number("secondary_bus_number", SECONDARY)?;
+    let subordinate = number("subordinate_bus_number", SUBORDINATE)?;
+    Some(Bridge { address: function, secondary, subordinate }).filter(|bridge| bridge.secondary > 0)
+}
+
+/// The last bus number that the port right above a function leads to; `None` on a root bus.
+pub(super) fn last_bus(bridges: &[Bridge], function: Bdf) -> Option<u8> {
+    let port = bridges
+        .iter()
+        .find(|bridge| bridge.secondary == function.bus() && bridge.address.domain() == function.domain());
+    port.map(|port| port.subordinate).filter(|last| *last >= function.bus())
+}
+
+/// The bridge above a function that is in its IOMMU group.
+pub(super) fn in_group(root: &HostRoot, bridges: &[Bridge], function: Bdf, group: u32) -> Option<Bdf> {
+    let members = root.list(&format!("{IOMMU_GROUPS}/{group}/devices")).unwrap_or_default();
+    let mut above = bridges.iter().filter(|bridge| bridge.is_above(function));
+    let above = above.find(|bridge| members.iter().any(|name| address(name) == Some(bridge.address)));
+    above.map(|bridge| bridge.address)
+}
