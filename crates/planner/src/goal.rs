@@ -93,6 +93,8 @@ impl Goal {
                 spec.vfs.retain(|request| request.name != *vf);
                 Ok(one(spec, false))
             }
+            // It wants nothing that is not noted already.
+            Intent::Reconcile { .. } => Ok(Self::default()),
         }
     }
 

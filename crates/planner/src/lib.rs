@@ -10,6 +10,8 @@
 //!          steps ──> in which order          (such that the inverses, in reverse, lead back from any point)
 //! ```
 //!
+//! An intent to reconcile knows what differs already ([`Comparison`]), and goes another way: `reconcile.rs`.
+//!
 //! No choice is left to be made when a plan is carried out, and the same input gives the same plan. [`lint`] checks a
 //! plan without looking at how it was made, by carrying it out on a [`Machine`] of values.
 #![forbid(unsafe_code)]
@@ -17,6 +19,7 @@
 mod adapters;
 mod before;
 mod compat;
+mod drift;
 mod drivers;
 mod goal;
 mod held;
@@ -25,18 +28,22 @@ mod lint;
 mod machine;
 mod macs;
 pub mod placement;
+mod reconcile;
 mod relaxations;
 mod steps;
 mod suitability;
 mod validate;
 
+pub use drift::Comparison;
 pub use lint::lint;
 pub use machine::Machine;
 pub use relaxations::advise;
 pub use suitability::{Candidate, suitability};
 pub use validate::validate;
 
-use ioward_model::{Disturbance, Gap, Intent, Inventory, Options, Placement, Plan, Reason, State, Step};
+use ioward_model::{
+    Disturbance, Gap, Intent, Inventory, Options, Placement, Plan, Policy, Reason, State, Step,
+};
 
 use placement::Placed;
 
@@ -56,13 +63,14 @@ pub fn plan(
     intent: &Intent,
     options: &Options,
 ) -> Result<Plan, Vec<Reason>> {
+    let policy = intent.policy();
     let worked_out = work_out(inventory, state, intent, *options).map_err(|mut reasons| {
         reasons.truncate(MAX_REASONS);
         reasons
     });
     let WorkedOut { steps, disturbs, placements, gap } = worked_out?;
     Ok(Plan {
-        id: state.revision + 1,
+        id: state.revision + u64::from(policy == Policy::AllOrNothing),
         parent: state.revision,
         generation: inventory.generation,
         intent: intent.clone(),
@@ -90,6 +98,10 @@ fn work_out(
     intent: &Intent,
     options: Options,
 ) -> Result<WorkedOut, Vec<Reason>> {
+    if let Some(repairs) = reconcile::Repairs::of(inventory, state, intent) {
+        let steps = repairs.steps();
+        return Ok(WorkedOut { steps, disturbs: Vec::new(), placements: Vec::new(), gap: None });
+    }
     let goal = goal::Goal::of(inventory, state, intent)?;
     let mut ledger = ledger::Ledger::new(inventory, state, options, &goal);
     let named = adapters::check_named(&ledger, &goal);

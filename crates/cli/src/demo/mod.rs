@@ -55,7 +55,9 @@ pub async fn demo(args: DemoArgs, socket: Option<PathBuf>) -> Result<(), CliErro
         }
     };
     let ended = match ended {
-        Err(CliError::Interrupted { .. } | CliError::Left(_)) => Err(CliError::DemoEnded { signal: INTERRUPT }),
+        Err(CliError::Interrupted { .. } | CliError::Left(_)) => {
+            Err(CliError::DemoEnded { signal: INTERRUPT })
+        }
         // Whoever asked it to stay up ends it by a signal: that is how it is meant to end.
         Ok(()) if args.serve => {
             signals.next().await;

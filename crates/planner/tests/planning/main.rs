@@ -12,6 +12,7 @@ mod giving_back;
 mod laws;
 mod linting;
 mod needing;
+mod reconciling;
 mod refusing;
 mod repairing;
 mod resizing;
