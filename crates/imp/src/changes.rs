@@ -15,13 +15,15 @@ use std::{
     },
 };
 
+use async_trait::async_trait;
 use ioward_api::{ChangeId, ChangeStatus, ChangeView};
-use ioward_model::{Event, EventKind, Plan, Step};
+use ioward_model::{Event, EventKind, Plan};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
     error::ImpError,
     events::{EventLog, now_ms},
+    executor::Progress,
 };
 
 /// So many changes that have ended are kept for those who ask later. A change keeps some three events for each of its steps.
@@ -224,24 +226,20 @@ impl<'a> Listener<'a> {
     pub(crate) fn new(log: &'a EventLog, change: Arc<Change>) -> Self {
         Self { log, change }
     }
+}
 
-    pub(crate) fn tell(&self, kind: EventKind) {
+#[async_trait]
+impl Progress for Listener<'_> {
+    fn tell(&self, kind: EventKind) {
         self.change.note(self.log.emit(kind));
     }
 
-    /// Whether somebody has cancelled the change.
-    pub(crate) fn is_gone(&self) -> bool {
+    fn is_cancelled(&self) -> bool {
         self.change.is_cancelled()
     }
 
-    /// Waits until the change is cancelled, where that ends a step: where it does nothing but wait for a guest, for minutes.
-    /// What the guest does later all the same is noticed.
-    pub(crate) async fn gives_up(&self, step: &Step) {
-        if step.meaning().may_be_given_up {
-            self.change.cancelled().await
-        } else {
-            std::future::pending().await
-        }
+    async fn cancelled(&self) {
+        self.change.cancelled().await;
     }
 }
 

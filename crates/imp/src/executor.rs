@@ -1,25 +1,25 @@
-//! Carries out a plan: what has nothing in common side by side, and what has one after the other ([`crate::order`]). Undoes
-//! what it did when a step fails or somebody cancels the change.
+//! Carries out a plan: what has nothing in common side by side, and what has one after the other ([`crate::order`]).
 //!
 //! ```text
 //!              find, write down, do, write down
 //!   step 1 ─> step 2 ────────> … ─> step n ─> done
 //!   step 3 ────────> step 4 ─┘
-//!                      │ fails: nothing begins any more, what is under way ends
-//!   undo 1 <─ undo 3 <─ undo 2   in the reverse of the order in which they were done
-//!                       (undo 4, when it is in doubt whether it was done)
+//!                      │ fails
+//!     all or nothing   ├─> nothing begins any more, what is under way ends, and everything is rolled back (rollback.rs)
+//!     best effort      └─> what rests on it is left, everything else goes on
 //! ```
 //!
 //! A step that fails leaves nothing. One that is stuck in the kernel, or that was done and could not be written down, is
-//! in doubt, and undone with the others.
+//! in doubt, and rolled back with the others.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
+use async_trait::async_trait;
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use ioward_model::{EventKind, Outcome, Plan, Step};
+use ioward_model::{EventKind, Outcome, Plan, Policy, Step};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::{
@@ -28,14 +28,31 @@ use crate::{
     imp::Imp,
     journal::Journal,
     order::Order,
-    rollback::Carried,
+    rollback::{Carried, Left},
     step::Failure,
 };
 
 /// So many steps are under way at once at most: each may be a machine that starts.
 const AT_ONCE: usize = 8;
 
-/// A plan that may be carried out: it has been written down, and no other is.
+/// Whoever is told how a plan goes, and may cancel it.
+#[async_trait]
+pub(crate) trait Progress: Send + Sync {
+    /// Something has happened.
+    fn tell(&self, kind: EventKind);
+
+    /// Whether nothing more is to begin.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+
+    /// Waits until it is cancelled.
+    async fn cancelled(&self) {
+        std::future::pending().await
+    }
+}
+
+/// A person's plan that may be carried out: it has been written down, and no other is under way.
 pub(crate) struct Begun {
     pub plan: Plan,
     /// The number of the change, and of its journal. A plan without steps has no journal.
@@ -44,40 +61,64 @@ pub(crate) struct Begun {
     pub _guard: OwnedMutexGuard<()>,
 }
 
-/// What the steps of a plan have in common.
-struct Execution<'a> {
-    listener: &'a Listener<'a>,
-    journal: Journal<'a>,
-    plan: &'a Plan,
-    /// How many are done.
-    done: AtomicUsize,
+/// A plan that is carried out.
+pub(crate) struct Execution<'a> {
+    pub plan: &'a Plan,
+    /// The number by which its events tell it.
+    pub number: u64,
+    pub journal: Journal<'a>,
+    pub progress: &'a dyn Progress,
+}
+
+/// How a plan came to its end.
+pub(crate) struct Executed<'a> {
+    /// The steps that are done, or perhaps are, in the order in which that came about.
+    pub done: Vec<Carried<'a>>,
+    /// The steps that failed, with why. `None` in place of a step: the plan was cancelled.
+    pub failures: Vec<(Option<&'a Step>, String)>,
 }
 
 impl Imp {
-    /// Carries out a plan. Its events tell it by the number of the change.
+    /// Carries out a plan all of whose steps are to be done, or none.
     pub(crate) async fn carry_out(self: Arc<Self>, begun: Begun) {
         let Begun { plan, number, change, _guard } = begun;
         let listener = Listener::new(&self.events, change);
-        let journal = self.journal(number);
-        let execution = Execution { listener: &listener, journal, plan: &plan, done: AtomicUsize::new(0) };
-        let id = number;
-        listener.tell(EventKind::PlanStarted { plan: id, steps: plan.steps.len() });
-        let mut order = Order::of(&plan.steps);
-        let (mut done, mut failure) = (Vec::new(), None);
+        let execution = Execution { plan: &plan, number, journal: self.journal(number), progress: &listener };
+        listener.tell(EventKind::PlanStarted { plan: number, steps: plan.steps.len() });
+        let Executed { done, failures } = self.execute(&execution).await;
+        match failures.into_iter().next() {
+            None => listener.tell(EventKind::PlanDone { plan: number }),
+            Some((_, error)) => self.roll_back(&execution, done, error).await,
+        }
+    }
+
+    /// Carries out the steps of a plan, as its policy says.
+    pub(crate) async fn execute<'a>(self: &Arc<Self>, execution: &Execution<'a>) -> Executed<'a> {
+        let Execution { plan, number: id, progress, .. } = *execution;
+        let policy = plan.intent.policy();
+        let mut order = Order::of(&plan.steps, policy);
+        let (mut done, mut failures, mut left) = (Vec::new(), Vec::new(), Left::default());
+        let count = AtomicUsize::new(0);
         // All in this one task: nothing goes on when it does not, and where nothing waits, the order is always the same.
         let mut under_way = FuturesUnordered::new();
         loop {
-            while failure.is_none() && under_way.len() < AT_ONCE && order.has_ready() {
-                if listener.is_gone() {
-                    failure = Some(ImpError::Cancelled.to_string());
+            let goes_on = |failures: &Vec<_>| policy == Policy::BestEffort || failures.is_empty();
+            while goes_on(&failures) && under_way.len() < AT_ONCE && order.has_ready() {
+                if progress.is_cancelled() {
+                    failures.push((None, ImpError::Cancelled.to_string()));
                     break;
                 }
                 let Some((n, step)) = order.begin().and_then(|n| Some((n, plan.steps.get(n)?))) else {
                     break;
                 };
+                if left.holds_up(step) {
+                    left.add(step);
+                    order.done(n);
+                    continue;
+                }
                 let what = Box::new(step.clone());
-                listener.tell(EventKind::StepStarted { plan: id, number: n + 1, what });
-                under_way.push(self.carry_out_step(&execution, n + 1, step));
+                progress.tell(EventKind::StepStarted { plan: id, number: n + 1, what });
+                under_way.push(self.carry_out_step(execution, &count, n + 1, step));
             }
             let Some((carried, result)) = under_way.next().await else { break };
             let number = carried.number;
@@ -85,52 +126,72 @@ impl Imp {
                 Ok(()) => {
                     order.done(number - 1);
                     let note = carried.outcome.note.clone();
-                    listener.tell(EventKind::StepDone { plan: id, number, note });
+                    progress.tell(EventKind::StepDone { plan: id, number, note });
                     done.push(carried);
                 }
                 Err(error) => {
-                    listener.tell(EventKind::StepFailed { plan: id, number, error: error.clone() });
-                    failure.get_or_insert(error);
-                    if carried.in_doubt {
-                        done.push(carried);
+                    progress.tell(EventKind::StepFailed { plan: id, number, error: error.clone() });
+                    failures.push((Some(carried.step), error));
+                    match policy {
+                        Policy::AllOrNothing => done.extend(carried.in_doubt.then_some(carried)),
+                        Policy::BestEffort => {
+                            left.add(carried.step);
+                            order.done(number - 1);
+                        }
                     }
                 }
             }
         }
-        match failure {
-            None => listener.tell(EventKind::PlanDone { plan: id }),
-            Some(error) => self.undo(&listener, &execution.journal, id, done, error).await,
-        }
+        drop(under_way);
+        Executed { done, failures }
     }
 
-    /// Carries out one step and writes that down: what has come of it, and why it failed, in full.
+    /// Carries out one step and writes that down: what has come of it, and why it failed, with all causes.
     async fn carry_out_step<'a>(
         self: &Arc<Self>,
         execution: &Execution<'_>,
+        count: &AtomicUsize,
         number: usize,
         step: &'a Step,
     ) -> (Carried<'a>, Result<(), String>) {
         let mut carried = Carried { number, step, outcome: Outcome::default(), noted: None, in_doubt: false };
-        let result = self.try_step(execution, &mut carried).await;
+        let result = self.try_step(execution, count, &mut carried).await;
         (carried, result)
     }
 
     async fn try_step(
         self: &Arc<Self>,
         execution: &Execution<'_>,
+        count: &AtomicUsize,
         carried: &mut Carried<'_>,
     ) -> Result<(), String> {
-        let (number, step, journal) = (carried.number, carried.step, &execution.journal);
-        let _kept_out = self.keep_out(step).await;
-        carried.noted = self.notes.look(|state| state.noted_for(step));
-        carried.outcome = self.found_before(step).await.map_err(|error| error_chain(&error))?;
+        let Execution { plan, journal, progress, .. } = execution;
+        let number = carried.number;
+        let _kept_out = self.keep_out(carried.step).await;
+        carried.noted = self.notes.look(|state| state.noted_for(carried.step));
+        carried.outcome = self.found_before(carried.step).await.map_err(|error| {
+            self.watch_stuck(carried.step, &error);
+            error_chain(&error)
+        })?;
+        let step = &match plan.intent.policy() {
+            Policy::AllOrNothing => carried.step.clone(),
+            Policy::BestEffort => as_noted_now(carried),
+        };
         if let Err(error) = journal.begun(number, &carried.outcome, &carried.noted) {
             journal.failed(number);
             return Err(error_chain(&error));
         }
+        let gives_up = async {
+            if step.meaning().may_be_given_up {
+                progress.cancelled().await
+            } else {
+                std::future::pending().await
+            }
+        };
         let result = tokio::select! {
             result = self.do_step(step, carried.outcome.clone()) => result,
-            () = execution.listener.gives_up(step) => Err(ImpError::Cancelled.into()),
+            // Whatever the guest does later all the same is noticed.
+            () = gives_up => Err(ImpError::Cancelled.into()),
         };
         match result {
             Ok(outcome) => carried.outcome = outcome,
@@ -145,15 +206,25 @@ impl Imp {
             }
         }
         let _kept_out_too = self.keep_out_at_last(step).await;
-        let order = execution.done.load(Ordering::Relaxed) + 1;
-        let ends = (order == execution.plan.steps.len()).then_some(execution.plan);
+        let order = count.load(Ordering::Relaxed) + 1;
+        let ends = (order == plan.steps.len()).then_some(*plan);
         if let Err(error) = journal.done(number, order, step, &carried.outcome, &carried.noted, ends) {
             // What is not written down must not be done either.
             carried.in_doubt = true;
             return Err(error_chain(&error));
         }
-        execution.done.store(order, Ordering::Relaxed);
+        count.store(order, Ordering::Relaxed);
         self.tell_partitions(step);
         Ok(())
+    }
+}
+
+/// A step that repairs settings, as of now: whatever a partition has changed since it was planned holds.
+fn as_noted_now(carried: &Carried<'_>) -> Step {
+    match (carried.step, &carried.noted, &carried.outcome.settings_before) {
+        (Step::ConfigureVf { vf, .. }, Some(noted), Some(present)) => {
+            Step::ConfigureVf { vf: *vf, to: noted.lost_settings(present) }
+        }
+        (step, ..) => step.clone(),
     }
 }

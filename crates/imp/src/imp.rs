@@ -10,8 +10,8 @@ use ioward_api::{AssignedVf, ChangeId, ChangeView, Compatible, PartitionView};
 use ioward_fabric::Fabric;
 use ioward_hypervisor::{Hypervisor, HypervisorEvent, UnusableFile};
 use ioward_model::{
-    AuditEntry, Event, EventKind, Intent, Inventory, Name, Options, Plan, Reason, RowKey, Rule, Spec, State,
-    Step, Whereabouts,
+    AuditEntry, Event, EventKind, Intent, Inventory, Name, Options, Plan, Policy, Reason, RowKey, Rule, Spec,
+    State, Step, Whereabouts,
 };
 use ioward_store::{Contents, Export, Interrupted, Store};
 use tokio::{
@@ -30,7 +30,7 @@ use crate::{
     notes::{Must, Notes},
     ownership::Ownership,
     quarantine::Quarantine,
-    reconcile::Settling,
+    reconcile::Reconciling,
     stuck::StuckAdapters,
 };
 
@@ -60,7 +60,7 @@ pub struct Imp {
     changing: Arc<tokio::sync::Mutex<()>>,
     pub(crate) ownership: Ownership,
     pub(crate) stuck: StuckAdapters,
-    pub(crate) settling: Settling,
+    pub(crate) reconciling: Reconciling,
 }
 
 /// Tells one run of the daemon, and one boot of its host, from another.
@@ -97,7 +97,7 @@ impl Imp {
             changing: Arc::default(),
             ownership: Ownership::default(),
             stuck: StuckAdapters::default(),
-            settling: Settling::new(contents.boot),
+            reconciling: Reconciling::new(contents.boot),
         })
     }
 
@@ -149,7 +149,7 @@ impl Imp {
     pub async fn look(&self) -> Result<Inventory, ImpError> {
         let found = self.fabric.identify().await?;
         let state = self.state();
-        let whereabouts = Whereabouts::of(&state, &found, self.settling.has_booted());
+        let whereabouts = Whereabouts::of(&state, &found, self.reconciling.has_booted());
         let quarantined = whereabouts.quarantined(&state, &found);
         self.quarantine.set(quarantined.keys().copied());
         let mut last = self.last_look.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,6 +177,11 @@ impl Imp {
     pub async fn plan(&self, intent: &Intent, options: &Options) -> Result<Plan, ImpError> {
         if let Intent::Apply { spec } = intent {
             spec.validate()?;
+        }
+        if intent.policy() == Policy::BestEffort {
+            let message =
+                "only the daemon itself asks for a host to be reconciled; 'ioward drift' shows what differs";
+            return Err(ImpError::Invalid(message.to_owned()));
         }
         // A partition that can't boot is better refused before its VFs are made than undone after.
         let unusable = self.unusable_files(intent).await?;
@@ -263,7 +268,7 @@ impl Imp {
         let changing = Arc::clone(&self.changing);
         match Arc::clone(&changing).try_lock_owned() {
             Ok(guard) => Ok(guard),
-            Err(_) if self.settling.is_at_it() => {
+            Err(_) if self.reconciling.is_at_it() => {
                 timeout(WAIT_FOR_A_LOOK, changing.lock_owned()).await.map_err(|_| ImpError::Busy)
             }
             Err(_) => Err(ImpError::Busy),
@@ -325,13 +330,13 @@ impl Imp {
         self.look_whether_the_host_has_booted().await?;
         let interrupted = self.interrupted.lock().unwrap_or_else(PoisonError::into_inner).take();
         let is_to_be_undone = interrupted.is_some() || !self.notes.operations().is_empty();
-        if is_to_be_undone || self.settling.has_booted() {
+        if is_to_be_undone || self.reconciling.has_booted() {
             // What was begun names adapters by where they were: who is there now is known before anything is undone.
             self.look().await?;
         }
         self.recover(interrupted).await;
         self.note_those_gone("its machine was gone when the daemon started").await?;
-        if self.settling.has_booted() {
+        if self.reconciling.has_booted() {
             // Nor is anybody served before they are noted where they are.
             self.follow_adapters(&self.look().await?);
         }

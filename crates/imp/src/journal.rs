@@ -1,9 +1,10 @@
 //! The journal of one plan: each step is written down before it is carried out, and together with the state after.
 
-use ioward_model::{Assignment, Ended, Outcome, Plan, PlanRecord, RowKey, State, Step, StepRecord};
+use ioward_model::{Assignment, Ended, Outcome, Plan, PlanRecord, Policy, RowKey, State, Step, StepRecord};
 use ioward_store::{Change, StoreError};
 
 use crate::{
+    error::error_chain,
     events::now_ms,
     imp::Imp,
     notes::{Must, Notes},
@@ -12,8 +13,9 @@ use crate::{
 /// The journal of a plan.
 pub(crate) struct Journal<'a> {
     notes: &'a Notes,
-    /// [`PlanRecord::number`].
-    plan: u64,
+    /// [`PlanRecord::number`]; `None`: this one can't be kept, and the plan is carried out all the same.
+    plan: Option<u64>,
+    policy: Policy,
 }
 
 impl Imp {
@@ -25,14 +27,51 @@ impl Imp {
         self.notes.change(Must::BeWritten, |_| Vec::new(), begun, |_| {})
     }
 
+    /// The journal of a plan that was begun, all of whose steps are done, or none.
     pub(crate) fn journal(&self, plan: u64) -> Journal<'_> {
-        Journal { notes: &self.notes, plan }
+        Journal { notes: &self.notes, plan: Some(plan), policy: Policy::AllOrNothing }
+    }
+
+    /// Begins a plan that is carried out as far as that is possible. Where the disk is full, it goes without a journal: what
+    /// it repairs is noted already.
+    pub(crate) fn begin_repairs(&self, number: u64, plan: &Plan) -> Journal<'_> {
+        let begun = self.begin_plan(number, plan);
+        if let Err(error) = &begun {
+            tracing::error!("a plan to reconcile has no journal: {}", error_chain(error));
+        }
+        Journal { notes: &self.notes, plan: begun.is_ok().then_some(number), policy: Policy::BestEffort }
+    }
+
+    /// The journal of repairs that the daemon before this one was in the middle of.
+    pub(crate) fn journal_of_repairs(&self, plan: u64) -> Journal<'_> {
+        Journal { policy: Policy::BestEffort, ..self.journal(plan) }
     }
 }
 
 impl Journal<'_> {
-    fn step(&self, number: usize, record: StepRecord) -> Change {
-        Change::Step { plan: self.plan, number, record }
+    fn step(&self, number: usize, record: StepRecord) -> Vec<Change> {
+        self.plan.map(|plan| Change::Step { plan, number, record }).into_iter().collect()
+    }
+
+    fn end(&self, ended: Ended) -> Option<Change> {
+        self.plan.map(|plan| Change::PlanEnded { plan, ended })
+    }
+
+    /// Writes down what must be for a plan to go on, if it is one that does not go on otherwise.
+    fn write(
+        &self,
+        rows: impl FnOnce(&State) -> Vec<RowKey>,
+        more: Vec<Change>,
+        change: impl FnOnce(&mut State),
+    ) -> Result<(), StoreError> {
+        match self.policy {
+            Policy::AllOrNothing => self.notes.change(Must::BeWritten, rows, more, change),
+            Policy::BestEffort => {
+                // It is so, whether it can be written down or not; the log says it.
+                let _ = self.notes.change(Must::BeKnown, rows, more, change);
+                Ok(())
+            }
+        }
     }
 
     /// A step is about to be carried out.
@@ -42,19 +81,21 @@ impl Journal<'_> {
         found: &Outcome,
         noted: &Option<Assignment>,
     ) -> Result<(), StoreError> {
+        if self.plan.is_none() {
+            return Ok(());
+        }
         let record = StepRecord::Begun { found: found.clone(), noted: noted.clone() };
-        self.notes.change(Must::BeWritten, |_| Vec::new(), vec![self.step(number, record)], |_| {})
+        self.write(|_| Vec::new(), self.step(number, record), |_| {})
     }
 
     /// A step has failed and has changed nothing.
     pub(crate) fn failed(&self, number: usize) {
-        let failed = vec![self.step(number, StepRecord::Failed)];
+        let failed = self.step(number, StepRecord::Failed);
         // Without it, a daemon after this one looks whether there is something to undo, and finds nothing.
         let _ = self.notes.change(Must::BeKnown, |_| Vec::new(), failed, |_| {});
     }
 
-    /// A step has been carried out, and what it means is known from now on. The plan is given with its last step, which
-    /// ends it.
+    /// A step has been carried out, and is noted in the state from now on. The plan is given with its last step, which ends it.
     pub(crate) fn done(
         &self,
         number: usize,
@@ -65,31 +106,34 @@ impl Journal<'_> {
         ends: Option<&Plan>,
     ) -> Result<(), StoreError> {
         let record = StepRecord::Done { order, outcome: outcome.clone(), noted: noted.clone() };
-        let mut more = vec![self.step(number, record)];
-        more.extend(ends.map(|_| Change::PlanEnded { plan: self.plan, ended: Ended::Done }));
+        let mut more = self.step(number, record);
+        more.extend(ends.and_then(|_| self.end(Ended::Done)));
         let rows = |state: &State| {
             let mut rows = state.rows_of(step);
             rows.extend(ends.into_iter().flat_map(State::rows_of_done));
             rows
         };
-        self.notes.change(Must::BeWritten, rows, more, |state| {
-            state.record(step, outcome);
+        self.write(rows, more, |state| {
+            match self.policy {
+                Policy::AllOrNothing => state.record(step, outcome),
+                Policy::BestEffort => state.record_repair(step, outcome),
+            }
             if let Some(plan) = ends {
                 state.record_done(plan);
             }
         })
     }
 
-    /// A step has been undone by its inverse, where it has one, and what was `noted` before it holds again.
-    pub(crate) fn undone(
+    /// A step has been rolled back by its inverse, where it has one, and what was `noted` before it holds again.
+    pub(crate) fn rolled_back(
         &self,
         number: usize,
         step: &Step,
         inverse: Option<(&Step, &Outcome)>,
         noted: Option<&Assignment>,
     ) {
-        let undone = vec![self.step(number, StepRecord::Undone)];
-        // It is undone all the same, and a daemon after this one would find that out.
+        let undone = self.step(number, StepRecord::Undone);
+        // It is rolled back all the same, and a daemon after this one would find that out.
         let _ = self.notes.change(
             Must::BeKnown,
             |state| state.rows_of(step),
@@ -106,16 +150,21 @@ impl Journal<'_> {
     }
 
     /// The plan has failed. When something is left, plans made before no longer hold.
-    pub(crate) fn ended(&self, undone: bool) {
-        let ended = if undone { Ended::Undone } else { Ended::Left };
-        let ended = vec![Change::PlanEnded { plan: self.plan, ended }];
+    pub(crate) fn failed_plan(&self, is_rolled_back: bool) {
+        let ended = self.end(if is_rolled_back { Ended::Undone } else { Ended::Left });
         let _ = self.notes.change(
             Must::BeKnown,
             |_| vec![RowKey::Revision],
-            ended,
+            ended.into_iter().collect(),
             |state| {
-                state.revision += u64::from(!undone);
+                state.revision += u64::from(!is_rolled_back);
             },
         );
+    }
+
+    /// Repairs have come to their end, and some are left. When all are done, the last of them has said so.
+    pub(crate) fn left_repairs(&self) {
+        let ended = self.end(Ended::Left).into_iter().collect();
+        let _ = self.notes.change(Must::BeKnown, |_| Vec::new(), ended, |_| {});
     }
 }

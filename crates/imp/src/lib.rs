@@ -3,9 +3,9 @@
 //! ```text
 //!   http ──> imp ──> planner            who asks for what, one change at a time
 //!             ├────> executor ──> order, step ──> fabric, hypervisor
-//!             │         └─> undo           └────> journal, notes ──> store
-//!   start ────┼────> recovery ──> undo
-//!   host ─────┴────> settle ──> moved, drift, order, step
+//!             │      ↑  └─> rollback       └────> journal, notes ──> store
+//!   host ─────┼─> reconcile ──> relocation, planner
+//!   start ────┴─> recovery ──> rollback
 //!   guest ──> channels ──> operations ──> fabric
 //! ```
 
@@ -14,7 +14,6 @@ mod changes;
 mod channels;
 mod compatible;
 mod confined;
-mod drift;
 mod error;
 mod events;
 mod executor;

@@ -1,4 +1,4 @@
-//! Which steps of a plan wait for which: a step waits for earlier ones that are about the same adapter, VF or partition.
+//! The order of the steps of a plan: a step waits for earlier ones that are about the same adapter, VF or partition.
 //! What has nothing in common is worked on side by side.
 //!
 //! ```text
@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ioward_model::{MacAddress, Meaning, Name, Step, VfId};
+use ioward_model::{MacAddress, Meaning, Name, Policy, Step, VfId};
 
 /// The steps of a plan that are still to be done, by their index in it.
 pub(crate) struct Order {
@@ -29,7 +29,7 @@ pub(crate) struct Order {
 /// port has a bus of its own below it, with one device on it.
 type Slot = (u32, u8);
 
-/// What the latest steps of an adapter are.
+/// The latest steps about an adapter.
 #[derive(Default)]
 struct OfAdapter {
     /// The latest that was about all of it.
@@ -53,17 +53,10 @@ struct Latest<'a> {
 }
 
 impl Order {
-    pub(crate) fn of(steps: &[Step]) -> Self {
-        Self::new(steps, true)
-    }
-
-    /// The order of steps that are not undone when one of them fails: a partition starts when what it has is ready, whatever
-    /// becomes of others.
-    pub(crate) fn best_effort(steps: &[Step]) -> Self {
-        Self::new(steps, false)
-    }
-
-    fn new(steps: &[Step], start_last: bool) -> Self {
+    /// The order of steps that are rolled back when one of them fails, or are not. A partition starts when nothing else can fail
+    /// any more; in a plan that is not rolled back, as soon as what it has is ready.
+    pub(crate) fn of(steps: &[Step], policy: Policy) -> Self {
+        let start_last = policy == Policy::AllOrNothing;
         let mut order = Self {
             waits_for: vec![0; steps.len()],
             holds_up: vec![Vec::new(); steps.len()],
@@ -126,7 +119,7 @@ impl<'a> Latest<'a> {
         before.extend(about.partition.and_then(|partition| self.partitions.insert(partition, n)));
         before.extend(mac.and_then(|mac| self.macs.insert(mac, n)));
         if start_last && matches!(step, Step::StartPartition { .. }) {
-            // What runs can't be undone without a trace: it comes when nothing else can fail any more.
+            // One that has run can't be rolled back without a trace: it comes when nothing else can fail any more.
             before.extend(&self.loose);
         } else {
             self.loose.retain(|earlier| !before.contains(earlier));
@@ -180,7 +173,7 @@ mod tests {
 
     /// In rounds: what can begin at once, when everything of the round before is done.
     fn rounds(steps: &[Step]) -> Vec<Vec<usize>> {
-        let mut order = Order::of(steps);
+        let mut order = Order::of(steps, Policy::AllOrNothing);
         let mut rounds = Vec::new();
         while order.has_ready() {
             let round: Vec<_> = std::iter::from_fn(|| order.begin()).collect();

@@ -1,14 +1,14 @@
 //! Keeps the host as the state says: looks whenever the kernel says that something has changed, and now and then all the
-//! same; tells what differs; repairs what may be repaired. After a boot of the host, that is everything.
+//! same; tells each difference; has those repaired that may be. After a boot of the host, that is everything.
 //!
 //! ```text
 //!   uevent, link change ─┐
 //!   30 s have passed ────┴─> look ─> differences ─┬─> told       (adapters that have moved are followed before)
-//!                                                 └─> steps ─> done, each for itself ─> told
+//!                                                 └─> intent ─> plan ─> executor, by best effort ─> told
 //! ```
 //!
-//! Nothing of this is in the journal: each step brings the host nearer to what is noted already, so a daemon that dies in the
-//! middle leaves nothing but work for the next one.
+//! A plan like this one is never rolled back: each step brings the host nearer to what is noted already, so a daemon that dies
+//! in the middle leaves nothing but work for the next one.
 
 use std::{
     collections::BTreeSet,
@@ -19,11 +19,11 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
-use ioward_hypervisor::PartitionStatus;
 use ioward_model::{
-    Difference, Drift, EventKind, Inventory, Name, Outcome, PartitionState, RowKey, State, Step,
+    Difference, Drift, EventKind, Intent, Inventory, Name, Options, PartitionState, PartitionStatus, Plan,
+    State, Step,
 };
+use ioward_planner::Comparison;
 use ioward_store::Change;
 use tokio::{
     sync::{OwnedMutexGuard, mpsc},
@@ -31,12 +31,11 @@ use tokio::{
 };
 
 use crate::{
-    drift::{Scene, lost_settings},
     error::{ImpError, error_chain},
-    imp::Imp,
+    events::EventLog,
+    executor::{Executed, Execution, Progress},
+    imp::{Imp, plan_for},
     notes::Must,
-    order::Order,
-    rollback::Left,
 };
 
 /// Between two looks that nothing gave cause for: the kernel does not tell everything.
@@ -49,11 +48,9 @@ const RESTORE_TIMEOUT: Duration = Duration::from_secs(120);
 const TRY_EACH: Duration = Duration::from_secs(1);
 /// Between two looks whether a plan has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// So many steps are under way at once at most: each may be a machine that starts.
-const AT_ONCE: usize = 8;
 
-/// What is known of differences between the host and the state.
-pub(crate) struct Settling {
+/// All that is known of differences between the host and the state.
+pub(crate) struct Reconciling {
     /// The boot in which the host was last as the state says.
     boot: Option<u64>,
     /// There was a boot since, and what it took is not restored yet.
@@ -64,13 +61,13 @@ pub(crate) struct Settling {
 
 /// Keeps changes from beginning.
 struct AtIt<'a> {
-    settling: &'a Settling,
+    reconciling: &'a Reconciling,
     _guard: OwnedMutexGuard<()>,
 }
 
 impl Drop for AtIt<'_> {
     fn drop(&mut self) {
-        self.settling.at_it.store(false, Ordering::Relaxed);
+        self.reconciling.at_it.store(false, Ordering::Relaxed);
     }
 }
 
@@ -82,7 +79,23 @@ struct Told {
     not_started: BTreeSet<Name>,
 }
 
-/// What was found at one moment.
+/// Tells at once which partitions have been started; all else is told once there was another look.
+struct Starts<'a> {
+    events: &'a EventLog,
+    plan: &'a Plan,
+}
+
+impl Progress for Starts<'_> {
+    fn tell(&self, kind: EventKind) {
+        let EventKind::StepDone { number, .. } = kind else { return };
+        let step = number.checked_sub(1).and_then(|n| self.plan.steps.get(n));
+        if let Some(Step::StartPartition { partition }) = step {
+            self.events.emit(EventKind::PartitionStarted { partition: partition.clone() });
+        }
+    }
+}
+
+/// All that was found at one moment.
 struct Found {
     inventory: Inventory,
     state: State,
@@ -92,9 +105,9 @@ struct Found {
 }
 
 impl Found {
-    fn scene(&self) -> Scene<'_> {
+    fn comparison(&self) -> Comparison<'_> {
         let Self { inventory, state, machines, booted, .. } = self;
-        Scene { inventory, state, machines, booted: *booted }
+        Comparison { inventory, state, machines, booted: *booted }
     }
 
     fn runs(&self, partition: &Name) -> bool {
@@ -103,6 +116,17 @@ impl Found {
 
     fn is_noted_as_running_what_has_ended(&self) -> bool {
         self.state.partitions.iter().any(|(name, noted)| noted.running && !self.runs(name))
+    }
+
+    /// Wants everything repaired that may be, and these partitions started.
+    fn intent(&self, start: BTreeSet<Name>) -> Intent {
+        let repairable = self.drifts.iter().filter(|drift| drift.left_because.is_none());
+        let running = self.machines.iter().filter(|machine| machine.running);
+        Intent::Reconcile {
+            drifts: repairable.cloned().collect(),
+            start: start.into_iter().collect(),
+            running: running.map(|machine| machine.name.clone()).collect(),
+        }
     }
 
     /// Partitions that are to start with the host, and do not run, or are not noted as running.
@@ -114,7 +138,7 @@ impl Found {
     }
 }
 
-impl Settling {
+impl Reconciling {
     pub(crate) fn new(boot: Option<u64>) -> Self {
         Self { boot, booted: AtomicBool::new(false), told: Mutex::default(), at_it: AtomicBool::new(false) }
     }
@@ -131,7 +155,7 @@ impl Settling {
 
     fn at_it(&self, guard: OwnedMutexGuard<()>) -> AtIt<'_> {
         self.at_it.store(true, Ordering::Relaxed);
-        AtIt { settling: self, _guard: guard }
+        AtIt { reconciling: self, _guard: guard }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -143,14 +167,14 @@ impl Imp {
     /// Whether the host has booted since it was as the state says. Where that is not known (a state of an older ioward), it
     /// has if nothing is left of any partition: what the hypervisor knows goes with a boot.
     pub(crate) async fn look_whether_the_host_has_booted(&self) -> Result<(), ImpError> {
-        let booted = match self.settling.boot {
+        let booted = match self.reconciling.boot {
             Some(boot) => boot != fingerprint(&self.run.boot),
             None => {
                 let is_empty = self.notes.look(|state| state.partitions.is_empty());
                 !is_empty && self.hypervisor.partitions().await?.is_empty()
             }
         };
-        self.settling.booted.store(booted, Ordering::Relaxed);
+        self.reconciling.booted.store(booted, Ordering::Relaxed);
         if !booted {
             self.note_boot();
         }
@@ -159,7 +183,7 @@ impl Imp {
 
     fn note_boot(&self) {
         let boot = fingerprint(&self.run.boot);
-        if self.settling.boot == Some(boot) {
+        if self.reconciling.boot == Some(boot) {
             return;
         }
         // Without it, a daemon after this one restores what is there already, and finds nothing to do.
@@ -172,7 +196,7 @@ impl Imp {
         let mut changes = self.fabric.changes().await;
         self.restore(&mut changes).await;
         loop {
-            self.settle_or_say().await;
+            self.reconcile_or_say().await;
             if wait_for_change(&mut changes, LOOK_EACH).await {
                 sleep(DEBOUNCE).await;
                 while changes.try_recv().is_ok() {}
@@ -180,8 +204,8 @@ impl Imp {
         }
     }
 
-    async fn settle_or_say(self: &Arc<Self>) -> Vec<Drift> {
-        self.settle().await.unwrap_or_else(|error| {
+    async fn reconcile_or_say(self: &Arc<Self>) -> Vec<Drift> {
+        self.reconcile().await.unwrap_or_else(|error| {
             tracing::error!("cannot hold the host against the state: {}", error_chain(&error));
             Vec::new()
         })
@@ -190,15 +214,15 @@ impl Imp {
     /// After a boot: VF counts, settings, bindings and partitions are made as they were; those that are to start with the
     /// host are started. What is not there yet is waited for, within a bound, while everything else goes on.
     async fn restore(self: &Arc<Self>, changes: &mut mpsc::Receiver<()>) {
-        if !self.settling.has_booted() {
+        if !self.reconciling.has_booted() {
             return;
         }
         self.events.emit(EventKind::HostBooted);
         let until = Instant::now() + RESTORE_TIMEOUT;
-        let mut left = self.settle_or_say().await;
+        let mut left = self.reconcile_or_say().await;
         while !left.is_empty() && Instant::now() < until {
             wait_for_change(changes, TRY_EACH).await;
-            left = self.settle_or_say().await;
+            left = self.reconcile_or_say().await;
         }
         self.end_restoring(left).await;
     }
@@ -211,7 +235,7 @@ impl Imp {
         let stopped =
             partitions.into_iter().filter(|(name, partition)| partition.spec.autostart && !runs(name));
         let stopped = stopped.map(|(name, _)| name).collect();
-        self.settling.booted.store(false, Ordering::Relaxed);
+        self.reconciling.booted.store(false, Ordering::Relaxed);
         self.note_boot();
         self.events.emit(EventKind::HostRestored { left, stopped });
     }
@@ -222,7 +246,7 @@ impl Imp {
     /// While a plan is carried out, or when the host can't be looked at.
     pub async fn drift(&self) -> Result<Vec<Drift>, ImpError> {
         let guard = self.begin_change().await?;
-        let _nothing_changes = self.settling.at_it(guard);
+        let _nothing_changes = self.reconciling.at_it(guard);
         Ok(self.find().await?.drifts)
     }
 
@@ -230,7 +254,7 @@ impl Imp {
     ///
     /// # Errors
     /// When the host can't be looked at.
-    pub async fn settle(self: &Arc<Self>) -> Result<Vec<Drift>, ImpError> {
+    pub async fn reconcile(self: &Arc<Self>) -> Result<Vec<Drift>, ImpError> {
         // What a plan has half done is no drift.
         drop(self.once_nothing_changes().await);
         // Without keeping plans waiting, as long as there is nothing to be done.
@@ -240,7 +264,7 @@ impl Imp {
             && !is_repairable
             && !found.is_noted_as_running_what_has_ended()
             && !self.has_news_of_adapters(&found.inventory)
-            && found.drifts == self.settling.told().drifts
+            && found.drifts == self.reconciling.told().drifts
         {
             return Ok(found.drifts);
         }
@@ -251,14 +275,28 @@ impl Imp {
             found = self.find().await?;
         }
         let start = self.tell_new(&found);
-        let steps = found.scene().repairs(&found.drifts, &start);
-        if steps.is_empty() {
+        let intent = found.intent(start);
+        let plan = plan_for(&found.inventory, &found.state, &intent, &Options::default())?;
+        if plan.steps.is_empty() {
             return Ok(found.drifts);
         }
-        let failures = self.carry_out_best_effort(&steps).await;
+        let failures = self.repair(&plan).await;
         let after = self.find().await?.drifts;
         self.tell_repaired(&found.drifts, &after, failures);
         Ok(after)
+    }
+
+    /// Carries out a plan of repairs, as far as that is possible. The steps that failed, with why.
+    async fn repair(self: &Arc<Self>, plan: &Plan) -> Vec<(Step, String)> {
+        let number = self.changes.next_number();
+        let progress = Starts { events: &self.events, plan };
+        let journal = self.begin_repairs(number, plan);
+        let execution = Execution { plan, number, journal, progress: &progress };
+        let Executed { failures, done } = self.execute(&execution).await;
+        if done.len() < plan.steps.len() {
+            execution.journal.left_repairs();
+        }
+        failures.into_iter().filter_map(|(step, error)| Some((step?.clone(), error))).collect()
     }
 
     /// Waits until nothing is being changed, and lets nothing begin as long as what it returns is there. It does not queue: a plan
@@ -266,7 +304,7 @@ impl Imp {
     async fn once_nothing_changes(&self) -> AtIt<'_> {
         loop {
             match self.try_begin_change() {
-                Some(guard) => return self.settling.at_it(guard),
+                Some(guard) => return self.reconciling.at_it(guard),
                 None => sleep(LOOK_AGAIN).await,
             }
         }
@@ -274,7 +312,7 @@ impl Imp {
 
     /// Tells what is new; which partitions are to be started.
     fn tell_new(&self, found: &Found) -> BTreeSet<Name> {
-        let mut told = self.settling.told();
+        let mut told = self.reconciling.told();
         for drift in found.drifts.iter().filter(|drift| !told.drifts.contains(drift)) {
             self.events.emit(EventKind::DriftFound { drift: drift.clone() });
         }
@@ -291,7 +329,7 @@ impl Imp {
     }
 
     fn tell_repaired(&self, before: &[Drift], after: &[Drift], failures: Vec<(Step, String)>) {
-        let mut told = self.settling.told();
+        let mut told = self.reconciling.told();
         for drift in before.iter().filter(|drift| drift.left_because.is_none() && !after.contains(drift)) {
             self.events.emit(EventKind::DriftRepaired { drift: drift.clone() });
         }
@@ -316,9 +354,9 @@ impl Imp {
     async fn find(&self) -> Result<Found, ImpError> {
         let inventory = self.look().await?;
         let machines = self.hypervisor.partitions().await?;
-        let booted = self.settling.has_booted();
+        let booted = self.reconciling.has_booted();
         let mut found = Found { inventory, state: self.state(), machines, booted, drifts: Vec::new() };
-        found.drifts = found.scene().differences();
+        found.drifts = found.comparison().differences();
         let mut drifts = Vec::new();
         for drift in std::mem::take(&mut found.drifts) {
             if !matches!(drift.what, Difference::Settings { .. }) || self.is_still_so(&drift).await {
@@ -334,77 +372,8 @@ impl Imp {
         let Difference::Settings { vf, noted, .. } = &drift.what else { return true };
         let _kept_out = self.ownership.write(vf.pf).await;
         let Ok(present) = self.fabric.settings(*vf).await else { return false };
-        self.notes.look(|state| state.assignment(*vf).map(|held| lost_settings(held, &present)))
+        self.notes.look(|state| state.assignment(*vf).map(|held| held.lost_settings(&present)))
             == Some(noted.clone())
-    }
-
-    /// Carries out steps, side by side where they have nothing in common. When one fails, what rests on it is left, and the
-    /// others go on. Those that failed, with why.
-    async fn carry_out_best_effort(self: &Arc<Self>, steps: &[Step]) -> Vec<(Step, String)> {
-        let mut order = Order::best_effort(steps);
-        let (mut left, mut failures) = (Left::default(), Vec::new());
-        let mut under_way = FuturesUnordered::new();
-        loop {
-            while under_way.len() < AT_ONCE {
-                let Some((n, step)) = order.begin().and_then(|n| Some((n, steps.get(n)?))) else { break };
-                if left.holds_up(step) {
-                    left.add(step);
-                    order.done(n);
-                } else {
-                    under_way.push(async move { (n, step, self.repair(step).await) });
-                }
-            }
-            let Some((n, step, result)) = under_way.next().await else { break };
-            if let Err(error) = result {
-                self.watch_stuck(step, &error);
-                left.add(step);
-                failures.push((step.clone(), error_chain(&error)));
-            }
-            order.done(n);
-        }
-        failures
-    }
-
-    async fn repair(self: &Arc<Self>, step: &Step) -> Result<(), ImpError> {
-        let _kept_out = self.keep_out(step).await;
-        let mut found = self.found_before(step).await?;
-        let mut step = step.clone();
-        if let (Step::ConfigureVf { vf, to }, Some(present)) = (&mut step, &found.settings_before) {
-            // What its partition has changed meanwhile holds.
-            let lost =
-                self.notes.look(|state| state.assignment(*vf).map(|held| lost_settings(held, present)));
-            *to = lost.unwrap_or_default();
-        }
-        if let Step::AttachVf { vf, .. } = &step {
-            found.address = Some(self.fabric.vf_address(*vf).await?);
-        }
-        let outcome = self.do_step(&step, found).await.map_err(|failure| failure.error)?;
-        self.note_repaired(&step, &outcome);
-        self.tell_partitions(&step);
-        Ok(())
-    }
-
-    /// Notes what the state could not know of a repair: where a VF is now, and that a partition runs.
-    fn note_repaired(&self, step: &Step, outcome: &Outcome) {
-        let rows = |state: &State| match step {
-            Step::StartPartition { partition } => vec![RowKey::Partition(partition.clone())],
-            Step::ConfigureVf { vf, .. } | Step::BindDriver { vf, .. } | Step::AttachVf { vf, .. } => {
-                state.row_of(*vf)
-            }
-            _ => Vec::new(),
-        };
-        let noted = self.notes.change(Must::BeKnown, rows, Vec::new(), |state| match step {
-            Step::StartPartition { .. } => state.record(step, outcome),
-            Step::ConfigureVf { vf, .. } | Step::BindDriver { vf, .. } | Step::AttachVf { vf, .. } => {
-                state.record_address(*vf, outcome.address);
-            }
-            _ => {}
-        });
-        // It is so, whether it can be written down or not; the log says it.
-        drop(noted);
-        if let Step::StartPartition { partition } = step {
-            self.events.emit(EventKind::PartitionStarted { partition: partition.clone() });
-        }
     }
 }
 

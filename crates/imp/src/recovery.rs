@@ -1,31 +1,42 @@
-//! What a daemon that ended in the middle of something has left is undone by the one after it, before that serves anybody.
+//! Recovery: a daemon rolls back what the one before it was in the middle of when it ended, before it serves anybody.
 //!
 //! ```text
 //!   operation that was not answered ─────────────────────────────> its VF is set as before
 //!   plan of an earlier boot of the host ─────────────────────────> what is noted is as before; the host is anyway
 //!   plan of which nothing but stopping or detaching is missing ──> finished: a guest that was asked can't be told no
-//!   plan that is undone on the host already ─────────────────────> what is noted is as before
-//!   any other plan ──────────────────────────────────────────────> undone, like one that has failed
+//!   plan that is rolled back on the host already ────────────────> what is noted is as before
+//!   plan of repairs ─────────────────────────────────────────────> ended; the next look makes a plan of the rest
+//!   any other plan ──────────────────────────────────────────────> rolled back, like one that has failed
 //! ```
 //!
-//! The journal says where to look, and no more: a step that is noted as begun may be done, half done, or not. It is undone
-//! by its inverse, which looks at the host and leaves alone what is so already.
+//! The journal says where to look, and no more: a step that is noted as begun may be done, half done, or not. It is rolled
+//! back by its inverse, which looks at the host and leaves alone what is so already.
 
 use std::sync::Arc;
 
-use ioward_model::{EventKind, Outcome, PlanRecord, Step, StepRecord};
+use ioward_model::{EventKind, Outcome, Policy, Step, StepRecord};
 use ioward_store::Interrupted;
 
-use crate::{changes::Listener, imp::Imp, journal::Journal, rollback::Carried};
+use crate::{
+    changes::Listener,
+    executor::{Execution, Progress as _},
+    imp::Imp,
+    rollback::Carried,
+};
 
 impl Imp {
-    /// Undoes what the daemon before this one was in the middle of.
+    /// Rolls back, or finishes, what the daemon before this one was in the middle of.
     pub(crate) async fn recover(self: &Arc<Self>, interrupted: Option<Interrupted>) {
-        self.undo_operations().await;
+        self.put_operations_back().await;
         let Some(Interrupted { record, steps }) = interrupted else { return };
-        let (plan, journal) = (&record.plan, self.journal(record.number));
-        let id = record.number;
+        let (plan, id) = (&record.plan, record.number);
+        if plan.intent.policy() == Policy::BestEffort {
+            // Its steps are noted; the next look makes a plan of what is missing.
+            self.journal_of_repairs(id).left_repairs();
+            return;
+        }
         let listener = Listener::new(&self.events, self.changes.begin(id, plan, None));
+        let execution = Execution { plan, number: id, journal: self.journal(id), progress: &listener };
         let carried = carried(&plan.steps, &steps);
         let under_way = carried.iter().filter(|carried| carried.in_doubt).count();
         listener.tell(EventKind::PlanInterrupted {
@@ -36,25 +47,25 @@ impl Imp {
         });
         let error = "the daemon ended in the middle of it".to_owned();
         if record.boot != self.run.boot {
-            self.undo_notes(&listener, &journal, id, carried, error).await;
+            self.roll_back_notes(&execution, carried, error).await;
             return;
         }
         let only_guests_are_missing = carried.len() == plan.steps.len()
             && under_way > 0
             && carried.iter().all(|carried| !carried.in_doubt || carried.step.meaning().asks_guest);
-        if only_guests_are_missing && self.finish(&listener, &journal, &record, &carried).await {
+        if only_guests_are_missing && self.finish(&execution, &carried).await {
             listener.tell(EventKind::PlanDone { plan: id });
             return;
         }
         if self.is_as_before(&carried).await {
-            self.put_notes_back(&listener, &journal, id, carried, error);
+            put_notes_back(&execution, carried, error);
             return;
         }
-        self.undo(&listener, &journal, id, carried, error).await;
+        self.roll_back(&execution, carried, error).await;
     }
 
     /// Puts back what was set, or half set, for partitions that have had no answer. They ask again.
-    async fn undo_operations(&self) {
+    async fn put_operations_back(&self) {
         for operation in self.notes.operations() {
             self.put_back(&operation).await;
         }
@@ -63,36 +74,26 @@ impl Imp {
     /// Carries out what is missing of a plan. False when that is not possible: what was done is in the journal.
     async fn finish(
         self: &Arc<Self>,
-        listener: &Listener<'_>,
-        journal: &Journal<'_>,
-        record: &PlanRecord,
+        Execution { plan, number: id, journal, progress }: &Execution<'_>,
         carried: &[Carried<'_>],
     ) -> bool {
-        let plan = record.number;
         let under_way: Vec<_> = carried.iter().filter(|carried| carried.in_doubt).collect();
         for (n, Carried { number, step, noted, .. }) in under_way.iter().enumerate() {
             let order = carried.len() - under_way.len() + n + 1;
-            let ends = (order == carried.len()).then_some(&record.plan);
+            let ends = (order == carried.len()).then_some(*plan);
             let Ok(outcome) = self.do_step(step, Outcome::default()).await else { return false };
             let _kept_out = self.keep_out_at_last(step).await;
             if journal.done(*number, order, step, &outcome, noted, ends).is_err() {
                 return false;
             }
-            listener.tell(EventKind::StepDone { plan, number: *number, note: outcome.note });
+            progress.tell(EventKind::StepDone { plan: *id, number: *number, note: outcome.note });
         }
         true
     }
 
-    /// Undoes a plan of an earlier boot: what it did to VFs and machines is gone with that. What is noted is put back, and
+    /// Rolls back a plan of an earlier boot. Its effects on VFs and machines are gone with that. What is noted is put back, and
     /// with it what the hypervisor may have written down.
-    async fn undo_notes(
-        &self,
-        listener: &Listener<'_>,
-        journal: &Journal<'_>,
-        plan: u64,
-        carried: Vec<Carried<'_>>,
-        error: String,
-    ) {
+    async fn roll_back_notes(&self, execution: &Execution<'_>, carried: Vec<Carried<'_>>, error: String) {
         for Carried { step, outcome, .. } in carried.iter().rev() {
             if step.meaning().outlives_boot
                 && let Some(inverse) = step.inverse(outcome)
@@ -100,32 +101,30 @@ impl Imp {
                 let _ = self.do_step(&inverse, Outcome::default()).await;
             }
         }
-        self.put_notes_back(listener, journal, plan, carried, error);
-    }
-
-    /// Notes that steps are undone, which they are.
-    fn put_notes_back(
-        &self,
-        listener: &Listener<'_>,
-        journal: &Journal<'_>,
-        plan: u64,
-        carried: Vec<Carried<'_>>,
-        error: String,
-    ) {
-        for Carried { number, step, outcome, noted, .. } in carried.into_iter().rev() {
-            let inverse = step.inverse(&outcome);
-            let outcome = Outcome::default();
-            journal.undone(number, step, inverse.as_ref().map(|inverse| (inverse, &outcome)), noted.as_ref());
-            if inverse.is_some() {
-                listener.tell(EventKind::StepUndone { plan, number, error: None });
-            }
-        }
-        journal.ended(true);
-        listener.tell(EventKind::PlanFailed { plan, error, undone: true });
+        put_notes_back(execution, carried, error);
     }
 }
 
-/// The steps that are to be undone, in the order in which they were done; those that were under way come last.
+/// Notes that steps are rolled back, which they are.
+fn put_notes_back(
+    Execution { number: plan, journal, progress, .. }: &Execution<'_>,
+    carried: Vec<Carried<'_>>,
+    error: String,
+) {
+    for Carried { number, step, outcome, noted, .. } in carried.into_iter().rev() {
+        let inverse = step.inverse(&outcome);
+        let outcome = Outcome::default();
+        let inverse = inverse.as_ref().map(|inverse| (inverse, &outcome));
+        journal.rolled_back(number, step, inverse, noted.as_ref());
+        if inverse.is_some() {
+            progress.tell(EventKind::StepUndone { plan: *plan, number, error: None });
+        }
+    }
+    journal.failed_plan(true);
+    progress.tell(EventKind::PlanFailed { plan: *plan, error, undone: true });
+}
+
+/// The steps that are to be rolled back, in the order in which they were done; those that were under way come last.
 fn carried<'a>(
     steps: &'a [Step],
     journal: &std::collections::BTreeMap<usize, StepRecord>,

@@ -19,7 +19,7 @@ use crate::{
 impl Imp {
     /// Whether [`Imp::follow_adapters`] has something to do.
     pub(crate) fn has_news_of_adapters(&self, inventory: &Inventory) -> bool {
-        let booted = self.settling.has_booted();
+        let booted = self.reconciling.has_booted();
         self.notes.look(|state| {
             let whereabouts = Whereabouts::of(state, inventory, booted);
             !moves(state, &whereabouts).is_empty() || !whereabouts.identities(state, inventory).is_empty()
@@ -29,7 +29,7 @@ impl Imp {
     /// Notes adapters where they are, and who they are, and tells of it. Whether anything that is noted has moved. To be called
     /// while nothing is being changed.
     pub(crate) fn follow_adapters(&self, inventory: &Inventory) -> bool {
-        let booted = self.settling.has_booted();
+        let booted = self.reconciling.has_booted();
         let whereabouts = |notes: &Notes| notes.look(|state| Whereabouts::of(state, inventory, booted));
         let before = self.state();
         let moves = moves(&before, &whereabouts(&self.notes));

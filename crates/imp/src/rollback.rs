@@ -1,8 +1,8 @@
-//! The way back: what a plan did is undone in the reverse of the order in which it was done.
+//! Rollback: the steps of a plan are taken back by their inverses, in the reverse of the order in which they were done.
 //!
 //! A VF that its guest does not let go of must not be unbound, nor an adapter be forgotten that still has the VFs ioward
-//! made. So whatever rests on something that could not be undone is left as well: it stays noted, and the next plan sees to
-//! it.
+//! made. So whatever rests on something that could not be rolled back is left as well: it stays noted, and the next plan sees
+//! to it.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -11,8 +11,8 @@ use ioward_model::{Assignment, EventKind, Name, Outcome, Step, VfId};
 use ioward_pci::Bdf;
 
 use crate::{
-    changes::Listener,
     error::{ImpError, error_chain},
+    executor::Execution,
     imp::Imp,
     journal::Journal,
 };
@@ -23,7 +23,7 @@ pub(crate) struct Carried<'a> {
     /// Its number in the plan, from 1.
     pub number: usize,
     pub step: &'a Step,
-    /// What carrying it out showed, or what was found before.
+    /// The results of carrying it out, or what was found before.
     pub outcome: Outcome,
     /// [`ioward_model::State::noted_for`] it, before it was.
     pub noted: Option<Assignment>,
@@ -31,7 +31,7 @@ pub(crate) struct Carried<'a> {
     pub in_doubt: bool,
 }
 
-/// What was left.
+/// The parts of a host that were left as they are.
 #[derive(Debug, Default)]
 pub(crate) struct Left {
     pfs: BTreeSet<Bdf>,
@@ -40,7 +40,7 @@ pub(crate) struct Left {
 }
 
 impl Left {
-    /// Whether a step is about something that was left: its adapter, its VF or its partition; for a step about an adapter,
+    /// Whether the subject of a step was left: its adapter, its VF or its partition; for a step about an adapter,
     /// any VF of it.
     pub(crate) fn holds_up(&self, step: &Step) -> bool {
         let about = step.subject();
@@ -49,7 +49,7 @@ impl Left {
             || about.partition.is_some_and(|partition| self.partitions.contains(partition))
     }
 
-    /// Notes that what a step is about is left.
+    /// Notes that the subject of a step is left.
     pub(crate) fn add(&mut self, step: &Step) {
         let about = step.subject();
         self.pfs.extend(about.pf);
@@ -59,12 +59,10 @@ impl Left {
 }
 
 impl Imp {
-    /// Undoes steps, the last of them first, and goes on past those that can't be undone with what does not rest on them.
-    pub(crate) async fn undo(
+    /// Rolls steps back, the last of them first, and goes on past those that can't be with what does not rest on them.
+    pub(crate) async fn roll_back(
         self: &Arc<Self>,
-        listener: &Listener<'_>,
-        journal: &Journal<'_>,
-        plan: u64,
+        Execution { journal, number: plan, progress, .. }: &Execution<'_>,
         steps: Vec<Carried<'_>>,
         error: String,
     ) {
@@ -76,8 +74,8 @@ impl Imp {
             let error = if inverse.as_ref().is_some_and(|inverse| left.holds_up(inverse)) {
                 Some("left as it is: what it rests on could not be undone".to_owned())
             } else {
-                let undone = self.undo_step(journal, &carried, inverse.as_ref()).await;
-                undone.err().map(|error| {
+                let rolled_back = self.roll_back_step(journal, &carried, inverse.as_ref()).await;
+                rolled_back.err().map(|error| {
                     self.watch_stuck(carried.step, &error);
                     error_chain(&error)
                 })
@@ -87,15 +85,15 @@ impl Imp {
                 undone = false;
                 left.add(&inverse);
             }
-            listener.tell(EventKind::StepUndone { plan, number, error });
+            progress.tell(EventKind::StepUndone { plan: *plan, number, error });
         }
-        journal.ended(undone);
-        listener.tell(EventKind::PlanFailed { plan, error, undone });
+        journal.failed_plan(undone);
+        progress.tell(EventKind::PlanFailed { plan: *plan, error, undone });
     }
 
-    /// Undoes one step by its inverse, which leaves alone what is so already: a step that was not carried out is undone by
+    /// Rolls one step back by its inverse, which leaves alone what is so already: for a step that was not carried out it does
     /// nothing.
-    async fn undo_step(
+    async fn roll_back_step(
         self: &Arc<Self>,
         journal: &Journal<'_>,
         carried: &Carried<'_>,
@@ -107,7 +105,7 @@ impl Imp {
             let _ = self.do_step(step, Outcome::default()).await;
         }
         let Some(inverse) = inverse else {
-            journal.undone(*number, step, None, noted.as_ref());
+            journal.rolled_back(*number, step, None, noted.as_ref());
             return Ok(());
         };
         let _kept_out = self.keep_out(inverse).await;
@@ -118,7 +116,7 @@ impl Imp {
             outcome => outcome?,
         };
         let _kept_out_too = self.keep_out_at_last(inverse).await;
-        journal.undone(*number, step, Some((inverse, &outcome)), noted.as_ref());
+        journal.rolled_back(*number, step, Some((inverse, &outcome)), noted.as_ref());
         self.tell_partitions(inverse);
         Ok(())
     }

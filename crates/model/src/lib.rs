@@ -55,7 +55,7 @@ pub use name::{Name, NameError, Owner, VfRef};
 pub use needs::{Apart, Capability, FailureDomain, Guarantee, Guest, GuestOs, NumaPolicy};
 pub use op::{OpError, OpErrorKind, OpOutcome, VfOp, VfView};
 pub use partition::PartitionStatus;
-pub use plan::{Disturbance, Intent, Options, Plan, SettingsBefore, VfId};
+pub use plan::{Disturbance, Intent, Options, Plan, Policy, SettingsBefore, VfId};
 pub use reason::{Reason, Rule};
 pub use row::{PartitionHead, Row, RowKey};
 pub use settings::{Kind, LinkState, Setting, Value, VfSettings, VfStatistics};

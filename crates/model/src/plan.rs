@@ -5,7 +5,7 @@ use std::fmt;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{Gap, Name, Placement, Spec, Step, VfRequest, VfSettings, Way};
+use crate::{Drift, Gap, Name, Placement, Spec, Step, VfRequest, VfSettings, Way};
 
 /// What is asked of the management partition. Everything that changes something begins as one of these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +45,17 @@ pub enum Intent {
         /// The VF's name in it.
         vf: Name,
     },
+    /// Make the host as it is noted again. It is the daemon that asks for this, nobody else.
+    Reconcile {
+        /// What differs and is to be repaired.
+        drifts: Vec<Drift>,
+        /// Partitions that are to start with the host, and are ready to.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        start: Vec<Name>,
+        /// Partitions whose machines run: nothing is taken from them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        running: Vec<Name>,
+    },
 }
 
 impl Intent {
@@ -58,8 +69,27 @@ impl Intent {
             Self::Stop { .. } => "stop",
             Self::Attach { .. } => "attach",
             Self::Detach { .. } => "detach",
+            Self::Reconcile { .. } => "reconcile",
         }
     }
+
+    /// How a plan for it is carried out.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        match self {
+            Self::Reconcile { .. } => Policy::BestEffort,
+            _ => Policy::AllOrNothing,
+        }
+    }
+}
+
+/// How a plan is carried out when a step fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// All that was done is rolled back.
+    AllOrNothing,
+    /// Steps that do not depend on it go on, and nothing is rolled back: each step makes something so that is noted already.
+    BestEffort,
 }
 
 /// What a person allows beyond the safe.
@@ -77,7 +107,8 @@ pub struct Options {
 /// Ordered steps from what is to what is wanted. Immutable; it holds for one state and one inventory only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The state's revision once it is carried out: its parent's plus one.
+    /// The state's revision once it is carried out: its parent's plus one. A plan of [`Policy::BestEffort`] changes nothing that
+    /// another plan is made from, and leaves it as it is.
     pub id: u64,
     /// The revision of the state it was made from.
     pub parent: u64,

@@ -106,6 +106,19 @@ impl Assignment {
     pub fn effective_settings(&self) -> VfSettings {
         self.guest_settings.or(&self.settings)
     }
+
+    /// The settings that the VF should have and has not, as far as its adapter tells. The MAC of a trusted VF is its guest's
+    /// own affair.
+    #[must_use]
+    pub fn lost_settings(&self, present: &VfSettings) -> VfSettings {
+        let mut noted = self.effective_settings();
+        if present.trust == Some(true) {
+            noted.mac = None;
+        }
+        let missing = noted.missing_from(present);
+        let untold = missing.without(&missing.restored_from(present));
+        missing.without(&untold)
+    }
 }
 
 impl State {

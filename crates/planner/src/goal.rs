@@ -96,6 +96,8 @@ impl Goal {
                 let detach = Owner { partition: partition.clone(), vf: vf.clone() };
                 Ok(Self { detach: Some(detach), ..one(spec, false) })
             }
+            // It wants nothing that is not noted already.
+            Intent::Reconcile { .. } => Ok(Self::default()),
         }
     }
 

@@ -10,6 +10,8 @@
 //!          steps ──> in which order          (such that the inverses, in reverse, lead back from any point)
 //! ```
 //!
+//! An intent to reconcile knows what differs already ([`Comparison`]), and goes another way: `reconcile.rs`.
+//!
 //! No choice is left to be made when a plan is carried out, and the same input gives the same plan. [`lint`] checks a
 //! plan without looking at how it was made, by carrying it out on a [`Machine`] of values.
 #![forbid(unsafe_code)]
@@ -17,6 +19,7 @@
 mod adapters;
 mod before;
 mod compat;
+mod drift;
 mod drivers;
 mod goal;
 mod held;
@@ -26,11 +29,13 @@ mod losses;
 mod machine;
 mod macs;
 pub mod placement;
+mod reconcile;
 mod relaxations;
 mod steps;
 mod suitability;
 mod validate;
 
+pub use drift::Comparison;
 pub use lint::lint;
 pub use machine::Machine;
 pub use relaxations::advise;
@@ -39,7 +44,9 @@ pub use validate::validate;
 
 use std::collections::BTreeMap;
 
-use ioward_model::{Disturbance, Gap, Intent, Inventory, Options, Placement, Plan, Reason, State, Step};
+use ioward_model::{
+    Disturbance, Gap, Intent, Inventory, Options, Placement, Plan, Policy, Reason, State, Step,
+};
 
 use placement::Placed;
 
@@ -89,8 +96,9 @@ fn plan_or_all_reasons(
     options: &Options,
 ) -> Result<Plan, Vec<Reason>> {
     let WorkedOut { steps, disturbs, placements, gap } = work_out(inventory, state, intent, *options)?;
+    let policy = intent.policy();
     Ok(Plan {
-        id: state.revision + 1,
+        id: state.revision + u64::from(policy == Policy::AllOrNothing),
         parent: state.revision,
         generation: inventory.generation,
         intent: intent.clone(),
@@ -118,6 +126,10 @@ fn work_out(
     intent: &Intent,
     options: Options,
 ) -> Result<WorkedOut, Vec<Reason>> {
+    if let Some(repairs) = reconcile::Repairs::of(inventory, state, intent) {
+        let steps = repairs.steps();
+        return Ok(WorkedOut { steps, disturbs: Vec::new(), placements: Vec::new(), gap: None });
+    }
     let goal = goal::Goal::of(inventory, state, intent)?;
     let mut ledger = ledger::Ledger::new(inventory, state, options, &goal);
     let named = adapters::check_named(&ledger, &goal);

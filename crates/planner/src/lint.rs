@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use ioward_model::{
-    Assignment, Disturbance, Intent, Inventory, Name, Outcome, PartitionState, Plan, State, Step, VfId,
-    VfSettings,
+    Assignment, Disturbance, Intent, Inventory, Name, Outcome, PartitionState, Plan, Policy, State, Step,
+    VfId, VfSettings,
 };
 use ioward_pci::Bdf;
 
@@ -24,7 +24,8 @@ use crate::Machine;
 #[must_use]
 pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
     let mut problems = Vec::new();
-    if (plan.parent, plan.id, plan.generation) != (state.revision, state.revision + 1, inventory.generation) {
+    let next = state.revision + u64::from(plan.intent.policy() == Policy::AllOrNothing);
+    if (plan.parent, plan.id, plan.generation) != (state.revision, next, inventory.generation) {
         problems.push("it was made from another state or inventory".to_owned());
     }
     if plan.disturbs.iter().any(|disturbed| !is_asked_for(plan, disturbed)) && !plan.options.allow_disruption
@@ -33,6 +34,10 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
     }
     problems.extend(crate::validate(plan, inventory, state));
     problems.extend(crate::validate::explained(plan));
+    if plan.intent.policy() == Policy::BestEffort {
+        // It begins on a host that is not as the state says, and is never rolled back: `validate` has looked at its steps.
+        return problems;
+    }
     let start = Machine::new(inventory, state);
     let can_be_undone = is_sound(&start);
     let mut machine = start.clone();
@@ -58,7 +63,9 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
     let asked: BTreeSet<&Name> = match &plan.intent {
         Intent::Apply { spec } => spec.partitions.iter().map(|partition| &partition.name).collect(),
         Intent::Attach { partition, .. } | Intent::Detach { partition, .. } => BTreeSet::from([partition]),
-        Intent::Remove { .. } | Intent::Start { .. } | Intent::Stop { .. } => BTreeSet::new(),
+        Intent::Remove { .. } | Intent::Start { .. } | Intent::Stop { .. } | Intent::Reconcile { .. } => {
+            BTreeSet::new()
+        }
     };
     let new = unfinished(plan, &machine)
         .into_iter()

@@ -258,9 +258,11 @@ fn requests<'a>(state: &'a State, intent: &'a Intent) -> Vec<(&'a PartitionSpec,
             .flat_map(|partition| vfs.iter().map(move |vf| (partition, vf)))
             .collect(),
         // What these are about has been asked for before: there is nothing in them that could give way.
-        Intent::Start { .. } | Intent::Stop { .. } | Intent::Remove { .. } | Intent::Detach { .. } => {
-            Vec::new()
-        }
+        Intent::Start { .. }
+        | Intent::Stop { .. }
+        | Intent::Remove { .. }
+        | Intent::Detach { .. }
+        | Intent::Reconcile { .. } => Vec::new(),
     }
 }
 

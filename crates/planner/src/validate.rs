@@ -46,6 +46,7 @@ pub fn validate(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String
     }
     found.apart(&requests, &after, &new);
     found.budgets(&after, &new);
+    found.problems.extend(crate::reconcile::check(plan, inventory, state));
     found.problems
 }
 

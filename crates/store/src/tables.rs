@@ -2,7 +2,10 @@
 //!
 //! Values are JSON: they can be read in ten years and by other programs, and a field more is no new form by itself.
 
-use std::{collections::BTreeMap, fmt::Display};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
 
 use ioward_model::{
     AdapterState, Assignment, AuditEntry, Ended, Name, OpenOperation, Owner, PartitionHead, PlanRecord, Row,
@@ -13,15 +16,18 @@ use redb::{
     Database, Key, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table,
     TableDefinition, TableError, TableHandle, WriteTransaction,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Change, Contents, Export, ExportedPlan, ExportedStep, Interrupted};
 
-/// The version of the tables and of what stands in them. Version 1 was `state.json`.
-pub const SCHEMA: u64 = 2;
+/// The version of the tables and of the values in them. Version 1 was `state.json`.
+pub const SCHEMA: u64 = 3;
 
-/// So many plans are kept, the one under way included.
-pub const KEPT_PLANS: u64 = 8;
+/// A version that is read as it is: it has no plans to reconcile yet. The next commit makes [`SCHEMA`] of it.
+const SCHEMA_BEFORE: u64 = 2;
+
+/// So many plans of persons are kept, and so many of repairs, the one under way included.
+pub const KEPT_PLANS: usize = 8;
 
 /// So many entries of the audit log are kept: a guest can fill no disk.
 pub const KEPT_AUDIT_ENTRIES: u64 = 50_000;
@@ -129,6 +135,7 @@ pub(crate) fn write(transaction: &WriteTransaction, changes: &[Written]) -> Resu
     let mut numbers = transaction.open_table(NUMBERS)?;
     let commit = numbers.get("commits")?.map_or(1, |commits| commits.value() + 1);
     numbers.insert("commits", commit)?;
+    numbers.insert("schema", SCHEMA)?;
     drop(numbers);
     for change in changes {
         match change {
@@ -153,7 +160,7 @@ pub(crate) fn write(transaction: &WriteTransaction, changes: &[Written]) -> Resu
                 put(&mut transaction.open_table(WANTED)?, "spec", spec.as_deref())?;
             }
             Written::PlanBegun(number, record) => {
-                forget_plans(transaction, *number)?;
+                forget_plans(transaction, *number, record)?;
                 transaction.open_table(PLANS)?.insert(number, &**record)?;
             }
             Written::Step(plan, number, record) => {
@@ -208,13 +215,42 @@ fn clear(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// Makes room for a plan of this number: forgets the oldest, and what an attempt to begin one of this number has left.
-fn forget_plans(transaction: &WriteTransaction, number: u64) -> Result<(), redb::Error> {
-    let is_kept = |kept: u64| kept < number && kept + KEPT_PLANS > number;
-    transaction.open_table(PLANS)?.retain(|kept, _| is_kept(kept))?;
-    transaction.open_table(ENDS)?.retain(|kept, _| is_kept(kept))?;
-    transaction.open_table(JOURNAL)?.retain(|(kept, _), _| is_kept(kept))?;
+/// Makes room for a plan of this number: forgets the oldest of its kind, and what an attempt to begin one of this number has
+/// left.
+fn forget_plans(transaction: &WriteTransaction, number: u64, new: &[u8]) -> Result<(), redb::Error> {
+    let mut kept = BTreeSet::new();
+    let mut counts = BTreeMap::from([(is_of_repairs(new), 1)]);
+    let mut plans = transaction.open_table(PLANS)?;
+    for row in plans.range(..number)?.rev() {
+        let (number, record) = row?;
+        let count = counts.entry(is_of_repairs(record.value())).or_insert(0);
+        if *count < KEPT_PLANS {
+            *count += 1;
+            kept.insert(number.value());
+        }
+    }
+    plans.retain(|number, _| kept.contains(&number))?;
+    drop(plans);
+    transaction.open_table(ENDS)?.retain(|number, _| kept.contains(&number))?;
+    transaction.open_table(JOURNAL)?.retain(|(number, _), _| kept.contains(&number))?;
     Ok(())
+}
+
+/// Whether a plan is one that the daemon has made to reconcile the host. There can be many of those.
+fn is_of_repairs(record: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Record {
+        plan: OfPlan,
+    }
+    #[derive(Deserialize)]
+    struct OfPlan {
+        intent: OfIntent,
+    }
+    #[derive(Deserialize)]
+    struct OfIntent {
+        intent: String,
+    }
+    serde_json::from_slice::<Record>(record).is_ok_and(|record| record.plan.intent.intent == "reconcile")
 }
 
 /// All tables, in one read transaction.
@@ -238,7 +274,7 @@ impl Tables {
     /// The version, if it is one that this program reads.
     fn check_schema(&self) -> Result<(), Wrong> {
         match self.open(NUMBERS)?.get("schema")?.map(|schema| schema.value()) {
-            Some(SCHEMA) => Ok(()),
+            Some(SCHEMA | SCHEMA_BEFORE) => Ok(()),
             Some(schema) => Err(Wrong::Version(schema)),
             None => Err(Wrong::Content("it has no version".to_owned())),
         }

@@ -37,7 +37,7 @@ pub enum Action {
     /// Somebody binds a VF that is not in use, or unbinds it.
     HandBind { vf: VfId, driver: Option<String> },
     /// The daemon holds the host against its state, and repairs what it may.
-    Settle,
+    Reconcile,
     /// The daemon is killed, a guest may end while it is away, and it is started again.
     Crash { ends: Option<Name> },
 }
@@ -106,7 +106,7 @@ impl Chooser<'_> {
             77..=83 => Action::Replug { pf: self.pf() },
             84..=87 => Action::HandCount { pf: self.pf(), count: self.random.pick(&[0, 0, 1, 2, 5]) },
             88..=91 => self.hand_bind(),
-            92..=94 => Action::Settle,
+            92..=94 => Action::Reconcile,
             _ => {
                 let ends = self.random.percent(30).then(|| self.partition());
                 Action::Crash { ends }

@@ -7,7 +7,9 @@ use ioward_fabric::{
     Fabric,
     sim::{SimMachine, VfView},
 };
-use ioward_model::{Difference, Drift, EventKind, Intent, MacAddress, Spec, VfId, VfOp, VfSettings};
+use ioward_model::{
+    Difference, Drift, Ended, EventKind, Intent, MacAddress, Spec, VfId, VfOp, VfSettings, Vlan,
+};
 use ioward_pci::Bdf;
 
 use crate::{
@@ -19,7 +21,7 @@ use crate::{
     host::{Choice, Host},
     runtime,
     story::Story,
-    world::{Ended, Loose, World},
+    world::{self, Loose, World},
 };
 
 const WEB: &str = r#"
@@ -52,17 +54,17 @@ async fn world(name: &str) -> World {
     let host = Host::new(SimMachine::builder(1), &[Choice::gigabit(), Choice::nvme()]);
     let mut world = World::new(host, Story::new(name.to_owned(), false)).await;
     ask(&mut world, Intent::Apply { spec: Spec::parse(WEB.as_bytes()).unwrap() }).await;
-    assert_eq!(settle(&world).await, [], "nothing differs after an apply");
+    assert_eq!(reconcile(&world).await, [], "nothing differs after an apply");
     world
 }
 
 async fn ask(world: &mut World, intent: Intent) {
     let plan = world.imp().plan(&intent, &OPEN).await.unwrap();
-    assert_eq!(world.carry_out_plan(&plan, &Trouble::default()).await.unwrap(), Ended::Done);
+    assert_eq!(world.carry_out_plan(&plan, &Trouble::default()).await.unwrap(), world::Ended::Done);
 }
 
-async fn settle(world: &World) -> Vec<Drift> {
-    world.imp().settle().await.unwrap()
+async fn reconcile(world: &World) -> Vec<Drift> {
+    world.imp().reconcile().await.unwrap()
 }
 
 fn nic() -> Bdf {
@@ -115,7 +117,7 @@ fn after_a_boot_of_the_host_everything_is_there_again() {
             booted.state().partitions.values().all(|partition| !partition.running),
             "they went with the host"
         );
-        assert_eq!(settle(&booted).await, []);
+        assert_eq!(reconcile(&booted).await, []);
         is_sound(&booted);
         let running: Vec<_> =
             booted.state().partitions.into_iter().filter(|(_, p)| p.running).map(|(name, _)| name).collect();
@@ -127,7 +129,7 @@ fn after_a_boot_of_the_host_everything_is_there_again() {
         ask(&mut booted, Intent::Stop { partition: name("web") }).await;
         booted.kill_daemon().await;
         booted.start_daemon().await.unwrap();
-        assert_eq!(settle(&booted).await, []);
+        assert_eq!(reconcile(&booted).await, []);
         assert!(!booted.state().partitions[&name("web")].running);
         booted.remove_everything().await.unwrap();
         booted.end().await;
@@ -143,7 +145,7 @@ fn an_adapter_that_comes_late_is_waited_for_and_keeps_nobody_else_waiting() {
         let mut booted = booted(&world);
         booted.host.machine.unplug(nic());
         booted.start_daemon().await.unwrap();
-        let left = settle(&booted).await;
+        let left = reconcile(&booted).await;
         assert!(
             matches!(&left[..], [Drift { what: Difference::AdapterMissing { pf, .. }, breaks, .. }]
                 if *pf == nic() && breaks.iter().map(ToString::to_string).eq(["web/net0"])),
@@ -154,7 +156,7 @@ fn an_adapter_that_comes_late_is_waited_for_and_keeps_nobody_else_waiting() {
         assert!(!booted.state().partitions[&name("web")].running);
 
         booted.host.machine.replug(nic());
-        assert_eq!(settle(&booted).await, []);
+        assert_eq!(reconcile(&booted).await, []);
         assert!(booted.state().partitions[&name("web")].running);
         is_sound(&booted);
         booted.end().await;
@@ -170,16 +172,18 @@ fn a_daemon_that_dies_while_it_restores_leaves_the_rest_to_the_next() {
         let mut booted = booted(&world);
         booted.start_daemon().await.unwrap();
         booted.camera.start();
-        assert_eq!(settle(&booted).await, []);
+        assert_eq!(reconcile(&booted).await, []);
         let pictures = booted.camera.stop();
         assert!(pictures.len() > 10, "{} pictures", pictures.len());
         for picture in pictures {
             let mut woken = asleep(&booted, &picture);
             woken.boot = "second";
             woken.start_daemon().await.unwrap();
-            assert_eq!(settle(&woken).await, []);
+            assert_eq!(reconcile(&woken).await, []);
             is_sound(&woken);
             assert!(woken.state().partitions[&name("web")].running);
+            let export = woken.imp().export().unwrap();
+            assert!(export.plans.iter().all(|plan| plan.record.ended.is_some()), "{:?}", picture.moment);
             woken.end().await;
         }
         booted.end().await;
@@ -194,7 +198,7 @@ fn a_setting_changed_by_hand_is_told_and_repaired_also_while_the_guest_runs() {
         let net0 = net0(&world);
         let by_hand = VfSettings { mac: Some("52:54:00:00:00:99".parse().unwrap()), ..VfSettings::default() };
         world.host.machine.fabric().configure(net0, &by_hand).await.unwrap();
-        assert_eq!(settle(&world).await, []);
+        assert_eq!(reconcile(&world).await, []);
         assert_eq!(vf(&world, net0).settings.mac, Some(MAC.parse().unwrap()));
         let is = |kind: &EventKind, repaired: bool| match kind {
             EventKind::DriftFound { drift } if !repaired => drift.to_string().contains("mac="),
@@ -208,9 +212,90 @@ fn a_setting_changed_by_hand_is_told_and_repaired_also_while_the_guest_runs() {
         let own: MacAddress = "52:54:00:00:00:07".parse().unwrap();
         let change = VfSettings { mac: Some(own), ..VfSettings::default() };
         world.imp().operate(&name("web"), VfOp::Set { vf: name("net0"), change }).await.unwrap();
-        assert_eq!(settle(&world).await, []);
+        assert_eq!(reconcile(&world).await, []);
         assert_eq!(vf(&world, net0).settings.mac, Some(own));
         world.remove_everything().await.unwrap();
+        world.end().await;
+    });
+}
+
+/// A repair is a plan like any other, in the journal too; but the plans of persons that were made before it still hold.
+#[test]
+fn a_repair_is_in_the_journal_and_makes_no_plan_stale() {
+    runtime().block_on(async {
+        let mut world = world("a plan before a repair").await;
+        let stop = world.imp().plan(&Intent::Stop { partition: name("db") }, &OPEN).await.unwrap();
+        let (net0, before) = (net0(&world), world.state());
+        let by_hand = VfSettings { vlan: Vlan::new(7), ..VfSettings::default() };
+        world.host.machine.fabric().configure(net0, &by_hand).await.unwrap();
+        assert_eq!(reconcile(&world).await, []);
+        assert_eq!(world.state(), before, "nothing is noted that was not");
+
+        let last = world.imp().export().unwrap().plans.pop().unwrap();
+        assert_eq!((last.record.plan.intent.word(), last.record.ended), ("reconcile", Some(Ended::Done)));
+        assert_eq!(world.carry_out_plan(&stop, &Trouble::default()).await.unwrap(), world::Ended::Done);
+        world.remove_everything().await.unwrap();
+        world.end().await;
+    });
+}
+
+/// A setting that its guest has made was noted as the plan's own once it had been repaired like a step of a plan.
+#[test]
+fn a_repaired_setting_is_still_his_who_made_it() {
+    runtime().block_on(async {
+        let mut world = world("a MAC of the guest").await;
+        let net0 = net0(&world);
+        let mac = |last: &str| VfSettings {
+            mac: format!("52:54:00:00:00:{last}").parse().ok(),
+            ..VfSettings::default()
+        };
+        let op = VfOp::Set { vf: name("net0"), change: mac("07") };
+        world.imp().operate(&name("web"), op).await.unwrap();
+        let before = world.state();
+        world.host.machine.fabric().configure(net0, &mac("99")).await.unwrap();
+        assert_eq!(reconcile(&world).await, []);
+        assert_eq!(vf(&world, net0).settings.mac, mac("07").mac);
+        assert_eq!(world.state(), before);
+        world.remove_everything().await.unwrap();
+        world.end().await;
+    });
+}
+
+/// What is noted already has to be written down by nobody: it is repaired on a full disk too, and the daemon goes on.
+#[test]
+fn a_full_disk_keeps_no_repair_from_being_made() {
+    runtime().block_on(async {
+        for room in 0..12 {
+            let mut world = world("a repair without room").await;
+            let net0 = net0(&world);
+            ask(&mut world, Intent::Stop { partition: name("web") }).await;
+            let fabric = world.host.machine.fabric();
+            fabric.bind(net0, None).await.unwrap();
+            let by_hand = VfSettings { vlan: Vlan::new(7), ..VfSettings::default() };
+            fabric.configure(net0, &by_hand).await.unwrap();
+            world.disk.full_after(Some(room));
+            assert_eq!(reconcile(&world).await, [], "room for {room} writes");
+            is_sound(&world);
+            world.disk.full_after(None);
+            ask(&mut world, Intent::Start { partition: name("web") }).await;
+            let export = world.imp().export().unwrap();
+            assert_eq!(export.state, world.state());
+            assert!(export.plans.iter().all(|plan| plan.record.ended.is_some()), "room for {room} writes");
+            world.remove_everything().await.unwrap();
+            world.end().await;
+        }
+    });
+}
+
+#[test]
+fn nobody_but_the_daemon_asks_for_a_host_to_be_reconciled() {
+    runtime().block_on(async {
+        let world = world("a made-up drift").await;
+        let what = Difference::Driver { vf: net0(&world), found: None };
+        let drifts = vec![Drift { what, breaks: Vec::new(), left_because: None }];
+        let intent = Intent::Reconcile { drifts, start: Vec::new(), running: Vec::new() };
+        let refused = world.imp().plan(&intent, &OPEN).await.unwrap_err();
+        assert!(refused.to_string().contains("only the daemon"), "{refused}");
         world.end().await;
     });
 }
@@ -223,7 +308,7 @@ fn a_foreign_driver_on_an_idle_vf_is_told_and_taken_away() {
         ask(&mut world, Intent::Stop { partition: name("web") }).await;
         let fabric = world.host.machine.fabric();
         fabric.bind(net0, None).await.unwrap();
-        assert_eq!(settle(&world).await, []);
+        assert_eq!(reconcile(&world).await, []);
         is_sound(&world);
         assert_eq!(told(&world, |kind| matches!(kind, EventKind::DriftRepaired { .. })), 1);
         world.remove_everything().await.unwrap();
@@ -238,19 +323,19 @@ fn a_number_of_vfs_written_by_hand_is_told_with_what_it_broke_and_left() {
         let mut world = world("a number by hand").await;
         ask(&mut world, Intent::Stop { partition: name("web") }).await;
         world.host.machine.write_numvfs(nic(), 0).unwrap();
-        let left = settle(&world).await;
+        let left = reconcile(&world).await;
         assert!(
             matches!(&left[..], [Drift { what: Difference::VfCount { noted: 3, found: 0, .. }, breaks, left_because: Some(_) }]
                 if breaks.iter().map(ToString::to_string).eq(["web/net0"])),
             "{left:?}"
         );
-        assert_eq!(settle(&world).await, left);
+        assert_eq!(reconcile(&world).await, left);
         assert_eq!(told(&world, |kind| matches!(kind, EventKind::DriftFound { .. })), 1, "told once");
         assert_eq!(world.host.machine.snapshot().physical_functions[&nic()].num_vfs, 0, "not touched");
 
         // Whoever took them away gives them back: they are made ready again.
         world.host.machine.write_numvfs(nic(), 3).unwrap();
-        assert_eq!(settle(&world).await, []);
+        assert_eq!(reconcile(&world).await, []);
         is_sound(&world);
         world.end().await;
     });
@@ -261,7 +346,7 @@ fn a_machine_that_died_unheard_is_noted_as_stopped() {
     runtime().block_on(async {
         let mut world = world("a dead machine").await;
         world.hypervisor.dies_unheard(&name("web"));
-        assert_eq!(settle(&world).await, []);
+        assert_eq!(reconcile(&world).await, []);
         assert!(!world.state().partitions[&name("web")].running);
         assert_eq!(told(&world, |kind| matches!(kind, EventKind::PartitionEnded { .. })), 1);
         is_sound(&world);
@@ -281,7 +366,7 @@ fn orphans_are_listed_and_taken_back_only_when_asked_for() {
         }
         // Somebody else's machine has one of them open.
         world.host.machine.hold(vf(&world, others[0]).address).unwrap();
-        assert_eq!(settle(&world).await, []);
+        assert_eq!(reconcile(&world).await, []);
         let orphans = world.imp().orphans().await.unwrap();
         assert_eq!(orphans.iter().map(|orphan| orphan.vf).collect::<Vec<_>>(), [others[1]]);
         assert_eq!(vf(&world, others[1]).driver.as_deref(), Some("vfio-pci"), "nothing happens unasked");

@@ -65,7 +65,7 @@ async fn world_of(name: &str, adapters: [Adapter; 2], spec: &str) -> World {
     let host = Host::new(SimMachine::builder(1), &adapters.map(choice));
     let mut world = World::new(host, Story::new(name.to_owned(), false)).await;
     ask(&mut world, Intent::Apply { spec: Spec::parse(spec.as_bytes()).unwrap() }).await;
-    assert_eq!(settle(&world).await, []);
+    assert_eq!(reconcile(&world).await, []);
     world
 }
 
@@ -78,8 +78,8 @@ async fn ask(world: &mut World, intent: Intent) {
     assert_eq!(world.carry_out_plan(&plan, &Trouble::default()).await.unwrap(), Ended::Done);
 }
 
-async fn settle(world: &World) -> Vec<Drift> {
-    world.imp().settle().await.unwrap()
+async fn reconcile(world: &World) -> Vec<Drift> {
+    world.imp().reconcile().await.unwrap()
 }
 
 fn without_guests(Picture { moment, machine, disk, .. }: &Picture) -> Picture {
@@ -157,13 +157,13 @@ fn another_card_where_one_is_missing_is_never_touched() {
         let is_untouched = || assert_eq!(machine.snapshot().physical_functions[&pf(1)], untouched);
 
         booted.start_daemon().await.unwrap();
-        let left = settle(&booted).await;
+        let left = reconcile(&booted).await;
         assert_eq!(missing(&left), [pf(1)]);
         assert_eq!(left.len(), 1, "{left:?}");
         is_untouched();
         assert!(!runs(&booted, "web") && runs(&booted, "db"), "nobody else waits for it");
         booted.imp().end_restoring(left.clone()).await;
-        assert_eq!(settle(&booted).await, left, "nor is it touched later");
+        assert_eq!(reconcile(&booted).await, left, "nor is it touched later");
         is_untouched();
 
         // Nor by a plan, whatever it is asked for.
@@ -181,7 +181,7 @@ fn another_card_where_one_is_missing_is_never_touched() {
         // What used the one that is gone can be removed, and then this one is like any other.
         ask(&mut booted, Intent::Remove { partition: name("web") }).await;
         is_untouched();
-        assert_eq!(settle(&booted).await, []);
+        assert_eq!(reconcile(&booted).await, []);
         ask(&mut booted, Intent::Apply { spec: Spec::parse(SPEC.as_bytes()).unwrap() }).await;
         assert!(runs(&booted, "web"));
         booted.end().await;
@@ -191,7 +191,7 @@ fn another_card_where_one_is_missing_is_never_touched() {
 
 /// Whether everything is as it is to be, with these cards where they are now; and nothing is left to be done.
 async fn is_restored(booted: &World, web: Bdf, db: Bdf) {
-    assert_eq!(settle(booted).await, []);
+    assert_eq!(reconcile(booted).await, []);
     is_sound(booted);
     assert!(runs(booted, "web") && runs(booted, "db"));
     let state = booted.state();
@@ -262,7 +262,7 @@ fn a_card_that_is_missing_gives_way_to_the_one_that_has_its_address_now() {
         let world = world("a card that was taken out").await;
         let mut without = booted(&world, [InSlot::Old(pf(2)), InSlot::Empty]);
         without.start_daemon().await.unwrap();
-        let left = settle(&without).await;
+        let left = reconcile(&without).await;
         assert_eq!((missing(&left), left.len()), (vec![pf(2)], 1));
         assert_eq!(left[0].breaks, ["web/net0".parse().unwrap()]);
         assert_eq!(moves(&without), [(pf(2), pf(1))]);
@@ -275,7 +275,7 @@ fn a_card_that_is_missing_gives_way_to_the_one_that_has_its_address_now() {
 
         // Somebody puts it into another slot, without a boot.
         assert_eq!(without.host.machine.replug_elsewhere(pf(1)), Some(pf(3)), "by the address that it had");
-        let left = settle(&without).await;
+        let left = reconcile(&without).await;
         assert_eq!(moves(&without)[1..], [(pf(2), pf(3))]);
         assert!(
             matches!(&left[..], [Drift { what: Difference::VfCount { pf, found: 0, .. }, .. }] if pf.bus() == 3),
@@ -293,7 +293,7 @@ fn a_card_that_comes_late_and_elsewhere_is_found_while_the_host_is_restored() {
         let mut booted = booted(&world, [InSlot::Old(pf(1)), InSlot::Old(pf(2))]);
         booted.host.machine.unplug(pf(1));
         booted.start_daemon().await.unwrap();
-        assert_eq!(missing(&settle(&booted).await), [pf(1)]);
+        assert_eq!(missing(&reconcile(&booted).await), [pf(1)]);
         booted.host.machine.replug_elsewhere(pf(1));
         let mut moved = booted.host.pfs[0].clone();
         moved.address = pf(3);
@@ -314,7 +314,7 @@ fn cards_that_cannot_be_told_from_each_other_are_known_by_their_addresses() {
         assert!(world.state().adapters.values().all(|adapter| adapter.identity.is_none()));
         let mut booted = booted(&world, [InSlot::Old(pf(1)), InSlot::Empty, InSlot::Old(pf(2))]);
         booted.start_daemon().await.unwrap();
-        assert_eq!((missing(&settle(&booted).await), moves(&booted)), (vec![pf(2)], Vec::new()));
+        assert_eq!((missing(&reconcile(&booted).await), moves(&booted)), (vec![pf(2)], Vec::new()));
         assert!(runs(&booted, "web") && !runs(&booted, "db"));
         booted.end().await;
         world.end().await;
@@ -331,7 +331,7 @@ fn what_an_older_ioward_has_noted_gets_identities() {
         forget_identities(&world, &state);
         world.start_daemon().await.unwrap();
         assert!(world.state().adapters.values().all(|adapter| adapter.identity.is_none()));
-        assert_eq!(settle(&world).await, []);
+        assert_eq!(reconcile(&world).await, []);
         assert_eq!(world.state(), state, "noted as if it had always been");
         is_sound(&world);
         let mut moved = booted(&world, [InSlot::Old(pf(2)), InSlot::Old(pf(1))]);
@@ -345,7 +345,7 @@ fn what_an_older_ioward_has_noted_gets_identities() {
         let slots = [InSlot::New(Adapter::nvme()), InSlot::Old(pf(2))];
         let mut booted = booted(&world, slots);
         booted.start_daemon().await.unwrap();
-        settle(&booted).await;
+        reconcile(&booted).await;
         let noted = booted.state().adapters;
         assert!(noted[&pf(1)].identity.is_none() && noted[&pf(2)].identity.is_some());
         booted.end().await;
@@ -408,7 +408,7 @@ fn what_was_begun_before_the_boot_is_not_undone_on_another_card() {
             machine.write_numvfs(pf(1), 5).unwrap();
             let foreign = machine.snapshot().physical_functions[&pf(1)].clone();
             booted.start_daemon().await.unwrap();
-            let left = settle(&booted).await;
+            let left = reconcile(&booted).await;
             assert_eq!(machine.snapshot().physical_functions[&pf(1)], foreign, "picture {n}");
             let state = booted.state();
             // At the end it is let go of: then there is nothing to be found.
@@ -437,7 +437,7 @@ fn nothing_moves_under_a_partition_that_runs() {
         let state = world.state();
         world.host.machine.unplug(pf(1));
         assert_eq!(world.host.machine.replug_elsewhere(pf(1)), Some(pf(3)));
-        let left = settle(&world).await;
+        let left = reconcile(&world).await;
         assert_eq!((missing(&left), world.state()), (vec![pf(1)], state));
         assert!(left[0].to_string().contains("it is 0000:03:00.0 now; stop"), "{}", left[0]);
         // Nobody else gets VFs of it meanwhile: it would be noted twice.
@@ -452,7 +452,7 @@ fn nothing_moves_under_a_partition_that_runs() {
         );
 
         world.hypervisor.dies_unheard(&name("web"));
-        settle(&world).await;
+        reconcile(&world).await;
         assert_eq!(moves(&world), [(pf(1), pf(3))]);
         assert!(world.state().adapters.contains_key(&pf(3)) && !runs(&world, "web"));
         // Nothing says that somebody wanted it so, and nothing that he did not: its VFs are made again when that is asked for.
@@ -479,7 +479,7 @@ fn a_card_that_is_exchanged_while_the_host_runs_is_not_touched_either() {
         assert!(machine.exchange(pf(1), Adapter::gigabit()));
         machine.write_numvfs(pf(1), 3).unwrap();
         let foreign = machine.snapshot().physical_functions[&pf(1)].clone();
-        let left = settle(&world).await;
+        let left = reconcile(&world).await;
         assert_eq!(missing(&left), [pf(1)]);
         let told = left[0].to_string();
         assert!(told.contains("is not known to be the adapter that is noted there"), "{told}");
@@ -487,7 +487,7 @@ fn a_card_that_is_exchanged_while_the_host_runs_is_not_touched_either() {
         assert!(asked.is_err(), "{asked:?}");
         world.kill_daemon().await;
         world.start_daemon().await.unwrap();
-        assert_eq!(missing(&settle(&world).await), [pf(1)]);
+        assert_eq!(missing(&reconcile(&world).await), [pf(1)]);
         assert_eq!(machine.snapshot().physical_functions[&pf(1)], foreign);
         world.end().await;
     });
@@ -513,7 +513,7 @@ fn what_was_begun_on_a_card_that_was_exchanged_is_not_undone_on_the_new_one() {
             machine.write_numvfs(pf(1), 3).unwrap();
             let foreign = machine.snapshot().physical_functions[&pf(1)].clone();
             woken.start_daemon().await.unwrap();
-            let left = settle(&woken).await;
+            let left = reconcile(&woken).await;
             assert_eq!(machine.snapshot().physical_functions[&pf(1)], foreign, "picture {n}");
             let is_held = woken.state().adapters.contains_key(&pf(1));
             assert_eq!(missing(&left), if is_held { vec![pf(1)] } else { Vec::new() }, "picture {n}");
@@ -535,10 +535,10 @@ fn an_adapter_that_is_gone_for_good_can_be_forgotten() {
             let mut booted = booted(&world, slots);
             let found = booted.host.machine.snapshot();
             booted.start_daemon().await.unwrap();
-            assert_eq!(missing(&settle(&booted).await), [pf(1)]);
+            assert_eq!(missing(&reconcile(&booted).await), [pf(1)]);
             let none = ADAPTER.replace("vfs = 3", "vfs = 0");
             ask(&mut booted, Intent::Apply { spec: Spec::parse(none.as_bytes()).unwrap() }).await;
-            assert_eq!((settle(&booted).await, booted.state().adapters.len()), (Vec::new(), 0));
+            assert_eq!((reconcile(&booted).await, booted.state().adapters.len()), (Vec::new(), 0));
             assert_eq!(booted.host.machine.snapshot(), found);
             booted.end().await;
         }

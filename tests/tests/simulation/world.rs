@@ -445,7 +445,7 @@ impl World {
                 self.story.tell(|| format!("  {result:?}"));
                 self.disturbed(vf.pf);
             }
-            Action::Settle => self.settle().await?,
+            Action::Reconcile => self.reconcile().await?,
             Action::Crash { ends } => {
                 let before = self.state();
                 self.kill_daemon().await;
@@ -469,9 +469,9 @@ impl World {
     }
 
     /// What differs is told and repaired, and nothing is touched that is not a partition's.
-    async fn settle(&mut self) -> Result<(), Wrong> {
+    async fn reconcile(&mut self) -> Result<(), Wrong> {
         let (before, state) = (self.host.machine.snapshot(), self.state());
-        let left = self.imp().settle().await.map_err(|error| format!("settle: {error}"))?;
+        let left = self.imp().reconcile().await.map_err(|error| format!("reconcile: {error}"))?;
         for drift in &left {
             self.story.tell(|| format!("  {drift}"));
         }
@@ -486,7 +486,7 @@ impl World {
         }
         let differs = checks::differences(&before, &now);
         if !differs.is_empty() {
-            return Err(format!("settling touched what is nobody's: {}", differs.join("; ")));
+            return Err(format!("reconciling touched what is nobody's: {}", differs.join("; ")));
         }
         match left.iter().find(|drift| drift.left_because.is_none()) {
             Some(drift) => Err(format!("not repaired, without a reason: {drift}")),
@@ -574,6 +574,8 @@ fn concerned(intent: &Intent) -> BTreeSet<Name> {
         Intent::Attach { partition, .. } | Intent::Detach { partition, .. } => {
             BTreeSet::from([partition.clone()])
         }
-        Intent::Start { .. } | Intent::Stop { .. } | Intent::Remove { .. } => BTreeSet::new(),
+        Intent::Start { .. } | Intent::Stop { .. } | Intent::Remove { .. } | Intent::Reconcile { .. } => {
+            BTreeSet::new()
+        }
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{Outcome, Step, Subject};
+#[cfg(doc)]
+use crate::Policy;
 use crate::{Assignment, Name, PartitionState, RowKey, State, VfId, VfSettings};
 
 impl State {
@@ -67,6 +69,20 @@ impl State {
             Step::DetachVf { vf, .. } => self.set_attached(*vf, false),
             Step::StartPartition { partition } => self.with(partition, |p| p.running = true),
             Step::StopPartition { partition, .. } => self.with(partition, |p| p.running = false),
+        }
+    }
+
+    /// Notes that a step has made something so again that is noted already, in a plan of [`Policy::BestEffort`]: only where a
+    /// VF is now, and that a partition runs, is new. Who has set a setting, and whose a VF is, holds whatever becomes of the
+    /// step.
+    pub fn record_repair(&mut self, step: &Step, outcome: &Outcome) {
+        match step {
+            Step::StartPartition { .. } => self.record(step, outcome),
+            _ => {
+                if let Some(vf) = step.subject().vf {
+                    self.record_address(vf, outcome.address);
+                }
+            }
         }
     }
 

@@ -14,6 +14,7 @@ mod laws;
 mod linting;
 mod losing;
 mod needing;
+mod reconciling;
 mod refusing;
 mod repairing;
 mod resizing;

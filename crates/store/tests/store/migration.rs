@@ -11,7 +11,9 @@ use serde_json::Value;
 
 use crate::{
     folder::files,
-    values::{self, file_with, operation, plan_begun, plan_done, rows, state, step_begun, step_done},
+    values::{
+        self, file_with, operation, plan_begun, plan_done, repairs_begun, rows, state, step_begun, step_done,
+    },
 };
 
 const VERSION1: [(&str, &str); 3] = [
@@ -83,16 +85,17 @@ fn a_damaged_or_newer_state_json_is_refused_and_nothing_is_made() {
     }
 }
 
-/// A file of version 2 as rows: table, key, value.
+/// A file of version 2 or later as rows: table, key, value.
 type Rows = BTreeMap<String, BTreeMap<String, Value>>;
 
 const VERSION2: &str = include_str!("../data/version2.json");
+const VERSION3: &str = include_str!("../data/version3.json");
 
 /// Everything that can be kept, as this program writes it.
 fn written() -> MemoryFile {
     let mut changes = rows(&state());
     changes.extend([plan_begun(1), step_begun(1, 1), step_done(1, 1), plan_done(1)]);
-    changes.extend([plan_begun(2), step_begun(2, 1), Change::OperationBegun(operation())]);
+    changes.extend([repairs_begun(2), step_begun(2, 1), Change::OperationBegun(operation())]);
     changes.push(Change::Audit(values::audit(4)));
     file_with(&changes)
 }
@@ -174,23 +177,37 @@ fn file_of(rows: &Rows) -> MemoryFile {
 }
 
 #[test]
-fn version_2_is_read_from_its_rows() {
+fn versions_2_and_3_are_read_from_their_rows() {
+    for version in [VERSION2, VERSION3] {
+        let rows: Rows = serde_json::from_str(version).unwrap();
+        let (store, contents) = values::open(&file_of(&rows)).unwrap();
+        assert_eq!(contents.state, state());
+        assert_eq!((contents.last_plan, contents.operations), (2, vec![operation()]));
+        assert_eq!(contents.interrupted.unwrap().steps.len(), 1);
+        assert_eq!(store.audit(10).unwrap(), [values::audit(4)]);
+    }
+}
+
+/// An ioward before version 3 can't read a plan to reconcile. It is told that the file is newer, and not that it is damaged.
+#[test]
+fn version_2_is_version_3_after_the_first_commit() {
     let rows: Rows = serde_json::from_str(VERSION2).unwrap();
-    let (store, contents) = values::open(&file_of(&rows)).unwrap();
-    assert_eq!(contents.state, state());
-    assert_eq!((contents.last_plan, contents.operations), (2, vec![operation()]));
-    assert_eq!(contents.interrupted.unwrap().steps.len(), 1);
-    assert_eq!(store.audit(10).unwrap(), [values::audit(4)]);
+    let file = file_of(&rows);
+    let (store, _) = values::open(&file).unwrap();
+    assert_eq!(rows_of(&file)["numbers"]["schema"], 2, "nothing is written by looking");
+    store.commit(&[Change::Audit(values::audit(5))]).unwrap();
+    drop(store);
+    assert_eq!(rows_of(&file)["numbers"]["schema"], 3);
 }
 
 /// When this fails, the form has changed: it has to be a new version (docs/state.md).
 #[test]
-fn version_2_is_what_is_written() {
+fn version_3_is_what_is_written() {
     let text = serde_json::to_string_pretty(&rows_of(&written())).unwrap();
-    if let Some(path) = std::env::var_os("IOWARD_WRITE_VERSION2") {
+    if let Some(path) = std::env::var_os("IOWARD_WRITE_VERSION3") {
         fs::write(path, text.clone() + "\n").unwrap();
     }
-    assert_eq!(text + "\n", VERSION2);
+    assert_eq!(text + "\n", VERSION3);
 }
 
 /// An adapter as an ioward read it that did not note yet who adapters are.

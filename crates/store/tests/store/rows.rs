@@ -9,8 +9,8 @@ use ioward_model::{Ended, Row, State, StepRecord};
 use ioward_store::{Change, KEPT_AUDIT_ENTRIES, KEPT_PLANS, MemoryFile, StateFile, StorageBackend, Store};
 
 use crate::values::{
-    audit, committed, file_with, found, open, operation, plan_begun, plan_done, revision, rows, state,
-    step_begun, step_done,
+    audit, committed, file_with, found, open, operation, plan_begun, plan_done, repairs_begun, revision,
+    rows, state, step_begun, step_done,
 };
 
 #[test]
@@ -95,12 +95,18 @@ fn only_so_much_of_the_past_is_kept() {
     assert_eq!((all.len(), &all[0], &all[kept - 1]), (kept, &audit(5), &audit(KEPT_AUDIT_ENTRIES + 4)));
     assert_eq!(store.audit(2).unwrap(), [audit(KEPT_AUDIT_ENTRIES + 3), audit(KEPT_AUDIT_ENTRIES + 4)]);
 
-    for number in 1..=KEPT_PLANS + 3 {
+    let kept = u64::try_from(KEPT_PLANS).unwrap();
+    for number in 1..=kept + 3 {
         store.commit(&[plan_begun(number), step_done(number, 1), plan_done(number)]).unwrap();
     }
+    let numbers = || store.export().unwrap().plans.iter().map(|plan| plan.record.number).collect::<Vec<_>>();
+    assert_eq!(numbers(), (4..=kept + 3).collect::<Vec<_>>());
+    // A host that has to be repaired again and again pushes nobody's plans out.
+    for number in kept + 4..=4 * kept {
+        store.commit(&[repairs_begun(number), step_done(number, 1), plan_done(number)]).unwrap();
+    }
+    assert_eq!(numbers(), (4..=kept + 3).chain(3 * kept + 1..=4 * kept).collect::<Vec<_>>());
     let export = store.export().unwrap();
-    let numbers: Vec<_> = export.plans.iter().map(|plan| plan.record.number).collect();
-    assert_eq!(numbers, (4..=KEPT_PLANS + 3).collect::<Vec<_>>());
     assert!(export.plans.iter().all(|plan| plan.steps.len() == 1 && plan.record.ended == Some(Ended::Done)));
 }
 
@@ -116,7 +122,7 @@ fn an_export_can_be_read_by_people_and_programs() {
     let export = open(&file_with(&changes)).unwrap().0.export().unwrap();
     let text = serde_json::to_string_pretty(&export).unwrap();
     for line in
-        [r#""schema": 2,"#, r#""52:54:00:aa:00:77""#, r#""step": "stop-partition","#, r#""is": "begun","#]
+        [r#""schema": 3,"#, r#""52:54:00:aa:00:77""#, r#""step": "stop-partition","#, r#""is": "begun","#]
     {
         assert!(text.contains(line), "{line} is not in {text}");
     }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use ioward_model::{
-    AuditEntry, Ended, Intent, OpenOperation, Options, Outcome, Plan, PlanRecord, Row, State, Step,
-    StepRecord, Verdict, VfId, VfOp, VfSettings,
+    AuditEntry, Difference, Drift, Ended, Intent, OpenOperation, Options, Outcome, Plan, PlanRecord, Row,
+    State, Step, StepRecord, Verdict, VfId, VfOp, VfSettings,
 };
 use ioward_store::{Change, Contents, MemoryFile, StateFile, Store, StoreError};
 use serde_json::json;
@@ -48,6 +48,20 @@ pub fn rows(state: &State) -> Vec<Change> {
 }
 
 pub fn plan_begun(number: u64) -> Change {
+    plan_begun_for(number, Intent::Start { partition: "db".parse().unwrap() })
+}
+
+/// A plan that the daemon has made itself.
+pub fn repairs_begun(number: u64) -> Change {
+    let what = Difference::PartitionMissing { partition: "db".parse().unwrap() };
+    let drifts = vec![Drift { what, breaks: Vec::new(), left_because: None }];
+    plan_begun_for(
+        number,
+        Intent::Reconcile { drifts, start: vec!["db".parse().unwrap()], running: Vec::new() },
+    )
+}
+
+fn plan_begun_for(number: u64, intent: Intent) -> Change {
     let partition = "web".parse().unwrap();
     let stop = Step::StopPartition { partition, force: false };
     let start = Step::StartPartition { partition: "db".parse().unwrap() };
@@ -55,7 +69,7 @@ pub fn plan_begun(number: u64) -> Change {
         id: 8,
         parent: 7,
         generation: 3,
-        intent: Intent::Start { partition: "db".parse().unwrap() },
+        intent,
         options: Options::default(),
         steps: vec![stop, start],
         before: Vec::new(),

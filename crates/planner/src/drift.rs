@@ -1,31 +1,35 @@
-//! Drift: the host held against the state, and the steps that make it so again. Pure; who looks when is in [`crate::reconcile`].
+//! Drift: the differences between a host and the state. [`crate::plan`] makes steps of those that may be repaired
+//! (`reconcile.rs`).
 //!
-//! What ioward does not own appears nowhere here: adapters it does not hold, VFs that are nobody's, settings it has not made.
+//! Whatever ioward does not own appears nowhere here: adapters it does not hold, VFs that are nobody's, settings it has not made.
 
 use std::collections::BTreeSet;
 
-use ioward_hypervisor::PartitionStatus;
 use ioward_model::{
-    Assignment, Class, Difference, Drift, Identity, Inventory, Name, Owner, PhysicalFunction, Place, Reason,
-    Rule, State, Step, VfId, VfSettings, VirtualFunction, Whereabouts,
+    Assignment, Class, Difference, Drift, Identity, Inventory, Name, Owner, PartitionStatus,
+    PhysicalFunction, Place, Reason, Rule, State, VfId, VirtualFunction, Whereabouts,
 };
 use ioward_pci::Bdf;
 
-const VFIO: &str = "vfio-pci";
+use crate::ledger::VFIO;
 
-/// What is to be held against each other.
-pub(crate) struct Scene<'a> {
+/// A host, and the state that it is held against.
+#[derive(Clone, Copy, Debug)]
+pub struct Comparison<'a> {
+    /// The PCI side of the host.
     pub inventory: &'a Inventory,
+    /// What is noted.
     pub state: &'a State,
-    /// What the hypervisor knows.
+    /// All that the hypervisor knows.
     pub machines: &'a [PartitionStatus],
-    /// The host has booted since the state was last made so: nobody runs, and what is missing has gone by that.
+    /// The host has booted since it was last as the state says: whatever is missing has gone by that.
     pub booted: bool,
 }
 
-impl Scene<'_> {
+impl Comparison<'_> {
     /// All differences: adapters first, then VFs, then partitions.
-    pub(crate) fn differences(&self) -> Vec<Drift> {
+    #[must_use]
+    pub fn differences(&self) -> Vec<Drift> {
         let pfs: BTreeSet<Bdf> = self
             .state
             .adapters
@@ -93,10 +97,22 @@ impl Scene<'_> {
         let left_because = if !self.booted {
             Some("somebody has changed it; 'ioward apply' makes them again".to_owned())
         } else {
-            let used = pf.virtual_functions.iter().find(|vf| !vf.in_use_by_host.is_empty());
-            used.map(|vf| format!("the host uses {} of it, which would go meanwhile", vf.address))
+            self.in_the_way(pf)
         };
         Some(Drift { what, breaks: lost(), left_because })
+    }
+
+    /// Why the VFs that a PF has can't go and come again.
+    fn in_the_way(&self, pf: &PhysicalFunction) -> Option<String> {
+        let used = pf.virtual_functions.iter().find(|vf| !vf.in_use_by_host.is_empty());
+        if let Some(vf) = used {
+            return Some(format!("the host uses {} of it, which would go meanwhile", vf.address));
+        }
+        let is_in_hand = |(owner, held): &(Owner, &Assignment)| {
+            held.vf.pf == pf.address && self.existing(held.vf).is_some() && self.runs(&owner.partition)
+        };
+        let (owner, _) = self.attached().find(is_in_hand)?;
+        Some(format!("{} runs with a VF of it, which would go meanwhile; stop it first", owner.partition))
     }
 
     fn missing(&self, address: Bdf, breaks: Vec<Owner>) -> Drift {
@@ -134,7 +150,7 @@ impl Scene<'_> {
         let runs = self.runs(&owner.partition);
         let mut all = Vec::new();
         let class = self.pf(vf.pf).map_or(Class::Other, |pf| pf.class);
-        let noted = lost_settings(assignment, &present.settings);
+        let noted = assignment.lost_settings(&present.settings);
         if !noted.is_empty() {
             let found = noted.restored_from(&present.settings);
             let what = Difference::Settings { vf, noted, found };
@@ -166,87 +182,4 @@ impl Scene<'_> {
         let left_because = machine.running.then(|| why.to_owned());
         Some(Drift { what, breaks: vec![owner.clone()], left_because })
     }
-
-    /// The steps that repair what may be repaired, and start what is to be started. Each of them finds out by itself what is
-    /// so already.
-    pub(crate) fn repairs(&self, drifts: &[Drift], start: &BTreeSet<Name>) -> Vec<Step> {
-        let mut steps = Vec::new();
-        let mut made = BTreeSet::new();
-        let mut missing = BTreeSet::new();
-        for drift in drifts.iter().filter(|drift| drift.left_because.is_none()) {
-            match &drift.what {
-                Difference::AdapterMissing { .. } => {}
-                Difference::VfCount { pf, noted, found } => {
-                    steps.extend(self.make_vfs(*pf, *noted, *found));
-                    made.insert(*pf);
-                }
-                Difference::Settings { vf, noted, .. } if !made.contains(&vf.pf) => {
-                    steps.push(Step::ConfigureVf { vf: *vf, to: noted.clone() });
-                }
-                Difference::Driver { vf, .. } if !made.contains(&vf.pf) => {
-                    steps.push(Step::BindDriver { vf: *vf, to: Some(VFIO.to_owned()) });
-                }
-                // Below, with all others of its adapter or partition.
-                Difference::Settings { .. } | Difference::Driver { .. } | Difference::NotAttached { .. } => {}
-                Difference::PartitionMissing { partition } => _ = missing.insert(partition.clone()),
-                Difference::ChannelMissing { partition } => {
-                    steps.push(Step::CreateChannel { partition: partition.clone() });
-                }
-            }
-        }
-        for (_, assignment) in self.attached().filter(|(_, assignment)| made.contains(&assignment.vf.pf)) {
-            let (vf, to) = (assignment.vf, assignment.effective_settings());
-            steps.extend((!to.is_empty()).then_some(Step::ConfigureVf { vf, to }));
-            if assignment.original_driver.is_some() {
-                steps.push(Step::BindDriver { vf, to: Some(VFIO.to_owned()) });
-            }
-        }
-        for name in &missing {
-            let Some(partition) = self.state.partitions.get(name) else { continue };
-            steps.push(Step::DefinePartition { to: partition.spec.clone(), from: None });
-            if partition.channel {
-                steps.push(Step::CreateChannel { partition: name.clone() });
-            }
-        }
-        for (owner, assignment) in self.attached() {
-            let vf = assignment.vf;
-            let of_this =
-                |drift: &&Drift| matches!(drift.what, Difference::NotAttached { vf: at, .. } if at == vf);
-            let elsewhere = drifts.iter().find(of_this).filter(|drift| drift.left_because.is_none());
-            if let Some(Drift { what: Difference::NotAttached { found: Some(_), .. }, .. }) = elsewhere {
-                steps.push(Step::DetachVf { owner: owner.clone(), vf, force: false });
-            }
-            let made = made.contains(&vf.pf) && !self.runs(&owner.partition);
-            if elsewhere.is_some() || missing.contains(&owner.partition) || made {
-                steps.push(Step::AttachVf { owner, vf });
-            }
-        }
-        steps.extend(start.iter().map(|partition| Step::StartPartition { partition: partition.clone() }));
-        steps
-    }
-
-    fn make_vfs(&self, pf: Bdf, noted: u16, found: u16) -> Vec<Step> {
-        let mut steps = Vec::new();
-        if found > 0 {
-            steps.push(Step::SetVfCount { pf, to: 0, from: found });
-        }
-        // VFs must not fall to host drivers as they appear. Without the attribute there is nothing to set.
-        if self.pf(pf).and_then(|pf| pf.drivers_autoprobe) == Some(true) {
-            steps.push(Step::SetAutoprobe { pf, to: false, from: true });
-        }
-        steps.push(Step::SetVfCount { pf, to: noted, from: 0 });
-        steps
-    }
-}
-
-/// The settings that a VF should have and has not, as far as its adapter tells. The MAC of a trusted VF is its guest's own
-/// affair.
-pub(crate) fn lost_settings(assignment: &Assignment, present: &VfSettings) -> VfSettings {
-    let mut noted = assignment.effective_settings();
-    if present.trust == Some(true) {
-        noted.mac = None;
-    }
-    let missing = noted.missing_from(present);
-    let untold = missing.without(&missing.restored_from(present));
-    missing.without(&untold)
 }
