@@ -8,6 +8,7 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use ioward_fabric::sim::{MachineView, SimMachine};
@@ -15,6 +16,7 @@ use ioward_hypervisor::sim::{Bounds, SimConfig, SimHypervisor};
 use ioward_imp::{Imp, Run, serve_on};
 use ioward_model::{Outcome, State, Step};
 use ioward_store::Contents;
+use ioward_tests::level1::wait_until;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -57,9 +59,8 @@ impl Daemon {
         let at = socket.clone();
         runtime.spawn(async move { serve_on(&at, imp, std::future::pending()).await.unwrap() });
         drop(guard);
-        while UnixStream::connect(&socket).is_err() {
-            std::thread::yield_now();
-        }
+        wait_until("the daemon listens", Duration::from_secs(60), || UnixStream::connect(&socket).is_ok())
+            .unwrap();
         Self { machine, socket, _runtime: runtime, _folder: folder }
     }
 
