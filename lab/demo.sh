@@ -17,7 +17,7 @@ how_it_is() { # what must be the same at the end as at the start
 before=$(how_it_is)
 ioward serve 2>/run/ioward.log &
 trap 'status=$?; [ $status = 0 ] || tail -30 /run/ioward.log >&2; exit $status' EXIT
-until [ -S /run/ioward/api.sock ]; do sleep 0.2; done
+until [ -S /run/ioward/api.sock ]; do kill -0 $! || exit; sleep 0.2; done
 
 stage "Identify: which SR-IOV adapters has this host?"
 run ioward host
@@ -37,7 +37,7 @@ in_guest web 'ip link show eth0'
 in_guest db 'ip link show eth0; cat /sys/class/nvme/nvme0/model'
 in_guest web 'ip addr add 10.0.0.1/24 dev eth0; ip link set eth0 up'
 in_guest db 'ip addr add 10.0.0.2/24 dev eth0; ip link set eth0 up'
-in_guest web 'n=0; until ping -c 1 -W 1 10.0.0.2 >/dev/null || [ $n = 20 ]; do n=$((n+1)); done; ping -c 3 10.0.0.2'
+in_guest web 'n=0; until ping -c 1 -W 1 10.0.0.2 >/dev/null || [ $n = 120 ]; do n=$((n+1)); done; ping -c 3 10.0.0.2'
 in_guest db 'head -n 1 /dev/nvme0n1; dd if=/dev/nvme0n1 of=/dev/null bs=1M count=8'
 
 stage "web configures its own VF, within what it may"
@@ -52,7 +52,7 @@ run ioward audit
 
 stage "A third VF is plugged into web while it runs, and taken out again"
 run ioward attach web net1 --class network --pf 0000:01:00.0
-in_guest web 'n=0; until [ -e /sys/class/net/eth1 ] || [ $n = 60 ]; do sleep 1; n=$((n+1)); done; ip link show eth1'
+in_guest web 'n=0; until [ -e /sys/class/net/eth1 ] || [ $n = 300 ]; do sleep 1; n=$((n+1)); done; ip link show eth1'
 run ioward detach --yes web net1
 check "web has let go of it" test -z "$(lab-guest web 'ls -d /sys/class/net/eth1 2>/dev/null' || true)"
 

@@ -9,8 +9,8 @@ set -euo pipefail
 nic0=/sys/bus/pci/devices/0000:01:00.0
 nic1=/sys/bus/pci/devices/0000:03:00.0
 
-until_so() { # WHAT COMMAND…: the same as check, with as much time as emulation may need
-  local what=$1 until=$((SECONDS + 180)); shift
+until_so() { # WHAT COMMAND…: the same as check, with as much time as emulation on a busy machine may need
+  local what=$1 until=$((SECONDS + 600)); shift
   until "$@" >/dev/null 2>&1; do
     [ $SECONDS -le $until ] || check "$what" false
     sleep 0.1
@@ -24,7 +24,7 @@ tells() { # TEXT: whether ioward has told of it as an event
   grep -q -- "$1" <<<"$(ioward events)"
 }
 serve() { # again until one stays, as systemd would: a killed one's write to sysfs that is under way keeps the state locked
-  local until=$((SECONDS + 180))
+  local until=$((SECONDS + 600))
   printf '%s$ ioward serve &%s\n' "$cyan" "$plain"
   ioward serve 2>>/run/ioward.log & daemon=$!
   until ioward partitions >/dev/null 2>&1; do

@@ -1,5 +1,8 @@
 //! A daemon that is killed at random moments of changes: what the next one makes of it, looked at in sysfs, in the processes
 //! of the machines, with `ip`, and over QMP.
+//!
+//! A seed gives the moments, as parts of the time that a change takes: `IOWARD_SEED=17 cargo xtask test --only lab fifty_kills`
+//! strikes at the same ones again. What the daemon is doing just then still depends on the machine.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +25,8 @@ use ioward_tests::{
 use serde_json::Value;
 
 const KILLS: usize = 50;
+/// Names the variable that holds the seed. xtask passes it on into level 1.
+const SEED: &str = "IOWARD_SEED";
 const MAC: &str = "52:54:00:aa:00:01";
 
 /// A partition that never gets further than its firmware, and so starts at once.
@@ -42,7 +47,7 @@ enum Change {
 }
 
 impl Change {
-    /// The change that is to be done next to what one of the two pairs is about.
+    /// The next change of one of the two pairs: the one that `there` does not have yet.
     fn next(pair: usize, there: &Partitions) -> Self {
         match pair {
             0 if there.contains_key("extra") => Self::Remove,
@@ -62,7 +67,7 @@ impl Change {
     }
 }
 
-/// What the daemon says there is: partitions by name.
+/// The daemon's view: partitions by name.
 type Partitions = BTreeMap<String, Said>;
 
 #[derive(Debug)]
@@ -83,10 +88,20 @@ fn partitions(daemon: &Daemon) -> Result<Partitions, Box<dyn Error>> {
     Ok(said.as_array().into_iter().flatten().map(of_one).collect())
 }
 
-/// Chance, from the clock: where it strikes depends on time anyway.
+/// Random numbers that a seed repeats.
 struct Chance(u64);
 
 impl Chance {
+    /// The seed that was given, else one from the clock. It is printed first, so that no failure hides it.
+    fn from_seed() -> Result<Self, Box<dyn Error>> {
+        let seed = match std::env::var(SEED) {
+            Ok(given) => given.parse().map_err(|_| format!("{SEED}={given:?} is no number"))?,
+            Err(_) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+        };
+        println!("seed {seed}; again: {SEED}={seed} cargo xtask test --only lab fifty_kills");
+        Ok(Self(seed))
+    }
+
     fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
@@ -105,6 +120,7 @@ struct Counts {
 }
 
 pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
+    let mut chance = Chance::from_seed()?;
     let before = how_the_host_is()?;
     sh("truncate -s 1M /run/empty.img; chmod 0666 /run/empty.img")?;
     let mut daemon = Daemon::start()?;
@@ -128,8 +144,7 @@ pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
     }
     let mut there = sound(&daemon, pid)?;
 
-    let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let (mut chance, mut counts) = (Chance(seed), Counts::default());
+    let mut counts = Counts::default();
     for kill in 0..KILLS {
         let pair = usize::from(kill % 2 == 1);
         let change = Change::next(pair, &there);
@@ -156,7 +171,7 @@ pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
         }
     }
     println!(
-        "{KILLS} kills ({:?}; seed {seed}): {} in the middle of a plan, with {} steps done and {} under way; afterwards {} \
+        "{KILLS} kills ({:?}): {} in the middle of a plan, with {} steps done and {} under way; afterwards {} \
          times as before and {} times done; the machine that ran ran on; nothing lost, nothing owned twice",
         counts.kills,
         counts.in_the_middle,
@@ -191,7 +206,7 @@ fn begin(daemon: &Daemon, arguments: &[&str]) -> Result<Child, Box<dyn Error>> {
     Ok(command)
 }
 
-/// What the journal says that the killed daemon was in the middle of. No daemon runs now.
+/// Counts the steps of the plan that the killed daemon left open in the journal. No daemon runs now.
 fn interrupted(daemon: &Daemon, counts: &mut Counts) -> Outcome {
     let folder = daemon.state_dir();
     let export = Command::new("ioward").args(["state", "export", "--state-dir"]).arg(folder).output()?;
@@ -211,7 +226,7 @@ fn interrupted(daemon: &Daemon, counts: &mut Counts) -> Outcome {
     same("plans that have ended, and plans", plans.iter().filter(ended).count(), plans.len())
 }
 
-/// What must be so after every restart.
+/// Checks the invariants that hold after every restart.
 fn sound(daemon: &Daemon, web: Option<u64>) -> Result<Partitions, Box<dyn Error>> {
     let said = partitions(daemon)?;
     let owned: Vec<_> = said.values().flat_map(|partition| partition.vfs.values().cloned()).collect();
@@ -286,7 +301,7 @@ fn open_groups(pid: u64) -> Result<BTreeSet<String>, Box<dyn Error>> {
     Ok(groups)
 }
 
-/// What a machine answers to a QMP command. It speaks to one at a time: no daemon runs now.
+/// A machine's answer to a QMP command. It speaks to one at a time: no daemon runs now.
 fn asked_over_qmp(partition: &str, command: &str) -> Result<Value, Box<dyn Error>> {
     let socket = format!("/run/ioward-test/run/partitions/{partition}/qmp.sock");
     let mut monitor = UnixStream::connect(socket)?;

@@ -13,7 +13,7 @@ use crate::{
     level1::{NIC0, NIC1, NVME, sh, wait_until},
 };
 
-/// How long a guest of a software-emulated host may take to reach its shell.
+/// How long a guest of a software-emulated host may be silent before its shell answers.
 pub const BOOT: Duration = Duration::from_secs(300);
 /// How long a command in a guest may take.
 pub const SOON: Duration = Duration::from_secs(120);
@@ -26,14 +26,14 @@ pub struct Daemon {
     extra: Vec<String>,
 }
 
-/// What a command printed and how it ended.
+/// Output and exit status of a command.
 #[derive(Debug)]
 pub struct Answer {
     /// Exit status.
     pub status: i32,
-    /// What went to stdout.
+    /// Its stdout.
     pub stdout: String,
-    /// What went to stderr.
+    /// Its stderr.
     pub stderr: String,
 }
 
@@ -127,7 +127,7 @@ impl Daemon {
             .map_err(|error| format!("{error}; its log: {}", self.log()).into())
     }
 
-    /// What the daemon logged.
+    /// The daemon's log.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
@@ -173,6 +173,26 @@ impl Daemon {
             return Ok(answer.stdout);
         }
         Err(format!("ioward {arguments:?}: {answer:?}; the daemon's log: {}", self.log()).into())
+    }
+
+    /// Waits until the daemon's events, as text, are such that `is_so`, and gives them.
+    ///
+    /// # Errors
+    /// When they are not in time: names what was waited for.
+    pub fn events_until(
+        &self,
+        what: &str,
+        mut is_so: impl FnMut(&str) -> bool,
+    ) -> Result<String, Box<dyn Error>> {
+        let mut events = String::new();
+        let told = || {
+            events = self.done(&["events"]).unwrap_or_else(|error| error.to_string());
+            is_so(&events)
+        };
+        match wait_until(what, SOON, told) {
+            Ok(()) => Ok(events),
+            Err(error) => Err(format!("{error}; the events: {events}").into()),
+        }
     }
 
     /// Applies a Spec and expects it to be done; gives what was printed.
@@ -226,7 +246,10 @@ impl Drop for Daemon {
 
 /// Ends every machine, and has the adapters as they were when level 1 booted.
 pub fn clean_up() {
-    let _ = sh("pkill -9 -f qemu-system; while pgrep -f qemu-system; do sleep 0.1; done");
+    // One command each: a shell that goes on after it has these words on its own command line, and kills itself.
+    let _ = sh("pkill -9 -f qemu-system");
+    let gone = || sh("pgrep -f qemu-system").is_err();
+    let _ = wait_until("no machine is left", Duration::from_secs(30), gone);
     // Settings of VFs go with them.
     for pf in [NIC0, NIC1, NVME] {
         let folder = format!("/sys/bus/pci/devices/{pf}");
@@ -247,7 +270,7 @@ pub fn partition(name: &str) -> String {
 name   = "{name}"
 cpus   = 1
 memory = "192MiB"
-boot   = {{ kernel = "/run/lab/guest/vmlinuz", initrd = "/run/lab/guest/initrd.img", cmdline = "console=ttyS0 quiet net.ifnames=0 nopv ioward.hostname={name}" }}
+boot   = {{ kernel = "/run/lab/guest/vmlinuz", initrd = "/run/lab/guest/initrd.img", cmdline = "console=ttyS0 loglevel=6 net.ifnames=0 nopv ioward.hostname={name}" }}
 "#
     )
 }
@@ -264,7 +287,7 @@ pub fn adapter(pf: &str, vfs: &str) -> String {
     format!("\n[[adapter]]\npf = \"{pf}\"\nvfs = {vfs}\n")
 }
 
-/// What must be the same after a test that gives everything back: VF counts, autoprobe, drivers, overrides.
+/// The state of the host that a test must give back as it found it: VF counts, autoprobe, drivers, overrides.
 ///
 /// # Errors
 /// When sysfs can't be read.

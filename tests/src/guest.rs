@@ -1,50 +1,68 @@
 //! A guest seen through its serial console, as a person would use it: type a command, read what it prints.
+//!
+//! How long a guest takes to boot depends on what else the machine does: 7 s to several minutes were seen. So progress decides:
+//! a guest that goes on printing is waited for, one that has been silent for long has hung. Then the error has the end of its
+//! console and what its QEMU was doing.
 
 use std::error::Error;
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::level1::sh;
+
 /// How long a shell may take to answer before it is asked again.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// How long a guest may go on printing without a shell to answer.
+const NOISE: Duration = Duration::from_secs(20 * 60);
+/// How much of the console an error shows, in lines.
+const TAIL: usize = 40;
 
 /// A connection to a guest's console: the Unix socket behind its ttyS0, with a root shell at the other end.
 pub struct Guest {
     console: UnixStream,
-    /// What was read and not yet looked at.
+    /// QEMU's log of the console, if it has one: what was printed before anybody listened, too.
+    log: PathBuf,
+    /// Output that was read and not yet looked at.
     unread: String,
     /// Numbers the commands, so that each one's output can be told from any other's.
     commands: u32,
 }
 
 impl Guest {
-    /// Connects to a console and waits until the shell there answers, at most `bound`.
+    /// Connects to a console and waits until the shell there answers. The guest may be silent for `silence` at most.
     ///
     /// # Errors
-    /// When nothing listens on the socket, or no shell answers in time.
-    pub fn connect(socket: &Path, bound: Duration) -> Result<Self, Box<dyn Error>> {
+    /// When nothing listens on the socket, or no shell answers: with what was printed and what QEMU was doing.
+    pub fn connect(socket: &Path, silence: Duration) -> Result<Self, Box<dyn Error>> {
         let started = Instant::now();
         let console = loop {
             match UnixStream::connect(socket) {
                 Ok(console) => break console,
-                Err(error) if started.elapsed() > bound => {
+                Err(error) if started.elapsed() > silence => {
                     return Err(format!("can't connect to {}: {error}", socket.display()).into());
                 }
                 Err(_) => std::thread::sleep(Duration::from_millis(100)),
             }
         };
-        let mut guest = Self { console, unread: String::new(), commands: 0 };
-        // What is typed before the shell is there may be lost, or be answered much later: ask until there is any answer.
+        let log = socket.with_extension("log");
+        let mut guest = Self { console, log, unread: String::new(), commands: 0 };
+        let mut signs = Signs { printed: 0, last: Instant::now() };
+        // A line typed before the shell is there may be lost, or be answered much later: ask until there is any answer.
         while !guest.unread.contains("<ready>") {
-            if started.elapsed() > bound {
-                let seconds = bound.as_secs();
-                return Err(format!("no shell on the console after {seconds} s: {}", guest.unread).into());
+            let silent = signs.silence(guest.printed(), Instant::now());
+            if silent > silence || started.elapsed() > NOISE {
+                let (all, silent) = (started.elapsed().as_secs(), silent.as_secs());
+                let why =
+                    format!("no shell on the console after {all} s, the last {silent} s of them in silence");
+                return Err(guest.hung(&why).into());
             }
             // The console shows what is typed, too; the backslashes keep that from looking like the answer. No quotes:
             // of a line whose beginning was lost, one would be left open, and take in all that is typed after it.
             guest.console.write_all(b"echo \\<rea\\dy\\>\n")?;
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + ASK_AGAIN;
             while !guest.unread.contains("<ready>") && guest.read_more(deadline)? {}
         }
         Ok(guest)
@@ -84,12 +102,8 @@ impl Guest {
                 return Ok(answer);
             }
             if !self.read_more(deadline)? {
-                return Err(format!(
-                    "`{command}` in the guest has not ended after {} s; the console shows: {}",
-                    bound.as_secs(),
-                    self.unread
-                )
-                .into());
+                let seconds = bound.as_secs();
+                return Err(self.hung(&format!("`{command}` has not ended after {seconds} s")).into());
             }
         }
     }
@@ -104,11 +118,25 @@ impl Guest {
             match self.read_more(deadline) {
                 Ok(true) => {}
                 Ok(false) => {
-                    return Err(format!("still on after {} s: {}", bound.as_secs(), self.unread).into());
+                    return Err(self.hung(&format!("still on after {} s", bound.as_secs())).into());
                 }
                 Err(_) => return Ok(()),
             }
         }
+    }
+
+    /// How much the guest has printed, in bytes.
+    fn printed(&self) -> u64 {
+        let unread = self.unread.len() as u64;
+        fs::metadata(&self.log).map_or(unread, |log| log.len().max(unread))
+    }
+
+    /// The text of an error about a guest that does not do what is waited for.
+    fn hung(&self, why: &str) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let console = last_lines(if log.is_empty() { &self.unread } else { &log }, TAIL);
+        format!("{why}\n--- its console:\n{console}\n--- its machine:\n{}", machines())
     }
 
     /// Reads what is there; false at the deadline, an error when the console is gone.
@@ -131,6 +159,35 @@ impl Guest {
     }
 }
 
+/// When a guest last gave a sign of life.
+struct Signs {
+    /// How much it had printed by then.
+    printed: u64,
+    last: Instant,
+}
+
+impl Signs {
+    /// How long it has been silent at `now`, when it has printed so much.
+    fn silence(&mut self, printed: u64, now: Instant) -> Duration {
+        if printed > self.printed {
+            *self = Self { printed, last: now };
+        }
+        now.duration_since(self.last)
+    }
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// The state of this host's machines: each of their threads twice, a second apart. One that spins has used CPU time in
+/// between; one that waits shows where in the kernel it does.
+fn machines() -> String {
+    let look = "ps -L -C qemu-system-x86_64 -o pid,lwp,stat,cputimes,wchan:24,comm";
+    sh(&format!("cat /proc/loadavg; {look}; sleep 1; {look}")).unwrap_or_else(|error| error.to_string())
+}
+
 /// The status and the output between two markers, and how much of the text was used up; none until it is whole.
 fn find_answer(text: &str, begin: &str, end: &str) -> Option<((u8, String), usize)> {
     let after_begin = text.find(begin)? + begin.len();
@@ -144,6 +201,8 @@ fn find_answer(text: &str, begin: &str, end: &str) -> Option<((u8, String), usiz
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
 
     #[test]
@@ -154,6 +213,28 @@ mod tests {
         let ((status, printed), used) = find_answer(&whole, "<begin1>", "<end1:").unwrap();
         assert_eq!((status, printed.as_str()), (0, "a"));
         assert_eq!(&whole[used..], "\r\n# ");
+    }
+
+    /// A guest that took 120 s to its shell on a busy machine failed the demo, although it went on all the time.
+    #[test]
+    fn a_guest_is_silent_since_it_last_printed() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut signs = Signs { printed: 0, last: start };
+        assert_eq!(signs.silence(10, after(170)), Duration::ZERO);
+        assert_eq!(signs.silence(10, after(300)), Duration::from_secs(130));
+        assert_eq!(signs.silence(11, after(340)), Duration::ZERO);
+    }
+
+    /// It failed with "no shell on the console after 180 s", and nothing told whether it had hung.
+    #[test]
+    fn a_guest_that_hangs_is_shown_with_what_it_printed() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("console.sock");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        fs::write(folder.path().join("console.log"), "[    0.1] its last line\r\n").unwrap();
+        let error = Guest::connect(&socket, Duration::ZERO).err().unwrap().to_string();
+        assert!(error.contains("no shell on the console") && error.contains("its last line"), "{error}");
     }
 
     #[test]

@@ -92,10 +92,7 @@ pub fn a_crashed_daemon_finds_its_machines_and_channels_again() -> Outcome {
     assert!(daemon.apply(&spec)?.contains("nothing to do"));
     // And a machine that dies meanwhile is noticed.
     sh("pkill -9 -f qemu-system")?;
-    let mut events = String::new();
-    while !events.contains("web ended") {
-        events = daemon.done(&["events"])?;
-    }
+    daemon.events_until("its machine has ended", |events| events.contains("web ended"))?;
     daemon.done(&["start", "web"])?;
     daemon.guest("web")?.run("ioward-agent vf list", SOON)?;
     Ok(())

@@ -7,8 +7,10 @@ use std::{path::Path, process::ExitCode, time::Duration};
 
 use ioward_tests::guest::Guest;
 
-/// How long a guest may take to reach its shell, and how long a command may take.
-const BOUND: Duration = Duration::from_secs(180);
+/// How long a guest may be silent before its shell answers.
+const SILENCE: Duration = Duration::from_secs(300);
+/// How long a command may take.
+const COMMAND: Duration = Duration::from_secs(600);
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -17,7 +19,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let console = Path::new("/run/ioward/partitions").join(partition).join("console.sock");
-    match Guest::connect(&console, BOUND).and_then(|mut guest| guest.try_run(command, BOUND)) {
+    match Guest::connect(&console, SILENCE).and_then(|mut guest| guest.try_run(command, COMMAND)) {
         Ok((status, printed)) => {
             println!("{printed}");
             ExitCode::from(status)

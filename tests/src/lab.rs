@@ -7,8 +7,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
+use ioward_tests::daemon::{BOOT, SOON};
 use ioward_tests::guest::Guest;
 use ioward_tests::harness::Outcome;
 use ioward_tests::level1::{NIC0, NIC1, NVME, attribute, set_attribute, sh, virtual_functions, wait_until};
@@ -54,24 +54,21 @@ pub fn every_vf_appears_and_has_an_iommu_group_of_its_own() -> Outcome {
 pub fn a_guest_under_kvm_answers_on_its_console_and_obeys_the_power_button() -> Outcome {
     let (console, qmp) = (Path::new("/run/lab-test.console"), Path::new("/run/lab-test.qmp"));
     let mut machine = BareMachine::start(console, qmp)?;
-    let mut guest = Guest::connect(console, Duration::from_secs(60))?;
-    assert_eq!(guest.run("hostname", Duration::from_secs(10))?, "lab-test");
-    assert_eq!(
-        guest.try_run("echo two words; exit_status() { return 3; }; exit_status", Duration::from_secs(10))?.0,
-        3
-    );
-    let agent = guest.try_run("ioward-agent --help", Duration::from_secs(10))?;
+    let mut guest = Guest::connect(console, BOOT)?;
+    assert_eq!(guest.run("hostname", SOON)?, "lab-test");
+    assert_eq!(guest.try_run("echo two words; exit_status() { return 3; }; exit_status", SOON)?.0, 3);
+    let agent = guest.try_run("ioward-agent --help", SOON)?;
     assert_ne!(agent.0, 127, "ioward-agent can't be run in the guest: {}", agent.1);
 
     let mut monitor = UnixStream::connect(qmp)?;
-    monitor.set_read_timeout(Some(Duration::from_secs(10)))?;
+    monitor.set_read_timeout(Some(SOON))?;
     let mut answers = BufReader::new(monitor.try_clone()?).lines();
     for command in ["qmp_capabilities", "system_powerdown"] {
         writeln!(monitor, r#"{{"execute":"{command}"}}"#)?;
         answers.next().ok_or("QMP closed")??;
     }
-    guest.wait_until_off(Duration::from_secs(30))?;
-    wait_until("QEMU has ended", Duration::from_secs(10), || machine.has_ended())
+    guest.wait_until_off(SOON)?;
+    wait_until("QEMU has ended", SOON, || machine.has_ended())
 }
 
 /// A guest of level 1's KVM, started without ioward. Killed when dropped.

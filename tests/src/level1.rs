@@ -40,7 +40,7 @@ pub fn sh_json(command: &str) -> Result<Value, Box<dyn Error>> {
         .map_err(|error| format!("`{command}` printed no JSON ({error}): {text}").into())
 }
 
-/// What the kernel says of a VF of an interface: the entry of `vfinfo_list` in `ip -j link`.
+/// The kernel's view of a VF of an interface: the entry of `vfinfo_list` in `ip -j link`.
 ///
 /// # Errors
 /// When there is no such interface.

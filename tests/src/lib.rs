@@ -1,4 +1,4 @@
-//! What the lab's tests are written with. The tests themselves are in the binary `lab-tests` (main.rs).
+//! Building blocks of the lab's tests. The tests themselves are in the binary `lab-tests` (main.rs).
 
 #![forbid(unsafe_code)]
 // Tests say what must be so by panicking when it is not.

@@ -183,14 +183,13 @@ pub fn a_partition_keeps_its_vfs_while_it_is_stopped_and_while_its_guest_does_no
 
     // Nor does it obey its power button. Who has seen enough of that need not wait for the bound, which is 2 minutes.
     let stop = daemon.begin(&["stop", "--yes", "web"])?;
-    let events = || daemon.done(&["events"]);
     // The first time was before the panic.
-    while events()?.matches("stop partition web").count() < 2 {}
+    daemon.events_until("a second stop", |events| events.matches("stop partition web").count() == 2)?;
     sh(&format!("kill -INT {}", stop.id()))?;
     assert_eq!(stop.wait_with_output()?.status.code(), Some(130));
-    while !events()?.contains("failed, everything is as before: cancelled") {
-        assert!(!events()?.contains("did not turn itself off"), "{}", events()?);
-    }
+    let given_up = |events: &str| events.contains("failed, everything is as before: cancelled");
+    let events = daemon.events_until("the stop is given up", given_up)?;
+    assert!(!events.contains("did not turn itself off"), "{events}");
     daemon.done(&["stop", "--yes", "web", "--force"])?;
     daemon.done(&["detach", "--yes", "web", "net0"])?;
     daemon.done(&["remove", "--yes", "web"])?;

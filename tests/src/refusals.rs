@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use ioward_tests::{
-    daemon::{Daemon, VERSION, adapter, how_the_host_is, partition, vf},
+    daemon::{Daemon, SOON, VERSION, adapter, how_the_host_is, partition, vf},
     harness::Outcome,
     level1::{NIC0, NIC1, attribute, sh, sh_json, wait_until},
 };
@@ -240,7 +240,7 @@ pub fn of_two_applies_at_once_one_is_told_to_wait() -> Outcome {
     let web = [VERSION, &partition("web"), &vf("net0", "network", "pf = \"0000:01:00.0\"")].concat();
     let file = daemon.write("one.toml", web)?;
     let mut first = daemon.begin(&["apply", "--yes", "-f", &file])?;
-    while daemon.done(&["events"])?.is_empty() {}
+    daemon.events_until("the apply has begun", |events| !events.is_empty())?;
     // It is at work now, and goes on for seconds: its machine has to start.
     let mut told_to_wait = false;
     while first.try_wait()?.is_none() && !told_to_wait {
@@ -263,7 +263,7 @@ pub fn a_person_who_goes_away_has_the_apply_undone() -> Outcome {
     let spec = [VERSION, &partition("web"), &vf("net0", "network", ""), &vf("disk0", "nvme", "")].concat();
     let file = daemon.write("spec.toml", &spec)?;
     let apply = daemon.begin(&["apply", "--yes", "-f", &file])?;
-    while daemon.done(&["events"])?.is_empty() {}
+    daemon.events_until("the apply has begun", |events| !events.is_empty())?;
     sh(&format!("kill -INT {}", apply.id()))?;
     let left = apply.wait_with_output()?;
     let told = String::from_utf8_lossy(&left.stderr);
@@ -271,12 +271,9 @@ pub fn a_person_who_goes_away_has_the_apply_undone() -> Outcome {
         left.status.code() == Some(130) && told.contains("interrupted; everything is as it was before"),
         "{left:?}"
     );
-    let mut undone = String::new();
-    while !undone.contains("cancelled") && !undone.contains("plan-done") {
-        undone = daemon.done(&["events", "--json"])?;
-    }
-    assert!(undone.contains("cancelled"), "{undone}");
-    while daemon.try_apply(VERSION, &[])?.status != 0 {}
+    daemon.events_until("the apply is rolled back", |events| events.contains("cancelled"))?;
+    let free = || daemon.try_apply(VERSION, &[]).is_ok_and(|answer| answer.status == 0);
+    wait_until("the daemon takes another change", SOON, free)?;
     assert_eq!(how_the_host_is()?, before);
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use ioward_fabric::sim::{MachineView, SimMachine};
@@ -19,6 +19,7 @@ use ioward_hypervisor::{
 use ioward_imp::{Imp, Run, serve_on};
 use ioward_model::{Outcome, State, Step};
 use ioward_store::Contents;
+use ioward_tests::level1::wait_until;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -65,11 +66,7 @@ impl Daemon {
         let at = socket.clone();
         runtime.spawn(async move { serve_on(&at, imp, std::future::pending()).await.unwrap() });
         drop(guard);
-        let gives_up = Instant::now() + GIVES_UP_AFTER;
-        while UnixStream::connect(&socket).is_err() {
-            assert!(Instant::now() < gives_up, "the daemon does not listen");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        wait_until("the daemon listens", GIVES_UP_AFTER, || UnixStream::connect(&socket).is_ok()).unwrap();
         Self { machine, socket, _runtime: runtime, _folder: folder }
     }
 

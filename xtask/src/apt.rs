@@ -64,7 +64,7 @@ impl Apt {
         Ok(())
     }
 
-    /// What `apt-cache policy` says about a package.
+    /// The answer of `apt-cache policy` about a package.
     pub fn policy(&mut self, package: &str) -> Result<Policy> {
         self.update()?;
         Ok(Policy::parse(&output(self.command("apt-cache").args(["policy", package]))?))
@@ -118,7 +118,7 @@ impl Apt {
     }
 }
 
-/// What `apt-cache policy` says about a package.
+/// The answer of `apt-cache policy` about a package.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The version that would be installed.

@@ -1,4 +1,4 @@
-//! What can go wrong in a developer's command, told so that the developer knows what to do next.
+//! Errors of a developer's command; each says what to do next.
 
 use std::path::{Path, PathBuf};
 
@@ -11,11 +11,11 @@ pub enum Error {
     /// A file or folder.
     #[error("can't {action} {}: {source}", path.display())]
     File {
-        /// What was tried: "read", "write", "create".
+        /// The verb: "read", "write", "create".
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: std::io::Error,
     },
     /// A program that could not be started.
@@ -23,7 +23,7 @@ pub enum Error {
     Start {
         /// The program.
         program: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: std::io::Error,
     },
     /// A program that ended badly.
@@ -31,9 +31,9 @@ pub enum Error {
     Program {
         /// The program with its arguments.
         command: String,
-        /// How it ended.
+        /// Its exit status.
         status: std::process::ExitStatus,
-        /// What it wrote to stderr when that was not shown already: empty, or begins with a colon and a line break.
+        /// Its stderr, unless that was shown already: empty, or begins with a colon and a line break.
         said: String,
     },
     /// Level 1 ended before its command did.

@@ -11,9 +11,9 @@ use crate::process::{output, run_aside};
 
 /// Debian's busybox-static.
 const BUSYBOX: &str = "/bin/busybox";
-/// What level 1 needs to mount its root.
+/// Modules that level 1 needs to mount its root.
 const LEVEL1_MODULES: [&str; 5] = ["virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay"];
-/// What a guest needs: its VFs' drivers, its channel, its power button.
+/// Modules that a guest needs: for its VFs, its channel and its power button.
 const GUEST_MODULES: [&str; 6] = ["virtio_pci", "virtio_console", "igbvf", "nvme", "button", "evdev"];
 
 /// Level 1's boot image.

@@ -11,10 +11,11 @@ use crate::process::{output, run_aside};
 /// The package that depends on the newest kernel of the release.
 const META_PACKAGE: &str = "linux-image-amd64";
 
-/// An unpacked kernel package.
+/// Unpacked kernel packages.
 pub struct Kernel {
     root: PathBuf,
     release: String,
+    image: PathBuf,
 }
 
 impl Kernel {
@@ -30,15 +31,16 @@ impl Kernel {
             fs::rename(&unfinished, &root).map_err(Error::file("create", &root))?;
         }
         let release = release_in(&root)?;
-        Ok(Self { root, release })
+        let image = image_in(&root, &release)?;
+        Ok(Self { root, release, image })
     }
 
     /// The kernel itself, as QEMU's `-kernel` takes it.
-    pub fn image(&self) -> PathBuf {
-        self.root.join("boot").join(format!("vmlinuz-{}", self.release))
+    pub fn image(&self) -> &Path {
+        &self.image
     }
 
-    /// Its modules: what `/lib/modules/<release>` is to be.
+    /// Its modules, for `/lib/modules/<release>`.
     pub fn modules(&self) -> PathBuf {
         self.root.join("lib/modules").join(&self.release)
     }
@@ -89,16 +91,30 @@ fn read_module(path: &Path) -> Result<(String, Vec<u8>)> {
 fn download(into: &Path, apt: &mut Apt) -> Result<()> {
     apt.update()?;
     let depends = output(apt.command("apt-cache").args(["depends", META_PACKAGE]))?;
-    let package = image_package(&depends).ok_or_else(|| {
-        Error::Other(format!(
+    let mut packages = kernel_packages(&depends);
+    if !packages.iter().any(|package| package.starts_with("linux-image-")) {
+        return Err(Error::Other(format!(
             "{META_PACKAGE} depends on no kernel image here: the lab needs Debian's kernel for amd64"
-        ))
-    })?;
-    eprintln!("lab: downloading {package}");
-    run_aside(apt.command("apt-get").args(["--quiet=2", "download", &package]).current_dir(into))?;
-    let archive = only_entry(into)?;
-    run_aside(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(into))?;
-    fs::remove_file(&archive).map_err(Error::file("remove", &archive))?;
+        )));
+    }
+    // Since Linux 7 the image's package depends on others for the modules.
+    let mut looked_at = 0;
+    while let Some(package) = packages.get(looked_at) {
+        let depends = output(apt.command("apt-cache").args(["depends", package]))?;
+        let more: Vec<_> =
+            kernel_packages(&depends).into_iter().filter(|name| !packages.contains(name)).collect();
+        packages.extend(more);
+        looked_at += 1;
+    }
+    eprintln!("lab: downloading {}", packages.join(" "));
+    let archives = into.join("archives");
+    fs::create_dir(&archives).map_err(Error::file("create", &archives))?;
+    run_aside(apt.command("apt-get").args(["--quiet=2", "download"]).args(&packages).current_dir(&archives))?;
+    for archive in fs::read_dir(&archives).map_err(Error::file("read", &archives))? {
+        let archive = archive.map_err(Error::file("read", &archives))?.path();
+        run_aside(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(into))?;
+    }
+    fs::remove_dir_all(&archives).map_err(Error::file("remove", &archives))?;
     // Since /usr was merged the modules are in usr/lib; modprobe and depmod look in lib.
     let lib = into.join("lib");
     if !lib.exists() {
@@ -108,10 +124,22 @@ fn download(into: &Path, apt: &mut Apt) -> Result<()> {
     run_aside(Command::new("depmod").arg("--basedir").arg(into).arg(&release))
 }
 
-/// The kernel package in what `apt-cache depends` prints.
-fn image_package(depends: &str) -> Option<String> {
-    let names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
-    names.map(str::trim).find(|name| name.starts_with("linux-image-")).map(str::to_owned)
+/// The packages of one kernel in what `apt-cache depends` prints: those named by its release.
+fn kernel_packages(depends: &str) -> Vec<String> {
+    let names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).map(str::trim);
+    let of_a_release =
+        |name: &&str| name.starts_with("linux-") && name.contains(|c: char| c.is_ascii_digit());
+    names.filter(of_a_release).map(str::to_owned).collect()
+}
+
+/// The kernel in an unpacked package: under boot until Linux 7, beside its modules since.
+fn image_in(root: &Path, release: &str) -> Result<PathBuf> {
+    let beside_modules = format!("lib/modules/{release}/vmlinuz");
+    let places = [format!("boot/vmlinuz-{release}"), format!("usr/{beside_modules}"), beside_modules];
+    let found = places.iter().map(|place| root.join(place)).find(|path| path.exists());
+    found.ok_or_else(|| {
+        Error::Other(format!("{} has none of {}; remove the lab's cache", root.display(), places.join(", ")))
+    })
 }
 
 fn release_in(root: &Path) -> Result<String> {
@@ -135,9 +163,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_package_is_found_among_dependencies() {
-        let text = "linux-image-amd64\n  Depends: linux-image-6.1.0-56-amd64\n  Suggests: x\n";
-        assert_eq!(image_package(text).as_deref(), Some("linux-image-6.1.0-56-amd64"));
-        assert_eq!(image_package("linux-image-amd64\n"), None);
+    fn the_packages_of_a_kernel_are_found_among_dependencies() {
+        let text = "linux-image-amd64\n  Depends: linux-image-6.1.0-56-amd64\n  Suggests: x-1\n";
+        assert_eq!(kernel_packages(text), ["linux-image-6.1.0-56-amd64"]);
+        assert_eq!(kernel_packages("linux-image-amd64\n"), [""; 0]);
+        let text = "linux-image-7.3.4-amd64\n  Depends: kmod\n  Depends: linux-base\n  \
+            Depends: linux-base-7.3.4-amd64\n  Depends: linux-modules-7.3.4-amd64\n |Depends: initramfs-tools\n";
+        assert_eq!(kernel_packages(text), ["linux-base-7.3.4-amd64", "linux-modules-7.3.4-amd64"]);
+    }
+
+    /// Debian's 7.3 has its kernel beside the modules, and the lab looked in boot alone.
+    #[test]
+    fn a_kernel_is_found_under_boot_and_beside_its_modules() {
+        for place in ["boot/vmlinuz-7.3.4-amd64", "lib/modules/7.3.4-amd64/vmlinuz"] {
+            let root = std::env::temp_dir().join(format!("xtask-kernel-{}", std::process::id()));
+            let path = root.join(place);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::create_dir_all(root.join("lib/modules/7.3.4-amd64")).unwrap();
+            fs::write(&path, "").unwrap();
+            let release = release_in(&root).unwrap();
+            let found = image_in(&root, &release);
+            fs::remove_dir_all(&root).unwrap();
+            assert_eq!(found.unwrap(), path);
+            assert!(image_in(&root, &release).is_err());
+        }
     }
 }

@@ -124,7 +124,7 @@ impl Lab {
     ) -> Result<Machine<'a>> {
         eprintln!("lab: booting level 1");
         let started = Instant::now();
-        let machine = Machine::start(&run.path, &self.kernel.image(), reset, bound, stdout)?;
+        let machine = Machine::start(&run.path, self.kernel.image(), reset, bound, stdout)?;
         machine.wait_until_up()?;
         eprintln!("lab: level 1 is up, after {} s", started.elapsed().as_secs());
         Ok(machine)
@@ -144,7 +144,7 @@ impl Lab {
         }
         // A copy: client partitions boot from it as nobody in particular, who may not be let into this machine's folders.
         let kernel = self.kernel.image();
-        run.write("guest/vmlinuz", &fs::read(&kernel).map_err(Error::file("read", &kernel))?)?;
+        run.write("guest/vmlinuz", &fs::read(kernel).map_err(Error::file("read", kernel))?)?;
         run.write("level1.img", &images::level1(&self.kernel)?)?;
         run.write("guest/initrd.img", &images::guest(&self.kernel, &binary("ioward-agent"), &run.path)?)?;
         run.write("level1.sh", include_bytes!("../../lab/level1.sh"))?;
@@ -222,7 +222,7 @@ impl RunFolder {
     }
 
     fn remove(self) {
-        // What stays is swept by the next run.
+        // The next run sweeps away whatever stays.
         let _ = fs::remove_dir_all(self.path);
     }
 }

@@ -47,9 +47,11 @@ fn run_in_level1(
 ) -> Result<u8> {
     let program = Workspace::find()?.binaries.join("lab-tests");
     let package = format!("IOWARD_LAB_PACKAGE={}", package::build(true)?.display());
+    let seed = std::env::var("IOWARD_SEED").ok().map(|seed| format!("IOWARD_SEED={seed}"));
     let words = [
         Some("env"),
         Some(&*package),
+        seed.as_deref(),
         Some("IOWARD_LAB_MORE=yes"),
         Some(&*program.to_string_lossy()),
         filter,
@@ -141,7 +143,7 @@ impl Progress {
         }
     }
 
-    /// What `lab-tests` is told: which test it is to go on with, and the counts until there.
+    /// The argument for `lab-tests`: the test to go on with, and the counts so far.
     fn goes_on(&self) -> String {
         let Self { running, passed, failed } = self;
         running.as_ref().map(|name| format!("{name} {passed} {failed}")).unwrap_or_default()
@@ -152,7 +154,7 @@ impl Progress {
 struct Watch<W> {
     stream: W,
     progress: Arc<Mutex<Progress>>,
-    /// What has come of a line.
+    /// The part of a line that has arrived.
     line: Vec<u8>,
 }
 

@@ -31,8 +31,11 @@ use crate::terminal::RawTerminal;
 const MEMORY: &str = "2600M";
 /// How much of a log is shown when the machine fails.
 const TAIL_LINES: usize = 40;
-/// Level 1 says every 5 s that it is alive. When it has not for so long, it is not.
+/// Level 1 says every 5 s that it is alive. When it has not for so long, it is not. Time in which its QEMU was ready to run and
+/// the machine ran something else does not count: beside a build, booting alone has taken three minutes.
 const SILENCE: Duration = Duration::from_secs(180);
+/// How often the silence is measured.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Level 1, running. Turned off when dropped.
 pub struct Machine<'a> {
@@ -45,7 +48,7 @@ pub struct Machine<'a> {
     bound: Duration,
 }
 
-/// What becomes of a level 1 that is reset.
+/// Whether level 1 may boot again after a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     /// It is off.
@@ -57,7 +60,7 @@ pub enum After {
 /// The disk that outlives a reset of level 1, in the folder of the run.
 pub const KEPT: &str = "kept.img";
 
-/// What level 1 tells on its control port.
+/// Messages on level 1's control port.
 enum Event {
     Up,
     Alive,
@@ -166,21 +169,38 @@ impl<'a> Machine<'a> {
     }
 
     fn next_event(&self) -> Result<Event> {
-        let left = self.bound.saturating_sub(self.started.elapsed());
-        match self.events.recv_timeout(left.min(SILENCE)) {
-            Ok(event) => Ok(event),
-            Err(RecvTimeoutError::Disconnected) => Ok(Event::Gone),
-            Err(RecvTimeoutError::Timeout) if left > SILENCE => Err(Error::Died(format!(
-                "\nNothing has been heard of it for {} s{}",
-                SILENCE.as_secs(),
+        let (last_sign, before) = (Instant::now(), self.cpu());
+        loop {
+            let left = self.bound.saturating_sub(self.started.elapsed());
+            match self.events.recv_timeout(left.min(LOOK)) {
+                Ok(event) => return Ok(event),
+                Err(RecvTimeoutError::Disconnected) => return Ok(Event::Gone),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let (silent, now) = (last_sign.elapsed(), self.cpu());
+            let (had, waited) =
+                (now.had.saturating_sub(before.had), now.waited.saturating_sub(before.waited));
+            let doing = format!(
+                "{} s without a sign of life, in which its QEMU had a CPU for {} s and waited for one for {} s{}",
+                silent.as_secs(),
+                had.as_secs(),
+                waited.as_secs(),
                 self.last_words()
-            ))),
-            Err(RecvTimeoutError::Timeout) => Err(Error::Other(format!(
-                "level 1 was turned off: it had not ended after {} s (--timeout changes the bound){}",
-                self.bound.as_secs(),
-                self.last_words()
-            ))),
+            );
+            if left <= LOOK {
+                return Err(Error::Other(format!(
+                    "level 1 was turned off: it had not ended after {} s (--timeout changes the bound); {doing}",
+                    self.bound.as_secs()
+                )));
+            }
+            if silent.saturating_sub(waited) > SILENCE {
+                return Err(Error::Died(format!(": {doing}")));
+            }
         }
+    }
+
+    fn cpu(&self) -> Cpu {
+        Cpu::of(self.qemu.id())
     }
 
     fn died(&self) -> Error {
@@ -204,7 +224,32 @@ impl Drop for Machine<'_> {
     }
 }
 
-/// What level 1 is made of. Always software emulation, so that the lab is the same everywhere.
+/// The CPU time of a process: of that of its threads which had most, for QEMU the one that emulates the CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Cpu {
+    had: Duration,
+    /// It was ready to run, and others ran.
+    waited: Duration,
+}
+
+impl Cpu {
+    fn of(process: u32) -> Self {
+        let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+        let text =
+            |thread: fs::DirEntry| fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+        threads.map(|thread| Self::parse(&text(thread))).max().unwrap_or_default()
+    }
+
+    /// From /proc/PID/task/TID/schedstat: nanoseconds on a CPU, nanoseconds on a run queue, time slices.
+    fn parse(schedstat: &str) -> Self {
+        let mut words =
+            schedstat.split(' ').map(|word| word.parse().map_or(Duration::ZERO, Duration::from_nanos));
+        let mut next = || words.next().unwrap_or_default();
+        Self { had: next(), waited: next() }
+    }
+}
+
+/// The devices of level 1. Always software emulation, so that the lab is the same everywhere.
 fn hardware(command: &mut Command, run_folder: &Path, kernel: &Path) {
     let file = |name: &str| option_value(&run_folder.join(name));
     // One CPU: with more, QEMU 10.0 does not keep them apart under nested KVM (lab/README.md).
@@ -296,4 +341,16 @@ fn tail(path: &Path) -> String {
     }
     let last = lines.get(lines.len().saturating_sub(TAIL_LINES)..).unwrap_or_default().join("\n");
     format!("\n--- end of {}\n{last}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_on_a_cpu_and_time_spent_waiting_for_one_are_read() {
+        let expected = Cpu { had: Duration::from_secs(2), waited: Duration::from_secs(3) };
+        assert_eq!(Cpu::parse("2000000000 3000000000 17\n"), expected);
+        assert_eq!(Cpu::parse(""), Cpu::default());
+    }
 }

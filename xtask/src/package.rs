@@ -35,8 +35,8 @@ pub fn build(dev: bool) -> Result<PathBuf> {
     let (binaries, name) = if dev {
         (workspace.binaries.clone(), format!("ioward_{version}_amd64.dev.deb"))
     } else {
-        cargo.arg("--release");
-        (target.join("release"), format!("ioward_{version}_amd64.deb"))
+        cargo.args(["--profile", "dist"]);
+        (target.join("dist"), format!("ioward_{version}_amd64.deb"))
     };
     run_aside(&mut cargo)?;
 
@@ -132,14 +132,14 @@ fn commit_time(workspace: &Workspace) -> Result<String> {
     }
 }
 
-/// What the package has in it.
+/// The contents of the package, as a folder.
 struct Tree {
     root: PathBuf,
 }
 
 impl Tree {
     fn new(root: PathBuf) -> Result<Self> {
-        // What was built before.
+        // The contents of an earlier build.
         let _ = fs::remove_dir_all(&root);
         fs::create_dir_all(&root).map_err(Error::file("create", &root))?;
         let tree = Self { root };

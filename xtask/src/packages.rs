@@ -7,11 +7,11 @@ use crate::apt::Apt;
 use crate::error::{Error, Result};
 use crate::process::{line, run_aside};
 
-/// What runs the virtual machines. Only these may have to come from backports.
+/// The emulator. Only these may have to come from backports.
 const EMULATOR: [&str; 3] = ["qemu-system-x86", "seabios", "ipxe-qemu"];
 /// The first QEMU with igb, the SR-IOV network adapter; as a Debian version, with its epoch.
 const EMULATOR_VERSION: &str = "1:8.0";
-/// What the lab is made with, and what its tests look with.
+/// Tools that make the lab, and tools that its tests use.
 const TOOLS: [&str; 10] = [
     "busybox-static",
     "kmod",

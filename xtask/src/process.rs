@@ -30,7 +30,7 @@ pub fn output(command: &mut Command) -> Result<String> {
     Err(Error::Program { command: line(command), status, said })
 }
 
-/// The command as one would type it, for messages.
+/// The command line, for messages.
 pub fn line(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())

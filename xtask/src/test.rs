@@ -28,7 +28,7 @@ pub fn run(only: Option<Only>, filter: Option<&str>) -> Result<u8> {
 /// so that all is built once more, in a folder of its own.
 fn check_interleavings(workspace: &Workspace) -> Result<()> {
     let mut cargo = workspace.cargo();
-    cargo.args(["test", "--package", "ioward-channel", "--release", "--lib", "loom"]);
+    cargo.args(["test", "--package", "ioward-channel", "--profile", "bench", "--lib", "loom"]);
     cargo.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace.root.join("target/loom"));
     run_program(&mut cargo)
 }

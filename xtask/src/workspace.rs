@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 pub struct Workspace {
     /// The checkout.
     pub root: PathBuf,
-    /// What the lab downloaded and made: `$IOWARD_LAB_CACHE`, or `.lab` in the checkout.
+    /// The lab's downloads and images: `$IOWARD_LAB_CACHE`, or `.lab` in the checkout.
     pub cache: PathBuf,
     /// Where cargo puts the binaries of the dev profile.
     pub binaries: PathBuf,
@@ -32,7 +32,7 @@ impl Workspace {
         Ok(Self { cache: canonical(&cache)?, root, binaries })
     }
 
-    /// `cargo`, as it is to be called here.
+    /// The `cargo` that called us, run in the checkout.
     pub fn cargo(&self) -> Command {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.root);

@@ -4,7 +4,11 @@
 use std::{io, path::PathBuf};
 
 use ioward_imp::ServeConfig;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use crate::{
     args::ServeArgs,
@@ -35,7 +39,34 @@ pub fn imp() -> Result<(), CliError> {
 }
 
 fn log() {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let wanted = std::env::var(LOG_VARIABLE).unwrap_or_default();
     let on_terminal = io::IsTerminal::is_terminal(&io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(on_terminal).init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(on_terminal);
+    tracing_subscriber::registry().with(lines).with(targets(&wanted)).init();
+}
+
+/// From `info`, or `info,ioward_imp=debug`. What makes no sense, or nothing at all, is `info`.
+fn targets(wanted: &str) -> Targets {
+    let parsed = wanted.parse().ok().filter(|_| !wanted.trim().is_empty());
+    parsed.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::filter::LevelFilter;
+
+    use super::targets;
+
+    #[test]
+    fn the_log_variable_names_a_level_for_all_or_for_some() {
+        let default = |wanted: &str| targets(wanted).default_level();
+        assert_eq!(default(""), Some(LevelFilter::INFO));
+        assert_eq!(default("ioward_imp=loud"), Some(LevelFilter::INFO));
+        assert_eq!(default("warn"), Some(LevelFilter::WARN));
+        let some = targets("info,ioward_imp=debug");
+        assert_eq!(some.default_level(), Some(LevelFilter::INFO));
+        let debug = LevelFilter::DEBUG.into_level().unwrap();
+        assert!(some.would_enable("ioward_imp::drift", &debug));
+        assert!(!some.would_enable("hyper", &debug));
+    }
 }

@@ -28,6 +28,7 @@ mod world;
 use std::{
     io::Write,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    time::{Duration, Instant},
 };
 
 use actions::Chooser;
@@ -110,6 +111,19 @@ fn a_story_repeats_from_its_seed() {
 /// The management partition moves its disk writes off its thread, which takes a runtime with more than one.
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap()
+}
+
+/// Lets others run until something is so. The bound only keeps a failure from being a hang: what is waited for takes
+/// milliseconds.
+async fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) -> Result<(), Wrong> {
+    let started = Instant::now();
+    while !is_so() {
+        if started.elapsed() > Duration::from_secs(60) {
+            return Err(format!("not so after 60 s: {what}"));
+        }
+        tokio::task::yield_now().await;
+    }
+    Ok(())
 }
 
 /// One story: its lines, and how it ends.

@@ -11,6 +11,7 @@ use crate::{
     host::{Choice, Host},
     runtime,
     story::Story,
+    wait_until,
     world::World,
 };
 
@@ -32,16 +33,16 @@ fn adapter(pf: Bdf, vfs: u16) -> String {
 }
 
 async fn answers_again(world: &World, pf: Bdf) -> u16 {
-    loop {
-        let answer = world.imp().events().into_iter().rev().find_map(|event| match event.kind {
+    let mut answer = None;
+    let looked = wait_until("the adapter answers again", || {
+        answer = world.imp().events().into_iter().rev().find_map(|event| match event.kind {
             EventKind::AdapterAnswers { pf: answering, num_vfs } if answering == pf => num_vfs,
             _ => None,
         });
-        match answer {
-            Some(num_vfs) => return num_vfs,
-            None => tokio::task::yield_now().await,
-        }
-    }
+        answer.is_some()
+    });
+    looked.await.unwrap();
+    answer.unwrap()
 }
 
 /// PEERS 11: a write to sriov_numvfs blocked for ever, and the daemon of a cluster hung with it.

@@ -26,6 +26,7 @@ use crate::{
     hypervisor::{Guests, ModelHypervisor},
     random::Random,
     story::Story,
+    wait_until,
 };
 
 /// What is wrong, in words.
@@ -136,9 +137,7 @@ impl World {
         let looks = self.hypervisor.looks();
         let follows = tokio::spawn(Arc::clone(&imp).follow_hypervisor());
         // It looks once it listens; what happens after that it is told.
-        while self.hypervisor.looks() == looks {
-            tokio::task::yield_now().await;
-        }
+        wait_until("the daemon follows the hypervisor", || self.hypervisor.looks() != looks).await?;
         self.daemon = Some(Daemon { imp, follows });
         Ok(())
     }
@@ -160,9 +159,7 @@ impl World {
         follows.abort();
         let _ = follows.await;
         // What else holds it are tasks that are about to find that there is nobody at their channel.
-        while Arc::strong_count(&imp) > 1 {
-            tokio::task::yield_now().await;
-        }
+        wait_until("nothing holds the killed daemon", || Arc::strong_count(&imp) == 1).await.unwrap();
     }
 
     /// Does what happens next, and looks whether all is as it should be.
@@ -409,9 +406,8 @@ impl World {
             Action::GuestEnds { partition } => {
                 let was_running = self.state().partitions.get(partition).is_some_and(|held| held.running);
                 self.hypervisor.ends_by_itself(partition);
-                while was_running && self.state().partitions[partition].running {
-                    tokio::task::yield_now().await;
-                }
+                let ended = || !(was_running && self.state().partitions[partition].running);
+                wait_until("the state says that the guest has ended", ended).await?;
             }
             Action::Unplug { pf } => {
                 if machine.unplug(*pf) {

@@ -30,7 +30,7 @@ use crate::{guests::SOCKET, stayed::Stayed};
 /// VFs that one adapter of the machine gives.
 const VFS_EACH: usize = 127;
 
-/// What became of the machines while there was no daemon.
+/// The fate of the machines while there was no daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machines {
     /// They run on; the new daemon serves their channels.

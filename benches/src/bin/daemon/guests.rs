@@ -21,7 +21,7 @@ use tokio::{
 
 /// Where guests are found, in the daemon's folder.
 pub const SOCKET: &str = "guests.sock";
-/// What nothing here takes.
+/// Longer than anything here takes.
 const NEVER: Duration = Duration::from_secs(300);
 
 /// Guests, until dropped.

@@ -33,9 +33,9 @@ const ROUNDS: usize = 7;
 const MANY: usize = 1_000;
 /// Partitions of the daemon at rest.
 const SOME: usize = 100;
-/// What a restart with [`MANY`] partitions may take.
+/// The target for a restart with [`MANY`] partitions.
 const READY_WITHIN: Duration = Duration::from_secs(1);
-/// What a daemon with [`SOME`] partitions may hold, in KiB.
+/// The target for the memory of a daemon with [`SOME`] partitions, in KiB.
 const AT_REST: u64 = 30 * 1024;
 /// Until a daemon that has nothing to do is at rest: a few of its own ticks of a second.
 const REST: Duration = Duration::from_secs(4);

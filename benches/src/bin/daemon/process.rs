@@ -16,7 +16,7 @@ use crate::daemon::Machines;
 
 /// Before it is tried again whether anybody listens: little against what is measured.
 const AGAIN: Duration = Duration::from_micros(500);
-/// What nothing here takes.
+/// Longer than anything here takes.
 const NEVER: Duration = Duration::from_secs(300);
 
 /// A daemon. Killed when dropped.
@@ -84,7 +84,7 @@ impl Process {
         Duration::from_micros(line.trim().parse().unwrap())
     }
 
-    /// What it holds and what it held at most, in KiB (proc_pid_status(5), VmRSS and VmHWM).
+    /// Its memory now and at most, in KiB (proc_pid_status(5), VmRSS and VmHWM).
     pub fn memory(&self) -> (u64, u64) {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let value = |key: &str| {
