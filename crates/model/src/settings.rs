@@ -266,7 +266,7 @@ impl VfSettings {
     /// These settings where they say something, `base` elsewhere.
     #[must_use]
     pub fn or(&self, base: &Self) -> Self {
-        self.zip(base, |wanted, base| wanted.or(base))
+        self.zip(base, Option::or)
     }
 
     /// Those of these settings that are not so in `present`: the change that is still to be made.
@@ -278,7 +278,7 @@ impl VfSettings {
     /// `present`, as far as the settings go that `self` speaks of: the inverse of applying `self`.
     #[must_use]
     pub fn restored_from(&self, present: &Self) -> Self {
-        self.zip(present, |touched, present| touched.and(present))
+        self.zip(present, Option::and)
     }
 
     /// These settings, but for those that `other` speaks of.

@@ -3,10 +3,6 @@
 //! Each is made after real ones, so that what is met here is met there: IDs, numbers of VFs, where VFs sit, what the
 //! driver can set and what it is touchy about. None claims to be any of them to the last register.
 
-/// EtherTypes of VLAN tags: 802.1Q and 802.1ad.
-pub(super) const DOT1Q: u16 = 0x8100;
-const DOT1AD: u16 = 0x88a8;
-
 /// A family of adapters.
 #[derive(Clone, Debug)]
 pub(super) struct Family {
@@ -96,8 +92,8 @@ pub(super) struct Nic {
     pub(super) waits_ms: u64,
     /// A new MAC, VLAN or trust resets the VF.
     pub(super) resets_for_change: bool,
-    /// EtherTypes of the VLAN tags that it puts on a VF's frames.
-    pub(super) vlan_protocols: &'static [u16],
+    /// It tags a VF's frames with 802.1ad, too.
+    pub(super) has_service_vlan: bool,
     pub(super) has_link_state: bool,
     pub(super) has_min_rate: bool,
     /// Rates are refused while there is no link.
@@ -156,7 +152,7 @@ pub(super) fn gigabit() -> Family {
             reset_ms: 50,
             waits_ms: 1_000,
             resets_for_change: false,
-            vlan_protocols: &[DOT1Q],
+            has_service_vlan: false,
             has_link_state: false,
             has_min_rate: false,
             rate_needs_link: true,
@@ -195,7 +191,7 @@ pub(super) fn dual_25g() -> Family {
             reset_ms: 150,
             waits_ms: 800,
             resets_for_change: true,
-            vlan_protocols: &[DOT1Q, DOT1AD],
+            has_service_vlan: true,
             has_link_state: true,
             has_min_rate: true,
             rate_needs_link: false,
@@ -234,7 +230,7 @@ pub(super) fn hundred_g() -> Family {
             reset_ms: 100,
             waits_ms: 1_000,
             resets_for_change: false,
-            vlan_protocols: &[DOT1Q, DOT1AD],
+            has_service_vlan: true,
             has_link_state: true,
             has_min_rate: true,
             rate_needs_link: true,
