@@ -188,7 +188,7 @@ macro_rules! vf_settings {
                 match self { $(Self::$setting => Class::$class),* }
             }
 
-            /// What an adapter must be able to do, so that it can be set.
+            /// The capability that an adapter must have, so that it can be set.
             #[must_use]
             pub fn capability(self) -> Option<Capability> {
                 match self { $(Self::$setting => [$(Capability::$capability)?].first().copied()),* }

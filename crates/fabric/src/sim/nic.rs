@@ -11,7 +11,7 @@ use super::{
 };
 use crate::linux::netlink::{VfAttribute, VfInfo, VlanTag};
 
-/// What the PF driver keeps of a VF.
+/// A VF as its PF driver keeps it.
 #[derive(Clone, Debug)]
 pub(super) struct NicVf {
     mac: MacAddress,
@@ -67,7 +67,7 @@ impl NicVf {
         }
     }
 
-    /// What RTM_GETLINK says of it.
+    /// It in an answer to RTM_GETLINK.
     pub(super) fn info(&self, index: u16) -> VfInfo {
         VfInfo {
             index: index.into(),
