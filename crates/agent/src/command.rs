@@ -10,7 +10,7 @@ use ioward_model::{Name, OpErrorKind, Setting, VfSettings};
 
 use crate::{Agent, AgentError, change, show::Printer};
 
-/// What is asked for, as words of a command line.
+/// The command line.
 #[derive(Args, Debug)]
 pub struct Request {
     #[command(subcommand)]
@@ -87,7 +87,7 @@ impl From<io::Error> for Failure {
 }
 
 impl Failure {
-    /// What went wrong, in a line.
+    /// The failure, in a line.
     #[must_use]
     pub fn message(&self) -> String {
         match self {
@@ -142,7 +142,7 @@ impl Checked {
     /// Asks, and prints the answer. `interrupted` ends a watch; it is asked between one event and the next.
     ///
     /// # Errors
-    /// What went wrong; nothing about it has been printed.
+    /// The failure; nothing about it has been printed.
     pub fn run(
         self,
         agent: &mut Agent,

@@ -113,7 +113,7 @@ pub struct Request<'a> {
     pub change: Option<Settings>,
 }
 
-/// What became of an operation.
+/// The result of an operation.
 #[derive(Default, Encode, Decode)]
 #[cbor(map)]
 pub struct Response<'a> {
@@ -158,7 +158,7 @@ pub trait OnWire: Sized {
     fn to_raw(self) -> Self::Raw;
 
     /// # Errors
-    /// What is wrong with it.
+    /// The message says why it is no such value.
     fn from_raw(raw: Self::Raw) -> Result<Self, String>;
 }
 

@@ -1,4 +1,4 @@
-//! What a partition may do to its own VF: `guest_may` of a Spec.
+//! `guest_may` of a Spec: the changes that a partition may make to its own VF.
 //!
 //! ```toml
 //! guest_may = ["mac", "reset"]                                      # names: whatever the PF allows
@@ -199,7 +199,7 @@ impl fmt::Display for Grant {
     }
 }
 
-/// What a partition may change of one VF. Empty by default: it may read, and change nothing.
+/// The changes that a partition may make to one VF. Empty by default: it may read, and change nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GuestMay {
     grants: BTreeMap<Permission, Grant>,
@@ -226,7 +226,7 @@ impl GuestMay {
         self.grants.contains_key(&permission)
     }
 
-    /// What is allowed, as words: `mac`, `vlan 100-110`.
+    /// All that is allowed, as words: `mac`, `vlan 100-110`.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
         let word = |(permission, grant): (&Permission, &Grant)| match grant {

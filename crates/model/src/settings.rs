@@ -188,7 +188,7 @@ macro_rules! vf_settings {
                 match self { $(Self::$setting => Class::$class),* }
             }
 
-            /// What an adapter must be able to do, so that it can be set.
+            /// The capability that an adapter must have, so that it can be set.
             #[must_use]
             pub fn capability(self) -> Option<Capability> {
                 match self { $(Self::$setting => [$(Capability::$capability)?].first().copied()),* }
@@ -266,7 +266,7 @@ impl VfSettings {
     /// These settings where they say something, `base` elsewhere.
     #[must_use]
     pub fn or(&self, base: &Self) -> Self {
-        self.zip(base, |wanted, base| wanted.or(base))
+        self.zip(base, Option::or)
     }
 
     /// Those of these settings that are not so in `present`: the change that is still to be made.
@@ -278,7 +278,7 @@ impl VfSettings {
     /// `present`, as far as the settings go that `self` speaks of: the inverse of applying `self`.
     #[must_use]
     pub fn restored_from(&self, present: &Self) -> Self {
-        self.zip(present, |touched, present| touched.and(present))
+        self.zip(present, Option::and)
     }
 
     /// These settings, but for those that `other` speaks of.

@@ -93,7 +93,7 @@ pub(crate) struct VfInfo {
     pub(crate) statistics: Option<VfStatistics>,
 }
 
-/// What the kernel says about one interface.
+/// The answer of the kernel about one interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LinkInfo {
     pub(super) permanent_mac: Option<MacAddress>,

@@ -347,7 +347,7 @@ pub(crate) fn describe(setting: VfAttribute) -> String {
     }
 }
 
-/// What an errno means when a VF is set.
+/// The meaning of an errno when a VF is set.
 pub(crate) fn why(error: &io::Error, setting: VfAttribute, link_is_up: bool) -> String {
     match (Errno::from_io_error(error), setting) {
         (Some(Errno::PERM | Errno::ACCESS), _) => "this needs CAP_NET_ADMIN".to_owned(),

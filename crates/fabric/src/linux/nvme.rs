@@ -37,7 +37,7 @@ const SECONDARY_LIST: u32 = 0x15;
 const LIST_ENTRIES: usize = 127;
 const ENTRY_BYTES: usize = 32;
 
-/// What Virtualization Management is to do to a secondary controller.
+/// An action of Virtualization Management on a secondary controller.
 #[derive(Clone, Copy)]
 pub(crate) enum Action {
     Offline,
@@ -115,7 +115,7 @@ impl Primary {
         Ok(Some(Self { pf, controller }))
     }
 
-    /// What it can hand out; `None` when it has no virtualization enhancements.
+    /// The resources that it can hand out; `None` when it has no virtualization enhancements.
     fn resources(&self) -> Result<Option<NvmeResources>, FabricError> {
         let bytes = self.identify(PRIMARY_CAPABILITIES, 0)?;
         Ok(resources(&bytes))
@@ -312,7 +312,7 @@ impl SecondaryList {
     }
 }
 
-/// What a status means (§3.3.3.2.1 command specific status, Virtualization Management).
+/// The meaning of a status (§3.3.3.2.1 command specific status, Virtualization Management).
 pub(crate) fn why(status: u16) -> String {
     match status {
         0x001 | 0x002 => "the controller does not know the command or does not take it: it may have no virtualization enhancements",

@@ -3,10 +3,6 @@
 //! Each is made after real ones, so that what is met here is met there: IDs, numbers of VFs, where VFs sit, what the
 //! driver can set and what it is touchy about. None claims to be any of them to the last register.
 
-/// EtherTypes of VLAN tags: 802.1Q and 802.1ad.
-pub(super) const DOT1Q: u16 = 0x8100;
-const DOT1AD: u16 = 0x88a8;
-
 /// A family of adapters.
 #[derive(Clone, Debug)]
 pub(super) struct Family {
@@ -21,7 +17,7 @@ pub(super) struct Family {
     pub(super) ports: u8,
     /// TotalVFs of each.
     pub(super) total_vfs: u16,
-    /// What the driver allows, where that is less (`pci_sriov_set_totalvfs`).
+    /// The most that the driver allows, where that is less (`pci_sriov_set_totalvfs`).
     pub(super) driver_max_vfs: u16,
     pub(super) routing: Routing,
     pub(super) vf_bars: &'static [VfBar],
@@ -73,7 +69,7 @@ pub(super) struct VfBar {
     pub(super) prefetchable: bool,
 }
 
-/// What the driver of a PF can do.
+/// The kind of a family's functions, with what their driver can do.
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
     Nic(Nic),
@@ -86,7 +82,7 @@ pub(super) enum Kind {
 #[derive(Clone, Debug)]
 pub(super) struct Nic {
     pub(super) speed_mbps: u32,
-    /// What happens when VFs are asked for while the interface is down.
+    /// How the driver takes a request for VFs while the interface is down.
     pub(super) when_down: WhenDown,
     /// How long the port has no link after VFs came, in milliseconds.
     pub(super) link_drop_ms: u64,
@@ -96,8 +92,8 @@ pub(super) struct Nic {
     pub(super) waits_ms: u64,
     /// A new MAC, VLAN or trust resets the VF.
     pub(super) resets_for_change: bool,
-    /// EtherTypes of the VLAN tags that it puts on a VF's frames.
-    pub(super) vlan_protocols: &'static [u16],
+    /// It tags a VF's frames with 802.1ad, too.
+    pub(super) has_service_vlan: bool,
     pub(super) has_link_state: bool,
     pub(super) has_min_rate: bool,
     /// Rates are refused while there is no link.
@@ -107,7 +103,7 @@ pub(super) struct Nic {
     pub(super) counts: bool,
 }
 
-/// What a driver does when VFs are asked for while its interface is down.
+/// The answer of a driver to a request for VFs while its interface is down.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum WhenDown {
     /// It makes them.
@@ -156,7 +152,7 @@ pub(super) fn gigabit() -> Family {
             reset_ms: 50,
             waits_ms: 1_000,
             resets_for_change: false,
-            vlan_protocols: &[DOT1Q],
+            has_service_vlan: false,
             has_link_state: false,
             has_min_rate: false,
             rate_needs_link: true,
@@ -195,7 +191,7 @@ pub(super) fn dual_25g() -> Family {
             reset_ms: 150,
             waits_ms: 800,
             resets_for_change: true,
-            vlan_protocols: &[DOT1Q, DOT1AD],
+            has_service_vlan: true,
             has_link_state: true,
             has_min_rate: true,
             rate_needs_link: false,
@@ -234,7 +230,7 @@ pub(super) fn hundred_g() -> Family {
             reset_ms: 100,
             waits_ms: 1_000,
             resets_for_change: false,
-            vlan_protocols: &[DOT1Q, DOT1AD],
+            has_service_vlan: true,
             has_link_state: true,
             has_min_rate: true,
             rate_needs_link: true,

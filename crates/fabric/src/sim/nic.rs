@@ -1,17 +1,17 @@
 //! The PF driver of a network adapter: what it knows of each VF, what it lets be set, and when it does not
 //! (`ndo_set_vf_*` and `ndo_get_vf_config` of the drivers each family is made after).
 
-use ioward_model::{MacAddress, VfStatistics};
+use ioward_model::{MacAddress, VfStatistics, VlanProtocol};
 use rustix::io::Errno;
 
 use super::{
     device::{MS, Time},
-    family::{DOT1Q, Kind, Nic},
+    family::{Kind, Nic},
     kernel::Host,
 };
 use crate::linux::netlink::{VfAttribute, VfInfo, VlanTag};
 
-/// What the PF driver keeps of a VF.
+/// A VF as its PF driver keeps it.
 #[derive(Clone, Debug)]
 pub(super) struct NicVf {
     mac: MacAddress,
@@ -53,7 +53,7 @@ impl NicVf {
         Self {
             mac: MacAddress::ZERO,
             mac_is_sticky: false,
-            vlan: VlanTag { id: 0, qos: 0, protocol: DOT1Q },
+            vlan: VlanTag { id: 0, qos: 0, protocol: VlanProtocol::Dot1Q.ethertype() },
             trust: false,
             spoofchk: matches!(kind, Kind::Nic(nic) if nic.spoofchk_default),
             rate: (0, 0),
@@ -67,7 +67,7 @@ impl NicVf {
         }
     }
 
-    /// What RTM_GETLINK says of it.
+    /// It in an answer to RTM_GETLINK.
     pub(super) fn info(&self, index: u16) -> VfInfo {
         VfInfo {
             index: index.into(),
@@ -106,10 +106,11 @@ impl NicVf {
                 (self.mac, self.mac_is_sticky) = (mac, mac != MacAddress::ZERO);
             }
             VfAttribute::Vlan(tag) if tag.id > 4095 || tag.qos > 7 => return Err(Errno::INVAL),
-            VfAttribute::Vlan(tag) if !nic.vlan_protocols.contains(&tag.protocol) => {
-                return Err(Errno::PROTONOSUPPORT);
-            }
-            VfAttribute::Vlan(tag) => self.vlan = tag,
+            VfAttribute::Vlan(tag) => match VlanProtocol::from_ethertype(tag.protocol) {
+                Some(VlanProtocol::Dot1Q) => self.vlan = tag,
+                Some(VlanProtocol::Dot1ad) if nic.has_service_vlan => self.vlan = tag,
+                _ => return Err(Errno::PROTONOSUPPORT),
+            },
             VfAttribute::SpoofCheck(on) => self.spoofchk = on != 0,
             VfAttribute::Trust(on) => self.trust = on != 0,
             VfAttribute::LinkState(_) if !nic.has_link_state => return Err(Errno::OPNOTSUPP),

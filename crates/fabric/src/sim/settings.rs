@@ -130,7 +130,7 @@ impl Machine {
     }
 }
 
-/// What an adapter that is neither NIC nor NVMe controller, or has no driver, cannot do.
+/// The operation that is refused by an adapter that is neither NIC nor NVMe controller, or has no driver.
 const NO_SETTINGS: &str =
     "set or read its VFs: it has neither a network interface here nor an NVMe controller";
 
