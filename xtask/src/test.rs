@@ -38,7 +38,7 @@ fn check_interleavings(workspace: &Workspace) -> Result<()> {
 /// which takes a C++ compiler, is not built: whoever names a ready one (CUSTOM_LIBFUZZER_PATH) is spared that.
 fn check_fuzz_targets(workspace: &Workspace) -> Result<()> {
     let mut cargo = workspace.cargo();
-    cargo.args(["check", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--all-targets"]);
+    cargo.args(["check", "--manifest-path", "fuzz/Cargo.toml", "--all-targets"]);
     cargo.env("CUSTOM_LIBFUZZER_PATH", "/nonexistent/libfuzzer.a");
     cargo.env("CARGO_TARGET_DIR", workspace.root.join("target/fuzz"));
     run_program(&mut cargo)
