@@ -1,14 +1,18 @@
 //! Writes what fuzzing begins with into `fuzz/corpus/`, where chance alone does not get: frames with every kind of message,
-//! because no stream of random bytes has the right checksum and few have the right CBOR, and small recorded hosts.
+//! because no stream of random bytes has the right checksum and few have the right CBOR; frames of the link between the two sides of
+//! the daemon; and small recorded hosts.
 
 use std::{error::Error, fs, path::Path};
 
 use ioward_channel::{
     AgentMessage, ChannelError, ErrorCode, Frame, Hello, ImpMessage, Notice, Welcome, stream,
 };
+use ioward_hypervisor::{HypervisorEvent, StopMode};
 use ioward_model::{
-    BitRate, Class, LinkState, OpError, OpErrorKind, OpOutcome, VfOp, VfSettings, VfStatistics, VfView, Vlan,
+    BitRate, Class, Inventory, LinkState, Name, Owner, OpError, Spec, VfId, OpErrorKind, OpOutcome, VfOp, VfSettings, VfStatistics, VfView, Vlan,
 };
+use ioward_pci::Bdf;
+use ioward_privsep::{Call, Frame as LinkFrame, Life, MAX_FROM_HOST, MAX_FROM_IMP, ToHost, ToImp};
 use serde_json::Value;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -33,6 +37,12 @@ fn main() -> Outcome {
         all.extend(bytes);
     }
     fs::write(folder("frames")?.join("seed-session"), all)?;
+
+    for (number, frame) in link_frames()?.iter().enumerate() {
+        // Where the stream is cut, then the stream.
+        let bytes = [&[7], frame.as_bytes()].concat();
+        fs::write(folder("link")?.join(format!("seed-{number}")), bytes)?;
+    }
 
     for recording in ["lab-pristine", "lab-vfs"] {
         let file = here.join("../tests/data").join(format!("{recording}.snapshot.json"));
@@ -110,6 +120,45 @@ fn frames() -> Outcome<Vec<Frame>> {
     ];
     let from_imp = from_imp.into_iter().chain(responses).flat_map(|message| message.to_frames());
     Ok(from_agent.map(|message| message.to_frame()).chain(from_imp).collect())
+}
+
+/// Messages of both sides, with operations and results of every kind of argument.
+fn link_frames() -> Outcome<Vec<LinkFrame>> {
+    let text = "version = 1\n[[partition]]\nname = \"web\"\nboot = { kernel = \"/k\" }\n";
+    let spec = Spec::parse(text.as_bytes())?.partitions.remove(0);
+    let (partition, owner, pf): (Name, Owner, Bdf) =
+        ("web".parse()?, "web/net0".parse()?, "0000:01:00.0".parse()?);
+    let vf = VfId { pf, index: 0 };
+    let change = VfSettings { trust: Some(true), queues: Some(4), ..VfSettings::default() };
+    let calls = [
+        Call::Identify {},
+        Call::SetVfCount { pf, count: 4 },
+        Call::Bind { vf, driver: Some("vfio-pci".to_owned()) },
+        Call::Configure { vf, change },
+        Call::CheckBoot { boot: spec.boot.clone() },
+        Call::Define { spec },
+        Call::Stop { partition: partition.clone(), mode: StopMode::Graceful },
+        Call::AttachVf { owner: owner.clone(), function: pf },
+        Call::DetachVf { owner, force: true },
+        Call::ConnectChannel { partition: partition.clone() },
+    ];
+    let calls = (1..).zip(calls).map(|(id, call)| ToHost::Call { id, call });
+    let others = [
+        ToHost::GiveUp { id: 1 },
+        ToHost::Life(Life::Ready { partitions: 1 }),
+        ToHost::Failed("the state is damaged".to_owned()),
+    ];
+    let mut frames = Vec::new();
+    for message in calls.chain(others) {
+        frames.push(LinkFrame::new(&message, MAX_FROM_IMP)?);
+    }
+    let why = "the guest turned itself off".to_owned();
+    for message in [ToImp::Changed, ToImp::Stop, ToImp::Happened(HypervisorEvent::Ended { partition, why })] {
+        frames.push(LinkFrame::new(&message, MAX_FROM_HOST)?);
+    }
+    let answer = ToImp::Answer { id: 1, result: Ok(()), with_fd: false };
+    frames.push(LinkFrame::with_value(&answer, &Inventory::default(), MAX_FROM_HOST)?);
+    Ok(frames)
 }
 
 /// A recording with nothing in it but these functions, and of their folders only what leads somewhere.

@@ -19,6 +19,7 @@ pub fn run(only: Option<Only>, filter: Option<&str>) -> Result<u8> {
         run_program(workspace.cargo().args(["test", "--workspace"]).args(filter))?;
         if filter.is_none() {
             check_interleavings(&workspace)?;
+            check_fuzz_targets(&workspace)?;
         }
     }
     if only == Some(Only::Unit) { Ok(0) } else { lab_tests::run(filter) }
@@ -30,5 +31,15 @@ fn check_interleavings(workspace: &Workspace) -> Result<()> {
     let mut cargo = workspace.cargo();
     cargo.args(["test", "--package", "ioward-channel", "--profile", "bench", "--lib", "loom"]);
     cargo.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace.root.join("target/loom"));
+    run_program(&mut cargo)
+}
+
+/// Checks that the fuzz targets, which are a workspace of their own, still build. Nothing is linked, so that libFuzzer itself,
+/// which takes a C++ compiler, is not built: whoever names a ready one (CUSTOM_LIBFUZZER_PATH) is spared that.
+fn check_fuzz_targets(workspace: &Workspace) -> Result<()> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["check", "--manifest-path", "fuzz/Cargo.toml", "--all-targets"]);
+    cargo.env("CUSTOM_LIBFUZZER_PATH", "/nonexistent/libfuzzer.a");
+    cargo.env("CARGO_TARGET_DIR", workspace.root.join("target/fuzz"));
     run_program(&mut cargo)
 }

@@ -27,7 +27,7 @@ pub(crate) fn unusable(
     tried.collect()
 }
 
-/// What no file can be booted from, whoever opens it.
+/// Refuses a folder: nobody can boot from one.
 pub(crate) fn not_a_folder(file: &std::fs::File) -> io::Result<()> {
     let folder = || io::Error::new(io::ErrorKind::IsADirectory, "a folder");
     if file.metadata()?.is_dir() { Err(folder()) } else { Ok(()) }

@@ -23,7 +23,7 @@ pub enum HypervisorError {
     EmulatorBroken {
         /// The program.
         program: PathBuf,
-        /// What it did, and the end of what it wrote to stderr.
+        /// How it ended, and the end of what it wrote to stderr.
         why: String,
     },
     /// The machine emulator ended when it should have started.
@@ -63,7 +63,7 @@ pub enum HypervisorError {
     GuestUnresponsive {
         /// The partition.
         partition: Name,
-        /// What it should have done: "let go of net1", "turn itself off".
+        /// The thing it should have done: "let go of net1", "turn itself off".
         what: String,
         /// The bound.
         after: Duration,
@@ -81,7 +81,7 @@ pub enum HypervisorError {
     /// A file or socket of a partition could not be used.
     #[error("cannot {what} {path}", path = .path.display())]
     Io {
-        /// What was to be done, as a verb: "create", "connect to".
+        /// The operation, as a verb: "create", "connect to".
         what: Cow<'static, str>,
         /// Where.
         path: PathBuf,

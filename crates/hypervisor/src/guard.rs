@@ -1,4 +1,4 @@
-//! What must never happen to a function, whichever backend has the partition and whoever asks:
+//! Sees to it that these never happen, whichever backend has the partition and whoever asks:
 //!
 //! - a function that is no VF is handed to a partition;
 //! - a VF is handed out whose IOMMU group holds anything foreign: the kernel lets a process have a function through VFIO only
@@ -38,7 +38,7 @@ pub struct Guard {
     acts: Acts,
 }
 
-/// What is under way.
+/// The acts under way.
 type Acts = Arc<Mutex<Vec<Arc<Act>>>>;
 
 struct Act {
@@ -68,7 +68,7 @@ impl Drop for Claim {
     }
 }
 
-/// What functions are held, or about to be, at one moment.
+/// Who holds which function, or is about to, at one moment.
 struct Holdings {
     under_way: Vec<Arc<Act>>,
     partitions: Vec<PartitionStatus>,
@@ -216,7 +216,7 @@ impl Guard {
         Ok(claims)
     }
 
-    /// What executes a partition's instructions, while it runs.
+    /// A partition's accelerator, while it runs.
     async fn running(&self, partition: &Name) -> Option<Accelerator> {
         let partitions = self.inner.partitions().await.ok()?;
         partitions.into_iter().find(|status| status.name == *partition && status.running)?.accelerator
@@ -291,7 +291,7 @@ impl Hypervisor for Guard {
     }
 }
 
-/// What this mutex guards is whole after every statement.
+/// The guarded value is whole after every statement, so a poisoned mutex is as good as any.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

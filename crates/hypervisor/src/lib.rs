@@ -52,25 +52,25 @@ pub enum StopMode {
 pub struct UnusableFile {
     /// The file, as the definition names it.
     pub path: PathBuf,
-    /// What is there instead: "a folder", "No such file or directory".
+    /// The thing that is there instead: "a folder", "No such file or directory".
     pub found: String,
-    /// What to do about it.
+    /// How to put it right.
     pub remedy: String,
 }
 
-/// What a hypervisor tells without being asked.
+/// An event that a hypervisor reports unasked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HypervisorEvent {
     /// A partition's machine has ended, and nobody had asked for it.
     Ended {
         /// The partition.
         partition: Name,
-        /// What is known about it: "the guest turned itself off", "killed by signal 9".
+        /// How it ended: "the guest turned itself off", "killed by signal 9".
         why: String,
     },
 }
 
-/// What runs client partitions.
+/// Runs client partitions.
 ///
 /// Every operation is idempotent and ends within a bound.
 #[async_trait]
@@ -152,6 +152,6 @@ pub trait Hypervisor: Send + Sync {
     /// When the runtime folder can't be read.
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError>;
 
-    /// What happens from now on. One receiver; a second call takes the first one's place.
+    /// The events from now on. One receiver; a second call takes the first one's place.
     async fn events(&self) -> mpsc::Receiver<HypervisorEvent>;
 }

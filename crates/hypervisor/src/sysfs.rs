@@ -26,7 +26,7 @@ impl Sysfs {
         Self { devices: root.join("bus/pci/devices") }
     }
 
-    /// What decides whether a function may be handed out; `None` when there is no such function.
+    /// The facts that decide whether a function may be handed out; `None` when there is no such function.
     pub(crate) fn facts(&self, function: Bdf) -> io::Result<Option<FunctionFacts>> {
         let device = self.devices.join(function.to_string());
         if !device.is_dir() {

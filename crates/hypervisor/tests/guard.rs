@@ -1,4 +1,4 @@
-//! What must never happen to a function, over each kind of partition. No machine is started here.
+//! The rules of the guard, over each kind of partition. No machine is started here.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, missing_docs)]
 
 use std::{

@@ -23,7 +23,7 @@ pub struct Account {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// What the group is called, for a person: a name, or the number where it has none.
+    /// The group for a person to read: a name, or the number where it has none.
     pub group: String,
 }
 

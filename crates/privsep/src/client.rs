@@ -49,7 +49,7 @@ struct Shared {
 /// The result as JSON.
 type Answer = (Result<Vec<u8>, Failure>, Option<OwnedFd>);
 
-/// What the hypervisor side has to say beside its answers.
+/// News from the hypervisor side beside its answers.
 pub struct Told {
     /// Ends when the management partition is to end: it was told so, or the other side has gone.
     pub stop: oneshot::Receiver<()>,

@@ -33,7 +33,7 @@ use crate::syscalls;
 /// Where the new root is put together: a folder that every host has, and no state folder is below.
 const SCAFFOLD: &str = "/dev";
 
-/// What a process is to be afterwards.
+/// The process as it is to be afterwards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
     /// Its user, not root.

@@ -23,7 +23,7 @@ pub struct Hello {
     pub state_dir: PathBuf,
     /// Where people find the API's socket, for the log.
     pub socket: PathBuf,
-    /// What the kernel calls this boot.
+    /// The kernel's ID of this boot.
     pub boot: String,
     /// How often it is to give a sign of life, if at all.
     pub watchdog_each: Option<Duration>,
@@ -73,7 +73,7 @@ pub enum ToHost {
     Failed(String),
 }
 
-/// What a service manager wants to know (sd_notify(3)).
+/// News for the service manager (sd_notify(3)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Life {
     /// It serves.

@@ -1,6 +1,6 @@
 //! The hypervisor side's end: does what the management partition asks for, where that may be asked for.
 //!
-//! What a hypervisor must never do, its [`Guard`] refuses; the side that does the work refuses functions that are no VFs of the PF
+//! The [`Guard`] refuses what a hypervisor must never do; the side that does the work refuses functions that are no VFs of the PF
 //! that is named, and boots from files that were given to machines. Here is what only a peer that is not believed could ask for.
 
 use std::{
@@ -253,7 +253,7 @@ fn sendable(frame: Result<Frame, LinkError>) -> Option<Frame> {
     frame.inspect_err(|error| tracing::error!("not sent: {error}")).ok()
 }
 
-/// What this mutex guards is whole after every statement.
+/// The guarded value is whole after every statement, so a poisoned mutex is as good as any.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

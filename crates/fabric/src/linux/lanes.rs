@@ -86,7 +86,7 @@ impl From<&Stuck> for FabricError {
     }
 }
 
-/// What a piece of work knows about whoever waits for it.
+/// Tells a piece of work whether anybody still waits for it.
 #[derive(Clone, Default)]
 pub(super) struct Work {
     given_up: Arc<Mutex<bool>>,
@@ -208,7 +208,7 @@ fn broken(what: String, how: &str) -> FabricError {
     FabricError::Refused { what, why, source: io::Error::other("no result") }
 }
 
-/// What these mutexes guard is whole after every statement, so a poisoned one is as good as any.
+/// The guarded values are whole after every statement, so a poisoned mutex is as good as any.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -28,16 +28,16 @@ pub(super) const CHANNEL_DEVICE: &str = "chanport0";
 /// libvirt uses too. VFIO works under it.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
-/// What QEMU is given open, so that it needs no right to any path of ours or of a person.
+/// Files and sockets that QEMU is given open, so that it needs no right to any path of ours or of a person.
 #[derive(Debug)]
 pub(super) struct Given {
     /// Sockets that listen.
     pub qmp: OwnedFd,
     pub console: OwnedFd,
     pub channel: Option<OwnedFd>,
-    /// What the console printed goes there.
+    /// Where the console's output goes.
     pub console_log: OwnedFd,
-    /// What it boots from.
+    /// The kernel it boots from.
     pub kernel: Option<OwnedFd>,
     pub initrd: Option<OwnedFd>,
     pub disk: Option<(OwnedFd, DiskFormat)>,
@@ -92,7 +92,7 @@ pub(super) fn channel_device() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What executes machines, best first: QEMU takes the first that works, and `query-kvm` tells which that was.
+/// Accelerators, best first: QEMU takes the first that works, and `query-kvm` tells which that was.
 ///
 /// KVM is tried only on a processor with virtualization of its own. There are patched kernels whose KVM does without
 /// (pvm), and it takes a machine, but does not execute it.

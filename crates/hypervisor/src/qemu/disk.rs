@@ -1,4 +1,4 @@
-//! What a disk image is, decided by its name and never by what is in it.
+//! The format of a disk image, decided by its name and never by what is in it.
 //!
 //! A guest writes its disk. If a raw image were recognized by its first bytes, a guest could write a qcow2 header there
 //! that names any file of the host as its backing file, and read that file after its next start. So `.qcow2` is qcow2,

@@ -53,7 +53,7 @@ pub(super) struct Machine {
 /// How a machine ended.
 #[derive(Clone, Debug)]
 pub(super) struct End {
-    /// What is known about it, for a person.
+    /// How it ended, for a person.
     pub why: String,
     /// Its exit status, where this process started it.
     pub status: Option<String>,
@@ -87,7 +87,7 @@ impl Machine {
         &self.process
     }
 
-    /// What executes it, once it has said so.
+    /// Its accelerator, once it has said so.
     pub(super) fn accelerator(&self) -> Option<Accelerator> {
         self.accelerator.get().copied()
     }
@@ -123,7 +123,7 @@ impl Machine {
         self.expecting.load(Ordering::SeqCst) > 0
     }
 
-    /// What is known about its end. To be called once, after its process has ended.
+    /// How it ended. To be called once, after its process has ended.
     pub(super) async fn last_words(&self) -> End {
         let status = self.process.exit();
         let drained = async {

@@ -485,7 +485,7 @@ impl Hypervisor for QemuHypervisor {
     }
 }
 
-/// What executes machines here, best first.
+/// The accelerators of this host, best first.
 fn accelerators() -> &'static [&'static str] {
     command::accelerators(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
 }

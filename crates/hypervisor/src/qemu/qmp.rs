@@ -197,7 +197,7 @@ async fn read(mut incoming: Incoming, answers: mpsc::Sender<Result<Answer, Strin
     let _ = answers.try_send(Err(why));
 }
 
-/// What the event SHUTDOWN says (QEMU, `qapi/run-state.json`, ShutdownCause).
+/// The cause in the event SHUTDOWN (QEMU, `qapi/run-state.json`, ShutdownCause).
 fn shutdown_in_words(data: &Value) -> String {
     match data.get("reason").and_then(Value::as_str) {
         Some("guest-shutdown") => "the guest turned itself off".into(),

@@ -1,4 +1,4 @@
-//! What a partition is, on disk: its definition, the VFs it holds and whether it has a channel.
+//! A partition on disk: its definition, the VFs it holds and whether it has a channel.
 
 use std::{
     fs::{self, File},
@@ -41,7 +41,7 @@ pub(super) struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HeldVf {
-    /// What the partition calls it.
+    /// Its name in the partition.
     pub name: Name,
     /// Which it is.
     pub function: Bdf,

@@ -20,10 +20,10 @@ use rustix::{
 pub struct Users {
     /// Users that nobody else has: each machine gets one of them. None of them needs an entry in passwd(5).
     pub machines: Range<u32>,
-    /// What a machine boots from is opened with the rights of this group, and of everybody: so whoever names a file has to
+    /// The files that a machine boots from are opened with the rights of this group, and of everybody: so whoever names a file has to
     /// have been given it.
     pub boot_group: u32,
-    /// What that group is called, for a person.
+    /// That group's name, for a person.
     pub boot_group_name: String,
 }
 

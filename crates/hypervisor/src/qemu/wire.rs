@@ -22,9 +22,9 @@ pub(super) enum Nonsense {
 /// One line from QEMU.
 #[derive(Debug, PartialEq)]
 pub(super) enum Message {
-    /// What QEMU says first.
+    /// QEMU's greeting.
     Greeting,
-    /// What happened, unasked.
+    /// An event.
     Event { name: String, data: Value },
     /// The answer to the command with this ID.
     Answer { id: u64, result: Result<Value, Refusal> },

@@ -52,7 +52,7 @@ enum Unplug {
     Done,
 }
 
-/// What has become of the channel.
+/// The state of the channel.
 enum Channel {
     None,
     /// The guest has its end; the management partition has not asked for its own yet.

@@ -38,7 +38,7 @@ use crate::{
 /// Events that may wait to be fetched.
 const MAX_EVENTS: usize = 64;
 
-/// What simulated partitions are made of.
+/// Where simulated partitions work, and the program that plays them.
 #[derive(Clone)]
 pub struct SimConfig {
     /// Where partitions have their folders (in `partitions/`); made when it is not there.
