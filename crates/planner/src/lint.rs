@@ -88,7 +88,9 @@ fn is_asked_for(plan: &Plan, disturbed: &Disturbance) -> bool {
             }
             partition
         }
-        Intent::Apply { .. } | Intent::Start { .. } | Intent::Attach { .. } => return false,
+        Intent::Apply { .. } | Intent::Start { .. } | Intent::Attach { .. } | Intent::Reconcile { .. } => {
+            return false;
+        }
     };
     disturbed.who == about.as_str()
 }
