@@ -75,8 +75,9 @@ fn said_once(reasons: Vec<Reason>) -> Vec<Reason> {
     let mut once: Vec<Reason> = Vec::new();
     for reason in reasons {
         let anybody = Reason { request: None, ..reason.clone() };
-        let key = format!("{} {:?} {anybody}", reason.rule, reason.key);
-        match places.get(&key).filter(|_| reason.request.is_some()) {
+        let is_of_one = reason.request.is_some();
+        let key = format!("{} {:?} {is_of_one} {anybody}", reason.rule, reason.key);
+        match places.get(&key).filter(|_| is_of_one) {
             Some(place) => once[*place].and_more = once[*place].and_more.saturating_add(1),
             None => {
                 places.insert(key, once.len());

@@ -68,7 +68,10 @@ fn notes(inventory: &Inventory, pf: &PhysicalFunction) -> Vec<String> {
         let uses: Vec<_> = pf.in_use_by_host.iter().map(ToString::to_string).collect();
         notes.push(format!("in use by the host: {}", uses.join("; ")));
     }
-    notes.extend(checks::adapter(inventory, pf).into_iter().next().map(|obstacle| {
+    // That it can't be read is among its notes.
+    let is_noted = |reason: &Reason| pf.reasons.iter().any(|noted| noted.found == reason.found);
+    let obstacle = checks::adapter(inventory, pf).into_iter().next();
+    notes.extend(obstacle.filter(|obstacle| !is_noted(&obstacle.reason)).map(|obstacle| {
         let Reason { found, remedy, .. } = obstacle.reason;
         let cannot = if obstacle.blocks.giving() { "gives no VFs to partitions" } else { "makes no VFs" };
         format!("{cannot}: {}", if remedy.is_empty() { found } else { format!("{found}; {remedy}") })
