@@ -127,6 +127,7 @@ pub(crate) async fn run(
     (supervised.tell)(Life::Stopping);
     // A change that is under way is finished or undone: nothing is left half done.
     let _nothing_begins = imp.finish_changes().await;
+    imp.finish_operations().await;
     follower.abort();
     flusher.abort();
     imp.flush_or_say();
