@@ -17,7 +17,7 @@ use crate::macs::Reserved;
 /// client should be told of.
 const WAIT_FOR_A_LOOK: Duration = Duration::from_secs(10);
 
-/// What somebody does who keeps changes from beginning.
+/// Why no change can begin now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holder {
     /// Changes something that a client asked for.

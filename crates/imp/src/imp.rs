@@ -62,7 +62,7 @@ pub struct Imp {
     looks: AtomicU64,
     planning: Arc<Semaphore>,
     pub(crate) run: Run,
-    /// What the daemon before this one was in the middle of.
+    /// The plan that the daemon before this one was in the middle of.
     interrupted: Mutex<Option<Interrupted>>,
     pub(crate) changes: Changes,
     changing: Arc<Changing>,
@@ -85,7 +85,7 @@ struct LastLook {
 pub struct Run {
     /// Another number each time.
     pub epoch: u64,
-    /// What the kernel calls this boot (`/proc/sys/kernel/random/boot_id`).
+    /// The kernel's ID of this boot (`/proc/sys/kernel/random/boot_id`).
     pub boot: String,
 }
 
@@ -211,10 +211,10 @@ impl Imp {
         .await
     }
 
-    /// What would have to be done for this.
+    /// Makes a plan for an intent.
     ///
     /// # Errors
-    /// When the wish makes no sense, or rules forbid it.
+    /// When the intent makes no sense, or rules forbid it.
     pub async fn plan(&self, intent: &Intent, options: &Options) -> Result<Plan, ImpError> {
         let turn = self.turn_to_plan().await;
         self.plan_now(intent, options, turn).await
@@ -417,7 +417,7 @@ impl Imp {
         let interrupted = self.interrupted.lock().unwrap_or_else(PoisonError::into_inner).take();
         let is_to_be_undone = interrupted.is_some() || !self.notes.operations().is_empty();
         if is_to_be_undone || self.reconciling.has_booted() {
-            // What was begun names adapters by where they were: who is there now is known before anything is undone.
+            // A plan that was begun names adapters by their addresses then: who is there now is known before it is rolled back.
             self.look().await?;
         }
         self.recover(interrupted).await;

@@ -1,4 +1,4 @@
-//! What the management partition knows, in memory and on the disk: the [`State`], and what is written down beside it.
+//! The [`State`] in memory and on the disk, and the operations and audit entries that are written down beside it.
 //!
 //! A change is worked out on the rows that it may touch ([`State::part`]), written, and only then known: whoever looks
 //! meanwhile sees the state before the change, and waits for no disk.

@@ -194,7 +194,7 @@ impl Imp {
         let mut holder = look()?;
         loop {
             let guards = self.ownership.read(&adapters(&holder)).await;
-            // What it held may have changed while this waited.
+            // Its VFs may have changed while this waited.
             let now = look()?;
             if adapters(&now).is_subset(&adapters(&holder)) {
                 return Ok((now, guards));
@@ -309,7 +309,7 @@ impl Imp {
         self.watch_stuck_adapter(set.vf.pf, error);
     }
 
-    /// Whatever becomes of an operation, the VF is given back as it was found.
+    /// Notes the settings that the VF is to be given back with, whatever becomes of the operation.
     async fn note_original(&self, set: &OpenOperation, more: Vec<Change>) {
         let _turn = self.notes.turn_at_last().await;
         let rows = |state: &State| state.row_of(set.vf);

@@ -205,7 +205,7 @@ impl AuditQueue {
         &self.dropped
     }
 
-    /// What is to be written.
+    /// The changes that write all of it.
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
         let entries = self.entries().into_iter().map(Change::Audit);

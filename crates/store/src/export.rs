@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ioward_model::{AuditDropped, AuditEntry, Name, OpenOperation, PlanRecord, State, StepRecord};
 use serde::{Deserialize, Serialize};
 
-/// What `ioward state export` prints, as JSON.
+/// The JSON that `ioward state export` prints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Export {
     /// The version of the file.

@@ -1,4 +1,4 @@
-//! What the management partition remembers across a crash and a reboot: one transactional file. docs/state.md draws it.
+//! The memory of the management partition across crashes and reboots: one transactional file. docs/state.md draws it.
 //!
 //! ```text
 //! <state folder>/
@@ -22,7 +22,7 @@ pub use audit::{AuditQueue, KEPT_AUDIT_ENTRIES, kept_of_a_partition};
 pub use export::{Export, ExportedPlan, ExportedStep};
 pub use folder::{Folder, export, open};
 pub use memory::MemoryFile;
-/// What a [`StateFile`] is kept on: a file, or something that plays one.
+/// The storage below a [`StateFile`]: a file, or something that plays one.
 pub use redb::StorageBackend;
 pub use state_file::StateFile;
 pub use tables::{KEPT_PLANS, SCHEMA};
@@ -103,7 +103,7 @@ pub enum Change {
     },
 }
 
-/// What was kept, as a daemon that starts wants to know it.
+/// Everything that a daemon needs to know when it starts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contents {
     /// The state.
@@ -135,7 +135,7 @@ pub enum StoreError {
     /// A file could not be used.
     #[error("cannot {what} {path}", path = .path.display())]
     Io {
-        /// What was to be done, as a verb.
+        /// The operation, as a verb.
         what: &'static str,
         /// Where.
         path: PathBuf,
@@ -159,7 +159,7 @@ pub enum StoreError {
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The damage.
         why: String,
     },
     /// It is from a newer ioward.

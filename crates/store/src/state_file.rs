@@ -135,7 +135,7 @@ impl Store for StateFile {
             return Ok(());
         };
         drop(database);
-        // What redb tidies up after a commit can fail as well: then what it says has failed is done.
+        // redb tidies up after a commit. When that fails, it reports a failure though the commit is made.
         if commit.is_some_and(|commit| (self.is_made)(commit).is_ok_and(|is_made| is_made)) {
             return Ok(());
         }

@@ -51,7 +51,7 @@ const JOURNAL: TableDefinition<'_, (u64, u64), Json> = TableDefinition::new("jou
 /// By the address of the PF and the index of the VF.
 const OPERATIONS: TableDefinition<'_, (&str, u16), Json> = TableDefinition::new("operations");
 
-/// What is wrong with a file whose tables can be read at all.
+/// The reason why a file can't be used whose tables can be read at all.
 pub(crate) enum Wrong {
     /// The storage below says no.
     Storage(redb::Error),
@@ -417,7 +417,7 @@ impl Tables {
     }
 }
 
-/// What a daemon that starts wants to know.
+/// Everything that a daemon needs to know when it starts.
 pub(crate) fn contents(database: &Database) -> Result<Contents, Wrong> {
     let tables = Tables::of(database)?;
     tables.check_schema()?;

@@ -1,4 +1,4 @@
-//! What a machine boots from: opened here, with the rights that files for machines are opened with, and handed to QEMU open.
+//! Files that a machine boots from: opened here, with the rights that files for machines are opened with, and handed to QEMU open.
 //! QEMU needs no right to any path then, and a Spec cannot have a machine read or write what nobody gave it.
 
 use std::{
