@@ -264,6 +264,62 @@ fn a_change_that_is_not_there_is_told_with_what_to_do() {
     }
 }
 
+/// A client follows the events without reading them, and goes on later from what it saw last.
+#[test]
+fn a_follower_goes_on_from_a_number_and_is_told_what_it_missed() {
+    let daemon = Daemon::start();
+    let nothing = json!({"intent": "apply", "spec": {"version": 1}});
+    let (_, plan) = daemon.json("POST /v1/plan", &nothing);
+    let empty = json!({"plan": plan}).to_string();
+    let mut silent = UnixStream::connect(&daemon.socket).unwrap();
+    silent.write_all(b"GET /v1/events?follow=true HTTP/1.1\r\nhost: ioward\r\n\r\n").unwrap();
+    // More than are kept, and far more than fits into a socket: each plan without steps is two events.
+    let applies = 5_200;
+    for _ in 0..applies {
+        let (status, _) = daemon.ask("POST /v1/apply", &empty);
+        assert_eq!(status, 200);
+    }
+    silent.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let (mut seen, mut missed, mut text) = (0, 0, Vec::new());
+    while seen < 2 * applies {
+        let mut bytes = [0; 65536];
+        let length = silent.read(&mut bytes).unwrap();
+        assert!(length > 0, "it is not cut off");
+        text.extend_from_slice(&bytes[..length]);
+        while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = text.drain(..=end).collect();
+            // Sizes of chunks stand between the events.
+            let Ok(event @ Value::Object(_)) = serde_json::from_slice::<Value>(&line) else { continue };
+            let number = event["number"].as_u64().unwrap();
+            let count = if event["event"] == "missed" { event["count"].as_u64().unwrap() } else { 1 };
+            missed += count - 1;
+            assert_eq!(number, seen + count, "{event}");
+            seen = number;
+        }
+    }
+    assert!(missed > 0 || seen == 2 * applies);
+
+    let lines = |query: &str| {
+        let (status, text) = daemon.ask(&format!("GET /v1/events?{query}"), "");
+        assert_eq!(status, 200, "{text}");
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let last = 2 * applies;
+    let after = lines(&format!("since={}&epoch=1", last - 2));
+    assert_eq!(
+        after.iter().map(|event| event["number"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [last - 1, last]
+    );
+    assert!(lines("since=now").is_empty());
+    let first = &lines("since=1")[0];
+    assert_eq!((&first["event"], &first["count"]), (&json!("missed"), &json!(last - 10_000 - 1)));
+    let other_run = lines("since=1&epoch=7");
+    assert_eq!((&other_run[0]["event"], &other_run[0]["epoch"]), (&json!("restarted"), &json!(1)));
+    assert_eq!(other_run.len(), 10_001, "all that are kept follow");
+    let (status, error) = daemon.ask("GET /v1/events?since=soon", "");
+    assert!(status == 400 && error.contains("since"), "{error}");
+}
+
 #[test]
 fn half_a_request_and_garbage_hold_nobody_up() {
     let daemon = Daemon::start();

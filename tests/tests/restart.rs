@@ -4,15 +4,20 @@
 // Helpers of tests are tests too, which the lints do not see.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use ioward_fabric::sim::SimMachine;
 use ioward_hypervisor::sim::{Bounds, SimConfig, SimHypervisor};
 use ioward_imp::{Imp, Run};
-use ioward_model::{AuditEntry, Boot, EventKind, MemorySize, Name, PartitionSpec, PartitionState, State};
+use ioward_model::{
+    AuditDropped, AuditEntry, Boot, EventKind, MemorySize, Name, PartitionSpec, PartitionState, State,
+};
 use ioward_store::{Change, Contents, Export, Store, StoreError};
 
 /// A store that counts what it is asked to write.
@@ -29,6 +34,10 @@ impl Store for Counted {
 
     fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
         self.store.audit(limit)
+    }
+
+    fn audit_dropped(&self) -> Result<BTreeMap<Name, AuditDropped>, StoreError> {
+        self.store.audit_dropped()
     }
 
     fn export(&self) -> Result<Export, StoreError> {

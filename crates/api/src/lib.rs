@@ -9,8 +9,8 @@ pub use change::{ChangeId, ChangeIdError, ChangeStatus, ChangeView};
 use std::path::PathBuf;
 
 use ioward_model::{
-    Accelerator, Class, Intent, MemorySize, Name, Options, Orphan, Owner, Plan, Reason, Spec, VfId,
-    VfSettings, Way,
+    Accelerator, AuditDropped, AuditEntry, Class, Intent, MemorySize, Name, Options, Orphan, Owner, Plan,
+    Reason, Spec, VfId, VfSettings, Way,
 };
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,30 @@ pub struct PlanRequest {
 pub struct ApplyRequest {
     /// A plan as `POST /v1/plan` gave it; refused when the host or the state has moved on since.
     pub plan: Plan,
+    /// So many seconds it waits for other changes that are being carried out or wait already; left out: it does not, and is told
+    /// that another is at it. A plan that has waited is still good where it would do the very same now.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub wait_seconds: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// A line of the answer of `GET /v1/audit`: the entries come first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum AuditLine {
+    /// Somebody asked for something.
+    Entry(AuditEntry),
+    /// Some entries of a partition are not kept any more.
+    Dropped {
+        /// The partition.
+        partition: Name,
+        /// How many.
+        dropped: AuditDropped,
+    },
 }
 
 /// Body of `POST /v1/changes`; the answer is a [`ChangeView`]. The change goes on whatever becomes of the connection.
@@ -44,6 +68,9 @@ pub struct ApplyRequest {
 pub struct ChangeRequest {
     /// A plan as `POST /v1/plan` gave it; refused when the host or the state has moved on since.
     pub plan: Plan,
+    /// As in [`ApplyRequest`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub wait_seconds: u64,
 }
 
 /// Body of `POST /v1/compatible`; the answer is a list of [`Compatible`], one for each VF that the partition asks for.

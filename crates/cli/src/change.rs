@@ -256,7 +256,7 @@ async fn carry_out(client: &Client, plan: Plan, json: bool) -> Result<(), CliErr
         // A reader who has gone away (`| head`) is no reason to stop half-way.
         let _ = terminal::print_raw(&shown);
     };
-    let change: ChangeView = client.post("/v1/changes", &ChangeRequest { plan }).await?;
+    let change: ChangeView = client.post("/v1/changes", &ChangeRequest { plan, wait_seconds: 0 }).await?;
     let ended = watch(client, change.id, &mut interrupt, &mut show).await;
     if ended.is_err() {
         let _ = terminal::print_raw(&progress.broken_off());

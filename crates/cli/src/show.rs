@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use ioward_api::{PartitionView, Reaped};
+use ioward_api::{AuditLine, PartitionView, Reaped};
 use ioward_fabric::linux::{self, HostRoot};
-use ioward_model::{AuditEntry, Drift, Event, Inventory, Name, Orphan, Spec, VirtualFunction};
+use ioward_model::{Drift, Event, Inventory, Name, Orphan, Spec, VirtualFunction};
 use ioward_pci::Bdf;
 use ioward_store::{Export, StoreError};
 use serde::Serialize;
@@ -186,7 +186,7 @@ pub async fn events(
 /// When the daemon does not answer.
 pub async fn audit(client: &Client, json: bool) -> Result<(), CliError> {
     let lines = client.get_lines("/v1/audit").await?;
-    each::<AuditEntry>(lines, json, present::events::audit).await
+    each::<AuditLine>(lines, json, present::events::audit).await
 }
 
 /// `ioward state export`: from the daemon, or from the folder of one that does not run.

@@ -1,6 +1,6 @@
 //! The management partition's end of the channels: one task for each, so that no partition waits for another.
 //!
-//! What comes in is hostile. A frame costs the sender a token and so do bytes; when there are none left, the channel is
+//! Everything that comes in is hostile. A frame costs the sender a token and so do bytes; when there are none left, the channel is
 //! not read for a while, which holds the guest back and nobody else. An answer that the guest does not take holds
 //! up its own channel only.
 
@@ -44,7 +44,7 @@ struct Served {
     shared: Arc<Shared>,
 }
 
-/// What the task of a channel shares with the rest.
+/// Shared between the task of a channel and the rest of the daemon.
 #[derive(Debug, Default)]
 struct Shared {
     vfs_changed: Notify,
@@ -62,7 +62,7 @@ impl Channels {
         Self { epoch, served: Mutex::default() }
     }
 
-    /// What a partition's agent says it is, once it has said hello.
+    /// The name that a partition's agent gives itself, once it has said hello.
     pub(crate) fn agent(&self, partition: &Name) -> Option<String> {
         let served = self.lock();
         served.get(partition)?.shared.agent.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -75,7 +75,7 @@ impl Channels {
         }
     }
 
-    /// Serves a partition's channel no longer.
+    /// Serves a partition's channel no longer. A change that came through it is finished all the same ([`Imp::operate`]).
     pub(crate) fn stop(&self, partition: &Name) {
         if let Some(served) = self.lock().remove(partition) {
             served.task.abort();
@@ -117,8 +117,11 @@ impl Imp {
                     if let Err(error) = ended.await {
                         tracing::debug!("channel of {partition}: {error}");
                         if error.kind() == io::ErrorKind::InvalidData {
-                            let (partition, what) = (partition.clone(), error.to_string());
-                            self.events.emit(EventKind::ChannelMisused { partition, what });
+                            let misused = EventKind::ChannelMisused {
+                                partition: partition.clone(),
+                                what: error.to_string(),
+                            };
+                            self.events.emit_of_channel(&partition, misused);
                         }
                     }
                     shared.set_agent(None);
@@ -143,8 +146,6 @@ struct Session<'a> {
     welcomed: bool,
     /// The VFs as the agent last heard of them; `None` when it has not subscribed.
     told: Option<Vec<VfView>>,
-    /// Whether misuse has been noted: once for each session, so that a guest can't fill the event log.
-    misuse_noted: bool,
 }
 
 impl<'a> Session<'a> {
@@ -155,16 +156,7 @@ impl<'a> Session<'a> {
         transport: Transport,
         allowance: &'a mut Allowance,
     ) -> Self {
-        Self {
-            imp,
-            partition,
-            shared,
-            transport,
-            allowance,
-            welcomed: false,
-            told: None,
-            misuse_noted: false,
-        }
+        Self { imp, partition, shared, transport, allowance, welcomed: false, told: None }
     }
 
     /// Goes on until the other end closes.
@@ -215,7 +207,6 @@ impl<'a> Session<'a> {
 
     async fn welcome(&mut self, hello: &Hello) -> io::Result<()> {
         self.told = None;
-        self.misuse_noted = false;
         let Some(version) = hello.version() else {
             self.welcomed = false;
             let message = format!(
@@ -227,7 +218,7 @@ impl<'a> Session<'a> {
         if !self.welcomed {
             let kind =
                 EventKind::ChannelOpened { partition: self.partition.clone(), agent: hello.agent.clone() };
-            self.imp.events.emit(kind);
+            self.imp.events.emit_of_channel(self.partition, kind);
         }
         self.welcomed = true;
         self.shared.set_agent(Some(hello.agent.clone()));
@@ -237,11 +228,8 @@ impl<'a> Session<'a> {
     }
 
     async fn misused(&mut self, id: u32, code: ErrorCode, what: &str) -> io::Result<()> {
-        if !self.misuse_noted {
-            self.misuse_noted = true;
-            let kind = EventKind::ChannelMisused { partition: self.partition.clone(), what: what.to_owned() };
-            self.imp.events.emit(kind);
-        }
+        let kind = EventKind::ChannelMisused { partition: self.partition.clone(), what: what.to_owned() };
+        self.imp.events.emit_of_channel(self.partition, kind);
         self.refuse(id, code, what, None).await
     }
 
@@ -258,7 +246,7 @@ impl<'a> Session<'a> {
             .await
     }
 
-    /// What the partition holds now; nothing when that can't be read, which a later change mends.
+    /// The VFs that the partition holds now; none when they can't be read, which a later change mends.
     async fn vfs(&self) -> Vec<VfView> {
         match self.imp.vfs_of(self.partition).await {
             Ok(OpOutcome::Vfs(vfs)) => vfs,

@@ -47,7 +47,7 @@ pub enum ConfinedError {
 /// When it can't begin. Otherwise it ends when it is told to, or with the hypervisor side.
 pub fn confined() -> Result<(), ConfinedError> {
     keep_standard_streams_only();
-    // What ps(1) and the kernel's log call it; without it, it is "exe".
+    // For ps(1) and the kernel's log, where it is "exe" otherwise.
     let _ = rustix::thread::set_name(c"ioward-imp");
     let no_start = |error| ConfinedError::NotStarted(LinkError::Io(error));
     let mut host = take_stdin().map_err(no_start)?;
@@ -57,7 +57,7 @@ pub fn confined() -> Result<(), ConfinedError> {
     runtime.block_on(serve(hello, host, api)).map_err(ConfinedError::Runtime)
 }
 
-/// What whoever started the daemon left open for its children is none of this process's business.
+/// Closes the descriptors that whoever started the daemon left open for its children.
 fn keep_standard_streams_only() {
     const FIRST: u32 = 3;
     #[expect(unsafe_code, reason = "a descriptor that was inherited has no owner but its number")]
@@ -70,7 +70,7 @@ fn keep_standard_streams_only() {
 
 fn take_stdin() -> io::Result<StdStream> {
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
-    // What reads stdin by mistake finds nothing there.
+    // Code that reads stdin by mistake finds nothing there.
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     Ok(socket.into())
 }

@@ -20,10 +20,10 @@ use std::sync::{
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use ioward_model::{EventKind, Outcome, Plan, Policy, Step};
-use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     changes::{Change, Listener},
+    changing::ChangeGuard,
     error::{ImpError, error_chain},
     imp::Imp,
     journal::Journal,
@@ -58,7 +58,7 @@ pub(crate) struct Begun {
     /// The number of the change, and of its journal. A plan without steps has no journal.
     pub number: u64,
     pub change: Arc<Change>,
-    pub _guard: OwnedMutexGuard<()>,
+    pub _guard: ChangeGuard,
 }
 
 /// A plan that is carried out.

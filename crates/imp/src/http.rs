@@ -1,40 +1,37 @@
 //! The API: HTTP and JSON under /v1, over a Unix socket. docs/api.md describes it.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    body::{Body, Bytes, HttpBody},
+    body::Body,
     extract::{
         DefaultBodyLimit, Path, Query, State,
         rejection::{JsonRejection, QueryRejection},
     },
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use futures_util::stream;
-use http_body::Frame;
+use futures_util::{Stream, StreamExt, stream};
 use ioward_api::{
-    ApiError, ApplyRequest, ChangeId, ChangeIdError, ChangeRequest, ChangeView, Compatible,
+    ApiError, ApplyRequest, AuditLine, ChangeId, ChangeIdError, ChangeRequest, ChangeView, Compatible,
     CompatibleRequest, ErrorBody, ErrorKind, PartitionView, PlanRequest, Reaped,
 };
-use ioward_model::{Drift, Inventory, Orphan, Plan, Spec};
+use ioward_model::{Drift, Event, EventKind, Inventory, Orphan, Plan, Spec};
 use ioward_store::Export;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
-use crate::{error::ImpError, imp::Imp};
+use crate::{changes::Change, error::ImpError, events::now_ms, imp::Imp};
 
 /// The largest request that is read: a plan for a host of 1,000 partitions, with room.
 const MAX_BODY: usize = 16 << 20;
 
 /// How many audit entries one answer holds.
 const AUDIT_LIMIT: usize = 10_000;
+
+/// The longest that a client may wait for changes before its own, in seconds.
+const MAX_WAIT: u64 = 24 * 60 * 60;
 
 pub(crate) fn router(imp: Arc<Imp>) -> Router {
     Router::new()
@@ -158,10 +155,27 @@ async fn apply(
     State(imp): State<Arc<Imp>>,
     request: Result<Json<ApplyRequest>, JsonRejection>,
 ) -> Result<Response, Failure> {
-    let Json(request) = request?;
-    let (sender, receiver) = mpsc::unbounded_channel();
-    imp.apply(request.plan, sender).await?;
-    Ok(lines(receiver))
+    let Json(ApplyRequest { plan, wait_seconds }) = request?;
+    let change = imp.begin_within(plan, wait(wait_seconds), None).await?;
+    // Its events are read from the change as the client takes them: one that does not read them costs nothing.
+    let attached = Attached(Arc::clone(&change));
+    Ok(lines(events_of(change).map(move |events| {
+        let _ = &attached;
+        events
+    })))
+}
+
+/// Cancels a change when the client that it belongs to goes away. A change that has ended stays as it is.
+struct Attached(Arc<Change>);
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+fn wait(seconds: u64) -> Duration {
+    Duration::from_secs(seconds.min(MAX_WAIT))
 }
 
 async fn changes(State(imp): State<Arc<Imp>>) -> Json<Vec<ChangeView>> {
@@ -172,8 +186,9 @@ async fn begin_change(
     State(imp): State<Arc<Imp>>,
     request: Result<Json<ChangeRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<ChangeView>), Failure> {
-    let Json(request) = request?;
-    Ok((StatusCode::CREATED, Json(imp.begin(request.plan).await?)))
+    let Json(ChangeRequest { plan, wait_seconds }) = request?;
+    let change = imp.begin_within(plan, wait(wait_seconds), None).await?;
+    Ok((StatusCode::CREATED, Json(change.view())))
 }
 
 async fn change(State(imp): State<Arc<Imp>>, Path(id): Path<String>) -> Result<Json<ChangeView>, Failure> {
@@ -187,14 +202,16 @@ async fn cancel_change(
     Ok(Json(imp.cancel(change_id(&id)?)?))
 }
 
-/// The events of a change from its beginning, up to its end.
 async fn change_events(State(imp): State<Arc<Imp>>, Path(id): Path<String>) -> Result<Response, Failure> {
-    let change = imp.changes.get(change_id(&id)?)?;
-    let events = stream::unfold((change, 0), |(change, n)| async move {
+    Ok(lines(events_of(imp.changes.get(change_id(&id)?)?)))
+}
+
+/// The events of a change from its beginning, up to its end.
+fn events_of(change: Arc<Change>) -> impl Stream<Item = Vec<Event>> + Send {
+    stream::unfold((change, 0), |(change, n)| async move {
         let event = change.event(n).await?;
-        Some((line(&event), (change, n + 1)))
-    });
-    Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(events)).into_response())
+        Some((vec![event], (change, n + 1)))
+    })
 }
 
 fn change_id(text: &str) -> Result<ChangeId, Failure> {
@@ -202,47 +219,83 @@ fn change_id(text: &str) -> Result<ChangeId, Failure> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Follow {
     #[serde(default)]
     follow: bool,
+    /// The number of the event that the client has seen last, or `now`.
+    since: Option<String>,
+    /// The run of the daemon that it saw it in.
+    epoch: Option<u64>,
 }
 
 async fn events(
     State(imp): State<Arc<Imp>>,
     query: Result<Query<Follow>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let Query(query) = query?;
-    let (past, mut coming) = imp.events.follow();
-    let (sender, receiver) = mpsc::unbounded_channel();
-    for event in past {
-        let _ = sender.send(event);
+    let Query(Follow { follow, since, epoch }) = query?;
+    let (latest, this_epoch) = (imp.events.latest(), imp.run.epoch);
+    let since = match since.as_deref() {
+        None => None,
+        Some("now") => Some(latest),
+        Some(number) => {
+            let invalid = || Failure::invalid(format!("since={number}: neither a number nor 'now'"));
+            Some(number.parse().map_err(|_| invalid())?)
+        }
+    };
+    // Numbers of another run mean nothing here; those to come may be smaller.
+    let is_other_run = epoch.is_some_and(|epoch| epoch != this_epoch);
+    let is_ahead = since.is_some_and(|since: u64| since > latest);
+    let restarted = (is_other_run || is_ahead).then(|| Event {
+        number: 0,
+        time_ms: now_ms(),
+        kind: EventKind::Restarted { epoch: this_epoch },
+    });
+    // Without a number, nobody has missed what is not kept any more.
+    let oldest = imp.events.kept().first().map_or(0, |event| event.number - 1);
+    let from = since.filter(|_| restarted.is_none()).unwrap_or(oldest);
+    let upto = if follow { u64::MAX } else { latest };
+    let first = stream::iter(restarted.map(|event| vec![event]));
+    let mut answer = lines(first.chain(followed(imp, from, upto)));
+    for (name, value) in [("ioward-epoch", this_epoch), ("ioward-last-event", latest)] {
+        answer.headers_mut().insert(name, HeaderValue::from(value));
     }
-    if query.follow {
-        tokio::spawn(async move {
-            loop {
-                let event = tokio::select! {
-                    event = coming.recv() => event,
-                    () = sender.closed() => break,
-                };
-                // One that does not keep up is cut off: it can ask again, and will see what it missed.
-                let Ok(event) = event else { break };
-                let _ = sender.send(event);
+    Ok(answer)
+}
+
+/// The events after `from`, up to `upto`, as they come. Nothing is kept for whoever reads them but the number of the last one.
+fn followed(imp: Arc<Imp>, from: u64, upto: u64) -> impl Stream<Item = Vec<Event>> + Send {
+    let news = imp.events.news();
+    stream::unfold((imp, news, from), move |(imp, mut news, last)| async move {
+        loop {
+            if last >= upto {
+                return None;
             }
-        });
-    }
-    Ok(lines(receiver))
+            news.borrow_and_update();
+            let mut events = imp.events.after(last);
+            events.retain(|event| event.number <= upto);
+            if let Some(event) = events.last() {
+                let last = event.number;
+                return Some((events, (imp, news, last)));
+            }
+            if upto != u64::MAX {
+                return None;
+            }
+            news.changed().await.ok()?;
+        }
+    })
 }
 
 async fn audit(State(imp): State<Arc<Imp>>) -> Result<Response, Failure> {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    for entry in imp.audit(AUDIT_LIMIT)? {
-        let _ = sender.send(entry);
-    }
-    Ok(lines(receiver))
+    let (entries, dropped) = imp.read_audit(AUDIT_LIMIT).await?;
+    let dropped = dropped.into_iter().filter(|(_, dropped)| !dropped.is_empty());
+    let dropped = dropped.map(|(partition, dropped)| AuditLine::Dropped { partition, dropped });
+    let lines_of_it = entries.into_iter().map(AuditLine::Entry).chain(dropped);
+    Ok(lines(stream::iter(lines_of_it).map(|line| vec![line])))
 }
 
 async fn state(State(imp): State<Arc<Imp>>) -> Result<Json<Export>, Failure> {
-    Ok(Json(imp.export()?))
+    Ok(Json(imp.read_export().await?))
 }
 
 async fn no_such_route() -> Failure {
@@ -250,31 +303,15 @@ async fn no_such_route() -> Failure {
     Failure(ApiError::new(ErrorKind::NotFound, message))
 }
 
-/// An answer of one JSON object a line, for as long as there is a sender.
-fn lines<T: Serialize + Send + 'static>(receiver: mpsc::UnboundedReceiver<T>) -> Response {
-    ([(header::CONTENT_TYPE, NDJSON)], Body::new(Lines { receiver })).into_response()
-}
-
-const NDJSON: &str = "application/x-ndjson";
-
-fn line(value: &impl Serialize) -> Result<Bytes, serde_json::Error> {
-    let mut line = serde_json::to_vec(value)?;
-    line.push(b'\n');
-    Ok(Bytes::from(line))
-}
-
-struct Lines<T> {
-    receiver: mpsc::UnboundedReceiver<T>,
-}
-
-impl<T: Serialize> HttpBody for Lines<T> {
-    type Data = Bytes;
-    type Error = serde_json::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, serde_json::Error>>> {
-        self.receiver.poll_recv(context).map(|value| Some(line(&value?).map(Frame::data)))
-    }
+/// An answer of one JSON object a line. The next ones are made when the client has taken those before.
+fn lines<T: Serialize>(values: impl Stream<Item = Vec<T>> + Send + 'static) -> Response {
+    let frames = values.map(|values| {
+        let mut lines = Vec::new();
+        for value in values {
+            serde_json::to_writer(&mut lines, &value)?;
+            lines.push(b'\n');
+        }
+        Ok::<_, serde_json::Error>(lines)
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(frames)).into_response()
 }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,24 +13,27 @@ use ioward_api::{AssignedVf, ChangeId, ChangeView, Compatible, PartitionView};
 use ioward_fabric::Fabric;
 use ioward_hypervisor::{Hypervisor, HypervisorEvent, UnusableFile};
 use ioward_model::{
-    AuditEntry, Event, EventKind, Intent, Inventory, Name, Options, Plan, Policy, Reason, RowKey, Rule, Spec,
-    State, Step, Whereabouts,
+    AuditEntry, Event, EventKind, Intent, Inventory, MacAddress, Name, Options, Plan, Policy, Reason, RowKey,
+    Rule, Spec, State, Step, Whereabouts,
 };
-use ioward_store::{Contents, Export, Interrupted, Store};
+use ioward_store::{Contents, Export, Interrupted, Store, StoreError};
 use tokio::{
-    sync::{OwnedMutexGuard, mpsc},
+    sync::{Semaphore, mpsc},
     time::timeout,
 };
 
 use crate::{
     changes::{Change, Changes},
+    changing::{ChangeGuard, Changing, Holder},
     channels::Channels,
     compatible,
     error::{ImpError, error_chain},
     events::EventLog,
     executor::Begun,
     look,
-    notes::{Must, Notes},
+    macs::macs_of,
+    notes::{Audit, DISK_TIMEOUT, Must, Notes},
+    operations::Operations,
     ownership::Ownership,
     quarantine::Quarantine,
     reconcile::Reconciling,
@@ -38,8 +44,8 @@ use crate::{
 /// changed: a guest that asks without end is not to keep the disk busy.
 const FLUSH_EACH: Duration = Duration::from_secs(1);
 
-/// How long a change waits at most for a look at what has drifted, which may repair something meanwhile.
-const WAIT_FOR_A_LOOK: Duration = Duration::from_secs(10);
+/// So many plans are made at once, beside the one that is about to be carried out: each may take a processor for seconds.
+const PLANS_AT_ONCE: usize = 2;
 
 /// The I/O virtualization management partition of one host: what [`crate::serve`] runs, for those who bring a machine
 /// of their own.
@@ -51,16 +57,27 @@ pub struct Imp {
     pub(crate) notes: Notes,
     pub(crate) events: EventLog,
     pub(crate) channels: Channels,
-    last_look: Mutex<Option<Inventory>>,
+    last_look: Mutex<LastLook>,
+    /// How many looks have begun.
+    looks: AtomicU64,
+    planning: Arc<Semaphore>,
     pub(crate) run: Run,
-    /// What the daemon before this one was in the middle of.
+    /// The plan that the daemon before this one was in the middle of.
     interrupted: Mutex<Option<Interrupted>>,
     pub(crate) changes: Changes,
-    /// Held for as long as a plan is carried out: one at a time.
-    changing: Arc<tokio::sync::Mutex<()>>,
+    changing: Arc<Changing>,
+    pub(crate) operating: Operations,
     pub(crate) ownership: Ownership,
     pub(crate) stuck: StuckAdapters,
     pub(crate) reconciling: Reconciling,
+}
+
+/// The latest look at the host.
+#[derive(Default)]
+struct LastLook {
+    /// Looks are numbered as they begin.
+    number: u64,
+    inventory: Option<Inventory>,
 }
 
 /// Tells one run of the daemon, and one boot of its host, from another.
@@ -68,7 +85,7 @@ pub struct Imp {
 pub struct Run {
     /// Another number each time.
     pub epoch: u64,
-    /// What the kernel calls this boot (`/proc/sys/kernel/random/boot_id`).
+    /// The kernel's ID of this boot (`/proc/sys/kernel/random/boot_id`).
     pub boot: String,
 }
 
@@ -93,8 +110,11 @@ impl Imp {
             changes: Changes::new(run.epoch, contents.last_plan),
             run,
             interrupted: Mutex::new(contents.interrupted),
-            last_look: Mutex::new(None),
+            last_look: Mutex::default(),
+            looks: AtomicU64::new(0),
+            planning: Arc::new(Semaphore::new(PLANS_AT_ONCE)),
             changing: Arc::default(),
+            operating: Operations::default(),
             ownership: Ownership::default(),
             stuck: StuckAdapters::default(),
             reconciling: Reconciling::new(contents.boot),
@@ -124,6 +144,7 @@ impl Imp {
     pub(crate) async fn keep_flushing(self: Arc<Self>) {
         loop {
             tokio::time::sleep(FLUSH_EACH).await;
+            self.events.tell_left_out();
             self.flush_or_say();
         }
     }
@@ -147,18 +168,31 @@ impl Imp {
     /// # Errors
     /// When it can't be looked at at all.
     pub async fn look(&self) -> Result<Inventory, ImpError> {
+        let number = self.looks.fetch_add(1, Ordering::Relaxed) + 1;
         let found = self.fabric.identify().await?;
+        let mut last = self.last_look.lock().unwrap_or_else(PoisonError::into_inner);
+        // A look that began later has seen more: what this one found is no news.
+        if let Some(newer) = last.inventory.as_ref().filter(|_| last.number > number) {
+            return Ok(newer.clone());
+        }
         let state = self.state();
         let whereabouts = Whereabouts::of(&state, &found, self.reconciling.has_booted());
         let quarantined = whereabouts.quarantined(&state, &found);
         self.quarantine.set(quarantined.keys().copied());
-        let mut last = self.last_look.lock().unwrap_or_else(PoisonError::into_inner);
-        let complete = look::complete(found, &state, &quarantined, last.as_ref());
-        if last.as_ref().is_some_and(|last| last.generation != complete.generation) {
+        let complete = look::complete(found, &state, &quarantined, last.inventory.as_ref());
+        if last.inventory.as_ref().is_some_and(|last| last.generation != complete.generation) {
             self.events.emit(EventKind::InventoryChanged { generation: complete.generation });
         }
-        *last = Some(complete.clone());
+        *last = LastLook { number, inventory: Some(complete.clone()) };
         Ok(complete)
+    }
+
+    /// Whether an interface of the host had this MAC when the host was last looked at.
+    pub(crate) fn is_mac_of_the_host(&self, mac: MacAddress) -> bool {
+        let last = self.last_look.lock().unwrap_or_else(PoisonError::into_inner);
+        let pfs = last.inventory.iter().flat_map(|inventory| &inventory.physical_functions);
+        let mut macs = pfs.flat_map(|pf| &pf.netdevs).flat_map(|netdev| [netdev.mac, netdev.permanent_mac]);
+        macs.any(|of_host| of_host == Some(mac))
     }
 
     /// Which functions suit each VF that a partition of a Spec asks for, and why the others do not.
@@ -167,14 +201,37 @@ impl Imp {
     /// When the Spec makes no sense or has no such partition.
     pub async fn compatible(&self, spec: &Spec, partition: &Name) -> Result<Vec<Compatible>, ImpError> {
         spec.validate()?;
-        compatible::compatible(&self.look().await?, &self.state(), spec, partition)
+        let (inventory, state) = (self.look().await?, self.state());
+        let (spec, partition) = (spec.clone(), partition.clone());
+        let turn = self.turn_to_plan().await;
+        off_the_workers(move || {
+            let _turn = turn;
+            compatible::compatible(&inventory, &state, &spec, &partition)
+        })
+        .await
     }
 
-    /// What would have to be done for this.
+    /// Makes a plan for an intent.
     ///
     /// # Errors
-    /// When the wish makes no sense, or rules forbid it.
+    /// When the intent makes no sense, or rules forbid it.
     pub async fn plan(&self, intent: &Intent, options: &Options) -> Result<Plan, ImpError> {
+        let turn = self.turn_to_plan().await;
+        self.plan_now(intent, options, turn).await
+    }
+
+    async fn turn_to_plan(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        // It is never closed.
+        Arc::clone(&self.planning).acquire_owned().await.ok()
+    }
+
+    /// Makes a plan; keeps `turn` until it is made, which may be after the caller has gone away.
+    async fn plan_now(
+        &self,
+        intent: &Intent,
+        options: &Options,
+        turn: impl Send + 'static,
+    ) -> Result<Plan, ImpError> {
         if let Intent::Apply { spec } = intent {
             spec.validate()?;
         }
@@ -188,8 +245,13 @@ impl Imp {
         if !unusable.is_empty() {
             return Err(refused(unusable));
         }
-        let inventory = self.look().await?;
-        plan_for(&inventory, &self.state(), intent, options)
+        let (inventory, state) = (self.look().await?, self.state());
+        let (intent, options) = (intent.clone(), *options);
+        off_the_workers(move || {
+            let _turn = turn;
+            plan_for(&inventory, &state, &intent, &options)
+        })
+        .await
     }
 
     async fn unusable_files(&self, intent: &Intent) -> Result<Vec<Reason>, ImpError> {
@@ -208,7 +270,7 @@ impl Imp {
     /// # Errors
     /// When it is refused; nothing has been changed then. A failure later is an event of the change.
     pub async fn begin(self: &Arc<Self>, plan: Plan) -> Result<ChangeView, ImpError> {
-        Ok(self.begin_attached(plan, None).await?.view())
+        Ok(self.begin_within(plan, Duration::ZERO, None).await?.view())
     }
 
     /// Begins to carry out a plan as [`Imp::begin`] does. Its events come through `listener` too, and it is cancelled when its
@@ -221,16 +283,43 @@ impl Imp {
         plan: Plan,
         listener: mpsc::UnboundedSender<Event>,
     ) -> Result<(), ImpError> {
-        self.begin_attached(plan, Some(listener)).await.map(drop)
+        self.begin_within(plan, Duration::ZERO, Some(listener)).await.map(drop)
     }
 
-    async fn begin_attached(
+    /// The same, once the changes before it have ended, if they do within `wait`: [`Imp::begin_within`].
+    ///
+    /// # Errors
+    /// As [`Imp::begin`]; [`ImpError::Busy`] when the others are not done by then.
+    pub async fn apply_within(
         self: &Arc<Self>,
         plan: Plan,
+        wait: Duration,
+        listener: mpsc::UnboundedSender<Event>,
+    ) -> Result<(), ImpError> {
+        self.begin_within(plan, wait, Some(listener)).await.map(drop)
+    }
+
+    /// Begins to carry out a plan as [`Imp::begin`] does, once the change that is being carried out and those that wait already
+    /// have ended, if they do within `wait`. After such a wait, a plan is still good if it would do the very same now.
+    pub(crate) async fn begin_within(
+        self: &Arc<Self>,
+        mut plan: Plan,
+        wait: Duration,
         listener: Option<mpsc::UnboundedSender<Event>>,
     ) -> Result<Arc<Change>, ImpError> {
-        let guard = self.begin_change().await?;
-        let now = self.plan(&plan.intent, &plan.options).await?;
+        let mut guard = self.begin_change(wait).await?;
+        // Before the plan is made again: a guest that was faster is in the state by then, one that is slower finds it taken.
+        let macs = macs_of(&plan, &self.state());
+        let reserved = self.operating.macs.reserve(macs, |_, _| false).map_err(|mac| {
+            let required = format!("that nobody else takes {mac} meanwhile");
+            let reason = Reason::new(Rule::PlanCurrent, required, "a partition is just setting it");
+            refused(vec![reason.remedy("plan again and look at what is new")])
+        })?;
+        guard.macs = Some(reserved);
+        let now = self.plan_now(&plan.intent, &plan.options, ()).await?;
+        if !wait.is_zero() && now.does_the_same_as(&plan) {
+            plan.clone_from(&now);
+        }
         if now != plan {
             return Err(outdated(&plan, &now));
         }
@@ -262,27 +351,24 @@ impl Imp {
         Ok(self.changes.get(id)?.cancel())
     }
 
-    /// Takes the right to change something; the others are told that this one is at it. A look at what has drifted is nothing
-    /// that a person should be told of: it is waited for.
-    pub(crate) async fn begin_change(&self) -> Result<OwnedMutexGuard<()>, ImpError> {
-        let changing = Arc::clone(&self.changing);
-        match Arc::clone(&changing).try_lock_owned() {
-            Ok(guard) => Ok(guard),
-            Err(_) if self.reconciling.is_at_it() => {
-                timeout(WAIT_FOR_A_LOOK, changing.lock_owned()).await.map_err(|_| ImpError::Busy)
-            }
-            Err(_) => Err(ImpError::Busy),
-        }
+    /// Takes the right to change something; the others are told that another change is under way, unless they wait for it.
+    pub(crate) async fn begin_change(&self, wait: Duration) -> Result<ChangeGuard, ImpError> {
+        self.changing.begin(Holder::Change, wait).await.ok_or(ImpError::Busy)
+    }
+
+    /// Lets no change begin for a look at the host, for which changes wait.
+    pub(crate) async fn begin_look(&self) -> Result<ChangeGuard, ImpError> {
+        self.changing.begin(Holder::Look, Duration::ZERO).await.ok_or(ImpError::Busy)
     }
 
     /// The same, if nothing is being changed.
-    pub(crate) fn try_begin_change(&self) -> Option<OwnedMutexGuard<()>> {
-        Arc::clone(&self.changing).try_lock_owned().ok()
+    pub(crate) fn try_begin_look(&self) -> Option<ChangeGuard> {
+        self.changing.try_begin(Holder::Look).ok()
     }
 
-    /// Waits until nothing is being changed, and lets nothing begin after.
-    pub async fn finish_changes(&self) -> OwnedMutexGuard<()> {
-        Arc::clone(&self.changing).lock_owned().await
+    /// Waits until nothing is being changed, and lets nothing begin as long as the result is there.
+    pub async fn finish_changes(&self) -> impl Send + use<> {
+        self.changing.begin_at_last(Holder::Change).await
     }
 
     /// All partitions, as they are.
@@ -331,7 +417,7 @@ impl Imp {
         let interrupted = self.interrupted.lock().unwrap_or_else(PoisonError::into_inner).take();
         let is_to_be_undone = interrupted.is_some() || !self.notes.operations().is_empty();
         if is_to_be_undone || self.reconciling.has_booted() {
-            // What was begun names adapters by where they were: who is there now is known before anything is undone.
+            // A plan that was begun names adapters by their addresses then: who is there now is known before it is rolled back.
             self.look().await?;
         }
         self.recover(interrupted).await;
@@ -410,15 +496,52 @@ impl Imp {
     /// The latest events of this run, oldest first.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
-        self.events.follow().0
+        self.events.kept()
     }
 
-    /// The latest audit entries, oldest first.
+    /// The latest audit entries, oldest first. Waits for the disk.
     ///
     /// # Errors
     /// When the log can't be read.
     pub fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, ImpError> {
-        Ok(self.notes.latest_audit(limit)?)
+        Ok(self.notes.latest_audit(limit)?.0)
+    }
+
+    /// The same with the numbers of those that were dropped, for whoever may ask while the disk does not answer.
+    pub(crate) async fn read_audit(self: &Arc<Self>, limit: usize) -> Result<Audit, ImpError> {
+        self.read_notes(move |notes| notes.latest_audit(limit)).await
+    }
+
+    /// [`Imp::export`] for whoever may ask while the disk does not answer.
+    pub(crate) async fn read_export(self: &Arc<Self>) -> Result<Export, ImpError> {
+        self.read_notes(Notes::export).await
+    }
+
+    async fn read_notes<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Notes) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, ImpError> {
+        let turn = self.notes.turn().await?;
+        let imp = Arc::clone(self);
+        let reading = off_the_workers(move || {
+            let _turn = turn;
+            read(&imp.notes)
+        });
+        // A plan may be writing, and does not wait for its turn.
+        let slow = |_| StoreError::Slow { after: DISK_TIMEOUT };
+        Ok(timeout(DISK_TIMEOUT, reading).await.map_err(slow)??)
+    }
+}
+
+/// Does something that takes a processor or a disk for a while, on a thread that nothing else waits for.
+async fn off_the_workers<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only when the runtime goes away, and with it whoever waits.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

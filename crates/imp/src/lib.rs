@@ -1,16 +1,17 @@
 //! The I/O virtualization management partition: the one crate that knows the others.
 //!
 //! ```text
-//!   http ──> imp ──> planner            who asks for what, one change at a time
+//!   http ──> imp ──> planner            one change at a time (changing)
 //!             ├────> executor ──> order, step ──> fabric, hypervisor
 //!             │      ↑  └─> rollback       └────> journal, notes ──> store
 //!   host ─────┼─> reconcile ──> relocation, planner
 //!   start ────┴─> recovery ──> rollback
-//!   guest ──> channels ──> operations ──> fabric
+//!   guest ──> channels ──> operations ──> macs, notes, fabric
 //! ```
 
 mod as_before;
 mod changes;
+mod changing;
 mod channels;
 mod compatible;
 mod confined;
@@ -22,6 +23,7 @@ mod http;
 mod imp;
 mod journal;
 mod look;
+mod macs;
 mod notes;
 mod operations;
 mod order;

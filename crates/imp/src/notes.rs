@@ -1,66 +1,112 @@
-//! What the management partition knows, in memory and on the disk: the [`State`], and what is written down beside it.
+//! The [`State`] in memory and on the disk, and the operations and audit entries that are written down beside it.
 //!
 //! A change is worked out on the rows that it may touch ([`State::part`]), written, and only then known: whoever looks
-//! meanwhile sees what was so before, and waits for no disk.
+//! meanwhile sees the state before the change, and waits for no disk.
+//!
+//! ```text
+//!   plan, repair ──────────────────────┐
+//!   guest ─────> its turn (async) ─────┼─> writing (blocks this thread, off the workers) ──> disk
+//!   API: reads ─> its turn (async) ────┘         │
+//!   look, audit: state, waiting, operations <────┘   locks that nobody holds while the disk is busy
+//! ```
+//!
+//! Those of whom there may be many wait for their turn without a thread: a disk that does not answer holds a few threads, and
+//! no worker.
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use ioward_model::{AuditEntry, OpenOperation, RowKey, State, VfId};
-use ioward_store::{Change, Export, Store, StoreError};
+use ioward_model::{AuditDropped, AuditEntry, Name, OpenOperation, Row, RowKey, State, VfId};
+use ioward_store::{AuditQueue, Change, Export, Store, StoreError};
+use tokio::{sync::OwnedMutexGuard, time::timeout};
 
 use crate::error::error_chain;
 
-/// Entries of the audit log that wait to be written. Beyond that the disk has been full for long, and the oldest are lost.
-const MAX_WAITING: usize = 10_000;
+/// How long a request waits for a disk that is busy with others, before it is refused.
+pub(crate) const DISK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much a change needs the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Must {
-    /// What can't be written is not known either, and not done.
+    /// A change that can't be written is not made.
     BeWritten,
-    /// It is so, whether it can be written or not: what happened by itself, or the way back. It is written with the
-    /// next change that can be.
+    /// The change is a fact already, whether it can be written or not: something happened by itself, or was rolled back. It is
+    /// written with the next change that can be.
     BeKnown,
 }
 
 /// The state, and where it is kept.
 pub(crate) struct Notes {
     store: Box<dyn Store>,
-    state: Mutex<State>,
-    /// Held for as long as something is written; before `state`, where both are.
+    /// Whoever may wait for a long time takes it before `writing`.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Held for as long as something is written or read; before the three below.
     writing: Mutex<Writing>,
+    state: Mutex<State>,
+    operations: Mutex<BTreeMap<VfId, OpenOperation>>,
+    waiting: Mutex<Waiting>,
 }
 
 #[derive(Default)]
 struct Writing {
-    /// What is written with the next change.
-    waiting: Vec<Change>,
-    operations: BTreeMap<VfId, OpenOperation>,
     /// A change could not be written: what is on the disk is not certain any more.
     in_doubt: bool,
 }
 
+/// Written with the next change.
+#[derive(Default)]
+struct Waiting {
+    changes: Vec<Change>,
+    audit: AuditQueue,
+}
+
+/// The right to use the disk next.
+pub(crate) struct Turn {
+    _held: OwnedMutexGuard<()>,
+}
+
+/// The latest entries of the audit log, oldest first, and how many entries of each partition are not kept any more.
+pub(crate) type Audit = (Vec<AuditEntry>, BTreeMap<Name, AuditDropped>);
+
 impl Notes {
     pub(crate) fn new(store: Box<dyn Store>, state: State, operations: Vec<OpenOperation>) -> Self {
         let operations = operations.into_iter().map(|operation| (operation.vf, operation)).collect();
-        let writing = Writing { operations, ..Writing::default() };
-        Self { store, state: Mutex::new(state), writing: Mutex::new(writing) }
+        Self {
+            store,
+            turn: Arc::default(),
+            writing: Mutex::default(),
+            state: Mutex::new(state),
+            operations: Mutex::new(operations),
+            waiting: Mutex::default(),
+        }
     }
 
     /// The state as it is now.
     pub(crate) fn state(&self) -> State {
-        self.lock_state().clone()
+        lock(&self.state).clone()
     }
 
     /// Looks at the state as it is now.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        look(&self.lock_state())
+        look(&lock(&self.state))
     }
 
-    /// Changes rows of the state, and writes that down together with `more`.
+    /// Waits until the disk is free, without a thread and within a bound.
+    pub(crate) async fn turn(&self) -> Result<Turn, StoreError> {
+        let turn = timeout(DISK_TIMEOUT, self.turn_at_last()).await;
+        turn.map_err(|_| StoreError::Slow { after: DISK_TIMEOUT })
+    }
+
+    /// The same for whoever can't give up.
+    pub(crate) async fn turn_at_last(&self) -> Turn {
+        Turn { _held: Arc::clone(&self.turn).lock_owned().await }
+    }
+
+    /// Changes rows of the state, and writes that down together with `more`. An operation that is under way on a VF that
+    /// is taken from its partition ends with that.
     pub(crate) fn change(
         &self,
         must: Must,
@@ -70,7 +116,7 @@ impl Notes {
     ) -> Result<(), StoreError> {
         // The write may take a disk's time: other tasks are moved off this thread meanwhile.
         tokio::task::block_in_place(|| {
-            let mut writing = self.lock_writing();
+            let mut writing = lock(&self.writing);
             let (keys, before) = self.look(|state| {
                 let keys = rows(state);
                 let part = state.part(&keys);
@@ -78,13 +124,19 @@ impl Notes {
             });
             let mut after = before.clone();
             change(&mut after);
-            let changed = keys.iter().map(|key| after.row(key)).zip(&keys);
-            let changed: Vec<_> =
-                changed.filter(|(row, key)| *row != before.row(key)).map(|(row, _)| row).collect();
-            let rows = changed.iter().cloned().map(Change::Row);
-            let written = writing.write(&*self.store, &self.state, rows.chain(more).collect(), must);
+            let (mut changed, mut all) = (Vec::new(), Vec::new());
+            for key in &keys {
+                let (was, is) = (before.row(key), after.row(key));
+                if was != is {
+                    all.extend(self.operation_ended_by(&was, &is));
+                    changed.push(is);
+                }
+            }
+            all.extend(changed.iter().cloned().map(Change::Row));
+            all.extend(more);
+            let written = self.write(&mut writing, all, must);
             if written.is_ok() || must == Must::BeKnown {
-                let mut state = self.lock_state();
+                let mut state = lock(&self.state);
                 for row in changed {
                     state.put(row);
                 }
@@ -93,123 +145,128 @@ impl Notes {
         })
     }
 
+    /// The end of the operation that is under way on the VF of a row, where the row does not speak of that VF any more.
+    fn operation_ended_by(&self, was: &Row, is: &Row) -> Option<Change> {
+        let Row::Assignment(owner, Some(held)) = was else { return None };
+        if matches!(is, Row::Assignment(_, Some(now)) if now.vf == held.vf) {
+            return None;
+        }
+        let open = self.operation(held.vf)?;
+        (open.partition == owner.partition).then_some(Change::OperationEnded(held.vf))
+    }
+
     /// Operations that are under way.
     pub(crate) fn operations(&self) -> Vec<OpenOperation> {
-        self.lock_writing().operations.values().cloned().collect()
+        lock(&self.operations).values().cloned().collect()
+    }
+
+    /// The operation that is under way on a VF.
+    pub(crate) fn operation(&self, vf: VfId) -> Option<OpenOperation> {
+        lock(&self.operations).get(&vf).cloned()
     }
 
     /// Notes that an operation is about to be carried out.
-    pub(crate) fn operation_begun(&self, operation: OpenOperation) -> Result<(), StoreError> {
+    pub(crate) async fn operation_begun(&self, operation: OpenOperation) -> Result<(), StoreError> {
+        let _turn = self.turn().await?;
         let begun = vec![Change::OperationBegun(operation)];
         self.change(Must::BeWritten, |_| Vec::new(), begun, |_| {})
     }
 
     /// Notes that an operation is over, and has changed nothing.
-    pub(crate) fn operation_ended(&self, vf: VfId) {
+    pub(crate) async fn operation_ended(&self, vf: VfId) {
+        let _turn = self.turn_at_last().await;
         // Without it, a daemon after this one would look at the VF, and find it set as before.
         let _ = self.change(Must::BeKnown, |_| Vec::new(), vec![Change::OperationEnded(vf)], |_| {});
     }
 
     /// Notes who asked for what. It is on the disk after the next change, or the next [`Notes::flush`].
     pub(crate) fn audit(&self, entry: AuditEntry) {
-        self.lock_writing().wait(Change::Audit(entry));
+        lock(&self.waiting).audit.push(entry);
     }
 
     /// Writes what waits to be written.
     pub(crate) fn flush(&self) -> Result<(), StoreError> {
-        tokio::task::block_in_place(|| {
-            self.lock_writing().write(&*self.store, &self.state, Vec::new(), Must::BeWritten)
-        })
+        tokio::task::block_in_place(|| self.write(&mut lock(&self.writing), Vec::new(), Must::BeWritten))
     }
 
-    /// The latest entries of the audit log, oldest first.
-    pub(crate) fn latest_audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
+    /// The latest entries of the audit log.
+    pub(crate) fn latest_audit(&self, limit: usize) -> Result<Audit, StoreError> {
         tokio::task::block_in_place(|| {
-            let writing = self.lock_writing();
-            let mut entries = self.store.audit(limit)?;
-            entries.extend(writing.waiting.iter().filter_map(|change| match change {
-                Change::Audit(entry) => Some(entry.clone()),
-                _ => None,
-            }));
+            let _writing = lock(&self.writing);
+            let (mut entries, mut dropped) = (self.store.audit(limit)?, self.store.audit_dropped()?);
+            let waiting = lock(&self.waiting);
+            entries.extend(waiting.audit.entries());
             entries.drain(..entries.len().saturating_sub(limit));
-            Ok(entries)
+            for (partition, more) in waiting.audit.dropped() {
+                dropped.entry(partition.clone()).or_default().add_all(more);
+            }
+            Ok((entries, dropped))
         })
     }
 
     /// Everything that is on the disk.
     pub(crate) fn export(&self) -> Result<Export, StoreError> {
         tokio::task::block_in_place(|| {
-            let _writing = self.lock_writing();
+            let _writing = lock(&self.writing);
             self.store.export()
         })
     }
 
-    fn lock_state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_writing(&self) -> MutexGuard<'_, Writing> {
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Writing {
-    fn write(
-        &mut self,
-        store: &dyn Store,
-        state: &Mutex<State>,
-        changes: Vec<Change>,
-        must: Must,
-    ) -> Result<(), StoreError> {
-        if changes.is_empty() && self.waiting.is_empty() && !self.in_doubt {
-            return Ok(());
-        }
-        let mut all = Vec::new();
-        if self.in_doubt {
-            let state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            all.push(Change::Clear);
-            all.extend(state.keys().map(|key| Change::Row(state.row(&key))));
-            all.extend(self.operations.values().cloned().map(Change::OperationBegun));
-        }
-        all.extend(self.waiting.iter().cloned());
-        all.extend(changes.iter().cloned());
-        let written = store.commit(&all);
-        self.in_doubt = written.is_err();
-        if written.is_ok() {
-            self.waiting.clear();
-        }
-        if written.is_ok() || must == Must::BeKnown {
-            for change in &changes {
-                self.note_operation(change);
+    fn write(&self, writing: &mut Writing, changes: Vec<Change>, must: Must) -> Result<(), StoreError> {
+        let waiting = {
+            let mut waiting = lock(&self.waiting);
+            if changes.is_empty()
+                && waiting.changes.is_empty()
+                && waiting.audit.is_empty()
+                && !writing.in_doubt
+            {
+                return Ok(());
             }
+            Waiting { changes: std::mem::take(&mut waiting.changes), audit: waiting.audit.take() }
+        };
+        let mut all = Vec::new();
+        if writing.in_doubt {
+            all.push(Change::Clear);
+            self.look(|state| all.extend(state.keys().map(|key| Change::Row(state.row(&key)))));
+            all.extend(self.operations().into_iter().map(Change::OperationBegun));
         }
-        if let Err(error) = &written
-            && must == Must::BeKnown
-        {
-            tracing::error!("what is known cannot be written down: {}", error_chain(error));
-            changes.into_iter().for_each(|change| self.wait(change));
+        all.extend(waiting.changes.iter().cloned());
+        all.extend(waiting.audit.changes());
+        all.extend(changes.iter().cloned());
+        let written = self.store.commit(&all);
+        writing.in_doubt = written.is_err();
+        if written.is_ok() || must == Must::BeKnown {
+            changes.iter().for_each(|change| self.note_operation(change));
+        }
+        if let Err(error) = &written {
+            let mut now = lock(&self.waiting);
+            now.audit.put_back(waiting.audit);
+            now.changes = waiting.changes;
+            if must == Must::BeKnown {
+                tracing::error!("what is known cannot be written down: {}", error_chain(error));
+                for change in changes {
+                    match change {
+                        // Rows are said anew once writing is possible again.
+                        Change::Row(_) => {}
+                        Change::Audit(entry) => now.audit.push(entry),
+                        change => now.changes.push(change),
+                    }
+                }
+            }
         }
         written
     }
 
-    fn note_operation(&mut self, change: &Change) {
+    fn note_operation(&self, change: &Change) {
+        let mut operations = lock(&self.operations);
         match change {
-            Change::OperationBegun(operation) => _ = self.operations.insert(operation.vf, operation.clone()),
-            Change::OperationEnded(vf) => _ = self.operations.remove(vf),
+            Change::OperationBegun(operation) => _ = operations.insert(operation.vf, operation.clone()),
+            Change::OperationEnded(vf) => _ = operations.remove(vf),
             _ => {}
         }
     }
+}
 
-    fn wait(&mut self, change: Change) {
-        // Rows are said anew once writing is possible again.
-        if matches!(change, Change::Row(_)) {
-            return;
-        }
-        if self.waiting.len() >= MAX_WAITING
-            && let Some(oldest) = self.waiting.iter().position(|change| matches!(change, Change::Audit(_)))
-        {
-            self.waiting.remove(oldest);
-        }
-        self.waiting.push(change);
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

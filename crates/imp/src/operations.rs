@@ -1,35 +1,110 @@
 //! VF configuration operations: what a partition asks for its own VFs, held against what it may, and carried out
 //! through the PF.
+//!
+//! A change, once begun, is finished by a task of its own, whoever goes away meanwhile: the guest, its channel, the caller. That task
+//! keeps plans off the VF until the change is noted.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use ioward_fabric::FabricError;
 use ioward_model::{
     AuditEntry, MacAddress, Name, OpError, OpErrorKind, OpOutcome, OpenOperation, PartitionState, State,
     Verdict, VfId, VfOp, VfSettings, VfView,
 };
+use ioward_pci::Bdf;
 use ioward_store::{Change, StoreError};
-use tokio::sync::OwnedRwLockReadGuard;
+use tokio::{
+    sync::{OwnedMutexGuard, OwnedRwLockReadGuard},
+    time::timeout,
+};
 
-use crate::{error::error_chain, events::now_ms, imp::Imp, notes::Must};
+use crate::{
+    error::error_chain,
+    events::now_ms,
+    imp::Imp,
+    macs::{Macs, Reserved},
+    notes::Must,
+};
+
+/// How long a daemon that stops waits for changes of partitions. Those that last longer are put back by the next one.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which operations are under way.
+#[derive(Default)]
+pub(crate) struct Operations {
+    /// One change of a partition at a time: who waits for its turn is the caller and not a task, so that a partition that
+    /// connects anew again and again leaves no more than one task.
+    turns: Mutex<BTreeMap<Name, Arc<tokio::sync::Mutex<()>>>>,
+    /// Read by every change; written by a daemon that stops, and lets none begin any more.
+    open: Arc<tokio::sync::RwLock<()>>,
+    pub macs: Macs,
+}
+
+impl Operations {
+    async fn turn(&self, partition: &Name) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(turns.entry(partition.clone()).or_default())
+        };
+        turn.lock_owned().await
+    }
+}
 
 /// An operation that has been carried out and is not noted yet.
 struct Operated {
     outcome: OpOutcome,
-    /// What was set.
+    /// The change that was made, if it was one of settings.
     set: Option<OpenOperation>,
     /// Held until it is noted.
     _owners: Vec<OwnedRwLockReadGuard<()>>,
+    _mac: Option<Reserved>,
+}
+
+impl Operated {
+    fn looked(outcome: OpOutcome) -> Self {
+        Self { outcome, set: None, _owners: Vec::new(), _mac: None }
+    }
 }
 
 impl Imp {
-    /// Does what a partition asks, if it may, and notes it in the audit log either way.
+    /// Does what a partition asks, if it may, and notes it in the audit log either way. A change goes on when the caller goes
+    /// away.
     ///
     /// `partition` is known from the channel that the request came through. Nothing in the request can name another.
     ///
     /// # Errors
-    /// When it may not, or it could not be done. Nothing has changed then.
-    pub async fn operate(&self, partition: &Name, op: VfOp) -> Result<OpOutcome, OpError> {
+    /// When it may not, or it could not be done. Nothing has changed then, unless the adapter does not answer: then the change
+    /// is put back as soon as it does.
+    pub async fn operate(self: &Arc<Self>, partition: &Name, op: VfOp) -> Result<OpOutcome, OpError> {
+        if !matches!(op, VfOp::Set { .. } | VfOp::Reset { .. }) {
+            return self.operate_and_note(partition, op).await;
+        }
+        let turn = self.operating.turn(partition).await;
+        let open = Arc::clone(&self.operating.open).read_owned().await;
+        let (imp, partition) = (Arc::clone(self), partition.clone());
+        let task = tokio::spawn(async move {
+            let _held = (turn, open);
+            imp.operate_and_note(&partition, op).await
+        });
+        let cut_off = |_| OpError::new(OpErrorKind::Failed, "the management partition is going away");
+        task.await.unwrap_or_else(|error| Err(cut_off(error)))
+    }
+
+    /// Waits until no change of a partition is under way, and lets none begin any more.
+    pub(crate) async fn finish_operations(&self) {
+        match timeout(FINISH_TIMEOUT, Arc::clone(&self.operating.open).write_owned()).await {
+            // For as long as this process is there.
+            Ok(closed) => std::mem::forget(closed),
+            Err(_) => tracing::error!("a change of a partition does not end; the next daemon puts it back"),
+        }
+    }
+
+    async fn operate_and_note(self: &Arc<Self>, partition: &Name, op: VfOp) -> Result<OpOutcome, OpError> {
         let operated = self.operate_unnoted(partition, &op).await;
         let verdict = match &operated {
             Ok(_) => Verdict::Granted,
@@ -46,27 +121,29 @@ impl Imp {
         } else {
             self.notes.audit(entry);
             if is_reset {
-                // It has been done by now; what can still be done is to say so loudly.
-                self.flush_or_say();
+                // The VF is reset by now; what can still be done is to say loudly that nobody will know.
+                match self.notes.turn().await {
+                    Ok(_turn) => self.flush_or_say(),
+                    Err(error) => tracing::error!("the audit log cannot be written: {}", error_chain(&error)),
+                }
             }
         }
         Ok(operated.outcome)
     }
 
     /// Looks at what a partition has, for the management partition itself.
-    pub(crate) async fn vfs_of(&self, partition: &Name) -> Result<OpOutcome, OpError> {
+    pub(crate) async fn vfs_of(self: &Arc<Self>, partition: &Name) -> Result<OpOutcome, OpError> {
         Ok(self.operate_unnoted(partition, &VfOp::List).await?.outcome)
     }
 
-    async fn operate_unnoted(&self, partition: &Name, op: &VfOp) -> Result<Operated, OpError> {
+    async fn operate_unnoted(self: &Arc<Self>, partition: &Name, op: &VfOp) -> Result<Operated, OpError> {
         let (holder, owners) = self.holder(partition).await?;
-        let looked = |outcome| Operated { outcome, set: None, _owners: Vec::new() };
         let Some(name) = op.vf() else {
             let mut views = Vec::new();
             for name in attached(&holder) {
                 views.push(self.view(&holder, name).await?);
             }
-            return Ok(looked(OpOutcome::Vfs(views)));
+            return Ok(Operated::looked(OpOutcome::Vfs(views)));
         };
         let Some(vf) = holder.vfs.get(name).filter(|a| a.attached).map(|assignment| assignment.vf) else {
             let held: Vec<_> = attached(&holder).map(Name::as_str).collect();
@@ -80,11 +157,13 @@ impl Imp {
             })?;
         }
         Ok(match op {
-            VfOp::List | VfOp::Get { .. } => looked(OpOutcome::Vf(self.view(&holder, name).await?)),
+            VfOp::List | VfOp::Get { .. } => Operated::looked(OpOutcome::Vf(self.view(&holder, name).await?)),
             VfOp::Set { change, .. } => {
-                let set = self.set(partition, vf, change).await?;
+                let (set, _mac) = self.set(partition, vf, change).await?;
                 match self.view(&holder, name).await {
-                    Ok(view) => Operated { outcome: OpOutcome::Vf(view), set: Some(set), _owners: owners },
+                    Ok(view) => {
+                        Operated { outcome: OpOutcome::Vf(view), set: Some(set), _owners: owners, _mac }
+                    }
                     Err(error) => {
                         self.put_back(&set).await;
                         return Err(error);
@@ -93,13 +172,15 @@ impl Imp {
             }
             VfOp::Reset { .. } => {
                 self.fabric.reset(vf).await.map_err(failed)?;
-                looked(OpOutcome::Done)
+                Operated { outcome: OpOutcome::Done, set: None, _owners: owners, _mac: None }
             }
-            VfOp::Stats { .. } => looked(OpOutcome::Stats(self.fabric.statistics(vf).await.map_err(failed)?)),
+            VfOp::Stats { .. } => {
+                Operated::looked(OpOutcome::Stats(self.fabric.statistics(vf).await.map_err(failed)?))
+            }
         })
     }
 
-    /// What a partition holds, with plans kept from changing that until the guards are dropped.
+    /// A partition with its VFs, which no plan changes until the guards are dropped.
     async fn holder(
         &self,
         partition: &Name,
@@ -113,7 +194,7 @@ impl Imp {
         let mut holder = look()?;
         loop {
             let guards = self.ownership.read(&adapters(&holder)).await;
-            // What it held may have changed while this waited.
+            // Its VFs may have changed while this waited.
             let now = look()?;
             if adapters(&now).is_subset(&adapters(&holder)) {
                 return Ok((now, guards));
@@ -122,33 +203,63 @@ impl Imp {
         }
     }
 
-    /// Sets a VF, with what that changes written down before.
-    async fn set(&self, partition: &Name, vf: VfId, change: &VfSettings) -> Result<OpenOperation, OpError> {
+    /// Sets a VF, with what that changes written down before. A MAC is reserved until the change is noted.
+    async fn set(
+        self: &Arc<Self>,
+        partition: &Name,
+        vf: VfId,
+        change: &VfSettings,
+    ) -> Result<(OpenOperation, Option<Reserved>), OpError> {
         let invalid = |message: String| OpError::new(OpErrorKind::Invalid, message);
-        if let Some(mac) = change.mac {
-            if !mac.is_unicast() {
-                return Err(invalid(format!("{mac} is no address for one station (multicast or zero)")));
-            }
-            if self.notes.look(|state| macs_of_others(state, vf)).contains(&mac) {
-                return Err(invalid(format!("{mac} is already in use on this host; choose another")));
-            }
-        }
         if change.is_empty() {
             return Err(invalid("nothing to set".to_owned()));
         }
+        if let Some(open) = self.notes.operation(vf) {
+            // The adapter did not answer to it.
+            self.put_back(&open).await;
+            if self.notes.operation(vf).is_some() {
+                let message = "an earlier change of this VF has not ended: its adapter does not answer";
+                return Err(OpError::new(OpErrorKind::Busy, message));
+            }
+        }
+        let mac = change.mac.map(|mac| self.reserve_mac(mac, vf)).transpose()?;
         let before = change.restored_from(&self.fabric.settings(vf).await.map_err(failed)?);
         let set = OpenOperation { partition: partition.clone(), vf, change: change.clone(), before };
-        self.notes.operation_begun(set.clone()).map_err(|error| unkept(&error))?;
-        if let Err(error) = self.fabric.configure(vf, change).await {
-            self.notes.operation_ended(vf);
-            return Err(failed(error));
+        self.notes.operation_begun(set.clone()).await.map_err(|error| unkept(&error))?;
+        match self.fabric.configure(vf, change).await {
+            Ok(()) => Ok((set, mac)),
+            Err(error) if is_in_doubt(&error) => {
+                self.leave_in_doubt(&set, &error).await;
+                Err(failed(error))
+            }
+            Err(error) => {
+                self.notes.operation_ended(vf).await;
+                Err(failed(error))
+            }
         }
-        Ok(set)
     }
 
-    /// Notes what was set, together with who asked for it. What can't be noted is not done either.
-    async fn note_set(&self, set: &OpenOperation, entry: AuditEntry) -> Result<(), OpError> {
+    /// Looks whether a MAC is free for a VF, and reserves it if it is.
+    fn reserve_mac(&self, mac: MacAddress, vf: VfId) -> Result<Reserved, OpError> {
+        let invalid = |message: String| OpError::new(OpErrorKind::Invalid, message);
+        if !mac.is_unicast() {
+            return Err(invalid(format!("{mac} is no address for one station (multicast or zero)")));
+        }
+        let is_taken = |mac, vf| {
+            self.is_mac_of_the_host(mac)
+                || self.notes.look(|state| macs_of_others(state, vf)).contains(&mac)
+                || self.notes.operations().iter().any(|open| {
+                    open.vf != vf && (open.change.mac == Some(mac) || open.before.mac == Some(mac))
+                })
+        };
+        let reserved = self.operating.macs.reserve(vec![(mac, vf)], is_taken);
+        reserved.map_err(|mac| invalid(format!("{mac} is already in use on this host; choose another")))
+    }
+
+    /// Notes a change together with who asked for it. A change that can't be noted is taken back.
+    async fn note_set(self: &Arc<Self>, set: &OpenOperation, entry: AuditEntry) -> Result<(), OpError> {
         let noted = vec![Change::OperationEnded(set.vf), Change::Audit(entry)];
+        let turn = self.notes.turn_at_last().await;
         let noted = self.notes.change(
             Must::BeWritten,
             |state| state.row_of(set.vf),
@@ -157,6 +268,7 @@ impl Imp {
                 state.record_guest_change(set.vf, &set.change, &set.before);
             },
         );
+        drop(turn);
         if let Err(error) = noted {
             self.put_back(set).await;
             return Err(unkept(&error));
@@ -164,21 +276,59 @@ impl Imp {
         Ok(())
     }
 
-    /// Sets a VF as it was before an operation that is not to be.
-    pub(crate) async fn put_back(&self, set: &OpenOperation) {
-        let vf = set.vf;
+    /// Sets a VF as it was before an operation that is not to be, if it is still the partition's that asked. While the adapter
+    /// does not answer, the operation stays open.
+    pub(crate) async fn put_back(self: &Arc<Self>, set: &OpenOperation) {
+        let (vf, partition) = (set.vf, &set.partition);
+        let owner = self.notes.look(|state| state.owner(vf));
+        if owner.is_none_or(|owner| owner.partition != *partition) {
+            tracing::warn!("{vf} is not {partition}'s any more: what it asked for is not put back");
+            self.notes.operation_ended(vf).await;
+            return;
+        }
         let put_back = async {
             let missing = set.before.missing_from(&self.fabric.settings(vf).await?);
             if missing.is_empty() { Ok(()) } else { self.fabric.configure(vf, &missing).await }
         };
-        if let Err(error) = put_back.await {
-            let partition = &set.partition;
-            tracing::error!(
-                "{vf} may be set as {partition} asked, and not as noted: {}",
-                error_chain(&error)
-            );
+        match put_back.await {
+            Ok(()) => self.notes.operation_ended(vf).await,
+            Err(error) if is_in_doubt(&error) => self.leave_in_doubt(set, &error).await,
+            Err(error) => {
+                tracing::error!(
+                    "{vf} may be set as {partition} asked, and not as noted: {}",
+                    error_chain(&error)
+                );
+                self.note_original(set, vec![Change::OperationEnded(vf)]).await;
+            }
         }
-        self.notes.operation_ended(vf);
+    }
+
+    /// A change that may still take effect stays open: it is put back when the adapter answers.
+    async fn leave_in_doubt(self: &Arc<Self>, set: &OpenOperation, error: &FabricError) {
+        self.note_original(set, Vec::new()).await;
+        self.watch_stuck_adapter(set.vf.pf, error);
+    }
+
+    /// Notes the settings that the VF is to be given back with, whatever becomes of the operation.
+    async fn note_original(&self, set: &OpenOperation, more: Vec<Change>) {
+        let _turn = self.notes.turn_at_last().await;
+        let rows = |state: &State| state.row_of(set.vf);
+        // The log says it when it can't be written.
+        let _ = self.notes.change(Must::BeKnown, rows, more, |state| {
+            state.record_original(set.vf, &set.before);
+        });
+    }
+
+    /// Puts back what partitions asked of an adapter that did not answer, and does now.
+    pub(crate) async fn put_back_operations_of(self: &Arc<Self>, pf: Bdf) {
+        for open in self.notes.operations().into_iter().filter(|open| open.vf.pf == pf) {
+            let _turn = self.operating.turn(&open.partition).await;
+            let _owners = self.ownership.read(&BTreeSet::from([pf])).await;
+            // It may have been put back, or have ended with its assignment, while this waited.
+            if self.notes.operation(open.vf).as_ref() == Some(&open) {
+                self.put_back(&open).await;
+            }
+        }
     }
 
     async fn view(&self, holder: &PartitionState, name: &Name) -> Result<VfView, OpError> {
@@ -207,6 +357,11 @@ fn attached(holder: &PartitionState) -> impl Iterator<Item = &Name> {
 fn macs_of_others(state: &State, vf: VfId) -> Vec<MacAddress> {
     let others = state.assignments().filter(|(_, assignment)| assignment.vf != vf);
     others.filter_map(|(_, assignment)| assignment.effective_settings().mac).collect()
+}
+
+/// Whether a change that failed may take effect all the same.
+fn is_in_doubt(error: &FabricError) -> bool {
+    matches!(error, FabricError::Stuck { .. })
 }
 
 fn failed(error: FabricError) -> OpError {

@@ -1,7 +1,7 @@
 //! Orphans: VFs that are bound to vfio-pci for nobody, as a crash of something that is not ioward leaves them. They may be
 //! meant for something that is to start later, so they are taken back only when a person asks for it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use ioward_api::Reaped;
 use ioward_model::{EventKind, Orphan, VfId};
@@ -43,7 +43,7 @@ impl Imp {
     /// # Errors
     /// When something else is being changed, or the host can't be looked at.
     pub async fn reap_orphans(&self) -> Result<Vec<Reaped>, ImpError> {
-        let _guard = self.begin_change().await?;
+        let _guard = self.begin_change(Duration::ZERO).await?;
         let mut reaped = Vec::new();
         for orphan in self.orphans().await? {
             let _kept_out = self.ownership.write(orphan.vf.pf).await;

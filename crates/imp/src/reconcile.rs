@@ -26,11 +26,12 @@ use ioward_model::{
 use ioward_planner::Comparison;
 use ioward_store::Change;
 use tokio::{
-    sync::{OwnedMutexGuard, mpsc},
+    sync::mpsc,
     time::{Instant, sleep, timeout},
 };
 
 use crate::{
+    changing::ChangeGuard,
     error::{ImpError, error_chain},
     events::EventLog,
     executor::{Executed, Execution, Progress},
@@ -56,19 +57,6 @@ pub(crate) struct Reconciling {
     /// There was a boot since, and what it took is not restored yet.
     booted: AtomicBool,
     told: Mutex<Told>,
-    at_it: AtomicBool,
-}
-
-/// Keeps changes from beginning.
-struct AtIt<'a> {
-    reconciling: &'a Reconciling,
-    _guard: OwnedMutexGuard<()>,
-}
-
-impl Drop for AtIt<'_> {
-    fn drop(&mut self) {
-        self.reconciling.at_it.store(false, Ordering::Relaxed);
-    }
 }
 
 #[derive(Default)]
@@ -140,22 +128,12 @@ impl Found {
 
 impl Reconciling {
     pub(crate) fn new(boot: Option<u64>) -> Self {
-        Self { boot, booted: AtomicBool::new(false), told: Mutex::default(), at_it: AtomicBool::new(false) }
-    }
-
-    /// Whether it is a look that keeps changes from beginning.
-    pub(crate) fn is_at_it(&self) -> bool {
-        self.at_it.load(Ordering::Relaxed)
+        Self { boot, booted: AtomicBool::new(false), told: Mutex::default() }
     }
 
     /// Whether the host has booted since it was as the state says, and what that took is not restored yet.
     pub(crate) fn has_booted(&self) -> bool {
         self.booted.load(Ordering::Relaxed)
-    }
-
-    fn at_it(&self, guard: OwnedMutexGuard<()>) -> AtIt<'_> {
-        self.at_it.store(true, Ordering::Relaxed);
-        AtIt { reconciling: self, _guard: guard }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -245,8 +223,7 @@ impl Imp {
     /// # Errors
     /// While a plan is carried out, or when the host can't be looked at.
     pub async fn drift(&self) -> Result<Vec<Drift>, ImpError> {
-        let guard = self.begin_change().await?;
-        let _nothing_changes = self.reconciling.at_it(guard);
+        let _nothing_changes = self.begin_look().await?;
         Ok(self.find().await?.drifts)
     }
 
@@ -301,10 +278,10 @@ impl Imp {
 
     /// Waits until nothing is being changed, and lets nothing begin as long as what it returns is there. It does not queue: a plan
     /// that begins the moment the one before has ended is not to be told that another change is under way.
-    async fn once_nothing_changes(&self) -> AtIt<'_> {
+    async fn once_nothing_changes(&self) -> ChangeGuard {
         loop {
-            match self.try_begin_change() {
-                Some(guard) => return self.reconciling.at_it(guard),
+            match self.try_begin_look() {
+                Some(guard) => return guard,
                 None => sleep(LOOK_AGAIN).await,
             }
         }

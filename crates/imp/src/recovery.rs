@@ -65,7 +65,7 @@ impl Imp {
     }
 
     /// Puts back what was set, or half set, for partitions that have had no answer. They ask again.
-    async fn put_operations_back(&self) {
+    async fn put_operations_back(self: &Arc<Self>) {
         for operation in self.notes.operations() {
             self.put_back(&operation).await;
         }

@@ -37,7 +37,7 @@ pub enum ServeError {
     /// The partitions of a daemon before can't be found.
     #[error("cannot use the runtime folder")]
     Hypervisor(#[from] HypervisorError),
-    /// What a daemon before left can't be taken over.
+    /// Partitions of the daemon before can't be taken over.
     #[error("cannot take over what is running: {0}")]
     Adopt(String),
     /// The state folder can't be made the management partition's.
@@ -66,7 +66,7 @@ pub enum ServeError {
     /// The API socket can't be opened.
     #[error("cannot {what} {path}", path = .path.display())]
     Socket {
-        /// What was to be done, as a verb.
+        /// The operation, as a verb.
         what: &'static str,
         /// The socket.
         path: PathBuf,
@@ -127,6 +127,7 @@ pub(crate) async fn run(
     (supervised.tell)(Life::Stopping);
     // A change that is under way is finished or undone: nothing is left half done.
     let _nothing_begins = imp.finish_changes().await;
+    imp.finish_operations().await;
     follower.abort();
     flusher.abort();
     imp.flush_or_say();

@@ -33,6 +33,11 @@ impl Imp {
     pub(crate) fn watch_stuck(self: &Arc<Self>, step: &Step, error: &ImpError) {
         let ImpError::Fabric(error @ FabricError::Stuck { .. }) = error else { return };
         let Some(pf) = step.subject().adapter() else { return };
+        self.watch_stuck_adapter(pf, error);
+    }
+
+    /// The same, whatever was asked of the adapter.
+    pub(crate) fn watch_stuck_adapter(self: &Arc<Self>, pf: Bdf, error: &FabricError) {
         if self.stuck.lock().insert(pf) {
             self.events.emit(EventKind::AdapterStuck { pf, what: error_chain(error) });
             tokio::spawn(look_until_it_answers(Arc::downgrade(self), pf));
@@ -48,6 +53,7 @@ async fn look_until_it_answers(imp: Weak<Imp>, pf: Bdf) {
             continue;
         }
         imp.stuck.lock().remove(&pf);
+        imp.put_back_operations_of(pf).await;
         let inventory = imp.look().await;
         let num_vfs = inventory.ok().and_then(|now| now.physical_function(pf).map(PhysicalFunction::num_vfs));
         imp.events.emit(EventKind::AdapterAnswers { pf, num_vfs });

@@ -1,4 +1,4 @@
-//! What a channel goes over, at the management partition's end: frames in, frames out, the same for every kind.
+//! The management partition's end of a channel: frames in, frames out, the same for a stream and for shared memory.
 
 use std::{
     io,
@@ -38,7 +38,7 @@ pub(crate) enum Transport {
 
 /// Something that came.
 pub(crate) struct Arrival {
-    /// What it costs its sender, in tokens.
+    /// Its price for the sender, in tokens.
     pub cost: f64,
     /// A frame, or why it is none; `None` when more has to come first.
     pub frame: Option<Result<Frame, FrameError>>,
@@ -63,7 +63,7 @@ impl Transport {
         }
     }
 
-    /// What comes next; `None` once the other end has closed. Loses nothing when it is dropped before it is done.
+    /// The next arrival; `None` once the other end has closed. Loses nothing when it is dropped before it is done.
     pub(crate) async fn receive(&mut self) -> io::Result<Option<Arrival>> {
         match self {
             Self::Stream(stream) => stream.receive().await,
@@ -93,7 +93,7 @@ impl Transport {
 pub(crate) struct Stream {
     socket: UnixStream,
     decoder: Decoder,
-    /// What was read last; `used` of it has been through the decoder.
+    /// The bytes that were read last; `used` of them have been through the decoder.
     chunk: Vec<u8>,
     used: usize,
 }

@@ -1,11 +1,11 @@
-//! What happened (events), and who asked for what (audit).
+//! Events: what happened.
 
 use std::fmt;
 
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{Drift, Identity, Name, Orphan, Step, VfOp};
+use crate::{Drift, Identity, Name, Orphan, Step};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -202,6 +202,25 @@ pub enum EventKind {
         /// What.
         what: String,
     },
+    /// A partition's channel gave cause for more events than one partition may.
+    ChannelEventsLeftOut {
+        /// The partition.
+        partition: Name,
+        /// How many were left out.
+        count: u64,
+    },
+    /// Whoever follows events has not kept up, or asks for some that are not kept any more. This one is told to that client
+    /// only; its number is that of the last event that is missing.
+    Missed {
+        /// How many are missing.
+        count: u64,
+    },
+    /// The events that a client has seen are those of another run of the daemon: all that are kept of this one follow. This one is
+    /// told to that client only, and has the number 0.
+    Restarted {
+        /// The epoch of this run.
+        epoch: u64,
+    },
 }
 
 impl fmt::Display for EventKind {
@@ -271,33 +290,13 @@ impl fmt::Display for EventKind {
                 write!(f, "channel of {partition}: {agent} said hello")
             }
             Self::ChannelMisused { partition, what } => write!(f, "channel of {partition} misused: {what}"),
+            Self::ChannelEventsLeftOut { partition, count } => {
+                write!(f, "channel of {partition}: {count} more events of it were left out")
+            }
+            Self::Missed { count } => write!(f, "{count} events were missed"),
+            Self::Restarted { .. } => f.write_str("the daemon has been started anew since"),
         }
     }
-}
-
-/// One operation that a partition asked for, and what became of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AuditEntry {
-    /// Milliseconds since 1970 (UTC).
-    pub time_ms: u64,
-    /// Who asked.
-    pub partition: Name,
-    /// For what.
-    pub request: VfOp,
-    /// What became of it.
-    pub verdict: Verdict,
-}
-
-/// What became of an operation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "verdict", content = "why", rename_all = "kebab-case")]
-pub enum Verdict {
-    /// Allowed and done.
-    Granted,
-    /// Not allowed.
-    Refused(String),
-    /// Allowed, but it could not be done.
-    Failed(String),
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod accelerator;
+mod audit;
 pub mod checks;
 mod choice;
 mod conditions;
@@ -39,10 +40,11 @@ mod vlan;
 mod whereabouts;
 
 pub use accelerator::Accelerator;
+pub use audit::{AuditDropped, AuditEntry, AuditKind, Verdict};
 pub use choice::{Criterion, Gap, Placement, Relaxation, Way};
 pub use conditions::Conditions;
 pub use drift::{Difference, Drift, Orphan};
-pub use event::{AuditEntry, Event, EventKind, Verdict};
+pub use event::{Event, EventKind};
 pub use function_facts::FunctionFacts;
 pub use guest_may::{Grant, GuestMay, Permission};
 pub use identity::{AdapterId, Identity};

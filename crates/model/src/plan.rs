@@ -136,6 +136,15 @@ pub struct Plan {
     pub instead: Vec<Way>,
 }
 
+impl Plan {
+    /// Whether two plans are the same but for the state and the inventory that they were made from.
+    #[must_use]
+    pub fn does_the_same_as(&self, other: &Self) -> bool {
+        let Self { id, parent, generation, .. } = *self;
+        *self == Self { id, parent, generation, ..other.clone() }
+    }
+}
+
 /// Settings of a VF before a plan is carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettingsBefore {

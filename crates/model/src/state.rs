@@ -192,6 +192,13 @@ impl State {
         }
     }
 
+    /// Notes what settings of a VF were `before` something that may have changed them: the VF is given back with these.
+    pub fn record_original(&mut self, vf: VfId, before: &VfSettings) {
+        if let Some(assignment) = self.assignment_mut(vf) {
+            assignment.original_settings = assignment.original_settings.or(before);
+        }
+    }
+
     /// Notes where a VF is, if that is known.
     pub fn record_address(&mut self, vf: VfId, address: Option<Bdf>) {
         if let Some(assignment) = self.assignment_mut(vf) {

@@ -1,9 +1,11 @@
 //! [`Export`]: everything that is kept, for a person to read and a program to look through.
 
-use ioward_model::{AuditEntry, OpenOperation, PlanRecord, State, StepRecord};
+use std::collections::BTreeMap;
+
+use ioward_model::{AuditDropped, AuditEntry, Name, OpenOperation, PlanRecord, State, StepRecord};
 use serde::{Deserialize, Serialize};
 
-/// What `ioward state export` prints, as JSON.
+/// The JSON that `ioward state export` prints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Export {
     /// The version of the file.
@@ -16,6 +18,9 @@ pub struct Export {
     pub operations: Vec<OpenOperation>,
     /// Who asked for what, oldest first.
     pub audit: Vec<AuditEntry>,
+    /// How many entries of a partition are not in there any more; left out: none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub audit_dropped: BTreeMap<Name, AuditDropped>,
 }
 
 /// A plan with its journal.

@@ -8,13 +8,14 @@
 //! A file has its name only once it is whole: whatever is found under it was written by a commit.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use ioward_model::AuditEntry;
+use ioward_model::{AuditDropped, AuditEntry, Name};
 use redb::backends::FileBackend;
 use rustix::fs::{FlockOperation, flock};
 
@@ -37,6 +38,10 @@ impl Store for Folder {
 
     fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
         self.file.audit(limit)
+    }
+
+    fn audit_dropped(&self) -> Result<BTreeMap<Name, AuditDropped>, StoreError> {
+        self.file.audit_dropped()
     }
 
     fn export(&self) -> Result<Export, StoreError> {

@@ -1,4 +1,4 @@
-//! What the management partition remembers across a crash and a reboot: one transactional file. docs/state.md draws it.
+//! The memory of the management partition across crashes and reboots: one transactional file. docs/state.md draws it.
 //!
 //! ```text
 //! <state folder>/
@@ -10,6 +10,7 @@
 //! [`Store`] is the seam: changes go in as plain data, all of them or none, and are on the disk when the call returns.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod export;
 mod folder;
 mod memory;
@@ -17,17 +18,20 @@ mod state_file;
 mod tables;
 mod version1;
 
+pub use audit::{AuditQueue, KEPT_AUDIT_ENTRIES, kept_of_a_partition};
 pub use export::{Export, ExportedPlan, ExportedStep};
 pub use folder::{Folder, export, open};
 pub use memory::MemoryFile;
-/// What a [`StateFile`] is kept on: a file, or something that plays one.
+/// The storage below a [`StateFile`]: a file, or something that plays one.
 pub use redb::StorageBackend;
 pub use state_file::StateFile;
-pub use tables::{KEPT_AUDIT_ENTRIES, KEPT_PLANS, SCHEMA};
+pub use tables::{KEPT_PLANS, SCHEMA};
 
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
 
-use ioward_model::{AuditEntry, Ended, OpenOperation, PlanRecord, Row, State, StepRecord, VfId};
+use ioward_model::{
+    AuditDropped, AuditEntry, Ended, Name, OpenOperation, PlanRecord, Row, State, StepRecord, VfId,
+};
 
 /// Where the management partition keeps what it must not forget.
 pub trait Store: Send + Sync {
@@ -43,6 +47,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When they can't be read.
     fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError>;
+
+    /// How many entries of the audit log were dropped, by partition; those of which none was are left out.
+    ///
+    /// # Errors
+    /// When that can't be read.
+    fn audit_dropped(&self) -> Result<BTreeMap<Name, AuditDropped>, StoreError>;
 
     /// Everything, for a person to read.
     ///
@@ -84,9 +94,16 @@ pub enum Change {
     OperationEnded(VfId),
     /// Somebody asked for something.
     Audit(AuditEntry),
+    /// So many more entries of a partition were dropped before they could be written.
+    AuditDropped {
+        /// The partition.
+        partition: Name,
+        /// How many.
+        dropped: AuditDropped,
+    },
 }
 
-/// What was kept, as a daemon that starts wants to know it.
+/// Everything that a daemon needs to know when it starts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contents {
     /// The state.
@@ -118,12 +135,18 @@ pub enum StoreError {
     /// A file could not be used.
     #[error("cannot {what} {path}", path = .path.display())]
     Io {
-        /// What was to be done, as a verb.
+        /// The operation, as a verb.
         what: &'static str,
         /// Where.
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The disk does not answer.
+    #[error("the disk that holds the state has not answered for {} s; see dmesg", .after.as_secs())]
+    Slow {
+        /// For how long.
+        after: Duration,
     },
     /// Another daemon works on it.
     #[error("another ioward works on {path}; stop it first, or give this one a folder of its own with --state-dir", path = .path.display())]
@@ -136,7 +159,7 @@ pub enum StoreError {
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The damage.
         why: String,
     },
     /// It is from a newer ioward.

@@ -17,7 +17,7 @@ pub struct MemoryFile(Arc<Mutex<Bytes>>);
 #[derive(Clone, Debug, Default)]
 struct Bytes {
     length: usize,
-    /// What is behind the length in the last of them is zero.
+    /// Bytes behind the length are zero.
     pages: Vec<Arc<[u8; PAGE]>>,
 }
 
@@ -56,7 +56,7 @@ impl MemoryFile {
         Self(Arc::new(Mutex::new(self.lock().clone())))
     }
 
-    /// What it holds.
+    /// Its content.
     #[must_use]
     pub fn content(&self) -> Vec<u8> {
         let bytes = self.lock();

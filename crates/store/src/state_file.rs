@@ -5,12 +5,13 @@
 //! opened, so that one that can't be used is never changed.
 
 use std::{
+    collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ioward_model::AuditEntry;
+use ioward_model::{AuditDropped, AuditEntry, Name};
 use redb::{Builder, Database, DatabaseError, StorageBackend};
 
 use crate::{
@@ -134,7 +135,7 @@ impl Store for StateFile {
             return Ok(());
         };
         drop(database);
-        // What redb tidies up after a commit can fail as well: then what it says has failed is done.
+        // redb tidies up after a commit. When that fails, it reports a failure though the commit is made.
         if commit.is_some_and(|commit| (self.is_made)(commit).is_ok_and(|is_made| is_made)) {
             return Ok(());
         }
@@ -143,6 +144,10 @@ impl Store for StateFile {
 
     fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
         self.read_with(|database| tables::audit(database, limit))
+    }
+
+    fn audit_dropped(&self) -> Result<BTreeMap<Name, AuditDropped>, StoreError> {
+        self.read_with(tables::audit_dropped)
     }
 
     fn export(&self) -> Result<Export, StoreError> {

@@ -8,16 +8,17 @@ use std::{
 };
 
 use ioward_model::{
-    AdapterState, Assignment, AuditEntry, Ended, Name, OpenOperation, Owner, PartitionHead, PlanRecord, Row,
-    Spec, State, StepRecord, VfId,
+    AdapterState, Assignment, AuditDropped, AuditEntry, Ended, Name, OpenOperation, Owner, PartitionHead,
+    PlanRecord, Row, Spec, State, StepRecord, VfId,
 };
 use ioward_pci::Bdf;
 use redb::{
-    Database, Key, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table,
-    TableDefinition, TableError, TableHandle, WriteTransaction,
+    Database, Key, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
+    TableHandle, WriteTransaction,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::audit::{self, Log};
 use crate::{Change, Contents, Export, ExportedPlan, ExportedStep, Interrupted};
 
 /// The version of the tables and of the values in them. Version 1 was `state.json`.
@@ -29,12 +30,9 @@ const SCHEMA_BEFORE: u64 = 2;
 /// So many plans of persons are kept, and so many of repairs, the one under way included.
 pub const KEPT_PLANS: usize = 8;
 
-/// So many entries of the audit log are kept: a guest can fill no disk.
-pub const KEPT_AUDIT_ENTRIES: u64 = 50_000;
-
 type Json = &'static [u8];
 
-/// `schema`, `revision`, `boot`, and `commits`: how many there were.
+/// `schema`, `revision`, `boot`; `commits`: how many there were; `audit`: the number of the latest entry of the audit log.
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 /// By PCI address.
 const ADAPTERS: TableDefinition<'_, &str, Json> = TableDefinition::new("adapters");
@@ -52,10 +50,8 @@ const ENDS: TableDefinition<'_, u64, Json> = TableDefinition::new("plan-ends");
 const JOURNAL: TableDefinition<'_, (u64, u64), Json> = TableDefinition::new("journal");
 /// By the address of the PF and the index of the VF.
 const OPERATIONS: TableDefinition<'_, (&str, u16), Json> = TableDefinition::new("operations");
-/// Numbered as they come.
-const AUDIT: TableDefinition<'_, u64, Json> = TableDefinition::new("audit");
 
-/// What is wrong with a file whose tables can be read at all.
+/// The reason why a file can't be used whose tables can be read at all.
 pub(crate) enum Wrong {
     /// The storage below says no.
     Storage(redb::Error),
@@ -85,7 +81,8 @@ pub(crate) enum Written {
     PlanEnded(u64, Vec<u8>),
     OperationBegun(VfId, Vec<u8>),
     OperationEnded(VfId),
-    Audit(Vec<u8>),
+    Audit(audit::Written),
+    AuditDropped(Name, AuditDropped),
 }
 
 impl Written {
@@ -110,7 +107,8 @@ impl Written {
                 Self::OperationBegun(operation.vf, serde_json::to_vec(operation)?)
             }
             Change::OperationEnded(vf) => Self::OperationEnded(*vf),
-            Change::Audit(entry) => Self::Audit(serde_json::to_vec(entry)?),
+            Change::Audit(entry) => Self::Audit(audit::Written::of(entry)?),
+            Change::AuditDropped { partition, dropped } => Self::AuditDropped(partition.clone(), *dropped),
         })
     }
 }
@@ -126,7 +124,10 @@ pub(crate) fn begin(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     transaction.open_table(ENDS)?;
     transaction.open_table(JOURNAL)?;
     transaction.open_table(OPERATIONS)?;
-    transaction.open_table(AUDIT)?;
+    // An older ioward looks for it.
+    transaction.open_table(audit::OLD)?;
+    transaction.open_table(audit::ENTRIES)?;
+    transaction.open_table(audit::COUNTS)?;
     Ok(())
 }
 
@@ -137,6 +138,7 @@ pub(crate) fn write(transaction: &WriteTransaction, changes: &[Written]) -> Resu
     numbers.insert("commits", commit)?;
     numbers.insert("schema", SCHEMA)?;
     drop(numbers);
+    write_audit(transaction, changes)?;
     for change in changes {
         match change {
             Written::Clear => clear(transaction)?,
@@ -176,17 +178,28 @@ pub(crate) fn write(transaction: &WriteTransaction, changes: &[Written]) -> Resu
             Written::OperationEnded(vf) => {
                 transaction.open_table(OPERATIONS)?.remove((&*vf.pf.to_string(), vf.index))?;
             }
-            Written::Audit(entry) => {
-                let mut audit = transaction.open_table(AUDIT)?;
-                let next = audit.last()?.map_or(1, |(last, _)| last.value() + 1);
-                audit.insert(next, &**entry)?;
-                while audit.len()? > KEPT_AUDIT_ENTRIES {
-                    audit.pop_first()?;
-                }
-            }
+            Written::Audit(_) | Written::AuditDropped(..) => {}
         }
     }
     Ok(commit)
+}
+
+fn write_audit(transaction: &WriteTransaction, changes: &[Written]) -> Result<(), redb::Error> {
+    if !changes.iter().any(|change| matches!(change, Written::Audit(_) | Written::AuditDropped(..))) {
+        return Ok(());
+    }
+    let last = transaction.open_table(NUMBERS)?.get("audit")?.map(|last| last.value());
+    let mut log = Log::open(transaction, last.unwrap_or(0))?;
+    for change in changes {
+        match change {
+            Written::Audit(entry) => log.add(entry)?,
+            Written::AuditDropped(partition, dropped) => log.count_dropped(partition, dropped),
+            _ => {}
+        }
+    }
+    let last = log.close()?;
+    transaction.open_table(NUMBERS)?.insert("audit", last)?;
+    Ok(())
 }
 
 /// The latest commit.
@@ -269,6 +282,18 @@ impl Tables {
             TableError::Storage(error) => Wrong::Storage(error.into()),
             error => Wrong::Content(error.to_string()),
         })
+    }
+
+    /// A table that an older ioward has not made, or one that a new file has not.
+    fn open_if_there<K: Key, V: redb::Value>(
+        &self,
+        table: TableDefinition<'_, K, V>,
+    ) -> Result<Option<ReadOnlyTable<K, V>>, Wrong> {
+        match self.0.open_table(table) {
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(TableError::Storage(error)) => Err(Wrong::Storage(error.into())),
+            table => table.map(Some).map_err(|error| Wrong::Content(error.to_string())),
+        }
     }
 
     /// The version, if it is one that this program reads.
@@ -359,17 +384,40 @@ impl Tables {
     }
 
     fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, Wrong> {
-        let mut entries = Vec::new();
-        for row in self.open(AUDIT)?.iter()?.rev().take(limit) {
-            let (key, value) = row?;
-            entries.push(value_of(&AUDIT, key.value(), value.value())?);
+        // By number; of those that are not asked for, nothing but the number is looked at.
+        let mut found: Vec<(u64, Vec<u8>)> = Vec::new();
+        if let Some(old) = self.open_if_there(audit::OLD)? {
+            for row in old.iter()?.rev().take(limit) {
+                let (number, value) = row?;
+                found.push((number.value(), value.value().to_owned()));
+            }
         }
-        entries.reverse();
-        Ok(entries)
+        if let Some(entries) = self.open_if_there(audit::ENTRIES)? {
+            for row in entries.iter()? {
+                let (key, value) = row?;
+                found.push((key.value().2, value.value().to_owned()));
+            }
+        }
+        found.sort_by_key(|(number, _)| *number);
+        found.drain(..found.len().saturating_sub(limit));
+        found.iter().map(|(number, value)| value_of(&audit::ENTRIES, number, value)).collect()
+    }
+
+    fn audit_dropped(&self) -> Result<BTreeMap<Name, AuditDropped>, Wrong> {
+        let mut all = BTreeMap::<Name, AuditDropped>::new();
+        let Some(counts) = self.open_if_there(audit::COUNTS)? else { return Ok(all) };
+        for row in counts.iter()? {
+            let (key, value) = row?;
+            let ((partition, kind), (_, dropped)) = (key.value(), value.value());
+            if let Some(kind) = audit::kind_of(kind).filter(|_| dropped > 0) {
+                all.entry(key_of(&audit::COUNTS, partition)?).or_default().add(kind, dropped);
+            }
+        }
+        Ok(all)
     }
 }
 
-/// What a daemon that starts wants to know.
+/// Everything that a daemon needs to know when it starts.
 pub(crate) fn contents(database: &Database) -> Result<Contents, Wrong> {
     let tables = Tables::of(database)?;
     tables.check_schema()?;
@@ -388,6 +436,10 @@ pub(crate) fn audit(database: &Database, limit: usize) -> Result<Vec<AuditEntry>
     Tables::of(database)?.audit(limit)
 }
 
+pub(crate) fn audit_dropped(database: &Database) -> Result<BTreeMap<Name, AuditDropped>, Wrong> {
+    Tables::of(database)?.audit_dropped()
+}
+
 pub(crate) fn export(database: &Database) -> Result<Export, Wrong> {
     let tables = Tables::of(database)?;
     tables.check_schema()?;
@@ -398,7 +450,8 @@ pub(crate) fn export(database: &Database) -> Result<Export, Wrong> {
         plans.push(ExportedPlan { record, steps });
     }
     let (state, operations) = (tables.state()?, tables.operations()?);
-    Ok(Export { schema: SCHEMA, state, plans, operations, audit: tables.audit(usize::MAX)? })
+    let (audit, audit_dropped) = (tables.audit(usize::MAX)?, tables.audit_dropped()?);
+    Ok(Export { schema: SCHEMA, state, plans, operations, audit, audit_dropped })
 }
 
 fn key_of<T: std::str::FromStr<Err: Display>>(table: &impl TableHandle, key: &str) -> Result<T, Wrong> {

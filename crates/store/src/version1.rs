@@ -9,7 +9,7 @@ use std::{
 
 use ioward_model::{AuditEntry, State};
 
-use crate::{Change, StoreError, tables};
+use crate::{Change, KEPT_AUDIT_ENTRIES, StoreError};
 
 /// More than any `state.json`: 5,000 partitions needed about 10 MB.
 const MAX_STATE_BYTES: u64 = 256 << 20;
@@ -47,7 +47,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<State, StoreError> {
 
 /// The latest entries. A line that makes no sense (the last one of a crash) is passed over.
 fn audit(folder: &Path) -> Result<VecDeque<AuditEntry>, StoreError> {
-    let kept = usize::try_from(tables::KEPT_AUDIT_ENTRIES).unwrap_or(usize::MAX);
+    let kept = usize::try_from(KEPT_AUDIT_ENTRIES).unwrap_or(usize::MAX);
     let mut entries = VecDeque::new();
     for path in AUDIT.map(|name| folder.join(name)) {
         let file = match File::open(&path) {

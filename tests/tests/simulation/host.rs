@@ -9,6 +9,7 @@ use ioward_pci::Bdf;
 use crate::random::Random;
 
 /// A machine, and what is known of it from elsewhere than the management partition.
+#[derive(Clone)]
 pub struct Host {
     pub machine: SimMachine,
     /// In the order of their addresses; whether they are there at the moment or not.

@@ -18,6 +18,7 @@ mod full_disk;
 mod gate;
 mod host;
 mod hypervisor;
+mod meanwhile;
 mod moved;
 mod random;
 mod regressions;

@@ -18,7 +18,7 @@ use ioward_store::{MemoryFile, StateFile};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
-    actions::{Action, OPEN, may},
+    actions::{Action, Chooser, OPEN, may},
     camera::{Camera, Disk},
     checks,
     gate::{Gate, Trouble, WatchedFabric},
@@ -254,6 +254,50 @@ impl World {
                 Ok(concerned)
             }
         }
+    }
+
+    /// Asks for a plan and applies it, while three guests ask for whatever comes to their minds. How much they were granted.
+    pub async fn ask_while_guests_act(
+        &mut self,
+        intent: &Intent,
+        trouble: Trouble,
+        random: &mut Random,
+    ) -> Result<usize, Wrong> {
+        let Ok(plan) = self.imp().plan(intent, &OPEN).await else { return Ok(0) };
+        let guests: Vec<_> = (0..3)
+            .map(|_| {
+                let (imp, host) = (Arc::clone(self.imp()), self.host.clone());
+                let mut random = Random::new(random.next());
+                tokio::spawn(async move {
+                    let mut granted = 0;
+                    for _ in 0..8 {
+                        let state = imp.state();
+                        let asks = Chooser { random: &mut random, host: &host, state: &state }.operate();
+                        if let Action::Operate { partition, op } = asks {
+                            granted += usize::from(imp.operate(&partition, op).await.is_ok());
+                        }
+                        tokio::task::yield_now().await;
+                    }
+                    granted
+                })
+            })
+            .collect();
+        let ended = self.carry_out_plan(&plan, &trouble).await?;
+        let mut granted = 0;
+        for guest in guests {
+            granted += guest.await.map_err(|error| format!("a guest: {error}"))?;
+        }
+        if ended == Ended::NotUndone {
+            self.loosen(&plan);
+        }
+        let state = self.state();
+        let kept = self.imp().export().map_err(|error| format!("export: {error}"))?;
+        if kept.state != state || !kept.operations.is_empty() {
+            return Err(format!("known is {state:?}, and kept is {kept:?}"));
+        }
+        let nobody = BTreeSet::new();
+        let wrong = checks::look(&self.host, &self.hypervisor, &state, &mut self.loose, &nobody);
+        if wrong.is_empty() { Ok(granted) } else { Err(format!("{ended:?}: {}", wrong.join("\n"))) }
     }
 
     /// What was done is asked for once more: there is nothing left to do.

@@ -1,6 +1,7 @@
 //! What happened (`ioward events`) and who asked for what (`ioward audit`), a line each.
 
-use ioward_model::{AuditEntry, Event, Verdict, VfOp};
+use ioward_api::AuditLine;
+use ioward_model::{Event, Verdict, VfOp};
 
 /// One event.
 #[must_use]
@@ -8,9 +9,15 @@ pub fn event(event: &Event) -> String {
     format!("{}  {}\n", time(event.time_ms), one_line(&event.kind.to_string()))
 }
 
-/// One operation that a partition asked for.
+/// One operation that a partition asked for, or how many of it are not kept any more.
 #[must_use]
-pub fn audit(entry: &AuditEntry) -> String {
+pub fn audit(line: &AuditLine) -> String {
+    let entry = match line {
+        AuditLine::Entry(entry) => entry,
+        AuditLine::Dropped { partition, dropped } => {
+            return format!("{partition}: not kept any more: {dropped}\n");
+        }
+    };
     let mut request = entry.request.name().to_owned();
     if let Some(vf) = entry.request.vf() {
         request += &format!(" {vf}");
@@ -112,6 +119,9 @@ mod tests {
             "verdict":{"verdict":"refused","why":"vlan is not in guest_may of this VF"}}"#;
         let expected =
             "1970-01-01T00:00:00.007Z  web: set net0 vlan=5: refused: vlan is not in guest_may of this VF\n";
+        assert_eq!(audit(&serde_json::from_str(value).unwrap()), expected);
+        let value = r#"{"partition":"web","dropped":{"changes":0,"refusals":1,"reads":700}}"#;
+        let expected = "web: not kept any more: 1 refusal, 700 reads\n";
         assert_eq!(audit(&serde_json::from_str(value).unwrap()), expected);
     }
 }

@@ -97,7 +97,10 @@ impl Progress {
             | EventKind::OrphanReaped { .. }
             | EventKind::PartitionEnded { .. }
             | EventKind::ChannelOpened { .. }
-            | EventKind::ChannelMisused { .. } => String::new(),
+            | EventKind::ChannelMisused { .. }
+            | EventKind::ChannelEventsLeftOut { .. }
+            | EventKind::Missed { .. }
+            | EventKind::Restarted { .. } => String::new(),
         }
     }
 

@@ -230,7 +230,7 @@ async fn apply(
         latest = event.number;
     }
     seen.send_replace(Some(latest));
-    let lines = client.post_lines("/v1/apply", &ApplyRequest { plan }).await?;
+    let lines = client.post_lines("/v1/apply", &ApplyRequest { plan, wait_seconds: 0 }).await?;
     follow(lines, |event| {
         seen.send_replace(Some(event.number));
         show(event.kind);

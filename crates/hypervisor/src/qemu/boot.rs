@@ -1,4 +1,4 @@
-//! The files that a machine boots from: opened here, with the rights that files for machines are opened with, and handed to QEMU open.
+//! Files that a machine boots from: opened here, with the rights that files for machines are opened with, and handed to QEMU open.
 //! QEMU needs no right to any path then, and a Spec cannot have a machine read or write what nobody gave it.
 
 use std::{
@@ -14,6 +14,7 @@ use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, memfd_create};
 use super::{
     disk::DiskFormat,
     folder::io_error,
+    opening::Opening,
     users::{Users, with_rights_of},
 };
 use crate::{HypervisorError, UnusableFile, boot_files};
@@ -27,19 +28,68 @@ pub(super) struct BootFiles {
 }
 
 impl BootFiles {
-    pub(super) fn open(boot: &Boot, users: Option<&Users>) -> Result<Self, HypervisorError> {
-        let read = |path: &Option<_>| path.as_deref().map(|path| to_read(path, users)).transpose();
-        let disk = boot.disk.as_deref().map(|path| {
-            let file = open(path, true, users).map_err(io_error("open disk", path))?;
-            let format = DiskFormat::of(&file, path)?;
-            Ok((file, format))
-        });
-        Ok(Self { kernel: read(&boot.kernel)?, initrd: read(&boot.initrd)?, disk: disk.transpose()? })
+    pub(super) async fn open(
+        boot: &Boot,
+        users: Option<&Users>,
+        opening: &Opening,
+    ) -> Result<Self, HypervisorError> {
+        let mut files = Self::default();
+        for (path, file) in [(&boot.kernel, &mut files.kernel), (&boot.initrd, &mut files.initrd)] {
+            let Some(path) = path else { continue };
+            *file = Some(on_a_thread(path, users, opening, to_read).await?);
+        }
+        if let Some(path) = &boot.disk {
+            files.disk = Some(on_a_thread(path, users, opening, to_write).await?);
+        }
+        Ok(files)
     }
 }
 
-/// Which files of a [`Boot`] cannot be used, and why.
-pub(super) fn unusable(boot: &Boot, users: Option<&Users>) -> Vec<UnusableFile> {
+async fn on_a_thread<T: Send + 'static>(
+    path: &Path,
+    users: Option<&Users>,
+    opening: &Opening,
+    open: fn(&Path, Option<&Users>) -> Result<T, HypervisorError>,
+) -> Result<T, HypervisorError> {
+    let (its_path, users) = (path.to_owned(), users.cloned());
+    let opened = opening.run(path, move || open(&its_path, users.as_ref())).await;
+    opened.map_err(io_error("open", path))?
+}
+
+fn to_write(path: &Path, users: Option<&Users>) -> Result<(File, DiskFormat), HypervisorError> {
+    let file = open(path, true, users).map_err(io_error("open disk", path))?;
+    let format = DiskFormat::of(&file, path)?;
+    Ok((file, format))
+}
+
+/// Which files of a [`Boot`] cannot be used, and why: one that does not answer can't either.
+pub(super) async fn unusable_in_time(
+    boot: &Boot,
+    users: Option<&Users>,
+    opening: &Opening,
+) -> Vec<UnusableFile> {
+    let of_one = |kernel, initrd, disk| Boot { kernel, initrd, disk, cmdline: None };
+    let each = [
+        (boot.kernel.clone(), of_one(boot.kernel.clone(), None, None)),
+        (boot.initrd.clone(), of_one(None, boot.initrd.clone(), None)),
+        (boot.disk.clone(), of_one(None, None, boot.disk.clone())),
+    ];
+    let mut found = Vec::new();
+    for (path, boot) in each {
+        let Some(path) = path else { continue };
+        let users = users.cloned();
+        match opening.run(&path, move || unusable(&boot, users.as_ref())).await {
+            Ok(unusable) => found.extend(unusable),
+            Err(error) => {
+                let remedy = "see to the server or the disk it is on, or boot from another file".to_owned();
+                found.push(UnusableFile { path, found: error.to_string(), remedy });
+            }
+        }
+    }
+    found
+}
+
+fn unusable(boot: &Boot, users: Option<&Users>) -> Vec<UnusableFile> {
     let give = |path: &Path, is_disk, error: &io::Error| {
         let group = &users.filter(|_| error.kind() == io::ErrorKind::PermissionDenied)?.boot_group_name;
         let (path, rights) = (path.display(), if is_disk { "rw" } else { "r" });
@@ -101,6 +151,12 @@ mod tests {
         }
     }
 
+    fn opened(boot: &Boot, users: Option<&Users>) -> Result<BootFiles, HypervisorError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let opening = Opening::new(std::time::Duration::from_secs(60));
+        runtime.block_on(BootFiles::open(boot, users, &opening))
+    }
+
     fn folder_for_all() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -128,7 +184,7 @@ mod tests {
         let paths: Vec<_> = refused.iter().map(|file| Some(&file.path)).collect();
         assert_eq!(paths, [boot.initrd.as_ref(), boot.disk.as_ref()], "a disk is written, too");
         assert!(refused[1].remedy.contains("chgrp ioward /") && refused[1].remedy.contains("chmod g+rw"));
-        assert!(BootFiles::open(&boot, Some(&users())).is_err());
+        assert!(opened(&boot, Some(&users())).is_err());
         assert_eq!(unusable(&boot, None), [], "where machines are who the daemon is, its rights count");
 
         for path in [boot.initrd.as_ref().unwrap(), boot.disk.as_ref().unwrap()] {
@@ -136,7 +192,7 @@ mod tests {
             fs::set_permissions(path, fs::Permissions::from_mode(0o660)).unwrap();
         }
         assert_eq!(unusable(&boot, Some(&users())), []);
-        let opened = BootFiles::open(&boot, Some(&users())).unwrap();
+        let opened = opened(&boot, Some(&users())).unwrap();
         // QEMU, who is in no group, opens it by its number.
         let by_number =
             format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(opened.initrd.as_ref().unwrap()));
@@ -152,7 +208,7 @@ mod tests {
         let fifo = folder.path().join("fifo");
         mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o666), 0).unwrap();
         let of = |kernel: &Path| Boot { kernel: Some(kernel.to_owned()), ..Boot::default() };
-        assert!(BootFiles::open(&of(&fifo), None).is_err());
+        assert!(opened(&of(&fifo), None).is_err());
         assert_eq!(unusable(&of(folder.path()), None)[0].found, "a folder");
         assert_eq!(unusable(&of(Path::new("kernel")), None)[0].found, "a relative path");
         assert!(unusable(&of(&folder.path().join("none")), None)[0].found.contains("No such file"));

@@ -10,6 +10,7 @@ mod disk;
 mod folder;
 mod machine;
 mod numa;
+mod opening;
 mod partition;
 mod probe;
 mod process;
@@ -50,6 +51,7 @@ use self::{
     command::Given,
     folder::{Folder, io_error},
     machine::Machine,
+    opening::Opening,
     partition::{Listener, Partition, lock},
     process::Process,
     record::{HeldVf, Record, SLOTS},
@@ -70,6 +72,7 @@ pub struct QemuHypervisor {
     config: QemuConfig,
     folder: PathBuf,
     sysfs: Sysfs,
+    opening: Opening,
     partitions: Mutex<BTreeMap<Name, Arc<Partition>>>,
     listener: Listener,
     /// One task for each running machine; they end with this.
@@ -92,6 +95,7 @@ impl QemuHypervisor {
         let lock = take_charge(&config.runtime_dir.join("hypervisor.lock")).await?;
         let hypervisor = Self {
             sysfs: Sysfs::new(&config.sysfs),
+            opening: Opening::new(config.bounds.command),
             config,
             partitions: Mutex::default(),
             listener: Listener::default(),
@@ -217,15 +221,15 @@ impl QemuHypervisor {
         lock(&self.partitions).values().filter_map(|partition| partition.record().user).collect()
     }
 
-    /// Starts QEMU for a stopped partition. What its machine has is what the record says.
-    fn spawn(&self, partition: &Partition) -> Result<Arc<Machine>, HypervisorError> {
+    /// Starts QEMU for a stopped partition, with what the record says.
+    async fn spawn(&self, partition: &Partition) -> Result<Arc<Machine>, HypervisorError> {
         let record = partition.record();
         for vf in &record.vfs {
             let owner = Owner { partition: partition.name.clone(), vf: vf.name.clone() };
             self.give_node(&record, &owner, vf.function)?;
         }
         let BootFiles { kernel, initrd, disk } =
-            BootFiles::open(&record.spec.boot, self.config.users.as_ref())?;
+            BootFiles::open(&record.spec.boot, self.config.users.as_ref(), &self.opening).await?;
         let folder = &partition.folder;
         folder.clear();
         let (log, console_log) = folder.open_logs()?;
@@ -324,13 +328,7 @@ impl Hypervisor for QemuHypervisor {
 
     /// Opens every file to see.
     async fn check_boot(&self, boot: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
-        let (boot, users) = (boot.clone(), self.config.users.clone());
-        // A file of a network may be long in coming.
-        let look = tokio::task::spawn_blocking(move || boot::unusable(&boot, users.as_ref()));
-        let bound = self.config.bounds.command;
-        let looked =
-            timeout(bound, look).await.map_err(io::Error::from).and_then(|it| it.map_err(io::Error::other));
-        looked.map_err(io_error("look at", Path::new("what is to be booted")))
+        Ok(boot::unusable_in_time(boot, self.config.users.as_ref(), &self.opening).await)
     }
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
@@ -377,7 +375,7 @@ impl Hypervisor for QemuHypervisor {
         // A machine that was started by a daemon that died before it could write anything down is taken over.
         let machine = match self.find_machine(&partition).await? {
             Some(machine) => machine,
-            None => self.spawn(&partition)?,
+            None => self.spawn(&partition).await?,
         };
         self.run(&partition, Arc::clone(&machine));
         self.wait_running(&partition, &machine).await

@@ -128,6 +128,9 @@ fn rows_of(file: &MemoryFile) -> Rows {
         table!(tables, "journal", (u64, u64), |(plan, number)| format!("{plan} {number}")),
         table!(tables, "operations", (&str, u16), |(pf, index)| format!("{pf} {index}")),
         table!(tables, "audit", u64, |number: u64| number.to_string()),
+        table!(tables, "audit-entries", (&str, u8, u64), |(partition, kind, number)| format!(
+            "{partition} {kind} {number}"
+        )),
     ])
 }
 
@@ -203,11 +206,29 @@ fn version_2_is_version_3_after_the_first_commit() {
 /// When this fails, the form has changed: it has to be a new version (docs/state.md).
 #[test]
 fn version_3_is_what_is_written() {
-    let text = serde_json::to_string_pretty(&rows_of(&written())).unwrap();
+    let written = rows_of(&written());
     if let Some(path) = std::env::var_os("IOWARD_WRITE_VERSION3") {
-        fs::write(path, text.clone() + "\n").unwrap();
+        fs::write(path, serde_json::to_string_pretty(&written).unwrap() + "\n").unwrap();
     }
-    assert_eq!(text + "\n", VERSION3);
+    // The audit log stands in a table by partition now, which those before it pass over.
+    let mut expected: Rows = serde_json::from_str(VERSION3).unwrap();
+    let entry = expected.get_mut("audit").unwrap().remove("1").unwrap();
+    expected.insert("audit-entries".to_owned(), [("web 1 1".to_owned(), entry)].into());
+    expected.get_mut("numbers").unwrap().insert("audit".to_owned(), 1.into());
+    assert_eq!(written, expected);
+}
+
+/// The log of an ioward before that is moved over with the first entry of this one.
+#[test]
+fn an_audit_log_in_one_table_is_taken_over() {
+    let rows: Rows = serde_json::from_str(VERSION3).unwrap();
+    let file = file_of(&rows);
+    values::committed(&file, &[Change::Audit(values::audit(5))]);
+    let now = rows_of(&file);
+    assert!(now["audit"].is_empty() && now["audit-entries"].len() == 2, "{now:?}");
+    let store = values::open(&file).unwrap().0;
+    assert_eq!(store.audit(10).unwrap(), [values::audit(4), values::audit(5)]);
+    assert_eq!(store.audit(1).unwrap(), [values::audit(5)]);
 }
 
 /// An adapter as an ioward read it that did not note yet who adapters are.

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use ioward_model::{Ended, Row, State, StepRecord};
+use ioward_model::{AuditDropped, AuditEntry, Ended, Row, State, StepRecord, Verdict, VfOp};
 use ioward_store::{Change, KEPT_AUDIT_ENTRIES, KEPT_PLANS, MemoryFile, StateFile, StorageBackend, Store};
 
 use crate::values::{
@@ -87,14 +87,7 @@ fn what_was_said_anew_is_all_there_is() {
 
 #[test]
 fn only_so_much_of_the_past_is_kept() {
-    let kept = usize::try_from(KEPT_AUDIT_ENTRIES).unwrap();
-    let entries: Vec<_> = (0..KEPT_AUDIT_ENTRIES + 5).map(|time| Change::Audit(audit(time))).collect();
-    let file = file_with(&entries);
-    let store = open(&file).unwrap().0;
-    let all = store.audit(usize::MAX).unwrap();
-    assert_eq!((all.len(), &all[0], &all[kept - 1]), (kept, &audit(5), &audit(KEPT_AUDIT_ENTRIES + 4)));
-    assert_eq!(store.audit(2).unwrap(), [audit(KEPT_AUDIT_ENTRIES + 3), audit(KEPT_AUDIT_ENTRIES + 4)]);
-
+    let store = open(&file_with(&[])).unwrap().0;
     let kept = u64::try_from(KEPT_PLANS).unwrap();
     for number in 1..=kept + 3 {
         store.commit(&[plan_begun(number), step_done(number, 1), plan_done(number)]).unwrap();
@@ -108,6 +101,64 @@ fn only_so_much_of_the_past_is_kept() {
     assert_eq!(numbers(), (4..=kept + 3).chain(3 * kept + 1..=4 * kept).collect::<Vec<_>>());
     let export = store.export().unwrap();
     assert!(export.plans.iter().all(|plan| plan.steps.len() == 1 && plan.record.ended == Some(Ended::Done)));
+}
+
+/// 50,000 entries were kept for all partitions together, and each look was one: a guest that asked for its VFs without end had
+/// every change that anybody had made out of the log within minutes.
+#[test]
+fn a_partition_pushes_nobody_else_out_of_the_audit_log_and_its_reads_no_change() {
+    let of = |who: &str, verdict: Verdict, request: VfOp, time_ms| {
+        Change::Audit(AuditEntry { time_ms, partition: who.parse().unwrap(), request, verdict })
+    };
+    let reset = || VfOp::Reset { vf: "net0".parse().unwrap() };
+    let file = file_with(&[
+        of("db", Verdict::Granted, VfOp::List, 1),
+        of("web", Verdict::Granted, reset(), 2),
+        of("web", Verdict::Refused("no".into()), reset(), 3),
+    ]);
+    let store = open(&file).unwrap().0;
+    let reads: Vec<_> =
+        (0..KEPT_AUDIT_ENTRIES + 5).map(|n| of("web", Verdict::Granted, VfOp::List, 10 + n)).collect();
+    reads.chunks(10_000).for_each(|some| store.commit(some).unwrap());
+    let all = store.audit(usize::MAX).unwrap();
+    let times: Vec<_> = all.iter().map(|entry| entry.time_ms).collect();
+    let latest = KEPT_AUDIT_ENTRIES + 14;
+    assert_eq!(times[..3], [1, 2, 3], "nobody else's entry, no change and no refusal gave way");
+    assert_eq!((times.len(), times[52]), (53, latest), "reads have a small room of their own");
+    assert_eq!(
+        store.audit(2).unwrap().iter().map(|entry| entry.time_ms).collect::<Vec<_>>(),
+        [latest - 1, latest]
+    );
+    let dropped = store.audit_dropped().unwrap();
+    let web = AuditDropped { reads: KEPT_AUDIT_ENTRIES + 5 - 50, ..AuditDropped::default() };
+    assert_eq!(dropped, [("web".parse().unwrap(), web)].into());
+    assert_eq!(store.export().unwrap().audit_dropped, dropped);
+    drop(store);
+    assert_eq!(open(&file).unwrap().0.audit_dropped().unwrap(), dropped, "and it is remembered");
+}
+
+/// Where all partitions together have more than is kept, those give way that have most.
+#[test]
+fn whoever_has_most_in_the_audit_log_gives_way() {
+    let reset = |who: &str, time_ms| {
+        let request = VfOp::Reset { vf: "net0".parse().unwrap() };
+        Change::Audit(AuditEntry {
+            time_ms,
+            partition: who.parse().unwrap(),
+            request,
+            verdict: Verdict::Granted,
+        })
+    };
+    let small = reset("small", 0);
+    let many = (0..52).flat_map(|p| (0..1_000).map(move |n| reset(&format!("p{p}"), n)));
+    let store = open(&file_with(&[small])).unwrap().0;
+    store.commit(&many.collect::<Vec<_>>()).unwrap();
+    let all = store.audit(usize::MAX).unwrap();
+    assert_eq!(all.len() as u64, KEPT_AUDIT_ENTRIES);
+    assert_eq!(all[0].partition.as_str(), "small");
+    let dropped = store.audit_dropped().unwrap();
+    assert_eq!(dropped.values().map(|dropped| dropped.changes).sum::<u64>(), 2_001);
+    assert!(dropped.values().all(|dropped| dropped.changes < 50), "each of them by a little: {dropped:?}");
 }
 
 #[test]

@@ -1,0 +1,153 @@
+//! What a guest asks for is finished by whoever began it, on a VF that is still its own.
+
+use std::sync::Arc;
+
+use ioward_model::{Intent, Spec, VfOp};
+
+use crate::scene::{Scene, name, partition, set_mac, vf};
+
+const A: &str = "52:54:00:00:00:0a";
+const B: &str = "52:54:00:00:00:0b";
+const OWN: &str = "52:54:00:00:00:77";
+
+/// A guest asked for another MAC and ended itself meanwhile: its channel's task was aborted when the MAC was set already. The
+/// operation stayed open for ever, and after the next restart, whenever that was, the MAC of before was put on the VF, which had
+/// become another partition's.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_is_finished_though_its_channel_is_stopped() {
+    let scene = Scene::new();
+    scene.apply(&partition("web", 0, A)).await;
+    scene.gate.close("configure");
+    let mut guest = scene.machines.guest("web").await;
+    guest.hello();
+    guest.ask(set_mac(OWN));
+    scene.gate.is_reached("configure", 1).await;
+    // The guest ends: nobody waits for an answer any more.
+    drop(guest);
+    let stop = tokio::spawn({
+        let imp = Arc::clone(&scene.imp);
+        async move {
+            let options = ioward_model::Options { force: true, ..Default::default() };
+            let plan = imp.plan(&Intent::Stop { partition: name("web") }, &options).await.unwrap();
+            let (listener, mut events) = tokio::sync::mpsc::unbounded_channel();
+            imp.apply(plan, listener).await.unwrap();
+            while events.recv().await.is_some() {}
+        }
+    });
+    stop.await.unwrap();
+    scene.gate.open("configure");
+    scene.until("the operation is over", |imp| imp.export().unwrap().operations.is_empty()).await;
+    let state = scene.imp.state();
+    let held = state.assignment(vf(0)).unwrap();
+    assert_eq!(held.guest_settings.mac.unwrap().to_string(), OWN, "what was set is noted");
+    let audit = scene.imp.audit(10).unwrap();
+    assert!(audit.iter().any(|entry| entry.request.name() == "set"), "and who asked for it");
+
+    scene.ask(Intent::Remove { partition: name("web") }).await;
+    scene.apply(&partition("db", 0, B)).await;
+    let after = scene.restarted().await;
+    assert_eq!(after.mac(vf(0)), B, "nobody touches a VF that is another's");
+}
+
+/// The same for a caller that goes away: whatever drops the future of an operation, the operation goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_is_finished_though_nobody_waits_for_it() {
+    for op in [set_mac(OWN), VfOp::Reset { vf: name("net0") }] {
+        let scene = Scene::new();
+        scene.apply(&partition("web", 0, A)).await;
+        let call = if matches!(op, VfOp::Reset { .. }) { "reset" } else { "configure" };
+        scene.gate.close(call);
+        let imp = Arc::clone(&scene.imp);
+        let asked = tokio::spawn(async move { imp.operate(&name("web"), op).await });
+        scene.gate.is_reached(call, 1).await;
+        asked.abort();
+        let _ = asked.await;
+        scene.gate.open(call);
+        scene.until("the operation is over", |imp| imp.export().unwrap().operations.is_empty()).await;
+        // A change of the VF waits for the operation, and comes after it.
+        scene.ask(Intent::Remove { partition: name("web") }).await;
+        let audit = scene.imp.audit(10).unwrap();
+        assert!(audit.iter().any(|entry| entry.request.vf().is_some()), "{call} is in the audit log");
+        assert!(scene.imp.export().unwrap().operations.is_empty());
+    }
+}
+
+/// An operation that is open although its VF is another's by now, as an older ioward has left it, is closed and not put back.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_operation_is_not_put_back_on_somebody_elses_vf() {
+    let scene = Scene::new();
+    scene.apply(&partition("db", 0, B)).await;
+    let settings = |mac: &str| ioward_model::VfSettings { mac: mac.parse().ok(), ..Default::default() };
+    let open = ioward_model::OpenOperation {
+        partition: name("web"),
+        vf: vf(0),
+        change: settings(OWN),
+        before: settings(A),
+    };
+    let (store, _) = crate::scene::open(&scene.file.copy());
+    drop(store);
+    let file = scene.file.copy();
+    let (store, _) = crate::scene::open(&file);
+    ioward_store::Store::commit(&store, &[ioward_store::Change::OperationBegun(open)]).unwrap();
+    drop(store);
+    let after = Scene { file, ..scene }.restarted().await;
+    assert_eq!(after.mac(vf(0)), B);
+    assert!(after.imp.export().unwrap().operations.is_empty(), "and it is over");
+}
+
+/// Two guests asked for the same MAC at once: each was told that nobody had it.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_guests_never_get_the_same_mac() {
+    let scene = Scene::new();
+    scene.apply(&(partition("web", 0, A) + &partition("db", 1, B))).await;
+    scene.gate.close("configure");
+    let [first, second] = ["web", "db"].map(|who| {
+        let imp = Arc::clone(&scene.imp);
+        tokio::spawn(async move { imp.operate(&name(who), set_mac(OWN)).await })
+    });
+    scene.gate.is_reached("configure", 1).await;
+    // The other one is refused at once, or held up where it has set it too.
+    let second_is_set = scene.gate.is_reached("configure", 2);
+    tokio::select! {
+        () = second_is_set => {}
+        () = scene.until("one has an answer", |_| first.is_finished() || second.is_finished()) => {}
+    }
+    scene.gate.open("configure");
+    let (first, second) = (first.await.unwrap(), second.await.unwrap());
+    assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
+    assert_ne!(scene.mac(vf(0)), scene.mac(vf(1)));
+}
+
+/// A guest took the MAC that a plan which was under way was about to give to somebody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_does_not_get_the_mac_of_a_plan_under_way() {
+    let scene = Scene::new();
+    let grown = format!("[[adapter]]\npf = \"{}\"\nvfs = 3\n", crate::scene::NIC);
+    scene.apply(&(grown.clone() + &partition("web", 0, A))).await;
+    // The plan is held up where it has not noted the MAC of db, and holds no adapter.
+    scene.gate.close("define");
+    let imp = Arc::clone(&scene.imp);
+    let both = format!("version = 1\n{grown}{}{}", partition("web", 0, A), partition("db", 1, OWN));
+    let plan = tokio::spawn(async move {
+        let intent = Intent::Apply { spec: Spec::parse(both.as_bytes()).unwrap() };
+        let plan = imp.plan(&intent, &Default::default()).await.unwrap();
+        let (listener, mut events) = tokio::sync::mpsc::unbounded_channel();
+        imp.apply(plan, listener).await.unwrap();
+        let mut last = None;
+        while let Some(event) = events.recv().await {
+            last = Some(event.kind);
+        }
+        last
+    });
+    scene.gate.is_reached("define", 1).await;
+    let imp = Arc::clone(&scene.imp);
+    let guest = tokio::spawn(async move { imp.operate(&name("web"), set_mac(OWN)).await });
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    scene.gate.open("define");
+    let (plan, guest) = (plan.await.unwrap(), guest.await.unwrap());
+    let web_is_set = guest.is_ok();
+    assert!(!web_is_set, "{guest:?} {plan:?}");
+    assert_ne!(scene.mac(vf(0)), scene.mac(vf(1)), "{plan:?}");
+}

@@ -1,0 +1,434 @@
+//! [`Scene`]: a simulated machine whose fabric can be held up in the middle of an operation, machines that are plain data, and
+//! channels whose guest ends are in the hands of the test.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use ioward_channel::{AgentMessage, Hello, ImpMessage, VERSION, stream};
+use ioward_fabric::{
+    Fabric, FabricError,
+    sim::{SimFabric, SimMachine},
+};
+use ioward_hypervisor::{
+    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
+    UnusableFile,
+};
+use ioward_imp::{Imp, Run};
+use ioward_model::{
+    Boot, EventKind, Intent, Inventory, Name, Options, Owner, PartitionSpec, Spec, VfId, VfOp, VfSettings,
+    VfStatistics,
+};
+use ioward_pci::Bdf;
+use ioward_store::{Contents, MemoryFile, StateFile, Store};
+use tokio::sync::{mpsc, watch};
+
+/// Turns a hang into a failure. Nothing here waits for it to pass.
+const BOUND: Duration = Duration::from_secs(60);
+
+pub const NIC: &str = "0000:01:00.0";
+
+pub fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+pub fn vf(index: u16) -> VfId {
+    VfId { pf: NIC.parse().unwrap(), index }
+}
+
+pub fn set_mac(mac: &str) -> VfOp {
+    VfOp::Set { vf: name("net0"), change: VfSettings { mac: mac.parse().ok(), ..VfSettings::default() } }
+}
+
+/// One partition with one VF, whose MAC it may set.
+pub fn partition(name: &str, index: u16, mac: &str) -> String {
+    format!(
+        "[[partition]]\nname = \"{name}\"\nboot = {{ disk = \"/dev/null\" }}\n[[partition.vf]]\nname = \"net0\"\n\
+         class = \"network\"\npf = \"{NIC}\"\nindex = {index}\nmac = \"{mac}\"\nguest_may = [\"mac\", \"reset\"]\n"
+    )
+}
+
+/// Which calls of the fabric wait, and how many do.
+#[derive(Debug, Default)]
+struct Held {
+    closed: BTreeSet<&'static str>,
+    /// Those who come from now on pass; those who wait go on waiting.
+    passing: BTreeSet<&'static str>,
+    waiting: BTreeMap<&'static str, usize>,
+}
+
+/// A gate that calls of the fabric go through. One that is held up has taken effect already, and does not return.
+#[derive(Debug, Default)]
+pub struct Gate(watch::Sender<Held>);
+
+impl Gate {
+    pub fn close(&self, call: &'static str) {
+        self.0.send_modify(|held| _ = held.closed.insert(call));
+    }
+
+    pub fn open(&self, call: &'static str) {
+        self.0.send_modify(|held| _ = held.closed.remove(call));
+    }
+
+    /// Holds up no more calls than those that are.
+    pub fn let_pass(&self, call: &'static str) {
+        self.0.send_modify(|held| _ = held.passing.insert(call));
+    }
+
+    /// Waits until so many calls are held up.
+    pub async fn is_reached(&self, call: &'static str, times: usize) {
+        let reached = |held: &Held| held.waiting.get(call).copied().unwrap_or(0) >= times;
+        let reached = async { self.0.subscribe().wait_for(reached).await.map(drop) };
+        tokio::time::timeout(BOUND, reached)
+            .await
+            .unwrap_or_else(|_| panic!("{call} is not called"))
+            .unwrap();
+    }
+
+    async fn pass(&self, call: &'static str) {
+        {
+            let held = self.0.borrow();
+            if !held.closed.contains(call) || held.passing.contains(call) {
+                return;
+            }
+        }
+        self.0.send_modify(|held| *held.waiting.entry(call).or_default() += 1);
+        let _ = self.0.subscribe().wait_for(|held| !held.closed.contains(call)).await;
+        self.0.send_modify(|held| *held.waiting.entry(call).or_default() -= 1);
+    }
+}
+
+struct GatedFabric {
+    fabric: SimFabric,
+    gate: Arc<Gate>,
+}
+
+#[async_trait]
+impl Fabric for GatedFabric {
+    async fn identify(&self) -> Result<Inventory, FabricError> {
+        let found = self.fabric.identify().await;
+        self.gate.pass("identify").await;
+        found
+    }
+
+    async fn set_autoprobe(&self, pf: Bdf, on: bool) -> Result<(), FabricError> {
+        self.fabric.set_autoprobe(pf, on).await
+    }
+
+    async fn set_vf_count(&self, pf: Bdf, count: u16) -> Result<(), FabricError> {
+        self.fabric.set_vf_count(pf, count).await
+    }
+
+    async fn vf_address(&self, vf: VfId) -> Result<Bdf, FabricError> {
+        self.fabric.vf_address(vf).await
+    }
+
+    async fn driver(&self, vf: VfId) -> Result<Option<String>, FabricError> {
+        self.fabric.driver(vf).await
+    }
+
+    async fn bind(&self, vf: VfId, driver: Option<&str>) -> Result<Option<String>, FabricError> {
+        self.fabric.bind(vf, driver).await
+    }
+
+    async fn reset(&self, vf: VfId) -> Result<(), FabricError> {
+        let result = self.fabric.reset(vf).await;
+        self.gate.pass("reset").await;
+        result
+    }
+
+    async fn settings(&self, vf: VfId) -> Result<VfSettings, FabricError> {
+        let settings = self.fabric.settings(vf).await;
+        self.gate.pass("settings").await;
+        settings
+    }
+
+    async fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
+        let result = self.fabric.configure(vf, change).await;
+        self.gate.pass("configure").await;
+        result
+    }
+
+    async fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError> {
+        self.fabric.statistics(vf).await
+    }
+
+    async fn is_open(&self, vf: VfId) -> Result<bool, FabricError> {
+        self.fabric.is_open(vf).await
+    }
+
+    async fn changes(&self) -> mpsc::Receiver<()> {
+        self.fabric.changes().await
+    }
+}
+
+#[derive(Default)]
+struct Machine {
+    running: bool,
+    channel: bool,
+    vfs: BTreeMap<Name, Bdf>,
+    /// The guest's end of the latest connection, until somebody takes it.
+    guest: Option<UnixStream>,
+}
+
+/// Machines as plain data, with channels.
+#[derive(Default)]
+pub struct Machines {
+    gate: Arc<Gate>,
+    all: Mutex<BTreeMap<Name, Machine>>,
+    connected: tokio::sync::Notify,
+}
+
+impl Machines {
+    fn with<T>(
+        &self,
+        partition: &Name,
+        change: impl FnOnce(&mut Machine) -> T,
+    ) -> Result<T, HypervisorError> {
+        let mut all = self.all.lock().unwrap();
+        let machine = all.get_mut(partition);
+        machine.map(change).ok_or_else(|| HypervisorError::NoSuchPartition(partition.clone()))
+    }
+
+    /// The guest's end of its channel, once there is one.
+    pub async fn guest(&self, partition: &str) -> Guest {
+        loop {
+            let connected = self.connected.notified();
+            if let Some(end) = self.with(&name(partition), |machine| machine.guest.take()).unwrap() {
+                return Guest { end, request: 0, decoder: stream::Decoder::new(), rest: Vec::new() };
+            }
+            connected.await;
+        }
+    }
+}
+
+#[async_trait]
+impl Hypervisor for Machines {
+    async fn check(&self) -> Result<Accelerator, HypervisorError> {
+        Ok(Accelerator::Kvm)
+    }
+
+    async fn check_boot(&self, _: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
+        Ok(Vec::new())
+    }
+
+    async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
+        self.gate.pass("define").await;
+        self.all.lock().unwrap().entry(spec.name.clone()).or_default();
+        Ok(())
+    }
+
+    async fn undefine(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.all.lock().unwrap().remove(partition);
+        Ok(())
+    }
+
+    async fn start(&self, partition: &Name) -> Result<Accelerator, HypervisorError> {
+        self.with(partition, |machine| machine.running = true)?;
+        Ok(Accelerator::Kvm)
+    }
+
+    async fn stop(&self, partition: &Name, _: StopMode) -> Result<(), HypervisorError> {
+        self.with(partition, |machine| machine.running = false)
+    }
+
+    async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
+        self.with(&owner.partition, |machine| _ = machine.vfs.insert(owner.vf.clone(), function))
+    }
+
+    async fn detach_vf(&self, owner: &Owner, _: bool) -> Result<(), HypervisorError> {
+        self.with(&owner.partition, |machine| _ = machine.vfs.remove(&owner.vf))
+    }
+
+    async fn create_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.with(partition, |machine| machine.channel = true)
+    }
+
+    async fn destroy_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.with(partition, |machine| machine.channel = false)
+    }
+
+    async fn connect_channel(&self, partition: &Name) -> Result<ChannelEnd, HypervisorError> {
+        let not_running = || HypervisorError::NotRunning(partition.clone());
+        let end = self.with(partition, |machine| {
+            let (imp, guest) = UnixStream::pair().unwrap();
+            (machine.running && machine.channel).then(|| {
+                machine.guest = Some(guest);
+                imp
+            })
+        })?;
+        let end = end.ok_or_else(not_running)?;
+        self.connected.notify_waiters();
+        Ok(ChannelEnd::Stream(end.into()))
+    }
+
+    async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {
+        let of_one = |(name, machine): (&Name, &Machine)| PartitionStatus {
+            name: name.clone(),
+            running: machine.running,
+            accelerator: None,
+            pid: None,
+            console: "/dev/null".into(),
+            vfs: machine.vfs.iter().map(|(name, vf)| (name.clone(), *vf)).collect(),
+            channel: machine.channel,
+        };
+        Ok(self.all.lock().unwrap().iter().map(of_one).collect())
+    }
+
+    async fn events(&self) -> mpsc::Receiver<HypervisorEvent> {
+        mpsc::channel(1).1
+    }
+}
+
+/// Whoever is at the guest's end of a channel. It blocks its thread.
+pub struct Guest {
+    end: UnixStream,
+    request: u32,
+    decoder: stream::Decoder,
+    rest: Vec<u8>,
+}
+
+impl Guest {
+    pub fn send(&mut self, message: &AgentMessage) {
+        let mut bytes = Vec::new();
+        stream::encode(&message.to_frame(), &mut bytes);
+        // One that is cut off notices when it reads.
+        let _ = self.end.write_all(&bytes);
+    }
+
+    pub fn hello(&mut self) {
+        let agent = "test".to_owned();
+        self.send(&AgentMessage::Hello(Hello {
+            min_version: VERSION,
+            max_version: VERSION,
+            agent,
+            nonce: 1,
+        }));
+    }
+
+    pub fn ask(&mut self, op: VfOp) {
+        self.request += 1;
+        self.send(&AgentMessage::Request { id: self.request, op });
+    }
+
+    pub fn garbage(&mut self) {
+        let _ = self.end.write_all(b"\0what is no frame\0");
+    }
+
+    /// What comes next; `None` once it is cut off.
+    pub fn hear(&mut self) -> Option<ImpMessage> {
+        loop {
+            let mut input = &*self.rest;
+            let frame = self.decoder.next(&mut input);
+            self.rest = input.to_vec();
+            if let Some(frame) = frame {
+                return Some(ImpMessage::from_frame(&frame.unwrap()).unwrap());
+            }
+            let mut bytes = [0; 4096];
+            match self.end.read(&mut bytes) {
+                Ok(0) | Err(_) => return None,
+                Ok(length) => self.rest.extend_from_slice(&bytes[..length]),
+            }
+        }
+    }
+}
+
+pub struct Scene {
+    pub machine: SimMachine,
+    pub gate: Arc<Gate>,
+    pub machines: Arc<Machines>,
+    pub file: MemoryFile,
+    pub imp: Arc<Imp>,
+}
+
+impl Scene {
+    /// A machine on which nothing has been done yet.
+    pub fn new() -> Self {
+        let file = MemoryFile::default();
+        StateFile::create("state".as_ref(), file.clone(), &[]).unwrap();
+        Self::over(SimMachine::standard(1), Arc::default(), file)
+    }
+
+    fn over(machine: SimMachine, machines: Arc<Machines>, file: MemoryFile) -> Self {
+        let (store, contents) = open(&file);
+        Self::with_store(machine, machines, file, Box::new(store), contents)
+    }
+
+    pub fn with_store(
+        machine: SimMachine,
+        machines: Arc<Machines>,
+        file: MemoryFile,
+        store: Box<dyn Store>,
+        contents: Contents,
+    ) -> Self {
+        let gate = Arc::clone(&machines.gate);
+        let fabric = Arc::new(GatedFabric { fabric: machine.fabric(), gate: Arc::clone(&gate) });
+        let run = Run { epoch: 1, boot: "boot".to_owned() };
+        let imp = Imp::new(fabric, Arc::clone(&machines) as Arc<dyn Hypervisor>, store, contents, run);
+        Self { machine, gate, machines, file, imp }
+    }
+
+    /// Another daemon over what this one has left on its disk, if it were killed now.
+    pub async fn restarted(&self) -> Self {
+        let scene = Self::over(self.machine.clone(), Arc::clone(&self.machines), self.file.copy());
+        scene.imp.adopt().await.unwrap();
+        scene
+    }
+
+    pub async fn apply(&self, spec: &str) {
+        let spec = Spec::parse(format!("version = 1\n{spec}").as_bytes()).unwrap();
+        self.ask(Intent::Apply { spec }).await;
+    }
+
+    /// Asks for something, which has to succeed.
+    pub async fn ask(&self, intent: Intent) {
+        let ended = self.try_to(intent).await;
+        assert!(matches!(ended, Some(EventKind::PlanDone { .. })), "{ended:?}");
+    }
+
+    /// Asks for something: how it ended.
+    pub async fn try_to(&self, intent: Intent) -> Option<EventKind> {
+        let options = Options { allow_management_nic: true, allow_disruption: true, force: true };
+        let plan = self.imp.plan(&intent, &options).await.unwrap();
+        let (listener, mut events) = mpsc::unbounded_channel();
+        self.imp.apply(plan, listener).await.unwrap();
+        let mut last = None;
+        while let Some(event) = events.recv().await {
+            last = Some(event.kind);
+        }
+        last
+    }
+
+    /// Waits until something is so. It may take as long as a busy machine takes, and no longer.
+    pub async fn until(&self, what: &str, is_so: impl Fn(&Imp) -> bool) {
+        let waiting = async {
+            while !is_so(&self.imp) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(BOUND, waiting).await.unwrap_or_else(|_| panic!("not within {BOUND:?}: {what}"));
+    }
+
+    pub fn settings(&self, vf: VfId) -> VfSettings {
+        let view = self.machine.snapshot();
+        view.physical_functions[&vf.pf].vfs[usize::from(vf.index)].settings.clone()
+    }
+
+    pub fn mac(&self, vf: VfId) -> String {
+        self.settings(vf).mac.unwrap().to_string()
+    }
+
+    pub fn count(&self, is: impl Fn(&EventKind) -> bool) -> usize {
+        self.imp.events().iter().filter(|event| is(&event.kind)).count()
+    }
+}
+
+pub fn open(file: &MemoryFile) -> (StateFile, Contents) {
+    let file = file.clone();
+    StateFile::open("state".into(), move || Ok(file.clone())).unwrap()
+}
