@@ -3,32 +3,37 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use ioward_api::DEFAULT_SOCKET;
 use ioward_imp::IMP_COMMAND;
 use ioward_model::{Name, Options};
-use ioward_pci::Bdf;
 
-use crate::vf_args::VfArgs;
+use crate::{
+    events_filter::{self, Since},
+    pf_ref::PfRef,
+    vf_args::VfArgs,
+};
 
 /// Finds SR-IOV adapters, gives their virtual functions to KVM guests, and lets each guest configure its own.
 #[derive(Debug, Parser)]
 #[command(name = "ioward", version, max_term_width = 80, after_help = EXIT_STATUS)]
 pub struct Cli {
-    /// Unix socket of the daemon
-    #[arg(
-        long,
-        global = true,
-        env = "IOWARD_SOCKET",
-        hide_env_values = true,
-        default_value = DEFAULT_SOCKET,
-        value_name = "PATH",
-        // Below what the command itself takes.
-        display_order = 900
-    )]
-    pub socket: PathBuf,
+    /// Unix socket of the daemon [env: IOWARD_SOCKET] [default: /run/ioward/api.sock]
+    // Below what the command itself takes. The environment is read here: clap would change its usage lines with it.
+    #[arg(long, global = true, value_name = "PATH", display_order = 900)]
+    pub socket: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// The daemon's socket: from the command line, the environment, or where it is by default.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        let named = self.socket.clone().or_else(|| std::env::var_os("IOWARD_SOCKET").map(PathBuf::from));
+        named.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| DEFAULT_SOCKET.into())
+    }
 }
 
 const EXIT_STATUS: &str = "Exit status: 0 done; 1 failed; 2 wrong usage or invalid Spec; \
@@ -80,8 +85,8 @@ pub enum Command {
     },
     /// Show the virtual functions there are, with owners and settings
     Vfs {
-        /// Only those of this physical function, as 0000:01:00.0
-        pf: Option<Bdf>,
+        /// Only those of this physical function, as 0000:01:00.0 or enp1s0
+        pf: Option<PfRef>,
         /// Print them as JSON
         #[arg(long)]
         json: bool,
@@ -160,8 +165,10 @@ pub enum Command {
         #[command(flatten)]
         how: How,
     },
-    /// Show the client partitions
+    /// Show the client partitions, or all of one
     Partitions {
+        /// Only this one, in detail
+        name: Option<Name>,
         /// Print them as JSON
         #[arg(long)]
         json: bool,
@@ -263,11 +270,30 @@ pub enum Command {
         #[command(flatten)]
         how: How,
     },
+    /// Print the Spec of what is held now, as TOML: applying it changes nothing
+    Spec {
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what happened
+    #[command(
+        after_help = "Times are those that 'ioward events' shows, in UTC; the rest of one may be left out: 2026-11-27, \
+        2026-11-27T03:15. A kind is the word that --json has in \"event\", or how it begins: plan, step, drift."
+    )]
     Events {
-        /// Go on showing what happens
+        /// Show what happens from now on; with --since, also what has happened since then
         #[arg(long)]
         follow: bool,
+        /// Only events after this number, this time, or so long ago, as 90s, 10m, 2h or 3d
+        #[arg(long, value_name = "NUMBER|TIME|AGE")]
+        since: Option<Since>,
+        /// Only events of this partition and its VFs; may be repeated
+        #[arg(long, value_name = "NAME")]
+        partition: Vec<Name>,
+        /// Only events of this kind, as plan or partition-ended; may be repeated
+        #[arg(long, value_name = "KIND", value_parser = events_filter::kind)]
+        kind: Vec<String>,
         /// Print events as JSON, one a line
         #[arg(long)]
         json: bool,
@@ -304,10 +330,19 @@ pub enum Command {
         command: StateCommand,
     },
     /// Print a manual page as troff: of ioward, or of one command
-    #[command(hide = true)]
+    #[command(after_help = "To read one: ioward man apply | man -l -")]
     Man {
-        /// The command
-        command: Option<String>,
+        /// The command, as apply or state export
+        command: Vec<String>,
+    },
+    /// Print what a shell needs to complete commands and options
+    #[command(
+        after_help = "For bash: ioward completions bash >/etc/bash_completion.d/ioward; for zsh, into a file _ioward in a folder \
+        of $fpath; for fish, into ~/.config/fish/completions/ioward.fish"
+    )]
+    Completions {
+        /// The shell
+        shell: Shell,
     },
 }
 
@@ -322,6 +357,7 @@ impl Command {
             | Self::Compatible { json, .. }
             | Self::Plan { json, .. }
             | Self::Partitions { json, .. }
+            | Self::Spec { json }
             | Self::Events { json, .. }
             | Self::Drift { json }
             | Self::Orphans { json, .. }
@@ -341,7 +377,8 @@ impl Command {
             | Self::Snapshot { .. }
             | Self::Console { .. }
             | Self::State { .. }
-            | Self::Man { .. } => false,
+            | Self::Man { .. }
+            | Self::Completions { .. } => false,
         }
     }
 }
@@ -370,7 +407,7 @@ pub struct DemoArgs {
     /// Ask nothing: take the built-in choice, and apply it
     #[arg(long, short)]
     pub yes: bool,
-    /// Stay up after applying, for other 'ioward' commands to use
+    /// Stay up after applying, for other 'ioward' commands to use; --socket says where they find it
     #[arg(long)]
     pub serve: bool,
     /// What the simulated machine's chance begins with: the same seed, the same run

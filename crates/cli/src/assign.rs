@@ -9,6 +9,7 @@ use crate::{
     change::{self, Asks},
     client::Client,
     error::CliError,
+    pf_ref,
 };
 
 /// Names the VFs, then shows the plan, asks, and carries it out.
@@ -21,7 +22,8 @@ pub async fn assign(client: &Client, args: AssignArgs) -> Result<(), CliError> {
     let prefix = prefix.map_or_else(|| default_prefix(what.class).to_owned(), |prefix| prefix.to_string());
     // Each gets its name once it is known which are free.
     let first = name(format!("{prefix}0"))?;
-    let what = what.into_request(first).map_err(|error| CliError::Usage(error.to_string()))?;
+    let pf = pf_ref::address(client, what.pf.as_ref()).await?;
+    let what = what.into_request(first, pf).map_err(|error| CliError::Usage(error.to_string()))?;
     for (option, given) in [("--mac", what.mac.is_some()), ("--index", what.index.is_some())] {
         if given && count > 1 {
             return Err(CliError::Usage(format!(

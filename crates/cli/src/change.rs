@@ -69,7 +69,9 @@ pub async fn plan(
     }
     match show {
         Show::Json => terminal::print_json(&plan)?,
-        Show::Text(detail) => terminal::print(&present::plan::plan(&plan, detail, terminal::page_width()))?,
+        Show::Text(detail) => {
+            terminal::print_signs(&present::plan::plan(&plan, detail, terminal::page_width()))?
+        }
     }
     Ok(!plan.steps.is_empty())
 }
@@ -227,7 +229,7 @@ fn aside(shown: &str, json: bool) -> Result<(), CliError> {
         let _ = io::stderr().write_all(text::printable(shown).as_bytes());
         return Ok(());
     }
-    terminal::print(shown)
+    terminal::print_signs(shown)
 }
 
 async fn ask_for_plan(client: &Client, intent: Intent, options: Options) -> Result<Plan, CliError> {

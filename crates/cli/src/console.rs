@@ -22,9 +22,7 @@ const LEAVE: u8 = 0x1d;
 pub async fn console(client: &Client, name: Name) -> Result<(), CliError> {
     let partitions: Vec<PartitionView> = client.get("/v1/partitions").await?;
     let found = partitions.into_iter().find(|partition| partition.name == name);
-    let missing =
-        || CliError::NotFound(format!("there is no partition {name}; 'ioward partitions' lists them"));
-    let partition = found.ok_or_else(missing)?;
+    let partition = found.ok_or_else(|| CliError::no_such_partition(&name))?;
     if !partition.running {
         return Err(CliError::NotFound(format!("{name} is stopped; start it with: ioward start {name}")));
     }

@@ -45,7 +45,7 @@ pub async fn doctor(root: Option<&Path>, json: bool) -> Result<(), CliError> {
     if json {
         terminal::print_json(&Report { able: missing == 0, findings: &findings })?;
     } else {
-        terminal::print(&present::doctor::findings(&findings, terminal::page_width()))?;
+        terminal::print_signs(&present::doctor::findings(&findings, terminal::page_width()))?;
     }
     if missing == 0 { Ok(()) } else { Err(CliError::Missing(missing)) }
 }

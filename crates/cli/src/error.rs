@@ -135,7 +135,7 @@ pub enum CliError {
     /// The terminal does not do what it should.
     #[error("cannot set the terminal up: {}", plain(.0))]
     Terminal(io::Error),
-    /// What was asked for is not there.
+    /// What was named is not there.
     #[error("{0}")]
     NotFound(String),
     /// stdout takes nothing.
@@ -213,6 +213,29 @@ pub fn with_causes(error: &dyn Error) -> String {
     text
 }
 
+/// Reasons that differ in nothing but whose request they are about are told once, with the others named or counted.
+fn alike(reasons: &[Reason]) -> Vec<(&Reason, String)> {
+    let mut groups: Vec<(&Reason, Vec<&str>)> = Vec::new();
+    for reason in reasons {
+        let same = |(first, _): &&mut (&Reason, _)| {
+            Reason { request: None, ..(*first).clone() } == Reason { request: None, ..reason.clone() }
+        };
+        match (groups.iter_mut().find(same), reason.request.as_deref()) {
+            (Some((first, others)), Some(request)) if first.request.is_some() => others.push(request),
+            _ => groups.push((reason, Vec::new())),
+        }
+    }
+    let told = |others: Vec<&str>| match others.as_slice() {
+        [] => String::new(),
+        few if few.len() <= NAMED => format!("; the same for {}", few.join(", ")),
+        many => format!("; the same for {} and {} more", many[..NAMED].join(", "), many.len() - NAMED),
+    };
+    groups.into_iter().map(|(reason, others)| (reason, told(others))).collect()
+}
+
+/// So many of those of whom the same is to be said are named.
+const NAMED: usize = 3;
+
 fn lacking(things: usize) -> String {
     let are = if things == 1 { "is" } else { "are" };
     format!("{} {are} missing", text::counted(things, "thing"))
@@ -226,7 +249,27 @@ fn after_failure(undone: bool) -> &'static str {
     }
 }
 
+/// What a command line that makes no sense is answered, and its exit status; help that was asked for goes to stdout.
+#[must_use]
+pub fn usage(error: &clap::Error) -> ExitCode {
+    let written_raw = |argument: std::ffi::OsString| argument.to_string_lossy().chars().any(char::is_control);
+    if std::env::args_os().any(written_raw) {
+        // clap repeats arguments as they are.
+        let text = text::printable(&error.render().to_string());
+        let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
 impl CliError {
+    /// A partition that was named and is not there.
+    #[must_use]
+    pub fn no_such_partition(name: &Name) -> Self {
+        Self::NotFound(format!("there is no partition {name}; 'ioward partitions' lists them"))
+    }
+
     /// The exit status (DESIGN §5).
     #[must_use]
     pub fn exit_status(&self) -> u8 {
@@ -266,11 +309,11 @@ impl CliError {
             _ => out = text::wrap(&format!("ioward: {self}"), width, "", "  "),
         }
         if let Some(error) = self.refusal() {
-            for reason in &error.reasons {
+            for (reason, more) in alike(&error.reasons) {
                 let place = self
                     .place(reason)
                     .map(|(file, place)| format!("{file}: line {}: {}: ", place.line, place.key));
-                let line = format!("{}{}: {reason}", place.unwrap_or_default(), reason.rule);
+                let line = format!("{}{}: {reason}{more}", place.unwrap_or_default(), reason.rule);
                 out += &text::wrap(&line, width, "  ", "    ");
             }
             for way in &error.ways {

@@ -17,7 +17,9 @@ mod console;
 mod demo;
 mod doctor;
 mod error;
+mod events_filter;
 mod man;
+mod pf_ref;
 mod plan_file;
 mod present;
 mod recorded;
@@ -36,13 +38,17 @@ use change::{Asks, Show};
 use clap::Parser;
 use client::Client;
 use error::CliError;
+use events_filter::EventsFilter;
 use ioward_model::Intent;
 use present::plan::Detail;
 use spec_file::SpecFile;
 use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return error::usage(&error),
+    };
     let mut builder = match cli.command {
         // It has the descriptors of a partition, and waits for nothing but those.
         Command::SimulatedPartition => return ioward_agent::simulated::main(),
@@ -74,10 +80,11 @@ fn main() -> ExitCode {
 const CHANGES: u8 = 4;
 
 async fn run(cli: Cli) -> Result<ExitCode, CliError> {
-    let client = Client::new(&cli.socket);
+    let socket = cli.socket();
+    let client = Client::new(&socket);
     match cli.command {
-        Command::Serve(args) => serve::serve(cli.socket, args).await,
-        Command::Demo(args) => demo::demo(args).await,
+        Command::Serve(args) => serve::serve(socket, args).await,
+        Command::Demo(args) => demo::demo(args, cli.socket).await,
         // Taken care of before there was a runtime.
         Command::SimulatedPartition | Command::Imp => Ok(()),
         Command::Host { json, root, host } => {
@@ -92,16 +99,21 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
             let shown = compatible::compatible(&client, host.as_deref(), name, spec, json).await;
             shown.map_err(|error| source.place(error))
         }
-        Command::Vfs { pf, json } => show::vfs(&client, pf, json).await,
-        Command::Partitions { json } => show::partitions(&client, json).await,
-        Command::Events { follow, json } => show::events(&client, follow, json).await,
+        Command::Vfs { pf, json } => show::vfs(&client, pf.as_ref(), json).await,
+        Command::Partitions { name: None, json } => show::partitions(&client, json).await,
+        Command::Partitions { name: Some(name), json } => show::partition(&client, &name, json).await,
+        Command::Spec { json } => show::spec(&client, json).await,
+        Command::Events { follow, since, partition, kind, json } => {
+            show::events(&client, follow, EventsFilter::new(since, partition, kind), json).await
+        }
         Command::Drift { json } => show::drift(&client, json).await,
         Command::Orphans { reap, json } => show::orphans(&client, reap, json).await,
         Command::Audit { json } => show::audit(&client, json).await,
         Command::State { command: StateCommand::Export { state_dir } } => {
             show::state(&client, state_dir.as_deref()).await
         }
-        Command::Man { command } => man::page(command.as_deref()),
+        Command::Man { command } => man::page(&command),
+        Command::Completions { shell } => man::completions(shell),
         Command::Console { name } => console::console(&client, name).await,
         Command::Plan { spec, allow, host, output, detailed_exitcode, explain, steps, json } => {
             let SpecFile { spec, source } = spec_file::read(&spec.file)?;
@@ -147,7 +159,8 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Select { file } => select::select(client, file).await,
         Command::Assign(args) => assign::assign(&client, args).await,
         Command::Attach { name, vf, what, allow, how } => {
-            let vf = what.into_request(vf).map_err(|error| CliError::Usage(error.to_string()))?;
+            let pf = pf_ref::address(&client, what.pf.as_ref()).await?;
+            let vf = what.into_request(vf, pf).map_err(|error| CliError::Usage(error.to_string()))?;
             let intent = Intent::Attach { partition: name, vfs: vec![vf] };
             change::change(&client, intent, allow.options(false), Asks::IfItDisturbs, how).await
         }

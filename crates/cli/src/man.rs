@@ -1,6 +1,7 @@
-//! `ioward man`: manual pages, made from what the command line takes, so that they cannot say anything else.
+//! `ioward man` and `ioward completions`: made from what the command line takes, so that they cannot say anything else.
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
+use clap_complete::Shell;
 use clap_mangen::Man;
 
 use crate::{args::Cli, error::CliError, terminal};
@@ -9,21 +10,34 @@ use crate::{args::Cli, error::CliError, terminal};
 ///
 /// # Errors
 /// When there is no such command, or stdout takes nothing.
-pub fn page(command: Option<&str>) -> Result<(), CliError> {
+pub fn page(command: &[String]) -> Result<(), CliError> {
     let mut ioward = Cli::command();
     // Gives each command its full name, as ioward-apply, and the options that all have.
     ioward.build();
-    let found = match command {
-        None => Some(&ioward),
-        Some(name) => ioward.find_subcommand(name),
-    };
-    let missing = || {
-        CliError::Usage(format!("ioward has no command '{}'; see: ioward help", command.unwrap_or_default()))
-    };
+    let mut found = &ioward;
+    for name in command {
+        let missing =
+            || CliError::Usage(format!("ioward has no command '{}'; see: ioward help", command.join(" ")));
+        found = found.find_subcommand(name).ok_or_else(missing)?;
+    }
     // At the foot of a page stands what it belongs to: ioward of this version, for its commands too.
     let source = format!("ioward {}", env!("CARGO_PKG_VERSION"));
     let mut page = Vec::new();
-    let man = Man::new(found.ok_or_else(missing)?.clone()).source(source);
+    let man = Man::new(found.clone()).source(source);
     man.render(&mut page).map_err(CliError::Output)?;
     terminal::print_raw(&String::from_utf8_lossy(&page))
+}
+
+/// Prints what a shell needs to complete the command line.
+///
+/// # Errors
+/// When stdout takes nothing.
+pub fn completions(shell: Shell) -> Result<(), CliError> {
+    let mut script = Vec::new();
+    let all = Cli::command();
+    // What nobody types is left out.
+    let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    let mut typed = Command::new("ioward").args(all.get_arguments().cloned()).subcommands(shown);
+    clap_complete::generate(shell, &mut typed, "ioward", &mut script);
+    terminal::print_raw(&String::from_utf8_lossy(&script))
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ioward_api::{PartitionView, Reaped};
 use ioward_fabric::linux::{self, HostRoot};
-use ioward_model::{AuditEntry, Drift, Event, Inventory, Orphan, VirtualFunction};
+use ioward_model::{AuditEntry, Drift, Event, Inventory, Name, Orphan, Spec, VirtualFunction};
 use ioward_pci::Bdf;
 use ioward_store::{Export, StoreError};
 use serde::Serialize;
@@ -12,6 +12,8 @@ use serde::Serialize;
 use crate::{
     client::{Client, ClientError, Lines},
     error::{CliError, with_causes},
+    events_filter::EventsFilter,
+    pf_ref::PfRef,
     present, recorded, terminal,
 };
 
@@ -55,13 +57,9 @@ struct VfOfPf<'a> {
 ///
 /// # Errors
 /// When the daemon does not answer, or there is no such PF.
-pub async fn vfs(client: &Client, pf: Option<Bdf>, json: bool) -> Result<(), CliError> {
+pub async fn vfs(client: &Client, pf: Option<&PfRef>, json: bool) -> Result<(), CliError> {
     let inventory: Inventory = client.get("/v1/host").await?;
-    if let Some(pf) = pf.filter(|pf| inventory.physical_function(*pf).is_none()) {
-        return Err(CliError::NotFound(format!(
-            "{pf} is no physical function of this host; 'ioward host' lists them"
-        )));
-    }
+    let pf = pf.map(|named| named.find(&inventory)).transpose()?.map(|pf| pf.address);
     let pfs = inventory.physical_functions.iter().filter(|found| pf.is_none_or(|pf| pf == found.address));
     let functions = pfs.flat_map(|pf| pf.virtual_functions.iter().map(move |vf| (pf, vf)));
     if json {
@@ -81,6 +79,35 @@ pub async fn partitions(client: &Client, json: bool) -> Result<(), CliError> {
         return terminal::print_json(&partitions);
     }
     terminal::print(&present::partitions::partitions(&partitions, terminal::page_width()))
+}
+
+/// `ioward partitions NAME`: all of one.
+///
+/// # Errors
+/// When the daemon does not answer, or there is no such partition.
+pub async fn partition(client: &Client, name: &Name, json: bool) -> Result<(), CliError> {
+    let partitions: Vec<PartitionView> = client.get("/v1/partitions").await?;
+    let found = partitions.iter().find(|partition| partition.name == *name);
+    let found = found.ok_or_else(|| CliError::no_such_partition(name))?;
+    if json {
+        return terminal::print_json(found);
+    }
+    let spec: Spec = client.get("/v1/spec").await?;
+    let spec = spec.partitions.iter().find(|partition| partition.name == *name);
+    terminal::print(&present::partitions::partition(found, spec, terminal::page_width()))
+}
+
+/// `ioward spec`: the Spec of what is held.
+///
+/// # Errors
+/// When the daemon does not answer.
+pub async fn spec(client: &Client, json: bool) -> Result<(), CliError> {
+    let spec: Spec = client.get("/v1/spec").await?;
+    if json {
+        return terminal::print_json(&spec);
+    }
+    let text = toml::to_string(&spec).map_err(|error| CliError::Usage(error.to_string()))?;
+    terminal::print(&text)
 }
 
 /// `ioward drift`: how the host differs from what the daemon holds.
@@ -119,13 +146,38 @@ pub async fn orphans(client: &Client, reap: bool, json: bool) -> Result<(), CliE
     }
 }
 
-/// `ioward events`: what happened, and with `follow` what happens.
+/// `ioward events`: what happened, or with `follow` what happens.
 ///
 /// # Errors
 /// When the daemon does not answer.
-pub async fn events(client: &Client, follow: bool, json: bool) -> Result<(), CliError> {
-    let lines = client.get_lines(&format!("/v1/events?follow={follow}")).await?;
-    each::<Event>(lines, json, present::events::event).await
+pub async fn events(
+    client: &Client,
+    follow: bool,
+    mut filter: EventsFilter,
+    json: bool,
+) -> Result<(), CliError> {
+    if follow && !filter.has_since() {
+        // The stream begins with what the daemon remembers.
+        let mut lines = client.get_lines("/v1/events?follow=false").await?;
+        let mut last = 0;
+        while let Some((_, event)) = lines.next::<Event>().await? {
+            last = event.number;
+            // What begun before has begun steps that are still to end.
+            filter.passes(&event);
+        }
+        filter.begin_after(last);
+    }
+    let mut lines = client.get_lines(&format!("/v1/events?follow={follow}")).await?;
+    while let Some((text, event)) = lines.next::<Event>().await? {
+        if filter.passes(&event) {
+            if json {
+                terminal::print_raw(&(text + "\n"))?
+            } else {
+                terminal::print(&present::events::event(&event))?
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `ioward audit`: who asked for what.

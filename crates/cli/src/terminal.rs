@@ -1,6 +1,7 @@
 //! What stdin, stdout and stderr are, and the one way to stdout.
 
 use std::{
+    env,
     io::{self, IsTerminal, Write},
     os::fd::AsFd,
 };
@@ -33,6 +34,30 @@ pub fn page_width() -> usize {
 /// When stdout takes nothing; that its reader has gone is one case.
 pub fn print(text: &str) -> Result<(), CliError> {
     print_raw(&text::printable(text))
+}
+
+/// Terminals without colours, by the beginning of their names.
+const PLAIN: [&str; 5] = ["dumb", "vt1", "vt2", "vt3", "xterm-mono"];
+
+/// Whether there are colours, by NO_COLOR (no-color.org) and TERM.
+#[must_use]
+pub fn has_colours(no_color: Option<&str>, term: Option<&str>) -> bool {
+    let wants_none = no_color.is_some_and(|value| !value.is_empty());
+    let has_none =
+        term.is_none_or(|term| term.is_empty() || PLAIN.iter().any(|plain| term.starts_with(plain)));
+    !wants_none && !has_none
+}
+
+/// Prints text for people in which lines begin with signs: on a terminal, those are in colour.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_signs(text: &str) -> Result<(), CliError> {
+    let variable = |name| env::var(name).ok();
+    let (no_color, term) = (variable("NO_COLOR"), variable("TERM"));
+    let in_colour = io::stdout().is_terminal() && has_colours(no_color.as_deref(), term.as_deref());
+    let text = text::printable(text);
+    print_raw(&if in_colour { text::coloured(&text) } else { text })
 }
 
 /// Prints a value as JSON that is easy on the eye.

@@ -12,6 +12,8 @@ use ioward_pci::Bdf;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::pf_ref::PfRef;
+
 /// What a VF is to be, all but its name.
 #[derive(Debug, Args)]
 pub struct VfArgs {
@@ -49,9 +51,9 @@ pub struct VfArgs {
     /// what else they must not share, :prefer makes it a wish; may be repeated
     #[arg(long, value_name = "VF", action = ArgAction::Append, value_parser = apart)]
     apart_from: Vec<Apart>,
-    /// The physical function it must come from
+    /// The physical function it must come from, as 0000:01:00.0 or enp1s0
     #[arg(long)]
-    pf: Option<Bdf>,
+    pub pf: Option<PfRef>,
     /// The VF index it must have
     #[arg(long, requires = "pf", value_name = "N")]
     index: Option<u16>,
@@ -63,11 +65,11 @@ pub struct VfArgs {
 }
 
 impl VfArgs {
-    /// As the API takes it, under this name.
+    /// As the API takes it, under this name, from the physical function that [`Self::pf`] names.
     ///
     /// # Errors
     /// When the permissions make no sense together.
-    pub fn into_request(self, name: Name) -> Result<VfRequest, serde_json::Error> {
+    pub fn into_request(self, name: Name, pf: Option<Bdf>) -> Result<VfRequest, serde_json::Error> {
         let guest_may: GuestMay = serde_json::from_value(self.guest_may.into_iter().flatten().collect())?;
         let request = VfRequest {
             class: self.class,
@@ -80,7 +82,7 @@ impl VfArgs {
             min_msix_vectors: self.min_msix_vectors,
             min_namespaces: self.min_namespaces,
             apart_from: self.apart_from,
-            pf: self.pf,
+            pf,
             index: self.index,
             guest_may,
             ..VfRequest::new(name, self.class)
@@ -228,7 +230,13 @@ mod tests {
     fn attach(arguments: &[&str]) -> Result<VfRequest, String> {
         let all = ["ioward", "attach", "web", "net0"].iter().chain(arguments);
         match Cli::try_parse_from(all).map_err(|e| e.to_string())?.command {
-            Command::Attach { vf, what, .. } => Ok(what.into_request(vf).unwrap()),
+            Command::Attach { vf, what, .. } => {
+                let pf = match &what.pf {
+                    Some(PfRef::Address(pf)) => Some(*pf),
+                    _ => None,
+                };
+                Ok(what.into_request(vf, pf).unwrap())
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -35,5 +35,5 @@ fn no_such_partition(spec: &Spec, partition: &Name) -> ImpError {
     let names: Vec<_> = spec.partitions.iter().take(16).map(|partition| partition.name.as_str()).collect();
     let more = if spec.partitions.len() > names.len() { ", …" } else { "" };
     let those = if names.is_empty() { "no partitions".to_owned() } else { names.join(", ") };
-    ImpError::Invalid(format!("the Spec has no partition '{partition}'; it has {those}{more}"))
+    ImpError::NoSuchPartition(format!("the Spec has no partition '{partition}'; it has {those}{more}"))
 }

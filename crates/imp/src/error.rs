@@ -39,6 +39,9 @@ pub enum ImpError {
     /// Somebody has cancelled it.
     #[error("cancelled")]
     Cancelled,
+    /// The Spec has no such partition.
+    #[error("{0}")]
+    NoSuchPartition(String),
     /// There is no such change.
     #[error("{0}")]
     NoSuchChange(String),
@@ -67,7 +70,8 @@ impl From<ImpError> for ApiError {
             ImpError::Spec(_) | ImpError::Invalid(_) => ErrorKind::Invalid,
             ImpError::Refused { reasons, .. } => kind_of(reasons),
             ImpError::Busy => ErrorKind::Busy,
-            ImpError::NoSuchChange(_)
+            ImpError::NoSuchPartition(_)
+            | ImpError::NoSuchChange(_)
             | ImpError::Fabric(FabricError::NoSuchFunction { .. } | FabricError::NoSuchVf { .. })
             | ImpError::Hypervisor(HypervisorError::NoSuchPartition(_)) => ErrorKind::NotFound,
             ImpError::Cancelled
@@ -79,18 +83,25 @@ impl From<ImpError> for ApiError {
         };
         match error {
             ImpError::Spec(problems) => Self::new(kind, problems.to_string()),
-            ImpError::Refused { reasons, ways } => Self { kind, ..Self::refused(reasons, ways) },
+            ImpError::Refused { reasons, ways } => match kind {
+                ErrorKind::NotFound => Self { kind, message: NOT_FOUND.into(), reasons, ways },
+                ErrorKind::Invalid => Self { kind, message: INVALID.into(), reasons, ways },
+                _ => Self::refused(reasons, ways),
+            },
             other => Self::new(kind, error_chain(&other)),
         }
     }
 }
+
+const NOT_FOUND: &str = "not found: what is named is not there";
+const INVALID: &str = "this makes no sense, whatever the host";
 
 /// What makes no sense, or is not there, no rule has to forbid.
 fn kind_of(reasons: &[Reason]) -> ErrorKind {
     let is_about = |rule| reasons.iter().any(|reason| reason.rule == rule);
     if is_about(Rule::SpecValid) {
         ErrorKind::Invalid
-    } else if is_about(Rule::PartitionExists) {
+    } else if is_about(Rule::PartitionExists) || is_about(Rule::VfExists) {
         ErrorKind::NotFound
     } else {
         ErrorKind::Refused

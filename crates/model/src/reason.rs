@@ -70,6 +70,8 @@ pub enum Rule {
     Placement,
     /// The partition is there.
     PartitionExists,
+    /// The partition has a VF of that name.
+    VfExists,
     /// The partition has no VF of that name.
     VfNameFree,
     /// The partition is in the wanted phase (running, stopped).

@@ -72,17 +72,23 @@ impl Goal {
                     ]);
                 }
                 spec.vfs.extend(vfs.iter().cloned());
+                // Named by whoever asks, and not by a Spec: it is not there.
+                for vf in vfs {
+                    let others = vf.apart_from.iter().map(|apart| apart.vf.owner(partition));
+                    let mut others = others.filter(|other| other.partition == *partition);
+                    if let Some(other) = others.find(|other| spec.vf(&other.vf).is_none()) {
+                        let owner = Owner { partition: partition.clone(), vf: vf.name.clone() };
+                        let reason = no_such_vf(&spec, &other.vf).for_request(owner).key("apart_from");
+                        return Err(vec![reason]);
+                    }
+                }
                 check(&Spec { version: 1, adapters: Vec::new(), partitions: vec![spec.clone()] })?;
                 Ok(one(spec, false))
             }
             Intent::Detach { partition, vf } => {
                 let mut spec = existing(state, partition)?.spec.clone();
                 if spec.vf(vf).is_none() {
-                    let names: Vec<_> = spec.vfs.iter().map(|vf| vf.name.as_str()).collect();
-                    let found = if names.is_empty() { "it has none".to_owned() } else { names.join(", ") };
-                    let reason =
-                        Reason::new(Rule::FunctionExists, format!("a VF '{vf}' of {partition}"), found);
-                    return Err(vec![reason.for_request(partition)]);
+                    return Err(vec![no_such_vf(&spec, vf).for_request(partition)]);
                 }
                 spec.vfs.retain(|request| request.name != *vf);
                 Ok(one(spec, false))
@@ -158,6 +164,12 @@ fn is_settled(
         && present.channel != wanted.vfs.is_empty()
         && !wanted.vfs.iter().any(follows_link)
         && present.vfs.values().all(is_sound)
+}
+
+fn no_such_vf(partition: &PartitionSpec, vf: &Name) -> Reason {
+    let names: Vec<_> = partition.vfs.iter().map(|vf| vf.name.as_str()).collect();
+    let found = if names.is_empty() { "it has none".to_owned() } else { names.join(", ") };
+    Reason::new(Rule::VfExists, format!("a VF '{vf}' of {}", partition.name), found)
 }
 
 fn existing<'a>(state: &'a State, partition: &Name) -> Result<&'a PartitionState, Vec<Reason>> {

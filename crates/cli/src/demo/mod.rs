@@ -36,14 +36,14 @@ use crate::{
 /// How much of the simulated machine's time passes for real, so that a person sees steps go by.
 const REALTIME: f64 = 0.05;
 
-/// Runs the demonstration. Nothing is left of it, however it ends.
+/// Runs the demonstration, behind this socket or one in a folder of its own. Nothing is left of it, however it ends.
 ///
 /// # Errors
 /// When a stage does not do what it shows, or the person ends it.
-pub async fn demo(args: DemoArgs) -> Result<(), CliError> {
+pub async fn demo(args: DemoArgs, socket: Option<PathBuf>) -> Result<(), CliError> {
     // Before there is anything that a signal could leave behind.
     let mut signals = Signals::new().map_err(CliError::Start)?;
-    let embedded = Embedded::start(args.seed).await?;
+    let embedded = Embedded::start(args.seed, socket).await?;
     let ended = tokio::select! {
         // Whoever carries out a plan listens to Ctrl-C too, and ends the line on which progress is shown.
         biased;
@@ -196,7 +196,7 @@ struct Embedded {
 }
 
 impl Embedded {
-    async fn start(seed: u64) -> Result<Self, CliError> {
+    async fn start(seed: u64, socket: Option<PathBuf>) -> Result<Self, CliError> {
         let failed = |what: &str, error: &dyn std::error::Error| {
             CliError::Demo(format!("cannot {what}: {}", with_causes(error)))
         };
@@ -222,7 +222,10 @@ impl Embedded {
         let fabric = Arc::new(machine.fabric());
         let run = Run { epoch: seed, boot: String::new() };
         let imp = Imp::new(fabric, hypervisor.clone(), Box::new(store), contents, run);
-        let socket = folder.path().join("api.sock");
+        let socket = socket.unwrap_or_else(|| folder.path().join("api.sock"));
+        if UnixStream::connect(&socket).await.is_ok() {
+            return Err(CliError::Demo(format!("another daemon answers at {}", socket.display())));
+        }
         let (stop, stopped) = oneshot::channel();
         let at = socket.clone();
         let server = tokio::spawn(async move {
@@ -235,6 +238,12 @@ impl Embedded {
         // It is there a moment before anybody listens. One that ended without is found by who asks it first.
         while UnixStream::connect(&socket).await.is_err() && !server.is_finished() {
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if server.is_finished() {
+            return Err(match server.await {
+                Ok(Err(error)) => CliError::Demo(with_causes(&error)),
+                _ => CliError::Demo("its daemon has ended".to_owned()),
+            });
         }
         Ok(Self { machine, hypervisor, client, socket, boot_file, stop, server, folder })
     }

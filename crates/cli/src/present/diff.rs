@@ -7,7 +7,10 @@ use ioward_model::{
 };
 use ioward_pci::Bdf;
 
-use super::{spec_diff, text::counted};
+use super::{
+    spec_diff,
+    text::{counted, natural},
+};
 
 /// How something is other than before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -335,6 +338,8 @@ impl<'a> PartitionChange<'a> {
         let mut change = Change::new(sign, name, &parts);
         let reworded = self.defined.map(|(to, from)| reworded(from, to)).unwrap_or_default();
         let names: BTreeSet<&Name> = self.vfs.keys().copied().chain(reworded).collect();
+        let mut names: Vec<&Name> = names.into_iter().collect();
+        names.sort_by_key(|name| natural(name.as_str()));
         let untouched = Held::default();
         let request = |spec: Option<&'a PartitionSpec>, name: &Name| spec.and_then(|spec| spec.vf(name));
         let vfs = names.into_iter().map(|name| {

@@ -56,6 +56,31 @@ fn date(days_since_1970: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
+/// Milliseconds since 1970 of a time as [`time`] writes it; what is left out at its end is 0.
+#[must_use]
+pub fn parse_time(text: &str) -> Option<u64> {
+    let (day, clock) = text.strip_suffix('Z').unwrap_or(text).split_once('T').unwrap_or((text, ""));
+    let number = |text: &str, most: u64| text.parse().ok().filter(|number| *number <= most);
+    let mut parts = day.splitn(3, '-');
+    let (year, month, day) =
+        (number(parts.next()?, 9999)?, number(parts.next()?, 12)?, number(parts.next()?, 31)?);
+    let (clock, ms) = clock.split_once('.').unwrap_or((clock, "0"));
+    let mut seconds = 0;
+    let mut parts = clock.split(':').filter(|part| !part.is_empty());
+    for (most, worth) in [(23, 3600), (59, 60), (60, 1)] {
+        seconds += parts.next().map_or(Some(0), |part| number(part, most))? * worth;
+    }
+    if parts.next().is_some() || year < 1970 || month == 0 || day == 0 {
+        return None;
+    }
+    // Day by day is soon enough for a few decades, and `date` knows the calendar.
+    let mut days = (year - 1970) * 365;
+    while date(days) < (year, month, day) {
+        days += 1;
+    }
+    (date(days) == (year, month, day)).then_some((days * 86_400 + seconds) * 1000 + number(ms, 999)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +98,7 @@ mod tests {
             (253_402_300_799, "9999-12-31T23:59:59.007Z"),
         ] {
             assert_eq!(time(seconds * 1000 + 7), expected);
+            assert_eq!(parse_time(expected), Some(seconds * 1000 + 7));
         }
         time(u64::MAX);
     }

@@ -1,7 +1,7 @@
 //! Adapters (`ioward host`) and virtual functions (`ioward vfs`).
 
 use ioward_model::{
-    Inventory, Link, Netdev, NvmeController, PhysicalFunction, VfSettings, VirtualFunction, Vlan,
+    Inventory, Link, LinkState, Netdev, NvmeController, PhysicalFunction, VfSettings, VirtualFunction, Vlan,
 };
 
 use super::{
@@ -142,7 +142,7 @@ pub fn vfs<'a>(
             vf.index.to_string(),
             or_nothing(vf.driver.as_deref()),
             or_nothing(vf.owner.as_ref()),
-            settings(&vf.settings),
+            settings(vf),
         ]);
         if !vf.in_use_by_host.is_empty() {
             let uses: Vec<_> = vf.in_use_by_host.iter().map(ToString::to_string).collect();
@@ -158,14 +158,19 @@ pub fn vfs<'a>(
     table.render(width)
 }
 
-/// What tells one VF from another. The rest is in the JSON.
-fn settings(settings: &VfSettings) -> String {
+/// All that is set. Where nobody has the VF, what is as it comes says nothing.
+fn settings(vf: &VirtualFunction) -> String {
+    let VfSettings { mac, vlan, trust, spoofchk, min_tx_rate, max_tx_rate, link_state, .. } = &vf.settings;
+    let is_owned = vf.owner.is_some();
     let shown = VfSettings {
-        mac: settings.mac,
-        vlan: settings.vlan.filter(|vlan| *vlan != Vlan::NONE),
-        queues: settings.queues,
-        interrupts: settings.interrupts,
-        ..VfSettings::default()
+        mac: *mac,
+        vlan: vlan.filter(|vlan| *vlan != Vlan::NONE),
+        trust: trust.filter(|on| is_owned || *on),
+        spoofchk: spoofchk.filter(|on| is_owned || !on),
+        min_tx_rate: min_tx_rate.filter(|rate| rate.megabits() > 0),
+        max_tx_rate: max_tx_rate.filter(|rate| rate.megabits() > 0),
+        link_state: link_state.filter(|state| *state != LinkState::Auto),
+        ..vf.settings.clone()
     };
     let words: Vec<_> = shown.describe().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     if words.is_empty() { NOTHING.to_owned() } else { words.join(" ") }
@@ -222,7 +227,8 @@ ADDRESS       CLASS    DRIVER  NUMA  LINK     VFS  ENABLED  ASSIGNED  FREE
         let expected = "\
 ADDRESS       PF            INDEX  DRIVER    OWNER     SETTINGS
 0000:01:10.0  0000:01:00.0      0  vfio-pci  web/net0  mac=52:54:00:aa:00:01
-                                                       vlan=100
+                                                       vlan=100 trust=off
+                                                       spoofchk=on
 0000:01:10.2  0000:01:00.0      1  -         -         -
 ";
         assert_eq!(vfs(pf.virtual_functions.iter().map(|vf| (pf, vf)), 80), expected);

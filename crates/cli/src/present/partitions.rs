@@ -1,7 +1,8 @@
 //! Client partitions (`ioward partitions`).
 
-use ioward_api::PartitionView;
+use ioward_api::{AssignedVf, PartitionView};
 use ioward_hypervisor::Accelerator;
+use ioward_model::PartitionSpec;
 
 use super::{
     table::{Align, Table},
@@ -26,6 +27,8 @@ pub fn partitions(partitions: &[PartitionView], width: usize) -> String {
         ("CHANNEL", Align::Left),
         ("AGENT", Align::Left),
     ]);
+    let mut partitions: Vec<_> = partitions.iter().collect();
+    partitions.sort_by_key(|partition| text::natural(partition.name.as_str()));
     for partition in partitions {
         let nothing = || "-".to_owned();
         table.row([
@@ -37,16 +40,65 @@ pub fn partitions(partitions: &[PartitionView], width: usize) -> String {
             if partition.channel { "yes" } else { "no" }.to_owned(),
             partition.agent.as_ref().map_or_else(nothing, |agent| text::elide(agent, AGENT_COLUMNS)),
         ]);
-        for vf in &partition.vfs {
+        for vf in in_order(&partition.vfs) {
             let address = vf.address.map(|address| format!(" at {address}")).unwrap_or_default();
-            let may = match vf.guest_may.as_slice() {
-                [] => "change nothing".to_owned(),
-                words => format!("change {}", words.join(", ")),
-            };
+            let may = may(vf);
             table.note(&format!("{}: {} {}{address}; the guest may {may}", vf.name, vf.class, vf.vf));
         }
     }
     table.render(width)
+}
+
+/// One partition: what it has, what it starts from, and its VFs with all that is set and asked for.
+#[must_use]
+pub fn partition(partition: &PartitionView, spec: Option<&PartitionSpec>, width: usize) -> String {
+    let mut out = format!("{}\n", partition.name);
+    let mut line = |what: &str, said: &str| {
+        out += &text::wrap(said, width, &text::pad(&format!("  {what}"), 14), &" ".repeat(14));
+    };
+    let process = partition.pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
+    line("state", &format!("{}{process}", state(partition)));
+    let node = spec.and_then(|spec| spec.numa_node).map(|node| format!(", on NUMA node {node}"));
+    let cpus = text::counted(partition.cpus.into(), "CPU");
+    line("resources", &format!("{cpus}, {}{}", partition.memory, node.unwrap_or_default()));
+    if let Some(spec) = spec {
+        let boot = &spec.boot;
+        let files = [("kernel", &boot.kernel), ("initrd", &boot.initrd), ("disk", &boot.disk)];
+        let files =
+            files.into_iter().filter_map(|(what, file)| Some(format!("{what} {}", file.as_ref()?.display())));
+        let cmdline = boot.cmdline.iter().map(|cmdline| format!("command line {cmdline}"));
+        line("boots from", &files.chain(cmdline).collect::<Vec<_>>().join(", "));
+        line("autostart", if spec.autostart { "yes: started when the host has booted" } else { "no" });
+    }
+    let agent = partition.agent.as_ref().map(|agent| format!(", {agent}")).unwrap_or_default();
+    line("channel", &format!("{}{agent}", if partition.channel { "yes" } else { "no" }));
+    line("console", &partition.console.display().to_string());
+    for vf in in_order(&partition.vfs) {
+        let address = vf.address.map(|address| format!(" at {address}")).unwrap_or_default();
+        out += &format!("\n  {}: {} {}{address}\n", vf.name, vf.class, vf.vf);
+        let mut line = |what: &str, said: &str| {
+            out += &text::wrap(said, width, &text::pad(&format!("      {what}"), 18), &" ".repeat(18));
+        };
+        let words: Vec<_> =
+            vf.settings.describe().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        line("is set", if words.is_empty() { "nothing".to_owned() } else { words.join(" ") }.as_str());
+        line("guest may", &may(vf));
+    }
+    out
+}
+
+/// By name; `net2` before `net10`.
+fn in_order(vfs: &[AssignedVf]) -> Vec<&AssignedVf> {
+    let mut vfs: Vec<_> = vfs.iter().collect();
+    vfs.sort_by_key(|vf| text::natural(vf.name.as_str()));
+    vfs
+}
+
+fn may(vf: &AssignedVf) -> String {
+    match vf.guest_may.as_slice() {
+        [] => "change nothing".to_owned(),
+        words => format!("change {}", words.join(", ")),
+    }
 }
 
 fn state(partition: &PartitionView) -> &'static str {
@@ -66,13 +118,36 @@ mod tests {
         let text = include_str!("../../tests/data/partitions.json");
         let expected = "\
 NAME  STATE            CPUS  MEMORY   PID  CHANNEL  AGENT
+db    stopped             1    2GiB     -  no       -
+  disk0: nvme VF 0 of 0000:03:00.0; the guest may change nothing
 web   running, no KVM     2  512MiB  4711  yes      ioward-agent 0.1.0
   net0: network VF 0 of 0000:01:00.0 at 0000:01:10.0; the guest may change mac,
     vlan 100-110
-db    stopped             1    2GiB     -  no       -
-  disk0: nvme VF 0 of 0000:03:00.0; the guest may change nothing
 ";
         assert_eq!(partitions(&serde_json::from_str::<Vec<_>>(text).unwrap(), 80), expected);
         assert!(partitions(&[], 80).starts_with("no partitions;"));
+    }
+
+    #[test]
+    fn a_partition_in_detail() {
+        let text = include_str!("../../tests/data/partitions.json");
+        let partitions: Vec<PartitionView> = serde_json::from_str(text).unwrap();
+        let spec = r#"{"name": "web", "cpus": 2, "numa_node": 1, "autostart": true,
+            "boot": {"kernel": "/boot/vmlinuz", "cmdline": "quiet"}}"#;
+        let shown = partition(&partitions[0], Some(&serde_json::from_str(spec).unwrap()), 80);
+        let expected = "\
+web
+  state       running, no KVM, process 4711
+  resources   2 CPUs, 512MiB, on NUMA node 1
+  boots from  kernel /boot/vmlinuz, command line quiet
+  autostart   yes: started when the host has booted
+  channel     yes, ioward-agent 0.1.0
+  console     /run/ioward/web/console.sock
+
+  net0: network VF 0 of 0000:01:00.0 at 0000:01:10.0
+      is set      mac=52:54:00:aa:00:01
+      guest may   change mac, vlan 100-110
+";
+        assert_eq!(shown, expected);
     }
 }

@@ -72,8 +72,8 @@ impl<const N: usize> Table<N> {
         let mut line = String::new();
         for (n, ((cell, width), (_, align))) in cells.iter().zip(widths).zip(self.columns).enumerate() {
             let cell_text = match align {
-                Align::Right => format!("{cell:>width$}"),
-                Align::Left if n + 1 < N => format!("{cell:<width$}"),
+                Align::Right => " ".repeat(width.saturating_sub(text::columns(cell))) + cell,
+                Align::Left if n + 1 < N => text::pad(cell, *width),
                 Align::Left => {
                     let indent = format!("\n{}", " ".repeat(text::columns(&line)));
                     text::wrap(cell, last, "", "").trim_end().replace('\n', &indent)

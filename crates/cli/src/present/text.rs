@@ -1,25 +1,24 @@
 //! Running text: lines that fit, characters that do no harm, numbers with their nouns.
 
+use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 /// `text` as lines of at most `width` columns: the first begins with `first`, the others with `rest`; each ends with a
 /// newline. A word that does not fit on any line stays whole.
 #[must_use]
 pub fn wrap(text: &str, width: usize, first: &str, rest: &str) -> String {
-    let (mut out, mut line, mut words_on_line) = (String::new(), first.to_owned(), 0);
-    for word in text.split_whitespace() {
-        let needed = columns(&line) + usize::from(words_on_line > 0) + columns(word);
-        if words_on_line > 0 && needed > width {
-            out += &line;
-            out.push('\n');
-            line = rest.to_owned();
-            words_on_line = 0;
-        }
-        if words_on_line > 0 {
-            line.push(' ');
-        }
-        line += word;
-        words_on_line += 1;
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if words.is_empty() {
+        return format!("{first}\n");
     }
-    out + &line + "\n"
+    let options = Options::new(width)
+        .initial_indent(first)
+        .subsequent_indent(rest)
+        .break_words(false)
+        .word_separator(WordSeparator::AsciiSpace)
+        .word_splitter(WordSplitter::NoHyphenation)
+        .wrap_algorithm(WrapAlgorithm::FirstFit);
+    textwrap::wrap(&words, options).iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// `text` in at most `width` columns; what is left out shows as `…`.
@@ -28,8 +27,43 @@ pub fn elide(text: &str, width: usize) -> String {
     if columns(text) <= width {
         return text.to_owned();
     }
-    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
-    kept.trim_end().to_owned() + "…"
+    let mut left = width.saturating_sub(1);
+    let fits = |c: &char| {
+        let needed = c.width().unwrap_or(0);
+        let fits = needed <= left;
+        left = left.saturating_sub(needed);
+        fits
+    };
+    text.chars().take_while(fits).collect::<String>().trim_end().to_owned() + "…"
+}
+
+/// `text` with spaces behind it, up to so many columns.
+#[must_use]
+pub fn pad(text: &str, width: usize) -> String {
+    format!("{text}{}", " ".repeat(width.saturating_sub(columns(text))))
+}
+
+/// What to sort names by, so that `net2` comes before `net10`: runs of digits count as numbers.
+#[must_use]
+pub fn natural(text: &str) -> Vec<(bool, usize, String)> {
+    let mut parts: Vec<(bool, usize, String)> = Vec::new();
+    for c in text.chars() {
+        let is_digit = c.is_ascii_digit();
+        match parts.last_mut() {
+            Some((digits, length, part)) if *digits == is_digit => {
+                *length += usize::from(is_digit && (*length > 0 || c != '0'));
+                part.push(c);
+            }
+            _ => parts.push((is_digit, usize::from(is_digit && c != '0'), c.to_string())),
+        }
+    }
+    // Of two numbers without their leading zeros the longer one is the greater.
+    for (is_digits, _, part) in &mut parts {
+        if *is_digits {
+            *part = part.trim_start_matches('0').to_owned();
+        }
+    }
+    parts
 }
 
 /// `text` without control characters, but for newlines: those that a guest or a device put there could otherwise write
@@ -39,6 +73,24 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
+/// The same lines; those that begin with the sign of a diff or of a finding are in colour (ECMA-48 SGR).
+#[must_use]
+pub fn coloured(text: &str) -> String {
+    let colour = |line: &str| {
+        let indent = line.len() - line.trim_start().len();
+        let mut rest = line[indent..].chars();
+        let colour = match (rest.next(), rest.next()) {
+            (Some('+' | '✓'), Some(' ')) => 32,
+            (Some('-' | '✗'), Some(' ')) => 31,
+            (Some('~' | '!'), Some(' ')) => 33,
+            _ => return line.to_owned(),
+        };
+        let (ended, newline) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+        format!("{}\x1b[{colour}m{}\x1b[0m{newline}", &line[..indent], &ended[indent..])
+    };
+    text.split_inclusive('\n').map(colour).collect()
+}
+
 /// `1 step`, `2 steps`.
 #[must_use]
 pub fn counted(count: usize, noun: &str) -> String {
@@ -46,10 +98,10 @@ pub fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{plural}")
 }
 
-/// Columns that `text` takes. Names here are ASCII or nearly so: a character is a column.
+/// Columns that `text` takes on a terminal.
 #[must_use]
 pub fn columns(text: &str) -> usize {
-    text.chars().count()
+    text.width()
 }
 
 #[cfg(test)]
@@ -61,6 +113,28 @@ mod tests {
         assert_eq!(wrap("one two three", 9, "- ", "    "), "- one two\n    three\n");
         assert_eq!(wrap("0123456789", 4, "", "  "), "0123456789\n", "nothing to break at");
         assert_eq!(wrap("", 9, "x", ""), "x\n");
+    }
+
+    #[test]
+    fn a_wide_character_takes_two_columns() {
+        assert_eq!((columns("日本"), columns("e\u{301}")), (4, 1));
+        assert_eq!(wrap("日本 日本", 8, "", ""), "日本\n日本\n");
+        assert_eq!(elide("日本語", 4), "日…");
+        assert_eq!(pad("日", 4), "日  ");
+    }
+
+    #[test]
+    fn numbers_in_names_count_as_numbers() {
+        let mut names = ["net10", "net2", "net", "db", "net02b", "net2a"];
+        names.sort_by_key(|name| natural(name));
+        assert_eq!(names, ["db", "net", "net2", "net2a", "net02b", "net10"]);
+    }
+
+    #[test]
+    fn lines_with_signs_are_in_colour() {
+        let expected =
+            "plan\n  \x1b[32m+ new\x1b[0m\n  \x1b[33m~ changed\x1b[0m\n\x1b[31m✗ missing\x1b[0m\n    -5\n";
+        assert_eq!(coloured("plan\n  + new\n  ~ changed\n✗ missing\n    -5\n"), expected);
     }
 
     #[test]

@@ -59,21 +59,23 @@ fn a_request_that_nothing_suits_is_a_refusal_with_every_reason() {
 }
 
 #[test]
-fn a_partition_that_is_not_in_the_spec_is_wrong_usage() {
-    let body = error("invalid", "the Spec has no partition 'web'; it has db", json!([]));
-    let daemon = Daemon::with("400 Bad Request", body);
+fn a_partition_that_is_not_in_the_spec_is_not_found() {
+    let body = error("not-found", "the Spec has no partition 'web'; it has db", json!([]));
+    let daemon = Daemon::with("404 Not Found", body);
     let folder = Folder::new();
     let spec = folder.file("web.toml", GOOD_SPEC);
     let refused = daemon.run(&["compatible", "wbe", "-f", spec.to_str().unwrap()]);
     assert_eq!(
         (refused.status, refused.stderr.as_str()),
-        (2, "ioward: the Spec has no partition 'web'; it has db\n")
+        (1, "ioward: the Spec has no partition 'web'; it has db\n")
     );
 }
 
 #[test]
 fn a_plan_in_a_file_is_the_plan_that_is_carried_out() {
-    let (daemon, folder) = (Daemon::planning(data("plan.json"), DONE), Folder::new());
+    let mut disturbing_nobody = data("plan.json");
+    disturbing_nobody["disturbs"] = json!([]);
+    let (daemon, folder) = (Daemon::planning(disturbing_nobody.clone(), DONE), Folder::new());
     let spec = folder.file("web.toml", GOOD_SPEC);
     let file = folder.path().join("web.plan");
     let file = file.to_str().unwrap();
@@ -90,7 +92,7 @@ fn a_plan_in_a_file_is_the_plan_that_is_carried_out() {
         assert_eq!(requests.len(), before + 1, "it is not planned again on this side: {requests:?}");
         let plan = |value: &Value| serde_json::from_value::<ioward_model::Plan>(value.clone()).unwrap();
         assert_eq!(requests[before].route, "POST /v1/apply");
-        assert_eq!(plan(&requests[before].body["plan"]), plan(&data("plan.json")));
+        assert_eq!(plan(&requests[before].body["plan"]), plan(&disturbing_nobody));
     }
 }
 

@@ -115,7 +115,8 @@ fn wrong_usage_exits_with_2() {
         &[],
         &["plan"],
         &["start", "../web"],
-        &["vfs", "eth0"],
+        &["vfs", "0000:01:00"],
+        &["vfs", "../eth0"],
         &["attach", "web", "net0"],
         &["attach", "web", "net0", "--class", "network", "--vlan", "4095"],
     ] {

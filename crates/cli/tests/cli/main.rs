@@ -8,6 +8,7 @@ mod assign;
 mod bad_spec;
 mod change;
 mod choosing;
+mod command_line;
 mod console;
 mod daemon;
 mod demo;

@@ -72,7 +72,7 @@ fn what_suits_on_a_recorded_host_can_be_seen() {
     assert_eq!(shown[0]["candidates"][0]["vf"]["pf"], "0000:03:00.0", "the one that is not in use");
     assert_eq!(shown[0]["candidates"][0]["reasons"], serde_json::json!([]));
     let unknown = compatible("wbe");
-    assert_eq!(unknown.status, 2);
+    assert_eq!(unknown.status, 1);
     assert!(unknown.stderr.contains("the Spec has no partition 'wbe'; it has web"), "{}", unknown.stderr);
 }
 

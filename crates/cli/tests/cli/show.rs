@@ -85,9 +85,33 @@ fn events_are_a_line_each() {
 1970-01-01T00:00:00.001Z  the host changed: inventory generation 6
 ";
     assert_eq!(daemon.run(&["events"]).stdout, expected);
-    assert_eq!(daemon.run(&["events", "--json", "--follow"]).stdout, EVENTS);
+    assert_eq!(daemon.run(&["events", "--json"]).stdout, EVENTS);
+    assert_eq!(
+        daemon.run(&["events", "--json", "--since", "1"]).stdout,
+        EVENTS.split_inclusive('\n').nth(1).unwrap()
+    );
+    assert_eq!(
+        daemon.run(&["events", "--json", "--kind", "plan"]).stdout,
+        EVENTS.split_inclusive('\n').next().unwrap()
+    );
+    assert_eq!(daemon.run(&["events", "--json", "--partition", "web"]).stdout, "");
     let routes: Vec<_> = daemon.requests().into_iter().map(|request| request.route).collect();
-    assert_eq!(routes, ["GET /v1/events?follow=false", "GET /v1/events?follow=true"]);
+    assert_eq!(routes, ["GET /v1/events?follow=false"; 5]);
+}
+
+/// Whoever followed was first told of all that had ever happened.
+#[test]
+fn following_begins_now_unless_a_beginning_is_named() {
+    const NEW: &str = "{\"number\":3,\"time_ms\":2,\"event\":\"host-booted\"}\n";
+    let daemon = Daemon::new(|request, stream| match request.route.as_str() {
+        "GET /v1/events?follow=false" => send(stream, "200 OK", EVENTS),
+        _ => send(stream, "200 OK", &format!("{EVENTS}{NEW}")),
+    });
+    assert_eq!(daemon.run(&["events", "--json", "--follow"]).stdout, NEW);
+    assert_eq!(
+        daemon.run(&["events", "--json", "--follow", "--since", "0"]).stdout,
+        format!("{EVENTS}{NEW}")
+    );
 }
 
 #[test]
@@ -124,6 +148,9 @@ fn manual_pages_come_from_the_command_line_itself() {
     assert!(page.status == 0 && page.stdout.contains(".TH ioward-apply 1"), "{}", page.stdout);
     assert!(page.stdout.contains("allow\\-disruption"), "{}", page.stdout);
     assert_eq!(run(&mut ioward(none, &["man", "aply"])).status, 2);
+    // The page of `state` names ioward-state-export(1).
+    let page = run(&mut ioward(none, &["man", "state", "export"]));
+    assert!(page.status == 0 && page.stdout.contains(".TH ioward-state-export 1"), "{}", page.stdout);
 
     // Every command has one, which says of which version it is, as that of ioward itself does.
     let ioward_1 = run(&mut ioward(none, &["man"])).stdout;

@@ -177,7 +177,7 @@ fn what_is_not_there_can_be_neither_started_nor_changed() {
     assert!(
         world
             .refuses(&detach("web", "net9"), SAFE)
-            .starts_with("[FunctionExists] web: required a VF 'net9' of web; found net0")
+            .starts_with("[VfExists] web: required a VF 'net9' of web; found net0")
     );
     assert!(world.refuses(&attach("web", "net0 network"), SAFE).starts_with("[VfNameFree] web: "));
 }

@@ -2,23 +2,19 @@
 
 use ratatui::style::{Color, Modifier, Style};
 
+use crate::terminal;
+
 /// Whether there are colours. What they say is said in words or signs too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Theme {
     colours: bool,
 }
 
-/// Terminals without colours, by the beginning of their names.
-const PLAIN: [&str; 5] = ["dumb", "vt1", "vt2", "vt3", "xterm-mono"];
-
 impl Theme {
     /// What the environment asks for: NO_COLOR (no-color.org) and TERM.
     #[must_use]
     pub fn of(no_color: Option<&str>, term: Option<&str>) -> Self {
-        let wants_none = no_color.is_some_and(|value| !value.is_empty());
-        let has_none =
-            term.is_none_or(|term| term.is_empty() || PLAIN.iter().any(|plain| term.starts_with(plain)));
-        Self { colours: !wants_none && !has_none }
+        Self { colours: terminal::has_colours(no_color, term) }
     }
 
     fn coloured(self, colour: Color, plain: Style) -> Style {
