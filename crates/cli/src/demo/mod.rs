@@ -49,7 +49,7 @@ pub async fn demo(args: DemoArgs, socket: Option<PathBuf>) -> Result<(), CliErro
         biased;
         ended = stages(&embedded, &args) => ended,
         signal = signals.next() => {
-            // What was asked, or shown last, may have no end of line.
+            // The last output may have no end of line.
             let _ = terminal::print("\n");
             Err(CliError::DemoEnded { signal })
         }
@@ -127,7 +127,7 @@ async fn stages(embedded: &Embedded, args: &DemoArgs) -> Result<(), CliError> {
 async fn select(embedded: &Embedded, args: &DemoArgs) -> Result<Spec, CliError> {
     let spec = if let Some(file) = &args.spec {
         let mut spec = spec_file::read(file)?.spec;
-        // What it boots from elsewhere need not be here: nothing is booted.
+        // The boot files need not be here: nothing is booted.
         for partition in &mut spec.partitions {
             partition.boot = Boot { kernel: Some(embedded.boot_file.clone()), ..Boot::default() };
         }
@@ -272,7 +272,7 @@ impl Embedded {
     }
 }
 
-/// What the hypervisor side checks of a VF before it hands it out: here the machine itself says it.
+/// The hypervisor side's check of a VF before it hands it out: here the machine itself answers.
 fn viability(machine: &SimMachine, vf: Bdf) -> Result<Vec<Bdf>, String> {
     machine.hold(vf).map_err(|errno| format!("it cannot be opened: {errno}"))?;
     machine.release(vf).map_err(|errno| format!("it cannot be closed: {errno}"))?;
