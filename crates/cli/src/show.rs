@@ -42,7 +42,7 @@ pub async fn host(
 fn identify(root: &Path) -> Result<Inventory, CliError> {
     let tree = HostRoot::open(root).map_err(|error| CliError::NoRoot(with_causes(&error)))?;
     let inventory = linux::identify(&tree).map_err(|error| CliError::Identify(with_causes(&error)))?;
-    Ok(Inventory { generation: 1, ..inventory })
+    Ok(linux::named_as_here(Inventory { generation: 1, ..inventory }))
 }
 
 /// A virtual function in `ioward vfs --json`: as in the inventory, with the PF it is of.
@@ -162,7 +162,7 @@ pub async fn events(
         let mut last = 0;
         while let Some((_, event)) = lines.next::<Event>().await? {
             last = event.number;
-            // What begun before has begun steps that are still to end.
+            // Steps that have begun before may end later.
             filter.passes(&event);
         }
         filter.begin_after(last);

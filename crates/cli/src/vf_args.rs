@@ -14,13 +14,13 @@ use serde_json::{Map, Value};
 
 use crate::pf_ref::PfRef;
 
-/// A request for a VF, all but its name.
+/// A VF request, all but its name.
 #[derive(Debug, Args)]
 pub struct VfArgs {
-    /// Its class
+    /// The class of the VF
     #[arg(long, value_parser = one_of::<Class>(&["network", "nvme", "display", "accelerator", "other"]))]
     pub class: Class,
-    /// Its kind within the class
+    /// The kind of that class
     #[arg(long, value_name = "KIND", value_parser = one_of::<Subclass>(
         &["ethernet", "infiniband", "fabric", "vga", "3d", "encryption", "processing", "coprocessor"]
     ))]
@@ -34,10 +34,10 @@ pub struct VfArgs {
     /// The least that the adapter's PCIe link must carry in one direction
     #[arg(long, value_name = "RATE")]
     min_pcie_bandwidth: Option<BitRate>,
-    /// How much the partition's NUMA node matters
+    /// Whether it should, or must, be on the partition's NUMA node
     #[arg(long, value_parser = one_of::<NumaPolicy>(&["prefer", "require"]))]
     numa: Option<NumaPolicy>,
-    /// A capability that its adapter must have; may be repeated
+    /// Capabilities that its adapter must have; may be repeated
     #[arg(long, value_name = "WHAT", value_delimiter = ',', action = ArgAction::Append, value_parser =
         one_of::<Capability>(&Capability::ALL.map(Capability::as_str)))]
     needs: Vec<Capability>,
@@ -59,7 +59,7 @@ pub struct VfArgs {
     index: Option<u16>,
     #[command(flatten)]
     settings: SettingArgs,
-    /// Changes that the guest may make: names (mac,reset) or one narrowed (vlan=100-110); may be repeated
+    /// Settings that the guest may change: names (mac,reset) or one narrowed (vlan=100-110); may be repeated
     #[arg(long, value_name = "WHAT", action = ArgAction::Append, value_parser = guest_may_words)]
     guest_may: Vec<Map<String, Value>>,
 }

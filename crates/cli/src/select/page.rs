@@ -6,7 +6,7 @@ use crate::present::text;
 /// A text that is longer than the screen, perhaps.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// What it is about.
+    /// Its title.
     pub title: String,
     text: String,
     /// The line that stands first.
@@ -20,7 +20,7 @@ impl Page {
         Self { title: title.into(), text: text.into(), scroll: 0 }
     }
 
-    /// What all the keys do.
+    /// The list of keys.
     #[must_use]
     pub fn keys() -> Self {
         Self::new("Keys", KEYS)
@@ -86,7 +86,8 @@ Everywhere
   up down, k j, PgUp PgDn, Home End, g G   move
   Esc         back
   q           leave
-  Ctrl-C      leave at once; while a plan is carried out: have it undone
+  Ctrl-C      leave, and be asked first where something would be lost; while a
+              plan is carried out: have it undone
 A sign before a name: + is new, ~ changes, - is given back.
 ";
 

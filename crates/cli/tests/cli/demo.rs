@@ -88,7 +88,7 @@ fn it_shows_every_stage_without_root_and_leaves_nothing() {
     assert!(shown.stdout.contains("vlan 200 is outside what guest_may allows (100-110)"));
     assert!(shown.stdout.contains("web: set net0 mac=52:54:00:aa:00:77: granted"));
     assert!(shown.stdout.contains("db: set net0 mac=52:54:00:aa:00:77: refused"));
-    // What is put back is another look at the host: something has changed, and changed again.
+    // An adapter that is put back is seen by another look at the host.
     assert!(shown.stdout.contains("the host changed: inventory generation 4"), "{}", shown.stdout);
     assert!(shown.stdout.ends_with(NOTHING_LEFT), "{}", shown.stdout);
     assert_eq!(place.left_over(), Vec::<String>::new());
@@ -226,7 +226,7 @@ fn a_signal_leaves_nothing_wherever_it_comes() {
     }
 }
 
-/// What is left to be shown then fits into the terminal's buffer: it may be over before the person sees it begin.
+/// The rest of the output fits into the terminal's buffer: it may be over before the person sees it begin.
 #[test]
 fn a_signal_that_comes_late_leaves_nothing_either() {
     for moment in ["is pulled out", "stop partition", "What happened?"] {
@@ -277,4 +277,34 @@ fn a_runtime_folder_of_somebody_elses_is_no_hindrance() {
     let shown = run(place.demo(&["--yes"]).env("XDG_RUNTIME_DIR", "/proc"));
     assert_eq!((shown.status, shown.stderr.as_str()), (0, ""));
     assert!(shown.stdout.contains("kernel = \"/tmp/ioward-demo-"), "{}", shown.stdout);
+}
+
+/// The same seed was said to give the same run; steps that go side by side end as they like, and processes and times are the
+/// host's. All else repeats.
+#[test]
+fn the_same_seed_gives_the_same_machine_on_which_the_same_happens() {
+    let told = |seed: &str| {
+        let place = Place::new();
+        let run = run(&mut place.demo(&["--yes", "--seed", seed]));
+        assert_eq!(run.status, 0, "{}", run.stderr);
+        let mut words: Vec<String> = Vec::new();
+        for line in run.stdout.lines() {
+            // Of a step that was begun and of one that ended, what it is.
+            let line = line.split(" … ").next().unwrap_or_default();
+            let is_of_this_host = |word: &str| {
+                word.contains("ioward-demo-")
+                    || word.starts_with("20") && word.ends_with('Z')
+                    || word.parse::<u32>().is_ok()
+            };
+            words.push(
+                line.split_whitespace().filter(|word| !is_of_this_host(word)).collect::<Vec<_>>().join(" "),
+            );
+        }
+        words.sort();
+        words.dedup();
+        words
+    };
+    let first = told("5");
+    assert_eq!(first, told("5"));
+    assert_ne!(first, told("6"));
 }
