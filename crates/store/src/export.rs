@@ -1,4 +1,4 @@
-//! [`Export`]: everything that is kept, for a person to read and a program to look through.
+//! [`Export`]: the whole content of the store, for people to read and programs to search.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 pub struct Export {
     /// The version of the file.
     pub schema: u64,
-    /// Which partition holds which VF, and how everything was found.
+    /// Which partition holds which VF, and the original settings.
     pub state: State,
     /// The latest plans, oldest first.
     pub plans: Vec<ExportedPlan>,
-    /// Operations of partitions that are under way.
+    /// Operations of partitions that are in progress.
     pub operations: Vec<OpenOperation>,
     /// Who asked for what, oldest first.
     pub audit: Vec<AuditEntry>,
@@ -33,12 +33,12 @@ pub struct ExportedPlan {
     pub steps: Vec<ExportedStep>,
 }
 
-/// How far a step has come.
+/// The progress of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExportedStep {
     /// Its number in the plan, from 1.
     pub number: usize,
-    /// How far.
+    /// Its progress.
     #[serde(flatten)]
     pub record: StepRecord,
 }

@@ -1,6 +1,6 @@
-//! The tables of the file: what they are called, and what stands in them. docs/state.md describes them.
+//! The tables of the file: their names and contents. docs/state.md describes them.
 //!
-//! Values are JSON: they can be read in ten years and by other programs, and a field more is no new form by itself.
+//! Values are JSON: other programs can read them, also in ten years, and an added field needs no new version.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,7 +44,7 @@ const ASSIGNMENTS: TableDefinition<'_, (&str, &str), Json> = TableDefinition::ne
 const WANTED: TableDefinition<'_, &str, Json> = TableDefinition::new("wanted");
 /// By [`PlanRecord::number`].
 const PLANS: TableDefinition<'_, u64, Json> = TableDefinition::new("plans");
-/// How plans ended. Apart from the plans, which can be long.
+/// The outcome of each plan. Apart from the plans, which can be long.
 const ENDS: TableDefinition<'_, u64, Json> = TableDefinition::new("plan-ends");
 /// By the plan's number and the step's.
 const JOURNAL: TableDefinition<'_, (u64, u64), Json> = TableDefinition::new("journal");
@@ -53,11 +53,11 @@ const OPERATIONS: TableDefinition<'_, (&str, u16), Json> = TableDefinition::new(
 
 /// The reason why a file can't be used whose tables can be read at all.
 pub(crate) enum Wrong {
-    /// The storage below says no.
+    /// The underlying storage fails.
     Storage(redb::Error),
-    /// A table or a value makes no sense.
+    /// A table or a value is invalid.
     Content(String),
-    /// It is of this version.
+    /// It has this version.
     Version(u64),
 }
 
@@ -67,7 +67,7 @@ impl<E: Into<redb::Error>> From<E> for Wrong {
     }
 }
 
-/// A change with its values as they are written.
+/// A change with its values in their written form.
 pub(crate) enum Written {
     Clear,
     Revision(u64),
@@ -113,7 +113,7 @@ impl Written {
     }
 }
 
-/// Writes the version into a new file, and so makes its tables.
+/// Writes the version into a new file, which also makes its tables.
 pub(crate) fn begin(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     transaction.open_table(NUMBERS)?.insert("schema", SCHEMA)?;
     transaction.open_table(ADAPTERS)?;
@@ -131,7 +131,7 @@ pub(crate) fn begin(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// Writes changes, and which commit they are.
+/// Writes changes, and the number of this commit.
 pub(crate) fn write(transaction: &WriteTransaction, changes: &[Written]) -> Result<u64, redb::Error> {
     let mut numbers = transaction.open_table(NUMBERS)?;
     let commit = numbers.get("commits")?.map_or(1, |commits| commits.value() + 1);

@@ -1,4 +1,4 @@
-//! What is committed is what is found, and a small change is a small write.
+//! Every commit is read back, and a small change is a small write.
 
 use std::sync::{
     Arc,
@@ -57,10 +57,10 @@ fn a_plan_is_interrupted_until_it_has_ended() {
     assert!(contents.interrupted.is_none() && contents.last_plan == 1);
 }
 
-/// Whether a commit that failed is in the file is not certain: a plan that was never carried out may be there, and the
-/// next one has the same number.
+/// A failed commit may still be in the file: it may hold a plan that was never carried out, and the next plan has
+/// the same number.
 #[test]
-fn a_plan_that_is_begun_again_begins_with_nothing() {
+fn a_plan_that_is_begun_again_has_no_steps() {
     let file = file_with(&[plan_begun(1), step_begun(1, 2), plan_done(1)]);
     committed(&file, &[plan_begun(1)]);
     let interrupted = found(&file).unwrap().interrupted.unwrap();
@@ -68,7 +68,7 @@ fn a_plan_that_is_begun_again_begins_with_nothing() {
 }
 
 #[test]
-fn what_was_said_anew_is_all_there_is() {
+fn a_cleared_store_holds_only_what_is_restated() {
     let file = file_with(&rows(&state()));
     committed(&file, &[Change::OperationBegun(operation())]);
     assert_eq!(found(&file).unwrap().operations, [operation()]);
@@ -180,7 +180,7 @@ fn an_export_can_be_read_by_people_and_programs() {
     assert_eq!(serde_json::from_str::<ioward_store::Export>(&text).unwrap(), export);
 }
 
-/// A file that counts the bytes that are written to it.
+/// A file that counts the bytes written to it.
 #[derive(Clone, Debug, Default)]
 struct Counting(MemoryFile, Arc<AtomicUsize>);
 
@@ -207,7 +207,7 @@ impl StorageBackend for Counting {
     }
 }
 
-/// Version 1 wrote the whole state for every step of a plan: 2 MB for each VF that 1,000 partitions were given.
+/// Version 1 wrote the whole state for every step of a plan: 2 MB for each VF given to 1,000 partitions.
 #[test]
 fn a_small_change_of_a_large_state_is_a_small_write() {
     let mut large = state();
