@@ -29,7 +29,7 @@ const KILLS: usize = 50;
 const SEED: &str = "IOWARD_SEED";
 const MAC: &str = "52:54:00:aa:00:01";
 
-/// A partition that never gets further than its firmware, and so starts at once.
+/// A partition that stays in its firmware, and so starts at once.
 const EXTRA: &str = r#"
 [[partition]]
 name   = "extra"
@@ -37,7 +37,7 @@ memory = "64MiB"
 boot   = { disk = "/run/empty.img" }
 "#;
 
-/// Changes that go to and fro.
+/// Changes, and those that reverse them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Change {
     Apply,
@@ -133,7 +133,7 @@ pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
     // NVMe: a NIC's link takes seconds to come back each time its number of VFs changes.
     let spec = daemon.write("extra.toml", [VERSION, EXTRA, &vf("disk0", "nvme", "")].concat())?;
 
-    // How long each of them takes from its first step on, when nobody dies.
+    // The duration of each change from its first step, without a kill.
     let mut takes = BTreeMap::new();
     for pair in [0, 1, 0, 1] {
         let change = Change::next(pair, &partitions(&daemon)?);
@@ -161,7 +161,7 @@ pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
             .map_err(|error| format!("kill {kill}, of {change:?}: {error}; {}", daemon.log()))?;
         if Change::next(pair, &there) == change {
             counts.as_before += 1;
-            // Else the same ones would be killed again and again.
+            // Otherwise the same changes would be killed again and again.
             if kill % 4 < 2 {
                 daemon.done(&change.command(&spec))?;
                 there = sound(&daemon, pid)?;
@@ -182,7 +182,7 @@ pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
     );
     assert!(counts.in_the_middle > KILLS / 4, "the kills hit nothing: {counts:?}");
 
-    // Everything still works, in the guest too, and is given back.
+    // Everything still works, in the guest too, and is restored.
     guest.run("cat /sys/class/net/eth0/address", SOON)?;
     for pair in [0, 1] {
         while matches!(Change::next(pair, &partitions(&daemon)?), Change::Remove | Change::Detach) {
@@ -198,7 +198,7 @@ pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
     Ok(())
 }
 
-/// Begins a change and waits until it says that its first step is under way.
+/// Begins a change and waits until its first step is running.
 fn begin(daemon: &Daemon, arguments: &[&str]) -> Result<Child, Box<dyn Error>> {
     let mut command = daemon.begin(arguments)?;
     let mut first = [0];
@@ -221,7 +221,7 @@ fn interrupted(daemon: &Daemon, counts: &mut Counts) -> Outcome {
         counts.steps_done += count("done");
         counts.steps_under_way += count("begun");
     }
-    // Those before it have been seen to by daemons that are dead now.
+    // Earlier daemons, dead by now, have recovered the plans before it.
     let ended = |plan: &&&Value| plan["ended"] == "done" || plan["ended"] == "undone";
     same("plans that have ended, and plans", plans.iter().filter(ended).count(), plans.len())
 }
@@ -269,7 +269,7 @@ fn same<A: Debug + PartialEq<B>, B: Debug>(what: &str, is: A, should_be: B) -> O
     if is == should_be { Ok(()) } else { Err(format!("{what}: {is:?}, {should_be:?}").into()) }
 }
 
-/// The processes of machines. One that has ended and has not been waited for has no command line any more.
+/// The processes of machines. A zombie has no command line any more.
 fn running_machines() -> Result<BTreeSet<u64>, Box<dyn Error>> {
     let mut machines = BTreeSet::new();
     for process in fs::read_dir("/proc")?.flatten() {

@@ -27,7 +27,7 @@ pub struct Guest {
     log: PathBuf,
     /// Output that was read and not yet looked at.
     unread: String,
-    /// Numbers the commands, so that each one's output can be told from any other's.
+    /// Numbers the commands, so that the output of each can be identified.
     commands: u32,
 }
 
@@ -59,8 +59,8 @@ impl Guest {
                     format!("no shell on the console after {all} s, the last {silent} s of them in silence");
                 return Err(guest.hung(&why).into());
             }
-            // The console shows what is typed, too; the backslashes keep that from looking like the answer. No quotes:
-            // of a line whose beginning was lost, one would be left open, and take in all that is typed after it.
+            // The console echoes input, too; the backslashes keep the echo from looking like the answer. No quotes:
+            // if the beginning of the line is lost, an open quote would swallow everything typed after it.
             guest.console.write_all(b"echo \\<rea\\dy\\>\n")?;
             let deadline = Instant::now() + ASK_AGAIN;
             while !guest.unread.contains("<ready>") && guest.read_more(deadline)? {}
@@ -68,10 +68,10 @@ impl Guest {
         Ok(guest)
     }
 
-    /// Runs a command and gives what it printed, stdout and stderr as they come, without the space around it.
+    /// Runs a command and returns its output, stdout and stderr combined, trimmed.
     ///
     /// # Errors
-    /// When it has not ended within `bound`, or ended with another status than 0: shows what it printed.
+    /// When it has not ended within `bound`, or its exit status is not 0: shows its output.
     pub fn run(&mut self, command: &str, bound: Duration) -> Result<String, Box<dyn Error>> {
         match self.try_run(command, bound)? {
             (0, printed) => Ok(printed),
@@ -88,9 +88,9 @@ impl Guest {
     pub fn try_run(&mut self, command: &str, bound: Duration) -> Result<(u8, String), Box<dyn Error>> {
         self.commands += 1;
         let (begin, end) = (format!("<begin{}>", self.commands), format!("<end{}:", self.commands));
-        // The console shows what is typed, too: the quotes in it keep that from looking like the markers.
+        // The console echoes input, too: the quotes keep the echo from looking like the markers.
         let (typed_begin, typed_end) = (begin.replace('>', "''>"), end.replace(':', "'':"));
-        // One line, so that nothing else that is typed shows up between them.
+        // One line, so that no other input shows up between them.
         let command_word = command.replace('\'', r"'\''");
         let line = format!("echo '{typed_begin}'; eval '{command_word}'; echo '{typed_end}'$?'>'\n");
         self.console.write_all(line.as_bytes())?;
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_typed_is_not_taken_for_the_answer() {
+    fn the_echo_is_not_taken_for_the_answer() {
         let typed = "# echo '<begin1''>'; eval 'ls'; echo '<end1'':'$?'>'\r\n";
         assert_eq!(find_answer(typed, "<begin1>", "<end1:"), None);
         let whole = format!("{typed}<begin1>\r\na\r\n<end1:0>\r\n# ");
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn half_an_answer_is_waited_for() {
+    fn a_partial_answer_is_waited_for() {
         assert_eq!(find_answer("<begin1>\r\na\r\n<end1:12", "<begin1>", "<end1:"), None);
     }
 }
