@@ -1,4 +1,4 @@
-//! Two hosts: one with an igb PF, and one that has an NVMe PF besides. Values as in the lab.
+//! Two hosts: one with an igb PF, and one with an NVMe PF besides. Values as in the lab.
 
 use crate::{config_builder::Builder, tree::Tree};
 
@@ -57,7 +57,7 @@ pub fn igb() -> Tree {
     tree
 }
 
-/// The same, and an NVMe PF with 4 VFs to give and a namespace that is shared.
+/// The same, and an NVMe PF with up to 4 VFs and a shared namespace.
 pub fn igb_and_nvme() -> Tree {
     let tree = igb();
     let pf = "0000:02:00.0";

@@ -33,12 +33,12 @@ const DEVICES: &str = "sys/bus/pci/devices";
 const DRIVERS: &str = "sys/bus/pci/drivers";
 const IOMMU_GROUPS: &str = "sys/kernel/iommu_groups";
 
-/// After how many uses by the host of one thing, an interface or a controller, the rest is no longer looked for. One
-/// would do to leave it alone.
+/// Maximum number of uses by the host recorded for one interface or controller. One would suffice to leave it
+/// alone.
 const MAX_USES: usize = 32;
 
-/// Looks at a whole host. `generation` is 0, no VF has an owner and none has settings: those are for the caller to
-/// fill in, and so is what an NVMe controller only tells by admin command.
+/// Looks at a whole host. `generation` is 0, and VFs have neither owners nor settings: the caller adds those, and
+/// an NVMe controller's data that requires admin commands.
 ///
 /// # Errors
 /// [`FabricError::Read`] when the PCI functions of the host cannot be listed. Nothing else is an error: a function that
@@ -70,7 +70,7 @@ fn vfio_pci(root: &HostRoot) -> Option<bool> {
     (loaded || root.list(DRIVERS).is_ok()).then_some(loaded)
 }
 
-/// What is the same for all functions of a host.
+/// The part common to all functions of a host.
 struct Host<'a> {
     root: &'a HostRoot,
     network: NetworkUse,
@@ -88,7 +88,7 @@ impl Host<'_> {
     }
 }
 
-/// The address that a sysfs name stands for; only in the form the kernel writes, which makes it the folder's name.
+/// The address in a sysfs name; only in the kernel's own form, which makes it the folder's name.
 fn address(name: &str) -> Option<Bdf> {
     name.parse().ok().filter(|address: &Bdf| address.to_string() == name)
 }

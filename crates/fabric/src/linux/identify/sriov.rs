@@ -1,4 +1,4 @@
-//! The SR-IOV side of a PF: its capability, or as much of it as the kernel's attributes tell.
+//! The SR-IOV side of a PF: its capability, or the part of it in the kernel's attributes.
 
 use ioward_model::{HexId, Sriov, VfBar};
 use ioward_pci::SriovCapability;
@@ -6,7 +6,7 @@ use ioward_pci::SriovCapability;
 use super::probe::Probe;
 use crate::describe;
 
-/// Where the VF BARs are among the lines of `resource`: PCI_IOV_RESOURCES of include/linux/pci.h, after six BARs and
+/// Index of the VF BARs among the lines of `resource`: PCI_IOV_RESOURCES of include/linux/pci.h, after six BARs and
 /// the ROM.
 const FIRST_VF_BAR: usize = 7;
 // Flags of the third column: include/linux/ioport.h.
@@ -60,7 +60,7 @@ pub(super) fn from_attributes(probe: &mut Probe<'_>) -> Option<(Sriov, WithoutRo
                 index,
                 is_64bit: window.flags & IORESOURCE_MEM_64 != 0,
                 prefetchable: window.flags & IORESOURCE_PREFETCH != 0,
-                // The hardware's own TotalVFs would be needed, and only the driver's is known.
+                // This would require the hardware's own TotalVFs, and only the driver's is known.
                 bytes_per_vf: None,
             })
             .collect(),
