@@ -59,7 +59,7 @@ impl Link {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// A message, and what is behind it in its frame.
+    /// A message, and the bytes after it in its frame.
     fn receive(&mut self) -> io::Result<(ToImp, String)> {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length)?;

@@ -56,7 +56,7 @@ pub enum Rule {
     Iommu,
     /// The VF's IOMMU group holds nothing of the host's or another owner's.
     IommuGroup,
-    /// The driver that hands VFs to partitions is loaded.
+    /// The driver that passes VFs to partitions is loaded.
     VfioPci,
     /// The kernel has address space for the VFs.
     AddressSpace,
@@ -106,10 +106,10 @@ pub struct Reason {
     /// The request concerned: a partition (`web`), or a VF of one (`web/net0`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
-    /// How many requests besides it is about in just the same way.
+    /// The number of other requests with the same reason.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub and_more: u32,
-    /// The key of that request that asks for it, as `min_link_speed`.
+    /// The key of that request that requires it, as `min_link_speed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// The requirement of the rule or the request.

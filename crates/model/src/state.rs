@@ -109,8 +109,8 @@ impl Assignment {
         self.guest_settings.or(&self.settings)
     }
 
-    /// The settings that the VF should have and has not, as far as its adapter tells. The MAC of a trusted VF is its guest's
-    /// own affair.
+    /// The settings that the VF should have and lacks, as far as its adapter reports them. The MAC of a trusted VF
+    /// is left to its guest.
     #[must_use]
     pub fn lost_settings(&self, present: &VfSettings) -> VfSettings {
         let mut noted = self.effective_settings();

@@ -24,10 +24,10 @@ use crate::{Change, Contents, Export, ExportedPlan, ExportedStep, Interrupted};
 /// The version of the tables and of the values in them. Version 1 was `state.json`.
 pub const SCHEMA: u64 = 3;
 
-/// A version that is read as it is: it has no plans to reconcile yet. The next commit makes [`SCHEMA`] of it.
+/// A version that can be read as it is: it has no reconciling plans yet. The next commit turns it into [`SCHEMA`].
 const SCHEMA_BEFORE: u64 = 2;
 
-/// So many plans of persons are kept, and so many of repairs, the one under way included.
+/// Number of plans kept: of users' plans, and of repairs, each including the running one.
 pub const KEPT_PLANS: usize = 8;
 
 type Json = &'static [u8];
@@ -228,8 +228,8 @@ fn clear(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// Makes room for a plan of this number: forgets the oldest of its kind, and what an attempt to begin one of this number has
-/// left.
+/// Makes room for a plan of this number: deletes the oldest of its kind, and the remains of an attempt to begin one
+/// of this number.
 fn forget_plans(transaction: &WriteTransaction, number: u64, new: &[u8]) -> Result<(), redb::Error> {
     let mut kept = BTreeSet::new();
     let mut counts = BTreeMap::from([(is_of_repairs(new), 1)]);
@@ -249,7 +249,7 @@ fn forget_plans(transaction: &WriteTransaction, number: u64, new: &[u8]) -> Resu
     Ok(())
 }
 
-/// Whether a plan is one that the daemon has made to reconcile the host. There can be many of those.
+/// Whether the daemon made the plan itself, to reconcile the host. Such plans can be many.
 fn is_of_repairs(record: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Record {

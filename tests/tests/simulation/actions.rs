@@ -36,9 +36,9 @@ pub enum Action {
     HandCount { pf: Bdf, count: u16 },
     /// Somebody binds or unbinds a VF that is not in use.
     HandBind { vf: VfId, driver: Option<String> },
-    /// The daemon holds the host against its state, and repairs what it may.
+    /// The daemon compares the host with its state, and repairs what it may.
     Reconcile,
-    /// The daemon is killed, a guest may end while it is away, and it is started again.
+    /// The daemon is killed, a guest may end meanwhile, and the daemon is started again.
     Crash { ends: Option<Name> },
 }
 

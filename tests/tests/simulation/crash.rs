@@ -349,7 +349,7 @@ async fn reboot(world: &World, film: &Film, picture: &Picture, has_moved: bool) 
     if export.plans.iter().any(|plan| plan.record.ended.is_none()) {
         return Err("something is still under way in the journal".to_owned());
     }
-    // And then the host is made as the state says.
+    // Then the host is made to match the state.
     let left = woken.imp().reconcile().await.map_err(|error| error.to_string())?;
     if !left.is_empty() {
         return Err(format!("not restored: {left:?}"));

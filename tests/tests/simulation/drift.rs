@@ -219,9 +219,9 @@ fn a_setting_changed_by_hand_is_reported_and_repaired_even_under_a_running_guest
     });
 }
 
-/// A repair is a plan like any other, in the journal too; but the plans of persons that were made before it still hold.
+/// A repair is a plan like any other, also in the journal; but users' plans made before it stay valid.
 #[test]
-fn a_repair_is_in_the_journal_and_makes_no_plan_stale() {
+fn a_repair_is_in_the_journal_and_leaves_other_plans_valid() {
     runtime().block_on(async {
         let mut world = world("a plan before a repair").await;
         let stop = world.imp().plan(&Intent::Stop { partition: name("db") }, &OPEN).await.unwrap();
@@ -239,9 +239,9 @@ fn a_repair_is_in_the_journal_and_makes_no_plan_stale() {
     });
 }
 
-/// A setting that its guest has made was noted as the plan's own once it had been repaired like a step of a plan.
+/// A guest's setting was recorded as the plan's own after a repair carried it out like a step of a plan.
 #[test]
-fn a_repaired_setting_is_still_his_who_made_it() {
+fn a_repaired_setting_still_belongs_to_whoever_made_it() {
     runtime().block_on(async {
         let mut world = world("a MAC of the guest").await;
         let net0 = net0(&world);
@@ -261,9 +261,9 @@ fn a_repaired_setting_is_still_his_who_made_it() {
     });
 }
 
-/// What is noted already has to be written down by nobody: it is repaired on a full disk too, and the daemon goes on.
+/// What is recorded already need not be written again: it is repaired on a full disk too, and the daemon continues.
 #[test]
-fn a_full_disk_keeps_no_repair_from_being_made() {
+fn repairs_are_made_on_a_full_disk_too() {
     runtime().block_on(async {
         for room in 0..12 {
             let mut world = world("a repair without room").await;
@@ -288,7 +288,7 @@ fn a_full_disk_keeps_no_repair_from_being_made() {
 }
 
 #[test]
-fn nobody_but_the_daemon_asks_for_a_host_to_be_reconciled() {
+fn only_the_daemon_can_request_a_reconcile() {
     runtime().block_on(async {
         let world = world("a made-up drift").await;
         let what = Difference::Driver { vf: net0(&world), found: None };

@@ -508,7 +508,7 @@ impl World {
         Ok(())
     }
 
-    /// What differs is told and repaired, and nothing is touched that is not a partition's.
+    /// Reports and repairs all drift, and touches only what belongs to partitions.
     async fn reconcile(&mut self) -> Result<(), Wrong> {
         let (before, state) = (self.host.machine.snapshot(), self.state());
         let left = self.imp().reconcile().await.map_err(|error| format!("reconcile: {error}"))?;

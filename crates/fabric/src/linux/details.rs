@@ -1,5 +1,5 @@
-//! Details of a PF that only its driver can tell: settings of its VFs, NVMe resources, permanent MACs. Added to what was
-//! read from sysfs; what can't be had becomes a Reason and nothing else suffers.
+//! Details of a PF that only its driver knows: settings of its VFs, NVMe resources, permanent MACs. Added to those
+//! from sysfs; each missing fact becomes a Reason and affects nothing else.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ impl Details {
         details
     }
 
-    /// Puts it into the inventory.
+    /// Adds the details to the inventory.
     pub(super) fn add_to(self, pf: &mut PhysicalFunction) {
         for netdev in &mut pf.netdevs {
             let told = self.permanent_macs.get(&netdev.ifindex);

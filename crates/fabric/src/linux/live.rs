@@ -140,7 +140,7 @@ impl LinuxFabric {
     ) -> Result<T, FabricError> {
         let root = self.root.clone();
         if let Key::Read(pf) | Key::Locked(pf) | Key::Change(pf) = key {
-            // An address may be made up. Asking for its folder asks no driver, so that it does not block.
+            // The address may be invented. Looking up its folder involves no driver, so it does not block.
             let work = Work::default();
             Sysfs { root: root.clone(), work: &work }.exists(pf)?;
         }

@@ -99,9 +99,9 @@ async fn a_missing_function_and_one_that_is_not_a_pf_are_reported() {
     assert!(no_pf.contains("has no SR-IOV capability"), "{no_pf}");
 }
 
-/// Whoever asks for what is not there is told so without a thread, let alone a lane.
+/// A request for a function that does not exist fails without a thread, let alone a lane.
 #[tokio::test]
-async fn a_function_that_is_made_up_gets_no_lane() {
+async fn a_function_that_does_not_exist_gets_no_lane() {
     let host = Host::new();
     let fabric = host.fabric();
     let made_up = at("0000:09:00.0");

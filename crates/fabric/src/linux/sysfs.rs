@@ -34,7 +34,7 @@ impl Sysfs<'_> {
         self.root.join("sys/bus/pci/drivers").join(name)
     }
 
-    /// The folder of a function that is there.
+    /// The folder of an existing function.
     pub(super) fn exists(&self, address: Bdf) -> Result<PathBuf, FabricError> {
         let folder = self.function(address);
         match folder.exists() {

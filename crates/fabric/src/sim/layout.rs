@@ -39,7 +39,7 @@ pub(super) mod sriov {
     pub(in crate::sim) const ARI_CAPABLE_HIERARCHY: u16 = 1 << 4;
 }
 
-/// What distinguishes a physical function from others of its family.
+/// The differences between the physical functions of a family.
 pub(super) struct Identity {
     /// Its function number in the device.
     pub(super) port: u8,

@@ -51,7 +51,7 @@ pub struct VfView {
 }
 
 impl SimMachine {
-    /// What decides whether a function may be handed to a partition; `None` when there is no such function.
+    /// The facts that decide whether a function may be given to a partition; `None` when it does not exist.
     #[must_use]
     pub fn facts(&self, function: Bdf) -> Option<FunctionFacts> {
         let machine = self.lock();
@@ -69,7 +69,7 @@ impl SimMachine {
         Some(FunctionFacts { is_virtual: vf.is_some(), is_bridge: false, driver, group: members.map(names) })
     }
 
-    /// What there is now.
+    /// The present state.
     #[must_use]
     pub fn snapshot(&self) -> MachineView {
         let machine = self.lock();

@@ -55,7 +55,7 @@ fn a_list_that_loops_before_the_capability_leaves_the_attributes() {
 #[test]
 fn a_function_with_a_broken_list_is_shown_without_the_capability() {
     let tree = igb_and_nvme();
-    // On to 0x040, which is no place for an extended capability.
+    // On to 0x040, where no extended capability can be.
     tree.patch_config(IGB, 0x142, &0x0401_u16.to_le_bytes());
     without_attributes(&tree);
     let pf = broken(&tree);
@@ -63,17 +63,17 @@ fn a_function_with_a_broken_list_is_shown_without_the_capability() {
     assert!(found(&pf).contains("points into the header"), "{}", found(&pf));
 }
 
-/// A host bridge, 1002:7911, was called an SR-IOV adapter that can't be read (pciutils, tests/broken-ecaps). Where a list
-/// ends in a loop, every capability that can be reached has been seen.
+/// A host bridge, 1002:7911, was called an unreadable SR-IOV adapter (pciutils, tests/broken-ecaps). A list that
+/// ends in a loop has been read as far as it is reachable.
 #[test]
-fn a_function_whose_list_loops_without_the_capability_is_no_adapter() {
+fn a_function_whose_list_loops_without_the_capability_is_not_an_adapter() {
     let tree = igb_and_nvme();
     tree.patch_config(IGB, 0x142, &0x1001_u16.to_le_bytes());
     without_attributes(&tree);
     assert_eq!(tree.identify().physical_function(IGB.parse().unwrap()), None);
 }
 
-/// The kernel takes the function for none with SR-IOV.
+/// The kernel sees no SR-IOV in this function.
 fn without_attributes(tree: &Tree) {
     for entry in fs::read_dir(tree.at(&tree.device(IGB))).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();

@@ -121,7 +121,7 @@ fn igb_config() -> Vec<u8> {
         .bytes(4096)
 }
 
-/// The text of `resource` with these VF BARs, placed: number, last byte from 0, flags.
+/// The text of `resource` with these VF BARs and their addresses: number, last byte from 0, flags.
 pub fn resource(vf_bars: &[(usize, u64, u64)]) -> String {
     let mut lines = vec![(0, 0, 0); 13];
     for (index, end, flags) in vf_bars {

@@ -35,9 +35,9 @@ fn there_are_three_pfs_with_7_4_and_7_vfs() {
     }
 }
 
-/// The planner takes them from here.
+/// The planner takes the features from here.
 #[test]
-fn each_pf_has_an_id_and_says_what_its_driver_can_do() {
+fn each_pf_has_an_id_and_the_features_of_its_driver() {
     let (before, after) = (replay(PRISTINE), replay(WITH_VFS));
     let ids = |host: &Inventory| -> Vec<_> {
         host.physical_functions.iter().map(|pf| pf.id.clone().unwrap().to_string()).collect()

@@ -49,9 +49,9 @@ fn state(inventory: &Inventory, held: impl IntoIterator<Item = Bdf>) -> State {
     state
 }
 
-/// The address of an adapter is where it is, and its ID who it is.
+/// An adapter's address is its location, and its ID is its identity.
 #[test]
-fn an_adapter_keeps_its_id_wherever_it_sits() {
+fn an_adapter_keeps_its_id_at_every_address() {
     let ids = |pfs: Vec<PhysicalFunction>| -> Vec<Option<String>> {
         let mut host = host(pfs);
         host.name_adapters();

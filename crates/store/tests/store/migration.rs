@@ -191,7 +191,8 @@ fn versions_2_and_3_are_read_from_their_rows() {
     }
 }
 
-/// An ioward before version 3 can't read a plan to reconcile. It is told that the file is newer, and not that it is damaged.
+/// An ioward before version 3 can't read a plan to reconcile. It reports that the file is newer, not that it is
+/// damaged.
 #[test]
 fn version_2_is_version_3_after_the_first_commit() {
     let rows: Rows = serde_json::from_str(VERSION2).unwrap();

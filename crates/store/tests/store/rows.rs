@@ -94,7 +94,7 @@ fn only_so_much_of_the_past_is_kept() {
     }
     let numbers = || store.export().unwrap().plans.iter().map(|plan| plan.record.number).collect::<Vec<_>>();
     assert_eq!(numbers(), (4..=kept + 3).collect::<Vec<_>>());
-    // A host that has to be repaired again and again pushes nobody's plans out.
+    // A host that needs repair again and again does not push out users' plans.
     for number in kept + 4..=4 * kept {
         store.commit(&[repairs_begun(number), step_done(number, 1), plan_done(number)]).unwrap();
     }

@@ -51,7 +51,7 @@ pub fn plan_begun(number: u64) -> Change {
     plan_begun_for(number, Intent::Start { partition: "db".parse().unwrap() })
 }
 
-/// A plan that the daemon has made itself.
+/// A plan made by the daemon itself.
 pub fn repairs_begun(number: u64) -> Change {
     let what = Difference::PartitionMissing { partition: "db".parse().unwrap() };
     let drifts = vec![Drift { what, breaks: Vec::new(), left_because: None }];

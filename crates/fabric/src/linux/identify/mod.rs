@@ -6,7 +6,7 @@
 //!                                                └─> nvme ───> block_use (proc: mounts, swaps)
 //! ```
 //!
-//! What cannot be read becomes a Reason on its function, and the rest is read all the same.
+//! Unreadable facts become Reasons on their function; the rest is read all the same.
 
 pub(super) mod block_use;
 mod netdev;
@@ -63,10 +63,10 @@ pub fn identify(root: &HostRoot) -> Result<Inventory, FabricError> {
     Ok(inventory)
 }
 
-/// Whether the driver that hands VFs to partitions is loaded.
+/// Whether the driver that passes VFs to partitions is loaded.
 fn vfio_pci(root: &HostRoot) -> Option<bool> {
     let loaded = root.list(&format!("{DRIVERS}/vfio-pci")).is_ok();
-    // A tree that was copied in part, and a recording of before this was looked at, have no drivers at all.
+    // A partial copy of a tree, and an older recording, have no drivers at all.
     (loaded || root.list(DRIVERS).is_ok()).then_some(loaded)
 }
 
@@ -82,7 +82,7 @@ struct Host<'a> {
 }
 
 impl Host<'_> {
-    /// Looked for only where there is an adapter below them.
+    /// Only read where an adapter is below them.
     fn bridges(&self) -> &[Bridge] {
         self.bridges.get_or_init(|| port::bridges(self.root, self.addresses))
     }

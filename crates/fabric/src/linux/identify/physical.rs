@@ -8,7 +8,7 @@ use ioward_pci::{
 use super::{Host, IOMMU_GROUPS, netdev, nvme, port, probe::Probe, sriov, virtual_function};
 use crate::{describe, linux::adapters};
 
-/// Power states in which a function gives no VFs (drivers/pci/pci.c `pci_power_names`).
+/// Power states in which a function can't enable VFs (drivers/pci/pci.c `pci_power_names`).
 const ASLEEP: [&str; 4] = ["D1", "D2", "D3hot", "D3cold"];
 
 /// Stands for an unreadable ID: no vendor or device has it.
@@ -22,7 +22,7 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
     if names.is_empty() || has("physfn") {
         return None;
     }
-    // Before anything that wakes the function.
+    // Read before anything that wakes the function.
     let power_state = probe.optional("power_state", "a power state", |text| Some(text.to_owned()));
     let bytes = probe.config();
     let config = bytes.as_deref().map(ConfigSpace::new);
@@ -137,7 +137,7 @@ fn identity(probe: &mut Probe<'_>, config: Option<ConfigSpace<'_>>) -> Identity 
 /// Whether a function may be a PF although the kernel does not call it one: it has the capability, as in a partial
 /// copy of a tree, or its extended list breaks off too early to tell.
 fn may_have_sriov(config: &ConfigSpace<'_>) -> bool {
-    // Where a list ends in a loop, all of it that can be reached has been seen.
+    // A list that ends in a loop has been read as far as it is reachable.
     let broken =
         |error: &ConfigError| !matches!(error, ConfigError::Misaligned { .. } | ConfigError::Loop { .. });
     !matches!(SriovCapability::find(config), Ok(None))
@@ -176,7 +176,7 @@ fn capabilities(probe: &mut Probe<'_>, config: ConfigSpace<'_>) -> Found {
     }
 }
 
-/// The kernel's words for the link, as `8.0 GT/s PCIe`, or `8 GT/s` of Linux 4.13 to 5.6; "Unknown" where there is none.
+/// The kernel's text for the link, as `8.0 GT/s PCIe`, or `8 GT/s` of Linux 4.13 to 5.6; "Unknown" without a link.
 fn link_from_attributes(probe: &mut Probe<'_>) -> Option<Link> {
     let mut text = |name| probe.optional(name, "a link speed or width", |text| Some(text.to_owned()));
     Some(Link {

@@ -15,7 +15,7 @@ const IORESOURCE_MEM_64: u64 = 0x10_0000;
 /// No address was found.
 const IORESOURCE_UNSET: u64 = 0x2000_0000;
 
-/// VF BARs that were given no address space, by number.
+/// Numbers of the VF BARs without address space.
 type WithoutRoom = Vec<u8>;
 
 /// From the capability itself.
@@ -30,8 +30,8 @@ pub(super) fn from_capability(probe: &mut Probe<'_>, found: &SriovCapability) ->
     (sriov, without_room)
 }
 
-/// From the kernel's attributes, for a reader who may not see the capability. InitialVFs is taken to be TotalVFs; page
-/// sizes, ARI and the function dependency link are not known.
+/// From the kernel's attributes, for a reader without access to the capability. InitialVFs is assumed to be
+/// TotalVFs; page sizes, ARI and the function dependency link remain unknown.
 pub(super) fn from_attributes(probe: &mut Probe<'_>) -> Option<(Sriov, WithoutRoom)> {
     let total_vfs = probe.expect("sriov_totalvfs", "a number", number)?;
     let num_vfs = probe.expect("sriov_numvfs", "a number", number).unwrap_or(0);
@@ -73,7 +73,7 @@ fn note_no_room(probe: &mut Probe<'_>, index: u8) {
     probe.note_with_remedy(format!("address space for VF BAR {index}"), "none was assigned", remedy);
 }
 
-/// The VF BARs that exist, with their sizes, and those of them without address space.
+/// The VF BARs that exist, with their sizes, and those among them without address space.
 fn vf_bars(probe: &mut Probe<'_>, found: &SriovCapability) -> (Vec<VfBar>, WithoutRoom) {
     let windows = vf_windows(probe);
     let (mut bars, mut without_room) = (Vec::new(), Vec::new());
@@ -118,7 +118,7 @@ impl Window {
     }
 }
 
-/// The six lines of `resource` that are for VFs.
+/// The six lines of `resource` for VFs.
 fn vf_windows(probe: &mut Probe<'_>) -> Option<Vec<Window>> {
     probe.expect("resource", "13 or more lines of start, end and flags", |text| {
         let windows: Vec<Window> = text.lines().map(window).collect::<Option<_>>()?;

@@ -60,7 +60,7 @@ fn read(host: &Host<'_>, pf: Bdf, index: u16, address: Bdf) -> VirtualFunction {
     }
 }
 
-/// Whether a Function Level Reset is among the ways in which the kernel resets it (since Linux 5.15).
+/// Whether the kernel can reset it by Function Level Reset (known since Linux 5.15).
 fn flr(probe: &mut Probe<'_>) -> Option<bool> {
     let methods = probe.optional("reset_method", "ways to reset", |text| Some(text.to_owned()))?;
     Some(methods.split_whitespace().any(|method| method.ends_with("flr")))

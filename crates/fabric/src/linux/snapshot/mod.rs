@@ -6,7 +6,7 @@
 //! JSON ─ parse, checked ─> Snapshot ─ Replay ─ identify ─> Inventory
 //! ```
 //!
-//! What is recorded are questions and answers, not a tree: a path in a snapshot is compared with what identify asks for,
+//! A snapshot holds questions and answers rather than a tree: a path in it is compared with identify's questions,
 //! and never opened or followed. So nothing in it can lead anywhere, and it can only be wrong or too large. The
 //! bounds of [`check`] and the budget of [`Replay`] keep what a hostile one costs in time and memory small.
 

@@ -229,9 +229,9 @@ async fn a_gpu_has_one_profile_at_a_time() {
     assert!(matches!(fabric.settings(vf(pf, 0)).await, Err(FabricError::Unsupported { .. })));
 }
 
-/// The planner believes the inventory: a setting that is said to be possible is taken, and another is refused.
+/// The planner relies on the inventory: a setting listed as possible is accepted, and any other is refused.
 #[tokio::test]
-async fn a_nic_can_do_what_the_inventory_says_and_no_more() {
+async fn a_nic_accepts_exactly_the_settings_in_the_inventory() {
     for adapter in [Adapter::gigabit(), Adapter::dual_25g(), Adapter::hundred_g()] {
         let (machine, fabric, pf) = machine(adapter);
         fabric.set_vf_count(pf, 1).await.unwrap();
