@@ -316,7 +316,7 @@ fn a_foreign_driver_on_an_idle_vf_is_reported_and_unbound() {
     });
 }
 
-/// PEERS: `echo 0 > sriov_numvfs` under assigned VFs took them away, and nobody was told.
+/// `echo 0 > sriov_numvfs` under assigned VFs takes them away; other tools report nothing.
 #[test]
 fn a_vf_count_written_by_hand_is_reported_with_the_broken_vfs_and_not_repaired() {
     runtime().block_on(async {

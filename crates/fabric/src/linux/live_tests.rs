@@ -129,7 +129,8 @@ async fn autoprobe_is_written_only_when_it_differs() {
     assert!(host.fabric().set_autoprobe(at(PF), true).await.is_err(), "an unreadable attribute is an error");
 }
 
-/// PEERS 4: 63 to 4 VFs is EBUSY, and a direct change to N would take VFs from their users.
+/// 63 to 4 VFs is EBUSY (openshift/sriov-network-operator#131), and a direct change to N would take VFs from their
+/// users.
 #[tokio::test]
 async fn the_number_of_vfs_changes_through_zero_only() {
     let host = Host::new();
@@ -153,8 +154,8 @@ async fn more_than_totalvfs_is_refused_before_anything_is_written() {
     assert_eq!(host.text(&format!("devices/{PF}/sriov_numvfs")), "0");
 }
 
-/// PEERS 11: a write to sriov_numvfs blocked forever and the daemon with it. A FIFO without a reader blocks the
-/// same way.
+/// openshift/sriov-network-operator#1182: a write to sriov_numvfs blocked forever and the daemon with it. A FIFO
+/// without a reader blocks the same way.
 #[tokio::test]
 async fn a_write_that_blocks_is_reported_as_stuck() {
     let host = Host::new();
@@ -177,7 +178,7 @@ async fn a_write_that_blocks_is_reported_as_stuck() {
     fabric.set_autoprobe(at(PF), false).await.unwrap();
 }
 
-/// PEERS 16: a bound that scaled with the number of VFs by an integer division was 0 s for 17 to 63 VFs.
+/// nmstate 614c66dc: a bound that scaled with the number of VFs by an integer division was 0 s for 17 to 63 VFs.
 #[test]
 fn the_bound_grows_with_every_vf() {
     let bounds = Bounds::default();
@@ -221,7 +222,7 @@ async fn a_driver_that_is_not_loaded_is_named_with_the_remedy() {
     assert_eq!(host.text("drivers/igbvf/unbind"), "", "nothing was tried");
 }
 
-/// PEERS 7: a failed VFIO bind left the device with an override and no driver.
+/// kubernetes-sigs/dra-driver-nvidia-gpu#1255: a failed VFIO bind left the device with an override and no driver.
 #[tokio::test]
 async fn a_vf_refused_by_the_driver_is_bound_as_before() {
     let host = Host::new();

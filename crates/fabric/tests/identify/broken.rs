@@ -225,7 +225,8 @@ fn a_vf_link_to_something_else_is_noted_and_left_out() {
     assert_eq!(pf.virtual_functions.len(), 1);
 }
 
-/// A VF disappears from every visible namespace (PEERS pain 6); one that is removed during the read looks the same.
+/// k8snetworkplumbingwg/sriov-cni#349: a VF disappears from every visible namespace; one that is removed during the
+/// read looks the same.
 #[test]
 fn a_vf_that_is_gone_is_shown_with_a_reason_of_its_own() {
     let tree = igb_and_nvme();
@@ -282,7 +283,8 @@ fn numbers_that_contradict_each_other_are_noted() {
     assert!(found(&broken(&tree)).contains("VF BAR 0"), "no VF at all has no BAR size");
 }
 
-/// MSI-X and address space run out silently (PEERS pain 12): a VF BAR without address space can never be enabled.
+/// Address space runs out silently, like MSI-X (openshift/sriov-network-operator#1185): a VF BAR without address
+/// space can never be enabled.
 #[test]
 fn a_vf_bar_without_address_space_has_a_remedy() {
     let tree = igb_and_nvme();

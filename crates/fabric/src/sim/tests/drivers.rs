@@ -1,4 +1,4 @@
-//! The settings that PF drivers allow, and their quirks (PEERS 14).
+//! The settings that PF drivers allow, and their quirks.
 
 use ioward_model::{BitRate, Capability, LinkState, MacAddress, Vlan};
 
@@ -127,8 +127,8 @@ async fn a_vf_in_reset_is_waited_for() {
     patient.reset(vf(pf, 0)).await.unwrap();
     patient.configure(vf(pf, 0), &vlan(5)).await.unwrap();
 
-    // This driver answers EBUSY (PEERS 14); a MAC resets the VF, and so do the VLAN after it and the rollback of
-    // the MAC when the VLAN fails: these used to be left half done.
+    // This driver answers EBUSY; a MAC resets the VF, and so do the VLAN after it and the rollback of the MAC when
+    // the VLAN fails: these used to be left half done.
     let (_, impatient, pf) = machine(Adapter::dual_25g().impatient());
     impatient.set_vf_count(pf, 1).await.unwrap();
     impatient.reset(vf(pf, 0)).await.unwrap();

@@ -37,8 +37,9 @@ async fn faults_follow_the_rate_and_the_seed() {
     assert_ne!(failures(2).await, first);
 }
 
-/// PEERS 11: a numvfs write blocked forever, and the daemon with it. Here it takes the bound in model time, the
-/// rest of that adapter fails at once, other adapters work, and it may take effect in the end.
+/// openshift/sriov-network-operator#1182: a numvfs write blocked forever, and the daemon with it. Here it takes the
+/// bound in model time, the rest of that adapter fails at once, other adapters work, and it may take effect in the
+/// end.
 #[tokio::test]
 async fn a_write_that_never_returns_is_stuck_at_once_and_alone() {
     let machine = SimMachine::standard(3);

@@ -26,7 +26,7 @@ fn a_pf_without_a_driver_that_makes_vfs_makes_none() {
     }
 }
 
-/// PEERS 4: a change from 63 to 4 VFs gave EBUSY, without a remedy.
+/// openshift/sriov-network-operator#131: a change from 63 to 4 VFs gave EBUSY, without a remedy.
 #[tokio::test]
 async fn the_fabric_gives_a_remedy_where_the_kernel_gives_ebusy() {
     let (_, fabric, pf) = machine(Adapter::gigabit());
@@ -37,7 +37,8 @@ async fn the_fabric_gives_a_remedy_where_the_kernel_gives_ebusy() {
     fabric.set_vf_count(pf, 7).await.unwrap();
 }
 
-/// PEERS 12: MSI-X exhaustion appeared as a generic write error. The ports of one device share their vectors.
+/// openshift/sriov-network-operator#1185: MSI-X exhaustion appeared as a generic write error. The ports of one
+/// device share their vectors.
 #[tokio::test]
 async fn msix_vectors_of_both_ports_run_out_together() {
     let (machine, fabric, first) = machine(Adapter::dual_25g().vector_pool(100));
@@ -153,7 +154,7 @@ async fn a_vf_goes_from_driver_to_driver_and_back() {
     assert_eq!(raw.physical_functions[&pf].vfs[0].driver.as_deref(), Some("igbvf"));
 }
 
-/// PEERS 7: a failed VFIO bind left the device half bound.
+/// kubernetes-sigs/dra-driver-nvidia-gpu#1255: a failed VFIO bind left the device half bound.
 #[tokio::test]
 async fn a_bind_that_fails_leaves_the_vf_bound_as_before() {
     let machine = SimMachine::builder(1).adapter(Adapter::gigabit()).without_iommu().build();
@@ -166,7 +167,7 @@ async fn a_bind_that_fails_leaves_the_vf_bound_as_before() {
     assert_eq!(machine.snapshot(), before);
 }
 
-/// PEERS 8: group not viable.
+/// lxc/incus#3422: group not viable.
 #[tokio::test]
 async fn without_acs_all_functions_share_a_group_that_vfio_refuses() {
     let (machine, fabric, pf) = machine(Adapter::gigabit().without_acs());
