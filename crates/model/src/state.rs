@@ -1,8 +1,8 @@
 //! The state: the VFs of each partition with their settings, and the original state of each adapter.
 //!
 //! Steps change it through [`State::record`] only (`step/record.rs`), so a journal and a state always agree. A few
-//! changes are not steps: the end of a plan, a guest's settings, an address that was learned, adapters that have
-//! moved ([`State::move_adapters`]), and a machine that ended on its own.
+//! changes are not steps: the end of a plan, a guest's settings, an address or an identity that was learned,
+//! adapters that have moved ([`State::move_adapters`]), and a machine that ended on its own.
 
 use std::collections::BTreeMap;
 
