@@ -1,8 +1,8 @@
-//! A daemon that is killed at random moments of changes: what the next one makes of it, looked at in sysfs, in the processes
-//! of the machines, with `ip`, and over QMP.
+//! A daemon that is killed at random moments of changes: the result of the next daemon's recovery, checked in
+//! sysfs, in the processes of the machines, with `ip`, and over QMP.
 //!
-//! A seed gives the moments, as parts of the time that a change takes: `IOWARD_SEED=17 cargo xtask test --only lab fifty_kills`
-//! strikes at the same ones again. What the daemon is doing just then still depends on the machine.
+//! A seed determines the moments, as parts of the duration of a change: `IOWARD_SEED=17 cargo xtask test --only lab
+//! fifty_kills` uses the same ones again. What the daemon is doing at that moment still depends on the machine.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +25,7 @@ use ioward_tests::{
 use serde_json::Value;
 
 const KILLS: usize = 50;
-/// Names the variable that holds the seed. xtask passes it on into level 1.
+/// The variable with the seed. xtask passes it on into level 1.
 const SEED: &str = "IOWARD_SEED";
 const MAC: &str = "52:54:00:aa:00:01";
 
@@ -47,7 +47,7 @@ enum Change {
 }
 
 impl Change {
-    /// The next change of one of the two pairs: the one that `there` does not have yet.
+    /// The next change of one of the two pairs: the one that `there` lacks.
     fn next(pair: usize, there: &Partitions) -> Self {
         match pair {
             0 if there.contains_key("extra") => Self::Remove,
@@ -92,7 +92,7 @@ fn partitions(daemon: &Daemon) -> Result<Partitions, Box<dyn Error>> {
 struct Chance(u64);
 
 impl Chance {
-    /// The seed that was given, else one from the clock. It is printed first, so that no failure hides it.
+    /// The seed given, or else one from the clock. Printed first, so that every failure shows it.
     fn from_seed() -> Result<Self, Box<dyn Error>> {
         let seed = match std::env::var(SEED) {
             Ok(given) => given.parse().map_err(|_| format!("{SEED}={given:?} is no number"))?,
@@ -301,7 +301,7 @@ fn open_groups(pid: u64) -> Result<BTreeSet<String>, Box<dyn Error>> {
     Ok(groups)
 }
 
-/// A machine's answer to a QMP command. It speaks to one at a time: no daemon runs now.
+/// A machine's answer to a QMP command. It serves one connection at a time: no daemon runs now.
 fn asked_over_qmp(partition: &str, command: &str) -> Result<Value, Box<dyn Error>> {
     let socket = format!("/run/ioward-test/run/partitions/{partition}/qmp.sock");
     let mut monitor = UnixStream::connect(socket)?;

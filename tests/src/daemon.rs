@@ -13,7 +13,7 @@ use crate::{
     level1::{NIC0, NIC1, NVME, sh, wait_until},
 };
 
-/// How long a guest of a software-emulated host may be silent before its shell answers.
+/// How long a guest of a software-emulated host may stay silent before its shell answers.
 pub const BOOT: Duration = Duration::from_secs(300);
 /// Bound for a command in a guest.
 pub const SOON: Duration = Duration::from_secs(120);
@@ -175,10 +175,10 @@ impl Daemon {
         Err(format!("ioward {arguments:?}: {answer:?}; the daemon's log: {}", self.log()).into())
     }
 
-    /// Waits until the daemon's events, as text, are such that `is_so`, and gives them.
+    /// Waits until `is_so` holds for the text of the daemon's events, and returns it.
     ///
     /// # Errors
-    /// When they are not in time: names what was waited for.
+    /// When it does not hold in time: names the condition.
     pub fn events_until(
         &self,
         what: &str,
@@ -195,7 +195,7 @@ impl Daemon {
         }
     }
 
-    /// Applies a Spec and expects it to be done; gives what was printed.
+    /// Applies a Spec and expects success; returns the output.
     ///
     /// # Errors
     /// When it fails; shows its output.
@@ -247,11 +247,12 @@ impl Drop for Daemon {
 
 /// Ends every machine, and resets the adapters to their state after the boot of level 1.
 pub fn clean_up() {
-    // One command each: a shell that goes on after it has these words on its own command line, and kills itself.
+    // One command each: a shell that continues afterwards has these words on its own command line, and kills
+    // itself.
     let _ = sh("pkill -9 -f qemu-system");
     let gone = || sh("pgrep -f qemu-system").is_err();
     let _ = wait_until("no machine is left", Duration::from_secs(30), gone);
-    // Settings of VFs go with them.
+    // The settings of VFs go with them.
     for pf in [NIC0, NIC1, NVME] {
         let folder = format!("/sys/bus/pci/devices/{pf}");
         let _ = sh(&format!("echo 0 >{folder}/sriov_numvfs; echo 1 >{folder}/sriov_drivers_autoprobe"));
@@ -288,7 +289,7 @@ pub fn adapter(pf: &str, vfs: &str) -> String {
     format!("\n[[adapter]]\npf = \"{pf}\"\nvfs = {vfs}\n")
 }
 
-/// The state of the host that a test must give back as it found it: VF counts, autoprobe, drivers, overrides.
+/// The facts that must be unchanged after a test: VF counts, autoprobe, drivers, overrides.
 ///
 /// # Errors
 /// When sysfs can't be read.

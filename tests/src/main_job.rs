@@ -183,7 +183,7 @@ pub fn a_partition_keeps_its_vfs_while_stopped_and_until_its_guest_releases_them
 
     // It ignores its power button, too. Ctrl-C ends the wait before its bound of 2 minutes.
     let stop = daemon.begin(&["stop", "--yes", "web"])?;
-    // The first time was before the panic.
+    // The first one was before the panic.
     daemon.events_until("a second stop", |events| events.matches("stop partition web").count() == 2)?;
     sh(&format!("kill -INT {}", stop.id()))?;
     assert_eq!(stop.wait_with_output()?.status.code(), Some(130));

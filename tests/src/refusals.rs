@@ -241,7 +241,7 @@ pub fn of_two_applies_at_once_one_is_told_to_wait() -> Outcome {
     let file = daemon.write("one.toml", web)?;
     let mut first = daemon.begin(&["apply", "--yes", "-f", &file])?;
     daemon.events_until("the apply has begun", |events| !events.is_empty())?;
-    // It is at work now, and goes on for seconds: its machine has to start.
+    // It is running now, for some seconds: its machine has to start.
     let mut told_to_wait = false;
     while first.try_wait()?.is_none() && !told_to_wait {
         let other = daemon.try_apply(&[VERSION, &adapter(NIC1, "2")].concat(), &[])?;

@@ -87,7 +87,7 @@ impl From<io::Error> for Failure {
 }
 
 impl Failure {
-    /// The failure, in a line.
+    /// The failure, in one line.
     #[must_use]
     pub fn message(&self) -> String {
         match self {
@@ -142,7 +142,7 @@ impl Checked {
     /// Sends the request and prints the answer. `interrupted` ends a watch; it is called between events.
     ///
     /// # Errors
-    /// The failure; nothing about it has been printed.
+    /// The failure; it has not been printed.
     pub fn run(
         self,
         agent: &mut Agent,

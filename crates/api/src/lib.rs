@@ -36,8 +36,8 @@ pub struct PlanRequest {
 pub struct ApplyRequest {
     /// A plan from `POST /v1/plan`; refused when the host or the state has changed since.
     pub plan: Plan,
-    /// So many seconds it waits for other changes that are being carried out or wait already; left out: it does not, and is told
-    /// that another is at it. A plan that has waited is still good where it would do the very same now.
+    /// How many seconds it waits for other changes, running or queued; absent: it does not wait, and is refused
+    /// while there are any. After a wait, the plan is valid only if the same plan would be made now.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub wait_seconds: u64,
 }
@@ -47,17 +47,17 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// A line of the answer of `GET /v1/audit`: the entries come first.
+/// A line of the answer of `GET /v1/audit`; entries come first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum AuditLine {
-    /// Somebody asked for something.
+    /// A request.
     Entry(AuditEntry),
-    /// Some entries of a partition are not kept any more.
+    /// Entries of a partition that were dropped.
     Dropped {
         /// The partition.
         partition: Name,
-        /// How many.
+        /// Their number.
         dropped: AuditDropped,
     },
 }

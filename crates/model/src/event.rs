@@ -202,21 +202,21 @@ pub enum EventKind {
         /// The fault.
         what: String,
     },
-    /// A partition's channel gave cause for more events than one partition may.
+    /// A partition's channel caused more events than one partition may.
     ChannelEventsLeftOut {
         /// The partition.
         partition: Name,
-        /// How many were left out.
+        /// The number left out.
         count: u64,
     },
-    /// Whoever follows events has not kept up, or asks for some that are not kept any more. This one is told to that client
-    /// only; its number is that of the last event that is missing.
+    /// A follower of events was too slow, or requests events that are not kept any more. Only this client gets this
+    /// event; its number is that of the last missing event.
     Missed {
-        /// How many are missing.
+        /// The number of missing events.
         count: u64,
     },
-    /// The events that a client has seen are those of another run of the daemon: all that are kept of this one follow. This one is
-    /// told to that client only, and has the number 0.
+    /// The client's cursor is from another run of the daemon: all events kept from this run follow. Only this
+    /// client gets this event; its number is 0.
     Restarted {
         /// The epoch of this run.
         epoch: u64,

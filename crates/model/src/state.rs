@@ -194,14 +194,14 @@ impl State {
         }
     }
 
-    /// Notes what settings of a VF were `before` something that may have changed them: the VF is given back with these.
+    /// Records the settings of a VF `before` a possible change: they are restored when it is released.
     pub fn record_original(&mut self, vf: VfId, before: &VfSettings) {
         if let Some(assignment) = self.assignment_mut(vf) {
             assignment.original_settings = assignment.original_settings.or(before);
         }
     }
 
-    /// Notes where a VF is, if that is known.
+    /// Records the address of a VF, if it is known.
     pub fn record_address(&mut self, vf: VfId, address: Option<Bdf>) {
         if let Some(assignment) = self.assignment_mut(vf) {
             assignment.address = address.or(assignment.address);

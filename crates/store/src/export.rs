@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ioward_model::{AuditDropped, AuditEntry, Name, OpenOperation, PlanRecord, State, StepRecord};
 use serde::{Deserialize, Serialize};
 
-/// The JSON that `ioward state export` prints.
+/// The output of `ioward state export`, as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Export {
     /// The version of the file.
@@ -18,7 +18,7 @@ pub struct Export {
     pub operations: Vec<OpenOperation>,
     /// Who asked for what, oldest first.
     pub audit: Vec<AuditEntry>,
-    /// How many entries of a partition are not in there any more; left out: none.
+    /// Number of dropped entries of each partition; absent when none were dropped.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub audit_dropped: BTreeMap<Name, AuditDropped>,
 }

@@ -22,7 +22,7 @@ pub use audit::{AuditQueue, KEPT_AUDIT_ENTRIES, kept_of_a_partition};
 pub use export::{Export, ExportedPlan, ExportedStep};
 pub use folder::{Folder, export, open};
 pub use memory::MemoryFile;
-/// The storage below a [`StateFile`]: a file, or something that plays one.
+/// The storage below a [`StateFile`]: a file, or a stand-in for one.
 pub use redb::StorageBackend;
 pub use state_file::StateFile;
 pub use tables::{KEPT_PLANS, SCHEMA};
@@ -48,13 +48,13 @@ pub trait Store: Send + Sync {
     /// When they can't be read.
     fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError>;
 
-    /// How many entries of the audit log were dropped, by partition; those of which none was are left out.
+    /// Number of dropped entries of the audit log, by partition, where there are any.
     ///
     /// # Errors
-    /// When that can't be read.
+    /// When it can't be read.
     fn audit_dropped(&self) -> Result<BTreeMap<Name, AuditDropped>, StoreError>;
 
-    /// Everything, for a person to read.
+    /// Everything in the store, for people to read.
     ///
     /// # Errors
     /// When it can't be read.
@@ -94,16 +94,16 @@ pub enum Change {
     OperationEnded(VfId),
     /// An entry for the audit log.
     Audit(AuditEntry),
-    /// So many more entries of a partition were dropped before they could be written.
+    /// Further entries of a partition were dropped before they could be written.
     AuditDropped {
         /// The partition.
         partition: Name,
-        /// How many.
+        /// Their number.
         dropped: AuditDropped,
     },
 }
 
-/// Everything that a daemon needs to know when it starts.
+/// Everything that a starting daemon needs to know.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contents {
     /// The state.
@@ -148,7 +148,7 @@ pub enum StoreError {
         /// For how long.
         after: Duration,
     },
-    /// Another daemon works on it.
+    /// Another daemon uses it.
     #[error("another ioward works on {path}; stop it first, or give this one a folder of its own with --state-dir", path = .path.display())]
     Locked {
         /// The folder or file.

@@ -17,7 +17,7 @@ pub struct MemoryFile(Arc<Mutex<Bytes>>);
 #[derive(Clone, Debug, Default)]
 struct Bytes {
     length: usize,
-    /// Bytes behind the length are zero.
+    /// The bytes of the last page beyond the length are zero.
     pages: Vec<Arc<[u8; PAGE]>>,
 }
 

@@ -135,7 +135,7 @@ impl Store for StateFile {
             return Ok(());
         };
         drop(database);
-        // redb tidies up after a commit. When that fails, it reports a failure though the commit is made.
+        // redb cleans up after a commit. If that fails, it reports a failure although the commit is done.
         if commit.is_some_and(|commit| (self.is_made)(commit).is_ok_and(|is_made| is_made)) {
             return Ok(());
         }

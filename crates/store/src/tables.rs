@@ -32,7 +32,7 @@ pub const KEPT_PLANS: usize = 8;
 
 type Json = &'static [u8];
 
-/// `schema`, `revision`, `boot`; `commits`: how many there were; `audit`: the number of the latest entry of the audit log.
+/// `schema`, `revision`, `boot`; `commits`: their number; `audit`: the number of the latest entry of the audit log.
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 /// By PCI address.
 const ADAPTERS: TableDefinition<'_, &str, Json> = TableDefinition::new("adapters");
@@ -51,7 +51,7 @@ const JOURNAL: TableDefinition<'_, (u64, u64), Json> = TableDefinition::new("jou
 /// By the address of the PF and the index of the VF.
 const OPERATIONS: TableDefinition<'_, (&str, u16), Json> = TableDefinition::new("operations");
 
-/// The reason why a file can't be used whose tables can be read at all.
+/// The fault in a file whose tables can be opened.
 pub(crate) enum Wrong {
     /// The underlying storage fails.
     Storage(redb::Error),
@@ -124,7 +124,7 @@ pub(crate) fn begin(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     transaction.open_table(ENDS)?;
     transaction.open_table(JOURNAL)?;
     transaction.open_table(OPERATIONS)?;
-    // An older ioward looks for it.
+    // An older ioward expects it.
     transaction.open_table(audit::OLD)?;
     transaction.open_table(audit::ENTRIES)?;
     transaction.open_table(audit::COUNTS)?;
@@ -284,7 +284,7 @@ impl Tables {
         })
     }
 
-    /// A table that an older ioward has not made, or one that a new file has not.
+    /// A table that an older ioward, or a new file, lacks.
     fn open_if_there<K: Key, V: redb::Value>(
         &self,
         table: TableDefinition<'_, K, V>,
@@ -296,7 +296,7 @@ impl Tables {
         }
     }
 
-    /// The version, if it is one that this program reads.
+    /// The version, if this program can read it.
     fn check_schema(&self) -> Result<(), Wrong> {
         match self.open(NUMBERS)?.get("schema")?.map(|schema| schema.value()) {
             Some(SCHEMA | SCHEMA_BEFORE) => Ok(()),
@@ -384,7 +384,7 @@ impl Tables {
     }
 
     fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, Wrong> {
-        // By number; of those that are not asked for, nothing but the number is looked at.
+        // By number; of plans that are not requested, only the number is read.
         let mut found: Vec<(u64, Vec<u8>)> = Vec::new();
         if let Some(old) = self.open_if_there(audit::OLD)? {
             for row in old.iter()?.rev().take(limit) {
@@ -417,7 +417,7 @@ impl Tables {
     }
 }
 
-/// Everything that a daemon needs to know when it starts.
+/// Everything that a starting daemon needs to know.
 pub(crate) fn contents(database: &Database) -> Result<Contents, Wrong> {
     let tables = Tables::of(database)?;
     tables.check_schema()?;

@@ -8,7 +8,7 @@ use ioward_pci::Bdf;
 
 use crate::random::Random;
 
-/// A machine, and what is known of it from elsewhere than the management partition.
+/// A machine, and the facts known about it independently of the management partition.
 #[derive(Clone)]
 pub struct Host {
     pub machine: SimMachine,

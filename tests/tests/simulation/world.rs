@@ -136,7 +136,7 @@ impl World {
         imp.adopt().await.map_err(|error| format!("adopt: {error}"))?;
         let looks = self.hypervisor.looks();
         let follows = tokio::spawn(Arc::clone(&imp).follow_hypervisor());
-        // It looks once it listens; what happens after that it is told.
+        // It looks once after it starts to listen; it is told of later changes.
         wait_until("the daemon follows the hypervisor", || self.hypervisor.looks() != looks).await?;
         self.daemon = Some(Daemon { imp, follows });
         Ok(())
@@ -158,7 +158,7 @@ impl World {
         self.disk = Disk::with(&self.disk.file());
         follows.abort();
         let _ = follows.await;
-        // What else holds it are tasks that are about to find that there is nobody at their channel.
+        // The other holders are tasks about to find their channel closed.
         wait_until("nothing holds the killed daemon", || Arc::strong_count(&imp) == 1).await.unwrap();
     }
 
@@ -256,7 +256,7 @@ impl World {
         }
     }
 
-    /// Asks for a plan and applies it, while three guests ask for whatever comes to their minds. How much they were granted.
+    /// Asks for a plan and applies it, while three guests send random requests. Returns how many were granted.
     pub async fn ask_while_guests_act(
         &mut self,
         intent: &Intent,
@@ -300,7 +300,7 @@ impl World {
         if wrong.is_empty() { Ok(granted) } else { Err(format!("{ended:?}: {}", wrong.join("\n"))) }
     }
 
-    /// What was done is asked for once more: there is nothing left to do.
+    /// Asks for the same again: nothing is left to do.
     async fn again(&mut self, plan: &Plan) -> Result<(), Wrong> {
         if !matches!(plan.intent, Intent::Apply { .. }) {
             return Ok(());

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{adapters, nvme, sysfs::Sysfs};
 use crate::FabricError;
 
-/// Answers of the driver of one PF.
+/// The facts from the driver of one PF.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Details {
@@ -29,7 +29,7 @@ pub(super) struct Details {
     /// MSI-X vectors to distribute among VFs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) vf_msix_total: Option<u32>,
-    /// Questions that it did not answer, with the cause.
+    /// The facts that are missing, with the cause.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) reasons: Vec<Reason>,
 }

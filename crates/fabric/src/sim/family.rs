@@ -17,7 +17,7 @@ pub(super) struct Family {
     pub(super) ports: u8,
     /// TotalVFs of each function.
     pub(super) total_vfs: u16,
-    /// The most that the driver allows, where that is less (`pci_sriov_set_totalvfs`).
+    /// The driver's limit, if lower (`pci_sriov_set_totalvfs`).
     pub(super) driver_max_vfs: u16,
     pub(super) routing: Routing,
     pub(super) vf_bars: &'static [VfBar],
@@ -69,7 +69,7 @@ pub(super) struct VfBar {
     pub(super) prefetchable: bool,
 }
 
-/// The kind of a family's functions, with what their driver can do.
+/// The kind of a family's functions, and the abilities of their driver.
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
     Nic(Nic),
@@ -82,7 +82,7 @@ pub(super) enum Kind {
 #[derive(Clone, Debug)]
 pub(super) struct Nic {
     pub(super) speed_mbps: u32,
-    /// How the driver takes a request for VFs while the interface is down.
+    /// The effect of a request for VFs while the interface is down.
     pub(super) when_down: WhenDown,
     /// How long the port has no link after VFs appear, in milliseconds.
     pub(super) link_drop_ms: u64,
@@ -103,7 +103,7 @@ pub(super) struct Nic {
     pub(super) counts: bool,
 }
 
-/// The answer of a driver to a request for VFs while its interface is down.
+/// The effect of a request for VFs while the driver's interface is down.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum WhenDown {
     /// It makes them.

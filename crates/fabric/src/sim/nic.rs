@@ -11,7 +11,7 @@ use super::{
 };
 use crate::linux::netlink::{VfAttribute, VfInfo, VlanTag};
 
-/// A VF as its PF driver keeps it.
+/// The PF driver's record of a VF.
 #[derive(Clone, Debug)]
 pub(super) struct NicVf {
     mac: MacAddress,
@@ -67,7 +67,7 @@ impl NicVf {
         }
     }
 
-    /// It in an answer to RTM_GETLINK.
+    /// Its RTM_GETLINK information.
     pub(super) fn info(&self, index: u16) -> VfInfo {
         VfInfo {
             index: index.into(),

@@ -130,7 +130,7 @@ impl Machine {
     }
 }
 
-/// The operation that is refused by an adapter that is neither NIC nor NVMe controller, or has no driver.
+/// The operation refused by an adapter that is neither a NIC nor an NVMe controller, or has no driver.
 const NO_SETTINGS: &str =
     "set or read its VFs: it has neither a network interface here nor an NVMe controller";
 

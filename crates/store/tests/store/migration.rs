@@ -211,7 +211,7 @@ fn version_3_is_what_is_written() {
     if let Some(path) = std::env::var_os("IOWARD_WRITE_VERSION3") {
         fs::write(path, serde_json::to_string_pretty(&written).unwrap() + "\n").unwrap();
     }
-    // The audit log stands in a table by partition now, which those before it pass over.
+    // The audit log has a table by partition now, which an older ioward ignores.
     let mut expected: Rows = serde_json::from_str(VERSION3).unwrap();
     let entry = expected.get_mut("audit").unwrap().remove("1").unwrap();
     expected.insert("audit-entries".to_owned(), [("web 1 1".to_owned(), entry)].into());
@@ -219,9 +219,9 @@ fn version_3_is_what_is_written() {
     assert_eq!(written, expected);
 }
 
-/// The log of an ioward before that is moved over with the first entry of this one.
+/// The log of an older ioward is migrated with the first new entry.
 #[test]
-fn an_audit_log_in_one_table_is_taken_over() {
+fn an_audit_log_in_one_table_is_migrated() {
     let rows: Rows = serde_json::from_str(VERSION3).unwrap();
     let file = file_of(&rows);
     values::committed(&file, &[Change::Audit(values::audit(5))]);

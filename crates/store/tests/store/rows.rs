@@ -86,7 +86,7 @@ fn a_cleared_store_holds_only_what_is_restated() {
 }
 
 #[test]
-fn only_so_much_of_the_past_is_kept() {
+fn old_plans_are_deleted() {
     let store = open(&file_with(&[])).unwrap().0;
     let kept = u64::try_from(KEPT_PLANS).unwrap();
     for number in 1..=kept + 3 {
@@ -103,10 +103,10 @@ fn only_so_much_of_the_past_is_kept() {
     assert!(export.plans.iter().all(|plan| plan.steps.len() == 1 && plan.record.ended == Some(Ended::Done)));
 }
 
-/// 50,000 entries were kept for all partitions together, and each look was one: a guest that asked for its VFs without end had
-/// every change that anybody had made out of the log within minutes.
+/// 50,000 entries were kept for all partitions together, and each read was one: a guest that requested its VFs
+/// endlessly pushed every change out of the log within minutes.
 #[test]
-fn a_partition_pushes_nobody_else_out_of_the_audit_log_and_its_reads_no_change() {
+fn a_partition_cannot_push_others_out_of_the_audit_log_and_reads_push_out_no_change() {
     let of = |who: &str, verdict: Verdict, request: VfOp, time_ms| {
         Change::Audit(AuditEntry { time_ms, partition: who.parse().unwrap(), request, verdict })
     };
@@ -137,9 +137,9 @@ fn a_partition_pushes_nobody_else_out_of_the_audit_log_and_its_reads_no_change()
     assert_eq!(open(&file).unwrap().0.audit_dropped().unwrap(), dropped, "and it is remembered");
 }
 
-/// Where all partitions together have more than is kept, those give way that have most.
+/// When all partitions together exceed the limit, the entries of the one with most are dropped.
 #[test]
-fn whoever_has_most_in_the_audit_log_gives_way() {
+fn the_partition_with_the_longest_audit_log_loses_entries_first() {
     let reset = |who: &str, time_ms| {
         let request = VfOp::Reset { vf: "net0".parse().unwrap() };
         Change::Audit(AuditEntry {
