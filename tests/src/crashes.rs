@@ -119,7 +119,7 @@ struct Counts {
     as_before: usize,
 }
 
-pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
+pub fn fifty_kills_during_changes_lose_nothing() -> Outcome {
     let mut chance = Chance::from_seed()?;
     let before = how_the_host_is()?;
     sh("truncate -s 1M /run/empty.img; chmod 0666 /run/empty.img")?;

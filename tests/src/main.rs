@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         refusals::a_qemu_that_is_missing_or_dies_at_once_leaves_the_host_unchanged,
         refusals::without_kvm_a_partition_runs_in_emulation_and_says_so,
         refusals::a_step_refused_by_the_kernel_rolls_back_the_plan,
-        refusals::of_two_applies_at_once_one_is_told_to_wait,
+        refusals::of_two_concurrent_applies_one_has_to_wait,
         refusals::an_apply_is_rolled_back_when_its_user_disconnects,
         hostile::garbage_half_frames_and_floods_harm_no_other_partition,
         hostile::a_crashed_daemon_finds_its_machines_and_channels_again,
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         privileges::a_compromised_management_partition_reaches_nothing_of_others,
         package::it_is_installed_upgraded_under_a_running_partition_and_removed,
         units::they_start_restart_and_stop_the_daemon_under_a_running_partition,
-        crashes::fifty_kills_in_the_middle_of_changes_lose_nothing,
+        crashes::fifty_kills_during_changes_lose_nothing,
     ]);
     harness::main(&tests)
 }

@@ -235,7 +235,7 @@ pub fn a_step_refused_by_the_kernel_rolls_back_the_plan() -> Outcome {
     Ok(())
 }
 
-pub fn of_two_applies_at_once_one_is_told_to_wait() -> Outcome {
+pub fn of_two_concurrent_applies_one_has_to_wait() -> Outcome {
     let daemon = Daemon::start()?;
     let web = [VERSION, &partition("web"), &vf("net0", "network", "pf = \"0000:01:00.0\"")].concat();
     let file = daemon.write("one.toml", web)?;

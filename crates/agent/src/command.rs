@@ -172,7 +172,7 @@ impl Checked {
     }
 }
 
-/// The words typed on a console.
+/// Words of a console.
 #[derive(Parser)]
 #[command(name = "", no_binary_name = true, disable_help_subcommand = true)]
 struct Line {

@@ -178,7 +178,7 @@ fn an_incompatible_version_and_silence_give_different_errors() {
 
 /// It would set the VLAN without its tag, and say that all was done.
 #[test]
-fn a_management_partition_that_has_no_word_for_a_tag_is_not_asked_for_it() {
+fn a_tag_is_not_sent_to_a_management_partition_of_version_1() {
     let imp = Imp::runs(|agent| {
         let nonce = agent.hello().nonce;
         let partition = "web".parse().unwrap();
@@ -251,7 +251,7 @@ fn a_long_list_is_put_together_and_an_endless_one_refused() {
 }
 
 #[test]
-fn an_answer_that_makes_no_sense_is_an_error_at_once() {
+fn an_invalid_answer_is_an_error_at_once() {
     let imp = Imp::runs(|agent| {
         agent.greet();
         let (id, _) = agent.request();

@@ -208,13 +208,13 @@ impl ApiError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorKind {
-    /// The request makes no sense (HTTP 400, exit status 2).
+    /// The request is invalid (HTTP 400, exit status 2).
     Invalid,
     /// Policy, compatibility or disruption forbids it (HTTP 409, exit status 3).
     Refused,
     /// Another change is being carried out (HTTP 423, exit status 1).
     Busy,
-    /// There is no such thing (HTTP 404, exit status 1).
+    /// Not found (HTTP 404, exit status 1).
     NotFound,
     /// It was tried and failed (HTTP 500, exit status 1).
     Failed,

@@ -7,7 +7,7 @@
 /// The longest run in one block.
 const MAX_RUN: usize = 254;
 
-/// The maximum encoded length of so many bytes.
+/// The maximum encoded length for this number of bytes.
 pub const fn max_encoded(bytes: usize) -> usize {
     bytes + bytes / MAX_RUN + 1
 }

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_back_as_they_were_said() {
+    fn lines_are_parsed_as_they_were_written() {
         let name: Name = "n".repeat(40).parse().unwrap();
         let function = "0000:01:10.0".parse().unwrap();
         for message in [

@@ -5,7 +5,7 @@
 //!              begun        done                       ended
 //!   plan ──┬── step 1 ───── step 1 ──────────────────┬─ Done
 //!          ├── step 2 ───── step 2 ───── undone ─────┼─ Undone
-//!          └── step 3 ─ (the daemon ends here: done, half done or not: look) ─ undone
+//!          └── step 3 ─ (the daemon ends here: done, half done or not done) ─ undone
 //! ```
 
 use serde::{Deserialize, Serialize};

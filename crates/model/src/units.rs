@@ -12,7 +12,7 @@ pub struct UnitError {
     wanted: &'static str,
 }
 
-/// A text that is no quantity of the wanted kind, cut to a length that can be printed.
+/// A text that is not a quantity of the expected kind, cut to a printable length.
 pub(crate) fn refuse(found: &str, wanted: &'static str) -> UnitError {
     UnitError { found: found.chars().take(40).collect(), wanted }
 }

@@ -1,11 +1,11 @@
 //! Finds the adapters that ioward has recorded: at their addresses, at others, or nowhere. Pure.
 //!
 //! ```text
-//!   noted     0000:01:00.0 is A     0000:02:00.0 is B      0000:03:00.0 is C
+//!   recorded  0000:01:00.0 is A     0000:02:00.0 is B      0000:03:00.0 is C
 //!   found     0000:01:00.0 is X     0000:02:00.0 is A      0000:03:00.0 is B
-//!             A is at 02, B at 03, and C is nowhere: what is to be noted is
+//!             A is at 02, B at 03, and C is nowhere: the new records are
 //!             0000:02:00.0 is A     0000:03:00.0 is B      0000:01:00.0 is C, which is missing
-//!             and X is nobody's, and not touched as long as C is noted where it is
+//!             X has no owner, and is not touched while C is recorded at its address
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};

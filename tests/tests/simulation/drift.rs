@@ -241,7 +241,7 @@ fn a_repair_is_in_the_journal_and_leaves_other_plans_valid() {
 
 /// A guest's setting was recorded as the plan's own after a repair carried it out like a step of a plan.
 #[test]
-fn a_repaired_setting_still_belongs_to_whoever_made_it() {
+fn a_repaired_setting_keeps_its_owner() {
     runtime().block_on(async {
         let mut world = world("a MAC of the guest").await;
         let net0 = net0(&world);

@@ -96,7 +96,7 @@ pub(super) struct Nic {
     pub(super) has_service_vlan: bool,
     pub(super) has_link_state: bool,
     pub(super) has_min_rate: bool,
-    /// Rates are refused while there is no link.
+    /// Rates are refused without a link.
     pub(super) rate_needs_link: bool,
     pub(super) spoofchk_default: bool,
     /// Whether it counts the traffic of VFs; the kernel shows zeros otherwise.

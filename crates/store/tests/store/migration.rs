@@ -206,7 +206,7 @@ fn version_2_is_version_3_after_the_first_commit() {
 
 /// A failure means that the form has changed: it needs a new version (docs/state.md).
 #[test]
-fn version_3_is_what_is_written() {
+fn rows_are_written_as_version_3() {
     let written = rows_of(&written());
     if let Some(path) = std::env::var_os("IOWARD_WRITE_VERSION3") {
         fs::write(path, serde_json::to_string_pretty(&written).unwrap() + "\n").unwrap();

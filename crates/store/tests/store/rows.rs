@@ -14,7 +14,7 @@ use crate::values::{
 };
 
 #[test]
-fn a_new_file_holds_nothing_and_a_state_comes_back() {
+fn a_new_file_is_empty_and_a_state_is_read_back() {
     let file = file_with(&[]);
     assert_eq!(found(&file).unwrap().state, State::default());
     committed(&file, &rows(&state()));
