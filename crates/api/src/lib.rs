@@ -179,7 +179,7 @@ pub struct ErrorBody {
 pub struct ApiError {
     /// The kind of error.
     pub kind: ErrorKind,
-    /// What failed, where, why, and what to do; without the reasons.
+    /// The failure, its place, its cause, and what to do; without the reasons.
     pub message: String,
     /// The rules that are violated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

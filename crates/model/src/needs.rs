@@ -106,7 +106,7 @@ pub enum NumaPolicy {
     Require,
 }
 
-/// What two VFs must not share, so that one keeps working when the other fails.
+/// A failure domain that two VFs must not share, so that one keeps working when the other fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureDomain {

@@ -110,7 +110,7 @@ pub enum OpErrorKind {
 pub struct OpError {
     /// The kind of error.
     pub kind: OpErrorKind,
-    /// What failed, where, why, and what to do.
+    /// The failure, its place, its cause, and what to do.
     pub message: String,
     /// The rules behind it, if any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

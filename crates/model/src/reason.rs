@@ -116,7 +116,7 @@ pub struct Reason {
     pub required: String,
     /// The actual finding.
     pub found: String,
-    /// What the user can do about it; empty when there is nothing.
+    /// The user's remedy; empty when there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub remedy: String,
 }

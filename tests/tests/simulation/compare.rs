@@ -1,4 +1,4 @@
-//! What must be unchanged after a refusal, an operation, or a rollback.
+//! Checks what must be unchanged after a refusal, an operation, or a rollback.
 
 use std::collections::BTreeSet;
 

@@ -261,7 +261,7 @@ fn a_repaired_setting_keeps_its_owner() {
     });
 }
 
-/// What is recorded already need not be written again: it is repaired on a full disk too, and the daemon continues.
+/// A repair needs no new record: it is made on a full disk too, and the daemon continues.
 #[test]
 fn repairs_are_made_on_a_full_disk_too() {
     runtime().block_on(async {
