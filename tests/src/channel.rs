@@ -1,4 +1,4 @@
-//! A partition's channel, from inside its guest: when it is there, what goes through it, and what becomes of it on the host.
+//! A partition's channel, from inside its guest: when it exists, its traffic, and the effects on the host.
 
 use std::error::Error;
 
@@ -9,7 +9,7 @@ use ioward_tests::{
 };
 use serde_json::Value;
 
-/// Whether the one partition there is has a channel, as the daemon says and as the machine's socket says.
+/// Whether the only partition has a channel, according to the daemon and to the machine's socket.
 fn has_channel(daemon: &Daemon) -> Result<bool, Box<dyn Error>> {
     let partitions: Value = serde_json::from_str(&daemon.done(&["partitions", "--json"])?)?;
     let said = partitions[0]["channel"] == true;
@@ -45,8 +45,8 @@ pub fn the_channel_comes_with_the_first_vf_and_goes_with_the_last() -> Outcome {
     Ok(())
 }
 
-/// The kernel is asked after each of them: what is granted has happened, and what is refused has not.
-pub fn a_guest_sets_what_it_may_and_nothing_else() -> Outcome {
+/// Asks the kernel after each operation: a granted one took effect, and a refused one did not.
+pub fn a_guest_sets_only_what_guest_may_allows() -> Outcome {
     let before = how_the_host_is()?;
     let daemon = Daemon::start()?;
     let net0 = "pf = \"0000:01:00.0\"\nmac = \"52:54:00:aa:00:01\"\nguest_may = { mac = \"52:54:00:*\", vlan = \"100-110\", \
@@ -74,9 +74,10 @@ pub fn a_guest_sets_what_it_may_and_nothing_else() -> Outcome {
         ("set net0 max_tx_rate=600Mbit", 3, "guest_may"),
         ("set net0 min_tx_rate=100Mbit", 3, "min_tx_rate is not in guest_may of this VF"),
         ("reset net0", 3, "reset is not in guest_may of this VF"),
-        // All of it or none: the first would be allowed.
+        // All of it or none: the first setting alone would be allowed.
         ("set net0 vlan=106 min_tx_rate=100Mbit", 3, "min_tx_rate is not in guest_may of this VF"),
-        // igb has no link state of VFs: allowed, tried, and taken back with what came before it.
+        // igb has no link state of VFs: the change is allowed, fails, and is rolled back with the setting before
+        // it.
         ("set net0 vlan=106 link_state=disable", 1, "link_state"),
         ("set net0 mac=52:54:00:aa:00:02", 2, "52:54:00:aa:00:02 is already in use on this host"),
         ("set net0 mac=01:00:5e:00:00:01", 2, "multicast"),
@@ -98,7 +99,7 @@ pub fn a_guest_sets_what_it_may_and_nothing_else() -> Outcome {
     let counters: Value = serde_json::from_str(&web.run("ioward-agent --json vf stats net0", SOON)?)?;
     assert!(counters["rx_packets"].is_u64(), "{counters}");
 
-    // Offline and online again: the driver in the guest loses its controller, and the host's side is as before.
+    // Offline and online again: the guest's driver loses its controller, and the host's side is unchanged.
     web.run("ioward-agent vf set disk0 online=off", SOON)?;
     assert_ne!(look()?, before_refusals);
     web.run("ioward-agent vf set disk0 online=on", SOON)?;
@@ -114,7 +115,7 @@ pub fn a_guest_sets_what_it_may_and_nothing_else() -> Outcome {
         assert!(audit.contains(line), "'{line}' is not in {audit}");
     }
 
-    // A person at the console has the last word; what they see ends with the machine.
+    // A person on the console takes precedence; their view ends with the machine.
     drop(web);
     let seen = sh("echo 'poweroff -f' | ioward --socket /run/ioward-test/api.sock console web 2>&1")?;
     assert!(seen.ends_with("the console of web closed: its machine has ended\n"), "{seen}");

@@ -1,4 +1,4 @@
-//! Choosing: which functions suit whom and why not the others, plans that were looked at before, and the doctor.
+//! Choosing: suitable functions, the reasons against the others, saved plans, and the doctor.
 
 use std::{fs, time::Duration};
 
@@ -9,7 +9,7 @@ use ioward_tests::{
 };
 use serde_json::Value;
 
-/// A Spec that the host can't carry out, and what is to be said of it.
+/// A Spec that the host can't carry out, and the expected reasons.
 struct Impossible {
     spec: String,
     rule: &'static str,
@@ -17,10 +17,10 @@ struct Impossible {
     found: &'static str,
 }
 
-pub fn what_does_not_suit_is_told_with_the_rule_what_it_requires_and_what_was_found() -> Outcome {
+pub fn an_unsuitable_function_is_shown_with_rule_requirement_and_finding() -> Outcome {
     let daemon = Daemon::start()?;
     sh("ip addr add 10.9.0.1/24 dev eth0")?;
-    // A test before may have changed its number of VFs, for which igb takes the link down for a moment.
+    // An earlier test may have changed its number of VFs, for which igb takes the link down for a moment.
     let has_link = || sh("grep -q 1 /sys/class/net/eth1/carrier").is_ok();
     wait_until("eth1 has a link", Duration::from_secs(30), has_link)?;
     let before = how_the_host_is()?;
@@ -115,7 +115,7 @@ pub fn a_partition_on_a_numa_node_runs_there() -> Outcome {
     Ok(())
 }
 
-pub fn what_suits_is_told_best_first_and_is_what_the_plan_takes() -> Outcome {
+pub fn suitable_functions_are_shown_best_first_as_the_plan_takes_them() -> Outcome {
     let daemon = Daemon::start()?;
     sh("ip addr add 10.9.0.1/24 dev eth0")?;
     let spec = [VERSION, &partition("web"), &vf("net0", "network", ""), &vf("disk0", "nvme", "")].concat();
@@ -134,8 +134,8 @@ pub fn what_suits_is_told_best_first_and_is_what_the_plan_takes() -> Outcome {
     Ok(())
 }
 
-/// A plan that was looked at yesterday must not do today what nobody has looked at.
-pub fn a_plan_file_does_what_it_says_or_nothing() -> Outcome {
+/// A plan that was reviewed yesterday must not do anything else today.
+pub fn a_plan_file_is_carried_out_as_reviewed_or_refused() -> Outcome {
     let daemon = Daemon::start()?;
     let spec = daemon.write("two.toml", [VERSION, &adapter(NIC0, "2")].concat())?;
     let (kept, stale) = (daemon.write("kept.plan", "")?, daemon.write("stale.plan", "")?);
@@ -158,8 +158,8 @@ pub fn a_plan_file_does_what_it_says_or_nothing() -> Outcome {
     Ok(())
 }
 
-/// No daemon runs here: the doctor is asked before there is one.
-pub fn the_doctor_finds_the_lab_well() -> Outcome {
+/// No daemon runs here: people run the doctor before they start one.
+pub fn the_doctor_finds_no_fault_in_the_lab() -> Outcome {
     let told = sh("ioward doctor 2>&1; echo status $?")?;
     assert!(told.contains("status 0") && !told.contains('✗'), "{told}");
     for line in [
@@ -175,7 +175,7 @@ pub fn the_doctor_finds_the_lab_well() -> Outcome {
     Ok(())
 }
 
-/// Text that was broken into lines for 80 columns, without the breaks.
+/// Text wrapped at 80 columns, without the line breaks.
 fn on_one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,8 +1,8 @@
-//! A daemon that is killed at random moments of changes: what the next one makes of it, looked at in sysfs, in the processes
-//! of the machines, with `ip`, and over QMP.
+//! A daemon that is killed at random moments of changes: the result of the next daemon's recovery, checked in
+//! sysfs, in the processes of the machines, with `ip`, and over QMP.
 //!
-//! A seed gives the moments, as parts of the time that a change takes: `IOWARD_SEED=17 cargo xtask test --only lab fifty_kills`
-//! strikes at the same ones again. What the daemon is doing just then still depends on the machine.
+//! A seed determines the moments, as parts of the duration of a change: `IOWARD_SEED=17 cargo xtask test --only lab
+//! fifty_kills` uses the same ones again. What the daemon is doing at that moment still depends on the machine.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,11 +25,11 @@ use ioward_tests::{
 use serde_json::Value;
 
 const KILLS: usize = 50;
-/// Names the variable that holds the seed. xtask passes it on into level 1.
+/// The variable with the seed. xtask passes it on into level 1.
 const SEED: &str = "IOWARD_SEED";
 const MAC: &str = "52:54:00:aa:00:01";
 
-/// A partition that never gets further than its firmware, and so starts at once.
+/// A partition that stays in its firmware, and so starts at once.
 const EXTRA: &str = r#"
 [[partition]]
 name   = "extra"
@@ -37,7 +37,7 @@ memory = "64MiB"
 boot   = { disk = "/run/empty.img" }
 "#;
 
-/// Changes that go to and fro.
+/// Changes, and those that reverse them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Change {
     Apply,
@@ -47,7 +47,7 @@ enum Change {
 }
 
 impl Change {
-    /// The next change of one of the two pairs: the one that `there` does not have yet.
+    /// The next change of one of the two pairs: the one that `there` lacks.
     fn next(pair: usize, there: &Partitions) -> Self {
         match pair {
             0 if there.contains_key("extra") => Self::Remove,
@@ -92,7 +92,7 @@ fn partitions(daemon: &Daemon) -> Result<Partitions, Box<dyn Error>> {
 struct Chance(u64);
 
 impl Chance {
-    /// The seed that was given, else one from the clock. It is printed first, so that no failure hides it.
+    /// The seed given, or else one from the clock. Printed first, so that every failure shows it.
     fn from_seed() -> Result<Self, Box<dyn Error>> {
         let seed = match std::env::var(SEED) {
             Ok(given) => given.parse().map_err(|_| format!("{SEED}={given:?} is no number"))?,
@@ -119,7 +119,7 @@ struct Counts {
     as_before: usize,
 }
 
-pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
+pub fn fifty_kills_during_changes_lose_nothing() -> Outcome {
     let mut chance = Chance::from_seed()?;
     let before = how_the_host_is()?;
     sh("truncate -s 1M /run/empty.img; chmod 0666 /run/empty.img")?;
@@ -133,7 +133,7 @@ pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
     // NVMe: a NIC's link takes seconds to come back each time its number of VFs changes.
     let spec = daemon.write("extra.toml", [VERSION, EXTRA, &vf("disk0", "nvme", "")].concat())?;
 
-    // How long each of them takes from its first step on, when nobody dies.
+    // The duration of each change from its first step, without a kill.
     let mut takes = BTreeMap::new();
     for pair in [0, 1, 0, 1] {
         let change = Change::next(pair, &partitions(&daemon)?);
@@ -161,7 +161,7 @@ pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
             .map_err(|error| format!("kill {kill}, of {change:?}: {error}; {}", daemon.log()))?;
         if Change::next(pair, &there) == change {
             counts.as_before += 1;
-            // Else the same ones would be killed again and again.
+            // Otherwise the same changes would be killed again and again.
             if kill % 4 < 2 {
                 daemon.done(&change.command(&spec))?;
                 there = sound(&daemon, pid)?;
@@ -182,7 +182,7 @@ pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
     );
     assert!(counts.in_the_middle > KILLS / 4, "the kills hit nothing: {counts:?}");
 
-    // Everything still works, in the guest too, and is given back.
+    // Everything still works, in the guest too, and is restored.
     guest.run("cat /sys/class/net/eth0/address", SOON)?;
     for pair in [0, 1] {
         while matches!(Change::next(pair, &partitions(&daemon)?), Change::Remove | Change::Detach) {
@@ -198,7 +198,7 @@ pub fn fifty_kills_in_the_middle_of_changes_lose_nothing() -> Outcome {
     Ok(())
 }
 
-/// Begins a change and waits until it says that its first step is under way.
+/// Begins a change and waits until its first step is running.
 fn begin(daemon: &Daemon, arguments: &[&str]) -> Result<Child, Box<dyn Error>> {
     let mut command = daemon.begin(arguments)?;
     let mut first = [0];
@@ -221,7 +221,7 @@ fn interrupted(daemon: &Daemon, counts: &mut Counts) -> Outcome {
         counts.steps_done += count("done");
         counts.steps_under_way += count("begun");
     }
-    // Those before it have been seen to by daemons that are dead now.
+    // Earlier daemons, dead by now, have recovered the plans before it.
     let ended = |plan: &&&Value| plan["ended"] == "done" || plan["ended"] == "undone";
     same("plans that have ended, and plans", plans.iter().filter(ended).count(), plans.len())
 }
@@ -269,7 +269,7 @@ fn same<A: Debug + PartialEq<B>, B: Debug>(what: &str, is: A, should_be: B) -> O
     if is == should_be { Ok(()) } else { Err(format!("{what}: {is:?}, {should_be:?}").into()) }
 }
 
-/// The processes of machines. One that has ended and has not been waited for has no command line any more.
+/// The processes of machines. A zombie has no command line any more.
 fn running_machines() -> Result<BTreeSet<u64>, Box<dyn Error>> {
     let mut machines = BTreeSet::new();
     for process in fs::read_dir("/proc")?.flatten() {
@@ -301,7 +301,7 @@ fn open_groups(pid: u64) -> Result<BTreeSet<String>, Box<dyn Error>> {
     Ok(groups)
 }
 
-/// A machine's answer to a QMP command. It speaks to one at a time: no daemon runs now.
+/// A machine's answer to a QMP command. It serves one connection at a time: no daemon runs now.
 fn asked_over_qmp(partition: &str, command: &str) -> Result<Value, Box<dyn Error>> {
     let socket = format!("/run/ioward-test/run/partitions/{partition}/qmp.sock");
     let mut monitor = UnixStream::connect(socket)?;

@@ -1,4 +1,4 @@
-//! A management partition of a test's own, used as a person uses it: through the `ioward` command.
+//! A test's own management partition, used through the `ioward` command.
 
 use std::{
     error::Error,
@@ -13,13 +13,13 @@ use crate::{
     level1::{NIC0, NIC1, NVME, sh, wait_until},
 };
 
-/// How long a guest of a software-emulated host may be silent before its shell answers.
+/// How long a guest of a software-emulated host may stay silent before its shell answers.
 pub const BOOT: Duration = Duration::from_secs(300);
-/// How long a command in a guest may take.
+/// Bound for a command in a guest.
 pub const SOON: Duration = Duration::from_secs(120);
 
-/// A running `ioward serve` with folders of its own. Dropped, it takes everything with it, and the adapters are as they
-/// were when level 1 booted: the next test finds a clean host, whatever this one did.
+/// A running `ioward serve` with folders of its own. Drop removes everything and resets the adapters to their state
+/// after the boot of level 1: the next test finds a clean host.
 pub struct Daemon {
     folder: PathBuf,
     serve: Child,
@@ -29,7 +29,7 @@ pub struct Daemon {
 /// Output and exit status of a command.
 #[derive(Debug)]
 pub struct Answer {
-    /// Exit status.
+    /// The exit status.
     pub status: i32,
     /// Its stdout.
     pub stdout: String,
@@ -51,7 +51,7 @@ impl Daemon {
     /// Starts a daemon with an empty state.
     ///
     /// # Errors
-    /// When it does not listen in time: with its log.
+    /// When it does not listen in time; shows its log.
     pub fn start() -> Result<Self, Box<dyn Error>> {
         Self::start_with(&[])
     }
@@ -90,7 +90,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Waits for the daemon to end by itself.
+    /// Waits for the daemon to end on its own.
     ///
     /// # Errors
     /// When it can't be waited for.
@@ -98,7 +98,7 @@ impl Daemon {
         Ok(self.serve.wait()?)
     }
 
-    /// The process of its management partition, as a number.
+    /// The process ID of its management partition.
     ///
     /// # Errors
     /// When there is none.
@@ -106,7 +106,7 @@ impl Daemon {
         Ok(sh(&format!("pgrep --parent {}", self.serve.id()))?.trim().to_owned())
     }
 
-    /// Starts another daemon in the place of one that was killed.
+    /// Starts another daemon in place of a killed one.
     ///
     /// # Errors
     /// As [`Daemon::start`].
@@ -115,7 +115,7 @@ impl Daemon {
         self.wait_until_up()
     }
 
-    /// Where the daemon keeps its state.
+    /// The daemon's state folder.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
         self.folder.join("state")
@@ -133,7 +133,7 @@ impl Daemon {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
-    /// A file of this test.
+    /// Writes a file of this test.
     ///
     /// # Errors
     /// When it can't be written.
@@ -146,27 +146,27 @@ impl Daemon {
     /// Runs `ioward` against this daemon.
     ///
     /// # Errors
-    /// When it can't be run at all.
+    /// When `ioward` can't be run.
     pub fn ioward(&self, arguments: &[&str]) -> Result<Answer, Box<dyn Error>> {
         let mut command = Command::new("ioward");
         command.arg("--socket").arg(self.socket()).args(arguments).stdin(Stdio::null());
         Ok(command.output()?.into())
     }
 
-    /// Begins to run `ioward` against this daemon and does not wait for it.
+    /// Starts `ioward` against this daemon without waiting for it.
     ///
     /// # Errors
-    /// When it can't be run at all.
+    /// When `ioward` can't be run.
     pub fn begin(&self, arguments: &[&str]) -> Result<Child, Box<dyn Error>> {
         let mut command = Command::new("ioward");
         command.arg("--socket").arg(self.socket()).args(arguments);
         Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
     }
 
-    /// Runs `ioward` and expects it to do what it is told; gives what it printed.
+    /// Runs `ioward` and expects success; returns its output.
     ///
     /// # Errors
-    /// When it fails: with what it said.
+    /// When it fails; shows its output.
     pub fn done(&self, arguments: &[&str]) -> Result<String, Box<dyn Error>> {
         let answer = self.ioward(arguments)?;
         if answer.status == 0 {
@@ -175,10 +175,10 @@ impl Daemon {
         Err(format!("ioward {arguments:?}: {answer:?}; the daemon's log: {}", self.log()).into())
     }
 
-    /// Waits until the daemon's events, as text, are such that `is_so`, and gives them.
+    /// Waits until `is_so` holds for the text of the daemon's events, and returns it.
     ///
     /// # Errors
-    /// When they are not in time: names what was waited for.
+    /// When it does not hold in time: names the condition.
     pub fn events_until(
         &self,
         what: &str,
@@ -195,19 +195,19 @@ impl Daemon {
         }
     }
 
-    /// Applies a Spec and expects it to be done; gives what was printed.
+    /// Applies a Spec and expects success; returns the output.
     ///
     /// # Errors
-    /// When it fails: with what it said.
+    /// When it fails; shows its output.
     pub fn apply(&self, spec: &str) -> Result<String, Box<dyn Error>> {
         let file = self.write("spec.toml", spec)?;
         self.done(&["apply", "--yes", "-f", &file])
     }
 
-    /// Applies a Spec and gives how that ended, whatever it was.
+    /// Applies a Spec and returns the outcome.
     ///
     /// # Errors
-    /// When it can't be tried at all.
+    /// When `ioward` can't be run.
     pub fn try_apply(&self, spec: &str, more: &[&str]) -> Result<Answer, Box<dyn Error>> {
         let file = self.write("spec.toml", spec)?;
         self.ioward(&[&["apply", "--yes", "-f", &file], more].concat())
@@ -216,7 +216,7 @@ impl Daemon {
     /// A partition's console, once its shell answers.
     ///
     /// # Errors
-    /// When it does not in time.
+    /// When the shell does not answer in time.
     pub fn guest(&self, partition: &str) -> Result<Guest, Box<dyn Error>> {
         Guest::connect(&self.folder.join("run/partitions").join(partition).join("console.sock"), BOOT)
     }
@@ -237,20 +237,22 @@ fn serve(folder: &Path, extra: &[String]) -> Result<Child, Box<dyn Error>> {
 impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.serve.kill();
-        // Before it is waited for: what it waits for in the kernel may be a machine that does not let go of a VF.
+        // Killed before the daemon is waited for: the kernel may be waiting for a machine that does not release a
+        // VF.
         let _ = sh("pkill -9 -f qemu-system");
         let _ = self.serve.wait();
         clean_up();
     }
 }
 
-/// Ends every machine, and has the adapters as they were when level 1 booted.
+/// Ends every machine, and resets the adapters to their state after the boot of level 1.
 pub fn clean_up() {
-    // One command each: a shell that goes on after it has these words on its own command line, and kills itself.
+    // One command each: a shell that continues afterwards has these words on its own command line, and kills
+    // itself.
     let _ = sh("pkill -9 -f qemu-system");
     let gone = || sh("pgrep -f qemu-system").is_err();
     let _ = wait_until("no machine is left", Duration::from_secs(30), gone);
-    // Settings of VFs go with them.
+    // The settings of VFs go with them.
     for pf in [NIC0, NIC1, NVME] {
         let folder = format!("/sys/bus/pci/devices/{pf}");
         let _ = sh(&format!("echo 0 >{folder}/sriov_numvfs; echo 1 >{folder}/sriov_drivers_autoprobe"));
@@ -287,7 +289,7 @@ pub fn adapter(pf: &str, vfs: &str) -> String {
     format!("\n[[adapter]]\npf = \"{pf}\"\nvfs = {vfs}\n")
 }
 
-/// The state of the host that a test must give back as it found it: VF counts, autoprobe, drivers, overrides.
+/// The facts that must be unchanged after a test: VF counts, autoprobe, drivers, overrides.
 ///
 /// # Errors
 /// When sysfs can't be read.

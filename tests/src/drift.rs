@@ -1,5 +1,5 @@
-//! People with a shell, and machines that die: what somebody changes on the host behind ioward's back is told, repaired where
-//! that is safe, and left alone where it is not ioward's.
+//! People with a shell, and machines that die: changes made to the host behind ioward's back are reported, repaired
+//! where that is safe, and left alone where they are not ioward's.
 
 use std::{
     error::Error,
@@ -16,19 +16,19 @@ use serde_json::Value;
 
 const MAC: &str = "52:54:00:aa:00:01";
 
-/// A partition that never gets further than its firmware, and so starts at once.
+/// A partition that stays in its firmware, and so starts at once.
 fn without_a_guest(name: &str) -> String {
     format!(
         "\n[[partition]]\nname = \"{name}\"\nmemory = \"64MiB\"\nboot = {{ disk = \"/run/{name}.img\" }}\n"
     )
 }
 
-/// The VF that `web` has.
+/// web's VF.
 fn net0() -> String {
     vf("net0", "network", &format!("pf = \"{NIC0}\"\nmac = \"{MAC}\""))
 }
 
-/// A partition with a VF, and no guest in it.
+/// A partition with a VF but no guest.
 fn daemon_with_a_partition() -> Result<Daemon, Box<dyn Error>> {
     sh("for name in web db; do truncate -s 1M /run/$name.img; chmod 0666 /run/$name.img; done")?;
     let daemon = Daemon::start()?;
@@ -41,14 +41,14 @@ fn drift(daemon: &Daemon) -> Result<Value, Box<dyn Error>> {
     Ok(serde_json::from_str(&daemon.done(&["drift", "--json"])?)?)
 }
 
-/// Waits for an event. Nobody asks for a look: the kernel has to tell of it, or the look that comes now and then.
+/// Waits for an event. Nobody requests a look: the kernel has to report the change, or the periodic look finds it.
 fn wait_for_event(daemon: &Daemon, what: &str) -> Outcome {
     let is_told = || daemon.done(&["events"]).is_ok_and(|events| events.contains(what));
     wait_until(&format!("an event says '{what}'"), SOON, is_told)
         .map_err(|error| format!("{error}; {}", daemon.log()).into())
 }
 
-pub fn a_mac_changed_by_hand_is_repaired_and_told() -> Outcome {
+pub fn a_mac_changed_by_hand_is_repaired_and_reported() -> Outcome {
     let daemon = daemon_with_a_partition()?;
     let netdev = sh(&format!("ls /sys/bus/pci/devices/{NIC0}/net"))?.trim().to_owned();
     sh(&format!("ip link set {netdev} vf 0 mac 52:54:00:aa:00:99"))?;
@@ -58,13 +58,13 @@ pub fn a_mac_changed_by_hand_is_repaired_and_told() -> Outcome {
     Ok(())
 }
 
-/// `echo 0 > sriov_numvfs`, which ends when no guest has a VF of it any more. Nothing ends it before.
+/// `echo 0 > sriov_numvfs`, which returns only when no guest has a VF of it any more.
 fn begin_to_take_all_vfs(pf: &str) -> Result<Child, Box<dyn Error>> {
     let command = format!("echo 0 >/sys/bus/pci/devices/{pf}/sriov_numvfs");
     Ok(Command::new("bash").args(["-c", &command]).spawn()?)
 }
 
-/// What is told of it, by the event and by `ioward drift`.
+/// Checks the event and `ioward drift`.
 fn web_is_told_to_have_lost_its_vf(daemon: &Daemon) -> Outcome {
     wait_for_event(daemon, &format!("drift: {NIC0} has 0 VFs and is to have 1; broken: web/net0"))?;
     let found = drift(daemon)?;
@@ -75,8 +75,8 @@ fn web_is_told_to_have_lost_its_vf(daemon: &Daemon) -> Outcome {
     Ok(())
 }
 
-/// The kernel asks QEMU to give the VF back, QEMU asks the guest, and the guest lets go.
-pub fn vfs_taken_from_under_a_guest_that_runs_are_told_with_what_it_lost() -> Outcome {
+/// The kernel asks QEMU for the VF, QEMU asks the guest, and the guest releases it.
+pub fn vfs_taken_from_a_running_guest_are_reported_with_its_loss() -> Outcome {
     let daemon = Daemon::start()?;
     let other = vf("net0", "network", &format!("pf = \"{NIC1}\""));
     let spec = [VERSION, &partition("web"), &net0(), &partition("db"), &other].concat();
@@ -94,13 +94,13 @@ pub fn vfs_taken_from_under_a_guest_that_runs_are_told_with_what_it_lost() -> Ou
     assert!(writer.wait()?.success());
     assert_eq!(attribute(NIC0, "sriov_numvfs")?, "0", "a person wanted it so");
 
-    // web runs on without it, and nothing has happened to db.
+    // web runs on without it, and db is unaffected.
     assert_eq!(sh("pgrep -f qemu-system")?, machines);
     web.run("[ ! -e /sys/class/net/eth0 ]", SOON)?;
     db.run("ip link show eth0", SOON)?;
     assert_eq!(virtual_functions(NIC1)?.first().and_then(|vf| driver(vf)).as_deref(), Some("vfio-pci"));
 
-    // 'ioward apply' makes them again, it says.
+    // As its message says, 'ioward apply' makes them again.
     daemon.apply(&spec)?;
     let back = "n=0; until ip link show eth0; do sleep 1; n=$((n+1)); [ $n -lt 60 ] || exit 1; done";
     assert!(web.run(back, SOON)?.contains(MAC));
@@ -109,8 +109,8 @@ pub fn vfs_taken_from_under_a_guest_that_runs_are_told_with_what_it_lost() -> Ou
     Ok(())
 }
 
-/// Firmware does not let go of a VF. The write waits, and so does everybody who reads what it has locked.
-pub fn vfs_that_nobody_lets_go_of_are_told_and_keep_only_their_adapter_waiting() -> Outcome {
+/// Firmware never releases a VF. The write waits, and so does every reader of what it has locked.
+pub fn vfs_that_a_guest_never_releases_block_only_their_adapter() -> Outcome {
     let daemon = daemon_with_a_partition()?;
     let other = vf("net0", "network", &format!("pf = \"{NIC1}\""));
     daemon.apply(&[VERSION, &without_a_guest("db"), &other].concat())?;
@@ -135,7 +135,7 @@ pub fn vfs_that_nobody_lets_go_of_are_told_and_keep_only_their_adapter_waiting()
 }
 
 /// The same under a partition that is stopped.
-pub fn a_number_of_vfs_written_by_hand_is_told_with_what_it_broke() -> Outcome {
+pub fn a_vf_count_written_by_hand_is_reported_with_the_broken_vfs() -> Outcome {
     let daemon = daemon_with_a_partition()?;
     daemon.done(&["stop", "--yes", "web", "--force"])?;
     let count = attribute(NIC0, "sriov_numvfs")?;
@@ -143,7 +143,7 @@ pub fn a_number_of_vfs_written_by_hand_is_told_with_what_it_broke() -> Outcome {
     web_is_told_to_have_lost_its_vf(&daemon)?;
     assert_eq!(attribute(NIC0, "sriov_numvfs")?, "0", "a person wanted it so");
 
-    // Who took them away gives them back: they are made ready again.
+    // The same person makes the VFs again: they are prepared again.
     set_attribute(NIC0, "sriov_numvfs", &count)?;
     wait_for_event(&daemon, "drift repaired: VF 0")?;
     let is_bound = || {
@@ -155,7 +155,7 @@ pub fn a_number_of_vfs_written_by_hand_is_told_with_what_it_broke() -> Outcome {
     Ok(())
 }
 
-pub fn a_machine_that_is_killed_is_told_and_its_partition_is_stopped() -> Outcome {
+pub fn a_killed_machine_is_reported_and_its_partition_is_stopped() -> Outcome {
     let daemon = daemon_with_a_partition()?;
     let web = || -> Result<Value, Box<dyn Error>> {
         Ok(serde_json::from_str::<Value>(&daemon.done(&["partitions", "--json"])?)?[0].clone())
@@ -170,7 +170,7 @@ pub fn a_machine_that_is_killed_is_told_and_its_partition_is_stopped() -> Outcom
     Ok(())
 }
 
-pub fn an_orphan_is_listed_and_reaped_when_asked_for() -> Outcome {
+pub fn an_orphan_is_listed_and_reaped_on_request() -> Outcome {
     let daemon = Daemon::start()?;
     set_attribute(NIC0, "sriov_drivers_autoprobe", "0")?;
     set_attribute(NIC0, "sriov_numvfs", "2")?;
@@ -182,7 +182,7 @@ pub fn an_orphan_is_listed_and_reaped_when_asked_for() -> Outcome {
     let orphans = || -> Result<Value, Box<dyn Error>> {
         Ok(serde_json::from_str(&daemon.done(&["orphans", "--json"])?)?)
     };
-    // While somebody has it open, it is nobody's business.
+    // An open orphan is left alone.
     let group =
         sh(&format!("basename $(readlink /sys/bus/pci/devices/{left}/iommu_group)"))?.trim().to_owned();
     let open = std::fs::OpenOptions::new().read(true).write(true).open(format!("/dev/vfio/{group}"))?;
@@ -197,9 +197,9 @@ pub fn an_orphan_is_listed_and_reaped_when_asked_for() -> Outcome {
     Ok(())
 }
 
-/// Gives the port above a PF other bus numbers, and has the kernel find both again: what firmware does when a card is added in a
-/// lower slot. The port's registers are written through the kernel, as long as it knows the port: ports of I/O space are no way,
-/// since the kernel uses them meanwhile.
+/// Gives the port above a PF other bus numbers, and has the kernel find both again, as if firmware had found a card
+/// in a lower slot. Writes the port's registers through the kernel, which must still know the port: I/O ports are
+/// out of the question, since the kernel uses them meanwhile.
 fn renumber(pf: &str, bus: u8) -> Result<String, Box<dyn Error>> {
     let port =
         sh(&format!("basename $(dirname $(readlink -f /sys/bus/pci/devices/{pf}))"))?.trim().to_owned();
@@ -207,7 +207,7 @@ fn renumber(pf: &str, bus: u8) -> Result<String, Box<dyn Error>> {
     let renumbered = sh(&format!(
         "cd /sys/bus/pci/devices && echo 1 >{pf}/remove && setpci -s {port} {numbers} && echo 1 >{port}/remove"
     ));
-    // Whatever came of it, the host has what it had.
+    // Restores the host whatever the outcome.
     sh("echo 1 >/sys/bus/pci/rescan")?;
     renumbered?;
     let now = format!("0000:{bus:02x}:00.0");
@@ -221,7 +221,7 @@ pub fn an_adapter_that_gets_other_bus_numbers_is_found_again() -> Outcome {
     daemon.done(&["stop", "--yes", "web", "--force"])?;
     let moved = renumber(NIC0, 0x20)?;
     let found = is_found_at(&daemon, NIC0, &moved);
-    // Whatever came of it, those who come after find it where it was.
+    // Restores the address for the next tests, whatever the outcome.
     let _ = daemon.ioward(&["stop", "--yes", "web", "--force"]);
     let back = renumber(&moved, 0x01);
     found?;
@@ -238,7 +238,7 @@ fn is_found_at(daemon: &Daemon, from: &str, to: &str) -> Outcome {
     let state: Value = serde_json::from_str(&daemon.done(&["state", "export"])?)?;
     let web = &state["state"]["partitions"]["web"];
     let noted = [&web["vfs"]["net0"]["vf"]["pf"], &web["spec"]["vf"][0]["pf"]];
-    // Its VFs went with the move; they are made again where it is now.
+    // Its VFs were lost in the move; they are made again at the new address.
     daemon.done(&["start", "web"])?;
     let bound = virtual_functions(to)?.first().and_then(|vf| driver(vf));
     let netdev = sh(&format!("ls /sys/bus/pci/devices/{to}/net"))?.trim().to_owned();
@@ -248,6 +248,6 @@ fn is_found_at(daemon: &Daemon, from: &str, to: &str) -> Outcome {
     if is_well && left == serde_json::json!([]) {
         return Ok(());
     }
-    // No panic: the adapter has to go back where it was.
+    // Not a panic: the adapter has to go back to its address.
     Err(format!("noted at {noted:?}, bound to {bound:?}, MAC {mac}, drift {left}").into())
 }

@@ -1,8 +1,8 @@
-//! A guest seen through its serial console, as a person would use it: type a command, read what it prints.
+//! A guest's serial console, used as a person would: type a command, read its output.
 //!
-//! How long a guest takes to boot depends on what else the machine does: 7 s to several minutes were seen. So progress decides:
-//! a guest that goes on printing is waited for, one that has been silent for long has hung. Then the error has the end of its
-//! console and what its QEMU was doing.
+//! The boot time of a guest depends on the load of the machine: 7 s to several minutes were seen. So progress
+//! decides: a guest that keeps printing is waited for, one that has been silent for long has hung. The error then
+//! shows the end of its console and what its QEMU was doing.
 
 use std::error::Error;
 use std::fs;
@@ -13,29 +13,30 @@ use std::time::{Duration, Instant};
 
 use crate::level1::sh;
 
-/// How long a shell may take to answer before it is asked again.
+/// How long to wait for a shell before asking again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
-/// How long a guest may go on printing without a shell to answer.
+/// How long a guest may keep printing without a shell.
 const NOISE: Duration = Duration::from_secs(20 * 60);
-/// How much of the console an error shows, in lines.
+/// Number of console lines in an error.
 const TAIL: usize = 40;
 
 /// A connection to a guest's console: the Unix socket behind its ttyS0, with a root shell at the other end.
 pub struct Guest {
     console: UnixStream,
-    /// QEMU's log of the console, if it has one: what was printed before anybody listened, too.
+    /// QEMU's log of the console, if any: it includes output from before anybody listened.
     log: PathBuf,
-    /// Output that was read and not yet looked at.
+    /// Output not yet examined.
     unread: String,
-    /// Numbers the commands, so that each one's output can be told from any other's.
+    /// Numbers the commands, so that the output of each can be identified.
     commands: u32,
 }
 
 impl Guest {
-    /// Connects to a console and waits until the shell there answers. The guest may be silent for `silence` at most.
+    /// Connects to a console and waits until the shell there answers. The guest may stay silent for at most
+    /// `silence`.
     ///
     /// # Errors
-    /// When nothing listens on the socket, or no shell answers: with what was printed and what QEMU was doing.
+    /// When nothing listens on the socket, or no shell answers: with the output, and what QEMU was doing.
     pub fn connect(socket: &Path, silence: Duration) -> Result<Self, Box<dyn Error>> {
         let started = Instant::now();
         let console = loop {
@@ -50,7 +51,8 @@ impl Guest {
         let log = socket.with_extension("log");
         let mut guest = Self { console, log, unread: String::new(), commands: 0 };
         let mut signs = Signs { printed: 0, last: Instant::now() };
-        // A line typed before the shell is there may be lost, or be answered much later: ask until there is any answer.
+        // A line typed before the shell is there may be lost, or be answered much later: ask until there is any
+        // answer.
         while !guest.unread.contains("<ready>") {
             let silent = signs.silence(guest.printed(), Instant::now());
             if silent > silence || started.elapsed() > NOISE {
@@ -59,8 +61,8 @@ impl Guest {
                     format!("no shell on the console after {all} s, the last {silent} s of them in silence");
                 return Err(guest.hung(&why).into());
             }
-            // The console shows what is typed, too; the backslashes keep that from looking like the answer. No quotes:
-            // of a line whose beginning was lost, one would be left open, and take in all that is typed after it.
+            // The console echoes input, too; the backslashes keep the echo from looking like the answer. No quotes:
+            // if the beginning of the line is lost, an open quote would swallow everything typed after it.
             guest.console.write_all(b"echo \\<rea\\dy\\>\n")?;
             let deadline = Instant::now() + ASK_AGAIN;
             while !guest.unread.contains("<ready>") && guest.read_more(deadline)? {}
@@ -68,10 +70,10 @@ impl Guest {
         Ok(guest)
     }
 
-    /// Runs a command and gives what it printed, stdout and stderr as they come, without the space around it.
+    /// Runs a command and returns its output, stdout and stderr combined, trimmed.
     ///
     /// # Errors
-    /// When it has not ended within `bound`, or ended with another status than 0: shows what it printed.
+    /// When it has not ended within `bound`, or its exit status is not 0: shows its output.
     pub fn run(&mut self, command: &str, bound: Duration) -> Result<String, Box<dyn Error>> {
         match self.try_run(command, bound)? {
             (0, printed) => Ok(printed),
@@ -88,9 +90,9 @@ impl Guest {
     pub fn try_run(&mut self, command: &str, bound: Duration) -> Result<(u8, String), Box<dyn Error>> {
         self.commands += 1;
         let (begin, end) = (format!("<begin{}>", self.commands), format!("<end{}:", self.commands));
-        // The console shows what is typed, too: the quotes in it keep that from looking like the markers.
+        // The console echoes input, too: the quotes keep the echo from looking like the markers.
         let (typed_begin, typed_end) = (begin.replace('>', "''>"), end.replace(':', "'':"));
-        // One line, so that nothing else that is typed shows up between them.
+        // One line, so that no other input shows up between them.
         let command_word = command.replace('\'', r"'\''");
         let line = format!("echo '{typed_begin}'; eval '{command_word}'; echo '{typed_end}'$?'>'\n");
         self.console.write_all(line.as_bytes())?;
@@ -131,7 +133,7 @@ impl Guest {
         fs::metadata(&self.log).map_or(unread, |log| log.len().max(unread))
     }
 
-    /// The text of an error about a guest that does not do what is waited for.
+    /// The text of an error about a guest that does not do what the test waits for.
     fn hung(&self, why: &str) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
@@ -139,7 +141,7 @@ impl Guest {
         format!("{why}\n--- its console:\n{console}\n--- its machine:\n{}", machines())
     }
 
-    /// Reads what is there; false at the deadline, an error when the console is gone.
+    /// Reads available output; false at the deadline, an error when the console is closed.
     fn read_more(&mut self, deadline: Instant) -> Result<bool, Box<dyn Error>> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -159,7 +161,7 @@ impl Guest {
     }
 }
 
-/// When a guest last gave a sign of life.
+/// The guest's latest sign of life.
 struct Signs {
     /// How much it had printed by then.
     printed: u64,
@@ -167,7 +169,7 @@ struct Signs {
 }
 
 impl Signs {
-    /// How long it has been silent at `now`, when it has printed so much.
+    /// How long it has been silent at `now`, with this much printed.
     fn silence(&mut self, printed: u64, now: Instant) -> Duration {
         if printed > self.printed {
             *self = Self { printed, last: now };
@@ -181,14 +183,14 @@ fn last_lines(text: &str, count: usize) -> String {
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
-/// The state of this host's machines: each of their threads twice, a second apart. One that spins has used CPU time in
-/// between; one that waits shows where in the kernel it does.
+/// The state of this host's machines: each of their threads twice, a second apart. A spinning thread has used CPU
+/// time in between; a waiting one shows where in the kernel it waits.
 fn machines() -> String {
     let look = "ps -L -C qemu-system-x86_64 -o pid,lwp,stat,cputimes,wchan:24,comm";
     sh(&format!("cat /proc/loadavg; {look}; sleep 1; {look}")).unwrap_or_else(|error| error.to_string())
 }
 
-/// The status and the output between two markers, and how much of the text was used up; none until it is whole.
+/// The status and the output between two markers, and the length of text used; `None` until it is complete.
 fn find_answer(text: &str, begin: &str, end: &str) -> Option<((u8, String), usize)> {
     let after_begin = text.find(begin)? + begin.len();
     let at_end = after_begin + text[after_begin..].find(end)?;
@@ -206,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_typed_is_not_taken_for_the_answer() {
+    fn the_echo_is_not_taken_for_the_answer() {
         let typed = "# echo '<begin1''>'; eval 'ls'; echo '<end1'':'$?'>'\r\n";
         assert_eq!(find_answer(typed, "<begin1>", "<end1:"), None);
         let whole = format!("{typed}<begin1>\r\na\r\n<end1:0>\r\n# ");
@@ -215,9 +217,9 @@ mod tests {
         assert_eq!(&whole[used..], "\r\n# ");
     }
 
-    /// A guest that took 120 s to its shell on a busy machine failed the demo, although it went on all the time.
+    /// A guest that took 120 s to reach its shell on a busy machine failed the demo, although it made progress.
     #[test]
-    fn a_guest_is_silent_since_it_last_printed() {
+    fn silence_counts_from_the_last_output() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut signs = Signs { printed: 0, last: start };
@@ -226,9 +228,9 @@ mod tests {
         assert_eq!(signs.silence(11, after(340)), Duration::ZERO);
     }
 
-    /// It failed with "no shell on the console after 180 s", and nothing told whether it had hung.
+    /// It failed with "no shell on the console after 180 s", without a sign whether it had hung.
     #[test]
-    fn a_guest_that_hangs_is_shown_with_what_it_printed() {
+    fn a_hung_guest_is_reported_with_its_output() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("console.sock");
         let _listener = UnixListener::bind(&socket).unwrap();
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn half_an_answer_is_waited_for() {
+    fn a_partial_answer_is_waited_for() {
         assert_eq!(find_answer("<begin1>\r\na\r\n<end1:12", "<begin1>", "<end1:"), None);
     }
 }

@@ -1,19 +1,19 @@
-//! Runs the lab tests one after the other, in the manner of libtest: they share one level 1, as long as it lives.
+//! Runs the lab tests in sequence, in the manner of libtest: they share one level 1, as long as it lives.
 //!
-//! Not libtest itself, which runs tests in parallel, swallows the output of a test that hangs, and counts nothing on
-//! its last line.
+//! libtest itself runs tests in parallel, swallows the output of a test that hangs, and prints no counts on its
+//! last line.
 
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// How a test ends: any error fails it, and so does a panic (`assert!`).
+/// The outcome of a test: any error fails it, and so does a panic (`assert!`).
 pub type Outcome = Result<(), Box<dyn Error>>;
 
 /// A test.
 pub struct Test {
-    /// `subject::what_is_so`.
+    /// `subject::what_must_hold`.
     pub name: String,
     /// The test itself.
     pub run: Box<dyn Fn() -> Outcome>,
@@ -27,10 +27,10 @@ macro_rules! tests {
     };
 }
 
-/// Runs the tests whose name contains the first argument (all, without one); the last line says how many passed and
-/// how many failed. When a level 1 before this one died in the middle (xtask/src/lab_tests.rs), `IOWARD_LAB_GOES_ON` says in
-/// which test, and how many had passed and failed until there. Where more tests come after these, outside of level 1
-/// (`IOWARD_LAB_MORE`), xtask says the last line.
+/// Runs the tests whose name contains the first argument (all, without one); the last line counts passed and failed
+/// tests. After an earlier level 1 died (xtask/src/lab_tests.rs), `IOWARD_LAB_GOES_ON` names the test it died in,
+/// and the counts until then. When further tests follow outside of level 1 (`IOWARD_LAB_MORE`), xtask prints the
+/// last line.
 pub fn main(tests: &[Test]) -> ExitCode {
     let filter = std::env::args().nth(1).unwrap_or_default();
     let (first, counts) = goes_on(&std::env::var("IOWARD_LAB_GOES_ON").unwrap_or_default());
@@ -49,7 +49,7 @@ struct Counts {
     failed: usize,
 }
 
-/// `NAME PASSED FAILED`; from the beginning, where that is not what it says.
+/// `NAME PASSED FAILED`; starts from the beginning for anything else.
 fn goes_on(text: &str) -> (Option<String>, Counts) {
     let words: Vec<_> = text.split(' ').collect();
     let [name, passed, failed] = words[..] else { return (None, Counts::default()) };
@@ -61,7 +61,7 @@ fn goes_on(text: &str) -> (Option<String>, Counts) {
 
 fn run<'a>(tests: impl Iterator<Item = &'a Test>, mut counts: Counts) -> Counts {
     for test in tests {
-        // Before it runs, so that a test that hangs is known by name.
+        // Printed before it runs, so that a hanging test is known by name.
         println!("test {} ...", test.name);
         let started = Instant::now();
         let failure = match catch_unwind(AssertUnwindSafe(&test.run)) {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_goes_on_where_it_is_told_to() {
+    fn a_run_continues_after_the_test_given() {
         let expected = (Some("a::two".to_owned()), Counts { passed: 12, failed: 1 });
         assert_eq!(goes_on("a::two 12 1"), expected);
         assert_eq!(goes_on(""), (None, Counts::default()));

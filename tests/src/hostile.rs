@@ -1,4 +1,4 @@
-//! Guests that attack their channel, and daemons that die: other partitions notice nothing.
+//! Guests that attack their channel, and daemons that die: other partitions are unaffected.
 
 use ioward_channel::{AgentMessage, Hello, VERSION as VERSION_1, stream};
 use ioward_model::VfOp;
@@ -10,7 +10,7 @@ use ioward_tests::{
 
 const PORT: &str = "/dev/vport0p1";
 
-pub fn garbage_half_frames_and_floods_harm_nobody() -> Outcome {
+pub fn garbage_half_frames_and_floods_harm_no_other_partition() -> Outcome {
     let daemon = Daemon::start()?;
     let nic = |mac: &str| vf("net0", "network", &format!("mac = \"{mac}\"\nguest_may = [\"mac\"]"));
     let spec = [
@@ -27,12 +27,12 @@ pub fn garbage_half_frames_and_floods_harm_nobody() -> Outcome {
     good.run("ioward-agent vf list", SOON)?;
 
     let attacks = [
-        // Noise, with and without ends of frames in it.
+        // Noise, with and without frame ends in it.
         format!("dd if=/dev/urandom of={PORT} bs=1k count=200 2>/dev/null"),
         format!("tr '\\0' x </dev/zero | dd of={PORT} bs=4k count=40 2>/dev/null"),
-        // Half a frame, and then nothing.
+        // Half a frame, and then silence.
         format!("printf '\\0\\13IOWA\\1' >{PORT}"),
-        // Empty frames and tiny ones, as fast as they go.
+        // Empty and tiny frames, as fast as possible.
         format!("yes | tr '\\n' '\\0' | dd of={PORT} bs=1k count=10 2>/dev/null"),
     ];
     for attack in attacks {
@@ -41,11 +41,11 @@ pub fn garbage_half_frames_and_floods_harm_nobody() -> Outcome {
         assert!(list.contains("52:54:00:aa:00:01"), "after {attack}: {list}");
         assert!(!list.contains("52:54:00:aa:00:02"), "{list}");
     }
-    // After noise and half a frame, an agent in the same partition is served all the same, once what stands before its
-    // question has been read: five thousand frames, at the pace that a partition is allowed.
+    // After noise and half a frame, an agent in the same partition is still served, once everything before its
+    // request has been read: five thousand frames, at the rate allowed to a partition.
     evil.run("n=0; until ioward-agent vf list; do n=$((n+1)); [ $n -lt 20 ] || exit 1; done", 3 * SOON)?;
 
-    // Sixteen thousand well-formed requests, as fast as they go; the answers are read, then they are not.
+    // Sixteen thousand well-formed requests, as fast as possible; their answers are first read, then not.
     let (hello, request) = flood();
     evil.run(&format!("printf '{hello}' >/tmp/hello; printf '{request}' >/tmp/requests"), SOON)?;
     evil.run(
@@ -62,7 +62,7 @@ pub fn garbage_half_frames_and_floods_harm_nobody() -> Outcome {
         evil.run("kill $flood; killall cat; true", SOON)?;
     }
 
-    // What it has sent and nobody has read yet goes with its machine; then it is served as ever.
+    // Its unread data goes with its machine; then it is served as usual.
     daemon.done(&["stop", "--yes", "evil", "--force"])?;
     daemon.done(&["start", "evil"])?;
     daemon.guest("evil")?.run("ioward-agent vf list", SOON)?;
@@ -90,7 +90,7 @@ pub fn a_crashed_daemon_finds_its_machines_and_channels_again() -> Outcome {
     web.run("ioward-agent vf set net0 mac=52:54:00:aa:00:99", SOON)?;
     assert!(sh("ip link show eth0")?.contains("52:54:00:aa:00:99"));
     assert!(daemon.apply(&spec)?.contains("nothing to do"));
-    // And a machine that dies meanwhile is noticed.
+    // The death of a machine is noticed meanwhile.
     sh("pkill -9 -f qemu-system")?;
     daemon.events_until("its machine has ended", |events| events.contains("web ended"))?;
     daemon.done(&["start", "web"])?;
@@ -98,7 +98,7 @@ pub fn a_crashed_daemon_finds_its_machines_and_channels_again() -> Outcome {
     Ok(())
 }
 
-/// A hello and a request as they go over the port, as words for `printf`.
+/// A hello and a request, encoded for the port, as words for `printf`.
 fn flood() -> (String, String) {
     let words = |message: AgentMessage| {
         let mut bytes = stream::START.to_vec();

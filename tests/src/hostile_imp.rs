@@ -1,9 +1,10 @@
-//! `lab-hostile`: a daemon whose management partition has been taken over. Its hypervisor side is the real one; the process that
-//! this starts as its management partition confines itself as the real one does, and then sends and tries whatever it likes.
+//! `lab-hostile`: a daemon with a compromised management partition. Its hypervisor side is the real one; the
+//! process that this starts as its management partition confines itself like the real one, and then sends and tries
+//! anything.
 //!
-//! `lab-hostile SOCKET RUNTIME STATE WEB_PID WEB_VF` prints a line for each attempt: `what: how it ended`.
+//! `lab-hostile SOCKET RUNTIME STATE WEB_PID WEB_VF` prints a line for each attempt: `attempt: outcome`.
 
-// It is a tool of the tests, and attacks with what safe code does not have.
+// A test tool, which attacks with more than safe code offers.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, missing_docs)]
 
 use std::{
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let [_, socket, runtime_dir, state_dir, pid, vf] = &arguments[..] else { panic!("{arguments:?}") };
-    // What the attacker knows comes with the environment: the other process is started by the real hypervisor side.
+    // The attacker's knowledge comes in the environment: the real hypervisor side starts the other process.
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let config = ServeConfig {
         socket: socket.into(),
@@ -45,7 +46,7 @@ fn known(name: &str) -> String {
     std::env::var(name).unwrap()
 }
 
-/// A link that says anything.
+/// A link that can send anything.
 struct Link {
     stream: UnixStream,
     last: u64,
@@ -58,7 +59,7 @@ impl Link {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// A message, and what is behind it in its frame.
+    /// A message, and the bytes after it in its frame.
     fn receive(&mut self) -> io::Result<(ToImp, String)> {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length)?;
@@ -69,7 +70,7 @@ impl Link {
         Ok((message, String::from_utf8_lossy(&frame[messages.byte_offset()..]).into_owned()))
     }
 
-    /// Asks for something and tells how that ended.
+    /// Sends a call and prints the outcome.
     fn tries(&mut self, what: &str, call: Call) {
         self.last += 1;
         self.send(&serde_json::to_vec(&ToHost::Call { id: self.last, call }).unwrap());
@@ -130,10 +131,10 @@ fn attack() {
     }
     let kernel = Boot { kernel: Some("/etc/shadow".into()), ..Boot::default() };
     define_and_start(&mut link, "a machine whose kernel is /etc/shadow", kernel);
-    // What a machine holds is its own, also for whoever asks for it twice.
+    // A machine's VF is its own, even when requested twice.
     link.tries("the VF of another, again", Call::AttachVf { owner: evil("net9"), function: web_vf });
 
-    // A name that is a path is no name: the hypervisor side hears no more of this, and ends it.
+    // A name that is a path is invalid: the hypervisor side reads no more, and ends the link.
     link.send(br#"{"Call":{"id":99,"call":{"Undefine":{"partition":"../web"}}}}"#);
     let _ = link.receive();
 }
@@ -151,7 +152,7 @@ fn define_and_start(link: &mut Link, what: &str, boot: Boot) {
     link.tries(what, Call::Start { partition });
 }
 
-/// What it can try without asking anybody.
+/// Attempts that need no other process.
 fn in_its_own_process(pid: i32) {
     for path in [
         "/dev/kvm",
@@ -183,7 +184,8 @@ fn in_its_own_process(pid: i32) {
     ];
     for (what, number, [one, two, three]) in calls {
         #[expect(unsafe_code, reason = "safe code has no name for most of these, which is the point")]
-        // SAFETY: none of them writes to memory of this process: the pointers among their arguments are null.
+        // SAFETY: none of these calls writes to memory of this process: the pointers among their arguments are
+        // null.
         let result = unsafe { libc::syscall(number, one, two, three) };
         println!("{what}: {}", ended(if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }));
     }

@@ -1,4 +1,4 @@
-//! What ioward says is there, held against lspci, ip and sysfs.
+//! ioward's description of the host, compared with lspci, ip and sysfs.
 
 use std::{error::Error, time::Duration};
 
@@ -60,7 +60,7 @@ pub fn the_host_is_described_as_lspci_and_sysfs_describe_it() -> Outcome {
     the_nvme_controller_is_as_nvme_cli_says(&pf(&host, NVME)["nvme"])
 }
 
-/// Lines of `lspci -vvv` that must be there if what is said of a PF is true.
+/// Lines of `lspci -vvv` that must be there if the description of a PF is true.
 fn as_lspci_says_it(pf: &Value) -> Vec<String> {
     let sriov = &pf["sriov"];
     let flag = |set: &Value| if *set == true { '+' } else { '-' };
@@ -123,7 +123,7 @@ fn the_nvme_controller_is_as_nvme_cli_says(nvme: &Value) -> Outcome {
     Ok(())
 }
 
-/// What a bug report brings is what the person saw, but for what tells whose host it is.
+/// A bug report's host is what the reporter saw, except for whatever identifies the host.
 pub fn a_recorded_host_is_shown_as_the_live_one_was() -> Outcome {
     let daemon = Daemon::start()?;
     for (pf, vfs) in [(NIC0, "3"), (NVME, "2")] {
@@ -131,7 +131,7 @@ pub fn a_recorded_host_is_shown_as_the_live_one_was() -> Outcome {
         set_attribute(pf, "sriov_numvfs", vfs)?;
     }
     sh("ip link set eth0 vf 1 mac 52:54:00:aa:00:01 vlan 7; ip addr add 192.0.2.7/24 dev eth1")?;
-    // igb takes the link down to make VFs, and the two hosts compared are looked at one after the other.
+    // igb takes the link down to make VFs, and the two hosts are looked at in sequence.
     for link in ["eth0", "eth1"] {
         let has_link = || sh(&format!("grep -q 1 /sys/class/net/{link}/carrier")).is_ok();
         wait_until(&format!("{link} has a link"), Duration::from_secs(60), has_link)?;
@@ -154,7 +154,7 @@ pub fn a_recorded_host_is_shown_as_the_live_one_was() -> Outcome {
     Ok(())
 }
 
-/// A host without its generation, and with one word for all that `ioward snapshot` masks.
+/// A host without its generation, and with one word in place of everything that `ioward snapshot` masks.
 fn blanked(mut host: Value, masked: bool) -> Value {
     fn blank(value: &mut Value) {
         match value {
@@ -179,7 +179,7 @@ fn blanked(mut host: Value, masked: bool) -> Value {
     host
 }
 
-/// A bug report brings a tree, not a machine.
+/// A bug report brings a tree rather than a machine.
 pub fn a_copied_tree_is_identified_without_daemon_or_privilege() -> Outcome {
     sh(
         "rm -rf /tmp/tree; mkdir -p /tmp/tree/proc/net /tmp/tree/proc/self /tmp/tree/sys/bus/pci/devices; cd /sys; \

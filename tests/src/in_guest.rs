@@ -7,9 +7,9 @@ use std::{path::Path, process::ExitCode, time::Duration};
 
 use ioward_tests::guest::Guest;
 
-/// How long a guest may be silent before its shell answers.
+/// How long a guest may stay silent before its shell answers.
 const SILENCE: Duration = Duration::from_secs(300);
-/// How long a command may take.
+/// Bound for a command.
 const COMMAND: Duration = Duration::from_secs(600);
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! Whether the lab itself is what the other tests take it for: real SR-IOV, IOMMU groups, KVM.
+//! Checks the assumptions of the other tests about the lab: real SR-IOV, IOMMU groups, KVM.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -14,7 +14,7 @@ use ioward_tests::harness::Outcome;
 use ioward_tests::level1::{NIC0, NIC1, NVME, attribute, set_attribute, sh, virtual_functions, wait_until};
 
 pub fn three_adapters_can_give_7_7_and_4_vfs() -> Outcome {
-    // The 82576 says 8 in its registers, and its Linux driver gives one less: the eighth's queues are the PF's own.
+    // The 82576's registers say 8, and its Linux driver makes one less: the eighth's queues are the PF's own.
     for (pf, in_registers, from_driver) in [(NIC0, 8, "7"), (NVME, 4, "4"), (NIC1, 8, "7")] {
         let seen = sh(&format!("lspci -s {pf} -vvv"))?;
         assert!(seen.contains("Single Root I/O Virtualization (SR-IOV)"), "{pf}: {seen}");

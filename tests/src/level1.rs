@@ -1,4 +1,4 @@
-//! Looking at level 1 with eyes that are not ioward's: shell commands, sysfs, QMP.
+//! Examines level 1 without ioward: shell commands, sysfs, QMP.
 
 use std::error::Error;
 use std::fs;
@@ -16,10 +16,10 @@ pub const NVME: &str = "0000:02:00.0";
 /// See [`NIC0`].
 pub const NIC1: &str = "0000:03:00.0";
 
-/// Runs a shell command and gives its stdout.
+/// Runs a shell command and returns its stdout.
 ///
 /// # Errors
-/// When it fails: with what it wrote to stderr.
+/// When it fails; shows its stderr.
 pub fn sh(command: &str) -> Result<String, Box<dyn Error>> {
     let output = Command::new("bash").args(["-c", command]).stdin(Stdio::null()).output()?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -48,7 +48,7 @@ pub fn kernel_vf(netdev: &str, index: usize) -> Result<Value, Box<dyn Error>> {
     Ok(sh_json(&format!("ip -j link show {netdev}"))?[0]["vfinfo_list"][index].clone())
 }
 
-/// Reads an attribute of a PCI function from sysfs, without the line's end.
+/// Reads an attribute of a PCI function from sysfs, without the trailing newline.
 ///
 /// # Errors
 /// When it can't be read.
@@ -88,10 +88,10 @@ pub fn virtual_functions(pf: &str) -> Result<Vec<String>, Box<dyn Error>> {
     Ok(addresses)
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 ///
 /// # Errors
-/// When it is not so after `bound`: names it.
+/// When it does not hold within `bound`; names it.
 pub fn wait_until(
     what: &str,
     bound: Duration,

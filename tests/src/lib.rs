@@ -1,7 +1,7 @@
 //! Building blocks of the lab's tests. The tests themselves are in the binary `lab-tests` (main.rs).
 
 #![forbid(unsafe_code)]
-// Tests say what must be so by panicking when it is not.
+// Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::panic)]
 
 pub mod conformance;

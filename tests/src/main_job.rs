@@ -1,4 +1,4 @@
-//! The main job, from a Spec to a guest that configures its own VF, and back to a host as it was found.
+//! The main job: from a Spec to a guest that configures its own VF, and back to the original host.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use ioward_tests::{
     level1::{NIC0, NIC1, NVME, attribute, driver, kernel_vf, sh, virtual_functions, wait_until},
 };
 
-pub fn two_partitions_get_their_vfs_use_them_and_give_them_back() -> Outcome {
+pub fn two_partitions_get_use_and_return_their_vfs() -> Outcome {
     let before = how_the_host_is()?;
     let daemon = Daemon::start()?;
     let spec = [
@@ -49,7 +49,7 @@ pub fn two_partitions_get_their_vfs_use_them_and_give_them_back() -> Outcome {
     let given = kernel_vf("eth1", 0)?["address"].as_str().unwrap_or_default().to_owned();
     assert!(given.starts_with("52:54:00:"), "a VF without a MAC in the Spec has one all the same: {given}");
 
-    // The same again is nothing: neither to the host nor to the guests.
+    // The same again changes nothing for the host or the guests.
     let pids = sh("pgrep -f qemu-system")?;
     assert!(daemon.apply(&spec)?.contains("nothing to do"));
     assert_eq!(sh("pgrep -f qemu-system")?, pids);
@@ -62,10 +62,10 @@ pub fn two_partitions_get_their_vfs_use_them_and_give_them_back() -> Outcome {
     db.run("ip addr add 10.0.0.2/24 dev eth0; ip link set eth0 up", SOON)?;
     web.run("n=0; until ping -c 1 -W 1 10.0.0.2; do n=$((n+1)); [ $n -lt 30 ] || exit 1; done", SOON)?;
     db.run("dd if=/dev/nvme0n1 of=/dev/null bs=1M count=8", SOON)?;
-    // What xtask has written to the namespace from outside.
+    // xtask wrote this to the namespace from outside.
     assert_eq!(db.run("head -n 1 /dev/nvme0n1", SOON)?, "ioward lab, NVMe namespace 1");
 
-    // From inside, within what it may.
+    // From inside, within its permissions.
     let list = web.run("ioward-agent vf list", SOON)?;
     assert!(list.contains("net0") && list.contains("52:54:00:aa:00:01"), "{list}");
     web.run("ioward-agent vf set net0 mac=52:54:00:aa:00:77", SOON)?;
@@ -86,10 +86,10 @@ pub fn two_partitions_get_their_vfs_use_them_and_give_them_back() -> Outcome {
     let audit = daemon.done(&["audit"])?;
     assert!(audit.contains("granted") && audit.contains("refused"), "{audit}");
 
-    // What the guest chose within its bounds is not taken back by the same Spec.
+    // The same Spec does not reset what the guest chose within its permissions.
     assert!(daemon.apply(&spec)?.contains("nothing to do"));
 
-    // One more VF while it runs, and out again.
+    // Adds a VF while it runs, and removes it.
     daemon.done(&["attach", "web", "net1", "--class", "network", "--pf", NIC0])?;
     web.run(
         "n=0; until [ -e /sys/class/net/eth1 ]; do sleep 1; n=$((n+1)); [ $n -lt 60 ] || exit 1; done",
@@ -108,11 +108,11 @@ pub fn two_partitions_get_their_vfs_use_them_and_give_them_back() -> Outcome {
     Ok(())
 }
 
-/// An administrator had VFs before ioward came, with settings and drivers of their own.
-pub fn vfs_that_were_there_are_given_back_as_they_were_found() -> Outcome {
+/// An administrator had made VFs before ioward came, with settings and drivers of their own.
+pub fn vfs_made_by_hand_are_restored_as_they_were() -> Outcome {
     sh("modprobe igbvf")?;
     let tested = with_vfs_of_an_administrator();
-    // Other tests are written for a level 1 without it.
+    // Other tests expect a level 1 without it.
     sh("modprobe -r igbvf")?;
     tested
 }
@@ -140,8 +140,8 @@ fn with_vfs_of_an_administrator() -> Outcome {
         let disk0 = format!("pf = \"{NVME}\"\nindex = 0\nqueues = 2");
         [VERSION, &partition("web"), &vf("disk0", "nvme", &disk0), &vf("net0", "network", &net0)].concat()
     };
-    // No rate above that of the link, says igb, which needs one to say so: this fails on the way, when the NVMe VF has been
-    // taken already.
+    // igb takes no rate above that of the link, and needs a link to know: this fails midway, when the NVMe VF has
+    // been taken already.
     let has_link = || sh("grep -q 1 /sys/class/net/eth0/carrier").is_ok();
     wait_until("eth0 has a link", Duration::from_secs(60), has_link)?;
     let failed = daemon.try_apply(&spec("max_tx_rate = \"20Gbit\""), &[])?;
@@ -158,7 +158,7 @@ fn with_vfs_of_an_administrator() -> Outcome {
     Ok(())
 }
 
-pub fn a_partition_keeps_its_vfs_while_it_is_stopped_and_while_its_guest_does_not_let_go() -> Outcome {
+pub fn a_partition_keeps_its_vfs_while_stopped_and_until_its_guest_releases_them() -> Outcome {
     let before = how_the_host_is()?;
     let daemon = Daemon::start()?;
     daemon.apply(&[VERSION, &partition("web"), &vf("net0", "network", "")].concat())?;
@@ -170,7 +170,7 @@ pub fn a_partition_keeps_its_vfs_while_it_is_stopped_and_while_its_guest_does_no
     let mut web = daemon.guest("web")?;
     assert!(web.run("ioward-agent vf list", SOON)?.contains("net0"));
 
-    // A kernel that has panicked answers no hot-unplug any more, and its machine runs on: the VF is not torn from it.
+    // A kernel that has panicked answers no hot-unplug any more, and its machine runs on: the VF is not torn away.
     let _ =
         web.try_run("echo 0 >/proc/sys/kernel/panic; echo c >/proc/sysrq-trigger", Duration::from_secs(2));
     let refused = daemon.ioward(&["detach", "--yes", "web", "net0"])?;
@@ -181,9 +181,9 @@ pub fn a_partition_keeps_its_vfs_while_it_is_stopped_and_while_its_guest_does_no
     assert_eq!(driver(&virtual_functions(NIC0)?[0]).as_deref(), Some("vfio-pci"));
     assert!(daemon.done(&["vfs"])?.contains("web/net0"), "it still has its VF");
 
-    // Nor does it obey its power button. Who has seen enough of that need not wait for the bound, which is 2 minutes.
+    // It ignores its power button, too. Ctrl-C ends the wait before its bound of 2 minutes.
     let stop = daemon.begin(&["stop", "--yes", "web"])?;
-    // The first time was before the panic.
+    // The first one was before the panic.
     daemon.events_until("a second stop", |events| events.matches("stop partition web").count() == 2)?;
     sh(&format!("kill -INT {}", stop.id()))?;
     assert_eq!(stop.wait_with_output()?.status.code(), Some(130));

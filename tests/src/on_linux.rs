@@ -17,9 +17,9 @@ use ioward_tests::{
 };
 use rustix::io::Errno;
 
-/// Far above what the kernel takes for anything here, in software emulation.
+/// Far above the kernel's need for anything here, in software emulation.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// What a function may take after a reset (PCIe 6.0 §6.6.2).
+/// Time that a function may take after a reset (PCIe 6.0 §6.6.2).
 const RESET: Duration = Duration::from_millis(100);
 
 /// The suite as lab tests, `conformance_on_linux::…`.
@@ -40,7 +40,7 @@ pub fn conformance() -> Vec<Test> {
     SUITE.iter().map(test).collect()
 }
 
-/// Level 1's sysfs, with the driver of the NIC's VFs loaded as long as it is there.
+/// Level 1's sysfs, with the NIC's VF driver loaded while this exists.
 struct Sysfs;
 
 impl Sysfs {
@@ -52,7 +52,7 @@ impl Sysfs {
 
 impl Drop for Sysfs {
     fn drop(&mut self) {
-        // The next test loads it again; others do without.
+        // The next test loads it again; other tests run without it.
         let _ = sh("modprobe -r igbvf");
     }
 }
@@ -135,7 +135,7 @@ fn read(attribute: &Path) -> String {
 }
 
 fn write(attribute: &Path, value: &str) -> Result<(), Errno> {
-    // What is not there must not be made: sysfs would refuse that with another errno.
+    // A missing file must not be created: sysfs would refuse that with another errno.
     let written =
         File::options().write(true).open(attribute).and_then(|file| file.write_all_at(value.as_bytes(), 0));
     written.map_err(|error| {

@@ -1,5 +1,5 @@
-//! The Debian package: installed, upgraded under a running partition, removed and purged, with this test in the place of
-//! the service manager, which level 1 has none of. Triggers are left out: the index of all manual pages is not ioward's.
+//! The Debian package: installed, upgraded under a running partition, removed and purged, with this test as the
+//! service manager, since level 1 has none. Triggers are left out: the index of manual pages is not ioward's.
 
 use std::{
     env,
@@ -25,13 +25,13 @@ use serde_json::Value;
 
 const NOTIFY: &str = "/run/ioward-notify.sock";
 const STATE: &str = "/var/lib/ioward";
-/// How long the daemon may take to say that it is ready, or to end.
+/// Bound for the daemon to report that it is ready, or to end.
 const SOON: Duration = Duration::from_secs(60);
 
-/// What ioward.socket and ioward.service say, done by hand: the socket is opened first and stays, the daemon gets it.
+/// ioward.socket and ioward.service by hand: the socket is opened first and stays, the daemon inherits it.
 struct Service {
     api: UnixListener,
-    /// What the daemon has told. It is taken from the socket at once, as a service manager does: there is room for a few.
+    /// The daemon's notifications. Read from the socket at once, as a service manager does: it holds only a few.
     told: Receiver<String>,
     daemon: Option<Child>,
 }
@@ -67,7 +67,7 @@ impl Service {
         self.wait_to_hear("WATCHDOG=1")
     }
 
-    /// Stops the daemon as a service manager does, and expects it to end well.
+    /// Stops the daemon as a service manager does, and expects a clean exit.
     fn stop(&mut self) -> Outcome {
         let mut daemon = self.daemon.take().ok_or("no daemon")?;
         sh(&format!("kill -TERM {}", daemon.id()))?;
@@ -110,7 +110,7 @@ fn ioward(arguments: &[&str]) -> Result<String, Box<dyn Error>> {
     }
 }
 
-/// The process of the partition's machine, which runs.
+/// The process ID of the partition's running machine.
 fn machine() -> Result<u64, Box<dyn Error>> {
     let partitions: Value = serde_json::from_str(&ioward(&["partitions", "--json"])?)?;
     assert_eq!(partitions[0]["running"], true, "{partitions}");
@@ -133,7 +133,7 @@ pub fn it_is_installed_upgraded_under_a_running_partition_and_removed() -> Outco
     ioward(&["apply", "--yes", "-f", "/run/web.toml"])?;
     let pid = machine()?;
 
-    // The next version: the same but for its number.
+    // The next version, with only its number changed.
     sh(&format!(
         "rm -rf /run/next && dpkg-deb --raw-extract {package} /run/next \
          && sed -i 's/^Version: .*/&+next/' /run/next/DEBIAN/control && dpkg-deb -Znone --build /run/next /run/next.deb \

@@ -1,5 +1,5 @@
-//! Two privileges, on the real kernel: who the daemon's processes and the machines are, what each of them may do, and what a
-//! management partition that has been taken over gets.
+//! Two privileges, on the real kernel: the users of the daemon's processes and of the machines, the permissions of
+//! each, and the reach of a compromised management partition.
 
 use std::{error::Error, fs, os::unix::fs::MetadataExt, process::Command};
 
@@ -46,12 +46,12 @@ fn status_of(pid: &str, key: &str) -> Result<String, Box<dyn Error>> {
     Ok(line.ok_or_else(|| format!("no {key}"))?.trim().to_owned())
 }
 
-/// Whether a user alone, with nothing of the sandbox around it, may do something.
+/// Whether a user may do something, outside of any sandbox.
 fn may(user: u32, command: &str) -> bool {
     sh(&format!("setpriv --reuid {user} --regid {user} --clear-groups sh -c '{command}'")).is_ok()
 }
 
-pub fn the_management_partition_may_do_next_to_nothing() -> Outcome {
+pub fn the_management_partition_has_almost_no_permissions() -> Outcome {
     let daemon = Daemon::start()?;
     let imp = daemon.imp()?;
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
@@ -79,7 +79,7 @@ pub fn the_management_partition_may_do_next_to_nothing() -> Outcome {
     Ok(())
 }
 
-/// Either process that dies takes the other with it: half a daemon serves nobody, and holds the state.
+/// If either process dies, the other ends too: half a daemon serves nobody, and locks the state.
 pub fn neither_side_of_the_daemon_outlives_the_other() -> Outcome {
     let mut daemon = Daemon::start()?;
     let imp = daemon.imp()?;
@@ -113,7 +113,7 @@ pub fn each_machine_is_a_user_of_its_own_with_its_own_device_nodes_only() -> Out
         assert!(may(machine.user, &format!("test -r {} -a -w {}", machine.node, machine.node)));
     }
     assert!(web.user != evil.user && web.user != 0 && evil.user != 0);
-    // A guest that has taken its QEMU over, and got rid of its sandbox, is this user.
+    // A guest that controls its QEMU, and has escaped the sandbox, is this user.
     let folder = "/run/ioward-test/run/partitions/web";
     for of_web in [
         format!("kill -0 {}", web.pid),
@@ -132,15 +132,15 @@ pub fn each_machine_is_a_user_of_its_own_with_its_own_device_nodes_only() -> Out
         );
     }
     assert!(sh(&format!("ls -l /proc/{}/fd", evil.pid))?.lines().all(|file| !file.contains("/web/")));
-    // Given back, the node is root's again for as long as it is there.
+    // Once released, the node is root's again as long as it exists.
     daemon.done(&["remove", "--yes", "evil", "--force"])?;
     assert!(fs::metadata(&evil.node).is_ok_and(|node| node.uid() == 0) || !fs::exists(&evil.node)?);
     Ok(())
 }
 
-/// The process that parses what guests and people send is the one that may be taken over: here it is, by a build that sends
-/// whatever it likes.
-pub fn a_management_partition_that_was_taken_over_gets_nothing_that_is_anothers() -> Outcome {
+/// The process that parses data from guests and users is the one that may be compromised: here a build takes its
+/// place that sends anything.
+pub fn a_compromised_management_partition_reaches_nothing_of_others() -> Outcome {
     let mut daemon = Daemon::start()?;
     two_partitions(&daemon)?;
     let web = running(&daemon, "web")?;
@@ -173,7 +173,7 @@ pub fn a_management_partition_that_was_taken_over_gets_nothing_that_is_anothers(
         ("the hypervisor side", "is not understood"),
     ] {
         let found = attempts.iter().find(|line| line.starts_with(&format!("{what}: ")));
-        // What an error says in words, or the number of it that says the same.
+        // The error in words, or its number.
         let number = "errno: Some(13)";
         assert!(
             found.is_some_and(|line| line.contains(why)

@@ -1,4 +1,4 @@
-//! What is refused: with which exit status, in which words, and with nothing changed on the host.
+//! Refusals: the exit status, the words, and an unchanged host.
 
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
@@ -8,8 +8,8 @@ use ioward_tests::{
     level1::{NIC0, NIC1, attribute, sh, sh_json, wait_until},
 };
 
-/// Specs that the host can't carry out: each with the exit status and words of the refusal.
-pub fn what_the_host_cannot_give_is_refused_with_reasons() -> Outcome {
+/// Specs that the host can't carry out, each with the exit status and the words of the refusal.
+pub fn an_impossible_spec_is_refused_with_reasons() -> Outcome {
     let before = how_the_host_is()?;
     let daemon = Daemon::start()?;
     let web = |request: &str| [VERSION, &partition("web"), &vf("net0", "network", request)].concat();
@@ -28,7 +28,7 @@ pub fn what_the_host_cannot_give_is_refused_with_reasons() -> Outcome {
             format!("{VERSION}{}", adapter("0000:09:00.0", "1")),
             &format!("function-exists: 0000:09:00.0: {NO_PF}"),
         ),
-        // The host bridge is there, and is no PF.
+        // The host bridge exists, but is not a PF.
         (web("pf = \"0000:00:00.0\""), &format!("function-exists: web/net0: 0000:00:00.0: {NO_PF}")),
         (
             web("pf = \"0000:02:00.0\""),
@@ -58,9 +58,9 @@ pub fn what_the_host_cannot_give_is_refused_with_reasons() -> Outcome {
 }
 
 /// VFIO without an IOMMU would let a guest write to all of the host's memory.
-pub fn without_an_iommu_no_vf_is_given_away() -> Outcome {
+pub fn without_an_iommu_no_vf_is_assigned() -> Outcome {
     let before = how_the_host_is()?;
-    // What a kernel without an IOMMU shows: the folder, and no group in it.
+    // As on a kernel without an IOMMU: the folder exists, without any group.
     sh("mount -t tmpfs tmpfs /sys/kernel/iommu_groups")?;
     let tested = no_vf_is_given_away();
     sh("umount /sys/kernel/iommu_groups")?;
@@ -85,7 +85,7 @@ fn no_vf_is_given_away() -> Outcome {
     assert!(daemon.done(&["host"])?.contains("No IOMMU is on"));
     let doctor = sh("ioward doctor 2>&1; echo status $?")?;
     assert!(doctor.contains("✗ IOMMU: ") && doctor.contains("status 1"), "{doctor}");
-    // VFs for the host's own use need none.
+    // VFs for the host's own use need no IOMMU.
     daemon.apply(&[VERSION, &adapter(NIC0, "2")].concat())?;
     assert_eq!(attribute(NIC0, "sriov_numvfs")?, "2");
     daemon.apply(&[VERSION, &adapter(NIC0, "0")].concat())?;
@@ -119,14 +119,14 @@ pub fn a_pf_that_carries_the_hosts_address_is_left_alone_unless_allowed() -> Out
     let file = daemon.write("spec.toml", &spec)?;
     daemon.done(&["plan", "--allow-management-nic", "-f", &file])?;
 
-    // Not pinned, the other NIC will do.
+    // Without a pin, the other NIC is chosen.
     let spec = [VERSION, &partition("web"), &vf("net0", "network", "")].concat();
     daemon.apply(&spec)?;
     assert_eq!(attribute(NIC0, "sriov_numvfs")?, "0");
     Ok(())
 }
 
-pub fn growing_an_adapter_in_use_names_who_is_disturbed() -> Outcome {
+pub fn growing_an_adapter_in_use_names_the_disturbed_partitions() -> Outcome {
     let daemon = Daemon::start()?;
     daemon.apply(&[VERSION, &adapter(NIC0, "1"), &partition("web"), &vf("net0", "network", "")].concat())?;
     let more = [VERSION, &adapter(NIC0, "4")].concat();
@@ -134,7 +134,7 @@ pub fn growing_an_adapter_in_use_names_who_is_disturbed() -> Outcome {
     assert_eq!(answer.status, 3, "{answer:?}");
     assert!(answer.stderr.contains("web") && answer.stderr.contains("--allow-disruption"), "{answer:?}");
     assert_eq!(attribute(NIC0, "sriov_numvfs")?, "1");
-    // Allowed, it is done, and web has its VF again afterwards.
+    // When allowed, it is done, and web has its VF again afterwards.
     daemon.guest("web")?;
     let answer = daemon.try_apply(&more, &["--allow-disruption"])?;
     assert_eq!(answer.status, 0, "{answer:?}; {}", daemon.log());
@@ -157,7 +157,7 @@ pub fn without_a_daemon_the_command_says_how_to_start_one() -> Outcome {
     Ok(())
 }
 
-/// The socket gives away the host: it is root's alone.
+/// The socket controls the host: only root may use it.
 pub fn without_root_the_command_says_so() -> Outcome {
     let _daemon = Daemon::start()?;
     let before = how_the_host_is()?;
@@ -183,7 +183,7 @@ pub fn a_second_daemon_on_the_same_state_is_refused() -> Outcome {
     Ok(())
 }
 
-pub fn qemu_missing_or_dying_at_once_leaves_the_host_as_it_was() -> Outcome {
+pub fn a_qemu_that_is_missing_or_dies_at_once_leaves_the_host_unchanged() -> Outcome {
     let before = how_the_host_is()?;
     let spec = [VERSION, &partition("web"), &vf("net0", "network", "")].concat();
     let missing = Daemon::start_with(&["--emulator", "/no/such/qemu"])?;
@@ -213,7 +213,7 @@ pub fn qemu_missing_or_dying_at_once_leaves_the_host_as_it_was() -> Outcome {
 }
 
 /// igb takes no rate above that of the link (EINVAL): a step in the middle of a plan fails on the real kernel.
-pub fn a_step_that_the_kernel_refuses_has_the_others_undone() -> Outcome {
+pub fn a_step_refused_by_the_kernel_rolls_back_the_plan() -> Outcome {
     let before = how_the_host_is()?;
     let daemon = Daemon::start()?;
     // Without a link it would be refused before anything is done.
@@ -235,13 +235,13 @@ pub fn a_step_that_the_kernel_refuses_has_the_others_undone() -> Outcome {
     Ok(())
 }
 
-pub fn of_two_applies_at_once_one_is_told_to_wait() -> Outcome {
+pub fn of_two_concurrent_applies_one_has_to_wait() -> Outcome {
     let daemon = Daemon::start()?;
     let web = [VERSION, &partition("web"), &vf("net0", "network", "pf = \"0000:01:00.0\"")].concat();
     let file = daemon.write("one.toml", web)?;
     let mut first = daemon.begin(&["apply", "--yes", "-f", &file])?;
     daemon.events_until("the apply has begun", |events| !events.is_empty())?;
-    // It is at work now, and goes on for seconds: its machine has to start.
+    // It is running now, for some seconds: its machine has to start.
     let mut told_to_wait = false;
     while first.try_wait()?.is_none() && !told_to_wait {
         let other = daemon.try_apply(&[VERSION, &adapter(NIC1, "2")].concat(), &[])?;
@@ -257,7 +257,7 @@ pub fn of_two_applies_at_once_one_is_told_to_wait() -> Outcome {
     Ok(())
 }
 
-pub fn a_person_who_goes_away_has_the_apply_undone() -> Outcome {
+pub fn an_apply_is_rolled_back_when_its_user_disconnects() -> Outcome {
     let before = how_the_host_is()?;
     let daemon = Daemon::start()?;
     let spec = [VERSION, &partition("web"), &vf("net0", "network", ""), &vf("disk0", "nvme", "")].concat();
@@ -278,7 +278,7 @@ pub fn a_person_who_goes_away_has_the_apply_undone() -> Outcome {
     Ok(())
 }
 
-pub fn without_kvm_a_partition_runs_in_emulation_and_is_said_to() -> Outcome {
+pub fn without_kvm_a_partition_runs_in_emulation_and_says_so() -> Outcome {
     let daemon = Daemon::start()?;
     sh("mv /dev/kvm /dev/kvm.away")?;
     let applied = daemon.try_apply(&[VERSION, &partition("web"), &vf("net0", "network", "")].concat(), &[]);

@@ -1,8 +1,8 @@
-//! The systemd units as the package installs them, under a real service manager: level 1 has none, so one is started in a process
-//! namespace of its own, and is asked for ioward's units only. It is level 1's overlay that it writes to.
+//! The systemd units as the package installs them, under a real service manager: level 1 has none, so one is
+//! started in a process namespace of its own, with ioward's units only. It writes to level 1's overlay.
 //!
-//! Before there was this test, the unit had never run: with RestrictSUIDSGID systemd takes openat2(2) away, and no adapter was found;
-//! and with UMask=0077 the management partition could not get to its own state folder.
+//! Before this test, the unit had never run: RestrictSUIDSGID made systemd block openat2(2), so no adapter was
+//! found; and with UMask=0077 the management partition could not reach its own state folder.
 
 use std::{
     error::Error,
@@ -19,8 +19,8 @@ use ioward_tests::{
 };
 use serde_json::Value;
 
-/// A target that wants nothing: no getty, no udev, no journal. Units that are started by hand have no default dependencies for the
-/// same reason, and a file in the place of the journal; everything else in them is as it was installed.
+/// A target that wants nothing: no getty, no udev, no journal. For the same reason, the units started by hand have
+/// no default dependencies, and log to a file instead of the journal; everything else in them is as installed.
 const TARGET: &str = "[Unit]\nDescription=Nothing\nDefaultDependencies=no\n";
 const LOG: &str = "/run/ioward-unit.log";
 
@@ -56,7 +56,7 @@ impl Manager {
         Ok(manager)
     }
 
-    /// Runs a command where the service manager is.
+    /// Runs a command inside the service manager's namespace.
     fn inside(&self, command: &str) -> Result<String, Box<dyn Error>> {
         let init = sh(&format!("pgrep --parent {}", self.0.id()))?;
         sh(&format!("nsenter --target {} --mount --pid -- {command}", init.trim()))
@@ -97,7 +97,7 @@ pub fn they_start_restart_and_stop_the_daemon_under_a_running_partition() -> Out
     let before = how_the_host_is()?;
     sh(&format!("dpkg --no-triggers --install {package}"))?;
     let manager = Manager::start()?;
-    // Type=notify: it returns once the daemon has said that it is ready, confined as it is.
+    // Type=notify: it returns once the daemon has reported that it is ready, confined as it is.
     manager.systemctl("start ioward.socket ioward.service")?;
     assert_eq!(manager.property("ActiveState")?, "active");
     assert_eq!(manager.property("StatusText")?, "Serving 0 partitions");
@@ -123,7 +123,7 @@ pub fn they_start_restart_and_stop_the_daemon_under_a_running_partition() -> Out
 
     manager.systemctl("restart ioward.service")?;
     assert_eq!(machine()?, pid, "a restart of the service is none of the machine's");
-    // A daemon that dies is started anew; who asks meanwhile waits at the socket, which is the service manager's.
+    // A daemon that dies is restarted; clients meanwhile wait at the socket, which is the service manager's.
     manager.inside(&format!("kill -9 {}", manager.property("MainPID")?))?;
     assert_eq!(machine()?, pid);
     wait_until("it is counted", SOON, || manager.property("NRestarts").is_ok_and(|count| count == "1"))?;

@@ -160,28 +160,28 @@ suite! {
     a_pf_without_vfs_says_so
     every_write_to_numvfs_is_answered_by_errno
     vfs_appear_at_first_offset_plus_stride
-    the_same_count_again_is_nothing
+    the_same_count_again_changes_nothing
     one_count_to_another_goes_through_zero_only
     more_than_total_vfs_is_refused
-    what_is_not_there_is_said_not_to_be
+    a_missing_function_is_reported_as_missing
     registers_follow_numvfs
     a_vf_is_a_function_of_its_own
-    an_flr_resets_what_is_the_vfs_own_and_no_more
-    a_reset_by_the_kernel_gives_configuration_space_back
+    an_flr_resets_only_the_vfs_own_registers
+    a_reset_by_the_kernel_restores_configuration_space
     without_autoprobe_vfs_have_no_driver
     with_autoprobe_vfs_get_their_own_driver
     bind_and_unbind_answer_by_errno
     without_autoprobe_a_vfs_own_driver_needs_an_override
-    binding_says_what_was_there_before
-    a_driver_that_does_not_exist_leaves_all_as_it_was
-    vfs_that_nobody_has_open_go_whatever_their_driver
+    binding_returns_the_previous_driver
+    binding_to_a_missing_driver_changes_nothing
+    vfs_that_are_not_open_are_removed_whatever_their_driver
     nic_settings_read_back_as_they_were_set
-    what_a_nic_does_not_take_is_told_by_errno
-    what_the_pf_set_survives_a_reset_of_the_vf
-    a_change_that_fails_leaves_no_part_of_itself
-    new_vfs_have_forgotten_the_settings_of_old_ones
+    a_nic_refuses_invalid_settings_by_errno
+    settings_made_by_the_pf_survive_a_reset_of_the_vf
+    a_failed_change_has_no_effect
+    new_vfs_have_none_of_the_settings_of_old_ones
     an_nvme_vf_needs_resources_before_it_goes_online
-    an_nvme_vf_without_resources_ends_without_a_driver
-    an_nvme_vf_keeps_what_a_change_does_not_name
+    an_nvme_vf_without_resources_ends_up_without_a_driver
+    an_nvme_vf_keeps_the_settings_that_a_change_omits
     nvme_resources_are_counted
 }

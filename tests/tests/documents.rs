@@ -1,6 +1,6 @@
-//! What documents say of the code is looked up in it.
+//! Checks that claims of the documents hold in the code.
 
-// Helpers of tests are tests too, which the lints do not see.
+// Test helpers are tests too, which the lints do not know.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -8,9 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// SECURITY.md names a test for each thing that it claims. A test that was renamed or removed leaves a claim that nothing shows.
+/// SECURITY.md names a test for each claim. A test that is renamed or removed would leave a claim without proof.
 #[test]
-fn every_test_that_the_threat_model_names_is_there() {
+fn every_test_named_in_the_threat_model_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let document = fs::read_to_string(root.join("SECURITY.md")).unwrap();
     let quoted = document.split('`').skip(1).step_by(2);
@@ -24,7 +24,7 @@ fn every_test_that_the_threat_model_names_is_there() {
     assert_eq!(missing, [&""; 0], "SECURITY.md names tests that are not there");
 }
 
-/// All Rust files below these folders, one after the other.
+/// All Rust files below these folders, concatenated.
 fn sources(folders: &[PathBuf]) -> String {
     let mut text = String::new();
     let mut left = folders.to_vec();

@@ -1,7 +1,7 @@
-//! A daemon that takes the place of another. Once, each machine that had gone meanwhile cost it a sync of the disk: on a
-//! host with 1,000 partitions that had gone down, more than two seconds before anybody was served.
+//! A daemon that replaces another. Each machine that had ended meanwhile used to cost it a sync of the disk: on a
+//! host with 1,000 ended partitions, over two seconds before it served anybody.
 
-// Helpers of tests are tests too, which the lints do not see.
+// Test helpers are tests too, which the lints do not know.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -20,7 +20,7 @@ use ioward_model::{
 };
 use ioward_store::{Change, Contents, Export, Store, StoreError};
 
-/// A store that counts what it is asked to write.
+/// A store that counts the writes requested.
 struct Counted {
     store: Box<dyn Store>,
     commits: Arc<AtomicUsize>,
@@ -60,11 +60,11 @@ fn partition(name: &Name, running: bool) -> PartitionState {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_machines_that_have_gone_are_noted_at_once() {
+async fn all_ended_machines_are_recorded_in_one_commit() {
     let folder = tempfile::tempdir().unwrap();
     let config = SimConfig {
         runtime_dir: folder.path().join("run"),
-        // No partition is started here.
+        // No partition starts here.
         program: "/nonexistent".into(),
         arguments: Vec::new(),
         bounds: Bounds::default(),

@@ -1,4 +1,4 @@
-//! A session with the management partition: hello, then operations, and hello again when it was restarted.
+//! A session with the management partition: hello, then operations, and hello again after a restart.
 //!
 //! ```text
 //!            hello ──────────────┐
@@ -27,23 +27,23 @@ use crate::{
     watch::Watch,
 };
 
-/// The greatest number of notices kept while an answer is waited for.
+/// Maximum number of notices queued while waiting for an answer.
 const MAX_NOTICES: usize = 1024;
 
-/// How an agent behaves; the default is what a machine wants.
+/// An agent's timeouts and nonce; the defaults suit a machine.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// How long to wait for the port and for the management partition's welcome, together.
     pub connect: Duration,
     /// How long to wait for each answer.
     pub answer: Duration,
-    /// A number that agents of this machine have not used before. By default from the kernel's random numbers.
+    /// A number that no agent of this machine has used before. Random by default, from the kernel.
     pub nonce: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        // The keys of std's hasher are random and never block, not even early at boot.
+        // The keys of std's hasher are random and never block, even early at boot.
         let bound = Duration::from_secs(10);
         Self { connect: bound, answer: bound, nonce: RandomState::new().hash_one(0) }
     }
@@ -59,19 +59,19 @@ pub struct Agent {
     /// The number of the latest request.
     id: u32,
     welcome: Option<Welcome>,
-    /// Counts sessions: a subscription is gone with the session that it was made in.
+    /// Counts sessions: a subscription ends with its session.
     pub(crate) session: u64,
-    /// What came while an answer was waited for.
+    /// Notices that came while waiting for an answer.
     pub(crate) notices: VecDeque<Notice>,
 }
 
-/// How waiting for an answer ended.
+/// The outcome of waiting for an answer.
 enum Answer {
-    /// With the answer.
+    /// The answer came.
     Outcome(OpOutcome),
-    /// With the news that the management partition has never heard the request.
+    /// The management partition never received the request.
     NotDone,
-    /// With a restart of the management partition.
+    /// The management partition restarted.
     Unknown,
 }
 
@@ -79,16 +79,16 @@ impl Agent {
     /// Opens the port, a character device or a Unix socket, and says hello.
     ///
     /// # Errors
-    /// When the port can't be opened, stays another process's, or nobody answers.
+    /// When the port can't be opened, another process keeps it, or nobody answers.
     pub fn open(port: &Path, options: Options) -> Result<Self, AgentError> {
         let deadline = Deadline::after(options.connect);
         Self::over(Link::open(port, deadline)?, &options, deadline)
     }
 
-    /// Takes a region of shared memory into use, one that no agent has used before, and says hello.
+    /// Takes over a region of shared memory that no agent has used before, and says hello.
     ///
     /// # Errors
-    /// When what was handed over is no region, or nobody answers.
+    /// When the descriptors are not a region, or nobody answers.
     pub fn from_shared(fds: EndFds, options: Options) -> Result<Self, AgentError> {
         let deadline = Deadline::after(options.connect);
         Self::over(Link::from_shared(fds)?, &options, deadline)
@@ -96,7 +96,7 @@ impl Agent {
 
     fn over(link: Link, options: &Options, deadline: Deadline) -> Result<Self, AgentError> {
         let Options { connect, answer, nonce } = *options;
-        // Numbers of requests begin anywhere, so that a late answer to an agent before us is none to us.
+        // Request numbers start at random, so that a late answer to an earlier agent matches none of ours.
         let [.., a, b, c, d] = nonce.to_be_bytes();
         let id = u32::from_be_bytes([a, b, c, d]);
         let mut agent =
@@ -105,7 +105,7 @@ impl Agent {
         Ok(agent)
     }
 
-    /// What the management partition said when it welcomed this agent last.
+    /// The latest welcome from the management partition.
     #[must_use]
     pub fn welcome(&self) -> Option<&Welcome> {
         self.welcome.as_ref()
@@ -171,19 +171,19 @@ impl Agent {
         Watch::new(self)
     }
 
-    /// Asks for an operation and waits for the answer. One that only reads is asked for again after a restart of the
+    /// Requests an operation and waits for the answer. Repeats one that only reads after a restart of the
     /// management partition.
     ///
     /// # Errors
-    /// [`AgentError::Operation`] when the management partition says no; [`AgentError::Interrupted`] when it restarted
-    /// during a change; otherwise what is wrong with the channel.
+    /// [`AgentError::Operation`] when the management partition refuses; [`AgentError::Interrupted`] when it
+    /// restarts during a change; otherwise an error of the channel.
     pub fn perform(&mut self, op: VfOp) -> Result<OpOutcome, AgentError> {
         let reads = matches!(op, VfOp::List | VfOp::Get { .. } | VfOp::Stats { .. });
         let name = op.name();
         self.ask(name, reads, |id| AgentMessage::Request { id, op: op.clone() })
     }
 
-    /// Asks for notices.
+    /// Subscribes to notices.
     pub(crate) fn subscribe(&mut self) -> Result<(), AgentError> {
         match self.ask("watch", true, |id| AgentMessage::Subscribe { id })? {
             OpOutcome::Done => Ok(()),
@@ -191,12 +191,12 @@ impl Agent {
         }
     }
 
-    /// Says hello again, after a reset.
+    /// Says hello again after a reset.
     pub(crate) fn greet_again(&mut self) -> Result<(), AgentError> {
         self.greet(Deadline::after(self.connect))
     }
 
-    /// The next message, however long it takes where there is no bound.
+    /// The next message; waits without a bound where there is none.
     pub(crate) fn receive(&mut self, bound: Option<Duration>) -> Result<Incoming, AgentError> {
         self.link.receive(bound.map(Deadline::after))
     }
@@ -259,7 +259,7 @@ impl Agent {
                 Incoming::Unreadable { id, problem } if id == self.id => {
                     return Err(AgentError::Nonsense(problem.to_string()));
                 }
-                // Answers to an agent before us, and to requests that we no longer wait for.
+                // Answers to an earlier agent, and to requests that have timed out.
                 Incoming::Message(_) | Incoming::Unreadable { .. } => {}
             }
         }
@@ -273,7 +273,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Says hello until it is answered. What comes before the answer was meant for somebody else.
+    /// Says hello until it is answered. Anything before the answer was meant for an earlier agent.
     fn greet(&mut self, deadline: Deadline) -> Result<(), AgentError> {
         self.notices.clear();
         'hello: loop {
@@ -303,7 +303,7 @@ impl Agent {
                             _ => AgentError::Nonsense(error.message),
                         });
                     }
-                    // The hello may have gone to a management partition that is no more.
+                    // The hello may have gone to a management partition that has since ended.
                     Incoming::Message(ImpMessage::Reset { .. }) => continue 'hello,
                     Incoming::Message(_) | Incoming::Unreadable { .. } => {}
                 }

@@ -5,7 +5,7 @@ use ioward_model::{Setting, VfSettings};
 /// Settings from words of the form `key=value`.
 ///
 /// # Errors
-/// The word that makes no sense, why, and what would.
+/// The invalid word, why it is invalid, and what is valid.
 pub fn parse(words: &[String]) -> Result<VfSettings, String> {
     let mut change = VfSettings::default();
     for word in words {
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_word_is_named_with_what_would_be_right() {
+    fn a_wrong_word_is_named_with_the_right_form() {
         for (word, says) in [
             ("vlan", "KEY=VALUE"),
             ("vlan=4095", "4094"),

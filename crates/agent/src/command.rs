@@ -63,12 +63,12 @@ fn settings_help() -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// Why a command did not succeed.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The words make no sense.
+    /// The words are wrong.
     Usage(String),
-    /// The channel or the management partition said no.
+    /// The channel failed or the management partition refused.
     Agent(AgentError),
     /// The result can't be printed.
     Output(io::Error),
@@ -87,7 +87,7 @@ impl From<io::Error> for Failure {
 }
 
 impl Failure {
-    /// The failure, in a line.
+    /// The failure, in one line.
     #[must_use]
     pub fn message(&self) -> String {
         match self {
@@ -100,7 +100,7 @@ impl Failure {
         }
     }
 
-    /// The exit status for it: 1 failed, 2 wrong usage or no sense, 3 refused by the host's policy.
+    /// Its exit status: 1 failed, 2 wrong usage, 3 refused by the host's policy.
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
@@ -115,7 +115,7 @@ impl Failure {
     }
 }
 
-/// A request whose words make sense, as far as that can be seen from here.
+/// A request that passed the local checks.
 #[derive(Debug)]
 pub struct Checked {
     command: VfCommand,
@@ -124,7 +124,7 @@ pub struct Checked {
 }
 
 impl Request {
-    /// Looks at what is not worth a connection when it is wrong.
+    /// Checks locally, before it connects.
     ///
     /// # Errors
     /// [`Failure::Usage`].
@@ -139,10 +139,10 @@ impl Request {
 }
 
 impl Checked {
-    /// Asks, and prints the answer. `interrupted` ends a watch; it is asked between one event and the next.
+    /// Sends the request and prints the answer. `interrupted` ends a watch; it is called between events.
     ///
     /// # Errors
-    /// The failure; nothing about it has been printed.
+    /// The failure; it has not been printed.
     pub fn run(
         self,
         agent: &mut Agent,
@@ -180,17 +180,17 @@ struct Line {
     request: Request,
 }
 
-/// Words, as `["vf", "list"]`, for [`command`].
+/// Parses words, as `["vf", "list"]`, for [`command`].
 ///
 /// # Errors
-/// [`Failure::Usage`]: what is wrong and what would be right, or the help that was asked for.
+/// [`Failure::Usage`]: the mistake and its correction, or the help that was asked for.
 pub fn parse(words: &[&str]) -> Result<Checked, Failure> {
     let line = Line::try_parse_from(words);
     line.map_err(|error| Failure::Usage(error.to_string().trim_end().to_owned()))?.request.check()
 }
 
-/// Carries out words, as `["vf", "list"]`, and prints the answer, or what went wrong. Returns what would be the exit
-/// status: 0 done; 1 failed; 2 wrong usage; 3 refused by the host's policy. `interrupted` ends a watch.
+/// Runs a command, as `["vf", "list"]`, and prints the answer or the error. Returns the exit status: 0 done; 1
+/// failed; 2 wrong usage; 3 refused by the host's policy. `interrupted` ends a watch.
 ///
 /// # Errors
 /// When nothing can be printed.

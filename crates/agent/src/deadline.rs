@@ -1,12 +1,12 @@
-//! When to give up.
+//! Deadlines for blocking calls.
 
 use std::time::{Duration, Instant};
 
-/// When to give up.
+/// The time at which a call gives up.
 #[derive(Clone, Copy)]
 pub(crate) struct Deadline {
     at: Instant,
-    /// How long that was when it began.
+    /// The timeout it began with.
     pub(crate) bound: Duration,
 }
 
@@ -15,7 +15,7 @@ impl Deadline {
         Self { at: Instant::now() + bound, bound }
     }
 
-    /// What is left of it; `None` once it has passed.
+    /// The time left; `None` once the deadline has passed.
     pub(crate) fn left(self) -> Option<Duration> {
         let left = self.at.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)

@@ -1,4 +1,4 @@
-//! Why an agent could not do what it was asked.
+//! The errors of an agent.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -6,10 +6,10 @@ use ioward_model::OpError;
 
 use crate::PORT_NAME;
 
-/// Why an agent could not do what it was asked.
+/// Why an agent's call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// No channel leads out of this machine.
+    /// This machine has no channel.
     #[error(
         "this machine has no port '{PORT_NAME}': it holds no VF of ioward, or its kernel lacks the virtio_console \
          driver (modprobe virtio_console)"
@@ -20,10 +20,10 @@ pub enum AgentError {
     Open {
         /// The port.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Opening a port is exclusive, and another process did not let go of it.
+    /// A port opens exclusively, and another process keeps it open.
     #[error(
         "{path} is in use by another process, and was for {waited:?}; end that (another ioward-agent?) and ask again",
         path = path.display()
@@ -31,10 +31,10 @@ pub enum AgentError {
     InUse {
         /// The port.
         path: PathBuf,
-        /// How long was waited.
+        /// How long the agent waited.
         waited: Duration,
     },
-    /// Nobody is at the other end.
+    /// The other end is not connected.
     #[error(
         "the management partition is not connected to {path}, and was not for {waited:?}; ask the host's \
          administrator whether 'ioward serve' runs",
@@ -43,10 +43,10 @@ pub enum AgentError {
     NotConnected {
         /// The port.
         path: PathBuf,
-        /// How long was waited.
+        /// How long the agent waited.
         waited: Duration,
     },
-    /// The other end is there and says nothing, or nothing to the point.
+    /// The other end is connected, and does not answer the request.
     #[error(
         "{path}: the management partition did not answer within {waited:?}; ask again, or ask the host's administrator",
         path = path.display()
@@ -54,7 +54,7 @@ pub enum AgentError {
     NoAnswer {
         /// The port.
         path: PathBuf,
-        /// How long was waited.
+        /// How long the agent waited.
         waited: Duration,
     },
     /// The other end of a socket has hung up.
@@ -77,7 +77,7 @@ pub enum AgentError {
     Io {
         /// The port.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// The management partition speaks a version that has no words for a change.
@@ -113,10 +113,10 @@ pub enum AgentError {
         /// The operation.
         op: &'static str,
     },
-    /// The answer is none to what was asked.
+    /// The answer does not fit the request.
     #[error("the management partition answered what makes no sense: {0}")]
     Nonsense(String),
-    /// The management partition says no.
+    /// The management partition refuses.
     #[error(transparent)]
     Operation(#[from] OpError),
 }

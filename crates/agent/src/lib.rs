@@ -1,4 +1,4 @@
-//! What runs inside a client partition: it asks the management partition to configure the partition's own VFs.
+//! Runs inside a client partition and asks the management partition to configure the partition's own VFs.
 //!
 //! ```no_run
 //! use ioward_agent::{Agent, Options, find_port};
@@ -10,8 +10,8 @@
 //! # Ok::<(), ioward_agent::AgentError>(())
 //! ```
 //!
-//! Blocking, with a bound on every wait. The binary `ioward-agent` is a thin shell around [`command`], and a simulated
-//! partition, which is a process and no machine, is [`simulated::main`].
+//! Blocking, with a bound on every wait. The binary `ioward-agent` is a thin wrapper of [`command`];
+//! [`simulated::main`] is a simulated partition, which is a process rather than a machine.
 #![forbid(unsafe_code)]
 
 mod agent;

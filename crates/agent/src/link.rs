@@ -10,24 +10,24 @@ use ioward_channel::{
 
 use crate::{AgentError, deadline::Deadline, port::Port, region::Region};
 
-/// How much is read at once.
+/// Bytes per read.
 const CHUNK_BYTES: usize = 4096;
 
-/// What came from the management partition.
+/// Input from the management partition.
 pub(crate) enum Incoming {
     /// A message.
     Message(ImpMessage),
-    /// A message that this side can't read, and the request that it is about.
+    /// A message that this side can't decode, and its request.
     Unreadable { id: u32, problem: MessageError },
 }
 
-/// Where frames go, and where they come from.
+/// The transport of frames.
 pub(crate) enum Link {
     /// A byte stream.
     Port {
         port: Port,
         decoder: Decoder,
-        /// What was read last; `used` of it has been through the decoder.
+        /// The bytes read last; the decoder has taken `used` of them.
         chunk: Vec<u8>,
         used: usize,
     },
@@ -49,7 +49,7 @@ impl Link {
     pub(crate) fn send(&mut self, message: &AgentMessage, deadline: Deadline) -> Result<(), AgentError> {
         match self {
             Self::Port { port, .. } => {
-                // Each message ends whatever stands before it: the half of one that a deadline cut, too.
+                // Each message first ends the one before, which a deadline may have cut in half.
                 let mut bytes = stream::START.to_vec();
                 stream::encode(&message.to_frame(), &mut bytes);
                 port.write(&bytes, deadline)
@@ -58,8 +58,8 @@ impl Link {
         }
     }
 
-    /// The next message. Bytes that are no frame were left by somebody else, and messages of an unknown kind are a newer
-    /// version's: both are passed over.
+    /// The next message. Skips bytes that are not a frame, left by an earlier process, and messages of an unknown
+    /// kind, from a newer version.
     pub(crate) fn receive(&mut self, deadline: Option<Deadline>) -> Result<Incoming, AgentError> {
         loop {
             let frame = self.receive_frame(deadline)?;

@@ -30,11 +30,11 @@ struct Arguments {
 fn main() -> ExitCode {
     let failure = match run(Arguments::parse()) {
         Ok(()) => return ExitCode::SUCCESS,
-        // Whoever read it has read enough.
+        // The reader has closed the pipe on purpose.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
         Err(failure) => failure,
     };
-    // With stderr gone too, the status is all that is left to tell.
+    // If stderr is closed too, the exit status still reports the failure.
     let _ = writeln!(io::stderr(), "ioward-agent: {}", failure.message());
     ExitCode::from(failure.exit_status())
 }

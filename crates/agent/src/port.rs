@@ -18,13 +18,13 @@ use rustix::{
 
 use crate::{AgentError, deadline::Deadline};
 
-/// The name of the virtio-serial port that is a partition's channel.
+/// The name of the virtio-serial port that carries the channel.
 pub const PORT_NAME: &str = "org.ioward.0";
 
-/// How often to look whether something is so that no file descriptor tells of.
+/// How often to poll a condition that no file descriptor reports.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// The virtio-serial port that is this machine's channel: by its name where udev makes such links, by sysfs elsewhere.
+/// The virtio-serial port of this machine's channel: by its name where udev makes links, by sysfs elsewhere.
 ///
 /// # Errors
 /// When there is none.
@@ -45,18 +45,18 @@ fn find_port_under(root: &Path) -> Result<PathBuf, AgentError> {
     Ok(root.join("dev").join(ours.file_name()))
 }
 
-/// An open port. Does not block longer than it is told to.
+/// An open port. Every call returns by its deadline.
 pub(crate) struct Port {
     file: File,
     path: PathBuf,
     /// A socket that was closed stays closed; the host side of a virtio-serial port comes back.
     is_socket: bool,
-    /// Nobody was at the host's end when last looked.
+    /// The host's end was disconnected at the last look.
     host_away: bool,
 }
 
 impl Port {
-    /// Opens a port; waits while another process has it.
+    /// Opens a port; waits while another process holds it.
     pub(crate) fn open(path: &Path, deadline: Deadline) -> Result<Self, AgentError> {
         let path = path.to_owned();
         let failed = |source: io::Error| AgentError::Open { path: path.clone(), source };
@@ -87,14 +87,14 @@ impl Port {
         }
     }
 
-    /// Reads some bytes, at least one. Without a deadline it waits for ever.
+    /// Reads at least one byte. Without a deadline it waits indefinitely.
     pub(crate) fn read(
         &mut self,
         buffer: &mut [u8],
         deadline: Option<Deadline>,
     ) -> Result<usize, AgentError> {
         loop {
-            // Before each look, so that a peer which never stops talking does not hold us here.
+            // Checked before each look, so that a peer which never stops sending can't hold the caller here.
             self.check(deadline)?;
             match self.file.read(buffer) {
                 Ok(0) if self.is_socket => return Err(AgentError::Closed { path: self.path.clone() }),
@@ -108,7 +108,7 @@ impl Port {
         }
     }
 
-    /// Writes all the bytes.
+    /// Writes all bytes.
     pub(crate) fn write(&mut self, mut bytes: &[u8], deadline: Deadline) -> Result<(), AgentError> {
         while !bytes.is_empty() {
             self.check(Some(deadline))?;
@@ -124,7 +124,7 @@ impl Port {
         Ok(())
     }
 
-    /// After a read or a write that did nothing: waits until it is worth another try.
+    /// Waits after a read or write that did nothing, until a retry is worthwhile.
     fn wait_after(
         &mut self,
         error: io::Error,
@@ -157,7 +157,7 @@ impl Port {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(AgentError::Io { path: self.path.clone(), source: errno.into() }),
         }
-        // With nobody at the host's end, poll returns at once with nothing but a hang-up, again and again.
+        // With the host's end disconnected, poll returns a hang-up at once, again and again.
         let [polled] = polled;
         if polled.revents() == PollFlags::HUP && !self.is_socket {
             self.wait_for_host(deadline);
@@ -167,7 +167,7 @@ impl Port {
         Ok(())
     }
 
-    /// The management partition is not connected, and no file descriptor tells when it comes: looks again in a while.
+    /// Waits a little while the management partition is disconnected: no file descriptor reports its return.
     fn wait_for_host(&mut self, deadline: Option<Deadline>) {
         self.host_away = true;
         let left = deadline.map_or(LOOK_AGAIN, |deadline| deadline.left().unwrap_or_default());
@@ -191,7 +191,7 @@ impl Port {
 mod tests {
     use super::*;
 
-    /// A busybox guest has no udev, so nobody makes /dev/virtio-ports.
+    /// A busybox guest has no udev, so /dev/virtio-ports does not exist.
     #[test]
     fn a_port_is_found_with_and_without_udev() {
         let root = std::env::temp_dir().join(format!("ioward-agent-port-{}", std::process::id()));
@@ -209,10 +209,10 @@ mod tests {
         fs::remove_dir_all(&root).unwrap();
     }
 
-    /// A pipe whose other end is closed, and a socket taken for a device, do what virtio_console does while nobody is
-    /// connected at the host's end: a read gives nothing, poll only a hang-up, a write is refused.
+    /// A pipe whose other end is closed, and a socket opened as a device, act like virtio_console while the host's
+    /// end is disconnected: a read gives nothing, poll only a hang-up, a write is refused.
     #[test]
-    fn a_host_that_is_away_is_told_apart_from_a_silent_one() {
+    fn a_disconnected_host_and_a_silent_one_give_different_errors() {
         let port = |file| Port { file, path: "port".into(), is_socket: false, host_away: false };
         let soon = || Deadline::after(Duration::from_millis(50));
         let silent = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_no_port() {
+    fn a_file_is_refused_as_a_port() {
         let error =
             Port::open(Path::new("/proc/self/status"), Deadline::after(Duration::ZERO)).err().unwrap();
         assert!(matches!(error, AgentError::Open { .. }), "{error}");

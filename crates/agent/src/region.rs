@@ -13,10 +13,10 @@ use rustix::{
 
 use crate::{AgentError, deadline::Deadline};
 
-/// How often to look whether the other side has left: its last ring of the doorbell goes with the doorbell.
+/// How often to check whether the other side has left: its last ring of the doorbell goes with the doorbell.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A region in use. Does not block longer than it is told to.
+/// A region in use. Every call returns by its deadline.
 pub(crate) struct Region {
     endpoint: Endpoint,
 }
@@ -39,10 +39,10 @@ impl Region {
         Ok(())
     }
 
-    /// The next frame; what is none is passed over. Without a deadline it waits for ever.
+    /// The next frame; skips anything else. Without a deadline it waits indefinitely.
     pub(crate) fn receive(&mut self, deadline: Option<Deadline>) -> Result<Frame, AgentError> {
         loop {
-            // Before each look, so that a peer which never stops talking does not hold us here.
+            // Checked before each look, so that a peer which never stops sending can't hold the caller here.
             check(deadline)?;
             match self.endpoint.try_receive().map_err(failed)? {
                 Some(Ok(frame)) => return Ok(frame),
@@ -72,7 +72,7 @@ fn check(deadline: Option<Deadline>) -> Result<(), AgentError> {
     }
 }
 
-/// What stands where a port's path would.
+/// A stand-in for a port's path, in errors.
 fn path() -> PathBuf {
     "(shared memory)".into()
 }

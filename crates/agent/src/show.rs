@@ -1,4 +1,4 @@
-//! What the commands print: tables for people, within 80 columns, and JSON for programs.
+//! The output of the commands: tables for people, within 80 columns, and JSON for programs.
 
 use std::io::{self, Write};
 
@@ -8,12 +8,12 @@ use serde_json::json;
 
 use crate::{Notice, WatchEvent};
 
-/// The width that tables keep to.
+/// The maximum width of tables.
 const COLUMNS: usize = 80;
 
-/// Where to print, and for whom.
+/// Prints to `out`, for people or programs.
 pub(crate) struct Printer<W> {
-    /// Where to.
+    /// The output.
     pub out: W,
     /// For programs rather than people.
     pub json: bool,
@@ -84,7 +84,7 @@ impl<W: Write> Printer<W> {
         table(&rows).iter().try_for_each(|line| writeln!(self.out, "  {line}"))
     }
 
-    /// What a watcher sees: a line each, at once.
+    /// One event of a watch: a line, printed at once.
     pub fn watched(&mut self, event: &WatchEvent) -> io::Result<()> {
         match (event, self.json) {
             (WatchEvent::Present(views), true) => self.line(&json!({ "event": "present", "vfs": views })),
@@ -124,12 +124,12 @@ fn may(view: &VfView) -> String {
     if view.may.is_empty() { "only read".to_owned() } else { view.may.join(", ") }
 }
 
-/// Rows in columns; the last column is broken between words where it would go beyond the width.
+/// Rows in columns; wraps the last column between words at the maximum width.
 fn table<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N - 1).map(width).collect();
     let indent = widths.iter().map(|width| width + 2).sum::<usize>();
-    // Two columns are the margin that some tables have. Names of 40 characters leave little: a word a line, then.
+    // Two columns are the margin of some tables. Names of 40 characters leave little room: one word a line, then.
     let room = COLUMNS.saturating_sub(indent + 2);
     let mut lines = Vec::new();
     for row in rows {
@@ -205,7 +205,7 @@ disk0  nvme     0000:01:10.0  -                  -     only read
     }
 
     #[test]
-    fn a_vf_and_its_counters_are_told_in_columns() {
+    fn a_vf_and_its_counters_are_printed_in_columns() {
         assert_eq!(
             printed(|p| p.vf(&view())),
             "\

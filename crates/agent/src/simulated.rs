@@ -1,4 +1,4 @@
-//! A client partition that is a process: what a simulated hypervisor starts in place of a machine.
+//! A client partition that is a process: a simulated hypervisor starts it in place of a machine.
 //!
 //! ```text
 //!   hypervisor ── fd 0 ──> control: channels, VFs, the power button         (ioward_channel::control)
@@ -6,7 +6,7 @@
 //!                 fd 2     log
 //! ```
 //!
-//! When the hypervisor is gone the control socket ends, and with it the process.
+//! When the hypervisor ends, the control socket closes, and the process ends too.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -42,16 +42,16 @@ use crate::{
 /// The longest line that can be typed.
 const MAX_TYPED: usize = 1024;
 
-/// How long a command waits for the channel to be there.
+/// How long a command waits for the channel.
 const CHANNEL: Duration = Duration::from_secs(10);
 
-/// Plays a machine on the descriptors described above, until it is powered off or the hypervisor is gone.
+/// Plays a machine on the descriptors above, until it is powered off or the hypervisor ends.
 #[must_use]
 pub fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The log may be gone, too.
+            // The log may be closed, too.
             let _ =
                 writeln!(io::stderr(), "a partition can't go on (a simulated hypervisor starts it): {error}");
             ExitCode::FAILURE
@@ -78,7 +78,7 @@ fn run() -> io::Result<()> {
     offer(console, &machine)
 }
 
-/// What both threads know.
+/// The state shared by both threads.
 #[derive(Default)]
 struct Machine {
     now: Mutex<Now>,
@@ -97,9 +97,9 @@ struct Now {
 enum Channel {
     #[default]
     None,
-    /// Nobody has used it yet.
+    /// No agent has used it yet.
     New(EndFds),
-    /// The agent has it.
+    /// An agent uses it.
     Taken,
 }
 
@@ -108,7 +108,7 @@ impl Machine {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the channel; the one before.
+    /// Replaces the channel; returns the previous one.
     fn set_channel(&self, channel: Channel) -> Channel {
         let before = std::mem::replace(&mut self.lock().channel, channel);
         self.changed.notify_all();
@@ -119,11 +119,11 @@ impl Machine {
         drop(self.changed.wait_while(self.lock(), |now| !now.has_booted));
     }
 
-    /// Keeps `agent` connected: to the newest channel there is, or to none.
+    /// Keeps `agent` connected to the newest channel, or to none.
     fn connect(&self, agent: &mut Option<Agent>) -> Result<(), AgentError> {
         let mut now = self.lock();
         if agent.is_none() {
-            // The one before was closed by the other side, which makes a new one.
+            // The other side closed the previous channel, and makes a new one.
             let closed = |now: &mut Now| matches!(now.channel, Channel::Taken);
             let waited = self.changed.wait_timeout_while(now, CHANNEL, closed);
             now = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -144,7 +144,7 @@ impl Machine {
     }
 }
 
-/// Does what the hypervisor says, until it is gone or says that this is the end.
+/// Follows the hypervisor's messages until it ends or sends the last one.
 fn obey(control: &UnixStream, machine: &Machine, mut screen: Console) -> io::Result<()> {
     let mut received = VecDeque::new();
     let mut lines = Vec::new();
@@ -171,7 +171,7 @@ fn obey(control: &UnixStream, machine: &Machine, mut screen: Console) -> io::Res
         lines.extend_from_slice(&chunk[..length]);
         while let Some(end) = lines.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = lines.drain(..=end).collect();
-            // What a later hypervisor may say beyond this is not for us.
+            // Ignores the messages of a later version.
             let Some(message) = str::from_utf8(&line[..end]).ok().and_then(|line| line.parse().ok()) else {
                 continue;
             };
@@ -185,7 +185,7 @@ fn obey(control: &UnixStream, machine: &Machine, mut screen: Console) -> io::Res
     }
 }
 
-/// Carries out one message; false when it was the last one.
+/// Carries out one message; false after the last one.
 fn carry_out(
     message: ToPartition,
     received: &mut VecDeque<OwnedFd>,
@@ -232,7 +232,7 @@ fn say(mut control: &UnixStream, message: &FromPartition) -> io::Result<()> {
     control.write_all(format!("{message}\n").as_bytes())
 }
 
-/// Takes commands from the console until the machine is powered off.
+/// Runs commands from the console until the machine is powered off.
 fn offer(mut console: Console, machine: &Machine) -> io::Result<()> {
     let mut agent = None;
     let mut status = 0;
@@ -269,7 +269,7 @@ fn offer(mut console: Console, machine: &Machine) -> io::Result<()> {
     }
 }
 
-/// Carries out a `vf` command; its exit status.
+/// Runs a `vf` command and returns its exit status.
 fn ask(
     words: &[&str],
     machine: &Machine,
@@ -302,7 +302,7 @@ fn ask(
     }
 }
 
-/// A serial console: shows what is typed, and returns the carriage before each new line.
+/// A serial console: echoes input, and puts a carriage return before each newline.
 struct Console {
     socket: UnixStream,
 }
@@ -312,7 +312,7 @@ impl Console {
         Ok(Self { socket: self.socket.try_clone()? })
     }
 
-    /// A line that was typed; `None` once there is no keyboard any more.
+    /// A line of input; `None` once the keyboard is closed.
     fn read_line(&mut self) -> io::Result<Option<String>> {
         let mut line = Vec::new();
         loop {
@@ -327,7 +327,7 @@ impl Console {
                 }
                 // Backspace and delete.
                 0x08 | 0x7f if line.pop().is_some() => self.write_all(b"\x08 \x08")?,
-                // Ctrl-C: the line is given up.
+                // Ctrl-C discards the line.
                 0x03 => {
                     self.write_all(b"^C\n")?;
                     return Ok(Some(String::new()));

@@ -7,22 +7,22 @@ use ioward_model::VfView;
 
 use crate::{Agent, AgentError, link::Incoming};
 
-/// How long a watcher waits that has other things to look at.
+/// How long a watcher waits before it looks at other things.
 const A_WHILE: Duration = Duration::from_millis(200);
 
-/// What a watcher sees.
+/// An event for a watcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchEvent {
-    /// All VFs there are: at the beginning, and again whenever notices may have been lost.
+    /// All VFs: at the beginning, and again whenever notices may have been lost.
     Present(Vec<VfView>),
-    /// A VF came, went or changed since.
+    /// A VF came, went or changed since then.
     Notice(Notice),
 }
 
-/// The VFs of a partition as they come, go and change. Made by [`Agent::watch`].
+/// The changes to a partition's VFs. Made by [`Agent::watch`].
 pub struct Watch<'a> {
     agent: &'a mut Agent,
-    /// The session that the subscription was made in.
+    /// The session of the subscription.
     session: Option<u64>,
 }
 
@@ -31,10 +31,10 @@ impl<'a> Watch<'a> {
         Self { agent, session: None }
     }
 
-    /// Waits for what comes next, without a bound: also while the management partition is away.
+    /// Waits for the next event without a bound, even while the management partition is down.
     ///
     /// # Errors
-    /// When the channel is closed or taken away, or a management partition that is back does not answer.
+    /// When the channel is closed or removed, or a restarted management partition does not answer.
     pub fn wait(&mut self) -> Result<WatchEvent, AgentError> {
         loop {
             if let Some(event) = self.next(None)? {
@@ -43,8 +43,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// The same, but returns `None` when nothing has come within a fraction of a second, so that who watches can look
-    /// at other things.
+    /// The same, but returns `None` after a fraction of a second without an event, so that the caller can look at
+    /// other things.
     ///
     /// # Errors
     /// As [`Watch::wait`].
@@ -55,7 +55,7 @@ impl<'a> Watch<'a> {
     fn next(&mut self, bound: Option<Duration>) -> Result<Option<WatchEvent>, AgentError> {
         loop {
             if self.session != Some(self.agent.session) {
-                // Subscribed first and listed then: what changes in between is told twice rather than not at all.
+                // Subscribes before it lists: a change in between is reported twice rather than missed.
                 self.agent.subscribe()?;
                 self.session = Some(self.agent.session);
                 return Ok(Some(WatchEvent::Present(self.agent.list()?)));

@@ -1,4 +1,4 @@
-//! The binary: what it prints, where, and the exit status that says how it went.
+//! The binary: its output, and its exit status.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -21,7 +21,7 @@ fn command(port: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs it; its standard output, its standard error, its exit status.
+/// Runs it; returns standard output, standard error and the exit status.
 fn run(port: &Path, arguments: &[&str]) -> (String, String, i32) {
     let Output { status, stdout, stderr } = command(port, arguments).output().unwrap();
     (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap(), status.code().unwrap())
@@ -73,7 +73,7 @@ fn get_reset_and_stats_answer_in_json_too() {
 }
 
 #[test]
-fn the_exit_status_says_what_kind_of_no_it_was() {
+fn the_exit_status_tells_failures_from_refusals() {
     for (kind, expected) in [
         (OpErrorKind::Denied, 3),
         (OpErrorKind::Invalid, 2),
@@ -93,7 +93,7 @@ fn the_exit_status_says_what_kind_of_no_it_was() {
 }
 
 #[test]
-fn wrong_usage_is_2_and_asks_nobody() {
+fn wrong_usage_is_2_and_sends_no_request() {
     for arguments in [
         &["vf"][..],
         &["vf", "frobnicate"],
@@ -112,7 +112,7 @@ fn wrong_usage_is_2_and_asks_nobody() {
 }
 
 #[test]
-fn no_channel_is_1_and_says_which() {
+fn a_missing_channel_is_1_and_is_named() {
     for port in ["/nonexistent/port", "/proc/self/status"] {
         let (out, err, status) = run(Path::new(port), &["vf", "list"]);
         assert_eq!((out.as_str(), status), ("", 1));
@@ -138,7 +138,7 @@ fn watch_prints_a_line_an_event_until_the_channel_ends() {
     imp.ended();
 }
 
-/// Somebody pipes `watch` into a program: each event must come out when it happens, not when a buffer is full.
+/// Somebody pipes `watch` into a program: each event must come out as it happens, not when a buffer is full.
 #[test]
 fn watched_events_are_not_held_back() {
     let imp = Imp::runs(|agent| {

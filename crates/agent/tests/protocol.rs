@@ -1,5 +1,5 @@
-//! What the agent makes of a channel that others have used before it, and of a management partition that restarts,
-//! falls silent or talks nonsense.
+//! The agent on a channel that others have used before it, and with a management partition that restarts, falls
+//! silent or sends nonsense.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -12,9 +12,9 @@ use ioward_agent::{Agent, AgentError, Notice, Options, WatchEvent};
 use ioward_channel::{ChannelError, ErrorCode, Frame, ImpMessage, MAX_VFS, Welcome, stream};
 use ioward_model::{OpError, OpErrorKind, OpOutcome, VfOp, VfSettings, VfView, Vlan};
 
-/// Long enough for any machine: a test that uses it ends by what is said, not by time.
+/// Ample on a slow machine: a test that uses it ends by a message, not by time.
 const LONG: Duration = Duration::from_secs(60);
-/// For waiting until nothing has happened.
+/// For waits that must time out.
 const SHORT: Duration = Duration::from_millis(200);
 
 fn open_within(imp: &Imp, connect: Duration, answer: Duration) -> Result<Agent, AgentError> {
@@ -50,9 +50,9 @@ fn an_agent_says_hello_and_asks() {
     imp.ended();
 }
 
-/// An agent was killed before it read its answers. They are the first that the next agent reads.
+/// An agent was killed before it read its answers. The next agent reads them first.
 #[test]
-fn what_was_meant_for_an_agent_before_is_ignored() {
+fn answers_to_an_earlier_agent_are_ignored() {
     let imp = Imp::runs(|agent| {
         agent.send(&welcome(7, 1));
         agent.send(&vfs(42, vec![view("stale")]));
@@ -84,7 +84,7 @@ fn half_a_frame_before_the_welcome_is_ignored() {
 }
 
 #[test]
-fn a_welcome_for_another_hello_is_none() {
+fn a_welcome_for_another_hello_is_ignored() {
     let imp = Imp::runs(|agent| {
         let nonce = agent.hello().nonce;
         agent.send(&welcome(nonce.wrapping_add(1), 1));
@@ -110,7 +110,7 @@ fn a_reset_before_the_welcome_brings_another_hello() {
 }
 
 #[test]
-fn a_read_that_a_restart_interrupts_is_asked_for_again() {
+fn a_read_interrupted_by_a_restart_is_repeated() {
     let imp = Imp::runs(|agent| {
         agent.greet_in(1);
         agent.request();
@@ -125,9 +125,9 @@ fn a_read_that_a_restart_interrupts_is_asked_for_again() {
     imp.ended();
 }
 
-/// Whether it was done before the restart nobody knows: doing it twice is the person's decision.
+/// It may have been done before the restart: repeating it is the user's decision.
 #[test]
-fn a_change_that_a_restart_interrupts_is_not_made_twice() {
+fn a_change_interrupted_by_a_restart_is_not_repeated() {
     let imp = Imp::runs(|agent| {
         agent.greet_in(1);
         agent.request();
@@ -144,7 +144,7 @@ fn a_change_that_a_restart_interrupts_is_not_made_twice() {
     imp.ended();
 }
 
-/// The management partition says that it never had a hello: it has not done what was asked, so asking again is safe.
+/// The management partition reports that it had no hello: it has not done the request, so repeating is safe.
 #[test]
 fn a_change_before_a_hello_is_repeated_after_it() {
     let imp = Imp::runs(|agent| {
@@ -163,7 +163,7 @@ fn a_change_before_a_hello_is_repeated_after_it() {
 }
 
 #[test]
-fn a_management_partition_of_another_age_is_told_apart_from_a_silent_one() {
+fn an_incompatible_version_and_silence_give_different_errors() {
     let imp = Imp::runs(|agent| {
         let nonce = Some(agent.hello().nonce);
         let (code, message) = (ErrorCode::UnsupportedVersion, String::new());
@@ -178,7 +178,7 @@ fn a_management_partition_of_another_age_is_told_apart_from_a_silent_one() {
 
 /// It would set the VLAN without its tag, and say that all was done.
 #[test]
-fn a_management_partition_that_has_no_word_for_a_tag_is_not_asked_for_it() {
+fn a_tag_is_not_sent_to_a_management_partition_of_version_1() {
     let imp = Imp::runs(|agent| {
         let nonce = agent.hello().nonce;
         let partition = "web".parse().unwrap();
@@ -206,7 +206,7 @@ fn silence_ends_at_the_bound() {
     imp.ended();
 }
 
-/// A peer that always has something to say, and never the answer, must not hold the agent for ever.
+/// A peer that sends all the time, but never the answer, must not hold the agent indefinitely.
 #[test]
 fn chatter_ends_at_the_bound() {
     let imp = Imp::runs(|agent| {
@@ -221,7 +221,7 @@ fn chatter_ends_at_the_bound() {
 }
 
 #[test]
-fn a_closed_channel_is_said_to_be_closed() {
+fn a_closed_channel_is_reported() {
     let imp = Imp::runs(imp::Connection::greet);
     let mut agent = open(&imp).unwrap();
     imp.ended();
@@ -251,7 +251,7 @@ fn a_long_list_is_put_together_and_an_endless_one_refused() {
 }
 
 #[test]
-fn an_answer_that_makes_no_sense_is_an_error_at_once() {
+fn an_invalid_answer_is_an_error_at_once() {
     let imp = Imp::runs(|agent| {
         agent.greet();
         let (id, _) = agent.request();
@@ -273,7 +273,7 @@ fn an_answer_that_makes_no_sense_is_an_error_at_once() {
 }
 
 #[test]
-fn a_refusal_reaches_the_caller_as_it_was_said() {
+fn a_refusal_reaches_the_caller_unchanged() {
     let refusal = OpError::new(OpErrorKind::Denied, "net0: vlan is not in guest_may of this VF");
     let said = refusal.clone();
     let imp = Imp::answers(|_| Err(said));
@@ -305,7 +305,7 @@ fn a_watcher_sees_all_there_is_and_then_what_changes_across_a_restart() {
     assert!(matches!(watch.wait().unwrap_err(), AgentError::Closed { .. }));
 }
 
-/// A VF came between the subscription and the list: the notice must not be lost with the answer being waited for.
+/// A VF came between the subscription and the list: the wait for the answer must keep the notice.
 #[test]
 fn a_notice_before_the_list_is_kept() {
     let imp = Imp::runs(|agent| {

@@ -21,7 +21,7 @@ const SHORT: Duration = Duration::from_millis(200);
 struct Imp(Endpoint);
 
 impl Imp {
-    /// A script that runs beside the test, at the other end of what it returns.
+    /// Runs a script beside the test, at the other end of the returned descriptors.
     fn runs(script: impl FnOnce(&mut Self) + Send + 'static) -> (EndFds, JoinHandle<()>) {
         let (imp, guest) = shared::create().unwrap();
         let mut imp = Self(Endpoint::from_fds(Side::Imp, imp).unwrap());
@@ -129,7 +129,7 @@ fn words_of_a_console_become_operations_and_exit_statuses() {
 }
 
 #[test]
-fn a_management_partition_that_says_nothing_is_an_error_at_the_bound() {
+fn a_silent_management_partition_is_an_error_at_the_bound() {
     let (_imp, guest) = shared::create().unwrap();
     let error = Agent::from_shared(guest, Options { connect: SHORT, answer: SHORT, nonce: 1 }).err().unwrap();
     assert!(matches!(error, AgentError::NoAnswer { .. }), "{error}");
@@ -152,7 +152,7 @@ fn a_region_that_was_corrupted_is_an_error() {
 }
 
 #[test]
-fn what_is_no_region_is_not_taken_for_one() {
+fn invalid_memory_is_refused_as_a_region() {
     let (_imp, guest) = shared::create().unwrap();
     let error = open(EndFds { memory: rustix::pipe::pipe().unwrap().0, ..guest }).err().unwrap();
     assert!(matches!(error, AgentError::Open { .. }), "{error}");

@@ -4,17 +4,17 @@ use std::{fmt, num::ParseIntError, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Names a change: `EPOCH-NUMBER`. The number counts the plans that were begun on this host; the epoch is another one for each
+/// The ID of a change: `EPOCH-NUMBER`. The number counts the plans begun on this host; the epoch differs for each
 /// run of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChangeId {
-    /// Of the run of the daemon.
+    /// The epoch of the run of the daemon.
     pub epoch: u64,
-    /// Of the change.
+    /// The number of the change.
     pub number: u64,
 }
 
-/// Why a text is no ID of a change.
+/// A text that is not a change ID.
 #[derive(Debug, thiserror::Error)]
 #[error("'{0}' is no ID of a change, which is two numbers: EPOCH-NUMBER")]
 pub struct ChangeIdError(String);
@@ -48,24 +48,24 @@ impl<'de> Deserialize<'de> for ChangeId {
     }
 }
 
-/// A plan that was begun, and how it goes.
+/// A plan that was begun, and its progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeView {
     /// Its ID.
     pub id: ChangeId,
     /// The state's revision once it is done.
     pub revision: u64,
-    /// The kind of intent behind it: `apply`, `remove`, …
+    /// The kind of intent: `apply`, `remove`, …
     pub intent: String,
-    /// How far it has come.
+    /// Its progress.
     pub status: ChangeStatus,
     /// Its number of steps.
     pub steps: usize,
-    /// The steps that are done, and not rolled back.
+    /// The steps that are done and not rolled back.
     pub steps_done: usize,
     /// When it began, in milliseconds since 1970 (UTC).
     pub begun_ms: u64,
-    /// When it ended; left out while it runs.
+    /// When it ended; absent while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_ms: Option<u64>,
     /// Why it failed.
@@ -73,24 +73,24 @@ pub struct ChangeView {
     pub error: Option<String>,
 }
 
-/// How far a change has come.
+/// The progress of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChangeStatus {
-    /// Its steps are carried out.
+    /// Its steps are being carried out.
     Running,
-    /// A step has failed or somebody has cancelled it: it is rolled back.
+    /// A step failed or somebody cancelled the change: it is being rolled back.
     Cancelling,
     /// All its steps are done.
     Done,
-    /// Everything is as it was before.
+    /// Everything has been rolled back.
     RolledBack,
     /// Something could not be rolled back.
     Incomplete,
 }
 
 impl ChangeStatus {
-    /// The word for it, as in JSON.
+    /// Its name in JSON.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {

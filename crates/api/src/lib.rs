@@ -1,5 +1,5 @@
-//! The values that travel over the API socket, besides those of `ioward-model`: no server and no client, so that a client needs
-//! no crate of the daemon's. docs/api.md describes the routes.
+//! The values that travel over the API socket beside those of `ioward-model`. Neither server nor client: a client
+//! needs no daemon crate. docs/api.md describes the routes.
 #![forbid(unsafe_code)]
 
 mod change;
@@ -21,10 +21,10 @@ pub const DEFAULT_SOCKET: &str = "/run/ioward/api.sock";
 /// Body of `POST /v1/plan`; the answer is a [`Plan`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanRequest {
-    /// What is wanted.
+    /// The intent to plan for.
     #[serde(flatten)]
     pub intent: Intent,
-    /// What is allowed.
+    /// The options of the planner.
     #[serde(default)]
     pub options: Options,
 }
@@ -34,10 +34,10 @@ pub struct PlanRequest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
-    /// A plan as `POST /v1/plan` gave it; refused when the host or the state has moved on since.
+    /// A plan from `POST /v1/plan`; refused when the host or the state has changed since.
     pub plan: Plan,
-    /// So many seconds it waits for other changes that are being carried out or wait already; left out: it does not, and is told
-    /// that another is at it. A plan that has waited is still good where it would do the very same now.
+    /// How many seconds it waits for other changes, running or queued; absent: it does not wait, and is refused
+    /// while there are any. After a wait, the plan is valid only if the same plan would be made now.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub wait_seconds: u64,
 }
@@ -47,26 +47,26 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// A line of the answer of `GET /v1/audit`: the entries come first.
+/// A line of the answer of `GET /v1/audit`; entries come first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum AuditLine {
-    /// Somebody asked for something.
+    /// A request.
     Entry(AuditEntry),
-    /// Some entries of a partition are not kept any more.
+    /// Entries of a partition that were dropped.
     Dropped {
         /// The partition.
         partition: Name,
-        /// How many.
+        /// Their number.
         dropped: AuditDropped,
     },
 }
 
-/// Body of `POST /v1/changes`; the answer is a [`ChangeView`]. The change goes on whatever becomes of the connection.
+/// Body of `POST /v1/changes`; the answer is a [`ChangeView`]. The change continues when the connection closes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeRequest {
-    /// A plan as `POST /v1/plan` gave it; refused when the host or the state has moved on since.
+    /// A plan from `POST /v1/plan`; refused when the host or the state has changed since.
     pub plan: Plan,
     /// As in [`ApplyRequest`].
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -79,28 +79,28 @@ pub struct ChangeRequest {
 pub struct CompatibleRequest {
     /// The Spec.
     pub spec: Spec,
-    /// A partition of it.
+    /// The partition in it.
     pub partition: Name,
 }
 
-/// Which functions suit one request.
+/// The functions that suit one request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compatible {
     /// The request, as `web/net0`.
     pub request: Owner,
-    /// Those that suit, best first; then those that don't, by address. Nothing: the host has no SR-IOV adapter.
+    /// Suitable VFs first, best first; then the others, by address. Empty when the host has no SR-IOV adapter.
     pub candidates: Vec<Candidate>,
 }
 
-/// A function that was looked at for a request.
+/// A function considered for a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidate {
     /// The VF.
     pub vf: VfId,
-    /// Where it is; left out: it has to be made.
+    /// Its address; absent when the VF does not exist yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Bdf>,
-    /// Why it does not suit; empty: it does.
+    /// Why it does not suit; empty when it does.
     pub reasons: Vec<Reason>,
 }
 
@@ -112,24 +112,24 @@ impl Compatible {
     }
 }
 
-/// A partition, in the answer of `GET /v1/partitions`: a list of these.
+/// A partition, as listed by `GET /v1/partitions`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PartitionView {
     /// Its name.
     pub name: Name,
     /// Whether its machine runs.
     pub running: bool,
-    /// What executes it, while it runs.
+    /// The accelerator, while it runs.
     pub accelerator: Option<Accelerator>,
-    /// Its process, while it runs.
+    /// The process ID, while it runs.
     pub pid: Option<u32>,
-    /// Virtual CPUs.
+    /// Number of virtual CPUs.
     pub cpus: u16,
-    /// Memory.
+    /// Memory size.
     pub memory: MemorySize,
     /// Whether it has a channel.
     pub channel: bool,
-    /// What its agent said it is, once it said hello.
+    /// The name and version its agent gave in its hello.
     pub agent: Option<String>,
     /// Unix stream socket of its serial console.
     pub console: PathBuf,
@@ -142,26 +142,26 @@ pub struct PartitionView {
 pub struct AssignedVf {
     /// Its name in the partition.
     pub name: Name,
-    /// What it is for.
+    /// Its device class.
     pub class: Class,
-    /// Which it is.
+    /// The VF.
     #[serde(flatten)]
     pub vf: VfId,
-    /// Where it is.
+    /// Its PCI address.
     pub address: Option<Bdf>,
-    /// What ioward set.
+    /// The settings that ioward made.
     pub settings: VfSettings,
-    /// What the guest may change.
+    /// The settings that the guest may change.
     pub guest_may: Vec<String>,
 }
 
-/// What became of an orphan, in the answer of `POST /v1/orphans/reap`: a list of these.
+/// The outcome for one orphan, as listed by `POST /v1/orphans/reap`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reaped {
-    /// Which it is.
+    /// The orphan.
     #[serde(flatten)]
     pub orphan: Orphan,
-    /// Why it is still there, where it is.
+    /// Why it could not be removed, if it could not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -169,34 +169,34 @@ pub struct Reaped {
 /// The body of every answer that is not a success.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// What went wrong.
+    /// The error.
     pub error: ApiError,
 }
 
-/// What went wrong, as data.
+/// An error, as data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
-    /// What kind of no.
+    /// The kind of error.
     pub kind: ErrorKind,
-    /// What, where, why, and what to do; without the reasons.
+    /// The failure, its place, its cause, and what to do; without the reasons.
     pub message: String,
-    /// The rules that are not met.
+    /// The rules that are violated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<Reason>,
-    /// What would have to give way.
+    /// The relaxations that would make it possible.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ways: Vec<Way>,
 }
 
 impl ApiError {
-    /// One without reasons.
+    /// An error without reasons.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), reasons: Vec::new(), ways: Vec::new() }
     }
 
-    /// A refusal, with what would have to give way.
+    /// A refusal, with the relaxations that would lift it.
     #[must_use]
     pub fn refused(reasons: Vec<Reason>, ways: Vec<Way>) -> Self {
         let rules = if reasons.len() == 1 { "a rule is" } else { "rules are" };
@@ -204,18 +204,18 @@ impl ApiError {
     }
 }
 
-/// What kind of no. The command's exit status follows from it.
+/// The kind of an error. It determines the command's exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorKind {
-    /// The request makes no sense (HTTP 400, exit status 2).
+    /// The request is invalid (HTTP 400, exit status 2).
     Invalid,
     /// Policy, compatibility or disruption forbids it (HTTP 409, exit status 3).
     Refused,
     /// Another change is being carried out (HTTP 423, exit status 1).
     Busy,
-    /// There is no such thing (HTTP 404, exit status 1).
+    /// Not found (HTTP 404, exit status 1).
     NotFound,
-    /// It was tried and did not work (HTTP 500, exit status 1).
+    /// It was tried and failed (HTTP 500, exit status 1).
     Failed,
 }

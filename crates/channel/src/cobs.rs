@@ -4,15 +4,15 @@
 //! The encoded form is a row of blocks: a code byte `n` from 1 to 255, then `n - 1` bytes that are not zero. Each block
 //! with a code below 255 stands for its bytes and a zero; the zero after the last block is not part of the data.
 
-/// The longest run that one block holds.
+/// The longest run in one block.
 const MAX_RUN: usize = 254;
 
-/// The greatest encoded length of so many bytes.
+/// The maximum encoded length for this number of bytes.
 pub const fn max_encoded(bytes: usize) -> usize {
     bytes + bytes / MAX_RUN + 1
 }
 
-/// Appends the encoded form of `bytes`; no zero is in it.
+/// Appends the encoded form of `bytes`, which has no zero in it.
 pub fn encode(bytes: &[u8], encoded: &mut Vec<u8>) {
     for mut run in bytes.split(|byte| *byte == 0) {
         while let Some((full, rest)) = run.split_at_checked(MAX_RUN) {
@@ -26,7 +26,7 @@ pub fn encode(bytes: &[u8], encoded: &mut Vec<u8>) {
     }
 }
 
-/// The bytes that were encoded; `None` when the last block is cut short or a zero stands where a code should.
+/// The decoded bytes; `None` when the last block is cut short or a zero stands in place of a code.
 pub fn decode(mut encoded: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(encoded.len());
     while let Some((&code, rest)) = encoded.split_first() {
@@ -44,7 +44,7 @@ pub fn decode(mut encoded: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// Lengths around the longest run are where an encoder goes wrong.
+    /// Encoders go wrong at lengths around the longest run.
     #[test]
     fn runs_of_every_length_around_a_block_survive() {
         for length in [0, 1, 2, 253, 254, 255, 256, 507, 508, 509, 1000] {
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_the_paper_come_out() {
+    fn the_examples_of_the_paper_encode_as_printed() {
         let encoded = |bytes: &[u8]| {
             let mut encoded = Vec::new();
             encode(bytes, &mut encoded);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_is_cut_short_is_no_data() {
+    fn a_truncated_block_is_refused() {
         assert_eq!(decode(&[5, 1, 2]), None);
         assert_eq!(decode(&[2, 1, 0]), None);
     }

@@ -1,52 +1,52 @@
-//! What a simulated hypervisor and the process that is its partition tell each other beside the channel: what a machine
-//! has a bus and a power button for.
+//! Messages between a simulated hypervisor and its partition's process, beside the channel: they stand for a
+//! machine's bus and power button.
 //!
 //! Lines of text over a Unix stream socket, each at most [`MAX_LINE_BYTES`] long with its end; file descriptors travel
-//! with the line that speaks of them (`SCM_RIGHTS`). Unknown lines are ignored, by both sides.
+//! with the line that describes them (`SCM_RIGHTS`). Both sides ignore unknown lines.
 
 use std::{fmt, str::FromStr};
 
 use ioward_model::Name;
 use ioward_pci::Bdf;
 
-/// The greatest length of a line, with the newline that ends it.
+/// Maximum length of a line, including its newline.
 pub const MAX_LINE_BYTES: usize = 128;
 
-/// What a hypervisor says to a partition.
+/// A message from the hypervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToPartition {
-    /// What the partition is called. Said first.
+    /// The partition's name. Sent first.
     Name(Name),
-    /// There is a channel, in place of any before it. Comes with three descriptors: those of
-    /// [`crate::shared::EndFds`], in their order there.
+    /// A new channel, in place of any earlier one. Carries three descriptors: those of [`crate::shared::EndFds`],
+    /// in that order.
     Channel,
-    /// There is no channel any more.
+    /// The channel is gone.
     NoChannel,
-    /// A VF is there now.
+    /// A VF has been attached.
     Attach {
-        /// What the Spec calls it.
+        /// Its name in the Spec.
         vf: Name,
-        /// Which it is.
+        /// Its address.
         function: Bdf,
     },
-    /// Let go of a VF.
+    /// Release a VF.
     Detach(Name),
-    /// All that the machine has at its start has been said: it is to run.
+    /// The machine's initial configuration is complete: boot.
     Boot,
     /// The power button has been pressed.
     PowerButton,
 }
 
-/// What a partition says to its hypervisor.
+/// A message from the partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromPartition {
     /// It runs.
     Started,
-    /// It has let go of a VF.
+    /// It has released a VF.
     Released(Name),
 }
 
-/// A line that says nothing that this version knows.
+/// A line that this version does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no such message")]
 pub struct UnknownLine;
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_back_as_they_were_said() {
+    fn lines_are_parsed_as_they_were_written() {
         let name: Name = "n".repeat(40).parse().unwrap();
         let function = "0000:01:10.0".parse().unwrap();
         for message in [
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_line_is_no_message() {
+    fn an_unknown_line_is_refused() {
         for line in ["", "released", "released ../x", "released a b", "STARTED", "started "] {
             assert_eq!(line.parse::<FromPartition>(), Err(UnknownLine), "{line:?}");
         }

@@ -16,10 +16,10 @@ pub const MAX_PAYLOAD_BYTES: usize = MAX_FRAME_BYTES - HEADER_BYTES;
 
 /// `IW`.
 const MAGIC: [u8; 2] = [0x49, 0x57];
-/// Version of this layout. What payloads mean has a version of its own, agreed in the hello.
+/// Version of this layout. The payloads have a version of their own, agreed in the hello.
 const LAYOUT: u8 = 1;
 
-/// One frame: what it is, which request it belongs to, and a payload that has not been looked at.
+/// One frame: its kind, its request number, and an unchecked payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     kind: u8,
@@ -28,27 +28,27 @@ pub struct Frame {
     payload: Vec<u8>,
 }
 
-/// Why bytes are no frame.
+/// Why bytes are not a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// More bytes without an end than a frame can have. Said once; the rest of it is skipped.
+    /// More bytes without an end than a frame can have. Reported once; the rest is skipped.
     #[error("a frame is longer than {MAX_FRAME_BYTES} bytes")]
     TooLong,
-    /// The bytes before the end of the frame are not whole: what a sender leaves that dies while it writes.
+    /// The frame is incomplete: its sender died while it wrote.
     #[error("a frame is cut short")]
     CutShort,
-    /// It does not begin as a frame does.
+    /// It does not begin with the magic number.
     #[error("a frame does not begin with 'IW'")]
     Magic,
-    /// A header that this version does not know.
+    /// The header has an unknown layout.
     #[error("a frame has header version {0}; this side knows {LAYOUT}")]
     Layout(u8),
-    /// The length in the header is not the length of what follows.
+    /// The length in the header differs from the actual length.
     #[error("a frame says that its payload has {stated} bytes and has {found}")]
     Length {
-        /// What the header says.
+        /// The length in the header.
         stated: u32,
-        /// What is there.
+        /// The actual length.
         found: usize,
     },
 }
@@ -60,31 +60,31 @@ impl Frame {
         (payload.len() <= MAX_PAYLOAD_BYTES).then_some(Self { kind, flags, request, payload })
     }
 
-    /// What kind of message the payload is.
+    /// The kind of message in the payload.
     #[must_use]
     pub fn kind(&self) -> u8 {
         self.kind
     }
 
-    /// Bits that a kind of message gives a meaning to.
+    /// Flags, whose meaning depends on the kind.
     #[must_use]
     pub fn flags(&self) -> u16 {
         self.flags
     }
 
-    /// The number of the request that it is, or that it answers; 0 for none.
+    /// The number of its request, or of the request that it answers; 0 for none.
     #[must_use]
     pub fn request(&self) -> u32 {
         self.request
     }
 
-    /// The CBOR in it, not checked.
+    /// The payload: CBOR, unchecked.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
 
-    /// Header and payload, as they go over a transport that keeps frames apart.
+    /// Header and payload, for a transport that keeps frames apart.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         #[expect(clippy::cast_possible_truncation, reason = "a payload is at most 64 KiB")]
@@ -100,10 +100,10 @@ impl Frame {
         bytes
     }
 
-    /// A frame from exactly its bytes.
+    /// Parses exactly one frame.
     ///
     /// # Errors
-    /// When they are no frame of this layout, or more or less than one.
+    /// When the bytes are not one whole frame of this layout.
     pub fn parse(bytes: &[u8]) -> Result<Self, FrameError> {
         if bytes.len() > MAX_FRAME_BYTES {
             return Err(FrameError::TooLong);
@@ -129,7 +129,7 @@ impl Frame {
 mod tests {
     use super::*;
 
-    /// The bytes of docs/channel.md.
+    /// The example of docs/channel.md.
     #[test]
     fn a_frame_is_laid_out_as_documented() {
         let frame = Frame::new(0x02, 0x0001, 0x0a0b_0c0d, vec![0xa1, 0x00, 0x00]).unwrap();
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_says_why() {
+    fn an_invalid_frame_says_why() {
         let good = Frame::new(1, 0, 0, vec![0xa0]).unwrap().to_bytes();
         let with = |at: usize, byte: u8| {
             let mut bytes = good.clone();

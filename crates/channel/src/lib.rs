@@ -1,5 +1,5 @@
-//! The wire protocol between a client partition and the management partition, and what it goes over. Sans-executor:
-//! nothing here waits.
+//! The wire protocol between a client partition and the management partition, and its transports. Nothing here
+//! waits.
 //!
 //! ```text
 //! AgentMessage, ImpMessage   message.rs   what is said, in values of ioward-model
@@ -9,10 +9,10 @@
 //!     or ⇅ rings             shared/      frames in memory that both ends can write
 //! ```
 //!
-//! [`control`] is what a simulated hypervisor and the process that is its partition tell each other beside the channel.
+//! [`control`] carries the messages between a simulated hypervisor and its partition's process, beside the channel.
 //!
-//! docs/channel.md writes it down by byte. Both ends treat the other as hostile: nothing here panics on what comes in,
-//! and nothing takes more memory than a frame may have.
+//! docs/channel.md specifies it by byte. Each end treats the other as hostile: no input makes this code panic or
+//! use more memory than a frame may have.
 
 mod cobs;
 pub mod control;

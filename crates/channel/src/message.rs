@@ -1,4 +1,4 @@
-//! What is said over a channel, in values of `ioward-model`, and which frames say it.
+//! The messages of the channel, in values of `ioward-model`, and their frames.
 
 use ioward_model::{Name, OpError, OpErrorKind, OpOutcome, VfOp, VfView};
 use minicbor::{Decode, Encode};
@@ -9,24 +9,24 @@ use crate::{
     wire::{self, List, free_text, name},
 };
 
-/// The newest protocol version that this side speaks. Version 2 has protocol and priority of a VLAN.
+/// The newest protocol version that this side supports. Version 2 adds a VLAN's protocol and priority.
 pub const VERSION: u16 = 2;
-/// The oldest protocol version that this side speaks.
+/// The oldest protocol version that this side supports.
 pub const OLDEST_VERSION: u16 = 1;
-/// The greatest number of VFs in an answer.
+/// Maximum number of VFs in an answer.
 pub const MAX_VFS: usize = 1024;
 
-/// The greatest length of an error's text, in bytes.
+/// Maximum length of an error's text, in bytes.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 1024;
-/// The greatest length of an agent's name and version, in bytes.
+/// Maximum length of an agent's name and version, in bytes.
 const MAX_AGENT_BYTES: usize = 80;
-/// What of a payload is left for VFs, beside the few bytes around them.
+/// Bytes of a payload available for VFs, beside the few around them.
 const VFS_BYTES_IN_A_FRAME: usize = MAX_PAYLOAD_BYTES - 64;
 
-/// In a response: another frame with more of the same list follows.
+/// In a response: another frame continues the same list.
 const FLAG_MORE: u16 = 1;
 
-/// Kinds of frames. Those of the management partition have the high bit.
+/// Kinds of frames. The management partition's have the high bit set.
 mod kind {
     pub const HELLO: u8 = 0x01;
     pub const REQUEST: u8 = 0x02;
@@ -38,37 +38,37 @@ mod kind {
     pub const RESET: u8 = 0x85;
 }
 
-/// Why a frame is no message.
+/// Why a frame is not a valid message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// This side has no such message. An agent ignores it: a newer management partition may say more.
+    /// An unknown kind. An agent ignores it: it comes from a newer management partition.
     #[error("there is no message of kind {0:#04x}")]
     Kind(u8),
-    /// The payload is not what its kind says.
+    /// The payload does not fit its kind.
     #[error("{message}: {problem}")]
     Payload {
-        /// What kind of message it was to be.
+        /// The kind of message expected.
         message: &'static str,
-        /// The field, what is wrong with it, and what is right. Safe to print.
+        /// The field, the mistake, and the correct form. Safe to print.
         problem: String,
     },
 }
 
-/// What an agent says first, and again after each [`ImpMessage::Reset`].
+/// An agent's first message, sent again after each [`ImpMessage::Reset`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// The oldest protocol version that it speaks.
+    /// The oldest protocol version that it supports.
     pub min_version: u16,
-    /// The newest protocol version that it speaks.
+    /// The newest protocol version that it supports.
     pub max_version: u16,
-    /// Its name and version, for people: `ioward-agent 0.1.0`. At most 80 bytes; longer is cut when it is sent.
+    /// Its name and version, for people: `ioward-agent 0.1.0`. At most 80 bytes; the sender cuts the rest.
     pub agent: String,
-    /// A number that no other hello on this channel had. The welcome that answers it carries it back.
+    /// A number unique among the hellos on this channel. The welcome repeats it.
     pub nonce: u64,
 }
 
 impl Hello {
-    /// The newest protocol version that both sides speak, if there is one.
+    /// The newest protocol version that both sides support, if any.
     #[must_use]
     pub fn version(&self) -> Option<u16> {
         let newest = self.max_version.min(VERSION);
@@ -79,31 +79,31 @@ impl Hello {
 /// The answer to a hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Welcome {
-    /// The protocol version that is spoken from here on.
+    /// The protocol version of this session.
     pub version: u16,
-    /// Which run of the management partition this is: another one after a restart.
+    /// Identifies the run of the management partition: it changes with each restart.
     pub epoch: u64,
-    /// The nonce of the hello that it answers.
+    /// The nonce of the hello.
     pub nonce: u64,
-    /// The partition that the agent is in.
+    /// The agent's partition.
     pub partition: Name,
 }
 
-/// What an agent says.
+/// A message from an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AgentMessage {
-    /// Begins a session; what was before it on the channel is over.
+    /// Begins a session; ends any earlier one on the channel.
     Hello(Hello),
-    /// Asks for an operation.
+    /// Requests an operation.
     Request {
-        /// Chosen by the agent; comes back with the answer.
+        /// Chosen by the agent; the answer repeats it.
         id: u32,
         /// The operation.
         op: VfOp,
     },
-    /// Asks for notices until the session ends. Answered as an operation is, with [`OpOutcome::Done`].
+    /// Requests notices until the session ends. The answer is [`OpOutcome::Done`].
     Subscribe {
-        /// Chosen by the agent; comes back with the answer.
+        /// Chosen by the agent; the answer repeats it.
         id: u32,
     },
 }
@@ -115,71 +115,71 @@ pub enum Notice {
     Added(VfView),
     /// A VF has been taken from the partition.
     Removed(Name),
-    /// Settings of a VF, or what the partition may do to it, are different now.
+    /// A VF's settings, or the partition's permissions on it, have changed.
     Changed(VfView),
 }
 
-/// What is wrong with the channel itself, rather than with an operation.
+/// A fault of the channel, rather than of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCode {
-    /// No protocol version that both sides speak.
+    /// The two sides have no protocol version in common.
     UnsupportedVersion,
-    /// A request came before a hello. It was not done.
+    /// A request came before a hello. It was not carried out.
     HelloNeeded,
-    /// Bytes came that are no frame.
+    /// The bytes received are not a frame.
     BadFrame,
-    /// A frame came that is no message.
+    /// The frame received is not a message.
     BadMessage,
-    /// One that this version has no word for.
+    /// A code that this version does not know.
     Other(u16),
 }
 
-/// The management partition can't go on as the agent would like.
+/// A fault that the management partition reports.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ChannelError {
-    /// The request that it is about; 0 for none.
+    /// The request concerned; 0 for none.
     pub id: u32,
-    /// What is wrong.
+    /// The kind of fault.
     pub code: ErrorCode,
-    /// The same for people; at most 1024 bytes, longer is cut when it is sent.
+    /// The fault in words; at most 1024 bytes, the sender cuts the rest.
     pub message: String,
-    /// The oldest protocol version that the management partition speaks.
+    /// The oldest protocol version that the management partition supports.
     pub min_version: u16,
-    /// The newest protocol version that the management partition speaks.
+    /// The newest protocol version that the management partition supports.
     pub max_version: u16,
-    /// The nonce of the hello that it answers, if it answers one.
+    /// The nonce of the hello, in answer to a hello.
     pub nonce: Option<u64>,
 }
 
-/// What the management partition says.
+/// A message from the management partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImpMessage {
     /// The answer to a hello.
     Welcome(Welcome),
     /// The answer to a request.
     Response {
-        /// The request's.
+        /// The number of the request.
         id: u32,
-        /// More of the same list follows under the same number. False when sent: [`ImpMessage::to_frames`] splits
-        /// a long list by itself.
+        /// The same list continues in another response with this number. Senders leave it false:
+        /// [`ImpMessage::to_frames`] splits a long list by itself.
         more: bool,
-        /// What became of it. `reasons` of an error stay behind.
+        /// The outcome. The `reasons` of an error are not sent.
         result: Result<OpOutcome, OpError>,
     },
-    /// What a subscriber is told.
+    /// A notice for a subscriber.
     Notice(Notice),
-    /// Something is wrong with the channel.
+    /// A fault of the channel.
     Error(ChannelError),
-    /// Said first on each connection: whoever is there must say hello (again).
+    /// Sent first on each connection: the agent must say hello (again).
     Reset {
-        /// Which run of the management partition this is.
+        /// Identifies the run of the management partition.
         epoch: u64,
     },
 }
 
 impl AgentMessage {
-    /// The protocol version that this needs: an older peer would skip a part of it, and say that all was done.
+    /// The protocol version that this needs: an older peer would skip part of it and report success.
     #[must_use]
     pub fn needs_version(&self) -> u16 {
         match self {
@@ -192,7 +192,7 @@ impl AgentMessage {
         }
     }
 
-    /// The frame that says it.
+    /// Encodes the message.
     #[must_use]
     pub fn to_frame(&self) -> Frame {
         match self {
@@ -206,10 +206,10 @@ impl AgentMessage {
         }
     }
 
-    /// What a frame says.
+    /// Decodes a frame.
     ///
     /// # Errors
-    /// When it says nothing that an agent can say. [`Frame::request`] tells which request to refuse.
+    /// When the frame is not a valid message of an agent. [`Frame::request`] is the request to refuse.
     pub fn from_frame(frame: &Frame) -> Result<Self, MessageError> {
         match frame.kind() {
             kind::HELLO => read(frame, "hello", |wire: wire::Hello| {
@@ -229,7 +229,7 @@ impl AgentMessage {
 }
 
 impl ImpMessage {
-    /// The frames that say it: one, but for a list of VFs that does not fit in one. A list of more than [`MAX_VFS`]
+    /// Encodes the message: in one frame, or several for a long list of VFs. A list of more than [`MAX_VFS`]
     /// becomes an error.
     #[must_use]
     pub fn to_frames(&self) -> Vec<Frame> {
@@ -265,10 +265,10 @@ impl ImpMessage {
         }
     }
 
-    /// What a frame says.
+    /// Decodes a frame.
     ///
     /// # Errors
-    /// When it says nothing that the management partition can say.
+    /// When the frame is not a valid message of the management partition.
     pub fn from_frame(frame: &Frame) -> Result<Self, MessageError> {
         match frame.kind() {
             kind::WELCOME => read(frame, "welcome", |wire: wire::Welcome| {
@@ -278,7 +278,7 @@ impl ImpMessage {
             }),
             kind::RESPONSE => read(frame, "response", |wire: wire::Response| {
                 let result = wire.try_into()?;
-                // Of nothing else can there be more.
+                // Only a list can continue.
                 let is_list = matches!(result, Ok(OpOutcome::Vfs(_)));
                 let more = is_list && frame.flags() & FLAG_MORE != 0;
                 Ok(Self::Response { id: frame.request(), more, result })
@@ -326,7 +326,7 @@ impl ErrorCode {
     }
 }
 
-/// The frame of one response.
+/// Encodes one response.
 fn response(id: u32, result: &Result<OpOutcome, OpError>) -> Frame {
     match result {
         Ok(outcome) => frame(kind::RESPONSE, id, &wire::Response::from(outcome)),
@@ -338,7 +338,7 @@ fn response(id: u32, result: &Result<OpOutcome, OpError>) -> Frame {
     }
 }
 
-/// A list of VFs in as few frames as hold it, in order; `more` of it follows.
+/// Encodes a list of VFs in as few frames as possible, in order; `more` says that the list continues after it.
 fn list(id: u32, views: &[VfView], more: bool) -> Vec<Frame> {
     let mut parts: Vec<Vec<wire::View>> = vec![Vec::new()];
     let mut bytes = 0;
@@ -383,7 +383,7 @@ fn payload(wire: &impl Encode<()>) -> Vec<u8> {
     minicbor::to_vec(wire).expect("a payload can be encoded to memory")
 }
 
-/// Decodes a payload, and makes a value of it.
+/// Decodes a payload and converts it.
 fn read<'b, W: Decode<'b, ()>, T>(
     frame: &'b Frame,
     message: &'static str,
@@ -395,7 +395,7 @@ fn read<'b, W: Decode<'b, ()>, T>(
         0 => Ok(wire),
         left => Err(format!("{left} bytes follow the payload")),
     });
-    // What a hostile sender wrote may be part of the problem's text.
+    // The text of the problem may contain what a hostile sender wrote.
     whole
         .and_then(convert)
         .map_err(|problem| MessageError::Payload { message, problem: clean(&problem, 200) })

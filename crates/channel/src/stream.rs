@@ -1,34 +1,34 @@
-//! Frames in a byte stream that outlives those who write to it.
+//! Frames in a byte stream that outlives its writers.
 //!
 //! A virtio-serial port is not reset when the process that holds it dies, nor when the management partition connects
-//! again: half a frame may stand where the next one's first is expected. Therefore each frame goes COBS-encoded and
-//! ends with a zero byte, and each sender begins with [`START`], which ends whatever was left. No timer is needed.
+//! again: half a frame may stand where the next one should begin. Therefore each frame is COBS-encoded and ends
+//! with a zero byte, and each sender begins with [`START`], which ends any leftover. No timer is needed.
 
 use crate::{Frame, FrameError, MAX_FRAME_BYTES, cobs};
 
-/// What each sender writes before its first frame.
+/// Written by each sender before its first frame.
 pub const START: [u8; 1] = [END];
 
-/// Ends a frame. COBS leaves none inside.
+/// Ends a frame. COBS leaves no such byte inside.
 const END: u8 = 0;
 
-/// The greatest length of an encoded frame, without its end.
+/// Maximum length of an encoded frame, without its end.
 const MAX_ENCODED: usize = cobs::max_encoded(MAX_FRAME_BYTES);
 
-/// Appends a frame as it goes over a stream.
+/// Appends a frame, encoded for a stream.
 pub fn encode(frame: &Frame, stream: &mut Vec<u8>) {
     cobs::encode(&frame.to_bytes(), stream);
     stream.push(END);
 }
 
-/// Finds frames in what comes from a stream, however it is cut into pieces.
+/// Finds frames in a stream, however it is cut into pieces.
 ///
-/// Holds no more than one encoded frame. After bytes that are no frame it goes on with the next one.
+/// Holds at most one encoded frame. After bytes that are not a frame it continues with the next one.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    /// What came of the present frame.
+    /// The current frame so far.
     encoded: Vec<u8>,
-    /// The present frame is too long, that has been said, and the rest of it is thrown away.
+    /// The current frame is too long: this has been reported, and the rest is discarded.
     skipping: bool,
 }
 
@@ -39,8 +39,8 @@ impl Decoder {
         Self::default()
     }
 
-    /// The next frame, or why the next bytes are none. Takes what it has used from the front of `input`; `None` once
-    /// all is used and more is needed.
+    /// The next frame, or why the next bytes are not a frame. Removes the bytes it uses from the front of `input`;
+    /// `None` once all are used and more are needed.
     pub fn next(&mut self, input: &mut &[u8]) -> Option<Result<Frame, FrameError>> {
         while !input.is_empty() {
             let end = input.iter().position(|byte| *byte == END);
@@ -54,7 +54,7 @@ impl Decoder {
                 return Some(Err(FrameError::TooLong));
             } else {
                 self.encoded.extend_from_slice(part);
-                // Nothing between two ends is no error: START is often one.
+                // Nothing between two ends is not an error: START often causes it.
                 if end.is_some() && !self.encoded.is_empty() {
                     let bytes = cobs::decode(&self.encoded);
                     self.encoded.clear();

@@ -1,4 +1,4 @@
-//! Free text that crosses the channel and ends on somebody's terminal or in somebody's log.
+//! Free text from the channel that reaches a terminal or a log.
 
 /// The text with every control character replaced by a space, cut to at most `max` bytes.
 pub fn clean(text: &str, max: usize) -> String {
@@ -16,7 +16,7 @@ mod tests {
     use super::clean;
 
     #[test]
-    fn text_cannot_move_a_cursor_and_is_cut_between_characters() {
+    fn control_characters_are_replaced_and_text_is_cut_between_characters() {
         assert_eq!(clean("a\x1b[2Jb\n", 40), "a [2Jb ");
         assert_eq!(clean("ääää", 7), "ää…");
         assert_eq!(clean("ääää", 8), "ääää");

@@ -1,4 +1,4 @@
-//! Messages survive the way through frames, and what is no message is refused with the field that is wrong.
+//! Messages survive encoding and decoding, and an invalid message is refused with the field that is wrong.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod values;
@@ -28,18 +28,18 @@ fn problem(kind: u8, payload: Vec<u8>) -> String {
 
 proptest! {
     #[test]
-    fn every_message_of_an_agent_survives(message in values::agent_message()) {
+    fn every_message_of_an_agent_is_decoded_as_it_was_encoded(message in values::agent_message()) {
         prop_assert_eq!(AgentMessage::from_frame(&message.to_frame()), Ok(message));
     }
 
     #[test]
-    fn every_message_of_the_management_partition_survives(message in values::imp_message()) {
+    fn every_message_of_the_management_partition_is_decoded_as_it_was_encoded(message in values::imp_message()) {
         let frames = message.to_frames();
         prop_assert_eq!(frames.len(), 1);
         prop_assert_eq!(ImpMessage::from_frame(&frames[0]), Ok(message));
     }
 
-    /// The peer is hostile: whatever is in a payload, it is a message or an error.
+    /// The peer is hostile: any payload gives a message or an error.
     #[test]
     fn no_payload_panics(kind: u8, payload in proptest::collection::vec(any::<u8>(), 0..300)) {
         let frame = Frame::new(kind, 0, 0, payload).unwrap();
@@ -47,7 +47,7 @@ proptest! {
         let _ = ImpMessage::from_frame(&frame);
     }
 
-    /// One wrong byte in a good message finds checks that random bytes never reach.
+    /// One wrong byte in a good message reaches checks that random bytes never reach.
     #[test]
     fn no_damaged_payload_panics(message in values::imp_message(), at: proptest::sample::Index, byte: u8) {
         let frame = &message.to_frames()[0];
@@ -58,7 +58,7 @@ proptest! {
     }
 }
 
-/// A newer agent may say more than this side knows, at every level.
+/// A newer agent may send more fields than this side knows, at every level.
 #[test]
 fn fields_of_a_later_version_are_skipped() {
     let payload = cbor(|e| {
@@ -72,8 +72,8 @@ fn fields_of_a_later_version_are_skipped() {
     assert_eq!(from_agent(REQUEST, payload), Ok(request));
 }
 
-/// A VLAN went as its ID alone, and one of 802.1ad came out as one of 802.1Q. A plain one still goes as its ID alone: that
-/// is what agents of version 1 read.
+/// A VLAN was sent as its ID alone, so an 802.1ad one became 802.1Q. A plain one is still sent as its ID alone, which
+/// agents of version 1 read.
 #[test]
 fn a_vlan_goes_with_its_protocol_and_priority() {
     let settings_of = |vlan: &str| {
@@ -92,7 +92,7 @@ fn a_vlan_goes_with_its_protocol_and_priority() {
 }
 
 #[test]
-fn a_tag_that_makes_no_sense_is_refused() {
+fn an_invalid_tag_is_refused() {
     let tag = |vlan: bool, protocol: u16, priority: u8| {
         let payload = cbor(|e| {
             e.map(3).unwrap().u8(0).unwrap().u8(2).unwrap().u8(1).unwrap().str("net0").unwrap();
@@ -110,9 +110,9 @@ fn a_tag_that_makes_no_sense_is_refused() {
     assert_eq!(tag(false, 0x88a8, 0), "request: change.vlan_tag: it is without a vlan");
 }
 
-/// Skipping the only setting that a change names would answer "done" to what was never done.
+/// Skipping the only setting that a change names would answer "done" to a change that was not made.
 #[test]
-fn a_change_of_nothing_that_is_known_is_refused() {
+fn a_change_without_any_known_setting_is_refused() {
     let payload = cbor(|e| {
         e.map(3).unwrap().u8(0).unwrap().u8(2).unwrap().u8(1).unwrap().str("net0").unwrap();
         e.u8(2).unwrap().map(1).unwrap().u8(77).unwrap().u16(9000).unwrap();
@@ -181,7 +181,7 @@ fn a_refused_request_says_which_field_is_wrong() {
 }
 
 #[test]
-fn what_is_no_message_is_refused() {
+fn an_invalid_message_is_refused() {
     assert_eq!(from_agent(0x55, vec![0xa0]), Err(MessageError::Kind(0x55)));
     assert_eq!(from_agent(0x82, vec![0xa0]), Err(MessageError::Kind(0x82)), "an agent does not answer");
     let mut hello =
@@ -207,9 +207,9 @@ fn what_is_no_message_is_refused() {
     }
 }
 
-/// What is hidden in a field that nobody reads is not looked at, but must not cost more than its bytes.
+/// An unknown field is skipped unchecked, but must not cost more than its bytes.
 #[test]
-fn a_field_nested_to_the_bottom_of_a_frame_is_survived() {
+fn a_deeply_nested_field_is_skipped() {
     for opening in [0x81, 0x9f, 0xa1, 0xbf, 0xc1] {
         let mut payload = vec![0xa1, 0x18, 99];
         payload.resize(65_000, opening);
@@ -241,7 +241,7 @@ fn fat_view(number: usize) -> VfView {
 }
 
 #[test]
-fn a_list_longer_than_a_frame_goes_in_several() {
+fn a_list_longer_than_a_frame_takes_several_frames() {
     let views: Vec<_> = (0..MAX_VFS).map(fat_view).collect();
     let message = ImpMessage::Response { id: 9, more: false, result: Ok(OpOutcome::Vfs(views.clone())) };
     let frames = message.to_frames();
@@ -260,10 +260,10 @@ fn a_list_longer_than_a_frame_goes_in_several() {
     assert_eq!(names, views.into_iter().map(|view| view.name).collect::<Vec<_>>());
 }
 
-/// Found by fuzzing: an answer that is no list could say that more of it follows, and said another thing when it was
-/// written again.
+/// Found by fuzzing: an answer that is not a list could say that more follows, and came out different when it was
+/// encoded again.
 #[test]
-fn only_of_a_list_there_is_more() {
+fn only_a_list_can_be_continued() {
     let more = |result: Result<OpOutcome, OpError>| {
         let frame = ImpMessage::Response { id: 9, more: false, result }.to_frames().remove(0);
         let flagged = Frame::new(frame.kind(), 1, frame.request(), frame.payload().to_vec()).unwrap();
@@ -279,7 +279,7 @@ fn only_of_a_list_there_is_more() {
 }
 
 #[test]
-fn a_list_beyond_the_bound_is_refused_by_its_sender() {
+fn a_list_beyond_the_bound_is_refused_when_it_is_sent() {
     let views = vec![fat_view(0); MAX_VFS + 1];
     let message = ImpMessage::Response { id: 9, more: false, result: Ok(OpOutcome::Vfs(views)) };
     let answer = ImpMessage::from_frame(&message.to_frames()[0]).unwrap();
@@ -289,7 +289,7 @@ fn a_list_beyond_the_bound_is_refused_by_its_sender() {
 
 /// Driver messages end up in errors: they can be long, and hold anything.
 #[test]
-fn texts_are_cut_and_cleaned_when_they_are_sent() {
+fn texts_are_cut_and_cleaned_when_sent() {
     let error = OpError::new(OpErrorKind::Failed, format!("igb: \x1b[31m{}", "é".repeat(100_000)));
     let message = ImpMessage::Response { id: 1, more: false, result: Err(error) };
     let ImpMessage::Response { result: Err(error), .. } =

@@ -22,7 +22,7 @@ use rustix::{
     fs::{MemfdFlags, OFlags, SealFlags},
 };
 
-// As docs/channel.md draws it.
+// As drawn in docs/channel.md.
 const TO_IMP_TAIL: u64 = 1024;
 const TO_GUEST_TAIL: u64 = 2048;
 const TO_GUEST_HEAD: u64 = 2048 + 64;
@@ -34,7 +34,7 @@ fn pair() -> (Endpoint, Endpoint) {
     (Endpoint::from_fds(Side::Imp, imp).unwrap(), Endpoint::from_fds(Side::Guest, guest).unwrap())
 }
 
-/// The management partition's end, and what a hostile guest does its work with.
+/// The management partition's end, and the descriptors that a hostile guest works with.
 fn with_hostile_guest() -> (Endpoint, EndFds, File) {
     let (imp, guest) = shared::create().unwrap();
     let scribble = File::from(guest.memory.try_clone().unwrap());
@@ -95,7 +95,7 @@ fn frames_go_both_ways() {
 }
 
 #[test]
-fn the_doorbell_rings_only_for_who_waits() {
+fn the_doorbell_rings_only_when_the_other_side_waits() {
     let (mut imp, mut guest) = pair();
     assert!(guest.try_send(&frame(1, 0)).unwrap());
     assert!(!is_rung(&imp), "it has never looked");
@@ -110,7 +110,7 @@ fn the_doorbell_rings_only_for_who_waits() {
 }
 
 #[test]
-fn a_full_ring_takes_nothing_more_until_something_is_read() {
+fn a_full_ring_refuses_frames_until_something_is_read() {
     let (mut imp, mut guest) = pair();
     let mut sent = 0;
     while guest.try_send(&frame(sent, 5000)).unwrap() {
@@ -129,7 +129,7 @@ fn a_full_ring_takes_nothing_more_until_something_is_read() {
     assert_eq!(imp.try_receive().unwrap(), Some(Ok(frame(sent, 5000))));
 }
 
-/// Many times around both rings, with each side asleep whenever it can be.
+/// Goes many times around both rings, with each side asleep whenever it can be.
 #[test]
 fn two_threads_lose_nothing() {
     const COUNT: u32 = 20_000;
@@ -155,7 +155,7 @@ fn two_threads_lose_nothing() {
 }
 
 #[test]
-fn what_was_sent_before_an_end_was_closed_is_still_read() {
+fn frames_sent_before_an_end_closed_are_still_read() {
     let (mut imp, mut guest) = pair();
     assert!(imp.try_receive().unwrap().is_none());
     assert!(guest.try_send(&frame(1, 9)).unwrap());
@@ -165,9 +165,9 @@ fn what_was_sent_before_an_end_was_closed_is_still_read() {
     assert!(matches!(imp.try_send(&frame(2, 9)), Err(SharedError::Closed)));
 }
 
-/// A partition that dies in the middle of a frame has published nothing of it.
+/// A partition that dies in the middle of a frame has published none of it.
 #[test]
-fn half_a_frame_is_nothing() {
+fn half_a_frame_is_never_read() {
     let (mut imp, _guest, memory) = with_hostile_guest();
     put(&memory, TO_IMP_DATA, 100);
     memory.write_all_at(&[b'I'; 50], TO_IMP_DATA + 4).unwrap();
@@ -175,7 +175,7 @@ fn half_a_frame_is_nothing() {
 }
 
 #[test]
-fn a_record_that_is_no_frame_costs_itself_only() {
+fn an_invalid_record_costs_no_other() {
     let (mut imp, _guest, memory) = with_hostile_guest();
     put(&memory, TO_IMP_DATA, 3);
     let good = frame(1, 0).to_bytes();
@@ -188,7 +188,7 @@ fn a_record_that_is_no_frame_costs_itself_only() {
 }
 
 #[test]
-fn a_length_that_makes_no_sense_is_corruption() {
+fn an_impossible_length_is_corruption() {
     for (length, published) in
         [(0, 8), (65537, 30_000), (29, 8), (u32::MAX, 32768), (u32::MAX - 2, 1), (1, 1)]
     {
@@ -227,9 +227,9 @@ fn a_position_out_of_range_or_backwards_is_corruption() {
     }
 }
 
-/// Were a side to read its own position back, the other could move it.
+/// If a side read its own position back, the other could move it.
 #[test]
-fn a_side_does_not_believe_what_stands_where_it_wrote_its_own_position() {
+fn a_side_never_reads_its_own_position_back() {
     let (mut imp, mut guest, memory) = {
         let (imp, guest, memory) = with_hostile_guest();
         (imp, Endpoint::from_fds(Side::Guest, guest).unwrap(), memory)
@@ -241,7 +241,8 @@ fn a_side_does_not_believe_what_stands_where_it_wrote_its_own_position() {
     assert_eq!(guest.try_receive().unwrap(), Some(Ok(frame(2, 100))));
 }
 
-/// A file that shrinks under a mapping kills who touches it, and a page that can't be written holds its writer up.
+/// A file that shrinks under a mapping kills the process that accesses it; a page sealed against writing blocks its
+/// writer.
 #[test]
 fn the_memory_cannot_be_changed_in_size_or_sealed() {
     let (_imp, guest, memory) = with_hostile_guest();
@@ -279,10 +280,10 @@ fn tempfile_of_region_size() -> OwnedFd {
     file.into()
 }
 
-/// A file's status is shared by all who hold it. A guest that held the eventfd which the management partition writes
-/// could fill it, make it blocking, and so hang whoever rings next.
+/// A file's status flags are shared by all its holders. A guest that held the eventfd which the management
+/// partition writes could fill it, make it blocking, and so hang the next side that rings.
 #[test]
-fn a_guest_cannot_make_the_bell_hang_who_rings() {
+fn a_guest_cannot_make_ringing_block() {
     let (mut imp, guest, memory) = with_hostile_guest();
     let make_blocking = |fd: BorrowedFd<'_>| {
         let flags = rustix::fs::fcntl_getfl(fd).unwrap();
@@ -304,17 +305,18 @@ fn a_guest_cannot_make_the_bell_hang_who_rings() {
 }
 
 #[test]
-fn nothing_can_be_punched_out_of_it_that_hurts() {
+fn a_punched_hole_does_no_harm() {
     let (mut imp, _guest, memory) = with_hostile_guest();
     assert!(imp.try_send(&frame(1, 50)).unwrap());
     let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
     rustix::fs::fallocate(&memory, flags, 0, REGION_BYTES as u64).unwrap();
-    // What was a hole is zeros: nothing has come, and the other side has taken back what it took, which was nothing.
+    // A hole reads as zeros: nothing has arrived, and the other side's position is back at its old value, which was
+    // zero.
     assert!(imp.try_receive().unwrap().is_none());
     assert!(imp.try_send(&frame(2, 50)).unwrap());
 }
 
-/// What a hostile guest writes, and where: most of it where it hurts most.
+/// Values and offsets that a hostile guest writes, mostly at the most sensitive places.
 fn scribble() -> impl Strategy<Value = (u64, u32)> {
     let control = (0..4096_u64 / 4).prop_map(|word| word * 4);
     let positions = prop::sample::select(vec![64, 128, 1024, 1088, 1152, 1216, 2048, 2112, 2176, 2240]);
@@ -325,7 +327,7 @@ fn scribble() -> impl Strategy<Value = (u64, u32)> {
 }
 
 proptest! {
-    /// Whatever is written where: an error or a frame, never a panic, and never more than a ring can hold.
+    /// Any write gives an error or a frame, never a panic, and never more than a ring can hold.
     #[test]
     fn any_scribbling_is_survived(scribbles in vec((scribble(), 0..4_u8), 1..60)) {
         let (mut imp, _guest, memory) = with_hostile_guest();
@@ -343,9 +345,9 @@ proptest! {
         }
     }
 
-    /// What is scribbled into one ring's records while they are read gives other bytes, and nothing else.
+    /// Writes to a ring's records while they are read change the bytes, and nothing else.
     #[test]
-    fn what_is_read_is_what_is_checked(garbage in vec(any::<u8>(), 1..4000), tail in 0..1200_u32) {
+    fn the_bytes_checked_are_the_bytes_read(garbage in vec(any::<u8>(), 1..4000), tail in 0..1200_u32) {
         let (mut imp, _guest, memory) = with_hostile_guest();
         memory.write_all_at(&garbage, TO_IMP_DATA).unwrap();
         put(&memory, TO_IMP_TAIL, tail);
@@ -377,7 +379,7 @@ fn a_scribbler_beside_a_reader_does_no_harm() {
         Ok(())
     });
     for number in 0..20_000 {
-        // Whether it comes out as a frame, as none or as corruption is the scribbler's choice; that it comes out is ours.
+        // The scribbler decides whether it is a frame, an invalid one or corruption; it must be one of them.
         let _ = imp.try_receive();
         let _ = imp.try_send(&frame(number, 100));
     }

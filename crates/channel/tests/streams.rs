@@ -1,4 +1,4 @@
-//! A byte stream that is never reset: whatever is left in it, the next frame is found.
+//! A byte stream that is never reset: whatever remains in it, the next frame is found.
 
 mod values;
 
@@ -9,7 +9,7 @@ use ioward_channel::{
 use ioward_model::VfOp;
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-/// All that a decoder finds in a stream that comes in these pieces.
+/// Everything that a decoder finds in a stream, cut into these pieces.
 fn decode<'a>(
     decoder: &mut Decoder,
     pieces: impl IntoIterator<Item = &'a [u8]>,
@@ -51,7 +51,7 @@ proptest! {
         prop_assert_eq!(decode(&mut Decoder::new(), pieces), expected);
     }
 
-    /// Whatever a guest writes, the decoder neither panics nor loses what comes after it.
+    /// Whatever a guest writes, the decoder neither panics nor loses the frame after it.
     #[test]
     fn any_garbage_is_survived(garbage in vec(any::<u8>(), 0..2000)) {
         let mut decoder = Decoder::new();
@@ -62,7 +62,7 @@ proptest! {
     }
 }
 
-/// The example of docs/channel.md, which others write their agents by.
+/// The example of docs/channel.md, which other agents are written from.
 #[test]
 fn a_request_goes_over_a_stream_as_documented() {
     let list = AgentMessage::Request { id: 1, op: VfOp::List }.to_frame();
@@ -91,7 +91,7 @@ fn half_a_frame_does_not_swallow_the_next_hello() {
         let found = decode(&mut Decoder::new(), [&frame[..cut], &next]);
         let (last, before) = found.split_last().unwrap();
         assert_eq!(last, &Ok(hello()), "cut at {cut}");
-        // Of a frame that only lacks its end, the next sender's beginning is the end.
+        // The next sender's start completes a frame that only lacks its end.
         let whole = cut == frame.len() - 1;
         assert!(
             before.len() <= 1 && before.iter().all(|item| item.is_ok() == whole),
@@ -124,6 +124,6 @@ fn the_longest_frame_goes_through() {
 }
 
 #[test]
-fn nothing_between_two_ends_is_nothing() {
+fn empty_frames_are_skipped() {
     assert_eq!(decode(&mut Decoder::new(), [&[0; 10_000][..]]), []);
 }

@@ -311,7 +311,7 @@ impl CliError {
         Self::NotFound(format!("there is no partition {name}; 'ioward partitions' lists them"))
     }
 
-    /// The exit status (DESIGN §5).
+    /// The exit status.
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {

@@ -1,8 +1,8 @@
-//! What executes a partition.
+//! The accelerator of a partition.
 
 use serde::{Deserialize, Serialize};
 
-/// What executes a partition's instructions.
+/// Executes a partition's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Accelerator {
@@ -10,7 +10,7 @@ pub enum Accelerator {
     Kvm,
     /// QEMU's software emulation, because there is no usable KVM: correct, and slow.
     Tcg,
-    /// Nothing: the partition is a process that plays a machine.
+    /// None: the partition is a process that plays a machine.
     #[serde(rename = "simulated")]
     Sim,
 }

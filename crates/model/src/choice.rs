@@ -1,4 +1,4 @@
-//! What the planner chose and why, and what would have to give way where it could not: [`Placement`], [`Way`].
+//! The planner's choices with their grounds, and the relaxations where it found none: [`Placement`], [`Way`].
 
 use std::fmt;
 
@@ -7,23 +7,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Name, Owner, VfId};
 
-/// Which VF a request gets, and what decided it.
+/// The VF for a request, and the criterion that decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
     /// The request.
     pub owner: Owner,
-    /// The VF it gets.
+    /// The VF.
     pub vf: VfId,
-    /// What decided between its PF and the others that suit.
+    /// The criterion that decided between its PF and the other suitable ones.
     pub decided_by: Criterion,
-    /// The PF that came next.
+    /// The runner-up PF.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<Bdf>,
-    /// How many PFs suited.
+    /// Number of suitable PFs.
     pub suited: u32,
 }
 
-/// What decides between PFs that suit, in this order: an earlier one is never given up for a later one.
+/// A criterion between suitable PFs, in order of precedence: an earlier one is never given up for a later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Criterion {
@@ -31,32 +31,32 @@ pub enum Criterion {
     Kept,
     /// The request names it.
     Pinned,
-    /// No other suits.
+    /// No other PF suits.
     OnlyOne,
-    /// The other would disturb something that runs.
+    /// The other would disturb something that is running.
     Disruption,
     /// The host uses the other.
     HostUse,
-    /// The other shares a failure domain with a VF that the request would rather be apart from.
+    /// The other shares a failure domain with a VF that the request prefers to be apart from.
     Redundancy,
     /// The other is farther from the partition's NUMA node.
     NumaNode,
-    /// The other's number of VFs would have to change.
+    /// The other would need a different number of VFs.
     VfCount,
     /// The other is faster than needed: it is left for a request that needs it.
     FreeCapacity,
-    /// Nothing but the address.
+    /// Only the address differs.
     Address,
-    /// The other would have been better for this request alone, and is needed for others.
+    /// The other would suit this request alone better, but others need it.
     Together,
 }
 
-/// How far from the best a placement may be that a bounded search found.
+/// How far a placement from a bounded search may be from the optimum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
-    /// The first criterion by which there may be a better one.
+    /// The first criterion in which a better placement may exist.
     pub criterion: Criterion,
-    /// By how much at most: VFs, or distance added up.
+    /// The maximum improvement: VFs, or summed distance.
     pub at_most: u64,
 }
 
@@ -88,14 +88,14 @@ impl fmt::Display for Criterion {
     }
 }
 
-/// One way to make possible what is refused: everything in it has to give way.
+/// One way to make a refused request possible: all of its relaxations together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Way {
-    /// What gives way; at least one thing.
+    /// The relaxations; at least one.
     pub gives: Vec<Relaxation>,
 }
 
-/// Something that gives way.
+/// A relaxation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "relaxation", rename_all = "kebab-case")]
 pub enum Relaxation {
@@ -103,7 +103,7 @@ pub enum Relaxation {
     AllowDisruption,
     /// `--allow-management-nic`.
     AllowManagementNic,
-    /// A request does without one of its keys.
+    /// A request drops one of its keys.
     LeaveOut {
         /// The request.
         request: Owner,
@@ -114,24 +114,24 @@ pub enum Relaxation {
     OtherNumaNode {
         /// The request.
         request: Owner,
-        /// The node on which there is a VF for it.
+        /// A node that has a VF for it.
         node: u32,
     },
-    /// A request may share a failure domain with one that it is to be apart from.
+    /// A request may share a failure domain with a VF that it must be apart from.
     Together {
         /// The request.
         request: Owner,
-        /// The other one.
+        /// The other VF.
         with: Owner,
     },
     /// A partition that holds VFs gives one back.
     GiveUpVf {
         /// The partition.
         partition: Name,
-        /// Of which adapter.
+        /// The adapter.
         pf: Bdf,
     },
-    /// An adapter gives another number of VFs than the Spec says.
+    /// An adapter has another number of VFs than the Spec says.
     OtherVfCount {
         /// The adapter.
         pf: Bdf,

@@ -1,4 +1,4 @@
-//! Drift: how the host differs from what the state says, and whom that breaks.
+//! Drift: differences between the host and the state, and the partitions that they break.
 
 use std::fmt;
 
@@ -10,34 +10,34 @@ use crate::{Identity, Name, Owner, VfId, VfSettings};
 /// A difference between the host and the state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drift {
-    /// What differs.
+    /// The difference.
     #[serde(flatten)]
     pub what: Difference,
-    /// The VFs of partitions that do not work for it.
+    /// The partitions' VFs that it breaks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub breaks: Vec<Owner>,
-    /// Why ioward does not repair it by itself; left out: it does.
+    /// Why ioward does not repair it by itself; absent when it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_because: Option<String>,
 }
 
-/// What can differ.
+/// A kind of difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "drift", rename_all = "kebab-case")]
 pub enum Difference {
-    /// A PF that ioward holds is not there, or can't be read, or another one is there.
+    /// A PF that ioward holds is missing, is unreadable, or has been replaced by another.
     AdapterMissing {
         /// The PF.
         pf: Bdf,
-        /// The other one that is there.
+        /// The replacement.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         found: Option<Identity>,
     },
-    /// A PF has fewer VFs than it is to give.
+    /// A PF has fewer VFs than it must have.
     VfCount {
         /// The PF.
         pf: Bdf,
-        /// The fewest it is to give.
+        /// The minimum it must have.
         noted: u16,
         /// NumVFs.
         found: u16,
@@ -46,24 +46,24 @@ pub enum Difference {
     Driver {
         /// The VF.
         vf: VfId,
-        /// What it is bound to.
+        /// Its driver.
         found: Option<String>,
     },
-    /// A partition's VF is set otherwise.
+    /// A partition's VF has other settings.
     Settings {
         /// The VF.
         vf: VfId,
-        /// What it should have, of the settings that differ.
+        /// The recorded values of the settings that differ.
         noted: VfSettings,
-        /// What it has.
+        /// Their actual values.
         found: VfSettings,
     },
-    /// The hypervisor knows nothing of a partition.
+    /// The hypervisor does not know a partition.
     PartitionMissing {
         /// The partition.
         partition: Name,
     },
-    /// A partition has no channel any more.
+    /// A partition's channel is gone.
     ChannelMissing {
         /// The partition.
         partition: Name,
@@ -126,13 +126,13 @@ fn words(settings: &VfSettings) -> String {
     words.join(" ")
 }
 
-/// A VF that is bound to vfio-pci, belongs to no partition, and that no process has open.
+/// A VF that is bound to vfio-pci, belongs to no partition, and is not open in any process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Orphan {
     /// The VF.
     #[serde(flatten)]
     pub vf: VfId,
-    /// Where it is.
+    /// Its address.
     pub address: Bdf,
 }
 
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_place_of_an_adapter_is_told_where_something_is() {
+    fn the_replacement_of_an_adapter_is_named() {
         let missing = serde_json::json!({"drift": "adapter-missing", "pf": "0000:01:00.0"});
         let read = |json: &serde_json::Value| serde_json::from_value::<Drift>(json.clone()).unwrap();
         assert_eq!(serde_json::to_value(read(&missing)).unwrap(), missing);

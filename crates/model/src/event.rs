@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Drift, Identity, Name, Orphan, Step};
 
-/// Something that happened.
+/// One event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// Counts events since the daemon started, from 1.
     pub number: u64,
     /// Milliseconds since 1970 (UTC).
     pub time_ms: u64,
-    /// What.
+    /// The kind of event.
     #[serde(flatten)]
     pub kind: EventKind,
 }
 
-/// What can happen.
+/// A kind of event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventKind {
@@ -47,28 +47,28 @@ pub enum EventKind {
         /// The step's number, from 1.
         #[serde(rename = "step")]
         number: usize,
-        /// What a person should know.
+        /// A note for the user.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
     },
-    /// A step failed; what was done is undone next.
+    /// A step failed; the plan is rolled back next.
     StepFailed {
         /// The plan.
         plan: u64,
         /// The step's number, from 1.
         #[serde(rename = "step")]
         number: usize,
-        /// Why.
+        /// The cause.
         error: String,
     },
-    /// A step has been undone.
+    /// A step has been rolled back.
     StepUndone {
         /// The plan.
         plan: u64,
         /// The step's number, from 1.
         #[serde(rename = "step")]
         number: usize,
-        /// Why it could not be, where it could not.
+        /// Why it could not be rolled back, if it could not.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
@@ -81,142 +81,142 @@ pub enum EventKind {
     PlanFailed {
         /// The plan.
         plan: u64,
-        /// Why.
+        /// The cause.
         error: String,
-        /// Whether everything is as it was before.
+        /// Whether everything was rolled back.
         undone: bool,
     },
-    /// A plan was under way when the daemon before this one ended. It is undone next, or finished where nothing is missing
-    /// but what guests were asked for.
+    /// A plan was running when the previous daemon ended. It is rolled back next, or completed if only requests to
+    /// guests are missing.
     PlanInterrupted {
         /// The plan.
         plan: u64,
         /// Its number of steps.
         steps: usize,
-        /// How many of them were done.
+        /// The number of steps that were done.
         done: usize,
-        /// How many had begun: they may be done, half done, or not.
+        /// The number of steps that had begun: each may be done, half done, or not done.
         under_way: usize,
     },
-    /// A look at the host found something different from the look before.
+    /// The inventory differs from the previous one.
     InventoryChanged {
         /// The new generation.
         generation: u64,
     },
-    /// A change of an adapter has not returned from the kernel within its bound. It may still take effect; until it returns,
-    /// whatever is asked of this adapter fails at once, and of no other.
+    /// A change to an adapter has not returned from the kernel within its bound. It may still take effect; until it
+    /// returns, every request to this adapter fails at once, and other adapters are unaffected.
     AdapterStuck {
         /// The PF.
         pf: Bdf,
-        /// What does not return.
+        /// The operation that does not return.
         what: String,
     },
-    /// An adapter that was stuck answers again.
+    /// A stuck adapter responds again.
     AdapterAnswers {
         /// The PF.
         pf: Bdf,
-        /// The VFs that it has now; `None`: it is gone.
+        /// Its current number of VFs; `None`: it is gone.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         num_vfs: Option<u16>,
     },
-    /// An adapter that ioward holds has another address now: what is noted of it is noted there.
+    /// An adapter that ioward holds has another address now; its records have moved there.
     AdapterMoved {
-        /// Where it was.
+        /// Its old address.
         from: Bdf,
-        /// Where it is.
+        /// Its new address.
         to: Bdf,
-        /// By what it was found.
+        /// The identity it was found by.
         identity: Identity,
     },
-    /// An adapter that ioward holds is missing, and another one that it holds is at its address now. What is noted of the one that
-    /// is missing is kept under an address that is free.
+    /// An adapter that ioward holds is missing, and another one that it holds is at its address now. The records of
+    /// the missing one move to a free address.
     AdapterSetAside {
-        /// Where it was.
+        /// Its old address.
         from: Bdf,
-        /// Where it is noted.
+        /// The address of its records.
         to: Bdf,
-        /// By what it will be found.
+        /// The identity to find it by.
         identity: Identity,
     },
-    /// The host has booted since ioward last had it as it is to be: it is made so again.
+    /// The host has booted since it last matched the state: the state is restored.
     HostBooted,
-    /// What could be restored after a boot of the host is.
+    /// The restore after a boot has ended.
     HostRestored {
-        /// What is not as it is to be.
+        /// The drift that remains.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         left: Vec<Drift>,
-        /// Partitions that were to start with the host and do not run.
+        /// Partitions that should have started with the host and are not running.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         stopped: Vec<Name>,
     },
-    /// A partition that is to start with the host has been started.
+    /// A partition that starts with the host has been started.
     PartitionStarted {
         /// The partition.
         partition: Name,
     },
     /// The host differs from the state.
     DriftFound {
-        /// How.
+        /// The difference.
         drift: Drift,
     },
-    /// A difference has been repaired.
+    /// Drift has been repaired.
     DriftRepaired {
-        /// What it was.
+        /// The difference.
         drift: Drift,
     },
-    /// A difference is gone, and ioward has done nothing about it.
+    /// Drift is gone without a repair by ioward.
     DriftGone {
-        /// What it was.
+        /// The difference.
         drift: Drift,
     },
-    /// A step that was to repair a difference failed. It is tried again.
+    /// A step of a repair failed. It is retried.
     RepairFailed {
         /// The step.
         what: Box<Step>,
-        /// Why.
+        /// The cause.
         error: String,
     },
-    /// A VF that was bound to vfio-pci for nobody was reset and has no driver now.
+    /// An orphan, bound to vfio-pci without an owner, was reset and unbound.
     OrphanReaped {
         /// The VF.
         orphan: Orphan,
     },
-    /// A partition's machine ended without being asked to.
+    /// A partition's machine ended on its own.
     PartitionEnded {
         /// The partition.
         partition: Name,
-        /// What is known about it.
+        /// Whatever is known about the cause.
         why: String,
     },
     /// A partition's agent said hello on its channel.
     ChannelOpened {
         /// The partition.
         partition: Name,
-        /// What the agent says it is.
+        /// The agent's name and version.
         agent: String,
     },
-    /// A partition's channel carries what makes no sense.
+    /// A partition's channel carries invalid data.
     ChannelMisused {
         /// The partition.
         partition: Name,
-        /// What.
+        /// The fault.
         what: String,
     },
-    /// A partition's channel gave cause for more events than one partition may.
+    /// A partition's channel caused more events than one partition may.
     ChannelEventsLeftOut {
         /// The partition.
         partition: Name,
-        /// How many were left out.
+        /// The number left out.
         count: u64,
     },
-    /// Whoever follows events has not kept up, or asks for some that are not kept any more. This one is told to that client
-    /// only; its number is that of the last event that is missing.
+    /// A follower of events was too slow, or requests events that are not kept any more. Only this client gets this
+    /// event; its number is that of the last missing event.
     Missed {
-        /// How many are missing.
+        /// The number of missing events.
         count: u64,
     },
-    /// The events that a client has seen are those of another run of the daemon: all that are kept of this one follow. This one is
-    /// told to that client only, and has the number 0.
+    /// The client's cursor is from another run of the daemon: all events kept from this run follow. Only this
+    /// client gets this event; its number is 0.
     Restarted {
         /// The epoch of this run.
         epoch: u64,
@@ -303,8 +303,7 @@ impl fmt::Display for EventKind {
 mod tests {
     use super::*;
 
-    /// An event and the step it is about both had a "number", side by side in one JSON object: no such event could be
-    /// read back.
+    /// The event and its step both had a "number" in one JSON object, so such an event could not be read back.
     #[test]
     fn an_event_about_a_step_reads_back() {
         let what = Step::StartPartition { partition: "web".parse().unwrap() };

@@ -1,6 +1,6 @@
-//! How an [`io::Error`] crosses from one process to another: `#[serde(with = "ioward_model::io_error")]`.
+//! Passes an [`io::Error`] from one process to another: `#[serde(with = "ioward_model::io_error")]`.
 //!
-//! An error of the operating system keeps its number, and with that its kind and its words; any other keeps its words.
+//! An error of the operating system keeps its number, and so its kind and text; any other keeps its text.
 
 use std::io;
 
@@ -15,7 +15,7 @@ struct Form {
     text: String,
 }
 
-/// Writes an error down.
+/// Writes an error.
 ///
 /// # Errors
 /// When the format can't take it.
@@ -25,10 +25,10 @@ pub fn serialize<S: Serializer>(error: &io::Error, serializer: S) -> Result<S::O
     Form { errno, text }.serialize(serializer)
 }
 
-/// Reads an error back.
+/// Reads an error.
 ///
 /// # Errors
-/// When it is none.
+/// When the input is not an error.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<io::Error, D::Error> {
     let Form { errno, text } = Form::deserialize(deserializer)?;
     Ok(errno.map_or_else(|| io::Error::other(text), io::Error::from_raw_os_error))
@@ -42,7 +42,7 @@ mod tests {
     struct Wrapped(#[serde(with = "super")] io::Error);
 
     #[test]
-    fn an_error_says_the_same_on_the_other_side() {
+    fn an_error_keeps_its_kind_and_text() {
         for error in [io::Error::from_raw_os_error(16), io::Error::other("it lists no CPUs")] {
             let (kind, text) = (error.kind(), error.to_string());
             let there = serde_json::to_string(&Wrapped(error)).unwrap();

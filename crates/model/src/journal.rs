@@ -1,83 +1,83 @@
-//! What is written down of a plan before and after each of its steps, so that whoever finds it half done after a crash
-//! knows where to look.
+//! The journal of a plan, written before and after each of its steps, so that recovery after a crash knows where to
+//! look.
 //!
 //! ```text
 //!              begun        done                       ended
 //!   plan ──┬── step 1 ───── step 1 ──────────────────┬─ Done
 //!          ├── step 2 ───── step 2 ───── undone ─────┼─ Undone
-//!          └── step 3 ─ (the daemon ends here: done, half done or not: look) ─ undone
+//!          └── step 3 ─ (the daemon ends here: done, half done or not done) ─ undone
 //! ```
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Assignment, Name, Outcome, Plan, VfId, VfSettings};
 
-/// A plan that is carried out, or was.
+/// A plan that was begun, running or ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanRecord {
-    /// Counts the plans that were begun, however they ended; from 1.
+    /// Counts the plans begun, whatever their outcome; from 1.
     pub number: u64,
     /// The plan.
     pub plan: Plan,
-    /// The boot of the host in which it was begun (`/proc/sys/kernel/random/boot_id`): what a plan does to a host is
-    /// gone with the next one.
+    /// The boot of the host in which it was begun (`/proc/sys/kernel/random/boot_id`): a plan's effects on the host
+    /// end with that boot.
     pub boot: String,
     /// When it was begun, in milliseconds since 1970 (UTC).
     pub begun_ms: u64,
-    /// How it ended; `None` while it is under way.
+    /// Its outcome; `None` while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
 }
 
-/// How a plan ended.
+/// The outcome of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ended {
     /// All its steps are done.
     Done,
-    /// Everything is as it was before.
+    /// Everything has been rolled back.
     Undone,
-    /// Steps that could not be undone are left: those that are noted as begun or done.
+    /// Some steps could not be rolled back: those still recorded as begun or done.
     Left,
 }
 
-/// How far a step of a plan has come.
+/// The progress of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "kebab-case")]
 pub enum StepRecord {
-    /// It is about to be carried out. After a crash it may be done, half done, or not.
+    /// It is about to be carried out. After a crash it may be done, half done, or not done.
     Begun {
-        /// What was found before: what its inverse needs.
+        /// The values found before it, for its inverse.
         found: Outcome,
-        /// [`crate::State::noted_for`] it, before.
+        /// Its [`crate::State::noted_for`] before it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         noted: Option<Assignment>,
     },
-    /// It has been carried out, and the state says so.
+    /// It has been carried out, and the state includes it.
     Done {
-        /// Counts the steps of this plan as they are done; from 1.
+        /// Counts the completed steps of this plan; from 1.
         order: usize,
-        /// What carrying it out showed.
+        /// Its outcome.
         outcome: Outcome,
-        /// [`crate::State::noted_for`] it, before.
+        /// Its [`crate::State::noted_for`] before it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         noted: Option<Assignment>,
     },
-    /// It failed, and has changed nothing.
+    /// It failed without any effect.
     Failed,
-    /// It has been undone, or was found not to be done, and the state says so.
+    /// It has been rolled back, or was found not done, and the state agrees.
     Undone,
 }
 
-/// What a partition has asked for and has not been answered: its VF may be set, half set, or not.
+/// A partition's request without an answer yet: its VF may be set, half set, or not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenOperation {
-    /// Who asked.
+    /// The partition.
     pub partition: Name,
     /// The VF.
     pub vf: VfId,
-    /// What is to be set.
+    /// The settings to make.
     pub change: VfSettings,
-    /// What those settings were before.
+    /// Their values before.
     pub before: VfSettings,
 }

@@ -1,4 +1,4 @@
-//! Names that a person gives to partitions and to their VFs.
+//! Names of partitions and of their VFs, chosen by the user.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A partition's name, or a VF's name within its partition: a letter, then letters, digits, `-` and `_`; at most 40.
 ///
-/// The set is narrow on purpose: a name becomes a folder, a QEMU object id and a cgroup. A copy shares the text: plans,
-/// states and inventories of large hosts are full of the same few thousand names.
+/// The set is narrow on purpose: a name becomes a folder, a QEMU object ID and a cgroup. Clones share the text:
+/// plans, states and inventories of large hosts repeat the same few thousand names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 
-/// Why a text is no [`Name`].
+/// A text that is not a [`Name`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no name; use a letter, then letters, digits, '-' and '_', 40 at most")]
 pub struct NameError(String);
@@ -56,12 +56,12 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
-/// Whose a VF is: a partition's name and the VF's name in it, written `web/net0`.
+/// The owner of a VF: a partition's name and the VF's name in it, written `web/net0`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner {
     /// The partition that holds the VF.
     pub partition: Name,
-    /// What the partition's Spec calls the VF.
+    /// The VF's name in the partition's Spec.
     pub vf: Name,
 }
 
@@ -93,17 +93,17 @@ impl<'de> Deserialize<'de> for Owner {
     }
 }
 
-/// A VF as a partition's Spec refers to it: `net0` is one of its own, `db/net0` one of another partition.
+/// A reference to a VF in a partition's Spec: `net0` is one of its own, `db/net0` one of another partition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum VfRef {
-    /// Of the same partition.
+    /// A VF of the same partition.
     Own(Name),
-    /// Of the partition that it names.
+    /// A VF of the partition named.
     Of(Owner),
 }
 
 impl VfRef {
-    /// Whose VF it is, in a Spec of this partition.
+    /// The owner of the VF, in a Spec of this partition.
     #[must_use]
     pub fn owner(&self, partition: &Name) -> Owner {
         match self {
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_can_be_a_folder_and_nothing_worse() {
+    fn a_name_is_safe_as_the_name_of_a_folder() {
         for good in ["web", "a", "db-2", "Net_0"] {
             assert_eq!(good.parse::<Name>().unwrap().as_str(), good);
         }

@@ -1,5 +1,5 @@
-//! What a request may need beyond a VF of its class: the words of a Spec for guests, capabilities, NUMA, redundancy and
-//! guaranteed bandwidth.
+//! Requirements of a request beyond a VF of its class: a Spec's words for guests, capabilities, NUMA, redundancy
+//! and guaranteed bandwidth.
 
 use std::{fmt, str::FromStr};
 
@@ -7,19 +7,19 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{BitRate, UnitError, VfRef};
 
-/// What runs in a partition: an operating system, whose drivers are known, or the drivers themselves.
+/// The guest of a partition: an operating system whose drivers are known, or the drivers themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Guest {
     /// Its operating system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub os: Option<GuestOs>,
-    /// The VF drivers it has, as `igbvf`; these count, whatever its operating system is known to have.
+    /// Its VF drivers, as `igbvf`; they override what is known of the operating system.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drivers: Vec<String>,
 }
 
-/// An operating system whose VF drivers ioward knows of.
+/// An operating system with known VF drivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GuestOs {
@@ -27,7 +27,7 @@ pub enum GuestOs {
     Linux,
     /// FreeBSD, with the drivers of its own tree.
     Freebsd,
-    /// Windows, with the drivers that vendors give.
+    /// Windows, with the vendors' drivers.
     Windows,
 }
 
@@ -43,7 +43,7 @@ impl GuestOs {
     }
 }
 
-/// Something that a request needs its adapter to be able to do.
+/// A capability that a request requires of its adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Capability {
@@ -95,18 +95,18 @@ impl Capability {
     }
 }
 
-/// How much a NUMA node matters to a request.
+/// How a NUMA node counts for a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NumaPolicy {
-    /// The nearest adapter there is.
+    /// The nearest adapter.
     #[default]
     Prefer,
-    /// An adapter on the partition's node, or none.
+    /// Only an adapter on the partition's node.
     Require,
 }
 
-/// What two VFs must not have in common, so that one goes on when the other's fails.
+/// A failure domain that two VFs must not share, so that one keeps working when the other fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureDomain {
@@ -130,16 +130,16 @@ impl FailureDomain {
     }
 }
 
-/// Redundancy: another VF that must not share a failure domain with the one that asks.
+/// Redundancy: another VF that must not share a failure domain with this one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Apart {
     /// The other one: `net0` of the same partition, or `db/net0` of another.
     pub vf: VfRef,
-    /// What they must not have in common.
+    /// The domain that they must not share.
     #[serde(default = "adapter_domain")]
     pub by: FailureDomain,
-    /// A wish, not a rule.
+    /// A preference rather than a rule.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prefer: bool,
 }
@@ -148,17 +148,17 @@ fn adapter_domain() -> FailureDomain {
     FailureDomain::Adapter
 }
 
-/// A bandwidth that is guaranteed: written `500Mbit`, or as a part of the port's, `25%`.
+/// A guaranteed bandwidth: written `500Mbit`, or as a share of the port's, `25%`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Guarantee {
-    /// So much.
+    /// A fixed rate.
     Rate(BitRate),
-    /// So many hundredths of what the port's link carries, 1 to 100.
+    /// A percentage of the link's rate, 1 to 100.
     Percent(u8),
 }
 
 impl Guarantee {
-    /// What it comes to on a link of so many Mbit/s, rounded up; `None` for a part of a link whose speed is not known.
+    /// The rate on a link of this speed in Mbit/s, rounded up; `None` for a percentage of an unknown speed.
     #[must_use]
     pub fn on_link(self, speed_mbps: Option<u32>) -> Option<BitRate> {
         match self {

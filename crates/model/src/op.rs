@@ -1,12 +1,12 @@
-//! VF configuration operations: what a client partition asks of the management partition for its own VFs.
+//! VF configuration operations: a client partition's requests to the management partition, for its own VFs.
 
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
 use crate::{Class, Name, Reason, VfSettings, VfStatistics};
 
-/// One operation on the VFs of the partition that asks. It names VFs as the partition's Spec does; a partition cannot
-/// even name another's.
+/// One operation on the requesting partition's VFs. It uses the names of the partition's Spec, so a partition can't
+/// even name another's VF.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
 pub enum VfOp {
@@ -21,10 +21,10 @@ pub enum VfOp {
     Set {
         /// The VF's name.
         vf: Name,
-        /// What to change.
+        /// The change.
         change: VfSettings,
     },
-    /// Function Level Reset; settings made by the PF stay.
+    /// Function Level Reset; settings made by the PF remain.
     Reset {
         /// The VF's name.
         vf: Name,
@@ -37,7 +37,7 @@ pub enum VfOp {
 }
 
 impl VfOp {
-    /// The word for it in logs and on the command line.
+    /// Its name in logs and on the command line.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl VfOp {
         }
     }
 
-    /// The VF it is about.
+    /// The VF concerned.
     #[must_use]
     pub fn vf(&self) -> Option<&Name> {
         match self {
@@ -64,31 +64,31 @@ impl VfOp {
 pub struct VfView {
     /// Its name in the partition's Spec.
     pub name: Name,
-    /// What it is for.
+    /// Its device class.
     pub class: Class,
-    /// Its address on the host: for talking to the host's people. The guest sees another.
+    /// Its address on the host, for talking to the host's administrators. The guest sees another.
     pub host_address: Bdf,
     /// Settings as the PF reports them.
     pub settings: VfSettings,
-    /// What the partition may do to it, as words of `guest_may`.
+    /// The operations that the partition may do on it, as words of `guest_may`.
     pub may: Vec<String>,
 }
 
-/// What an operation gave.
+/// The result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", content = "value", rename_all = "kebab-case")]
 pub enum OpOutcome {
-    /// To `list`.
+    /// Of `list`.
     Vfs(Vec<VfView>),
-    /// To `get` and `set`: the VF afterwards.
+    /// Of `get` and `set`: the VF afterwards.
     Vf(VfView),
-    /// To `reset`.
+    /// Of `reset`.
     Done,
-    /// To `stats`.
+    /// Of `stats`.
     Stats(VfStatistics),
 }
 
-/// What kind of no an operation met.
+/// The kind of error of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OpErrorKind {
@@ -96,23 +96,23 @@ pub enum OpErrorKind {
     Denied,
     /// The partition holds no VF of that name.
     NoSuchVf,
-    /// The request makes no sense for this VF.
+    /// The request is invalid for this VF.
     Invalid,
-    /// The adapter or its driver said no.
+    /// The adapter or its driver refused.
     Failed,
-    /// Too many requests at once: ask again later.
+    /// Too many requests at once: try again later.
     Busy,
 }
 
-/// Why an operation was not done. Nothing has changed.
+/// Why an operation was not carried out. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct OpError {
-    /// What kind of no.
+    /// The kind of error.
     pub kind: OpErrorKind,
-    /// What, where, why, and what to do.
+    /// The failure, its place, its cause, and what to do.
     pub message: String,
-    /// The rules behind it, where there are any.
+    /// The rules behind it, if any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<Reason>,
 }

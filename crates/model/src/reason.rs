@@ -1,50 +1,50 @@
-//! Why not: every refusal a person sees is made of these.
+//! Reasons: every refusal that a user sees consists of these.
 
 use std::fmt;
 
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-/// Which rule said no. Stable: programs match on it.
+/// The rule violated. Stable: programs match on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Rule {
-    /// What is asked for makes sense by itself, whatever the host.
+    /// The request is valid by itself, on any host.
     SpecValid,
-    /// The function is there.
+    /// The function exists.
     FunctionExists,
     /// The function is an SR-IOV physical function.
     IsPhysicalFunction,
-    /// The adapter is the one that is noted at its address.
+    /// The adapter is the one recorded for its address.
     AdapterIdentity,
-    /// What identify reads of a function can be read and makes sense.
+    /// Everything that identify reads of the function is readable and valid.
     Readable,
-    /// The function is of the wanted class.
+    /// The function is of the requested class.
     Class,
-    /// The function is of the wanted kind of its class.
+    /// The function is of the requested kind of its class.
     Subclass,
     /// The port's link is fast enough.
     LinkSpeed,
     /// The port has a link.
     Carrier,
-    /// The adapter's PCIe link carries enough.
+    /// The adapter's PCIe link has enough bandwidth.
     PcieBandwidth,
     /// The adapter is on the partition's NUMA node.
     NumaNode,
     /// The guest has a driver for the VF.
     GuestDriver,
-    /// The adapter and its driver can do what is needed.
+    /// The adapter and its driver have the required capabilities.
     Capability,
-    /// The PF's driver would do it now, as the PF is.
+    /// The PF's driver can do it in the PF's present state.
     DriverReady,
-    /// MSI-X vectors of the VF, and of the PF's budget, suffice.
+    /// The VF's MSI-X vectors, and the PF's budget of them, suffice.
     MsixVectors,
     /// The controller has enough namespaces.
     Namespaces,
-    /// No more than all of a port's bandwidth is guaranteed.
+    /// The guarantees on a port do not exceed its bandwidth.
     Bandwidth,
-    /// The VF shares no failure domain with one that it must be apart from.
+    /// The VF shares no failure domain with the VF that it must be apart from.
     Redundancy,
     /// No more VFs than TotalVFs.
     VfCapacity,
@@ -52,39 +52,39 @@ pub enum Rule {
     VfIndex,
     /// A VF has one owner.
     VfFree,
-    /// An IOMMU translates what the function does.
+    /// An IOMMU translates the function's DMA.
     Iommu,
-    /// The VF's IOMMU group holds nothing foreign.
+    /// The VF's IOMMU group holds nothing of the host's or another owner's.
     IommuGroup,
-    /// The driver that hands VFs to partitions is loaded.
+    /// The driver that passes VFs to partitions is loaded.
     VfioPci,
     /// The kernel has address space for the VFs.
     AddressSpace,
     /// The PF carries nothing the host itself needs.
     ManagementNic,
-    /// Nothing that runs is disturbed.
+    /// Nothing that is running is disturbed.
     Disruption,
-    /// A MAC address has one user.
+    /// A MAC address is used once.
     MacUnique,
-    /// The setting is one that this class of adapter has.
+    /// Adapters of this class have the setting.
     SettingSupported,
     /// NVMe queue and interrupt resources suffice.
     NvmeResources,
-    /// All requests together find a place.
+    /// There is a VF for every request at once.
     Placement,
-    /// The partition is there.
+    /// The partition exists.
     PartitionExists,
     /// The partition has a VF of that name.
     VfExists,
     /// The partition has no VF of that name.
     VfNameFree,
-    /// The partition is in the wanted phase (running, stopped).
+    /// The partition is in the required phase (running, stopped).
     PartitionPhase,
-    /// What is asked for can be changed while the partition runs.
+    /// The change is possible while the partition runs.
     ChangeWhileRunning,
-    /// The plan was made from the present inventory and state.
+    /// The plan was made from the current inventory and state.
     PlanCurrent,
-    /// The file that a partition boots from is there.
+    /// The partition's boot file exists.
     BootFile,
 }
 
@@ -95,34 +95,34 @@ impl fmt::Display for Rule {
     }
 }
 
-/// One thing that stands in the way: what was required, what was found, on which function, and what to do.
+/// One obstacle: the requirement, the finding, the function, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// The rule that is not met.
+    /// The rule violated.
     pub rule: Rule,
-    /// The function it is about.
+    /// The function concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<Bdf>,
-    /// Whose request it is about: a partition (`web`), or a VF of one (`web/net0`).
+    /// The request concerned: a partition (`web`), or a VF of one (`web/net0`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
-    /// How many requests besides it is about in just the same way.
+    /// The number of other requests with the same reason.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub and_more: u32,
-    /// The key of that request that asks for it, as `min_link_speed`.
+    /// The key of that request that requires it, as `min_link_speed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// What the rule or the request asks for.
+    /// The requirement of the rule or the request.
     pub required: String,
-    /// What is there instead.
+    /// The actual finding.
     pub found: String,
-    /// What the person can do about it; empty when there is nothing.
+    /// The user's remedy; empty when there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub remedy: String,
 }
 
 impl Reason {
-    /// A reason on no particular function and for no particular request.
+    /// A reason that concerns no particular function or request.
     #[must_use]
     pub fn new(rule: Rule, required: impl Into<String>, found: impl Into<String>) -> Self {
         Self {
@@ -158,7 +158,7 @@ impl Reason {
         self
     }
 
-    /// The same, with what the person can do about it.
+    /// The same, with a remedy for the user.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = remedy.into();

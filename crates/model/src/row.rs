@@ -1,7 +1,7 @@
-//! The state as rows: what is kept of it one by one, so that a small change is a small write.
+//! The state as rows, which are stored one by one, so that a small change is a small write.
 //!
-//! A change to the state is worked out on a [`State::part`] of it, which holds the rows it may touch and nothing else;
-//! what came out different is written, and only then [`State::put`] into the whole.
+//! A change is computed on a [`State::part`] that holds only the rows it may touch; the rows that differ are
+//! written, and only then [`State::put`] into the whole.
 
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::{
     AdapterState, Assignment, Intent, Name, Owner, PartitionSpec, PartitionState, Plan, Spec, State, VfId,
 };
 
-/// Names a row.
+/// The key of a row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RowKey {
     /// The number of plans carried out.
@@ -25,7 +25,7 @@ pub enum RowKey {
     Wanted,
 }
 
-/// A row: its name and what it says; `None` where there is none.
+/// A row: its key and its value; `None` where there is none.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Row {
     /// The number of plans carried out.
@@ -43,7 +43,7 @@ pub enum Row {
 /// A partition, without its VFs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PartitionHead {
-    /// What it is.
+    /// Its Spec.
     pub spec: PartitionSpec,
     /// Whether it was started and has not been stopped since.
     pub running: bool,
@@ -52,7 +52,7 @@ pub struct PartitionHead {
 }
 
 impl State {
-    /// What a row says.
+    /// The row with this key.
     #[must_use]
     pub fn row(&self, key: &RowKey) -> Row {
         match key {
@@ -75,7 +75,7 @@ impl State {
         }
     }
 
-    /// The names of all rows there are, a partition before its VFs.
+    /// The keys of all rows, a partition before its VFs.
     pub fn keys(&self) -> impl Iterator<Item = RowKey> {
         let partitions = self.partitions.iter().flat_map(|(name, partition)| {
             let owner = |vf: &Name| Owner { partition: name.clone(), vf: vf.clone() };
@@ -88,7 +88,7 @@ impl State {
             .chain(self.wanted.as_ref().map(|_| RowKey::Wanted))
     }
 
-    /// Makes a row say this. False for a VF of a partition that there is not: nothing has changed then.
+    /// Sets a row. Changes nothing and returns false for a VF of a partition that does not exist.
     pub fn put(&mut self, row: Row) -> bool {
         match row {
             Row::Revision(revision) => self.revision = revision,
@@ -113,7 +113,7 @@ impl State {
         true
     }
 
-    /// A state that holds these rows, with the partitions of VFs among them, and nothing else.
+    /// A state with only these rows, and the partitions of VFs among them.
     #[must_use]
     pub fn part(&self, keys: &[RowKey]) -> Self {
         let mut part = Self { revision: self.revision, ..Self::default() };
@@ -128,14 +128,14 @@ impl State {
         part
     }
 
-    /// The rows that noting the end of a plan may change.
+    /// The rows that recording the end of a plan may change.
     #[must_use]
     pub fn rows_of_done(plan: &Plan) -> Vec<RowKey> {
         let wanted = matches!(plan.intent, Intent::Apply { .. }).then_some(RowKey::Wanted);
         std::iter::once(RowKey::Revision).chain(wanted).collect()
     }
 
-    /// The row of a VF; none while it is nobody's.
+    /// The row of a VF; empty while the VF has no owner.
     #[must_use]
     pub fn row_of(&self, vf: VfId) -> Vec<RowKey> {
         self.owner(vf).map(RowKey::Assignment).into_iter().collect()
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_noted_on_a_part_is_what_is_noted_on_the_whole() {
+    fn recording_on_a_part_matches_recording_on_the_whole() {
         let state = state();
         let vf = state.partitions[&"web".parse().unwrap()].vfs[&"net0".parse().unwrap()].vf;
         let owner = state.owner(vf).unwrap();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vf_of_no_partition_is_not_taken() {
+    fn a_vf_of_an_unknown_partition_is_refused() {
         let vf = VfId { pf: "0000:01:00.0".parse().unwrap(), index: 0 };
         let owner: Owner = "web/net0".parse().unwrap();
         let mut state = State::default();

@@ -1,4 +1,4 @@
-//! What can be wrong with a Spec that needs no host to be seen: doubles, contradictions, numbers out of bounds.
+//! The mistakes in a Spec that are visible without a host: duplicates, contradictions, numbers out of bounds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use ioward_pci::Bdf;
 
 use crate::{Class, FailureDomain, Guarantee, MacAddress, Owner, PartitionSpec, Spec, VfRequest, Vlan};
 
-/// What is wrong, by key, as `(partition[0].vf[1].mac, message)`; all of it but for the version.
+/// All problems by key, as `(partition[0].vf[1].mac, message)`, except that of the version.
 pub(crate) fn problems(spec: &Spec) -> Vec<(String, String)> {
     let mut problems = Problems::default();
     problems.adapters(spec);
@@ -19,9 +19,9 @@ pub(crate) fn problems(spec: &Spec) -> Vec<(String, String)> {
 #[derive(Default)]
 struct Problems<'a> {
     found: Vec<(String, String)>,
-    /// Who has which MAC address, and the VLAN that it is kept to, if any: a broadcast domain of its own.
+    /// The users of each MAC address, and the VLAN that confines each, if any: a broadcast domain of its own.
     macs: BTreeMap<MacAddress, Vec<(Option<u16>, String)>>,
-    /// Every VF that is asked for, by whose it is.
+    /// Every VF request, by its owner.
     requests: BTreeMap<Owner, (String, &'a VfRequest)>,
 }
 
@@ -127,7 +127,7 @@ impl<'a> Problems<'a> {
         self.needs(key, vf);
     }
 
-    /// What is needed of an adapter that adapters of the class never have.
+    /// Requirements that no adapter of the class ever meets.
     fn needs(&mut self, key: &str, vf: &VfRequest) {
         let class = vf.class;
         let network_only = [
@@ -152,7 +152,8 @@ impl<'a> Problems<'a> {
         }
     }
 
-    /// A VF that must be apart from itself, from one that is not there, or from one that must be apart from it in turn.
+    /// A VF that must be apart from itself, from one that does not exist, or from one that must be apart from it in
+    /// turn.
     fn redundancy(&mut self, spec: &Spec) {
         let partitions: BTreeSet<_> = spec.partitions.iter().map(|partition| &partition.name).collect();
         let mut edges: BTreeMap<Owner, Vec<Owner>> = BTreeMap::new();
@@ -192,7 +193,7 @@ impl<'a> Problems<'a> {
         }
     }
 
-    /// More than all of a port, for VFs that are pinned to it.
+    /// Guarantees beyond a port's bandwidth, for VFs pinned to it.
     fn shares(&mut self, spec: &Spec) {
         let mut shares: BTreeMap<Bdf, u32> = BTreeMap::new();
         for (n, partition) in spec.partitions.iter().enumerate() {
@@ -215,7 +216,7 @@ fn is_driver_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-/// A way along the edges that comes back to where it began, if there is one; without recursion, for a Spec may be long.
+/// A cycle along the edges, if there is one; without recursion, since a Spec may be long.
 fn cycle(edges: &BTreeMap<Owner, Vec<Owner>>) -> Option<Vec<Owner>> {
     let mut finished: BTreeSet<&Owner> = BTreeSet::new();
     for start in edges.keys() {

@@ -1,7 +1,8 @@
-//! What ioward holds: which partition has which VF with what settings, and what each adapter looked like before.
+//! The state: the VFs of each partition with their settings, and the original state of each adapter.
 //!
-//! What steps change in it is noted by [`State::record`] alone (`step/record.rs`), so that a journal of steps and a state can
-//! never tell different stories.
+//! Steps change it through [`State::record`] only (`step/record.rs`), so a journal and a state always agree. A few
+//! changes are not steps: the end of a plan, a guest's settings, an address or an identity that was learned,
+//! adapters that have moved ([`State::move_adapters`]), and a machine that ended on its own.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use crate::{
     AdapterSpec, Identity, Intent, Name, Owner, PartitionSpec, Plan, Spec, VfCount, VfId, VfSettings,
 };
 
-/// All that ioward remembers between two plans. It is kept as rows: [`crate::Row`].
+/// Everything ioward keeps between two plans. Stored as rows: [`crate::Row`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Counts the plans carried out.
@@ -21,7 +22,7 @@ pub struct State {
     pub adapters: BTreeMap<Bdf, AdapterState>,
     /// Client partitions.
     pub partitions: BTreeMap<Name, PartitionState>,
-    /// What is wanted: the Spec that was last applied. What is held may differ from it since.
+    /// The Spec that was last applied. The rest of the state may have changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wanted: Option<Box<Spec>>,
 }
@@ -29,16 +30,16 @@ pub struct State {
 /// An adapter that ioward holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdapterState {
-    /// What it goes back to.
+    /// The values to restore when it is released.
     pub original: AdapterOriginal,
     /// The number of VFs a Spec asked for; `None`: as many as are assigned.
     pub wanted: Option<VfCount>,
-    /// Who it is, whatever its address; `None`: it can't be told from others, or an older ioward has noted it.
+    /// Its identity, whatever its address; `None`: no mark tells it from others, or an older ioward recorded it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
 }
 
-/// What an adapter looked like before ioward touched it.
+/// The original state of an adapter, before ioward changed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdapterOriginal {
     /// NumVFs.
@@ -50,7 +51,7 @@ pub struct AdapterOriginal {
 /// A client partition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PartitionState {
-    /// What it is.
+    /// Its Spec.
     pub spec: PartitionSpec,
     /// Whether it was started and has not been stopped since.
     pub running: bool,
@@ -67,27 +68,28 @@ pub struct Assignment {
     pub vf: VfId,
     /// Its address, once it is known.
     pub address: Option<Bdf>,
-    /// Settings that a plan has made.
+    /// Settings made by a plan.
     pub settings: VfSettings,
-    /// Settings that the guest has changed since, within what it may. A plan leaves them alone.
+    /// Settings that the guest has changed since, within its permissions. A plan leaves them alone.
     #[serde(default)]
     pub guest_settings: VfSettings,
-    /// What those settings were before.
+    /// The original values of those settings.
     pub original_settings: VfSettings,
-    /// Whether ioward has bound it, and what it was bound to before.
+    /// Whether ioward has bound it, and its driver before that.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "even_null")]
     pub original_driver: Option<Option<String>>,
     /// Whether it has been handed to the hypervisor.
     pub attached: bool,
 }
 
-/// A value that is there, be it `null`: bound by ioward, and to no driver before. One that is missing is something else.
+/// A value that is present, even `null`: ioward bound it, and it had no driver before. A missing one means
+/// something else.
 fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
 impl Assignment {
-    /// An assignment of which nothing has been carried out.
+    /// An assignment before any of its steps.
     #[must_use]
     pub fn new(vf: VfId) -> Self {
         Self {
@@ -101,14 +103,14 @@ impl Assignment {
         }
     }
 
-    /// The settings the VF should have now: the guest's where it changed them, the plan's elsewhere.
+    /// The settings that the VF should have: the guest's where it changed them, the plan's elsewhere.
     #[must_use]
     pub fn effective_settings(&self) -> VfSettings {
         self.guest_settings.or(&self.settings)
     }
 
-    /// The settings that the VF should have and has not, as far as its adapter tells. The MAC of a trusted VF is its guest's
-    /// own affair.
+    /// The settings that the VF should have and lacks, as far as its adapter reports them. The MAC of a trusted VF
+    /// is left to its guest.
     #[must_use]
     pub fn lost_settings(&self, present: &VfSettings) -> VfSettings {
         let mut noted = self.effective_settings();
@@ -122,14 +124,14 @@ impl Assignment {
 }
 
 impl State {
-    /// What is noted of a VF; `None` while it is nobody's.
+    /// The assignment of a VF; `None` while it has no owner.
     #[must_use]
     pub fn assignment(&self, vf: VfId) -> Option<&Assignment> {
         let mut all = self.partitions.values().flat_map(|partition| partition.vfs.values());
         all.find(|assignment| assignment.vf == vf)
     }
 
-    /// Whose a VF is.
+    /// The owner of a VF.
     #[must_use]
     pub fn owner(&self, vf: VfId) -> Option<Owner> {
         self.partitions.iter().find_map(|(partition, state)| {
@@ -138,7 +140,7 @@ impl State {
         })
     }
 
-    /// The fewest VFs that a PF ioward holds is to give; `total` are the most it can.
+    /// The minimum number of VFs that a PF held by ioward must have; `total` is its maximum.
     #[must_use]
     pub fn fewest_vfs(&self, pf: Bdf, total: u16) -> u16 {
         let on_pf = self.assignments().filter(|(_, assignment)| assignment.vf.pf == pf);
@@ -146,7 +148,7 @@ impl State {
         match self.adapters.get(&pf).and_then(|adapter| adapter.wanted) {
             Some(VfCount::Exactly(count)) => count.max(needed),
             Some(VfCount::Max) => total.max(needed),
-            // A wish that nobody is disturbed for: having none to spare is no difference.
+            // A spare VF is a wish that disturbs nobody: a lack of it is not drift.
             Some(VfCount::Spare(_)) | None => needed,
         }
     }
@@ -161,8 +163,8 @@ impl State {
         })
     }
 
-    /// The Spec that asks for what is held now: every partition with its VF requests, and the adapters for which a
-    /// number of VFs was asked for. Where all is well, applying it does nothing.
+    /// The Spec of what is held now: every partition with its VF requests, and the adapters with a requested number
+    /// of VFs. Applying it to a host without drift does nothing.
     #[must_use]
     pub fn to_spec(&self) -> Spec {
         let adapters = self.adapters.iter().filter_map(|(pf, adapter)| {
@@ -176,7 +178,7 @@ impl State {
         Spec { version: 1, adapters: adapters.collect(), partitions: partitions.collect() }
     }
 
-    /// Notes that a plan is done, with all its steps.
+    /// Records that a plan and all its steps are done.
     pub fn record_done(&mut self, plan: &Plan) {
         self.revision = plan.id;
         if let Intent::Apply { spec } = &plan.intent {
@@ -184,7 +186,7 @@ impl State {
         }
     }
 
-    /// Notes that a guest has changed settings of its VF, and what they were `before`.
+    /// Records a guest's change to the settings of its VF, and their values `before`.
     pub fn record_guest_change(&mut self, vf: VfId, change: &VfSettings, before: &VfSettings) {
         if let Some(assignment) = self.assignment_mut(vf) {
             assignment.original_settings = assignment.original_settings.or(&change.restored_from(before));
@@ -192,14 +194,14 @@ impl State {
         }
     }
 
-    /// Notes what settings of a VF were `before` something that may have changed them: the VF is given back with these.
+    /// Records the settings of a VF `before` a possible change: they are restored when it is released.
     pub fn record_original(&mut self, vf: VfId, before: &VfSettings) {
         if let Some(assignment) = self.assignment_mut(vf) {
             assignment.original_settings = assignment.original_settings.or(before);
         }
     }
 
-    /// Notes where a VF is, if that is known.
+    /// Records the address of a VF, if it is known.
     pub fn record_address(&mut self, vf: VfId, address: Option<Bdf>) {
         if let Some(assignment) = self.assignment_mut(vf) {
             assignment.address = address.or(assignment.address);
@@ -217,10 +219,10 @@ mod tests {
     use super::*;
     use crate::{Outcome, Step};
 
-    /// A VF that had no driver before looked like one that was never bound, once it had been written down: the plan that
-    /// came back from the command line was no longer the plan that was made.
+    /// Once serialized, a VF without an original driver looked like one that was never bound: the plan that came
+    /// back from the command line differed from the plan that was made.
     #[test]
-    fn no_driver_before_is_not_the_same_as_never_bound() {
+    fn no_driver_before_differs_from_never_bound() {
         let vf = VfId { pf: "0000:01:00.0".parse().unwrap(), index: 0 };
         for original_driver in [None, Some(None), Some(Some("igbvf".to_owned()))] {
             let assignment = Assignment { original_driver, ..Assignment::new(vf) };
@@ -229,7 +231,7 @@ mod tests {
         }
     }
     #[test]
-    fn the_spec_of_a_state_reads_back_as_what_was_asked_for() {
+    fn the_spec_of_a_state_is_the_spec_that_was_applied() {
         let text = r#"version = 1
 adapter = [{ pf = "0000:01:00.0", vfs = 4 }, { pf = "0000:02:00.0", vfs = "max" }, { pf = "0000:03:00.0", spare = 2 }]
 

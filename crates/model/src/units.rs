@@ -1,10 +1,10 @@
-//! Quantities with their bounds: MAC addresses, memory sizes, bit rates. A value that exists is a valid one.
+//! Quantities with their bounds: MAC addresses, memory sizes, bit rates. Every value is valid.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Why a text is no quantity of the wanted kind.
+/// A text that is not a quantity of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{found}' is no {wanted}")]
 pub struct UnitError {
@@ -12,7 +12,7 @@ pub struct UnitError {
     wanted: &'static str,
 }
 
-/// A text that is no quantity of the wanted kind, cut to a length that can be printed.
+/// A text that is not a quantity of the expected kind, cut to a printable length.
 pub(crate) fn refuse(found: &str, wanted: &'static str) -> UnitError {
     UnitError { found: found.chars().take(40).collect(), wanted }
 }
@@ -22,22 +22,22 @@ pub(crate) fn refuse(found: &str, wanted: &'static str) -> UnitError {
 pub struct MacAddress([u8; 6]);
 
 impl MacAddress {
-    /// All zero: what drivers report for a VF whose address nobody has set.
+    /// All zero: reported by drivers for a VF whose address was never set.
     pub const ZERO: Self = Self([0; 6]);
 
-    /// An address from its bytes, as they go over the wire.
+    /// An address from its bytes, in wire order.
     #[must_use]
     pub fn new(bytes: [u8; 6]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes, as they go over the wire.
+    /// Its bytes, in wire order.
     #[must_use]
     pub fn bytes(self) -> [u8; 6] {
         self.0
     }
 
-    /// Whether one station may have it: neither multicast (IEEE 802 group bit) nor all zero.
+    /// Whether a station can have it: neither multicast (IEEE 802 group bit) nor all zero.
     #[must_use]
     pub fn is_unicast(self) -> bool {
         self.0[0] & 1 == 0 && self != Self::ZERO
@@ -83,13 +83,13 @@ pub struct MemorySize {
 }
 
 impl MemorySize {
-    /// So many MiB; `None` below 16 or above 16 TiB.
+    /// A size in MiB; `None` below 16 MiB or above 16 TiB.
     #[must_use]
     pub fn from_mebibytes(mebibytes: u32) -> Option<Self> {
         (16..=16 << 20).contains(&mebibytes).then_some(Self { mebibytes })
     }
 
-    /// In MiB.
+    /// The size in MiB.
     #[must_use]
     pub fn mebibytes(self) -> u32 {
         self.mebibytes
@@ -123,20 +123,20 @@ impl FromStr for MemorySize {
     }
 }
 
-/// Bits per second, in whole Mbit/s; written `500Mbit`, `10Gbit`. 0 means no limit where a limit is meant.
+/// Bits per second, in whole Mbit/s; written `500Mbit`, `10Gbit`. As a limit, 0 means none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BitRate {
     megabits: u32,
 }
 
 impl BitRate {
-    /// So many Mbit/s.
+    /// A rate in Mbit/s.
     #[must_use]
     pub fn from_megabits(megabits: u32) -> Self {
         Self { megabits }
     }
 
-    /// In Mbit/s: the unit of the kernel's `speed` attribute and of `IFLA_VF_RATE`.
+    /// The rate in Mbit/s: the unit of the kernel's `speed` attribute and of `IFLA_VF_RATE`.
     #[must_use]
     pub fn megabits(self) -> u32 {
         self.megabits
@@ -175,7 +175,7 @@ fn split_unit(text: &str) -> (Option<u64>, &str) {
     (text[..digits].parse().ok(), text[digits..].trim_start())
 }
 
-/// Serde through the written form, for each quantity that has one.
+/// Implements serde through the text form of a quantity.
 macro_rules! serde_as_text {
     ($($type:ty),*) => {$(
         impl Serialize for $type {

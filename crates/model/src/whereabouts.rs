@@ -1,11 +1,11 @@
-//! Where the adapters are that ioward has noted: at their addresses, at others, or nowhere. Pure.
+//! Finds the adapters that ioward has recorded: at their addresses, at others, or nowhere. Pure.
 //!
 //! ```text
-//!   noted     0000:01:00.0 is A     0000:02:00.0 is B      0000:03:00.0 is C
+//!   recorded  0000:01:00.0 is A     0000:02:00.0 is B      0000:03:00.0 is C
 //!   found     0000:01:00.0 is X     0000:02:00.0 is A      0000:03:00.0 is B
-//!             A is at 02, B at 03, and C is nowhere: what is to be noted is
+//!             A is at 02, B at 03, and C is nowhere: the new records are
 //!             0000:02:00.0 is A     0000:03:00.0 is B      0000:01:00.0 is C, which is missing
-//!             and X is nobody's, and not touched as long as C is noted where it is
+//!             X has no owner, and is not touched while C is recorded at its address
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,45 +14,45 @@ use ioward_pci::Bdf;
 
 use crate::{Identity, Inventory, PhysicalFunction, Reason, RowKey, Rule, State, identity::Likeness};
 
-/// What a person can do about an adapter that is in the place of another.
+/// The remedy for an adapter in the place of another.
 const ANOTHER: &str =
     "put that one back, or remove the partitions that use it; this one is not touched before";
 
-/// Where an adapter is that is noted.
+/// The location of a recorded adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Where it is noted.
+    /// At its recorded address.
     Here,
     /// At another address.
     At(Bdf),
-    /// Nowhere: at its address is nothing, or another adapter.
+    /// Nowhere: its address is empty, or holds another adapter.
     Nowhere,
-    /// Perhaps where it is noted: what is there has no mark to go by yet. Without its driver it has no MAC.
+    /// Perhaps at its recorded address: the adapter there has no mark yet. Without its driver it has no MAC.
     InDoubt,
 }
 
-/// Where the adapters are that are noted.
+/// The locations of the recorded adapters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Whereabouts {
     places: BTreeMap<Bdf, Place>,
-    /// Those that can be told from others.
+    /// Adapters with a distinct identity.
     identified: BTreeSet<Bdf>,
 }
 
-/// That an adapter is to be noted under another address.
+/// A change of the address under which an adapter is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Move {
-    /// Where it was noted.
+    /// Its old address.
     pub from: Bdf,
-    /// Where it is to be noted.
+    /// Its new address.
     pub to: Bdf,
-    /// Whether it is there. One that is missing gives way to the adapter that is at its address now.
+    /// Whether it was found. A missing adapter gives way to the adapter that is at its address now.
     pub is_there: bool,
 }
 
 impl Whereabouts {
-    /// Looks for all that `state` has noted. An adapter that has no mark to go by at the moment is taken for the one that is
-    /// noted at its address, unless the `host_booted` since that was known to be so.
+    /// Looks for all adapters recorded in `state`. An adapter without a mark at the moment is taken for the one
+    /// recorded at its address, unless the `host_booted` since the last confirmation.
     #[must_use]
     pub fn of(state: &State, inventory: &Inventory, host_booted: bool) -> Self {
         let noted: BTreeMap<Bdf, Option<&Identity>> = state
@@ -79,7 +79,7 @@ impl Whereabouts {
                 moved.entry(one.address).or_default().push(*pf);
             }
         }
-        // One that two are taken for is neither.
+        // An adapter that matches two records is neither.
         let moved: BTreeMap<Bdf, Bdf> = moved
             .into_iter()
             .filter_map(|(to, from)| match from[..] {
@@ -103,14 +103,14 @@ impl Whereabouts {
         Self { places, identified }
     }
 
-    /// Where an adapter is that is noted at this address; `None`: none is.
+    /// The location of the adapter recorded at this address; `None`: no adapter is.
     #[must_use]
     pub fn place(&self, noted: Bdf) -> Option<Place> {
         self.places.get(&noted).copied()
     }
 
-    /// How what is noted is to be changed so that it is where it is found. An adapter that is missing gives way, to the address
-    /// that becomes free; one that can't be told from others can't, since it would be taken for whatever is there.
+    /// The moves that bring the records to where the adapters are. A missing adapter gives way, to the address that
+    /// becomes free; one without a distinct identity can't, since it would be taken for whatever is there.
     #[must_use]
     pub fn moves(&self) -> Vec<Move> {
         let moved = self.places.iter().filter_map(|(from, place)| match place {
@@ -135,8 +135,8 @@ impl Whereabouts {
         moves
     }
 
-    /// The addresses at which adapters are that are not to be touched, with why: another one than the one that is noted there,
-    /// or one that is noted elsewhere still.
+    /// The addresses of adapters that must not be touched, with the reason: another adapter than the recorded one,
+    /// or one still recorded elsewhere.
     #[must_use]
     pub fn quarantined(&self, state: &State, inventory: &Inventory) -> BTreeMap<Bdf, Reason> {
         let mut all = BTreeMap::new();
@@ -167,8 +167,8 @@ impl Whereabouts {
         all
     }
 
-    /// What is to be noted of adapters that are where they are noted, with the identity: those that a version before has noted
-    /// without one, marks that have come since, and marks that tell nothing any more.
+    /// The identities to record for adapters at their recorded addresses: missing ones from an older version, marks
+    /// that have appeared since, and marks that have become ambiguous.
     #[must_use]
     pub fn identities(&self, state: &State, inventory: &Inventory) -> BTreeMap<Bdf, Option<Identity>> {
         let here = self.places.iter().filter(|(_, place)| **place == Place::Here);
@@ -188,15 +188,15 @@ impl Whereabouts {
 }
 
 impl State {
-    /// The PFs that something is noted of.
+    /// The PFs with records.
     #[must_use]
     pub fn noted_pfs(&self) -> BTreeSet<Bdf> {
         let held = self.partitions.values().flat_map(|partition| partition.vfs.values());
         self.adapters.keys().copied().chain(held.map(|held| held.vf.pf)).collect()
     }
 
-    /// Whether an adapter can be the one that is noted at an address without an identity: it is of the class of all VFs that
-    /// partitions have of it, and gives as many.
+    /// Whether an adapter can be the one recorded at an address without an identity: it has the class of all VFs
+    /// that partitions hold there, and enough VFs.
     fn may_be(&self, noted: Bdf, pf: &PhysicalFunction) -> bool {
         pf.sriov.is_some()
             && self.assignments().filter(|(_, held)| held.vf.pf == noted).all(|(owner, held)| {
@@ -206,8 +206,8 @@ impl State {
             })
     }
 
-    /// Notes adapters under other addresses: what was found of them, VFs of partitions, and Specs that pin VFs to them. Where
-    /// their VFs are is not known then.
+    /// Moves the records of adapters to other addresses: original values, VFs of partitions, and Specs that pin VFs
+    /// to them. The addresses of the VFs become unknown.
     pub fn move_adapters(&mut self, moves: &[Move]) {
         let to: BTreeMap<Bdf, Bdf> = moves.iter().map(|one| (one.from, one.to)).collect();
         let now = |pf: Bdf| to.get(&pf).copied().unwrap_or(pf);

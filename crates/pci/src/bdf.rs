@@ -1,4 +1,4 @@
-//! Where a PCI function sits: domain, bus, device, function.
+//! The address of a PCI function: domain, bus, device, function.
 
 use std::{fmt, str::FromStr};
 
@@ -15,7 +15,7 @@ pub struct Bdf {
     function: u8,
 }
 
-/// Why a text is no PCI address.
+/// A text that is not a PCI address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{text}' is no PCI address; write it as 0000:01:00.0 (domain:bus:device.function, hexadecimal)")]
 pub struct BdfError {
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn an_invalid_address_is_refused() {
         for text in [
             "",
             "eth0",

@@ -1,4 +1,4 @@
-//! The two capability lists of a configuration space: walks that end, whatever the bytes say.
+//! The two capability lists of a configuration space. Every walk ends, whatever the bytes say.
 //!
 //! Both walks remember which dwords they have visited, so that a loop is found at its first repetition. A pointer with
 //! reserved low bits set is reported and then followed with them cleared, as the specification asks of software.
@@ -11,7 +11,7 @@ const DWORDS: usize = 4096 / 4;
 /// An entry of the capability list (PCI Local Bus 3.0 §6.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capability {
-    /// What it is: 11h is MSI-X, 10h PCI Express.
+    /// Capability ID: 11h is MSI-X, 10h PCI Express.
     pub id: u8,
     /// Where it begins.
     pub offset: usize,
@@ -27,7 +27,7 @@ impl Capability {
 /// An entry of the extended capability list (PCIe 6.0 §7.6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtendedCapability {
-    /// What it is: 10h is SR-IOV.
+    /// Capability ID: 10h is SR-IOV.
     pub id: u16,
     /// Version of its layout.
     pub version: u8,
@@ -54,11 +54,11 @@ impl<'a> ConfigSpace<'a> {
         Capabilities { walk: Walk::new(*self, 0x40, 0x34, next) }
     }
 
-    /// Walks the extended capability list; empty where the extended part can't be seen. After an error other than
+    /// Walks the extended capability list; empty where the extended part is not readable. After an error other than
     /// [`ConfigError::Misaligned`] the walk is over.
     #[must_use]
     pub fn extended_capabilities(&self) -> ExtendedCapabilities<'a> {
-        // No list at all reads as zeros, or as ones where nothing answers for the extended part.
+        // An absent list reads as zeros, or as ones where nothing answers for the extended part.
         let absent = matches!(self.u32(EXTENDED_START), Ok(0 | u32::MAX));
         let next = if self.has_extended() && !absent { EXTENDED_START } else { 0 };
         ExtendedCapabilities { walk: Walk::new(*self, EXTENDED_START, EXTENDED_START, next) }
@@ -83,7 +83,7 @@ impl<'a> ConfigSpace<'a> {
     }
 }
 
-/// What both walks share: the next pointer, what has been visited, and the checks.
+/// The part common to both walks: the next pointer, the dwords visited, and the checks.
 #[derive(Clone, Debug)]
 struct Walk<'a> {
     config: ConfigSpace<'a>,
@@ -101,7 +101,7 @@ impl<'a> Walk<'a> {
         Self { config, lowest, from, next, visited: [0; DWORDS / 64] }
     }
 
-    /// The next entry's offset, after which `next` is 0 until the caller has read the entry and moved on.
+    /// The next entry's offset. Then `next` is 0 until the caller has read the entry and set it.
     fn step(&mut self) -> Option<Result<usize, ConfigError>> {
         let (from, pointer) = (self.from, self.next);
         if pointer == 0 {

@@ -1,14 +1,14 @@
 //! The configuration space of one function, as bytes: its header, and bounds-checked reads of the rest.
 
-/// Bytes of the header, which everybody may read.
+/// Bytes of the header, readable by every user.
 const HEADER_SIZE: usize = 64;
 /// Bytes of a PCI Express configuration space (PCIe 6.0 §7.2.2).
 const MAX_SIZE: usize = 4096;
 
-/// Why a configuration space, or something in it, makes no sense. Offsets are in bytes from its start.
+/// An invalid configuration space. Offsets are in bytes from its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// It is too short for a header or longer than any.
+    /// It is shorter than a header or longer than the maximum.
     #[error("a configuration space of {length} bytes; it has 64 to 4096")]
     Length {
         /// Its length.
@@ -24,10 +24,10 @@ pub enum ConfigError {
         offset: usize,
         /// How many are needed.
         size: usize,
-        /// How many bytes there are in all.
+        /// How many bytes there are.
         length: usize,
     },
-    /// A capability list comes back to where it was.
+    /// A capability list loops.
     #[error("the capability list loops: the capability at {from:#x} points back to {offset:#x}")]
     Loop {
         /// The capability whose pointer closes the loop.
@@ -43,7 +43,7 @@ pub enum ConfigError {
         /// The pointer as found.
         pointer: usize,
     },
-    /// A capability pointer leads to where no capability can be.
+    /// A capability pointer leads to an offset where no capability can be.
     #[error("the capability pointer {pointer:#x}, found at {from:#x}, points into the header")]
     IntoHeader {
         /// Where the pointer is.
@@ -69,7 +69,7 @@ impl<'a> ConfigSpace<'a> {
         let length = bytes.len();
         let header =
             bytes.first_chunk().filter(|_| length <= MAX_SIZE).ok_or(ConfigError::Length { length })?;
-        // A VF answers, although its vendor ID reads as ffff: the whole header has to be looked at.
+        // A VF's vendor ID reads as ffff although it answers, so check the whole header.
         if header.iter().all(|byte| *byte == 0xff) {
             Err(ConfigError::NoAnswer)
         } else {
@@ -83,13 +83,13 @@ impl<'a> ConfigSpace<'a> {
         self.bytes.len()
     }
 
-    /// Whether there is nothing but the header: what the kernel shows to a reader without CAP_SYS_ADMIN.
+    /// Whether only the header is present: all that the kernel shows to a reader without CAP_SYS_ADMIN.
     #[must_use]
     pub fn is_header_only(&self) -> bool {
         self.bytes.len() == HEADER_SIZE
     }
 
-    /// Whether the extended part, from 0x100 on, can be seen.
+    /// Whether the extended part, from 0x100 on, is readable.
     #[must_use]
     pub fn has_extended(&self) -> bool {
         self.bytes.len() > 256

@@ -27,13 +27,13 @@ pub struct SriovCapability {
     pub vf_device_id: u16,
     /// Supported Page Sizes: bit n stands for 2^(n + 12) bytes.
     pub supported_page_sizes: u32,
-    /// System Page Size: one bit, of the same meaning.
+    /// System Page Size: one bit, with the same meaning.
     pub system_page_size: u32,
     /// VF BAR0 to VF BAR5, raw.
     pub vf_bars: [u32; 6],
 }
 
-/// What a VF BAR register says of the window that it, or it and the next one, describe.
+/// The window that a VF BAR register describes, alone or with the next register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VfBarRegister {
     /// BAR number, 0 to 5.
@@ -42,7 +42,7 @@ pub struct VfBarRegister {
     pub is_64bit: bool,
     /// Prefetchable.
     pub prefetchable: bool,
-    /// Address of VF 0's window; 0 when none is set, and for a BAR that does not exist.
+    /// Address of VF 0's window; 0 when it is unset or the BAR does not exist.
     pub address: u64,
 }
 
@@ -108,8 +108,8 @@ impl SriovCapability {
         (0..32).filter(|bit| register & 1 << bit != 0).map(|bit| 1 << (bit + 12)).collect()
     }
 
-    /// The VF BARs, those that do not exist included: a register alone does not tell. The upper half of a 64-bit BAR
-    /// is no BAR of its own.
+    /// The VF BARs, including those that do not exist, which a register alone can't tell. The upper half of a
+    /// 64-bit BAR is not a BAR of its own.
     #[must_use]
     pub fn vf_bar_registers(&self) -> Vec<VfBarRegister> {
         let mut registers = Vec::new();

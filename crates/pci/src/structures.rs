@@ -7,13 +7,13 @@ use crate::{Capability, ConfigError, ConfigSpace, ExtendedCapability};
 /// The PCIe link of a function, from Link Capabilities and Link Status (PCIe 6.0 §7.5.3.6 and §7.5.3.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PcieLink {
-    /// Speed now, in MT/s.
+    /// Current speed, in MT/s.
     pub speed_mts: u32,
-    /// Lanes now.
+    /// Current number of lanes.
     pub width: u8,
-    /// Best speed, in MT/s.
+    /// Maximum speed, in MT/s.
     pub max_speed_mts: u32,
-    /// Most lanes.
+    /// Maximum number of lanes.
     pub max_width: u8,
 }
 
@@ -38,7 +38,7 @@ impl PcieLink {
     }
 }
 
-/// The speed that a link speed code of Link Capabilities stands for, in MT/s.
+/// The speed for a link speed code of Link Capabilities, in MT/s.
 fn speed_mts(code: u16) -> Option<u32> {
     [2_500, 5_000, 8_000, 16_000, 32_000, 64_000].get(usize::from(code).checked_sub(1)?).copied()
 }
@@ -117,9 +117,9 @@ impl AriCapability {
 /// blocking, 2 request redirect, 3 completion redirect, 4 upstream forwarding, 5 egress control, 6 direct translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AcsCapability {
-    /// What the function can do.
+    /// The features that the function supports.
     pub capabilities: u16,
-    /// What is turned on.
+    /// The features that are enabled.
     pub control: u16,
 }
 

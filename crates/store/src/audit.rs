@@ -1,5 +1,5 @@
-//! The audit log: on the disk, and what waits to be written to it. Each kind of entry of each partition has its own room, and all
-//! of them have one together; whatever is dropped is counted.
+//! The audit log: on the disk, and entries that wait to be written. Each kind of entry of each partition has a
+//! limit of its own, and all together have another; dropped entries are counted.
 //!
 //! ```text
 //!   web   changes   1,000 │ refusals  250 │ reads   50      the oldest of a kind gives way to the next of that kind
@@ -16,19 +16,19 @@ use crate::Change;
 
 type Json = &'static [u8];
 
-/// So many entries of the audit log are kept altogether: guests can fill no disk.
+/// Total number of entries kept: guests can't fill the disk.
 pub const KEPT_AUDIT_ENTRIES: u64 = 50_000;
-/// So many entries wait in memory while the disk can't be written.
+/// Number of entries kept in memory while the disk can't be written.
 const MAX_WAITING: usize = 10_000;
 
-/// Numbered as they come. An older ioward has written it; what is in it is moved over with the next entry.
+/// Numbered in order of arrival. Written by an older ioward; its entries move with the next entry.
 pub(crate) const OLD: TableDefinition<'_, u64, Json> = TableDefinition::new("audit");
-/// By the partition's name, the entry's kind, and a number that counts all of them.
+/// By the partition's name, the entry's kind, and a number across all of them.
 pub(crate) const ENTRIES: TableDefinition<'_, (&str, u8, u64), Json> = TableDefinition::new("audit-entries");
-/// By the partition's name and the kind: how many entries are kept, and how many were dropped.
+/// By the partition's name and the kind: the number of entries kept, and of those dropped.
 pub(crate) const COUNTS: TableDefinition<'_, (&str, u8), (u64, u64)> = TableDefinition::new("audit-counts");
 
-/// So many entries of a kind are kept of one partition.
+/// Number of entries of this kind kept for a partition.
 #[must_use]
 pub fn kept_of_a_partition(kind: AuditKind) -> u64 {
     match kind {
@@ -50,7 +50,7 @@ pub(crate) fn kind_of(number: u8) -> Option<AuditKind> {
     AuditKind::ALL.into_iter().find(|kind| number_of(*kind) == number)
 }
 
-/// An entry as it is written.
+/// An entry in its written form.
 pub(crate) struct Written {
     partition: Name,
     kind: AuditKind,
@@ -64,7 +64,7 @@ impl Written {
     }
 }
 
-/// The log while it is written.
+/// The log during a write.
 pub(crate) struct Log<'t> {
     transaction: &'t WriteTransaction,
     counts: BTreeMap<(String, u8), (u64, u64)>,
@@ -85,11 +85,11 @@ impl<'t> Log<'t> {
         Ok(log)
     }
 
-    /// Moves over the entries of an older ioward.
+    /// Moves the entries of an older ioward.
     fn take_over(&mut self) -> Result<(), redb::Error> {
         let mut old = self.transaction.open_table(OLD)?;
         while let Some((number, json)) = old.pop_first()? {
-            // One that makes no sense is of no use to anybody.
+            // An invalid entry is useless.
             if let Ok(entry) = serde_json::from_slice::<AuditEntry>(json.value()) {
                 self.last = number.value().max(self.last + 1);
                 let number = self.last;
@@ -142,7 +142,7 @@ impl<'t> Log<'t> {
         Ok(())
     }
 
-    /// Makes room where there are too many altogether, and writes how many there are. The number of the latest entry.
+    /// Makes room when the total is too high, and writes the total. Returns the number of the latest entry.
     pub(crate) fn close(mut self) -> Result<u64, redb::Error> {
         let mut total: u64 = self.counts.values().map(|(kept, _)| kept).sum();
         while total > KEPT_AUDIT_ENTRIES {
@@ -168,7 +168,7 @@ impl<'t> Log<'t> {
     }
 }
 
-/// Entries that wait to be written, bounded as the log itself is.
+/// Entries that wait to be written, with the same limits as the log.
 #[derive(Debug, Default)]
 pub struct AuditQueue {
     rings: BTreeMap<(Name, AuditKind), VecDeque<(u64, AuditEntry)>>,
@@ -185,7 +185,7 @@ impl AuditQueue {
         self.insert(number, entry);
     }
 
-    /// Whether there is nothing to be written.
+    /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0 && self.dropped.is_empty()
@@ -199,13 +199,13 @@ impl AuditQueue {
         entries.into_iter().map(|(_, entry)| entry.clone()).collect()
     }
 
-    /// How many were dropped, by partition.
+    /// Number of dropped entries, by partition.
     #[must_use]
     pub fn dropped(&self) -> &BTreeMap<Name, AuditDropped> {
         &self.dropped
     }
 
-    /// The changes that write all of it.
+    /// The changes that write everything.
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
         let entries = self.entries().into_iter().map(Change::Audit);
@@ -217,14 +217,14 @@ impl AuditQueue {
         entries.chain(dropped).collect()
     }
 
-    /// Takes everything that waits.
+    /// Takes everything out.
     #[must_use]
     pub fn take(&mut self) -> Self {
         let count = self.count;
         std::mem::replace(self, Self { count, ..Self::default() })
     }
 
-    /// Puts back what was taken and could not be written. What was added meanwhile comes after it.
+    /// Puts back entries that could not be written, before those added meanwhile.
     pub fn put_back(&mut self, taken: Self) {
         let newer = std::mem::replace(self, Self { count: self.count, ..taken });
         for (partition, dropped) in newer.dropped {
@@ -249,7 +249,7 @@ impl AuditQueue {
         }
     }
 
-    /// The kind that is worth least, of the partition that has most entries here.
+    /// The least valuable kind of the partition with the most entries.
     fn least_worth(&self) -> Option<(Name, AuditKind)> {
         let mut of_partition: BTreeMap<&Name, usize> = BTreeMap::new();
         for ((partition, _), ring) in &self.rings {
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_written_comes_before_what_was_added_meanwhile() {
+    fn unwritten_entries_come_before_those_added_meanwhile() {
         let mut queue = AuditQueue::default();
         (1..=60).for_each(|time| queue.push(entry("web", time, Verdict::Granted)));
         let taken = queue.take();

@@ -1,24 +1,24 @@
-//! [`Export`]: everything that is kept, for a person to read and a program to look through.
+//! [`Export`]: the whole content of the store, for people to read and programs to search.
 
 use std::collections::BTreeMap;
 
 use ioward_model::{AuditDropped, AuditEntry, Name, OpenOperation, PlanRecord, State, StepRecord};
 use serde::{Deserialize, Serialize};
 
-/// The JSON that `ioward state export` prints.
+/// The output of `ioward state export`, as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Export {
     /// The version of the file.
     pub schema: u64,
-    /// Which partition holds which VF, and how everything was found.
+    /// Which partition holds which VF, and the original settings.
     pub state: State,
     /// The latest plans, oldest first.
     pub plans: Vec<ExportedPlan>,
-    /// Operations of partitions that are under way.
+    /// Operations of partitions that are in progress.
     pub operations: Vec<OpenOperation>,
     /// Who asked for what, oldest first.
     pub audit: Vec<AuditEntry>,
-    /// How many entries of a partition are not in there any more; left out: none.
+    /// Number of dropped entries of each partition; absent when none were dropped.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub audit_dropped: BTreeMap<Name, AuditDropped>,
 }
@@ -33,12 +33,12 @@ pub struct ExportedPlan {
     pub steps: Vec<ExportedStep>,
 }
 
-/// How far a step has come.
+/// The progress of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExportedStep {
     /// Its number in the plan, from 1.
     pub number: usize,
-    /// How far.
+    /// Its progress.
     #[serde(flatten)]
     pub record: StepRecord,
 }

@@ -1,11 +1,11 @@
-//! The state folder: who works on it, and how the file in it comes to be.
+//! The state folder: its lock, and how its file is made.
 //!
 //! ```text
 //!   nothing ─────────────┐  written as state.redb.new,
 //!   state.json (version 1)┴─ synced, renamed ──> state.redb     state.json ──> state.v1.json
 //! ```
 //!
-//! A file has its name only once it is whole: whatever is found under it was written by a commit.
+//! The file gets its name only once it is complete: a commit wrote everything found under that name.
 
 use std::{
     collections::BTreeMap,
@@ -49,10 +49,10 @@ impl Store for Folder {
     }
 }
 
-/// Takes a folder, makes it when it is not there, and opens the file in it; one of version 1 is taken over.
+/// Locks a folder, makes it when it is missing, and opens its file; migrates one of version 1.
 ///
 /// # Errors
-/// When another daemon has it, or what is in it can't be used: it has not been changed then.
+/// When another daemon holds the lock, or the file can't be used; the file is unchanged then.
 pub fn open(folder: &Path) -> Result<(Folder, Contents), StoreError> {
     let mut options = fs::DirBuilder::new();
     options.recursive(true).mode(0o700).create(folder).map_err(io_error("create", folder))?;
@@ -72,12 +72,12 @@ pub fn open(folder: &Path) -> Result<(Folder, Contents), StoreError> {
     Ok((Folder { file, _lock: lock }, contents))
 }
 
-/// Everything in the folder of a daemon that does not run. Changes nothing, and so works on a read-only disk too.
+/// Everything in the folder of a stopped daemon. Changes nothing, so it works on a read-only disk too.
 ///
 /// # Errors
-/// When a daemon works on it, there is no file in it, or the file can't be used.
+/// When a daemon uses the folder, the file is missing, or the file can't be used.
 pub fn export(folder: &Path) -> Result<Export, StoreError> {
-    // Without a lock file nobody has ever worked on it.
+    // A folder without a lock file has never had a daemon.
     let _lock = match File::open(folder.join(LOCK)) {
         Ok(lock) => {
             take(&lock, folder)?;
@@ -107,11 +107,11 @@ fn create(folder: &Path, path: &Path, changes: &[Change]) -> Result<(), StoreErr
     StateFile::create(&new, file, changes)?;
     File::open(&new).and_then(|file| file.sync_all()).map_err(io_error("sync", &new))?;
     fs::rename(&new, path).map_err(io_error("make", path))?;
-    // The rename itself is durable only once the folder is.
+    // The rename is durable only once the folder is synced.
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error("sync", folder))
 }
 
-/// Gives the files of version 1 names under which nobody reads them. What bears such a name already is not replaced.
+/// Renames the files of version 1, so that nothing reads them again. Never replaces an existing file.
 fn set_aside(folder: &Path) -> Result<(), StoreError> {
     for name in version1::AUDIT.iter().chain([&version1::STATE]) {
         let path = folder.join(name);

@@ -22,7 +22,7 @@ pub use audit::{AuditQueue, KEPT_AUDIT_ENTRIES, kept_of_a_partition};
 pub use export::{Export, ExportedPlan, ExportedStep};
 pub use folder::{Folder, export, open};
 pub use memory::MemoryFile;
-/// The storage below a [`StateFile`]: a file, or something that plays one.
+/// The storage below a [`StateFile`]: a file, or a stand-in for one.
 pub use redb::StorageBackend;
 pub use state_file::StateFile;
 pub use tables::{KEPT_PLANS, SCHEMA};
@@ -33,13 +33,13 @@ use ioward_model::{
     AuditDropped, AuditEntry, Ended, Name, OpenOperation, PlanRecord, Row, State, StepRecord, VfId,
 };
 
-/// Where the management partition keeps what it must not forget.
+/// The durable storage of the management partition.
 pub trait Store: Send + Sync {
-    /// Makes all of these changes, or none. When this returns, they are on the disk.
+    /// Makes all of these changes, or none. They are on the disk when this returns.
     ///
     /// # Errors
-    /// When they can't be written: a full, read-only or broken disk. Whether they are there after a crash is then not
-    /// certain; [`Change::Clear`] at the head of the next commit, with everything said anew, makes it so.
+    /// When they can't be written: a full, read-only or broken disk. A crash may then keep or lose them;
+    /// [`Change::Clear`] at the head of the next commit, with everything restated, makes it certain.
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError>;
 
     /// The latest entries of the audit log, oldest first, at most `limit`.
@@ -48,87 +48,87 @@ pub trait Store: Send + Sync {
     /// When they can't be read.
     fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError>;
 
-    /// How many entries of the audit log were dropped, by partition; those of which none was are left out.
+    /// Number of dropped entries of the audit log, by partition, where there are any.
     ///
     /// # Errors
-    /// When that can't be read.
+    /// When it can't be read.
     fn audit_dropped(&self) -> Result<BTreeMap<Name, AuditDropped>, StoreError>;
 
-    /// Everything, for a person to read.
+    /// Everything in the store, for people to read.
     ///
     /// # Errors
     /// When it can't be read.
     fn export(&self) -> Result<Export, StoreError>;
 }
 
-/// A change to what is kept.
+/// A change to the store.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// All rows of the state and all unanswered operations are forgotten; what follows says them anew.
+    /// Deletes all rows of the state and all unanswered operations; the changes that follow restate them.
     Clear,
-    /// A row of the state is now this.
+    /// A row of the state has this value now.
     Row(Row),
-    /// The host has been put as the state says in this boot ([`Contents::boot`]).
+    /// The host matches the state in this boot ([`Contents::boot`]).
     Boot(u64),
-    /// A plan is about to be carried out. The oldest one kept is forgotten for it.
+    /// A plan is about to be carried out. The oldest plan makes room for it.
     PlanBegun(Box<PlanRecord>),
-    /// A step of a plan has come so far.
+    /// The progress of a step.
     Step {
         /// [`PlanRecord::number`].
         plan: u64,
         /// The step's number, from 1.
         number: usize,
-        /// How far.
+        /// Its progress.
         record: StepRecord,
     },
     /// A plan has ended.
     PlanEnded {
         /// [`PlanRecord::number`].
         plan: u64,
-        /// How.
+        /// Its outcome.
         ended: Ended,
     },
-    /// A partition's operation is about to be carried out. There is one for a VF at a time.
+    /// A partition's operation is about to be carried out. A VF has at most one at a time.
     OperationBegun(OpenOperation),
     /// The operation on this VF has been carried out, or has failed.
     OperationEnded(VfId),
-    /// Somebody asked for something.
+    /// An entry for the audit log.
     Audit(AuditEntry),
-    /// So many more entries of a partition were dropped before they could be written.
+    /// Further entries of a partition were dropped before they could be written.
     AuditDropped {
         /// The partition.
         partition: Name,
-        /// How many.
+        /// Their number.
         dropped: AuditDropped,
     },
 }
 
-/// Everything that a daemon needs to know when it starts.
+/// Everything that a starting daemon needs to know.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contents {
     /// The state.
     pub state: State,
-    /// The boot of the host in which that was last made so, as a number that tells one boot from another; `None`: not
-    /// known.
+    /// The boot in which the host was last made to match the state, as a number that identifies a boot; `None`:
+    /// unknown.
     pub boot: Option<u64>,
-    /// [`PlanRecord::number`] of the latest plan; 0: there was none.
+    /// [`PlanRecord::number`] of the latest plan; 0 when there was none.
     pub last_plan: u64,
-    /// The plan that was under way when the daemon before ended.
+    /// The plan that was running when the previous daemon ended.
     pub interrupted: Option<Interrupted>,
-    /// Operations that were under way then.
+    /// Operations that were in progress then.
     pub operations: Vec<OpenOperation>,
 }
 
-/// A plan that was under way when the daemon ended.
+/// A plan that was running when the daemon ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interrupted {
     /// The plan.
     pub record: PlanRecord,
-    /// How far its steps had come, by number; those not here had not begun.
+    /// The progress of its steps, by number; steps not listed had not begun.
     pub steps: BTreeMap<usize, StepRecord>,
 }
 
-/// Why what is kept can't be read or written. A file that can't be read is left as it is.
+/// Why the store can't be read or written. A file that can't be read is left unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -137,7 +137,7 @@ pub enum StoreError {
     Io {
         /// The operation, as a verb.
         what: &'static str,
-        /// Where.
+        /// The path.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -148,13 +148,13 @@ pub enum StoreError {
         /// For how long.
         after: Duration,
     },
-    /// Another daemon works on it.
+    /// Another daemon uses it.
     #[error("another ioward works on {path}; stop it first, or give this one a folder of its own with --state-dir", path = .path.display())]
     Locked {
         /// The folder or file.
         path: PathBuf,
     },
-    /// It makes no sense.
+    /// Its content is invalid.
     #[error("{path} is damaged ({why}); it is left as it is: move it away to begin with an empty state, or put a copy back", path = .path.display())]
     Corrupt {
         /// The file.

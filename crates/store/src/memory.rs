@@ -1,4 +1,4 @@
-//! [`MemoryFile`]: bytes in memory that can be used like a file, and copied at once.
+//! [`MemoryFile`]: bytes in memory that can be used like a file, and copied instantly.
 
 use std::{
     io,
@@ -9,20 +9,20 @@ use redb::StorageBackend;
 
 const PAGE: usize = 4096;
 
-/// A file that is not on a disk. Clones are handles on the same one; [`MemoryFile::copy`] shares what neither side
-/// changes.
+/// A file in memory. Clones are handles on the same file; copies made by [`MemoryFile::copy`] share the pages that
+/// neither changes.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryFile(Arc<Mutex<Bytes>>);
 
 #[derive(Clone, Debug, Default)]
 struct Bytes {
     length: usize,
-    /// Bytes behind the length are zero.
+    /// The bytes of the last page beyond the length are zero.
     pages: Vec<Arc<[u8; PAGE]>>,
 }
 
 impl MemoryFile {
-    /// A file that holds this.
+    /// A file with this content.
     #[must_use]
     pub fn new(content: &[u8]) -> Self {
         let mut bytes = Bytes::default();
@@ -31,7 +31,7 @@ impl MemoryFile {
         Self(Arc::new(Mutex::new(bytes)))
     }
 
-    /// All that something which is used like a file holds.
+    /// A copy of a whole file.
     ///
     /// # Errors
     /// When it can't be read.
@@ -50,7 +50,7 @@ impl MemoryFile {
         Ok(copy)
     }
 
-    /// Another file, with what this one holds now.
+    /// A copy of this file, as it is now.
     #[must_use]
     pub fn copy(&self) -> Self {
         Self(Arc::new(Mutex::new(self.lock().clone())))
@@ -82,7 +82,7 @@ impl Bytes {
         self.length = length;
     }
 
-    /// Makes room where there is none, as a file does.
+    /// Writes, and grows where needed, as a file does.
     fn write(&mut self, mut at: usize, mut content: &[u8]) {
         if at + content.len() > self.length {
             self.set_length(at + content.len());

@@ -1,8 +1,8 @@
 //! [`StateFile`]: the store in one file.
 //!
-//! A file is looked at before it is touched: it is copied into memory, and the copy is opened, repaired where a crash has
-//! left it in the middle of a commit, checked page by page, and read. Only when all of that went well is the file itself
-//! opened, so that one that can't be used is never changed.
+//! It checks a file before it touches it: it copies the file into memory, opens the copy, repairs it where a crash
+//! has interrupted a commit, checks it page by page, and reads it. Only when all of that succeeds does it open the
+//! file itself, so a file that can't be used is never changed.
 
 use std::{
     collections::BTreeMap,
@@ -23,21 +23,21 @@ use crate::{
 /// Memory for pages of the file, in bytes. Everything is read once, at the start.
 const CACHE: usize = 1 << 20;
 
-/// No state of a real host comes near it: 5,000 partitions need about 20 MB.
+/// Real hosts stay far below: 5,000 partitions need about 20 MB.
 const MAX_FILE_BYTES: u64 = 1 << 30;
 
 type Open<T> = Box<dyn Fn() -> Result<T, StoreError> + Send + Sync>;
 type IsMade = Box<dyn Fn(u64) -> Result<bool, StoreError> + Send + Sync>;
 
-/// A store in a file, or in something that plays one.
+/// A store in a file, or in a stand-in for one.
 pub struct StateFile {
     path: PathBuf,
     open: Open<(Database, Contents)>,
     /// Opens a copy, which needs no room on the disk.
     copy: Open<Database>,
-    /// Whether the file's latest commit is this one, and on the disk.
+    /// Whether the file's latest commit is this one, and is on the disk.
     is_made: IsMade,
-    /// `None` once writing has failed: whatever goes wrong, the file is looked at anew before it is used again.
+    /// `None` after a failed write: the file is checked again before its next use.
     database: Mutex<Option<Database>>,
 }
 
@@ -48,11 +48,11 @@ impl fmt::Debug for StateFile {
 }
 
 impl StateFile {
-    /// Opens a file that there is. `open` opens what is to be used as the file; it is called again after an error.
-    /// `path` is what errors call it.
+    /// Opens an existing file. `open` opens the storage to use as the file, again after each error. Errors call it
+    /// `path`.
     ///
     /// # Errors
-    /// When it can't be read, makes no sense or is from a newer ioward. It has not been changed then.
+    /// When it can't be read, is invalid or is from a newer ioward. The file is unchanged then.
     pub fn open<B: StorageBackend>(
         path: PathBuf,
         open: impl Fn() -> io::Result<B> + Send + Sync + 'static,
@@ -81,7 +81,7 @@ impl StateFile {
         Ok((Self { path, open, copy: open_a_copy, is_made, database: Mutex::new(Some(database)) }, contents))
     }
 
-    /// Makes a new file of one that is empty, with these changes in it.
+    /// Initializes an empty file with these changes.
     ///
     /// # Errors
     /// When it can't be written.
@@ -98,7 +98,7 @@ impl StateFile {
         database.close().map_err(|error| of_write(path, error.into()))
     }
 
-    /// Everything in a file, which is not changed, whatever state a crash has left it in.
+    /// Everything in a file, whatever state a crash has left it in. Leaves the file unchanged.
     ///
     /// # Errors
     /// As [`StateFile::open`].
@@ -135,7 +135,7 @@ impl Store for StateFile {
             return Ok(());
         };
         drop(database);
-        // redb tidies up after a commit. When that fails, it reports a failure though the commit is made.
+        // redb cleans up after a commit. If that fails, it reports a failure although the commit is done.
         if commit.is_some_and(|commit| (self.is_made)(commit).is_ok_and(|is_made| is_made)) {
             return Ok(());
         }
@@ -161,12 +161,12 @@ fn builder() -> Builder {
     builder
 }
 
-/// Looks at a copy.
+/// Checks and reads a copy.
 fn look(path: &Path, file: &impl StorageBackend) -> Result<Contents, StoreError> {
     tables::contents(&copy(path, file)?).map_err(|wrong| of_content(path, wrong))
 }
 
-/// A copy in memory, open and sound.
+/// A copy in memory, opened and checked.
 fn copy(path: &Path, file: &impl StorageBackend) -> Result<Database, StoreError> {
     let corrupt = |why: &str| StoreError::Corrupt { path: path.to_owned(), why: why.to_owned() };
     let read = |source| StoreError::Io { what: "read", path: path.to_owned(), source };
@@ -179,7 +179,7 @@ fn copy(path: &Path, file: &impl StorageBackend) -> Result<Database, StoreError>
     let copy = MemoryFile::copy_of(file).map_err(read)?;
     let opened = builder().set_check_integrity_on_open(true).create_with_backend(copy);
     opened.map_err(|error| match error {
-        // The copy itself can't fail: what reads so is a page that points beyond the end.
+        // The copy itself can't fail: this error means that a page points beyond the end.
         DatabaseError::Storage(redb::StorageError::Io(error)) => corrupt(&error.to_string()),
         error => of_open(path, error),
     })

@@ -1,6 +1,6 @@
-//! The tables of the file: what they are called, and what stands in them. docs/state.md describes them.
+//! The tables of the file: their names and contents. docs/state.md describes them.
 //!
-//! Values are JSON: they can be read in ten years and by other programs, and a field more is no new form by itself.
+//! Values are JSON: other programs can read them, also in ten years, and an added field needs no new version.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,15 +24,15 @@ use crate::{Change, Contents, Export, ExportedPlan, ExportedStep, Interrupted};
 /// The version of the tables and of the values in them. Version 1 was `state.json`.
 pub const SCHEMA: u64 = 3;
 
-/// A version that is read as it is: it has no plans to reconcile yet. The next commit makes [`SCHEMA`] of it.
+/// A version that can be read as it is: it has no reconciling plans yet. The next commit turns it into [`SCHEMA`].
 const SCHEMA_BEFORE: u64 = 2;
 
-/// So many plans of persons are kept, and so many of repairs, the one under way included.
+/// Number of plans kept: of users' plans, and of repairs, each including the running one.
 pub const KEPT_PLANS: usize = 8;
 
 type Json = &'static [u8];
 
-/// `schema`, `revision`, `boot`; `commits`: how many there were; `audit`: the number of the latest entry of the audit log.
+/// `schema`, `revision`, `boot`; `commits`: their number; `audit`: the number of the latest entry of the audit log.
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 /// By PCI address.
 const ADAPTERS: TableDefinition<'_, &str, Json> = TableDefinition::new("adapters");
@@ -44,20 +44,20 @@ const ASSIGNMENTS: TableDefinition<'_, (&str, &str), Json> = TableDefinition::ne
 const WANTED: TableDefinition<'_, &str, Json> = TableDefinition::new("wanted");
 /// By [`PlanRecord::number`].
 const PLANS: TableDefinition<'_, u64, Json> = TableDefinition::new("plans");
-/// How plans ended. Apart from the plans, which can be long.
+/// The outcome of each plan. Apart from the plans, which can be long.
 const ENDS: TableDefinition<'_, u64, Json> = TableDefinition::new("plan-ends");
 /// By the plan's number and the step's.
 const JOURNAL: TableDefinition<'_, (u64, u64), Json> = TableDefinition::new("journal");
 /// By the address of the PF and the index of the VF.
 const OPERATIONS: TableDefinition<'_, (&str, u16), Json> = TableDefinition::new("operations");
 
-/// The reason why a file can't be used whose tables can be read at all.
+/// The fault in a file whose tables can be opened.
 pub(crate) enum Wrong {
-    /// The storage below says no.
+    /// The underlying storage fails.
     Storage(redb::Error),
-    /// A table or a value makes no sense.
+    /// A table or a value is invalid.
     Content(String),
-    /// It is of this version.
+    /// It has this version.
     Version(u64),
 }
 
@@ -67,7 +67,7 @@ impl<E: Into<redb::Error>> From<E> for Wrong {
     }
 }
 
-/// A change with its values as they are written.
+/// A change with its values in their written form.
 pub(crate) enum Written {
     Clear,
     Revision(u64),
@@ -113,7 +113,7 @@ impl Written {
     }
 }
 
-/// Writes the version into a new file, and so makes its tables.
+/// Writes the version into a new file, which also makes its tables.
 pub(crate) fn begin(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     transaction.open_table(NUMBERS)?.insert("schema", SCHEMA)?;
     transaction.open_table(ADAPTERS)?;
@@ -124,14 +124,14 @@ pub(crate) fn begin(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     transaction.open_table(ENDS)?;
     transaction.open_table(JOURNAL)?;
     transaction.open_table(OPERATIONS)?;
-    // An older ioward looks for it.
+    // An older ioward expects it.
     transaction.open_table(audit::OLD)?;
     transaction.open_table(audit::ENTRIES)?;
     transaction.open_table(audit::COUNTS)?;
     Ok(())
 }
 
-/// Writes changes, and which commit they are.
+/// Writes changes, and the number of this commit.
 pub(crate) fn write(transaction: &WriteTransaction, changes: &[Written]) -> Result<u64, redb::Error> {
     let mut numbers = transaction.open_table(NUMBERS)?;
     let commit = numbers.get("commits")?.map_or(1, |commits| commits.value() + 1);
@@ -228,8 +228,8 @@ fn clear(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// Makes room for a plan of this number: forgets the oldest of its kind, and what an attempt to begin one of this number has
-/// left.
+/// Makes room for a plan of this number: deletes the oldest of its kind, and the remains of an attempt to begin one
+/// of this number.
 fn forget_plans(transaction: &WriteTransaction, number: u64, new: &[u8]) -> Result<(), redb::Error> {
     let mut kept = BTreeSet::new();
     let mut counts = BTreeMap::from([(is_of_repairs(new), 1)]);
@@ -249,7 +249,7 @@ fn forget_plans(transaction: &WriteTransaction, number: u64, new: &[u8]) -> Resu
     Ok(())
 }
 
-/// Whether a plan is one that the daemon has made to reconcile the host. There can be many of those.
+/// Whether the daemon made the plan itself, to reconcile the host. Such plans can be many.
 fn is_of_repairs(record: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Record {
@@ -284,7 +284,7 @@ impl Tables {
         })
     }
 
-    /// A table that an older ioward has not made, or one that a new file has not.
+    /// A table that an older ioward, or a new file, lacks.
     fn open_if_there<K: Key, V: redb::Value>(
         &self,
         table: TableDefinition<'_, K, V>,
@@ -296,7 +296,7 @@ impl Tables {
         }
     }
 
-    /// The version, if it is one that this program reads.
+    /// The version, if this program can read it.
     fn check_schema(&self) -> Result<(), Wrong> {
         match self.open(NUMBERS)?.get("schema")?.map(|schema| schema.value()) {
             Some(SCHEMA | SCHEMA_BEFORE) => Ok(()),
@@ -384,7 +384,7 @@ impl Tables {
     }
 
     fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, Wrong> {
-        // By number; of those that are not asked for, nothing but the number is looked at.
+        // By number; of plans that are not requested, only the number is read.
         let mut found: Vec<(u64, Vec<u8>)> = Vec::new();
         if let Some(old) = self.open_if_there(audit::OLD)? {
             for row in old.iter()?.rev().take(limit) {
@@ -417,7 +417,7 @@ impl Tables {
     }
 }
 
-/// Everything that a daemon needs to know when it starts.
+/// Everything that a starting daemon needs to know.
 pub(crate) fn contents(database: &Database) -> Result<Contents, Wrong> {
     let tables = Tables::of(database)?;
     tables.check_schema()?;

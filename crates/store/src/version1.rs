@@ -1,4 +1,4 @@
-//! Version 1 of what is kept: `state.json`, replaced as a whole by every change, and `audit.jsonl`, one entry a line.
+//! Version 1 of the store: `state.json`, rewritten by every change, and `audit.jsonl`, one entry a line.
 
 use std::{
     collections::VecDeque,
@@ -11,16 +11,16 @@ use ioward_model::{AuditEntry, State};
 
 use crate::{Change, KEPT_AUDIT_ENTRIES, StoreError};
 
-/// More than any `state.json`: 5,000 partitions needed about 10 MB.
+/// Above the size of any `state.json`: 5,000 partitions needed about 10 MB.
 const MAX_STATE_BYTES: u64 = 256 << 20;
 
-/// The state, and with it everything in a folder of version 1.
+/// The state. A folder without it holds nothing of version 1.
 pub(crate) const STATE: &str = "state.json";
 
 /// The audit log, older part first.
 pub(crate) const AUDIT: [&str; 2] = ["audit.1.jsonl", "audit.jsonl"];
 
-/// Everything in a folder of version 1, as changes to an empty one; nothing where there is no `state.json`.
+/// Everything in a folder of version 1, as changes to an empty store; empty without a `state.json`.
 pub(crate) fn read(folder: &Path) -> Result<Vec<Change>, StoreError> {
     let path = folder.join(STATE);
     let io = |source| StoreError::Io { what: "read", path: path.clone(), source };
@@ -45,7 +45,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<State, StoreError> {
     }
 }
 
-/// The latest entries. A line that makes no sense (the last one of a crash) is passed over.
+/// The latest entries. Skips invalid lines, such as the last one before a crash.
 fn audit(folder: &Path) -> Result<VecDeque<AuditEntry>, StoreError> {
     let kept = usize::try_from(KEPT_AUDIT_ENTRIES).unwrap_or(usize::MAX);
     let mut entries = VecDeque::new();

@@ -1,4 +1,4 @@
-//! How many VFs a PF gives: what a write to `sriov_numvfs` does, and where VFs appear.
+//! The number of VFs of a PF: the effects of a write to `sriov_numvfs`, and the addresses of VFs.
 
 use ioward_fabric::FabricError;
 use ioward_model::VfId;
@@ -7,8 +7,8 @@ use rustix::io::Errno;
 
 use super::{Machine, errno};
 
-/// The same count is nothing, another one goes through zero only, and what cannot be is refused first. `sriov_numvfs_store`
-/// looks in this order.
+/// The same count does nothing, another one must go through zero, and an impossible one is refused first, in the
+/// order of `sriov_numvfs_store`.
 pub(super) fn every_write_to_numvfs_is_answered_by_errno(machine: &Machine) {
     for pf in [machine.nic, machine.nvme] {
         let total = machine.pf(pf).total_vfs();
@@ -65,7 +65,7 @@ pub(super) fn vfs_appear_at_first_offset_plus_stride(machine: &Machine) {
     assert!(machine.pf(machine.nic).virtual_functions.is_empty());
 }
 
-pub(super) fn the_same_count_again_is_nothing(machine: &Machine) {
+pub(super) fn the_same_count_again_changes_nothing(machine: &Machine) {
     machine.set_count(machine.nic, 0).expect("zero of zero is fine");
     machine.with_vfs(machine.nic, 2, || {
         machine.set_count(machine.nic, 2).expect("two of two is fine");
@@ -90,7 +90,7 @@ pub(super) fn more_than_total_vfs_is_refused(machine: &Machine) {
     }
 }
 
-pub(super) fn what_is_not_there_is_said_not_to_be(machine: &Machine) {
+pub(super) fn a_missing_function_is_reported_as_missing(machine: &Machine) {
     let nowhere: Bdf = "0000:fe:1f.7".parse().expect("an address");
     let error = machine.set_count(nowhere, 1).expect_err("there is no such PF");
     assert!(matches!(error, FabricError::NoSuchFunction { .. }), "{error}");

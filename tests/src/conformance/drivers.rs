@@ -1,4 +1,4 @@
-//! Which driver a VF has: autoprobe, `driver_override`, `bind` and `unbind`.
+//! The driver of a VF: autoprobe, `driver_override`, `bind` and `unbind`.
 
 use ioward_model::VfId;
 use rustix::io::Errno;
@@ -6,11 +6,11 @@ use rustix::io::Errno;
 use super::{Machine, errno};
 
 const VFIO: &str = "vfio-pci";
-/// The own driver of the NIC's VFs.
+/// The NIC's VF driver.
 const OWN: &str = "igbvf";
 
-/// bind_store and unbind_store: a driver that knows neither the device nor an override for it does not match, one VF has one
-/// driver, and only that one lets go.
+/// bind_store and unbind_store: a driver without an ID or override for the device does not match, a VF has one
+/// driver, and only that one can be unbound.
 pub(super) fn bind_and_unbind_answer_by_errno(machine: &Machine) {
     machine.with_vfs(machine.nic, 1, || {
         let (shell, vf) = (&machine.shell, machine.shell.virtfns(machine.nic)[0]);
@@ -46,8 +46,8 @@ pub(super) fn with_autoprobe_vfs_get_their_own_driver(machine: &Machine) {
     });
 }
 
-/// pci_device_can_probe: with `sriov_drivers_autoprobe` off not even a person binds a VF to its own driver, but for one that
-/// an override names.
+/// pci_device_can_probe: with `sriov_drivers_autoprobe` off, even a bind by hand fails for a VF's own driver,
+/// unless an override names it.
 pub(super) fn without_autoprobe_a_vfs_own_driver_needs_an_override(machine: &Machine) {
     machine.with_vfs(machine.nic, 1, || {
         let (shell, vf) = (&machine.shell, machine.shell.virtfns(machine.nic)[0]);
@@ -55,7 +55,7 @@ pub(super) fn without_autoprobe_a_vfs_own_driver_needs_an_override(machine: &Mac
         shell.write_driver_override(vf, Some(OWN));
         assert_eq!((shell.bind(vf, OWN), shell.unbind(vf, OWN)), (Ok(()), Ok(())));
         shell.write_driver_override(vf, None);
-        // That is what the fabric does, and it leaves no override behind.
+        // The fabric uses an override, and leaves none behind.
         let id = VfId { pf: machine.nic, index: 0 };
         assert_eq!(machine.bind(id, Some(OWN)).expect("its own driver takes it"), None);
         assert_eq!((shell.driver(vf).as_deref(), shell.driver_override(vf)), (Some(OWN), None));
@@ -63,8 +63,8 @@ pub(super) fn without_autoprobe_a_vfs_own_driver_needs_an_override(machine: &Mac
     });
 }
 
-/// Only who has a VF open keeps its PF from taking it away.
-pub(super) fn vfs_that_nobody_has_open_go_whatever_their_driver(machine: &Machine) {
+/// Only an open VF keeps its PF from removing it.
+pub(super) fn vfs_that_are_not_open_are_removed_whatever_their_driver(machine: &Machine) {
     for pf in [machine.nic, machine.nvme] {
         machine.with_vfs(pf, 2, || {
             for index in [0, 1] {
@@ -85,7 +85,7 @@ pub(super) fn without_autoprobe_vfs_have_no_driver(machine: &Machine) {
     });
 }
 
-pub(super) fn binding_says_what_was_there_before(machine: &Machine) {
+pub(super) fn binding_returns_the_previous_driver(machine: &Machine) {
     machine.with_vfs(machine.nic, 1, || {
         let vf = VfId { pf: machine.nic, index: 0 };
         let driver = || machine.pf(machine.nic).virtual_functions[0].driver.clone();
@@ -98,7 +98,7 @@ pub(super) fn binding_says_what_was_there_before(machine: &Machine) {
     });
 }
 
-pub(super) fn a_driver_that_does_not_exist_leaves_all_as_it_was(machine: &Machine) {
+pub(super) fn binding_to_a_missing_driver_changes_nothing(machine: &Machine) {
     machine.with_vfs(machine.nic, 1, || {
         let vf = VfId { pf: machine.nic, index: 0 };
         machine.bind(vf, Some("vfio-pci")).expect("vfio-pci takes a VF");

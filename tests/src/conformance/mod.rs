@@ -1,10 +1,10 @@
 //! One suite, two machines: the same bodies run against the Linux kernel in the lab and against the simulated machine.
 //!
-//! A difference between the two is a bug in the model; its story then stands at the test that found it. Each body
-//! begins and ends with a machine whose adapters give no VFs.
+//! A difference between the two is a bug in the model; its story then heads the test that found it. Each body
+//! begins and ends with a machine whose adapters have no VFs.
 //!
-//! A machine is looked at through [`Fabric`], which the management partition works with, and through [`Shell`], past all of
-//! that: what a [`Fabric`] checks before it asks the kernel would otherwise be held against itself.
+//! A machine is examined through [`Fabric`], as the management partition does, and through [`Shell`], which
+//! bypasses it: otherwise a [`Fabric`]'s own checks would be compared with themselves.
 
 mod counts;
 mod drivers;
@@ -22,25 +22,25 @@ use tokio::runtime::Runtime;
 pub struct Machine {
     /// Its PCI side.
     pub fabric: Box<dyn Fabric>,
-    /// The same, with nothing of ioward's before it.
+    /// The same side, without any of ioward's code.
     pub shell: Box<dyn Shell>,
     /// A PF of an 82576 with at least 3 VFs, up.
     pub nic: Bdf,
     /// An NVMe PF with at least 2 VFs.
     pub nvme: Bdf,
-    /// Where its asynchronous operations run.
+    /// Runs its asynchronous operations.
     pub runtime: Runtime,
 }
 
-/// What a person at the machine's shell does, with `echo`, `ls` and `setpci`. Errors are the kernel's.
+/// The actions of a person at the machine's shell, with `echo`, `ls` and `setpci`. Errors are the kernel's.
 pub trait Shell {
     /// Writes `sriov_numvfs`.
     fn write_numvfs(&self, pf: Bdf, count: u16) -> Result<(), Errno>;
     /// Reads `sriov_numvfs`.
     fn numvfs(&self, pf: Bdf) -> u16;
-    /// Where `virtfn0` and the others lead, in their order.
+    /// The targets of `virtfn0` and the others, in order.
     fn virtfns(&self, pf: Bdf) -> Vec<Bdf>;
-    /// Where a VF's `driver` leads.
+    /// The target of a VF's `driver`.
     fn driver(&self, vf: Bdf) -> Option<String>;
     /// Reads `driver_override`.
     fn driver_override(&self, vf: Bdf) -> Option<String>;
@@ -50,13 +50,13 @@ pub trait Shell {
     fn bind(&self, vf: Bdf, driver: &str) -> Result<(), Errno>;
     /// Writes a VF's address to a driver's `unbind`.
     fn unbind(&self, vf: Bdf, driver: &str) -> Result<(), Errno>;
-    /// All of a function's configuration space; ones where nothing is.
+    /// A function's whole configuration space; all ones where there is no function.
     fn config(&self, function: Bdf) -> Vec<u8>;
     /// Writes a word of configuration space.
     fn write_config(&self, function: Bdf, offset: usize, value: u16);
-    /// Lets pass what a function needs after a reset, and a link to come back.
+    /// Waits as long as a function needs after a reset, and for a link to come back.
     fn settle(&self, pf: Bdf);
-    /// Lets time pass until something is so, which the kernel does by itself; the test ends when it does not.
+    /// Waits until the kernel has made something true; ends the test if it does not.
     fn wait_until(&self, is_so: &dyn Fn() -> bool);
 }
 
@@ -72,29 +72,29 @@ pub const SUITE: &[Body] = bodies![
     counts::a_pf_without_vfs_says_so,
     counts::every_write_to_numvfs_is_answered_by_errno,
     counts::vfs_appear_at_first_offset_plus_stride,
-    counts::the_same_count_again_is_nothing,
+    counts::the_same_count_again_changes_nothing,
     counts::one_count_to_another_goes_through_zero_only,
     counts::more_than_total_vfs_is_refused,
-    counts::what_is_not_there_is_said_not_to_be,
+    counts::a_missing_function_is_reported_as_missing,
     registers::registers_follow_numvfs,
     registers::a_vf_is_a_function_of_its_own,
-    registers::an_flr_resets_what_is_the_vfs_own_and_no_more,
-    registers::a_reset_by_the_kernel_gives_configuration_space_back,
+    registers::an_flr_resets_only_the_vfs_own_registers,
+    registers::a_reset_by_the_kernel_restores_configuration_space,
     drivers::without_autoprobe_vfs_have_no_driver,
     drivers::with_autoprobe_vfs_get_their_own_driver,
     drivers::bind_and_unbind_answer_by_errno,
     drivers::without_autoprobe_a_vfs_own_driver_needs_an_override,
-    drivers::binding_says_what_was_there_before,
-    drivers::a_driver_that_does_not_exist_leaves_all_as_it_was,
-    drivers::vfs_that_nobody_has_open_go_whatever_their_driver,
+    drivers::binding_returns_the_previous_driver,
+    drivers::binding_to_a_missing_driver_changes_nothing,
+    drivers::vfs_that_are_not_open_are_removed_whatever_their_driver,
     nic::nic_settings_read_back_as_they_were_set,
-    nic::what_a_nic_does_not_take_is_told_by_errno,
-    nic::what_the_pf_set_survives_a_reset_of_the_vf,
-    nic::a_change_that_fails_leaves_no_part_of_itself,
-    nic::new_vfs_have_forgotten_the_settings_of_old_ones,
+    nic::a_nic_refuses_invalid_settings_by_errno,
+    nic::settings_made_by_the_pf_survive_a_reset_of_the_vf,
+    nic::a_failed_change_has_no_effect,
+    nic::new_vfs_have_none_of_the_settings_of_old_ones,
     nvme::an_nvme_vf_needs_resources_before_it_goes_online,
-    nvme::an_nvme_vf_without_resources_ends_without_a_driver,
-    nvme::an_nvme_vf_keeps_what_a_change_does_not_name,
+    nvme::an_nvme_vf_without_resources_ends_up_without_a_driver,
+    nvme::an_nvme_vf_keeps_the_settings_that_a_change_omits,
     nvme::nvme_resources_are_counted,
 ];
 
@@ -139,7 +139,7 @@ impl Machine {
         set(before);
     }
 
-    /// Runs a body with `count` VFs of a PF, without drivers, and takes them away again.
+    /// Runs a body with `count` VFs of a PF, without drivers, and removes them.
     fn with_vfs(&self, pf: Bdf, count: u16, body: impl FnOnce()) {
         self.with_autoprobe(pf, false, || {
             self.set_count(pf, count).expect("VFs can be made");

@@ -1,4 +1,4 @@
-//! The settings of a NIC's VF, through its PF's driver.
+//! The settings of a NIC's VF, made by its PF's driver.
 
 use ioward_fabric::FabricError;
 use ioward_model::{BitRate, LinkState, VfId, VfSettings, Vlan};
@@ -6,8 +6,8 @@ use rustix::io::Errno;
 
 use super::{Machine, errno};
 
-/// igb: a MAC is one of a station, a rate is within the link's and never a guaranteed one, and a VF has no link state.
-pub(super) fn what_a_nic_does_not_take_is_told_by_errno(machine: &Machine) {
+/// igb: a MAC must be unicast, a rate within the link's and never guaranteed, and a VF has no link state.
+pub(super) fn a_nic_refuses_invalid_settings_by_errno(machine: &Machine) {
     let rate = |megabits| Some(BitRate::from_megabits(megabits));
     machine.with_vfs(machine.nic, 1, || {
         let vf = VfId { pf: machine.nic, index: 0 };
@@ -53,7 +53,7 @@ pub(super) fn nic_settings_read_back_as_they_were_set(machine: &Machine) {
     });
 }
 
-pub(super) fn what_the_pf_set_survives_a_reset_of_the_vf(machine: &Machine) {
+pub(super) fn settings_made_by_the_pf_survive_a_reset_of_the_vf(machine: &Machine) {
     machine.with_vfs(machine.nic, 1, || {
         let vf = VfId { pf: machine.nic, index: 0 };
         let change =
@@ -64,7 +64,7 @@ pub(super) fn what_the_pf_set_survives_a_reset_of_the_vf(machine: &Machine) {
     });
 }
 
-pub(super) fn a_change_that_fails_leaves_no_part_of_itself(machine: &Machine) {
+pub(super) fn a_failed_change_has_no_effect(machine: &Machine) {
     machine.with_vfs(machine.nic, 1, || {
         let vf = VfId { pf: machine.nic, index: 0 };
         let before = machine.settings(vf);
@@ -74,7 +74,7 @@ pub(super) fn a_change_that_fails_leaves_no_part_of_itself(machine: &Machine) {
     });
 }
 
-pub(super) fn new_vfs_have_forgotten_the_settings_of_old_ones(machine: &Machine) {
+pub(super) fn new_vfs_have_none_of_the_settings_of_old_ones(machine: &Machine) {
     let vf = VfId { pf: machine.nic, index: 0 };
     machine.with_vfs(machine.nic, 1, || {
         let change = VfSettings { vlan: Vlan::new(100), ..VfSettings::default() };

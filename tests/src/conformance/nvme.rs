@@ -9,9 +9,9 @@ const INVALID_STATE: &str = "NVMe status 120h";
 /// Invalid Number of Controller Resources.
 const INVALID_NUMBER: &str = "NVMe status 121h";
 
-/// A difference that stays: the model's driver refuses a controller that is offline, as Linux does from 6.2 on. Linux 6.1 binds
-/// it, tries to start it, and lets go of it some moments later. In the end it has no driver on both.
-pub(super) fn an_nvme_vf_without_resources_ends_without_a_driver(machine: &Machine) {
+/// A permanent difference: the model's driver refuses an offline controller, as Linux does since 6.2. Linux 6.1
+/// binds it, tries to start it, and unbinds it moments later. On both it has no driver in the end.
+pub(super) fn an_nvme_vf_without_resources_ends_up_without_a_driver(machine: &Machine) {
     machine.with_autoprobe(machine.nvme, true, || {
         assert_eq!(machine.shell.write_numvfs(machine.nvme, 1), Ok(()));
         let vf = machine.shell.virtfns(machine.nvme)[0];
@@ -56,9 +56,9 @@ pub(super) fn nvme_resources_are_counted(machine: &Machine) {
     });
 }
 
-/// The controller loses all that it was given when it goes offline, and it has to for every change; so the interrupts
-/// went with a change of the queues. The model let it keep them.
-pub(super) fn an_nvme_vf_keeps_what_a_change_does_not_name(machine: &Machine) {
+/// The controller loses all its resources when it goes offline, as it must for every change; so a change of the
+/// queues took the interrupts away. The model let it keep them.
+pub(super) fn an_nvme_vf_keeps_the_settings_that_a_change_omits(machine: &Machine) {
     machine.with_vfs(machine.nvme, 1, || {
         let vf = VfId { pf: machine.nvme, index: 0 };
         let none = VfSettings::default;

@@ -1,4 +1,4 @@
-//! Configuration space: what a VF count does to the registers of the PF, and what a VF's own registers are.
+//! Configuration space: the effects of a VF count on the PF's registers, and a VF's own registers.
 
 use ioward_model::{VfId, VfSettings, Vlan};
 use ioward_pci::{Bdf, Capability, ConfigSpace, ExtendedCapability, MsixCapability, SriovCapability};
@@ -6,7 +6,7 @@ use ioward_pci::{Bdf, Capability, ConfigSpace, ExtendedCapability, MsixCapabilit
 use super::Machine;
 
 const COMMAND: usize = 0x04;
-/// In the command register: the one bit of it that a VF has.
+/// In the command register: the only bit that a VF has.
 const BUS_MASTER: u16 = 1 << 2;
 /// From the beginning of the PCI Express capability.
 const DEVICE_CAPABILITIES: usize = 0x04;
@@ -81,8 +81,9 @@ pub(super) fn a_vf_is_a_function_of_its_own(machine: &Machine) {
     }
 }
 
-/// PCIe 6.0 §9.2.2.2: a VF's own registers go, what its PF has set for it stays, and its neighbour notices nothing.
-pub(super) fn an_flr_resets_what_is_the_vfs_own_and_no_more(machine: &Machine) {
+/// PCIe 6.0 §9.2.2.2: a VF's own registers are reset, its PF's settings for it stay, and its neighbour is
+/// unaffected.
+pub(super) fn an_flr_resets_only_the_vfs_own_registers(machine: &Machine) {
     machine.with_vfs(machine.nic, 2, || {
         let first = VfId { pf: machine.nic, index: 0 };
         let change =
@@ -104,7 +105,7 @@ pub(super) fn an_flr_resets_what_is_the_vfs_own_and_no_more(machine: &Machine) {
 }
 
 /// `reset` in sysfs: configuration space is saved before and restored after (pci_reset_function).
-pub(super) fn a_reset_by_the_kernel_gives_configuration_space_back(machine: &Machine) {
+pub(super) fn a_reset_by_the_kernel_restores_configuration_space(machine: &Machine) {
     for pf in [machine.nic, machine.nvme] {
         machine.with_vfs(pf, 1, || {
             let vf = machine.shell.virtfns(pf)[0];

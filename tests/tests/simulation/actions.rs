@@ -1,4 +1,4 @@
-//! What can happen: [`Action`], plain data, and how the seed chooses the next one.
+//! [`Action`], plain data, and how the seed chooses the next one.
 
 use ioward_model::{
     AdapterSpec, Apart, BitRate, Boot, Class, FailureDomain, Guarantee, Guest, GuestMay, GuestOs, Intent,
@@ -13,44 +13,44 @@ use crate::{
     random::Random,
 };
 
-/// One thing that happens.
+/// One action.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// A person asks for something; the plan is applied at once.
+    /// A user asks for something and applies the plan at once.
     Ask { intent: Intent, options: Options, trouble: Trouble },
-    /// A person makes a plan, and keeps it.
+    /// A user makes a plan, and keeps it.
     KeepPlan { intent: Intent, options: Options },
-    /// The plan that was kept is applied.
+    /// Applies the plan that was kept.
     ApplyKept,
-    /// A partition asks for something.
+    /// A partition requests an operation.
     Operate { partition: Name, op: VfOp },
-    /// The driver in a guest sets its own MAC, past the management partition.
+    /// The driver in a guest sets its own MAC, bypassing the management partition.
     GuestSetsMac { vf: Bdf, mac: MacAddress },
     /// A guest turns itself off.
     GuestEnds { partition: Name },
     /// An adapter is taken out; `pf` is any of its PFs.
     Unplug { pf: Bdf },
-    /// It is put back.
+    /// The adapter is put back.
     Replug { pf: Bdf },
     /// Somebody writes `sriov_numvfs`.
     HandCount { pf: Bdf, count: u16 },
-    /// Somebody binds a VF that is not in use, or unbinds it.
+    /// Somebody binds or unbinds a VF that is not in use.
     HandBind { vf: VfId, driver: Option<String> },
-    /// The daemon holds the host against its state, and repairs what it may.
+    /// The daemon compares the host with its state, and repairs what it may.
     Reconcile,
-    /// The daemon is killed, a guest may end while it is away, and it is started again.
+    /// The daemon is killed, a guest may end meanwhile, and the daemon is started again.
     Crash { ends: Option<Name> },
 }
 
 pub const OPEN: Options = Options { allow_management_nic: true, allow_disruption: true, force: true };
 
-/// MACs that drivers in guests choose by themselves begin with this byte, and no others do.
+/// MACs chosen by drivers in guests begin with this byte, and no others do.
 pub const OWN_MAC: u8 = 0x02;
 
 const PARTITIONS: [&str; 4] = ["p0", "p1", "p2", "p3"];
 const VFS: [&str; 3] = ["a", "b", "c"];
 
-/// Forms of `guest_may` that Specs here use. What each allows is told by [`may`], in other words than the model's.
+/// Values of `guest_may` in these Specs. [`may`] restates what each allows, independently of the model.
 pub const GUEST_MAY: [&str; 4] = [
     "{}",
     r#"["mac","vlan","trust","spoofchk","min_tx_rate","max_tx_rate","link_state","queues","interrupts","online","reset","stats"]"#,
@@ -58,7 +58,7 @@ pub const GUEST_MAY: [&str; 4] = [
     r#"{"vlan":"100-110","max_tx_rate":"<=500Mbit","mac":"52:54:00:*","queues":"<=4"}"#,
 ];
 
-/// Whether a partition may do this by one of the forms of [`GUEST_MAY`].
+/// Whether a value of [`GUEST_MAY`] allows the operation.
 pub fn may(guest_may: &GuestMay, op: &VfOp) -> bool {
     let form = GUEST_MAY.iter().position(|form| parse(form) == *guest_may).unwrap();
     match (form, op) {
@@ -86,7 +86,7 @@ pub fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-/// Chooses what happens next.
+/// Chooses the next action.
 pub struct Chooser<'a> {
     pub random: &'a mut Random,
     pub host: &'a Host,
@@ -185,7 +185,7 @@ impl Chooser<'_> {
     }
 
     fn partition_spec(&mut self, partition: Name) -> PartitionSpec {
-        // What it was, with one thing different, is what people ask for most.
+        // The most common request is the present Spec with one change.
         if let Some(present) = self.state.partitions.get(&partition).filter(|_| self.random.percent(50)) {
             let mut spec = present.spec.clone();
             let named = VFS.iter().map(|vf| name(vf)).find(|vf| spec.vf(vf).is_none());
@@ -237,7 +237,7 @@ impl Chooser<'_> {
         if random.percent(15) {
             let other = VfRef::Own(name(random.pick(&VFS)));
             let by = random.pick(&[FailureDomain::Port, FailureDomain::Adapter, FailureDomain::NumaNode]);
-            // One way only: two that each ask to be apart from the other are no Spec.
+            // One direction only: two requests that must be apart from each other are not a valid Spec.
             let others = [Apart { vf: other, by, prefer: random.percent(50) }];
             request.apart_from =
                 others.into_iter().filter(|apart| apart.vf < VfRef::Own(request.name.clone())).collect();
@@ -285,7 +285,7 @@ impl Chooser<'_> {
 
     pub fn operate(&mut self) -> Action {
         let held: Vec<_> = self.state.assignments().map(|(owner, _)| owner).collect();
-        // Mostly for a VF that there is.
+        // Mostly for a VF that exists.
         let (partition, vf) = if held.is_empty() || self.random.percent(20) {
             (self.partition(), self.vf_name())
         } else {
@@ -322,7 +322,7 @@ impl Chooser<'_> {
         }
     }
 
-    /// A VF that is there, unless there is none at all.
+    /// Picks an existing VF, unless there is none at all.
     fn hand_bind(&mut self) -> Action {
         let view = self.host.machine.snapshot();
         let all: Vec<_> = view

@@ -1,9 +1,8 @@
-//! [`Camera`]: while it is on, it takes a picture of the world at every storage sync, which is on both sides of every step,
-//! and at every operation of the machine or the hypervisor: before it, and in the middle of it where it has one.
+//! [`Camera`]: while on, it takes a picture of the world at every storage sync, which is on both sides of every
+//! step, and at every operation of the machine or the hypervisor: before it, and in the middle of it if it has one.
 //!
-//! A picture is a world in which the daemon has just died: the bytes that are on the disk, the machine, and the hypervisor's
-//! guests, each a copy of its own. That is what a daemon that is stopped there leaves behind, to the last bit, and the one
-//! that is filmed goes on.
+//! A picture is a world whose daemon has just died: the bytes on the disk, the machine, and the hypervisor's
+//! guests, each copied. It is exactly what a daemon that is stopped there leaves behind; the filmed one continues.
 
 use std::{
     collections::BTreeMap,
@@ -17,17 +16,17 @@ use ioward_store::{MemoryFile, StorageBackend};
 
 use crate::hypervisor::{Guest, Guests};
 
-/// When a picture was taken.
+/// The moment of a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Moment {
-    /// The sync of a commit has not taken place: what was written since the one before is lost.
+    /// Before the sync of a commit: writes since the previous sync are lost.
     BeforeSync,
-    /// It has, and nobody has been told. Each step is written down before it is carried out and after: this is the boundary
-    /// between two steps, or the beginning of one.
+    /// After the sync, before anybody is told. Each step is recorded before and after it is carried out: this is
+    /// the boundary between two steps, or the beginning of one.
     AfterSync,
     /// An operation of the machine is about to begin, in the middle of a step.
     BeforeOperation,
-    /// It has been done in part.
+    /// It has been partly done.
     HalfWay,
 }
 
@@ -39,7 +38,7 @@ pub struct Picture {
     pub disk: MemoryFile,
 }
 
-/// What is filmed. Clones are handles on the same camera.
+/// A camera. Clones are handles on the same one.
 #[derive(Clone, Debug)]
 pub struct Camera(Arc<Filmed>);
 
@@ -78,7 +77,7 @@ impl Camera {
         self.lock().is_some()
     }
 
-    /// A picture of the world as it is.
+    /// Takes a picture of the world as it is.
     pub fn shoot(&self, moment: Moment) {
         if self.is_on() {
             let disk = self.0.disk.lock().live.copy();
@@ -86,7 +85,7 @@ impl Camera {
         }
     }
 
-    /// A picture of the world with something half done to its machine.
+    /// Takes a picture of the world with an operation of its machine half done.
     pub async fn shoot_machine(&self, half: impl AsyncFnOnce(&SimMachine)) {
         if self.is_on() {
             let machine = self.0.machine.copy();
@@ -96,7 +95,7 @@ impl Camera {
         }
     }
 
-    /// A picture of the world with something half done by its hypervisor.
+    /// Takes a picture of the world with an operation of its hypervisor half done.
     pub fn shoot_guests(&self, half: impl FnOnce(&SimMachine, &mut BTreeMap<Name, Guest>)) {
         if self.is_on() {
             let (machine, mut guests) = (self.0.machine.copy(), self.0.guests.lock().clone());
@@ -117,7 +116,7 @@ impl Camera {
     }
 }
 
-/// The settings of a change one by one, and all but the last: what there is of it when it is broken off.
+/// The single settings of a change, and all but the last: the states in which it can be interrupted.
 pub fn halves(change: &VfSettings) -> Vec<VfSettings> {
     let serde_json::Value::Object(all) = serde_json::to_value(change).unwrap() else { return Vec::new() };
     let first =
@@ -131,7 +130,7 @@ pub fn halves(change: &VfSettings) -> Vec<VfSettings> {
         .collect()
 }
 
-/// The disk under the state: what was written, and what of it has been synced. Clones are handles on the same disk.
+/// The disk under the state: all writes, and the synced ones. Clones are handles on the same disk.
 #[derive(Clone, Debug, Default)]
 pub struct Disk(Arc<Mutex<Inner>>);
 
@@ -140,7 +139,7 @@ struct Inner {
     live: MemoryFile,
     synced: MemoryFile,
     camera: Weak<Filmed>,
-    /// So many more writes find room.
+    /// The number of writes that still fit.
     room: Option<u32>,
 }
 
@@ -158,18 +157,18 @@ impl Inner {
 }
 
 impl Disk {
-    /// With a file on it.
+    /// A disk with a file on it.
     pub fn with(file: &MemoryFile) -> Self {
         let inner = Inner { live: file.copy(), synced: file.copy(), camera: Weak::new(), room: None };
         Self(Arc::new(Mutex::new(inner)))
     }
 
-    /// After so many writes the disk is full; with `None` there is room again.
+    /// The disk is full after this many writes; `None` makes room again.
     pub fn full_after(&self, writes: Option<u32>) {
         self.lock().room = writes;
     }
 
-    /// What was written so far.
+    /// All writes so far.
     pub fn file(&self) -> MemoryFile {
         self.lock().live.copy()
     }

@@ -1,4 +1,4 @@
-//! What must be so after every action, looked up on the machine and not believed.
+//! The invariants after every action, checked on the machine itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use crate::{
 
 const VFIO: &str = "vfio-pci";
 
-/// What there is, from all who know a part of it.
+/// The facts, from everyone who knows a part of them.
 struct Scene<'a> {
     host: &'a Host,
     view: MachineView,
@@ -23,7 +23,7 @@ struct Scene<'a> {
     state: &'a State,
 }
 
-/// Everything that is wrong. Partitions in `strictly` have just been seen to: nothing about them is excused any more.
+/// Every violation. Partitions in `strictly` have just been reconciled: nothing about them is excused any more.
 pub fn look(
     host: &Host,
     hypervisor: &ModelHypervisor,
@@ -107,7 +107,7 @@ impl Scene<'_> {
         wrong
     }
 
-    /// A VF that is open is assigned to the partition that has it open, and noted as attached.
+    /// An open VF is assigned to the partition that has it open, and recorded as attached.
     fn lost(&self) -> Vec<Wrong> {
         let holder = |function: Bdf| {
             let holds = |guest: &Guest| guest.vfs.values().any(|held| held.open && held.function == function);
@@ -124,7 +124,7 @@ impl Scene<'_> {
         wrong
     }
 
-    /// None is attached whose IOMMU group is shared.
+    /// No attached VF shares its IOMMU group.
     fn shared_groups(&self) -> Vec<Wrong> {
         let attached = self.state.assignments().filter(|(_, held)| held.attached);
         let shared = attached.filter(|(_, held)| self.host.pf(held.vf.pf).is_some_and(|pf| pf.shared));
@@ -150,7 +150,7 @@ impl Scene<'_> {
         wrong
     }
 
-    /// An assigned VF is there, bound, set, and in its partition's hands.
+    /// An assigned VF exists, is bound and configured, and is attached to its partition.
     fn unsound(&self, owner: &Owner, held: &Assignment) -> Vec<Wrong> {
         let vf = held.vf;
         let Some(present) = self.vf(vf) else { return vec![format!("{owner}: {vf} is not there")] };
@@ -171,7 +171,7 @@ impl Scene<'_> {
         }
         let mut wanted = held.effective_settings();
         if present.settings.mac.is_some_and(|mac| mac.bytes()[0] == OWN_MAC) {
-            // Its own driver has set it, while it was trusted.
+            // The guest's driver set it, while the VF was trusted.
             wanted.mac = None;
         }
         let missing = wanted.missing_from(&present.settings);
@@ -185,7 +185,8 @@ impl Scene<'_> {
         if !self.state.adapters.contains_key(&vf.pf) {
             wrong.push(format!("{owner}: how {} was found is not noted", vf.pf));
         }
-        // A port that tags all frames of a VF keeps them in its VLAN, where an address is another station's.
+        // A port that tags all frames of a VF confines them to its VLAN, where the same address is another
+        // station's.
         let kept = |settings: &VfSettings| settings.vlan.filter(|vlan| vlan.id() != 0);
         let twin = self.vfs().find(|(other, function)| {
             let (here, there) = (kept(&present.settings), kept(&function.settings));
@@ -201,7 +202,7 @@ impl Scene<'_> {
         wrong
     }
 
-    /// A VF that is nobody's holds nothing of whoever had it last.
+    /// A VF without an owner keeps nothing of its last owner.
     fn unclean(&self, loose: &Loose) -> Vec<Wrong> {
         let mut wrong = Vec::new();
         for (id, vf) in self.vfs() {
@@ -230,7 +231,7 @@ impl Scene<'_> {
         wrong
     }
 
-    /// An adapter of which nothing is noted is as it was found.
+    /// An adapter without a record is as it was found.
     fn let_go_and_changed(&self, loose: &Loose) -> Vec<Wrong> {
         let let_go = self.view.physical_functions.iter();
         let let_go =
@@ -256,7 +257,7 @@ impl Scene<'_> {
     }
 }
 
-/// How two views differ, but for resets and what a guest leaves.
+/// The differences between two views, except for resets and what a guest leaves.
 pub fn differences(before: &MachineView, now: &MachineView) -> Vec<Wrong> {
     let mut differs = Vec::new();
     let pfs = before.physical_functions.keys().chain(now.physical_functions.keys()).collect::<BTreeSet<_>>();
@@ -282,7 +283,7 @@ pub fn differences(before: &MachineView, now: &MachineView) -> Vec<Wrong> {
     differs
 }
 
-/// What has to be as it was once a plan has been undone: addresses learned on the way are no loss.
+/// The part of the state that a rollback must restore: learned addresses may remain.
 pub fn essence(state: &State) -> State {
     let mut state = state.clone();
     for held in state.partitions.values_mut().flat_map(|partition| partition.vfs.values_mut()) {

@@ -1,4 +1,4 @@
-//! What must be as it was: after a refusal, an operation, or a plan that was undone.
+//! Checks what must be unchanged after a refusal, an operation, or a rollback.
 
 use std::collections::BTreeSet;
 
@@ -27,8 +27,8 @@ impl World {
         }
     }
 
-    /// The order in which steps were done side by side is as good as the plan's own: a machine of values takes them in that
-    /// order, and their inverses in the reverse of it.
+    /// The order in which concurrent steps were done is as good as the plan's own: a machine of values accepts the
+    /// steps in that order, and their inverses in reverse.
     pub fn order_holds(
         &self,
         plan: &Plan,
@@ -74,7 +74,7 @@ impl World {
         own.resets = after.resets;
         own.used = after.used;
         if change.is_empty() {
-            // A MAC that the VF's own driver had set does not survive a reset.
+            // A MAC set by the VF's own driver does not survive a reset.
             own.settings.mac = after.settings.mac;
         }
         let differs = checks::differences(&expected, &now);
@@ -85,7 +85,7 @@ impl World {
         }
     }
 
-    /// Everything is as it was before a plan, but for model time and resets.
+    /// Everything is as it was before a plan, except for model time and resets.
     pub fn everything_undone(&self, plan: &Plan, view: &MachineView, state: &State) -> Result<(), Wrong> {
         let (mut before, mut now) = (view.clone(), self.host.machine.snapshot());
         let resized: BTreeSet<Bdf> = plan
@@ -96,8 +96,8 @@ impl World {
         for view in [&mut before, &mut now] {
             for (pf, function) in view.physical_functions.iter_mut().filter(|(pf, _)| resized.contains(pf)) {
                 for (index, vf) in (0..).zip(&mut function.vfs) {
-                    // Made anew: its group has another number. What somebody had bound it to by hand is gone, which is why
-                    // that takes --allow-disruption.
+                    // The VF was made again: its group has another number. A driver bound by hand is lost, which is
+                    // why that requires --allow-disruption.
                     vf.group = vf.group.map(|_| 0);
                     let is_ours = state.owner(VfId { pf: *pf, index }).is_some();
                     if self.loose.foreign.contains(pf) && (!is_ours || self.loose.pfs.contains(pf)) {

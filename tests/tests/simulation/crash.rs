@@ -1,8 +1,9 @@
-//! Crash injection: random applies are filmed ([`crate::camera`]), and in every picture, which is a world whose daemon has just
-//! died, a new daemon is started. What it finds it finishes or undoes before it serves; then everything is looked at. Some of
-//! those daemons are filmed in turn, and die while they undo; and some hosts lose their power, so that all is gone but the disk.
+//! Crash injection: random applies are filmed ([`crate::camera`]). Each picture is a world whose daemon has just
+//! died: a new daemon is started in it, finishes the plan or rolls it back before it serves, and then everything is
+//! checked. Some of these daemons are filmed in turn, and die during the rollback; and some hosts lose their power,
+//! so that only the disk remains.
 //!
-//! `IOWARD_CRASH_APPLIES=5000 cargo test -p ioward-tests --test simulation crash -- --nocapture` films so many.
+//! `IOWARD_CRASH_APPLIES=5000 cargo test -p ioward-tests --test simulation crash -- --nocapture` sets their number.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,10 +28,10 @@ use crate::{
     world::{Ended, Loose, World, Wrong},
 };
 
-/// Applies in an ordinary run.
+/// Number of applies in an ordinary run.
 const APPLIES: u64 = 200;
 
-/// A plan that was carried out and filmed, and what there was on either side of it.
+/// A plan that was carried out and filmed, and the worlds before and after it.
 struct Film {
     plan: Plan,
     before: Scene,
@@ -52,7 +53,7 @@ impl Scene {
     }
 }
 
-/// What was filmed, and what came of it.
+/// Counts of the films and their outcomes.
 #[derive(Debug, Default)]
 struct Counts {
     applies: u64,
@@ -144,7 +145,7 @@ fn crash_at_every_sync_and_step_of_random_applies() {
     );
 }
 
-/// A host with a past of its own, and a few plans on it that are filmed.
+/// A host with a history of its own, and a few plans on it that are filmed.
 async fn story(seed: u64, filmed: &AtomicU64, counts: &mut Counts) -> Result<(), Wrong> {
     let mut random = Random::new(seed ^ 0x000c_4a54);
     let host = Host::of_seed(seed, &mut random);
@@ -157,7 +158,7 @@ async fn story(seed: u64, filmed: &AtomicU64, counts: &mut Counts) -> Result<(),
         if plan.steps.is_empty() {
             continue;
         }
-        // The first plans make the past.
+        // The first plans make the history.
         let is_filmed = round > 1;
         let mut trouble = Trouble::default();
         if is_filmed && random.percent(30) {
@@ -191,7 +192,7 @@ async fn story(seed: u64, filmed: &AtomicU64, counts: &mut Counts) -> Result<(),
     Ok(())
 }
 
-/// Everything that is tried with one picture.
+/// All tries with one picture.
 async fn crash(
     world: &World,
     film: &Film,
@@ -199,7 +200,7 @@ async fn crash(
     n: usize,
     counts: &mut Counts,
 ) -> Result<(), Wrong> {
-    // One daemon in two applies, with most of a plan to undo.
+    // One daemon in two applies, with most of a plan to roll back.
     let is_filmed = n == 2 * film.pictures.len() / 3 && counts.applies.is_multiple_of(2);
     let (mut woken, pictures) = wake(world, picture, is_filmed, counts).await?;
     let is_done = look(&woken, film, counts)?;
@@ -235,7 +236,7 @@ async fn film(world: &mut World, plan: Plan, trouble: &Trouble, is_filmed: bool)
     Ok(Film { plan, before, after: Scene::of(world), ended, pictures })
 }
 
-/// A world like that in a picture, in which no daemon runs.
+/// A world like that in a picture, without a running daemon.
 pub fn asleep(world: &World, picture: &Picture) -> World {
     let (pfs, found) = (world.host.pfs.clone(), world.host.found.clone());
     let host = Host { machine: picture.machine.copy(), pfs, found };
@@ -243,7 +244,7 @@ pub fn asleep(world: &World, picture: &Picture) -> World {
     World::asleep(host, story, Guests::new(&picture.guests), &picture.disk)
 }
 
-/// Starts a daemon in a picture, and films it if asked to.
+/// Starts a daemon in a picture, and films it on request.
 async fn wake(
     world: &World,
     picture: &Picture,
@@ -277,7 +278,7 @@ fn is_sound(world: &World, state: &State) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// Looks at what a daemon has made of a picture. Whether the plan is done.
+/// Checks how a daemon has handled a picture. Returns whether the plan is done.
 fn look(woken: &World, film: &Film, counts: &mut Counts) -> Result<bool, Wrong> {
     let now = Scene::of(woken);
     is_sound(woken, &now.state)?;
@@ -286,7 +287,7 @@ fn look(woken: &World, film: &Film, counts: &mut Counts) -> Result<bool, Wrong> 
     if is_done {
         counts.finished += 1;
         if film.ended != Ended::Done {
-            // Where nothing but stopping is missing, another attempt may go well where the first one failed.
+            // When only a stop is missing, a retry may succeed where the first attempt failed.
             let is_stop = |step: &Step| matches!(step, Step::StopPartition { .. });
             let only_stops = film.plan.steps.iter().all(is_stop);
             return if only_stops { Ok(true) } else { Err("the plan is done, and it had failed".to_owned()) };
@@ -317,8 +318,8 @@ fn look(woken: &World, film: &Film, counts: &mut Counts) -> Result<bool, Wrong> 
     Ok(is_done)
 }
 
-/// The host itself has lost its power: the disk is what is left. When it is turned on, its adapters may be in other slots, and a
-/// new one where the first of them was.
+/// The host itself has lost its power: only the disk remains. When it is turned on, its adapters may be in other
+/// slots, with a new one where the first of them was.
 async fn reboot(world: &World, film: &Film, picture: &Picture, has_moved: bool) -> Result<(), Wrong> {
     let adapters = world.host.adapters().into_iter().map(InSlot::Old);
     let slots: Vec<_> = if has_moved {
@@ -331,7 +332,7 @@ async fn reboot(world: &World, film: &Film, picture: &Picture, has_moved: bool) 
     let by_card = |world: &World, state: &State| cards(world, &stopped(state));
     woken.start_daemon().await?;
     let differs = checks::differences(&fresh, &woken.host.machine.snapshot());
-    // A partition that was defined anew is what it was before; nothing is given to it or started.
+    // Recovery may define a partition again as it was, but gives nothing to it and starts nothing.
     let nothing = |(name, guest): (&Name, &Guest)| {
         *guest == Guest::default() && film.before.state.partitions.contains_key(name)
     };
@@ -339,7 +340,7 @@ async fn reboot(world: &World, film: &Film, picture: &Picture, has_moved: bool) 
     if !differs.is_empty() || !guests.iter().all(nothing) {
         return Err(format!("the host was changed: {}; {guests:?}", differs.join("; ")));
     }
-    // What ran has ended with the host.
+    // Running partitions ended with the host.
     let state = by_card(&woken, &woken.state());
     if state != by_card(world, &film.before.state) && state != by_card(world, &film.after.state) {
         return Err(format!("the state is {state}"));
@@ -348,14 +349,14 @@ async fn reboot(world: &World, film: &Film, picture: &Picture, has_moved: bool) 
     if export.plans.iter().any(|plan| plan.record.ended.is_none()) {
         return Err("something is still under way in the journal".to_owned());
     }
-    // And then the host is made as the state says.
+    // Then the host is made to match the state.
     let left = woken.imp().reconcile().await.map_err(|error| error.to_string())?;
     if !left.is_empty() {
         return Err(format!("not restored: {left:?}"));
     }
     let state = woken.state();
     let everybody: BTreeSet<_> = state.partitions.keys().cloned().collect();
-    // What others had done to adapters went with the boot.
+    // The boot removed others' changes to adapters.
     let foreign = woken.host.pfs.iter().map(|pf| pf.address).collect();
     let mut loose = Loose { foreign, ..Loose::default() };
     let wrong = checks::look(&woken.host, &woken.hypervisor, &state, &mut loose, &everybody);
@@ -376,7 +377,7 @@ fn stopped(state: &State) -> State {
     state
 }
 
-/// A state with its adapters named by what they are, and not by where they are.
+/// A state with its adapters named by identity instead of by address.
 fn cards(world: &World, state: &State) -> serde_json::Value {
     let mut text = serde_json::to_string(state).unwrap();
     for ((serial, port), address) in by_serial(&world.host.machine) {
@@ -385,7 +386,8 @@ fn cards(world: &World, state: &State) -> serde_json::Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// A partition asks for something, and the daemon dies: it is done or it is not, and when it is, that is in the audit log.
+/// A partition requests an operation, and the daemon dies: the operation is done or not, and if it is, the audit
+/// log has it.
 async fn crash_in_operation(world: &mut World, operation: &Action, counts: &mut Counts) -> Result<(), Wrong> {
     let Action::Operate { partition, op } = operation else { return Ok(()) };
     world.imp().flush().map_err(|error| error.to_string())?;
@@ -420,7 +422,7 @@ fn audit_of(world: &World) -> Result<Vec<ioward_model::AuditEntry>, Wrong> {
     world.imp().audit(usize::MAX).map_err(|error| error.to_string())
 }
 
-/// Asked for once more, it is done as if nothing had happened.
+/// A retry succeeds as if nothing had happened.
 async fn apply_again(world: &mut World, intent: &Intent) -> Result<(), Wrong> {
     let plan = world.imp().plan(intent, &OPEN).await;
     let plan = plan.map_err(|no| format!("asked for again: {}", ioward_api::ApiError::from(no)))?;

@@ -1,5 +1,5 @@
-//! A host that is not as it was left: booted, changed by somebody with a shell, or with machines that died. It is told, and
-//! repaired where that is safe; what is not ioward's stays as it is.
+//! A host that has changed: booted, changed by somebody with a shell, or with machines that died. The drift is
+//! reported, and repaired where that is safe; whatever is not ioward's stays unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,7 +94,7 @@ fn is_sound(world: &World) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The same host after it was turned off and on: nothing of what was done to its adapters is left, and no machine.
+/// The same host after a power cycle: all changes to its adapters are lost, and so are all machines.
 fn booted(world: &World) -> World {
     let (machine, disk) = (world.host.machine.copy(), world.disk.file().copy());
     let picture = Picture { moment: Moment::BeforeOperation, machine, guests: BTreeMap::new(), disk };
@@ -108,7 +108,7 @@ fn booted(world: &World) -> World {
 }
 
 #[test]
-fn after_a_boot_of_the_host_everything_is_there_again() {
+fn everything_is_restored_after_a_boot() {
     runtime().block_on(async {
         let world = world("a boot").await;
         let mut booted = booted(&world);
@@ -125,7 +125,7 @@ fn after_a_boot_of_the_host_everything_is_there_again() {
         assert_eq!(told(&booted, |kind| matches!(kind, EventKind::PartitionStarted { .. })), 1);
         booted.imp().end_restoring(Vec::new()).await;
 
-        // A daemon after that one has nothing to restore: what is stopped by then stays stopped.
+        // The next daemon has nothing to restore: a partition that is stopped by then stays stopped.
         ask(&mut booted, Intent::Stop { partition: name("web") }).await;
         booted.kill_daemon().await;
         booted.start_daemon().await.unwrap();
@@ -137,9 +137,9 @@ fn after_a_boot_of_the_host_everything_is_there_again() {
     });
 }
 
-/// An adapter that comes late keeps only those waiting who have VFs of it.
+/// An adapter that appears late delays only the partitions with VFs of it.
 #[test]
-fn an_adapter_that_comes_late_is_waited_for_and_keeps_nobody_else_waiting() {
+fn a_late_adapter_delays_only_its_own_partitions() {
     runtime().block_on(async {
         let world = world("a late adapter").await;
         let mut booted = booted(&world);
@@ -164,9 +164,9 @@ fn an_adapter_that_comes_late_is_waited_for_and_keeps_nobody_else_waiting() {
     });
 }
 
-/// The daemon is killed at any moment of restoring: the next one goes on.
+/// The daemon is killed at any moment of the restore: the next one continues.
 #[test]
-fn a_daemon_that_dies_while_it_restores_leaves_the_rest_to_the_next() {
+fn a_restore_cut_short_is_continued_by_the_next_daemon() {
     runtime().block_on(async {
         let world = world("two crashes").await;
         let mut booted = booted(&world);
@@ -192,7 +192,7 @@ fn a_daemon_that_dies_while_it_restores_leaves_the_rest_to_the_next() {
 }
 
 #[test]
-fn a_setting_changed_by_hand_is_told_and_repaired_also_while_the_guest_runs() {
+fn a_setting_changed_by_hand_is_reported_and_repaired_even_under_a_running_guest() {
     runtime().block_on(async {
         let mut world = world("a MAC by hand").await;
         let net0 = net0(&world);
@@ -208,7 +208,7 @@ fn a_setting_changed_by_hand_is_told_and_repaired_also_while_the_guest_runs() {
         assert_eq!((told(&world, |kind| is(kind, false)), told(&world, |kind| is(kind, true))), (1, 1));
         is_sound(&world);
 
-        // What the guest sets within what it may is no drift.
+        // A setting made by the guest within its permissions is not drift.
         let own: MacAddress = "52:54:00:00:00:07".parse().unwrap();
         let change = VfSettings { mac: Some(own), ..VfSettings::default() };
         world.imp().operate(&name("web"), VfOp::Set { vf: name("net0"), change }).await.unwrap();
@@ -219,9 +219,9 @@ fn a_setting_changed_by_hand_is_told_and_repaired_also_while_the_guest_runs() {
     });
 }
 
-/// A repair is a plan like any other, in the journal too; but the plans of persons that were made before it still hold.
+/// A repair is a plan like any other, also in the journal; but users' plans made before it stay valid.
 #[test]
-fn a_repair_is_in_the_journal_and_makes_no_plan_stale() {
+fn a_repair_is_in_the_journal_and_leaves_other_plans_valid() {
     runtime().block_on(async {
         let mut world = world("a plan before a repair").await;
         let stop = world.imp().plan(&Intent::Stop { partition: name("db") }, &OPEN).await.unwrap();
@@ -239,9 +239,9 @@ fn a_repair_is_in_the_journal_and_makes_no_plan_stale() {
     });
 }
 
-/// A setting that its guest has made was noted as the plan's own once it had been repaired like a step of a plan.
+/// A guest's setting was recorded as the plan's own after a repair carried it out like a step of a plan.
 #[test]
-fn a_repaired_setting_is_still_his_who_made_it() {
+fn a_repaired_setting_keeps_its_owner() {
     runtime().block_on(async {
         let mut world = world("a MAC of the guest").await;
         let net0 = net0(&world);
@@ -261,9 +261,9 @@ fn a_repaired_setting_is_still_his_who_made_it() {
     });
 }
 
-/// What is noted already has to be written down by nobody: it is repaired on a full disk too, and the daemon goes on.
+/// A repair needs no new record: it is made on a full disk too, and the daemon continues.
 #[test]
-fn a_full_disk_keeps_no_repair_from_being_made() {
+fn repairs_are_made_on_a_full_disk_too() {
     runtime().block_on(async {
         for room in 0..12 {
             let mut world = world("a repair without room").await;
@@ -288,7 +288,7 @@ fn a_full_disk_keeps_no_repair_from_being_made() {
 }
 
 #[test]
-fn nobody_but_the_daemon_asks_for_a_host_to_be_reconciled() {
+fn only_the_daemon_can_request_a_reconcile() {
     runtime().block_on(async {
         let world = world("a made-up drift").await;
         let what = Difference::Driver { vf: net0(&world), found: None };
@@ -301,7 +301,7 @@ fn nobody_but_the_daemon_asks_for_a_host_to_be_reconciled() {
 }
 
 #[test]
-fn a_foreign_driver_on_an_idle_vf_is_told_and_taken_away() {
+fn a_foreign_driver_on_an_idle_vf_is_reported_and_unbound() {
     runtime().block_on(async {
         let mut world = world("a foreign driver").await;
         let net0 = net0(&world);
@@ -316,9 +316,9 @@ fn a_foreign_driver_on_an_idle_vf_is_told_and_taken_away() {
     });
 }
 
-/// PEERS: `echo 0 > sriov_numvfs` under assigned VFs took them away, and nobody was told.
+/// `echo 0 > sriov_numvfs` under assigned VFs takes them away; other tools report nothing.
 #[test]
-fn a_number_of_vfs_written_by_hand_is_told_with_what_it_broke_and_left() {
+fn a_vf_count_written_by_hand_is_reported_with_the_broken_vfs_and_not_repaired() {
     runtime().block_on(async {
         let mut world = world("a number by hand").await;
         ask(&mut world, Intent::Stop { partition: name("web") }).await;
@@ -333,7 +333,7 @@ fn a_number_of_vfs_written_by_hand_is_told_with_what_it_broke_and_left() {
         assert_eq!(told(&world, |kind| matches!(kind, EventKind::DriftFound { .. })), 1, "told once");
         assert_eq!(world.host.machine.snapshot().physical_functions[&nic()].num_vfs, 0, "not touched");
 
-        // Whoever took them away gives them back: they are made ready again.
+        // The same person makes the VFs again: they are prepared again.
         world.host.machine.write_numvfs(nic(), 3).unwrap();
         assert_eq!(reconcile(&world).await, []);
         is_sound(&world);
@@ -342,7 +342,7 @@ fn a_number_of_vfs_written_by_hand_is_told_with_what_it_broke_and_left() {
 }
 
 #[test]
-fn a_machine_that_died_unheard_is_noted_as_stopped() {
+fn a_machine_that_died_unnoticed_is_recorded_as_stopped() {
     runtime().block_on(async {
         let mut world = world("a dead machine").await;
         world.hypervisor.dies_unheard(&name("web"));
@@ -356,7 +356,7 @@ fn a_machine_that_died_unheard_is_noted_as_stopped() {
 }
 
 #[test]
-fn orphans_are_listed_and_taken_back_only_when_asked_for() {
+fn orphans_are_listed_and_reaped_only_on_request() {
     runtime().block_on(async {
         let world = world("an orphan").await;
         let (fabric, net0) = (world.host.machine.fabric(), net0(&world));
@@ -364,7 +364,7 @@ fn orphans_are_listed_and_taken_back_only_when_asked_for() {
         for other in &others {
             fabric.bind(*other, Some("vfio-pci")).await.unwrap();
         }
-        // Somebody else's machine has one of them open.
+        // Another machine has one of them open.
         world.host.machine.hold(vf(&world, others[0]).address).unwrap();
         assert_eq!(reconcile(&world).await, []);
         let orphans = world.imp().orphans().await.unwrap();

@@ -1,5 +1,5 @@
-//! A disk that is full in the middle of something: what can't be written down is not done, what was done is undone, and when
-//! there is room again everything goes on, in this daemon or in the one after it.
+//! A full disk in the middle of a change: a change that can't be recorded is not made, completed steps are rolled
+//! back, and once there is room again everything continues, in this daemon or the next.
 
 use std::collections::BTreeSet;
 
@@ -56,7 +56,7 @@ async fn apply(world: &mut World, text: &str) -> Ended {
     world.carry_out_plan(&plan, &Trouble::default()).await.unwrap()
 }
 
-/// How applying went when there was room for so many writes, with the daemon killed before there is room again or not.
+/// The outcome of an apply with room for this many writes; the daemon is killed before there is room again, or not.
 async fn apply_with_room_for(writes: u32, is_killed: bool) -> Ended {
     let host = Host::new(SimMachine::builder(1), &[Choice::gigabit(), Choice::nvme()]);
     let mut world = World::new(host, Story::new(format!("room for {writes} writes"), false)).await;
@@ -68,7 +68,7 @@ async fn apply_with_room_for(writes: u32, is_killed: bool) -> Ended {
     let ended = world.carry_out_plan(&plan, &Trouble::default()).await.unwrap();
     if ended != Ended::Done {
         world.everything_undone(&plan, &view, &state).unwrap_or_else(|wrong| panic!("{writes}: {wrong}"));
-        // What a partition asks for is refused like that, and not done.
+        // Requests of a partition are refused in the same way, and not carried out.
         let change = VfSettings { vlan: Vlan::new(105), ..VfSettings::default() };
         let op = VfOp::Set { vf: name("net0"), change };
         let refused = world.imp().operate(&name("web"), op).await.unwrap_err();
@@ -97,9 +97,9 @@ async fn apply_with_room_for(writes: u32, is_killed: bool) -> Ended {
     ended
 }
 
-/// A failed commit leaves it open what is in the file: everything is said anew with the next one that can be made.
+/// After a failed commit the content of the file is uncertain: the next commit restates everything.
 #[test]
-fn wherever_the_disk_is_full_everything_is_undone_and_goes_on_later() {
+fn a_plan_on_a_full_disk_is_rolled_back_and_succeeds_later() {
     let runtime = runtime();
     let mut ends = Vec::new();
     for writes in (0..).step_by(3) {

@@ -1,5 +1,5 @@
-//! [`Gate`]: what goes wrong in the middle of a plan, counted in operations of the machine, so that it strikes at the same
-//! place whenever the story is told; and [`WatchedFabric`], which passes it before everything it does.
+//! [`Gate`]: injects faults in the middle of a plan, counted in operations of the machine, so that they strike at
+//! the same place in every run; and [`WatchedFabric`], which passes it before every operation.
 
 use std::{
     collections::BTreeSet,
@@ -22,14 +22,14 @@ use crate::{
     random::Random,
 };
 
-/// What is to go wrong while one plan is carried out. Operations count from 1, whether of the fabric or the hypervisor.
+/// The faults during one plan. Operations of the fabric and the hypervisor are counted together, from 1.
 #[derive(Clone, Debug, Default)]
 pub struct Trouble {
     /// Operations that fail.
     pub failing: BTreeSet<u32>,
-    /// The operation at which the person who asked goes away.
+    /// The operation at which the user disconnects.
     pub person_leaves: Option<u32>,
-    /// Of a million changes of the machine so many fail on top of that.
+    /// Additional failures, per million changes of the machine.
     pub per_million: u32,
 }
 
@@ -42,27 +42,27 @@ struct Inner {
     count: u32,
     struck: u32,
     person: Option<UnboundedReceiver<Event>>,
-    /// How long operations take, in turns of the others.
+    /// The durations of operations, in turns of the others.
     pace: Option<Random>,
 }
 
 impl Gate {
-    /// From now on operations count. `person` is who would go away.
+    /// Starts to count operations. `person` is the user who would disconnect.
     pub fn arm(&self, trouble: Trouble, person: Option<UnboundedReceiver<Event>>) {
         let pace = self.lock().pace.take();
         *self.lock() = Inner { trouble, person, pace, ..Inner::default() };
     }
 
-    /// From now on operations take their time, so that those beside them overtake one another. They were all over at once.
+    /// From now on operations take time, so that concurrent ones overtake one another. They used to end at once.
     pub fn set_pace(&self, random: Random) {
         self.lock().pace = Some(random);
     }
 
-    /// Whoever is here lets others go first, or not.
+    /// Lets others go first, or not.
     pub async fn dawdle(&self) {
         let turns = self.lock().pace.as_mut().map_or(0, |pace| pace.below(4));
         for _ in 0..turns {
-            // Not tokio's: whose turn it is after that depends on which of its threads is where.
+            // Not tokio's: the next turn would depend on the state of its threads.
             let mut has_waited = false;
             poll_fn(|context| {
                 if std::mem::replace(&mut has_waited, true) {
@@ -75,14 +75,14 @@ impl Gate {
         }
     }
 
-    /// Nothing goes wrong any more; how many operations were told to fail.
+    /// Ends all faults; returns how many operations were made to fail.
     pub fn disarm(&self) -> u32 {
         let mut inner = self.lock();
         let pace = inner.pace.take();
         std::mem::replace(&mut *inner, Inner { pace, ..Inner::default() }).struck
     }
 
-    /// An operation passes; whether it is to fail.
+    /// Counts an operation; returns whether it must fail.
     pub fn strikes(&self) -> bool {
         let mut inner = self.lock();
         inner.count += 1;
@@ -114,7 +114,7 @@ impl WatchedFabric {
 
     async fn pass(&self, operation: Operation) {
         self.gate.dawdle().await;
-        // What only looks leaves nothing to be found.
+        // Read-only operations leave nothing to find.
         if operation.is_change() {
             self.camera.shoot(Moment::BeforeOperation);
         }

@@ -1,4 +1,4 @@
-//! The machine a story plays on: adapters that the seed chose, and how everything looked at first.
+//! The machine of a story: adapters chosen by the seed, and their original state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,30 +8,30 @@ use ioward_pci::Bdf;
 
 use crate::random::Random;
 
-/// A machine, and what is known of it from elsewhere than the management partition.
+/// A machine, and the facts known about it independently of the management partition.
 #[derive(Clone)]
 pub struct Host {
     pub machine: SimMachine,
-    /// In the order of their addresses; whether they are there at the moment or not.
+    /// All PFs in the order of their addresses, present or not.
     pub pfs: Vec<PfFacts>,
-    /// How it was found.
+    /// Its original state.
     pub found: MachineView,
 }
 
-/// What never changes about a PF.
+/// The constants of a PF.
 #[derive(Clone, Debug)]
 pub struct PfFacts {
     pub address: Bdf,
     pub class: Class,
-    /// The most VFs it gives.
+    /// Its maximum number of VFs.
     pub total: u16,
     /// Its VFs share an IOMMU group.
     pub shared: bool,
-    /// What a VF is set to when it has just been made.
+    /// The settings of a VF that has just been made.
     pub fresh: VfSettings,
 }
 
-/// One adapter of a machine: what there can be.
+/// One possible adapter of a machine.
 #[derive(Clone, Debug)]
 pub struct Choice {
     pub adapter: Adapter,
@@ -60,7 +60,7 @@ impl Choice {
         Self { adapter: Adapter::gpu(), classes: vec![(Class::Display, 16)], shared: false }
     }
 
-    /// What is special about this one.
+    /// Adds random peculiarities.
     fn with_ways(mut self, random: &mut Random) -> Self {
         let adapter = self.adapter;
         self.adapter = match random.below(20) {
@@ -84,7 +84,7 @@ impl Choice {
 }
 
 impl Host {
-    /// A machine with one to three adapters. Some have VFs already, made by a person by hand.
+    /// A machine with one to three adapters. Some have VFs already, made by hand.
     pub fn of_seed(seed: u64, random: &mut Random) -> Self {
         let mut adapters = Vec::new();
         for _ in 0..=random.below(3) {
@@ -107,7 +107,7 @@ impl Host {
         let mut host = Self::new(builder, &adapters);
         for pf in &host.pfs {
             if random.percent(15) {
-                // One that makes none is as good.
+                // An adapter that refuses is fine too.
                 let _ = host.machine.write_numvfs(pf.address, 1 + random.below(4));
             }
         }
@@ -136,19 +136,19 @@ impl Host {
         self.pfs.iter().find(|pf| pf.address == address)
     }
 
-    /// The adapters by any of their PFs: one of each.
+    /// One PF of each adapter.
     pub fn adapters(&self) -> Vec<Bdf> {
         let mut buses = BTreeSet::new();
         self.pfs.iter().map(|pf| pf.address).filter(|pf| buses.insert((pf.domain(), pf.bus()))).collect()
     }
 
-    /// The PFs of the adapter that this one is on.
+    /// The PFs of this PF's adapter.
     pub fn ports(&self, pf: Bdf) -> impl Iterator<Item = Bdf> {
         let same = move |other: &Bdf| (other.domain(), other.bus()) == (pf.domain(), pf.bus());
         self.pfs.iter().map(|pf| pf.address).filter(same).collect::<Vec<_>>().into_iter()
     }
 
-    /// All VFs there are, by address.
+    /// All existing VFs, by address.
     pub fn vf_views(view: &MachineView) -> BTreeMap<Bdf, &ioward_fabric::sim::VfView> {
         view.physical_functions.values().flat_map(|pf| &pf.vfs).map(|vf| (vf.address, vf)).collect()
     }

@@ -1,5 +1,5 @@
-//! A host that was turned on with other cards in its slots. What ioward holds is found again where it is now; and a card that
-//! sits where another one is missing is never touched.
+//! A host that was turned on with other cards in its slots. Every adapter that ioward holds is found at its new
+//! address; a card in the place of a missing one is never touched.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ use crate::{
     world::{Ended, Loose, World},
 };
 
-/// Two partitions, on NICs of one model that are pinned by address.
+/// Two partitions with NICs of one model, pinned by address.
 const SPEC: &str = r#"
 version = 1
 [[adapter]]
@@ -50,7 +50,7 @@ pf = "0000:02:00.0"
 mac = "52:54:00:00:00:02"
 "#;
 
-/// What a PF is known by from outside: the serial number of its card and its port, and where it is.
+/// The outside identity of each PF, by the serial number of its card and its port, and its address.
 pub fn by_serial(machine: &SimMachine) -> BTreeMap<(u64, u8), Bdf> {
     let pfs = machine.snapshot().physical_functions;
     pfs.into_iter().map(|(address, pf)| ((pf.serial, address.function()), address)).collect()
@@ -86,7 +86,7 @@ fn without_guests(Picture { moment, machine, disk, .. }: &Picture) -> Picture {
     Picture { moment: *moment, machine: machine.copy(), guests: BTreeMap::new(), disk: disk.copy() }
 }
 
-/// The same host, turned on with these in its slots. What is known of its adapters from outside goes with them.
+/// The same host, turned on with these cards in its slots. The outside facts about its adapters move with them.
 fn booted(world: &World, slots: impl IntoIterator<Item = InSlot>) -> World {
     let picture = Picture {
         moment: Moment::BeforeOperation,
@@ -114,7 +114,7 @@ pub fn booted_from(world: &World, picture: &Picture, slots: impl IntoIterator<It
     booted
 }
 
-/// What the guest of web asks for.
+/// The request of web's guest.
 fn own_mac() -> VfOp {
     let change = VfSettings { mac: Some("52:54:00:00:00:09".parse().unwrap()), ..VfSettings::default() };
     VfOp::Set { vf: name("net0"), change }
@@ -144,10 +144,10 @@ fn missing(drifts: &[Drift]) -> Vec<Bdf> {
     drifts.iter().filter_map(pf).collect()
 }
 
-/// The case that matters most: another card of the same model in the slot of one that is gone, with VFs that somebody else
-/// has made.
+/// The most important case: another card of the same model in the slot of a missing one, with VFs made by another
+/// person.
 #[test]
-fn another_card_where_one_is_missing_is_never_touched() {
+fn a_card_in_the_place_of_a_missing_one_is_never_touched() {
     runtime().block_on(async {
         let world = world("a card that was exchanged").await;
         let mut booted = booted(&world, [InSlot::New(Adapter::gigabit()), InSlot::Old(pf(2))]);
@@ -166,7 +166,7 @@ fn another_card_where_one_is_missing_is_never_touched() {
         assert_eq!(reconcile(&booted).await, left, "nor is it touched later");
         is_untouched();
 
-        // Nor by a plan, whatever it is asked for.
+        // No plan touches it either, whatever the request.
         let apply = Intent::Apply { spec: Spec::parse(SPEC.as_bytes()).unwrap() };
         for intent in [apply, Intent::Start { partition: name("web") }] {
             let refused = booted.imp().plan(&intent, &OPEN).await.unwrap_err();
@@ -178,7 +178,7 @@ fn another_card_where_one_is_missing_is_never_touched() {
             );
             is_untouched();
         }
-        // What used the one that is gone can be removed, and then this one is like any other.
+        // The users of the missing card can be removed, and then this one is like any other.
         ask(&mut booted, Intent::Remove { partition: name("web") }).await;
         is_untouched();
         assert_eq!(reconcile(&booted).await, []);
@@ -189,7 +189,7 @@ fn another_card_where_one_is_missing_is_never_touched() {
     });
 }
 
-/// Whether everything is as it is to be, with these cards where they are now; and nothing is left to be done.
+/// Whether everything is restored, with these cards at their present addresses, and nothing is left to do.
 async fn is_restored(booted: &World, web: Bdf, db: Bdf) {
     assert_eq!(reconcile(booted).await, []);
     is_sound(booted);
@@ -214,7 +214,7 @@ fn moves(world: &World) -> Vec<(Bdf, Bdf)> {
 }
 
 #[test]
-fn a_card_in_a_lower_slot_moves_all_others_and_they_are_found_again() {
+fn cards_that_move_behind_a_new_one_are_found_again() {
     runtime().block_on(async {
         let world = world("a new card").await;
         let slots = [InSlot::New(Adapter::gigabit()), InSlot::Empty, InSlot::Old(pf(1)), InSlot::Old(pf(2))];
@@ -228,7 +228,7 @@ fn a_card_in_a_lower_slot_moves_all_others_and_they_are_found_again() {
         assert_eq!((spec.adapters[0].pf, spec.adapters.len()), (pf(3), 1), "the number of VFs goes with it");
         assert_eq!(booted.host.machine.snapshot().physical_functions[&pf(1)], new);
 
-        // What is given back is what was found, on the card where that was found.
+        // The original values are restored on the card they came from.
         booted.remove_everything().await.unwrap();
         booted.end().await;
         world.end().await;
@@ -236,11 +236,11 @@ fn a_card_in_a_lower_slot_moves_all_others_and_they_are_found_again() {
 }
 
 #[test]
-fn two_cards_that_changed_places_are_told_from_each_other() {
+fn two_cards_that_swap_places_are_told_apart() {
     runtime().block_on(async {
         let kinds: [fn(Adapter) -> Adapter; 2] = [|adapter| adapter, Adapter::without_serial_number];
         for kind in kinds {
-            // Without a serial number it is the permanent MAC that tells them apart.
+            // Without a serial number, the permanent MAC tells them apart.
             let world =
                 world_of("two cards", [kind(Adapter::gigabit()), kind(Adapter::gigabit())], SPEC).await;
             let mut booted = booted(&world, [InSlot::Old(pf(2)), InSlot::Old(pf(1))]);
@@ -254,10 +254,10 @@ fn two_cards_that_changed_places_are_told_from_each_other() {
     });
 }
 
-/// A card is taken out, and another one that is held slips into its address: that one is restored, and the one that is missing is
+/// A card is taken out, and another one that is held gets its address: that one is restored, and the missing one is
 /// found when it is put back, wherever that is.
 #[test]
-fn a_card_that_is_missing_gives_way_to_the_one_that_has_its_address_now() {
+fn a_missing_card_gives_way_to_the_card_at_its_address() {
     runtime().block_on(async {
         let world = world("a card that was taken out").await;
         let mut without = booted(&world, [InSlot::Old(pf(2)), InSlot::Empty]);
@@ -273,7 +273,7 @@ fn a_card_that_is_missing_gives_way_to_the_one_that_has_its_address_now() {
         assert!(runs(&without, "db") && !runs(&without, "web"));
         without.imp().end_restoring(left).await;
 
-        // Somebody puts it into another slot, without a boot.
+        // Somebody moves it to another slot, without a boot.
         assert_eq!(without.host.machine.replug_elsewhere(pf(1)), Some(pf(3)), "by the address that it had");
         let left = reconcile(&without).await;
         assert_eq!(moves(&without)[1..], [(pf(2), pf(3))]);
@@ -287,7 +287,7 @@ fn a_card_that_is_missing_gives_way_to_the_one_that_has_its_address_now() {
 }
 
 #[test]
-fn a_card_that_comes_late_and_elsewhere_is_found_while_the_host_is_restored() {
+fn a_card_that_appears_late_at_another_address_is_found_during_the_restore() {
     runtime().block_on(async {
         let world = world("a late card").await;
         let mut booted = booted(&world, [InSlot::Old(pf(1)), InSlot::Old(pf(2))]);
@@ -305,9 +305,9 @@ fn a_card_that_comes_late_and_elsewhere_is_found_while_the_host_is_restored() {
     });
 }
 
-/// Cards that were written from one image, MACs and all: their addresses are all that there is to go by.
+/// Cards written from one image, including their MACs: only their addresses identify them.
 #[test]
-fn cards_that_cannot_be_told_from_each_other_are_known_by_their_addresses() {
+fn indistinguishable_cards_are_identified_by_address() {
     runtime().block_on(async {
         let twin = || Adapter::gigabit().serial_number(0x001b_21ff_ff77_7777);
         let world = world_of("twins", [twin(), twin()], SPEC).await;
@@ -321,9 +321,9 @@ fn cards_that_cannot_be_told_from_each_other_are_known_by_their_addresses() {
     });
 }
 
-/// A state of an older ioward: who the adapters are is noted at the next look, and not guessed where they can't be.
+/// The state of an older ioward: the next look records the identities, and guesses none that are ambiguous.
 #[test]
-fn what_an_older_ioward_has_noted_gets_identities() {
+fn records_of_an_older_ioward_get_identities() {
     runtime().block_on(async {
         let mut world = world("an older state").await;
         let state = world.state();
@@ -339,7 +339,7 @@ fn what_an_older_ioward_has_noted_gets_identities() {
         is_restored(&moved, pf(2), pf(1)).await;
         moved.end().await;
 
-        // Where the boot comes first, there is the address and nothing else; but no NIC is taken for a controller.
+        // If the boot comes first, only the address identifies an adapter; but no NIC is taken for a controller.
         world.kill_daemon().await;
         forget_identities(&world, &state);
         let slots = [InSlot::New(Adapter::nvme()), InSlot::Old(pf(2))];
@@ -362,9 +362,9 @@ fn forget_identities(world: &World, state: &State) {
     store.commit(&state.adapters.iter().map(without).collect::<Vec<_>>()).unwrap();
 }
 
-/// The daemon dies at any moment of following and restoring: the next one goes on.
+/// The daemon dies at any moment of relocation and restore: the next one continues.
 #[test]
-fn a_daemon_that_dies_while_it_follows_leaves_the_rest_to_the_next() {
+fn a_relocation_cut_short_is_continued_by_the_next_daemon() {
     runtime().block_on(async {
         let world = world("crashes on the way").await;
         let mut booted = booted(&world, [InSlot::Old(pf(2)), InSlot::Old(pf(1))]);
@@ -385,10 +385,10 @@ fn a_daemon_that_dies_while_it_follows_leaves_the_rest_to_the_next() {
     });
 }
 
-/// The host loses its power in the middle of a plan or of what a guest asked for, and is turned on with another card in the slot
-/// of the one that the journal names, while that one is elsewhere, or gone.
+/// The host loses its power in the middle of a plan or a guest's request, and is turned on with another card in the
+/// slot that the journal names, while the card meant is elsewhere, or gone.
 #[test]
-fn what_was_begun_before_the_boot_is_not_undone_on_another_card() {
+fn a_plan_from_before_the_boot_is_not_rolled_back_on_another_card() {
     runtime().block_on(async {
         let mut world = world("a plan under way").await;
         world.camera.start();
@@ -411,7 +411,7 @@ fn what_was_begun_before_the_boot_is_not_undone_on_another_card() {
             let left = reconcile(&booted).await;
             assert_eq!(machine.snapshot().physical_functions[&pf(1)], foreign, "picture {n}");
             let state = booted.state();
-            // At the end it is let go of: then there is nothing to be found.
+            // At the end it is released: then there is nothing to find.
             let is_held = state.partitions.contains_key(&name("web"));
             let is_missing = if n % 2 == 1 && is_held { vec![pf(1)] } else { Vec::new() };
             assert_eq!(missing(&left), is_missing, "picture {n}: {left:?}");
@@ -428,10 +428,10 @@ fn what_was_begun_before_the_boot_is_not_undone_on_another_card() {
     });
 }
 
-/// A card that is put into another slot under a partition that runs: what is noted of its VFs is for that partition what it was, as
-/// long as it runs.
+/// A card is moved to another slot under a running partition: the partition's records of its VFs stay as they were,
+/// as long as it runs.
 #[test]
-fn nothing_moves_under_a_partition_that_runs() {
+fn records_stay_in_place_under_a_running_partition() {
     runtime().block_on(async {
         let mut world = world("a card that is moved").await;
         let state = world.state();
@@ -440,7 +440,7 @@ fn nothing_moves_under_a_partition_that_runs() {
         let left = reconcile(&world).await;
         assert_eq!((missing(&left), world.state()), (vec![pf(1)], state));
         assert!(left[0].to_string().contains("it is 0000:03:00.0 now; stop"), "{}", left[0]);
-        // Nobody else gets VFs of it meanwhile: it would be noted twice.
+        // Nobody else gets VFs of it meanwhile: it would be recorded twice.
         let other = SPEC.replace("01:00.0", "03:00.0").replace("web", "other").replace(":01\"", ":05\"");
         let refused =
             world.imp().plan(&Intent::Apply { spec: Spec::parse(other.as_bytes()).unwrap() }, &OPEN).await;
@@ -455,7 +455,7 @@ fn nothing_moves_under_a_partition_that_runs() {
         reconcile(&world).await;
         assert_eq!(moves(&world), [(pf(1), pf(3))]);
         assert!(world.state().adapters.contains_key(&pf(3)) && !runs(&world, "web"));
-        // Nothing says that somebody wanted it so, and nothing that he did not: its VFs are made again when that is asked for.
+        // Its VFs are made again on request: nothing tells whether anybody wants that now.
         let moved = PfFacts { address: pf(3), ..world.host.pfs[0].clone() };
         world.host.pfs.push(moved);
         let found = &mut world.host.found.physical_functions;
@@ -470,9 +470,9 @@ fn nothing_moves_under_a_partition_that_runs() {
     });
 }
 
-/// A card that is exchanged without a boot, under a partition that runs: all that leads to it leads nowhere.
+/// A card is exchanged without a boot, under a running partition: nothing on record reaches the new one.
 #[test]
-fn a_card_that_is_exchanged_while_the_host_runs_is_not_touched_either() {
+fn a_card_exchanged_while_the_host_runs_is_never_touched() {
     runtime().block_on(async {
         let mut world = world("hot-plug").await;
         let machine = world.host.machine.clone();
@@ -493,9 +493,10 @@ fn a_card_that_is_exchanged_while_the_host_runs_is_not_touched_either() {
     });
 }
 
-/// The daemon dies in the middle of a plan, and before the next one starts the card is exchanged: nothing is undone on the new one.
+/// The daemon dies in the middle of a plan, and the card is exchanged before the next one starts: the rollback does
+/// not touch the new card.
 #[test]
-fn what_was_begun_on_a_card_that_was_exchanged_is_not_undone_on_the_new_one() {
+fn a_plan_on_an_exchanged_card_is_not_rolled_back_on_the_new_one() {
     runtime().block_on(async {
         let mut world = world("exchanged in the middle").await;
         world.camera.start();
@@ -506,7 +507,7 @@ fn what_was_begun_on_a_card_that_was_exchanged_is_not_undone_on_the_new_one() {
         assert!(pictures.len() > 50, "{} pictures", pictures.len());
         let mut undone = 0;
         for (n, picture) in pictures.iter().enumerate() {
-            // Machines do not outlive it: one that closes a VF by its address would mean one of the new card.
+            // Machines end with the daemon here: one that closed a VF by its address would hit the new card.
             let mut woken = asleep(&world, &without_guests(picture));
             let machine = woken.host.machine.clone();
             assert!(machine.exchange(pf(1), Adapter::gigabit()));
@@ -525,9 +526,9 @@ fn what_was_begun_on_a_card_that_was_exchanged_is_not_undone_on_the_new_one() {
     });
 }
 
-/// An adapter that is held for its number of VFs alone, and does not come back, can be let go of.
+/// A held adapter whose Spec only asks for a number of VFs, and which never returns, can be released.
 #[test]
-fn an_adapter_that_is_gone_for_good_can_be_forgotten() {
+fn an_adapter_that_is_gone_for_good_can_be_released() {
     runtime().block_on(async {
         const ADAPTER: &str = "version = 1\n[[adapter]]\npf = \"0000:01:00.0\"\nvfs = 3\n";
         let world = world_of("gone for good", [Adapter::gigabit(), Adapter::gigabit()], ADAPTER).await;

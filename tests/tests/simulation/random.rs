@@ -1,4 +1,5 @@
-//! Chance, from a seed: `SplitMix64`, so that a story repeats on every machine and with every release of every crate.
+//! Random numbers from a seed: `SplitMix64`, so that a story repeats on every machine and with every version of
+//! every crate.
 
 /// A source of numbers.
 #[derive(Clone, Debug)]
@@ -17,12 +18,12 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    /// A number below `bound`, which is not 0.
+    /// A number below `bound`, which must not be 0.
     pub fn below(&mut self, bound: u16) -> u16 {
         u16::try_from(self.next() % u64::from(bound)).unwrap()
     }
 
-    /// True so many times out of a hundred.
+    /// True with this chance in percent.
     pub fn percent(&mut self, chance: u16) -> bool {
         self.below(100) < chance
     }
@@ -31,7 +32,7 @@ impl Random {
         among[usize::from(self.below(u16::try_from(among.len()).unwrap()))].clone()
     }
 
-    /// Sometimes something.
+    /// A value with this chance in percent.
     pub fn maybe<T>(&mut self, chance: u16, what: impl FnOnce(&mut Self) -> T) -> Option<T> {
         self.percent(chance).then(|| what(self))
     }

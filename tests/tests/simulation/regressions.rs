@@ -135,8 +135,8 @@ fn a_vf_left_without_a_driver_gets_its_own_back_later() {
     }
 }
 
-/// PEERS 14: a driver that does not wait for a VF in reset took the MAC, which resets the VF, and answered EBUSY to the
-/// VLAN after it, and to taking the MAC back.
+/// As with ice (Linux c54d209c): a driver that does not wait for a VF in reset took the MAC, which resets the VF,
+/// and answered EBUSY to the VLAN after it, and to the rollback of the MAC.
 #[test]
 fn a_driver_that_says_busy_is_asked_again() {
     let mut choice = Choice::dual_25g();
@@ -173,7 +173,8 @@ fn undoing_a_plan_forgets_nobodys_settings() {
     );
 }
 
-/// PEERS 5, duplicate MACs: a guest had taken an address for itself, as it may, and a Spec gave the same one to another.
+/// k8snetworkplumbingwg/sriov-network-device-plugin#685, duplicate MACs: a guest had taken an address for itself,
+/// as it may, and a Spec gave the same one to another.
 #[test]
 fn a_mac_that_a_guest_has_set_is_taken() {
     let change = VfSettings { mac: "52:54:00:00:00:03".parse().ok(), ..VfSettings::default() };

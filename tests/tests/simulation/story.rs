@@ -1,4 +1,4 @@
-//! [`Story`]: what happened, in lines. It is printed when it ends badly, a panic somewhere below included.
+//! [`Story`]: the events in lines. It is printed on failure, even if code below panics.
 
 /// The lines so far.
 #[derive(Debug)]
@@ -9,7 +9,7 @@ pub struct Story {
 }
 
 impl Story {
-    /// With `aloud` every line is printed as it is told.
+    /// With `aloud` every line is printed at once.
     pub fn new(title: String, aloud: bool) -> Self {
         Self { title, lines: Vec::new(), aloud }
     }

@@ -45,7 +45,8 @@ async fn answers_again(world: &World, pf: Bdf) -> u16 {
     answer.unwrap()
 }
 
-/// PEERS 11: a write to sriov_numvfs blocked for ever, and the daemon of a cluster hung with it.
+/// openshift/sriov-network-operator#1182: a write to sriov_numvfs blocked forever, and the daemon of a cluster hung
+/// with it.
 #[test]
 fn a_stuck_adapter_is_told_and_blocks_no_other() {
     runtime().block_on(async {

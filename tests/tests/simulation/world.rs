@@ -1,4 +1,4 @@
-//! [`World`]: a machine, a hypervisor and a management partition, and what is done to them.
+//! [`World`]: a machine, a hypervisor and a management partition, and the actions on them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +29,7 @@ use crate::{
     wait_until,
 };
 
-/// What is wrong, in words.
+/// A violated rule, in words.
 pub type Wrong = String;
 
 pub struct World {
@@ -39,28 +39,28 @@ pub struct World {
     gate: Arc<Gate>,
     fabric: Arc<WatchedFabric>,
     pub camera: Camera,
-    /// What the kernel calls this boot of the host.
+    /// The kernel's name for this boot of the host.
     pub boot: &'static str,
     pub disk: Disk,
     daemon: Option<Daemon>,
     kept: Option<Plan>,
     operations: usize,
-    /// Operations that were told to fail while the last plan was being undone.
+    /// Operations that were made to fail during the last plan's rollback.
     struck_on_the_way_back: u32,
-    /// The steps of the last plan in the order in which they were done, by number.
+    /// The steps of the last plan in the order of completion, by number.
     pub done_in_order: Vec<usize>,
-    /// Steps that began while others were under way.
+    /// Steps that began while others were running.
     pub overlaps: usize,
     pub loose: Loose,
 }
 
-/// What somebody else, or a failure that could not be undone, has disturbed. Of these the management partition may think what is
-/// not so, until it is asked to see to them again.
+/// Whatever another person or a failed rollback has disturbed. The management partition may be wrong about these
+/// until it is asked to reconcile them.
 #[derive(Debug, Default)]
 pub struct Loose {
     pub pfs: BTreeSet<Bdf>,
     pub partitions: BTreeSet<Name>,
-    /// PFs that somebody else has changed at any time: what they go back to is not known.
+    /// PFs ever changed by another person: their original state is unknown.
     pub foreign: BTreeSet<Bdf>,
 }
 
@@ -69,7 +69,7 @@ struct Daemon {
     follows: JoinHandle<()>,
 }
 
-/// How carrying out a plan ended.
+/// The outcome of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     Refused,
@@ -87,7 +87,7 @@ impl World {
         world
     }
 
-    /// A world in which no daemon runs.
+    /// A world without a running daemon.
     pub fn asleep(host: Host, story: Story, guests: Guests, file: &MemoryFile) -> Self {
         let (gate, disk) = (Arc::new(Gate::default()), Disk::with(file));
         let camera = Camera::new(&host.machine, &guests, &disk);
@@ -113,7 +113,7 @@ impl World {
         }
     }
 
-    /// Operations take their time from now on, as this says.
+    /// From now on operations take time, as this says.
     pub fn set_pace(&self, random: &mut Random) {
         self.gate.set_pace(Random::new(random.next()));
     }
@@ -136,13 +136,13 @@ impl World {
         imp.adopt().await.map_err(|error| format!("adopt: {error}"))?;
         let looks = self.hypervisor.looks();
         let follows = tokio::spawn(Arc::clone(&imp).follow_hypervisor());
-        // It looks once it listens; what happens after that it is told.
+        // It looks once after it starts to listen; it is told of later changes.
         wait_until("the daemon follows the hypervisor", || self.hypervisor.looks() != looks).await?;
         self.daemon = Some(Daemon { imp, follows });
         Ok(())
     }
 
-    /// The end, whatever it was: the story.
+    /// The end, whatever the outcome: the story.
     pub async fn end(mut self) -> Story {
         self.kill_daemon().await;
         self.story
@@ -151,18 +151,18 @@ impl World {
     /// Kills the daemon between two plans.
     pub async fn kill_daemon(&mut self) {
         let Some(Daemon { imp, follows }) = self.daemon.take() else { return };
-        // It has been quiet for a second: what partitions asked for and changed nothing by is on the disk too, if there is
-        // room.
+        // After a second without activity, requests of partitions that changed nothing are on the disk too, if
+        // there is room.
         let _ = imp.flush();
-        // What a daemon does to its file when it is stopped, one that is killed does not do.
+        // Leaves out what only a daemon that is stopped does to its file.
         self.disk = Disk::with(&self.disk.file());
         follows.abort();
         let _ = follows.await;
-        // What else holds it are tasks that are about to find that there is nobody at their channel.
+        // The other holders are tasks about to find their channel closed.
         wait_until("nothing holds the killed daemon", || Arc::strong_count(&imp) == 1).await.unwrap();
     }
 
-    /// Does what happens next, and looks whether all is as it should be.
+    /// Carries out the next action, and checks everything.
     pub async fn carry_out(&mut self, action: &Action) -> Result<(), Wrong> {
         self.story.tell(|| format!("{action:?}"));
         let strictly = match action {
@@ -193,7 +193,7 @@ impl World {
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
     }
 
-    /// Asks for a plan and applies it. The partitions that are certainly sound then.
+    /// Asks for a plan and applies it. Returns the partitions that are certainly sound afterwards.
     async fn ask(
         &mut self,
         intent: &Intent,
@@ -256,7 +256,7 @@ impl World {
         }
     }
 
-    /// Asks for a plan and applies it, while three guests ask for whatever comes to their minds. How much they were granted.
+    /// Asks for a plan and applies it, while three guests send random requests. Returns how many were granted.
     pub async fn ask_while_guests_act(
         &mut self,
         intent: &Intent,
@@ -300,7 +300,7 @@ impl World {
         if wrong.is_empty() { Ok(granted) } else { Err(format!("{ended:?}: {}", wrong.join("\n"))) }
     }
 
-    /// What was done is asked for once more: there is nothing left to do.
+    /// Asks for the same again: nothing is left to do.
     async fn again(&mut self, plan: &Plan) -> Result<(), Wrong> {
         if !matches!(plan.intent, Intent::Apply { .. }) {
             return Ok(());
@@ -370,7 +370,7 @@ impl World {
             }
             Some(EventKind::PlanFailed { undone: true, .. }) => Ok(Ended::Undone),
             Some(EventKind::PlanFailed { undone: false, .. }) => Ok(Ended::NotUndone),
-            // Nobody was there to hear how it ended.
+            // Nobody was there to see the outcome.
             None if trouble.person_leaves.is_some() && plan.steps.is_empty() => Ok(Ended::Done),
             None if trouble.person_leaves.is_some() && revision == plan.parent => Ok(Ended::Undone),
             None if trouble.person_leaves.is_some() && self.loose.is_empty() => Ok(Ended::Done),
@@ -379,7 +379,7 @@ impl World {
         }
     }
 
-    /// A look at the host shows whatever the steps of a plan that is done have changed, as the last of them changed it.
+    /// A look at the host shows every change that the steps of a completed plan made, as the last of them made it.
     async fn shows_what_was_done(&self, plan: &Plan) -> Result<(), Wrong> {
         let inventory = self.imp().look().await.map_err(|error| error.to_string())?;
         let partitions = self.hypervisor.partitions().await.map_err(|error| error.to_string())?;
@@ -388,7 +388,7 @@ impl World {
         for step in &plan.steps {
             let Some(Change { aspect, to, .. }) = step.change(&Outcome::default()) else { continue };
             if let Aspect::VfCount(pf) = aspect {
-                // Drivers and settings end with their VFs.
+                // VFs take their drivers and settings with them.
                 done.retain(
                     |aspect, _| !matches!(aspect, Aspect::Driver(vf) | Aspect::Settings(vf) if vf.pf == pf),
                 );
@@ -439,7 +439,7 @@ impl World {
         }
     }
 
-    /// What others do: guests, fate, and people with a shell.
+    /// The actions of others: guests, fate, and people with a shell.
     async fn others_do(&mut self, action: &Action) -> Result<(), Wrong> {
         let machine = self.host.machine.clone();
         match action {
@@ -467,7 +467,7 @@ impl World {
             Action::HandCount { pf, count } => {
                 let view = machine.snapshot();
                 let Some(present) = view.physical_functions.get(pf) else { return Ok(()) };
-                // Somebody who waits for a guest is no news: the fabric's own tests tell that story.
+                // Waiting for a guest is covered by the fabric's own tests.
                 if present.vfs.iter().any(|vf| vf.held) {
                     return Ok(());
                 }
@@ -508,14 +508,14 @@ impl World {
         Ok(())
     }
 
-    /// What differs is told and repaired, and nothing is touched that is not a partition's.
+    /// Reports and repairs all drift, and touches only what belongs to partitions.
     async fn reconcile(&mut self) -> Result<(), Wrong> {
         let (before, state) = (self.host.machine.snapshot(), self.state());
         let left = self.imp().reconcile().await.map_err(|error| format!("reconcile: {error}"))?;
         for drift in &left {
             self.story.tell(|| format!("  {drift}"));
         }
-        // What a partition has is put aside: the rest is as it was.
+        // Leaves out what belongs to partitions: the rest is unchanged.
         let [mut before, mut now] = [before, self.host.machine.snapshot()];
         for view in [&mut before, &mut now] {
             for (pf, function) in &mut view.physical_functions {
@@ -541,7 +541,7 @@ impl World {
         }
     }
 
-    /// Whatever a plan touched and could not be put back is no longer known.
+    /// Whatever a plan touched and could not roll back is no longer known.
     fn loosen(&mut self, plan: &Plan) {
         let state = self.state();
         for step in &plan.steps {
@@ -555,7 +555,7 @@ impl World {
         }
     }
 
-    /// At the end of every story: all adapters are put back, all partitions removed, all adapters let go.
+    /// The end of every story: restores all adapters, removes all partitions, releases all adapters.
     pub async fn remove_everything(&mut self) -> Result<(), Wrong> {
         self.story.tell(|| "at the end everything is removed".to_owned());
         for pf in self.host.adapters() {
@@ -588,7 +588,7 @@ impl World {
         if differs.is_empty() { Ok(()) } else { Err(format!("not as it was found: {}", differs.join("; "))) }
     }
 
-    /// What has to work, now that nothing goes wrong any more.
+    /// An intent that must succeed, now that nothing fails any more.
     async fn must(&mut self, intent: &Intent) -> Result<(), Wrong> {
         let before = self.state();
         let action = Action::Ask { intent: intent.clone(), options: OPEN, trouble: Trouble::default() };
@@ -607,7 +607,7 @@ impl Loose {
     }
 }
 
-/// Partitions whose VFs a plan decides anew: they are certainly sound once it is done.
+/// Partitions whose VFs a plan decides again: they are certainly sound once it is done.
 fn concerned(intent: &Intent) -> BTreeSet<Name> {
     match intent {
         Intent::Apply { spec } => spec.partitions.iter().map(|partition| partition.name.clone()).collect(),

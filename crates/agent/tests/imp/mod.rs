@@ -1,4 +1,4 @@
-//! A management partition that does what a test's script says, at the other end of a Unix socket.
+//! A management partition that follows a test's script, at the other end of a Unix socket.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -22,7 +22,7 @@ use ioward_channel::{
 };
 use ioward_model::{Class, OpError, OpOutcome, VfOp, VfSettings, VfView};
 
-/// Long enough for any machine, and an end for a test that has failed.
+/// Ample on a slow machine, and bounds a failing test.
 const BOUND: Duration = Duration::from_secs(60);
 
 /// A script that runs beside the test.
@@ -61,7 +61,7 @@ impl Imp {
         &self.port
     }
 
-    /// Waits for the script to end, and fails where it failed.
+    /// Waits for the script, and fails if it failed.
     pub fn ended(mut self) {
         self.script.take().unwrap().join().unwrap();
     }
@@ -83,7 +83,7 @@ pub struct Connection {
 
 impl Connection {
     pub fn write(&mut self, bytes: &[u8]) {
-        // Whether an agent that has left should have stayed is for the test to say.
+        // The test decides whether the agent may hang up here.
         let _ = self.stream.write_all(bytes);
     }
 

@@ -1,5 +1,5 @@
-//! The region in this process's memory: a memfd whose size nobody can change, mapped as words that both sides may write
-//! at any time. The only unsafe code of this crate.
+//! The region in this process's memory: a memfd of sealed size, mapped as words that both sides may write at any
+//! time. The only unsafe code of this crate.
 #![allow(unsafe_code, reason = "memory that another process writes can only be had through mmap")]
 
 use std::{
@@ -15,10 +15,11 @@ use rustix::{
     mm::{MapFlags, ProtFlags},
 };
 
-/// With these the file keeps its size for ever. One that shrinks would kill (SIGBUS) whoever touches what is gone.
+/// Seals that fix the file's size for ever. If it shrank, an access to the missing part would kill the process
+/// (SIGBUS).
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
-/// A region's memory: zeros, of a size that stays.
+/// A region's memory: zeros, of fixed size.
 pub(super) fn create_memory(bytes: usize) -> io::Result<OwnedFd> {
     let memory = rustix::fs::memfd_create("ioward-channel", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     rustix::fs::ftruncate(&memory, bytes as u64)?;
@@ -39,11 +40,11 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps a region's memory, once it has been seen to have the right size and to be sealed.
+    /// Maps a region's memory, after it checks the size and the seals.
     pub(super) fn new(memory: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
         let wrong = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, what.to_owned()));
-        // Seals first: without them the size may be another one by the time that it has been looked at. A file that is
-        // no memfd has none to tell.
+        // Checks the seals first: without them the size can change right after it was checked. Only a memfd has
+        // seals.
         if !rustix::fs::fcntl_get_seals(memory.as_fd())?.contains(SEALS) {
             return wrong("the shared memory is not sealed");
         }
@@ -51,7 +52,7 @@ impl Mapping {
             return wrong("the shared memory has the wrong size");
         }
         let flags = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: the kernel chooses where, so nothing that is mapped is replaced.
+        // SAFETY: the kernel chooses the address, so this replaces no other mapping.
         let start = unsafe { rustix::mm::mmap(ptr::null_mut(), bytes, flags, MapFlags::SHARED, memory, 0) }?;
         match NonNull::new(start.cast()) {
             Some(start) => Ok(Self { start, bytes }),

@@ -1,11 +1,11 @@
 //! Frames through shared memory, for partitions that are processes: a region with two rings, and a doorbell each way.
 //!
-//! docs/channel.md draws the region by byte and says what a hostile peer can do and what it can't. A region is used by
-//! one [`Endpoint`] at either side, once: who comes later gets a new region, so that nothing of what an endpoint
-//! knows has to be read back from memory that the other side can write.
+//! docs/channel.md draws the region by byte and says what a hostile peer can and can't do. Each side uses a region
+//! with one [`Endpoint`], once; its successor gets a new region. So an endpoint never has to read its own state
+//! back from memory that the other side can write.
 //!
-//! Nothing here waits. Where there is nothing to do, [`Endpoint::try_receive`] and [`Endpoint::try_send`] say so, and the
-//! doorbell rings when there may be:
+//! Nothing here waits. [`Endpoint::try_receive`] and [`Endpoint::try_send`] say when there is nothing to do, and
+//! the doorbell rings when there may be again:
 //!
 //! ```text
 //!   loop { try_receive ── None ──> wait until the doorbell is readable ──> clear }
@@ -33,16 +33,16 @@ use self::{
 };
 use crate::{Frame, FrameError, MAX_FRAME_BYTES};
 
-/// The size of a region.
+/// Size of a region.
 pub const REGION_BYTES: usize = GUEST_DATA + RING_BYTES;
 
-/// What stands at byte 0: "IW" and the version of the region's layout.
+/// The word at byte 0: "IW" and the version of the region's layout.
 const LAYOUT: u32 = 0x4957_0001;
 
 /// Bytes of records in a ring: a frame of the greatest length and one more fit.
 const RING_BYTES: usize = 128 * 1024;
 
-// Where things are, in bytes. What one side writes and what the other writes are in cache lines of their own.
+// Offsets in bytes. Each side's words are in cache lines of their own.
 const LAYOUT_AT: usize = 0;
 const IMP_CLOSED: usize = 64;
 const GUEST_CLOSED: usize = 128;
@@ -51,7 +51,7 @@ const GUEST_CONTROL: usize = 2048;
 const IMP_DATA: usize = 4096;
 const GUEST_DATA: usize = IMP_DATA + RING_BYTES;
 
-/// Which end of a channel.
+/// One end of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// The management partition.
@@ -60,31 +60,31 @@ pub enum Side {
     Guest,
 }
 
-/// What one side needs to take part, as it is handed over between processes.
+/// The descriptors of one side, as they are passed between processes.
 #[derive(Debug)]
 pub struct EndFds {
     /// The region: a sealed memfd of [`REGION_BYTES`].
     pub memory: OwnedFd,
     /// Readable after the other side has rung: an epoll instance that watches the eventfd which the other side writes.
     pub doorbell_in: OwnedFd,
-    /// What this side rings with: an eventfd.
+    /// Rings the other side: an eventfd.
     pub doorbell_out: OwnedFd,
 }
 
-/// Why nothing can go through a region.
+/// Why a region does not work.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SharedError {
-    /// What was handed over is no region of a channel.
+    /// The descriptors are not a channel's region.
     #[error("what was handed over as the channel's shared memory is none")]
     NoRegion(#[source] io::Error),
     /// The layout of another version.
     #[error("the shared memory has layout {found:#010x}; this side knows {LAYOUT:#010x}")]
     Layout {
-        /// What stands where the layout's version should.
+        /// The word found in place of the layout's version.
         found: u32,
     },
-    /// The other side wrote what no honest one writes. The region is of no more use.
+    /// The other side wrote what no honest one would. The region is of no more use.
     #[error("the other side has corrupted the shared memory")]
     Corrupt,
     /// The other side has left.
@@ -101,11 +101,11 @@ impl From<Corrupt> for SharedError {
     }
 }
 
-/// Makes a region: what the management partition needs, and what the client partition needs.
+/// Makes a region: the management partition's end, and the client partition's.
 ///
-/// Each side hears the other through an epoll instance of its own, edge-triggered, and nobody ever reads an eventfd.
-/// That is so because a file's status is shared by all who hold it: a side could make the other's reads and writes of
-/// one eventfd block. As it is, nobody but the one who writes an eventfd holds it.
+/// Each side hears the other through an epoll instance of its own, edge-triggered, and nobody ever reads an
+/// eventfd. The reason: a file's status flags are shared by all its holders, so either holder of an eventfd could
+/// make the other's reads and writes block. This way, only its writer holds an eventfd.
 ///
 /// # Errors
 /// When the kernel has no more descriptors or memory for it.
@@ -118,7 +118,7 @@ pub fn create() -> io::Result<(EndFds, EndFds)> {
     Ok((imp, EndFds { memory, doorbell_in: guest_hears, doorbell_out: guest_rings }))
 }
 
-/// What to hear a doorbell with, and what to ring it with.
+/// The hearing and the ringing end of a doorbell.
 fn doorbell() -> io::Result<(OwnedFd, OwnedFd)> {
     let rings = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let hears = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -139,10 +139,10 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The end of a region that nobody has used at this side yet.
+    /// Opens one end of a region, which this side has not used before.
     ///
     /// # Errors
-    /// When what was handed over is no region, or one of another version.
+    /// When the descriptors are not a region, or one of another version.
     pub fn from_fds(side: Side, fds: EndFds) -> Result<Self, SharedError> {
         let EndFds { memory, doorbell_in, doorbell_out } = fds;
         let mapping = Mapping::new(memory.as_fd(), REGION_BYTES).map_err(SharedError::NoRegion)?;
@@ -160,7 +160,7 @@ impl Endpoint {
         })
     }
 
-    /// Sends a frame; false when there is no room for it now, and the doorbell will ring when there is more.
+    /// Sends a frame; false when it does not fit now: the doorbell rings when there is more room.
     ///
     /// # Errors
     /// When the other side has left or has corrupted the region.
@@ -176,13 +176,13 @@ impl Endpoint {
         rung.map(|()| sent)
     }
 
-    /// The next frame, or why what the other side sent as one is none; `None` when there is nothing now, and the
-    /// doorbell will ring when there is.
+    /// The next frame, or why the other side's record is not a frame; `None` when there is nothing now: the
+    /// doorbell rings when there is.
     ///
     /// # Errors
-    /// When the other side has left and all that it sent has been read, or when it has corrupted the region.
+    /// When the other side has left and everything it sent has been read, or when it has corrupted the region.
     pub fn try_receive(&mut self) -> Result<Option<Result<Frame, FrameError>>, SharedError> {
-        // Looked at first: what was sent before it closed is still there then.
+        // Checked first: frames sent before the close are still there then.
         let is_closed = self.other_closed();
         let words = self.mapping.words();
         let mut rung = Ok(());
@@ -197,10 +197,10 @@ impl Endpoint {
         }
     }
 
-    /// Takes note that the doorbell has rung. To be called before the next try, not after it.
+    /// Clears the doorbell. Call it before the next try, not after it.
     ///
     /// # Errors
-    /// When it is no doorbell.
+    /// When it is not a doorbell.
     pub fn clear(&self) -> Result<(), SharedError> {
         let mut events =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }];
@@ -217,7 +217,7 @@ impl Endpoint {
 }
 
 impl AsFd for Endpoint {
-    /// The doorbell: readable when it has rung.
+    /// The doorbell: readable once it has rung.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.doorbell_in.as_fd()
     }
@@ -226,7 +226,7 @@ impl AsFd for Endpoint {
 impl Drop for Endpoint {
     fn drop(&mut self) {
         word(self.mapping.words(), self.side.closed_at()).store(1, Release);
-        // Who does not hear it sees it when it looks next.
+        // If the ring fails, the other side notices at its next look.
         let _ = ring_doorbell(&self.doorbell_out);
     }
 }
@@ -269,7 +269,7 @@ fn word(words: &[AtomicU32], byte: usize) -> &AtomicU32 {
 
 fn ring_doorbell(doorbell: &OwnedFd) -> Result<(), SharedError> {
     match rustix::io::write(doorbell, &1_u64.to_ne_bytes()) {
-        // Full: it has rung so often that nobody can have missed it.
+        // Full: with that many rings, the other side can't have missed it.
         Ok(_) | Err(rustix::io::Errno::AGAIN) => Ok(()),
         Err(errno) => Err(SharedError::Doorbell(errno.into())),
     }

@@ -11,17 +11,17 @@
 //!   └─────────┴────────────────┴─────────┘
 //! ```
 //!
-//! Each side keeps its own position to itself and believes the other's only as far as it makes sense. What is read is
-//! copied out before it is looked at, and a length is read once. Nothing here blocks, and nothing loops for longer
-//! than a record has words.
+//! Each side keeps its own position to itself and accepts the other's only if it is plausible. Data is copied out
+//! before it is checked, and a length is read once. Nothing here blocks, and no loop runs longer than a record has
+//! words.
 //!
-//! **Nobody sleeps through a wake-up.** Who finds nothing to do says that it waits, then looks once more; who has done
-//! something looks afterwards whether the other waits. Between saying and looking there is a sequentially consistent
-//! fence on both sides, so at least one of the two sees what the other did.
+//! **No side sleeps through a wake-up.** A side with nothing to do sets its waiting flag, then looks once more; a
+//! side that has done something then checks the other's flag. A sequentially consistent fence between the two
+//! steps, on both sides, ensures that at least one of the two sees what the other did.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-/// A word of shared memory. A trait so that loom can take the place of the machine's memory.
+/// A word of shared memory. A trait, so that loom can replace the machine's memory.
 pub(crate) trait Word {
     fn load(&self, order: std::sync::atomic::Ordering) -> u32;
     fn store(&self, value: u32, order: std::sync::atomic::Ordering);
@@ -43,11 +43,12 @@ impl Word for std::sync::atomic::AtomicU32 {
     }
 }
 
-/// The other side did what no honest one does: a position out of range or gone backwards, or an impossible length.
+/// The other side wrote what no honest one would: a position out of range or moved backwards, or an impossible
+/// length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Corrupt;
 
-/// Where a ring is.
+/// The parts of a ring.
 pub(crate) struct Ring<'a, W> {
     /// The writer's position.
     pub tail: &'a W,
@@ -57,7 +58,7 @@ pub(crate) struct Ring<'a, W> {
     pub reader_waits: &'a W,
     /// Not 0: the writer wants to be woken when there is more room.
     pub writer_waits: &'a W,
-    /// Records; as many words as a power of two.
+    /// Records; the number of words is a power of two.
     pub data: &'a [W],
 }
 
@@ -66,11 +67,11 @@ impl<W: Word> Ring<'_, W> {
         self.data.get(position as usize % self.data.len())
     }
 
-    /// Wakes the other side if it waits. To be called after something was done that it may wait for.
+    /// Wakes the other side if it waits. Call it after a step that the other side may wait for.
     fn wake(&self, waits: &W, wake: impl FnOnce()) {
         W::fence();
         if waits.load(Relaxed) != 0 {
-            // Taken back before the wake-up: who is woken and waits again says so after this.
+            // Cleared before the wake-up: a woken side that waits again sets it after this.
             waits.store(0, Relaxed);
             wake();
         }
@@ -81,13 +82,13 @@ impl<W: Word> Ring<'_, W> {
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
     tail: u32,
-    /// The reader's position when it was last looked at.
+    /// The reader's position at the last look.
     head: u32,
 }
 
 impl Writer {
-    /// Appends a record, if there is room for it; if there is not, the reader is told to wake this side when there is
-    /// more. Wakes the reader if it waits.
+    /// Appends a record, if there is room; if not, the reader is asked to wake this side when there is more. Wakes
+    /// the reader if it waits.
     pub(crate) fn write<W: Word>(
         &mut self,
         ring: &Ring<'_, W>,
@@ -115,7 +116,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// Words that are free.
+    /// Number of free words.
     fn room<W: Word>(&mut self, ring: &Ring<'_, W>) -> Result<usize, Corrupt> {
         let head = ring.head.load(Acquire);
         let used = self.tail.wrapping_sub(head);
@@ -138,13 +139,13 @@ impl Writer {
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     head: u32,
-    /// The writer's position when it was last looked at.
+    /// The writer's position at the last look.
     tail: u32,
 }
 
 impl Reader {
-    /// Takes the next record, of 1 to `longest` bytes. If there is none, the writer is told to wake this side when there
-    /// is one. Wakes the writer if it waits.
+    /// Takes the next record, of 1 to `longest` bytes. If there is none, the writer is asked to wake this side when
+    /// there is one. Wakes the writer if it waits.
     pub(crate) fn read<W: Word>(
         &mut self,
         ring: &Ring<'_, W>,
@@ -175,7 +176,7 @@ impl Reader {
         Ok(Some(record))
     }
 
-    /// Words that are there to be read.
+    /// Number of words ready to be read.
     fn filled<W: Word>(&mut self, ring: &Ring<'_, W>) -> Result<usize, Corrupt> {
         let tail = ring.tail.load(Acquire);
         let filled = tail.wrapping_sub(self.head) as usize;

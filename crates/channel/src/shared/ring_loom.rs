@@ -31,7 +31,7 @@ impl Word for AtomicU32 {
     }
 }
 
-/// A ring of so few words, and the doorbells of its two sides.
+/// A ring of a few words, and the doorbells of its two sides.
 struct Channel {
     control: [AtomicU32; 4],
     data: Vec<AtomicU32>,
@@ -79,7 +79,7 @@ impl Channel {
 fn all_arrive_in_order(words: usize, records: &[&[u8]]) {
     let records: Vec<_> = records.iter().map(|record| record.to_vec()).collect();
     let mut model = loom::model::Builder::new();
-    // Threads are interrupted at any point, but not more often than this in one run: all the runs there are take hours.
+    // Threads are preempted at any point, but only so often in one run: all possible runs take hours.
     model.preemption_bound = Some(3);
     model.check(move || {
         let channel = Channel::new(words);
@@ -100,7 +100,7 @@ fn records_come_whole_and_in_order() {
     all_arrive_in_order(8, &[b"12345", b"67"]);
 }
 
-/// The ring holds one of these at a time, so both sides wait for each other.
+/// The ring holds one record at a time, so both sides wait for each other.
 #[test]
 fn a_writer_that_waits_for_room_is_woken() {
     all_arrive_in_order(2, &[b"a", b"b"]);

@@ -1,4 +1,4 @@
-//! The drivers of adapters: a file for each family, and the list of the families.
+//! The drivers of adapters: one file for each family, and the list of families.
 //!
 //! ```text
 //! claims ─> capabilities           from what identify has read: into the inventory, where the planner takes them from
@@ -20,22 +20,22 @@ use super::{
 };
 use crate::FabricError;
 
-/// Adapters that are driven alike.
+/// A family of adapters with the same driver.
 pub(super) trait Family: Sync {
-    /// Whether a function is one of these.
+    /// Whether a function belongs to the family.
     fn claims(&self, pf: &PhysicalFunction) -> bool;
 
     /// The settings and features of VFs that the driver of such a function can do.
     fn capabilities(&self, pf: &PhysicalFunction, driver: &str) -> BTreeSet<Capability>;
 
-    /// The driver of a PF; `None` when it is none of these, or has no driver that could be asked.
+    /// The driver of a PF; `None` when it is not of this family, or has no driver that could answer.
     ///
     /// # Errors
-    /// When it can't be asked.
+    /// When the driver can't be queried.
     fn open(&self, sysfs: &Sysfs<'_>, pf: Bdf) -> Result<Option<Box<dyn PfDriver>>, FabricError>;
 }
 
-/// The driver of one PF, through which VFs are set and counted.
+/// The driver of one PF, for the settings and counters of its VFs.
 pub(super) trait PfDriver {
     /// Adds what it knows of the PF and its VFs.
     fn describe(&self, details: &mut Details) -> Result<(), FabricError>;
@@ -43,14 +43,14 @@ pub(super) trait PfDriver {
     /// A VF's settings.
     fn settings(&self, vf: VfId) -> Result<VfSettings, FabricError>;
 
-    /// Changes settings of a VF; those already made when one fails are put back.
+    /// Changes settings of a VF; if one fails, rolls back those already made.
     fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError>;
 
     /// A VF's traffic counters.
     fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError>;
 }
 
-/// All families. The first that opens a PF drives it.
+/// All families. The first one that opens a PF drives it.
 const FAMILIES: [&dyn Family; 2] = [&Nics, &NvmeControllers];
 
 /// The settings and features that a PF's driver can do; `None` without a driver, or when no family claims the function.
@@ -60,7 +60,7 @@ pub(crate) fn capabilities(pf: &PhysicalFunction) -> Option<BTreeSet<Capability>
     Some(family.capabilities(pf, driver))
 }
 
-/// All that the drivers of a PF tell; the errors of those that did not.
+/// The facts from the drivers of a PF, and the errors of drivers that failed.
 pub(super) fn describe(sysfs: &Sysfs<'_>, pf: Bdf, details: &mut Details) -> Vec<FabricError> {
     let mut ask = |family: &dyn Family| match family.open(sysfs, pf)? {
         Some(driver) => driver.describe(details),
@@ -69,7 +69,7 @@ pub(super) fn describe(sysfs: &Sysfs<'_>, pf: Bdf, details: &mut Details) -> Vec
     FAMILIES.into_iter().filter_map(|family| ask(family).err()).collect()
 }
 
-/// The driver of a VF's PF. The VF exists.
+/// The driver of an existing VF's PF.
 pub(super) fn open(sysfs: &Sysfs<'_>, vf: VfId) -> Result<Box<dyn PfDriver>, FabricError> {
     sysfs.vf(vf)?;
     for family in FAMILIES {

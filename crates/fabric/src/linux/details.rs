@@ -1,5 +1,5 @@
-//! Details of a PF that only its driver can tell: settings of its VFs, NVMe resources, permanent MACs. Added to what was
-//! read from sysfs; what can't be had becomes a Reason and nothing else suffers.
+//! Details of a PF that only its driver knows: settings of its VFs, NVMe resources, permanent MACs. Added to those
+//! from sysfs; each missing fact becomes a Reason and affects nothing else.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{adapters, nvme, sysfs::Sysfs};
 use crate::FabricError;
 
-/// Answers of the driver of one PF.
+/// The facts from the driver of one PF.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Details {
@@ -20,27 +20,27 @@ pub(super) struct Details {
     /// Permanent addresses, by interface index.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) permanent_macs: BTreeMap<u32, MacAddress>,
-    /// NVMe: what there is to hand out.
+    /// NVMe: the flexible resources.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) resources: Option<NvmeResources>,
     /// NVMe: the controllers of the VFs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) secondaries: Vec<NvmeSecondary>,
-    /// MSI-X vectors to share out among VFs.
+    /// MSI-X vectors to distribute among VFs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) vf_msix_total: Option<u32>,
-    /// Questions that it did not answer, with the cause.
+    /// The facts that are missing, with the cause.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) reasons: Vec<Reason>,
 }
 
 impl Details {
-    /// Nothing, because of `error`.
+    /// No facts, because of `error`.
     pub(super) fn none(pf: Bdf, error: &FabricError) -> Self {
         Self { reasons: vec![unreadable(pf, error)], ..Self::default() }
     }
 
-    /// All that the PF's driver tells.
+    /// Reads all facts from the PF's driver.
     pub(super) fn read(sysfs: &Sysfs<'_>, pf: Bdf) -> Self {
         let mut details = Self::default();
         let errors = adapters::describe(sysfs, pf, &mut details);
@@ -48,7 +48,7 @@ impl Details {
         details
     }
 
-    /// Puts it into the inventory.
+    /// Adds the details to the inventory.
     pub(super) fn add_to(self, pf: &mut PhysicalFunction) {
         for netdev in &mut pf.netdevs {
             let told = self.permanent_macs.get(&netdev.ifindex);
@@ -70,7 +70,7 @@ impl Details {
 
 pub(super) fn unreadable(pf: Bdf, error: &FabricError) -> Reason {
     let mut found = match error {
-        // Without saying for how long: each look would find the host changed, and every plan that anybody makes stale.
+        // Leaves out the duration: otherwise every look would find the host changed, and make every plan stale.
         FabricError::Stuck { what, .. } => {
             format!("{what} has not returned; it is stuck in the kernel (see dmesg)")
         }

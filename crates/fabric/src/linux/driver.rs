@@ -1,4 +1,4 @@
-//! Which driver a VF is bound to, and its reset: the attributes of sysfs. How they are used is in crate::binding.
+//! The driver of a VF, and its reset: the attributes of sysfs. crate::binding uses them.
 //!
 //! Kernel side: drivers/base/bus.c (bind, unbind), drivers/pci/pci-sysfs.c (driver_override, reset).
 
@@ -17,7 +17,7 @@ use crate::{
     binding::{self, Bindable},
 };
 
-/// What the kernel prints for an override that is not set.
+/// The kernel's text for an unset override.
 const NO_OVERRIDE: &str = "(null)";
 
 pub(super) fn bind(sysfs: &Sysfs<'_>, vf: VfId, wanted: Option<&str>) -> Result<Option<String>, FabricError> {
@@ -28,7 +28,7 @@ pub(super) fn bind(sysfs: &Sysfs<'_>, vf: VfId, wanted: Option<&str>) -> Result<
 pub(super) fn reset(sysfs: &Sysfs<'_>, vf: VfId) -> Result<(), FabricError> {
     let (address, folder) = sysfs.vf(vf)?;
     let attribute = folder.join("reset");
-    // Without FLR the kernel may know ways that reset more than this function (reset_method: since Linux 5.15).
+    // Without FLR the kernel may use methods that reset more than this function (reset_method: since Linux 5.15).
     let methods = text(&folder.join("reset_method")).unwrap_or_else(|_| "flr".to_owned());
     if !attribute.exists() || !methods.split_whitespace().any(|method| method.ends_with("flr")) {
         let driver = driver_of(&folder).unwrap_or_else(|| "the function".to_owned());
@@ -75,7 +75,7 @@ impl Bindable for Function<'_> {
     }
 
     fn set_override(&mut self, driver: Option<&str>) -> io::Result<()> {
-        // A lone newline clears it: an empty write does not reach the kernel's side.
+        // A lone newline clears it: an empty write does not reach the kernel's code.
         self.sysfs.write(&self.folder.join("driver_override"), driver.unwrap_or("\n"))
     }
 
@@ -88,7 +88,7 @@ impl Bindable for Function<'_> {
     }
 }
 
-/// What an errno means when a VF is bound or reset.
+/// The meaning of an errno from binding or resetting a VF.
 fn why(error: &io::Error, driver: &str, folder: &Path) -> String {
     let vfio = driver.contains("vfio");
     match Errno::from_io_error(error) {

@@ -1,4 +1,4 @@
-//! What the kernel logged while it refused something: often the only place that says why.
+//! The kernel's log entries about a refusal: often the only explanation.
 //!
 //! Best effort: without permission to read /dev/kmsg (Documentation/ABI/testing/dev-kmsg) there is nothing.
 
@@ -13,15 +13,15 @@ use rustix::fs::OFlags;
 
 /// The kernel's longest record (CONSOLE_EXT_LOG_MAX).
 const RECORD: usize = 8192;
-/// How many records are looked at, and how many of them told, the latest ones.
+/// Number of records examined, and of the latest ones reported.
 const LOOKED_AT: usize = 1000;
 const TOLD: usize = 3;
 
-/// The kernel's log from one moment on.
+/// The kernel's log from a certain moment on.
 pub(super) struct KernelLog(Option<File>);
 
 impl KernelLog {
-    /// From now on.
+    /// Starts now.
     pub(super) fn from_now(root: &Path) -> Self {
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
         let open = || {
@@ -32,7 +32,7 @@ impl KernelLog {
         Self(open().ok())
     }
 
-    /// What it says since then about any of these functions, by their addresses.
+    /// The entries since then about any of these functions, by their addresses.
     pub(super) fn about(self, addresses: &[String]) -> Vec<String> {
         let Some(mut log) = self.0 else { return Vec::new() };
         let mut lines = Vec::new();
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_text_of_records_about_the_function_is_told() {
+    fn only_the_text_of_records_about_the_function_is_reported() {
         let address = ["0000:01:00.0".to_owned()];
         let record = b"4,1068,29665048,-;igb 0000:01:00.0: IOV\x1b[31m Disabled\n SUBSYSTEM=pci\n DEVICE=+pci:0000:01:00.0\n";
         assert_eq!(text_about(record, &address).unwrap(), "igb 0000:01:00.0: IOV[31m Disabled");

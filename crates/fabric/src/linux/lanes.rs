@@ -225,7 +225,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// PEERS 11: a write to sriov_numvfs blocked for ever, and the daemon of a cluster hung with it.
+    /// openshift/sriov-network-operator#1182: a write to sriov_numvfs blocked forever, and the daemon of a cluster
+    /// hung with it.
     #[tokio::test]
     async fn a_stuck_adapter_fails_fast_and_alone_until_it_returns() {
         let lanes = Lanes::default();

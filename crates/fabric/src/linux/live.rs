@@ -20,14 +20,15 @@ use super::{
 };
 use crate::{Fabric, FabricError};
 
-/// How long the kernel may take before an operation counts as stuck.
+/// Timeouts, after which an operation counts as stuck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Bounds {
-    /// Changing the number of VFs, whatever the number.
+    /// A change of the number of VFs, whatever the number.
     vf_count: Duration,
-    /// For each VF that comes or goes, on top of that. Half a second was seen on one adapter, more than one on another.
+    /// Added to it for each VF that appears or disappears. Adapters were seen to take half a second, and more than
+    /// one.
     each_vf: Duration,
-    /// What the kernel tells at once, unless the number of VFs is being changed.
+    /// Answers that are immediate unless the number of VFs is being changed.
     locked: Duration,
     /// Everything else.
     other: Duration,
@@ -41,7 +42,7 @@ impl Default for Bounds {
 }
 
 impl Bounds {
-    /// From whatever number of VFs to none, or from none to `count`: at most `total` come or go.
+    /// From any number of VFs to none, or from none to `count`: at most `total` appear or disappear.
     fn for_vf_count(&self, count: u16, total: u16) -> Duration {
         let moving = if count == 0 { total } else { count };
         self.vf_count + self.each_vf * u32::from(moving)
@@ -50,8 +51,8 @@ impl Bounds {
 
 /// The PCI side of the machine this runs on: sysfs, rtnetlink and NVMe admin commands.
 ///
-/// Needs root for everything that changes something. Operations on one adapter are done one after the other; one that
-/// the kernel does not answer makes that adapter fail fast, and no other.
+/// Every change requires root. Operations on one adapter run one after the other; after one that the kernel does
+/// not answer, that adapter fails fast, and no other.
 pub struct LinuxFabric {
     root: PathBuf,
     bounds: Bounds,
@@ -65,7 +66,7 @@ impl Default for LinuxFabric {
 }
 
 impl LinuxFabric {
-    /// The machine this runs on. Touches nothing yet.
+    /// The machine this runs on. Does not access it yet.
     #[must_use]
     pub fn new() -> Self {
         Self { root: PathBuf::from("/"), bounds: Bounds::default(), lanes: Lanes::default() }
@@ -86,7 +87,7 @@ impl LinuxFabric {
         self.run(Key::Change(pf), what, bound, with_log).await
     }
 
-    /// Reads from an adapter; need not wait for a change to end.
+    /// Reads from an adapter, without waiting for a change to end.
     async fn read<T: Send + 'static>(
         &self,
         pf: Bdf,
@@ -108,7 +109,7 @@ impl LinuxFabric {
         Ok(snapshot)
     }
 
-    /// Looks at the whole host, at what is in its files.
+    /// Reads the files of the whole host.
     async fn look<T: Send + 'static>(
         &self,
         look: impl FnOnce() -> Result<T, FabricError> + Send + 'static,
@@ -116,7 +117,7 @@ impl LinuxFabric {
         self.run(Key::Host, "looking at the host".to_owned(), self.bounds.other, |_| look()).await
     }
 
-    /// What a PF's driver tells of it.
+    /// The facts from a PF's driver.
     async fn details(&self, pf: Bdf) -> Details {
         let what = format!("asking {pf} about its VFs");
         let details = self.read(pf, what, move |sysfs| Ok(Details::read(sysfs, pf))).await;
@@ -139,7 +140,7 @@ impl LinuxFabric {
     ) -> Result<T, FabricError> {
         let root = self.root.clone();
         if let Key::Read(pf) | Key::Locked(pf) | Key::Change(pf) = key {
-            // An address may be made up. Asking for its folder asks no driver, so that it does not block.
+            // The address may be invented. Looking up its folder involves no driver, so it does not block.
             let work = Work::default();
             Sysfs { root: root.clone(), work: &work }.exists(pf)?;
         }
@@ -224,7 +225,7 @@ impl Fabric for LinuxFabric {
     }
 }
 
-/// Adds to a refusal what the kernel logged about it.
+/// Adds the kernel's log entries to a refusal.
 fn explain(error: FabricError, logged: impl FnOnce() -> Vec<String>) -> FabricError {
     match error {
         FabricError::Refused { what, mut why, source } => {

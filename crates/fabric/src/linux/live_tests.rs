@@ -1,4 +1,4 @@
-//! The sysfs side of [`LinuxFabric`] on a folder of files that takes what is written and does nothing with it.
+//! The sysfs side of [`LinuxFabric`] on a folder of files that accepts writes and has no effects.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use super::*;
 const PF: &str = "0000:01:00.0";
 const VF: &str = "0000:01:10.0";
 
-/// A folder of its own for each test, gone with it.
+/// A separate folder for each test, removed at its end.
 struct Host(PathBuf);
 
 impl Host {
@@ -91,7 +91,7 @@ async fn a_vf_is_where_its_link_points() {
 }
 
 #[tokio::test]
-async fn a_function_that_is_not_there_or_no_pf_is_told_so() {
+async fn a_missing_function_and_one_that_is_not_a_pf_are_reported() {
     let host = Host::new();
     let gone = host.fabric().set_vf_count(at("0000:09:00.0"), 1).await.unwrap_err().to_string();
     assert!(gone.contains("0000:09:00.0 is not there"), "{gone}");
@@ -99,9 +99,9 @@ async fn a_function_that_is_not_there_or_no_pf_is_told_so() {
     assert!(no_pf.contains("has no SR-IOV capability"), "{no_pf}");
 }
 
-/// Whoever asks for what is not there is told so without a thread, let alone a lane.
+/// A request for a function that does not exist fails without a thread, let alone a lane.
 #[tokio::test]
-async fn a_function_that_is_made_up_gets_no_lane() {
+async fn a_function_that_does_not_exist_gets_no_lane() {
     let host = Host::new();
     let fabric = host.fabric();
     let made_up = at("0000:09:00.0");
@@ -129,7 +129,8 @@ async fn autoprobe_is_written_only_when_it_differs() {
     assert!(host.fabric().set_autoprobe(at(PF), true).await.is_err(), "an unreadable attribute is an error");
 }
 
-/// PEERS 4: 63 to 4 VFs is EBUSY, and 0 to N in one go takes VFs away from who uses them.
+/// 63 to 4 VFs is EBUSY (openshift/sriov-network-operator#131), and a direct change to N would take VFs from their
+/// users.
 #[tokio::test]
 async fn the_number_of_vfs_changes_through_zero_only() {
     let host = Host::new();
@@ -153,7 +154,8 @@ async fn more_than_totalvfs_is_refused_before_anything_is_written() {
     assert_eq!(host.text(&format!("devices/{PF}/sriov_numvfs")), "0");
 }
 
-/// PEERS 11: a write to sriov_numvfs blocked for ever and the daemon with it. A FIFO that nobody reads blocks like that.
+/// openshift/sriov-network-operator#1182: a write to sriov_numvfs blocked forever and the daemon with it. A FIFO
+/// without a reader blocks the same way.
 #[tokio::test]
 async fn a_write_that_blocks_is_reported_as_stuck() {
     let host = Host::new();
@@ -176,7 +178,7 @@ async fn a_write_that_blocks_is_reported_as_stuck() {
     fabric.set_autoprobe(at(PF), false).await.unwrap();
 }
 
-/// PEERS 16: a bound that scaled with the number of VFs by an integer division was 0 s for 17 to 63 VFs.
+/// nmstate 614c66dc: a bound that scaled with the number of VFs by an integer division was 0 s for 17 to 63 VFs.
 #[test]
 fn the_bound_grows_with_every_vf() {
     let bounds = Bounds::default();
@@ -193,7 +195,7 @@ fn the_bound_grows_with_every_vf() {
 #[tokio::test]
 async fn a_function_of_another_pf_is_never_touched() {
     let host = Host::new();
-    // VF 1 has no physfn link, as a PF that a confused tree calls a VF.
+    // VF 1 has no physfn link, like a PF that a damaged tree lists as a VF.
     for refused in [
         host.fabric().bind(vf(1), Some("vfio-pci")).await.map(drop),
         host.fabric().reset(vf(1)).await,
@@ -211,7 +213,7 @@ async fn a_vf_that_is_bound_already_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_driver_that_is_not_loaded_is_named_with_what_to_do() {
+async fn a_driver_that_is_not_loaded_is_named_with_the_remedy() {
     let host = Host::new();
     for name in ["mlx5-vfio-pci", "../../devices", ""] {
         let refused = host.fabric().bind(vf(0), Some(name)).await.unwrap_err().to_string();
@@ -220,11 +222,11 @@ async fn a_driver_that_is_not_loaded_is_named_with_what_to_do() {
     assert_eq!(host.text("drivers/igbvf/unbind"), "", "nothing was tried");
 }
 
-/// PEERS 7: a failed VFIO bind left the device with an override and no driver.
+/// kubernetes-sigs/dra-driver-nvidia-gpu#1255: a failed VFIO bind left the device with an override and no driver.
 #[tokio::test]
-async fn a_vf_that_the_driver_does_not_take_is_bound_as_before() {
+async fn a_vf_refused_by_the_driver_is_bound_as_before() {
     let host = Host::new();
-    // Nothing here acts on what is written, so vfio-pci never takes the VF and the link stays with igbvf.
+    // Writes have no effect here, so vfio-pci never takes the VF and the link stays with igbvf.
     fs::create_dir(host.path(&format!("devices/{VF}/iommu_group"))).unwrap();
     let refused = host.fabric().bind(vf(0), Some("vfio-pci")).await.unwrap_err().to_string();
     assert!(
@@ -235,14 +237,14 @@ async fn a_vf_that_the_driver_does_not_take_is_bound_as_before() {
 }
 
 #[tokio::test]
-async fn without_an_iommu_vfio_says_what_to_turn_on() {
+async fn without_an_iommu_vfio_names_the_option_to_turn_on() {
     let host = Host::new();
     let refused = host.fabric().bind(vf(0), Some("vfio-pci")).await.unwrap_err().to_string();
     assert!(refused.contains("intel_iommu=on"), "{refused}");
 }
 
 #[tokio::test]
-async fn a_reset_is_an_flr_or_nothing() {
+async fn only_an_flr_is_used_as_a_reset() {
     let host = Host::new();
     host.fabric().reset(vf(0)).await.unwrap();
     assert_eq!(host.text(&format!("devices/{VF}/reset")), "1");
@@ -251,18 +253,18 @@ async fn a_reset_is_an_flr_or_nothing() {
 }
 
 #[tokio::test]
-async fn a_pf_without_a_driver_has_no_settings_to_tell() {
+async fn a_pf_without_a_driver_has_no_settings() {
     let host = Host::new();
     let error = host.fabric().settings(vf(0)).await.unwrap_err().to_string();
     assert!(error.contains("neither a network interface here nor an NVMe controller"), "{error}");
 }
 
-/// A person's `echo 0 > sriov_numvfs` waits for the guest that has the VF, and whoever reads this attribute waits with it.
+/// `echo 0 > sriov_numvfs` by hand waits for the guest that has the VF, and readers of this attribute wait with it.
 #[tokio::test]
-async fn what_the_kernel_does_not_tell_now_keeps_nothing_else_waiting() {
+async fn an_attribute_that_blocks_delays_nothing_else() {
     let host = Host::new();
     let attribute = host.path(&format!("devices/{PF}/sriov_vf_total_msix"));
-    // Nobody writes to it: reading it waits.
+    // A FIFO without a writer: a reader waits.
     mknodat(CWD, &attribute, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let bounds = Bounds { locked: Duration::ZERO, ..Bounds::default() };
     let fabric = LinuxFabric { bounds, ..host.fabric() };

@@ -434,7 +434,8 @@ mod tests {
         assert_eq!((kind, &value[..]), (12, &VF[VF.len() - 20..]), "IFLA_VF_VLAN_LIST");
     }
 
-    /// PEERS 17: above some 220 VFs the list is longer than 64 KiB, and readers that trust its length see nonsense.
+    /// vishvananda/netlink#960: above some 220 VFs the list is longer than 64 KiB, and readers that trust its
+    /// length see nonsense.
     #[test]
     fn a_list_beyond_64_kib_is_read_whole() {
         let body = link(400);

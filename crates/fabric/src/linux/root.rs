@@ -1,5 +1,5 @@
-//! The files of a host: below a root that is the running system's `/` or a tree copied from another host, or in a
-//! recording of one. What a tree answers can be recorded.
+//! The files of a host: below a root, which is the running system's `/` or a tree copied from another host, or in a
+//! recording. The answers of a tree can be recorded.
 //!
 //! A copied tree is hostile until checked. The kernel resolves every path as if the root were `/`
 //! (`RESOLVE_IN_ROOT`, openat2(2)), so that neither an absolute symlink nor `..` leaves it; only regular files are read;
@@ -21,20 +21,20 @@ use rustix::{
 use super::snapshot::{Recording, Replay};
 use crate::FabricError;
 
-/// Longest attribute that is read, in bytes. The kernel's own bound is a page.
+/// Maximum size of an attribute, in bytes. The kernel's own limit is a page.
 const MAX_ATTRIBUTE: usize = 64 << 10;
-/// Most entries of one folder.
+/// Maximum number of entries in a folder.
 const MAX_ENTRIES: usize = 1 << 16;
-/// Longest name that is taken for one: NAME_MAX of Linux.
+/// Maximum length of a name: NAME_MAX of Linux.
 const MAX_NAME: usize = 255;
 
-/// The root folder below which `sys`, `proc` and `usr` are looked at.
+/// The root folder above `sys`, `proc` and `usr`.
 #[derive(Debug)]
 pub struct HostRoot {
     source: Source,
     path: PathBuf,
     is_live: bool,
-    /// Where answers are noted down, when they are to be.
+    /// The recording of answers, if any.
     tape: Option<RefCell<Recording>>,
 }
 
@@ -53,10 +53,10 @@ impl HostRoot {
         Ok(Self { is_live: true, ..Self::open(Path::new("/"))? })
     }
 
-    /// A folder that holds `sys` and `proc` of some host.
+    /// A folder with the `sys` and `proc` of some host.
     ///
     /// # Errors
-    /// [`FabricError::Read`] when it cannot be opened or is no folder.
+    /// [`FabricError::Read`] when it cannot be opened or is not a folder.
     pub fn open(path: &Path) -> Result<Self, FabricError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = openat(CWD, path, flags, Mode::empty());
@@ -70,32 +70,32 @@ impl HostRoot {
         Self { source: Source::Recording(recording), path: PathBuf::new(), is_live: false, tape: None }
     }
 
-    /// Whether it is the running system, which may not answer, and not a picture of one.
+    /// Whether it is the running system, which may not answer, rather than a copy of one.
     pub(super) fn is_live(&self) -> bool {
         self.is_live
     }
 
-    /// The same, with every answer noted down from now on.
+    /// The same, with every answer recorded from now on.
     pub(super) fn recorded(self) -> Self {
         Self { tape: Some(RefCell::default()), ..self }
     }
 
-    /// What was noted down.
+    /// The recording.
     pub(super) fn into_recording(self) -> Recording {
         self.tape.map(RefCell::into_inner).unwrap_or_default()
     }
 
-    /// Whether it is a recording that was asked more than it is allowed to answer.
+    /// Whether a recording has used up its budget of answers.
     pub(super) fn is_exhausted(&self) -> bool {
         matches!(&self.source, Source::Recording(replay) if replay.is_exhausted())
     }
 
-    /// The path of a file below the root, for a person to read.
+    /// The path of a file including the root, for people to read.
     pub(crate) fn show(&self, path: &str) -> PathBuf {
         self.path.join(path)
     }
 
-    /// Whether there is something at a path.
+    /// Whether a path exists.
     pub(crate) fn exists(&self, path: &str) -> bool {
         match &self.source {
             Source::Folder(folder) => open_at(folder, path, OFlags::PATH).is_ok(),
@@ -113,8 +113,8 @@ impl HostRoot {
         answer
     }
 
-    /// An attribute's text, without the white space around it, and without the zeros that tar and cpio put after it: a
-    /// sysfs file says that it has 4096 bytes.
+    /// An attribute's text, without surrounding white space, and without the zeros that tar and cpio append because
+    /// a sysfs file claims to have 4096 bytes.
     pub(crate) fn text(&self, path: &str) -> io::Result<String> {
         let bytes = self.read(path, MAX_ATTRIBUTE)?;
         let text = String::from_utf8(bytes).ok().map(|text| text.trim_end_matches('\0').trim().to_owned());
@@ -132,8 +132,8 @@ impl HostRoot {
         answer
     }
 
-    /// The last part of what a symlink points to, which in sysfs is the name of a driver, a group or a function. The
-    /// link is not followed.
+    /// The last part of a symlink's target, which in sysfs is the name of a driver, a group or a function. Does not
+    /// follow the link.
     pub(crate) fn link_name(&self, path: &str) -> io::Result<String> {
         let answer = match &self.source {
             Source::Folder(folder) => link_name(folder, path),
@@ -151,7 +151,7 @@ impl HostRoot {
 }
 
 fn read(root: &OwnedFd, path: &str, limit: usize) -> io::Result<Vec<u8>> {
-    // Not blocking: a FIFO in a copied tree must not be waited for.
+    // Non-blocking: a FIFO in a copied tree must not block.
     let file = File::from(open_at(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
@@ -190,7 +190,7 @@ fn link_name(root: &OwnedFd, path: &str) -> io::Result<String> {
 
 fn open_at(root: &OwnedFd, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    // EAGAIN: something was renamed somewhere while a `..` was followed, and the kernel cannot rule an escape out.
+    // EAGAIN: a rename elsewhere while the kernel followed a `..`, so it can't rule out an escape.
     let final_answer = |result: &Result<_, Errno>| !matches!(result, Err(Errno::AGAIN));
     let open = || openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
     let mut tries = std::iter::repeat_with(open).take(100);
@@ -198,7 +198,7 @@ fn open_at(root: &OwnedFd, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
     opened.map_err(io::Error::from)
 }
 
-/// Whether a name is one: printable, no path, not `.` or `..`.
+/// Whether a name is valid: printable, without `/`, not `.` or `..`.
 pub(super) fn is_name(name: &str) -> bool {
     let printable = !name.contains(|c: char| c.is_control() || c == '/');
     printable && (1..=MAX_NAME).contains(&name.len()) && name != "." && name != ".."

@@ -1,4 +1,4 @@
-//! The attributes of PCI functions in sysfs: reading and writing them, under a root folder so that tests can bring one.
+//! The attributes of PCI functions in sysfs: reads and writes them, under a root folder that tests can replace.
 
 use std::{
     fs::{File, OpenOptions},
@@ -17,24 +17,24 @@ use crate::FabricError;
 /// An attribute is a page at most (Documentation/filesystems/sysfs.rst).
 const PAGE: u64 = 4096;
 
-/// A host's sysfs as one piece of work sees it.
+/// A host's sysfs for one operation.
 pub(super) struct Sysfs<'w> {
     pub(super) root: PathBuf,
     pub(super) work: &'w Work,
 }
 
 impl Sysfs<'_> {
-    /// The folder of a PCI function, whether it is there or not.
+    /// The folder of a PCI function, which may not exist.
     pub(super) fn function(&self, address: Bdf) -> PathBuf {
         self.root.join("sys/bus/pci/devices").join(address.to_string())
     }
 
-    /// The folder of a PCI driver, whether it is there or not.
+    /// The folder of a PCI driver, which may not exist.
     pub(super) fn driver(&self, name: &str) -> PathBuf {
         self.root.join("sys/bus/pci/drivers").join(name)
     }
 
-    /// The folder of a function that is there.
+    /// The folder of an existing function.
     pub(super) fn exists(&self, address: Bdf) -> Result<PathBuf, FabricError> {
         let folder = self.function(address);
         match folder.exists() {
@@ -52,7 +52,7 @@ impl Sysfs<'_> {
         }
     }
 
-    /// Where a VF is, from its PF's `virtfnN` link.
+    /// The address of a VF, from its PF's `virtfnN` link.
     pub(super) fn vf_address(&self, vf: VfId) -> Result<Bdf, FabricError> {
         let pf = self.pf(vf.pf)?;
         let missing = || FabricError::NoSuchVf { vf, num_vfs: number(&pf.join("sriov_numvfs")).unwrap_or(0) };
@@ -60,7 +60,7 @@ impl Sysfs<'_> {
         link_name(&target).and_then(|name| name.parse().ok()).ok_or_else(missing)
     }
 
-    /// The folder of a VF. What is found there says itself that it is a VF of that PF: nothing else is ever changed.
+    /// The folder of a VF, if its own link confirms that it is a VF of that PF: no other function is ever changed.
     pub(super) fn vf(&self, vf: VfId) -> Result<(Bdf, PathBuf), FabricError> {
         let address = self.vf_address(vf)?;
         let folder = self.function(address);
@@ -74,7 +74,7 @@ impl Sysfs<'_> {
         }
     }
 
-    /// The addresses of a PF and of the VFs it has now, as the kernel writes them.
+    /// The addresses of a PF and of its present VFs, in the kernel's form.
     pub(super) fn addresses(&self, pf: Bdf) -> Vec<String> {
         let folder = self.function(pf);
         let vfs = names(&folder).into_iter().filter(|name| name.starts_with("virtfn"));
@@ -83,13 +83,13 @@ impl Sysfs<'_> {
         targets.chain([pf.to_string()]).collect()
     }
 
-    /// Writes an attribute, unless nobody waits for it any more. An attribute takes one write.
+    /// Writes an attribute in a single write, unless the caller has given up.
     pub(super) fn write(&self, path: &Path, text: &str) -> io::Result<()> {
         self.work.check()?;
         OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
     }
 
-    /// Waits until `is_so`, looking ever less often; ends with an error when nobody waits any more.
+    /// Waits for a condition, checking ever less often; an error ends the wait once the caller has given up.
     pub(super) fn wait_until(&self, mut is_so: impl FnMut() -> bool) -> io::Result<()> {
         let mut pause = Duration::from_millis(1);
         while !is_so() {
@@ -101,7 +101,7 @@ impl Sysfs<'_> {
     }
 }
 
-/// The text of an attribute, without white space around it.
+/// The text of an attribute, without surrounding white space.
 pub(super) fn text(path: &Path) -> Result<String, FabricError> {
     let read = || {
         let mut text = String::new();
@@ -126,12 +126,12 @@ pub(super) fn driver_of(folder: &Path) -> Option<String> {
     link_name(&target).map(str::to_owned)
 }
 
-/// What a link points at, without the folders before it.
+/// The last part of a link's target.
 pub(super) fn link_name(target: &Path) -> Option<&str> {
     target.file_name()?.to_str()
 }
 
-/// The names in a folder, in order; none when there is no such folder.
+/// The names in a folder, sorted; empty if there is no such folder.
 pub(super) fn names(folder: &Path) -> Vec<String> {
     let entries = folder.read_dir().into_iter().flatten();
     let mut names: Vec<_> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();

@@ -1,4 +1,4 @@
-//! How many VFs a PF gives, and whether the kernel binds new ones by itself: `sriov_numvfs`, `sriov_drivers_autoprobe`.
+//! The number of VFs of a PF, and whether the kernel binds new ones: `sriov_numvfs`, `sriov_drivers_autoprobe`.
 //!
 //! Kernel side: drivers/pci/iov.c, Documentation/ABI/testing/sysfs-bus-pci.
 
@@ -16,12 +16,12 @@ use crate::{
     vf_count::{self, VfCount, why},
 };
 
-/// TotalVFs, or fewer where the PF's driver says so.
+/// TotalVFs, or the driver's lower limit.
 pub(super) fn total(sysfs: &Sysfs<'_>, pf: Bdf) -> Result<u16, FabricError> {
     number(&sysfs.pf(pf)?.join("sriov_totalvfs"))
 }
 
-/// MSI-X vectors that the PF's driver can share out among its VFs, where it does so. Kernels before 5.13 do not tell.
+/// MSI-X vectors that the PF's driver can distribute among its VFs, if it does. Unknown before Linux 5.13.
 pub(super) fn msix_total(sysfs: &Sysfs<'_>, pf: Bdf) -> Result<Option<u32>, FabricError> {
     let attribute = sysfs.function(pf).join("sriov_vf_total_msix");
     let total = attribute.exists().then(|| number(&attribute)).transpose()?;
@@ -49,7 +49,7 @@ pub(super) fn set_vf_count(sysfs: &Sysfs<'_>, pf: Bdf, count: u16) -> Result<(),
 struct Attribute<'w> {
     sysfs: &'w Sysfs<'w>,
     folder: PathBuf,
-    /// Links that were up before the number was changed.
+    /// Links that were up before the change.
     links: Vec<PathBuf>,
 }
 
@@ -88,10 +88,10 @@ fn is_up(carrier: &Path) -> bool {
     text(carrier).is_ok_and(|carrier| carrier == "1")
 }
 
-/// Whether a PF's VFs are 0 to `count` - 1 in sysfs, and no others.
+/// Whether a PF's VFs in sysfs are exactly 0 to `count` - 1.
 fn are_there(folder: &Path, count: u16) -> bool {
     let links = names(folder).into_iter().filter(|name| name.starts_with("virtfn")).count();
-    // `virtfnN` may be there a moment before what it points at.
+    // `virtfnN` may exist a moment before its target.
     links == usize::from(count)
         && (0..count).all(|index| folder.join(format!("virtfn{index}/config")).exists())
 }

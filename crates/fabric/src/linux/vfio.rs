@@ -1,4 +1,4 @@
-//! Who has a VF open through VFIO: /proc tells, without opening anything.
+//! The processes that have a VF open through VFIO, from /proc, without opening anything.
 
 use std::{fs, io, path::Path};
 
@@ -29,7 +29,7 @@ fn any_open(proc: &Path, nodes: &[String]) -> io::Result<bool> {
     Ok(false)
 }
 
-/// One that ends meanwhile has nothing open.
+/// A process that ends meanwhile has nothing open.
 fn has_open(process: &Path, nodes: &[String]) -> bool {
     let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
     files
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_this_very_process_has_open_is_open() {
+    fn a_file_open_in_this_process_is_found() {
         let path = std::env::current_exe().unwrap();
         let _open = fs::File::open(&path).unwrap();
         let proc = Path::new("/proc");

@@ -1,5 +1,5 @@
-//! What the kernel tells without being asked: uevents of functions (netlink `KOBJECT_UEVENT`, lib/kobject_uevent.c) and
-//! changes of links (rtnetlink `RTMGRP_LINK`). Nobody believes what is in them: they are a reason to look.
+//! The kernel's notifications: uevents of functions (netlink `KOBJECT_UEVENT`, lib/kobject_uevent.c) and changes of
+//! links (rtnetlink `RTMGRP_LINK`). Their content is not trusted: they are a reason to look.
 
 use std::{io, os::fd::OwnedFd, thread};
 
@@ -13,22 +13,22 @@ use rustix::{
 };
 use tokio::sync::mpsc;
 
-/// The kernel's own uevents; those that udev sends on are group 2.
+/// The kernel's own uevents; udev forwards them as group 2.
 const KERNEL: u32 = 1;
 /// `RTMGRP_LINK` (include/uapi/linux/rtnetlink.h).
 const LINKS: u32 = 1;
-/// A uevent has at most 2 KiB (`UEVENT_BUFFER_SIZE`). Of longer messages the beginning is enough.
+/// A uevent has at most 2 KiB (`UEVENT_BUFFER_SIZE`). The beginning of longer messages suffices.
 const MESSAGE: usize = 4096;
-/// When nothing is told, whether anybody still listens is looked at so often.
+/// How often to check, without notifications, whether the receiver still listens.
 const LISTENS_EACH: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
-/// A socket to the kernel, and whether what comes from it is a reason to look.
+/// A socket to the kernel, and the test whether a message is a reason to look.
 struct Source {
     socket: OwnedFd,
     is_news: fn(&[u8]) -> bool,
 }
 
-/// News, until the receiver is dropped. It ends at once where the kernel does not tell.
+/// Notifications, until the receiver is dropped. Ends at once where the kernel sends none.
 pub(super) fn changes() -> mpsc::Receiver<()> {
     let (sender, receiver) = mpsc::channel(1);
     let followed = open().and_then(|sources| {
@@ -66,28 +66,29 @@ fn follow(sources: &[Source; 2], sender: &mpsc::Sender<()>) {
             }
         }
         if sources.iter().any(Source::has_news) {
-            // One that waits already says the same.
+            // A waiting one says the same.
             let _ = sender.try_send(());
         }
     }
 }
 
 impl Source {
-    /// Takes everything that is there.
+    /// Receives everything available.
     fn has_news(&self) -> bool {
         let (mut message, mut is_news) = ([0; MESSAGE], false);
         loop {
             match recv(&self.socket, &mut message[..], RecvFlags::empty()) {
                 Ok((_, length)) => is_news |= (self.is_news)(message.get(..length).unwrap_or(&message)),
                 Err(rustix::io::Errno::AGAIN) => return is_news,
-                // Some were lost (ENOBUFS): all the more reason to look.
+                // Some were lost (ENOBUFS), which is a reason to look.
                 Err(_) => return true,
             }
         }
     }
 }
 
-/// Whether a uevent (`action@path`, then `KEY=VALUE`, each ended by a zero) is about a PCI function or an NVMe controller.
+/// Whether a uevent (`action@path`, then `KEY=VALUE`, each ended by a zero) concerns a PCI function or an NVMe
+/// controller.
 fn is_about_functions(message: &[u8]) -> bool {
     message
         .split(|byte| *byte == 0)

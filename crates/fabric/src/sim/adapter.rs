@@ -1,10 +1,10 @@
-//! An adapter to put into the simulated machine: its family, and what is special about this one.
+//! An adapter for the simulated machine: its family, and its peculiarities.
 
 use ioward_model::HostUse;
 
 use super::family::{self, Family};
 
-/// An adapter to put into a machine.
+/// An adapter for a machine.
 #[derive(Clone, Debug)]
 pub struct Adapter {
     pub(super) family: Family,
@@ -18,10 +18,10 @@ pub struct Adapter {
     pub(super) makes_at_most: u16,
     pub(super) waits_for_resets: bool,
     pub(super) buses: Option<u8>,
-    /// A serial number that somebody has given it.
+    /// A serial number given to it.
     pub(super) serial: Option<u64>,
     pub(super) tells_serial: bool,
-    /// By port.
+    /// Uses by the host, by port.
     pub(super) in_use_by_host: Vec<Vec<HostUse>>,
 }
 
@@ -45,8 +45,8 @@ impl Adapter {
         }
     }
 
-    /// A gigabit NIC with one port and 7 VFs, after the Intel 82576. Its link drops for some seconds when VFs come, and
-    /// it refuses rates while there is none.
+    /// A gigabit NIC with one port and 7 VFs, after the Intel 82576. Its link drops for some seconds when VFs
+    /// appear, and it refuses rates without a link.
     #[must_use]
     pub fn gigabit() -> Self {
         Self::of(family::gigabit())
@@ -58,8 +58,8 @@ impl Adapter {
         Self::of(family::dual_25g())
     }
 
-    /// A 100 Gbit/s NIC with 127 VFs, after the Broadcom BCM57508: with more than 32 VFs they move to another First VF
-    /// Offset, and some of them to the next bus. Makes no VFs while its interface is down, and calls that a success.
+    /// A 100 Gbit/s NIC with 127 VFs, after the Broadcom BCM57508: with more than 32 VFs they move to another First
+    /// VF Offset, and some of them to the next bus. Makes no VFs while its interface is down, and reports success.
     #[must_use]
     pub fn hundred_g() -> Self {
         Self::of(family::hundred_g())
@@ -71,13 +71,13 @@ impl Adapter {
         Self::of(family::nvme())
     }
 
-    /// A GPU whose profile says how many VFs it gives: 16, 8, 4 or 2.
+    /// A GPU whose profile determines its number of VFs: 16, 8, 4 or 2.
     #[must_use]
     pub fn gpu() -> Self {
         Self::of(family::gpu())
     }
 
-    /// On this NUMA node; on none that the firmware names otherwise.
+    /// On this NUMA node. Without it, the firmware names no node.
     #[must_use]
     pub fn numa_node(mut self, node: u32) -> Self {
         self.numa_node = Some(node);
@@ -91,8 +91,8 @@ impl Adapter {
         self
     }
 
-    /// With ports that depend on each other, as their Function Dependency Links say: who gets a VF of one is to get the VF of
-    /// the same number of each (PCIe 6.0 §9.3.3.8). Alone on its adapter a port depends on nobody.
+    /// With ports that depend on each other, according to their Function Dependency Links: the owner of a VF of one
+    /// must get the VF of the same number of each (PCIe 6.0 §9.3.3.8). A single port depends on no other.
     #[must_use]
     pub fn dependent_ports(mut self) -> Self {
         self.dependent = true;
@@ -120,14 +120,14 @@ impl Adapter {
         self
     }
 
-    /// With so many MSI-X vectors for VFs in all; too few for what is asked is ENOSPC.
+    /// With this many MSI-X vectors for all VFs; a request beyond them is ENOSPC.
     #[must_use]
     pub fn vector_pool(mut self, vectors: u32) -> Self {
         self.vector_pool = vectors;
         self
     }
 
-    /// With a driver that makes at most so many VFs, whatever it was asked for, and calls that a success.
+    /// With a driver that makes at most this many VFs, whatever the request, and reports success.
     #[must_use]
     pub fn makes_at_most(mut self, vfs: u16) -> Self {
         self.makes_at_most = vfs;
@@ -141,15 +141,15 @@ impl Adapter {
         self
     }
 
-    /// With so many bus numbers, its own included; as many as all its VFs need otherwise. Too few is ENOMEM.
+    /// With this many bus numbers, its own included; otherwise as many as all its VFs need. Too few is ENOMEM.
     #[must_use]
     pub fn buses(mut self, buses: u8) -> Self {
         self.buses = Some(buses.max(1));
         self
     }
 
-    /// With this Device Serial Number, whoever else has it: MACs and serial numbers of controllers follow from it, as with
-    /// cards that were written from one image. One of its own otherwise.
+    /// With this Device Serial Number, even if another has it: MACs and serial numbers of controllers follow from
+    /// it, as with cards written from one image. Otherwise it gets one of its own.
     #[must_use]
     pub fn serial_number(mut self, serial: u64) -> Self {
         self.serial = Some(serial);

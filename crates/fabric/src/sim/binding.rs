@@ -12,11 +12,11 @@ use super::{
     nvme::Controller,
 };
 
-/// The driver that takes any function and knows no IDs.
+/// A driver that knows no IDs and accepts any function through an override.
 pub(super) const VFIO: &str = "vfio-pci";
 
 impl Slot {
-    /// A write to a driver's `bind`, and what happens when the kernel finds a driver for a new VF.
+    /// A write to a driver's `bind`, or the kernel's probe of a new VF.
     pub(super) fn bind_vf(
         &mut self,
         port: usize,
@@ -37,11 +37,12 @@ impl Slot {
         if vf.driver.is_some() {
             return Err(Errno::BUSY);
         }
-        // pci_device_can_probe: without autoprobe only what is named by an override is probed.
+        // pci_device_can_probe: without autoprobe only the driver of an override is probed.
         if !pf.autoprobe && vf.driver_override.is_none() {
             return Err(Errno::NODEV);
         }
-        // A secondary controller that is offline never gets ready (Linux 6.2 on; 6.1 binds it first and lets go later).
+        // An offline secondary controller never becomes ready (since Linux 6.2; 6.1 binds it first and unbinds it
+        // later).
         let secondaries = self.device.controller.as_ref().map(Controller::secondaries);
         let offline = secondaries.and_then(|all| all.get(index)).is_some_and(|secondary| !secondary.online);
         if driver == VFIO && vf.group.is_none() {
@@ -61,7 +62,7 @@ impl Slot {
         Ok(())
     }
 
-    /// A write to a driver's `unbind`. vfio-pci does not let go while the function is open: that never returns here.
+    /// A write to a driver's `unbind`. vfio-pci keeps the function while it is open: the write never returns here.
     pub(super) fn unbind_vf(&mut self, port: usize, index: usize, now: Time) -> Result<(), Errno> {
         let pf = &mut self.pfs[port];
         let vf = &mut pf.vfs[index];
@@ -87,7 +88,7 @@ impl Slot {
         let initiate = [0, 0x80];
         self.device.write(function, DEVICE_CONTROL, &initiate, host.now);
         host.sleep(100);
-        // What software can write is written back; the bit that starts a reset is never read as set.
+        // The writable bits are restored; the bit that starts a reset never reads as set.
         if let Some(saved) = saved {
             self.device.write(function, 0, &saved, host.now);
         }

@@ -1,4 +1,4 @@
-//! Putting a machine together.
+//! Builds a machine.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::{
 /// Distance between the memory of two adapters: 16 ports of 64 GiB.
 const WINDOW: u64 = 1 << 40;
 
-/// A machine to be.
+/// A machine under construction.
 #[derive(Clone, Debug)]
 pub struct SimMachineBuilder {
     seed: u64,
@@ -48,22 +48,22 @@ impl SimMachineBuilder {
         self
     }
 
-    /// With slots that do not pass ARI on: VFs sit on other buses than their PFs.
+    /// With slots that do not forward ARI: VFs are on other buses than their PFs.
     #[must_use]
     pub fn without_ari(mut self) -> Self {
         self.ari = false;
         self
     }
 
-    /// With so many of a million changes failing, as the seed has it.
+    /// With this rate of failures, per million changes, chosen by the seed.
     #[must_use]
     pub fn faults(mut self, per_million: u32) -> Self {
         self.faults_per_million = per_million;
         self
     }
 
-    /// Lets every operation of the fabric really take `scale` times what it takes in model time, so that a person sees
-    /// progress. Nothing sleeps otherwise.
+    /// Makes every operation of the fabric take `scale` times its model time in real time, so that a person sees
+    /// progress. Otherwise nothing sleeps.
     #[must_use]
     pub fn realtime(mut self, scale: f64) -> Self {
         self.pace = scale.clamp(0.0, 10.0);
@@ -92,14 +92,14 @@ impl SimMachineBuilder {
 }
 
 impl Machine {
-    /// Puts an adapter that was never in this machine into a slot, as [`Machine::plug_in`] does.
+    /// Puts a new adapter into a slot, as [`Machine::plug_in`] does.
     pub(super) fn plug_in_new(&mut self, adapter: Adapter, at: Option<(Bdf, u8)>) -> Bdf {
         let own = |machine: &mut Self| serial(&mut machine.host.random, machine.plugged);
         let serial = adapter.serial.unwrap_or_else(|| own(self));
         self.plug_in(adapter, serial, at)
     }
 
-    /// Puts an adapter into a slot: the next free one, or one that begins at this address.
+    /// Puts an adapter into a slot: the next free one, or the one that begins at this address.
     pub(super) fn plug_in(&mut self, adapter: Adapter, serial: u64, at: Option<(Bdf, u8)>) -> Bdf {
         let (address, last_bus) = at.unwrap_or_else(|| self.next_slot(&adapter));
         let makeup =
@@ -131,8 +131,8 @@ impl Machine {
     }
 }
 
-/// A Device Serial Number that no other adapter of the machine has: an EUI-64, in its low bytes a random part and the
-/// slot. The last byte leaves room for the MACs of eight ports.
+/// A Device Serial Number unique in the machine: an EUI-64 with a random part and the slot in its low bytes. The
+/// last byte leaves room for the MACs of eight ports.
 fn serial(random: &mut Random, slot: u64) -> u64 {
     0x001b_21ff_ff00_0000 | random.below(1 << 8) << 16 | (slot & 0x1f_ff) << 3
 }
@@ -150,7 +150,7 @@ impl SimMachine {
         Self::standard_builder(seed).build()
     }
 
-    /// The same, to be changed before it is built.
+    /// The same machine, for changes before it is built.
     #[must_use]
     pub fn standard_builder(seed: u64) -> SimMachineBuilder {
         Self::builder(seed)

@@ -1,7 +1,7 @@
-//! One adapter as hardware: its physical functions, the virtual functions they have brought forth, and what a write to
-//! a register sets off (PCIe 6.0 §9.2, §9.3). Knows nothing of any operating system.
+//! One adapter as hardware: its physical functions, their virtual functions, and the effects of register writes
+//! (PCIe 6.0 §9.2, §9.3). Independent of any operating system.
 //!
-//! Where the specification leaves a result undefined the model takes the harmless one and says so at the line.
+//! Where the specification leaves a result undefined, the model takes the harmless one, and a comment says so.
 
 use std::sync::Arc;
 
@@ -28,18 +28,18 @@ const SETTLE: Time = 1_000 * MS;
 #[derive(Clone, Debug)]
 pub(super) struct Device {
     pub(super) family: Family,
-    /// Where its function 0 sits.
+    /// The address of its function 0.
     pub(super) address: Bdf,
-    /// The last bus number that the port above it passes on.
+    /// The last bus number that the port above it forwards.
     pub(super) last_bus: u8,
     pub(super) serial: u64,
     pub(super) ports: Vec<Port>,
-    /// The NVMe controller behind it, where it has one.
+    /// Its NVMe controller, if any.
     pub(super) controller: Option<Controller>,
     vf_template: Arc<Template>,
 }
 
-/// What an adapter of a family may be made with or without.
+/// The optional features of an adapter in its family.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Makeup {
     /// ACS in every function.
@@ -55,7 +55,7 @@ pub(super) struct Makeup {
 pub(super) struct Port {
     registers: Registers,
     pub(super) vfs: Vec<VirtualFunction>,
-    /// VFs enabled before this answer only after it.
+    /// VFs that were enabled before this time answer only after it.
     settled_at: Time,
 }
 
@@ -63,11 +63,11 @@ pub(super) struct Port {
 #[derive(Clone, Debug)]
 pub(super) struct VirtualFunction {
     registers: Registers,
-    /// When it answers.
+    /// The time from which it answers.
     ready_at: Time,
     /// Function-level resets so far.
     pub(super) resets: u32,
-    /// Whether it holds state of whoever used it last.
+    /// Whether it holds state of its last user.
     pub(super) used: bool,
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Function {
 }
 
 impl Device {
-    /// A device as it is after power-on. Dependent ports depend on each other in a circle (PCIe 6.0 §9.3.3.8).
+    /// A device after power-on. Dependent ports depend on each other in a circle (PCIe 6.0 §9.3.3.8).
     pub(super) fn new(
         family: Family,
         address: Bdf,
@@ -104,13 +104,13 @@ impl Device {
         device
     }
 
-    /// Where a port sits.
+    /// The address of a port.
     pub(super) fn port_address(&self, port: usize) -> Bdf {
         let number = u16::try_from(port).unwrap_or(u16::MAX);
         Bdf::from_routing_id(self.address.domain(), self.address.routing_id().saturating_add(number))
     }
 
-    /// Where a VF sits, whether it exists or not; `None` beyond the last bus there can be.
+    /// The address of a VF, whether it exists or not; `None` beyond the last possible bus.
     pub(super) fn vf_address(&self, port: usize, index: u16) -> Option<Bdf> {
         let registers = &self.ports[port].registers;
         let (offset, stride) =
@@ -118,7 +118,7 @@ impl Device {
         self.port_address(port).virtual_function(offset, stride, index)
     }
 
-    /// The function that takes what is routed to an address. The port above passes on its own range of buses only.
+    /// The function to which an address is routed. The port above forwards only its own range of buses.
     pub(super) fn function_at(&self, address: Bdf) -> Option<Function> {
         let in_range = (self.address.bus()..=self.last_bus).contains(&address.bus());
         if address.domain() != self.address.domain() || !in_range {
@@ -172,7 +172,7 @@ impl Device {
         let enabled = is_enabled(registers);
         let page_size = registers.u32(SRIOV + sriov::SYSTEM_PAGE_SIZE);
         registers.write(offset, bytes, |at, mask| match at.checked_sub(SRIOV) {
-            // Writes while VF Enable is set: undefined, and ignored here.
+            // Writes while VF Enable is set are undefined, and ignored here.
             Some(sriov::NUM_VFS..sriov::DEPENDENCY_LINK | sriov::SYSTEM_PAGE_SIZE..sriov::VF_BARS)
                 if enabled =>
             {
@@ -182,7 +182,7 @@ impl Device {
             Some(at @ sriov::VF_BARS..sriov::VF_BARS_END) => bar_masks[at - sriov::VF_BARS],
             _ => mask,
         });
-        // A size that is not supported, or none, or two: undefined, and ignored here.
+        // A size that is unsupported, or no single size, is undefined, and ignored here.
         let wanted = registers.u32(SRIOV + sriov::SYSTEM_PAGE_SIZE);
         if wanted.count_ones() != 1 || wanted & self.family.page_sizes == 0 {
             registers.set(SRIOV + sriov::SYSTEM_PAGE_SIZE, page_size.to_le_bytes());
@@ -198,10 +198,10 @@ impl Device {
         }
     }
 
-    /// VF Enable was set: NumVFs VFs come to be.
+    /// VF Enable was set: NumVFs VFs appear.
     fn bring_forth(&mut self, port: usize, now: Time) {
         let wanted = self.ports[port].registers.u16(SRIOV + sriov::NUM_VFS);
-        // NumVFs above TotalVFs: undefined, and no VF comes to be here.
+        // NumVFs above TotalVFs is undefined, and makes no VF here.
         let count = if wanted > self.family.total_vfs { 0 } else { wanted };
         let exist = (0..count).take_while(|index| self.vf_address(port, *index).is_some()).count();
         let Port { vfs, settled_at, .. } = &mut self.ports[port];
@@ -212,7 +212,7 @@ impl Device {
         vfs.extend(std::iter::repeat_with(new).take(exist));
     }
 
-    /// VF Enable was cleared: the VFs are no more.
+    /// VF Enable was cleared: the VFs disappear.
     fn take_away(&mut self, port: usize, now: Time) {
         let Port { vfs, settled_at, .. } = &mut self.ports[port];
         vfs.clear();
@@ -262,7 +262,7 @@ impl Device {
         size.max(page)
     }
 
-    /// Which bits of the VF BARs can be written: those above the size of a window.
+    /// The writable bits of the VF BARs: those above the size of a window.
     fn bar_masks(&self, port: usize) -> [u8; 24] {
         let mut masks = [0; 24];
         for bar in self.family.vf_bars {
@@ -273,18 +273,18 @@ impl Device {
         masks
     }
 
-    /// A larger system page takes address bits away that a VF BAR had before.
+    /// A larger system page removes address bits that a VF BAR had before.
     fn align_bars(&mut self, port: usize) {
         let masks = self.bar_masks(port);
         let registers = &mut self.ports[port].registers;
         for (at, mask) in (SRIOV + sriov::VF_BARS..).zip(masks) {
-            // The lowest four bits of a register say what it is.
+            // The lowest four bits of a register are its type.
             let fixed = if (at - SRIOV - sriov::VF_BARS).is_multiple_of(4) { 0x0f } else { 0 };
             registers.set(at, [registers.bytes()[at] & (mask | fixed)]);
         }
     }
 
-    /// The VF and the VF BAR of it that decode a memory address, which takes VF Memory Space Enable.
+    /// The VF and its VF BAR that decode a memory address. Requires VF Memory Space Enable.
     pub(super) fn memory_at(&self, address: u64) -> Option<(Function, u8)> {
         self.ports.iter().enumerate().find_map(|(number, port)| {
             let control = port.registers.u16(SRIOV + sriov::CONTROL);
@@ -302,7 +302,7 @@ impl Device {
         })
     }
 
-    /// What is not as PCIe says it must be, whatever software has written.
+    /// Violations of PCIe's invariants, which hold whatever software writes.
     pub(super) fn violations(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut addresses: Vec<_> = (0..self.ports.len()).map(|port| self.port_address(port)).collect();

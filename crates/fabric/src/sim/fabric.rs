@@ -1,4 +1,4 @@
-//! [`SimFabric`]: the simulated machine behind the same seam as the real one.
+//! [`SimFabric`]: the simulated machine behind the same trait as the real one.
 
 use std::io;
 
@@ -24,7 +24,7 @@ use crate::{
 
 /// The PCI side of a [`SimMachine`].
 ///
-/// Every operation is done at once and returns; how long it took is added to the machine's time. With
+/// Every operation is done at once and returns; its duration is added to the machine's time. With
 /// [`super::SimMachineBuilder::realtime`] the caller waits for a part of that.
 #[derive(Clone, Debug)]
 pub struct SimFabric {
@@ -142,7 +142,7 @@ impl Fabric for SimFabric {
         .await
     }
 
-    /// Nothing happens on a simulated machine that nobody does.
+    /// A simulated machine never changes on its own.
     async fn changes(&self) -> mpsc::Receiver<()> {
         mpsc::channel(1).1
     }
@@ -188,7 +188,7 @@ impl VfCount for Numvfs<'_> {
     }
 }
 
-/// A VF, with the drivers there are.
+/// A VF, with the available drivers.
 struct Function<'m> {
     machine: &'m mut Machine,
     pf: Pf,

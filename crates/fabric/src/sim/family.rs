@@ -1,12 +1,12 @@
-//! Adapter families: what the hardware of each has, and how its PF driver behaves. A new family is one function here.
+//! Adapter families: their hardware, and the behaviour of their PF drivers. A new family is one function here.
 //!
-//! Each is made after real ones, so that what is met here is met there: IDs, numbers of VFs, where VFs sit, what the
-//! driver can set and what it is touchy about. None claims to be any of them to the last register.
+//! Each is modelled on real adapters, so that their problems occur here too: IDs, numbers and addresses of VFs, and
+//! the abilities and restrictions of the driver. None is exact to the last register.
 
 /// A family of adapters.
 #[derive(Clone, Debug)]
 pub(super) struct Family {
-    /// Vendor and device in words.
+    /// Vendor and device names.
     pub(super) name: &'static str,
     pub(super) vendor: u16,
     pub(super) device: u16,
@@ -15,9 +15,9 @@ pub(super) struct Family {
     pub(super) class: u32,
     /// Physical functions, from function 0 on.
     pub(super) ports: u8,
-    /// TotalVFs of each.
+    /// TotalVFs of each function.
     pub(super) total_vfs: u16,
-    /// The most that the driver allows, where that is less (`pci_sriov_set_totalvfs`).
+    /// The driver's limit, if lower (`pci_sriov_set_totalvfs`).
     pub(super) driver_max_vfs: u16,
     pub(super) routing: Routing,
     pub(super) vf_bars: &'static [VfBar],
@@ -27,23 +27,23 @@ pub(super) struct Family {
     pub(super) link: (u8, u8),
     /// Vectors in the MSI-X table of the PF and of each VF.
     pub(super) vectors: (u16, u16),
-    /// Vectors that the whole device has for VFs.
+    /// Vectors of the whole device for its VFs.
     pub(super) vf_vector_pool: u32,
-    /// Names of the PF's driver and of the VFs'.
+    /// Names of the PF driver and the VF driver.
     pub(super) drivers: (&'static str, &'static str),
     pub(super) kind: Kind,
 }
 
-/// Where VFs sit: First VF Offset and VF Stride.
+/// The routing IDs of VFs: First VF Offset and VF Stride.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Routing {
     pub(super) stride: u16,
-    /// Up to this many VFs sit at `near`.
+    /// Up to this many VFs are at `near`.
     pub(super) few: u16,
     pub(super) near: u16,
-    /// The offset of more VFs.
+    /// The offset for more VFs.
     pub(super) far: u16,
-    /// The offset where there is no ARI: function numbers above 7 do not exist then, other buses do.
+    /// The offset without ARI: function numbers above 7 do not exist then, so VFs are on other buses.
     pub(super) without_ari: u16,
 }
 
@@ -64,12 +64,12 @@ impl Routing {
 pub(super) struct VfBar {
     /// Number of its lower half, 0 to 4.
     pub(super) index: u8,
-    /// Bytes that a VF needs. The window is larger where the system page size is.
+    /// Bytes that a VF needs. The window is larger if the system page size is.
     pub(super) size: u64,
     pub(super) prefetchable: bool,
 }
 
-/// The kind of a family's functions, with what their driver can do.
+/// The kind of a family's functions, and the abilities of their driver.
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
     Nic(Nic),
@@ -78,15 +78,15 @@ pub(super) enum Kind {
     Gpu(&'static [(&'static str, u16)]),
 }
 
-/// A network adapter and its driver's ways.
+/// A network adapter and the behaviour of its driver.
 #[derive(Clone, Debug)]
 pub(super) struct Nic {
     pub(super) speed_mbps: u32,
-    /// How the driver takes a request for VFs while the interface is down.
+    /// The effect of a request for VFs while the interface is down.
     pub(super) when_down: WhenDown,
-    /// How long the port has no link after VFs came, in milliseconds.
+    /// How long the port has no link after VFs appear, in milliseconds.
     pub(super) link_drop_ms: u64,
-    /// How long a VF needs after a reset until its driver has set it up again, in milliseconds.
+    /// How long the VF's driver needs after a reset to set it up again, in milliseconds.
     pub(super) reset_ms: u64,
     /// How long the PF driver waits for that before it answers EBUSY, in milliseconds.
     pub(super) waits_ms: u64,
@@ -96,19 +96,19 @@ pub(super) struct Nic {
     pub(super) has_service_vlan: bool,
     pub(super) has_link_state: bool,
     pub(super) has_min_rate: bool,
-    /// Rates are refused while there is no link.
+    /// Rates are refused without a link.
     pub(super) rate_needs_link: bool,
     pub(super) spoofchk_default: bool,
     /// Whether it counts the traffic of VFs; the kernel shows zeros otherwise.
     pub(super) counts: bool,
 }
 
-/// The answer of a driver to a request for VFs while its interface is down.
+/// The effect of a request for VFs while the driver's interface is down.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum WhenDown {
     /// It makes them.
     Makes,
-    /// It makes none, and says that all is well: bnxt_en (systemd/systemd#40739).
+    /// It makes none, and reports success: bnxt_en (systemd/systemd#40739).
     MakesNone,
 }
 
@@ -121,7 +121,7 @@ pub(super) struct NvmeLimits {
     pub(super) interrupts_per_vf: u16,
 }
 
-/// 4 KiB, 8 KiB, 64 KiB, 256 KiB, 1 MiB and 4 MiB: what every SR-IOV device must support (PCIe 6.0 §9.3.3.12).
+/// 4 KiB, 8 KiB, 64 KiB, 256 KiB, 1 MiB and 4 MiB: required of every SR-IOV device (PCIe 6.0 §9.3.3.12).
 const PAGE_SIZES: u32 = 0x553;
 
 /// A one-port gigabit NIC with 7 VFs, after the Intel 82576: its hardware has 8, of which the driver keeps one.
@@ -163,7 +163,7 @@ pub(super) fn gigabit() -> Family {
 }
 
 /// A two-port 25 Gbit/s NIC with 64 VFs a port, after the Intel E810: its ports share MSI-X vectors, and its driver
-/// resets a VF for many a change and answers EBUSY meanwhile (Linux c54d209c).
+/// resets a VF for many changes and answers EBUSY meanwhile (Linux c54d209c).
 pub(super) fn dual_25g() -> Family {
     Family {
         name: "Intel Corporation Ethernet Controller E810-XXV for SFP",
@@ -201,8 +201,8 @@ pub(super) fn dual_25g() -> Family {
     }
 }
 
-/// A 100 Gbit/s NIC with 127 VFs, after the Broadcom BCM57508: its interface must be up before VFs are asked for, more
-/// than 32 VFs move to another offset, and the last of 127 sit on the next bus.
+/// A 100 Gbit/s NIC with 127 VFs, after the Broadcom BCM57508: its interface must be up when VFs are requested,
+/// more than 32 VFs move to another offset, and the last of 127 are on the next bus.
 pub(super) fn hundred_g() -> Family {
     Family {
         name: "Broadcom Inc. BCM57508 NetXtreme-E 100Gb Ethernet",
@@ -240,7 +240,7 @@ pub(super) fn hundred_g() -> Family {
     }
 }
 
-/// An NVMe controller with 16 VFs, whose queues and interrupts are handed out to them one by one.
+/// An NVMe controller with 16 VFs, with flexible queues and interrupts for each.
 pub(super) fn nvme() -> Family {
     Family {
         name: "Red Hat, Inc. QEMU NVM Express Controller",
@@ -262,7 +262,7 @@ pub(super) fn nvme() -> Family {
     }
 }
 
-/// A GPU with three profiles: how many VFs there may be is the profile's to say.
+/// A GPU with three profiles, which determine the number of VFs.
 pub(super) fn gpu() -> Family {
     Family {
         name: "Intel Corporation Data Center GPU Flex 170",

@@ -1,4 +1,4 @@
-//! What goes wrong, and how long things take: both from a seed.
+//! Faults and latencies, both from a seed.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -41,7 +41,7 @@ impl Operation {
         !matches!(self, Self::Identify | Self::VfAddress | Self::Driver | Self::Settings | Self::Statistics)
     }
 
-    /// What it takes, beyond what the kernel waits for: the least, and how much more it may be.
+    /// Its duration, beyond the kernel's own waits: the minimum, and the maximum addition.
     fn takes(self) -> (Time, Time) {
         match self {
             Self::Identify => (5 * MS, 20 * MS),
@@ -56,17 +56,17 @@ impl Operation {
     }
 }
 
-/// Faults to come.
+/// Planned faults.
 #[derive(Clone, Debug)]
 pub(super) struct Faults {
     next: BTreeMap<Operation, VecDeque<Errno>>,
-    /// Of a million changes so many fail.
+    /// Failures per million changes.
     per_million: u32,
     random: Random,
     latency: Random,
 }
 
-/// What a driver answers when it fails for no reason that anyone could have known.
+/// A driver's answers when it fails without a foreseeable reason.
 const ERRNOS: [Errno; 4] = [Errno::IO, Errno::BUSY, Errno::TIMEDOUT, Errno::NOMEM];
 
 impl Faults {
@@ -87,7 +87,7 @@ impl Faults {
         self.per_million = per_million;
     }
 
-    /// Whether this operation fails now, and with what.
+    /// The error of this operation, if it fails now.
     pub(super) fn strike(&mut self, operation: Operation) -> Option<Errno> {
         if let Some(errno) = self.next.get_mut(&operation).and_then(VecDeque::pop_front) {
             return Some(errno);
@@ -97,7 +97,7 @@ impl Faults {
         strikes.then(|| ERRNOS[which])
     }
 
-    /// How long this operation takes this time.
+    /// The duration of this operation.
     pub(super) fn latency(&mut self, operation: Operation) -> Time {
         let (least, more) = operation.takes();
         least + self.latency.below(more)

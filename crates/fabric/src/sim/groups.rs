@@ -1,5 +1,5 @@
-//! IOMMU groups: which functions the IOMMU cannot keep apart. Numbers are given as the kernel gives them, the lowest
-//! free one first, so that they move between boots and hot-plugs as they do on a real host.
+//! IOMMU groups: the functions that the IOMMU can't isolate from each other. Numbered as by the kernel, lowest free
+//! number first, so that numbers change between boots and hot-plugs as on a real host.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    /// A new group, with nothing in it yet.
+    /// A new, empty group.
     pub(super) fn add(&mut self) -> u32 {
         let taken = (0..).zip(self.members.keys());
         let free = taken.take_while(|(number, key)| number == *key).count();
@@ -26,7 +26,7 @@ impl Groups {
         self.members.entry(group).or_default().push(function);
     }
 
-    /// Takes a function out of its group; a group ends with its last function.
+    /// Removes a function from its group; a group ends with its last function.
     pub(super) fn leave(&mut self, function: Bdf) {
         self.members.retain(|_, members| {
             members.retain(|member| *member != function);
@@ -34,7 +34,7 @@ impl Groups {
         });
     }
 
-    /// Every function with its group, by function.
+    /// The group of every function, sorted by function.
     pub(super) fn all(&self) -> Vec<(Bdf, u32)> {
         let members = |(group, members): (&u32, &Vec<Bdf>)| -> Vec<_> {
             members.iter().map(|member| (*member, *group)).collect()

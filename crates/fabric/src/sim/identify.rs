@@ -1,5 +1,5 @@
-//! Identify on the simulated machine: configuration space read and parsed as on a real one, the rest from what the
-//! kernel knows.
+//! Identify on the simulated machine: reads and parses configuration space as on a real one, and takes the rest
+//! from the kernel's state.
 
 use ioward_model::{
     Class, Conditions, HexId, Inventory, Netdev, NumaNode, NvmeController, PhysicalFunction, Reason, Rule,
@@ -31,7 +31,7 @@ impl Machine {
         inventory
     }
 
-    /// The nodes of its adapters, and every one below: those further apart take twice as long.
+    /// The nodes of its adapters, and every one below: farther ones take twice as long.
     fn numa_nodes(&self) -> Vec<NumaNode> {
         let last = self.slots.iter().filter_map(|slot| slot.adapter.numa_node).max();
         let ids = 0..last.map_or(0, |last| last + 1);
@@ -63,7 +63,7 @@ impl Machine {
             capabilities: None,
             numa_node: slot.adapter.numa_node,
             iommu_group: pf.group,
-            // Each adapter hangs on a root port of its own, which has ACS.
+            // Each adapter is below a root port of its own, which has ACS.
             iommu_group_shared_with: Vec::new(),
             serial_number: found.serial_number.map(|serial| serial.to_string()),
             link: found.link.map(describe::link),
@@ -114,7 +114,7 @@ impl Machine {
         }
     }
 
-    /// All of a function's configuration space; ones where it does not answer.
+    /// A function's whole configuration space; all ones where it does not answer.
     fn bytes<'m>(&self, slot: &'m Slot, function: Function) -> &'m [u8] {
         const NO_ANSWER: &[u8] = &[0xff; super::registers::SIZE];
         slot.device.registers(function, self.host.now).map_or(NO_ANSWER, |registers| registers.bytes())
@@ -136,7 +136,7 @@ impl Machine {
     }
 }
 
-/// What configuration space tells.
+/// The findings in configuration space.
 #[derive(Default)]
 struct Found {
     sriov: Option<Sriov>,

@@ -1,5 +1,5 @@
-//! The kernel's PCI core on the simulated machine: what Linux knows of an adapter, and how it sets up and takes down its
-//! VFs by reading and writing registers (drivers/pci/iov.c, drivers/pci/pci-sysfs.c).
+//! The kernel's PCI core on the simulated machine: its records of an adapter, and how it enables and disables VFs
+//! by register accesses (drivers/pci/iov.c, drivers/pci/pci-sysfs.c).
 
 use ioward_model::{HostUse, MacAddress};
 use ioward_pci::Bdf;
@@ -15,12 +15,12 @@ use super::{
     random::Random,
 };
 
-/// What is the same for all adapters of a host.
+/// The part common to all adapters of a host.
 #[derive(Clone, Debug)]
 pub(super) struct Host {
     pub(super) now: Time,
     pub(super) random: Random,
-    /// Whether the ports pass ARI on.
+    /// Whether the ports forward ARI.
     pub(super) ari: bool,
     /// `None` without an IOMMU.
     pub(super) groups: Option<Groups>,
@@ -29,13 +29,13 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// Lets model time pass.
+    /// Advances model time.
     pub(super) fn sleep(&mut self, milliseconds: u64) {
         self.now += milliseconds * MS;
     }
 }
 
-/// An adapter and what the kernel knows of it.
+/// An adapter and the kernel's records of it.
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
     pub(super) adapter: Adapter,
@@ -44,20 +44,20 @@ pub(super) struct Slot {
     pub(super) pfs: Vec<PfState>,
 }
 
-/// What the kernel knows of a PF.
+/// The kernel's records of a PF.
 #[derive(Clone, Debug)]
 pub(super) struct PfState {
     pub(super) address: Bdf,
     pub(super) driver: Option<&'static str>,
     /// Whether that driver can make VFs (`sriov_configure`).
     pub(super) driver_makes_vfs: bool,
-    /// `sriov_totalvfs`: TotalVFs, or fewer where the driver says so.
+    /// `sriov_totalvfs`: TotalVFs, or the driver's lower limit.
     pub(super) total_vfs: u16,
     /// `sriov_numvfs`.
     pub(super) num_vfs: u16,
     /// `sriov_drivers_autoprobe`.
     pub(super) autoprobe: bool,
-    /// Bytes that each VF BAR takes for one VF, as sized at boot.
+    /// Bytes of each VF BAR for one VF, as sized at boot.
     pub(super) windows: [Option<u64>; 6],
     pub(super) group: Option<u32>,
     pub(super) interface: Option<Interface>,
@@ -65,13 +65,13 @@ pub(super) struct PfState {
     pub(super) nvme: Option<String>,
     pub(super) in_use_by_host: Vec<HostUse>,
     pub(super) vfs: Vec<VfState>,
-    /// The next write to it does not return.
+    /// The next write to it will not return.
     pub(super) sticks: bool,
     /// A write that does not return.
     pub(super) stuck: Option<Stuck>,
 }
 
-/// What the kernel knows of a VF.
+/// The kernel's records of a VF.
 #[derive(Clone, Debug)]
 pub(super) struct VfState {
     pub(super) address: Bdf,
@@ -79,7 +79,7 @@ pub(super) struct VfState {
     pub(super) driver_override: Option<String>,
     pub(super) group: Option<u32>,
     pub(super) interface: Option<String>,
-    /// Open through VFIO: taking it away waits until it is closed.
+    /// Open through VFIO: its removal waits until it is closed.
     pub(super) held: bool,
     pub(super) nic: NicVf,
 }
@@ -98,13 +98,13 @@ pub(super) struct Interface {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stuck {
     pub(super) since: Time,
-    /// The number of VFs that is set when it returns after all.
+    /// The number of VFs to set when it finally returns.
     pub(super) pending: Option<u16>,
 }
 
 impl Slot {
-    /// Finds an adapter, as at boot or after hot-plug: sets the first PF's ARI Capable Hierarchy, the system page size
-    /// and the VF BARs (sriov_init), and binds the PFs to their driver.
+    /// Discovers an adapter, as at boot or after hot-plug: sets the first PF's ARI Capable Hierarchy, the system
+    /// page size and the VF BARs (sriov_init), and binds the PFs to their driver.
     pub(super) fn found(adapter: Adapter, device: Device, host: &mut Host, first_window: u64) -> Self {
         let mut slot = Self { adapter, device, pfs: Vec::new() };
         let shared = if slot.adapter.acs { None } else { host.groups.as_mut().map(Groups::add) };
@@ -201,11 +201,11 @@ impl Slot {
         if count > 0 && pf.num_vfs > 0 {
             return Err(Errno::BUSY);
         }
-        // Fewer than asked for are no error; the kernel only notes that in its log.
+        // Fewer VFs than requested are not an error; the kernel only logs it.
         self.sriov_configure(port, count, host).map(drop)
     }
 
-    /// The PF driver makes or takes away VFs; the number it made.
+    /// The PF driver makes or removes VFs; returns the number made.
     fn sriov_configure(&mut self, port: usize, count: u16, host: &mut Host) -> Result<u16, Errno> {
         if count == 0 {
             self.sriov_disable(port, host)?;
@@ -243,7 +243,7 @@ impl Slot {
             return Err(Errno::INVAL);
         }
         self.write(port, SRIOV + sriov::NUM_VFS, count.to_le_bytes(), host);
-        // First VF Offset and VF Stride hold for this NumVFs only.
+        // First VF Offset and VF Stride are valid for this NumVFs only.
         let last = self.device.vf_address(port, count - 1);
         if last.is_none_or(|last| last.bus() > self.device.last_bus) {
             self.write(port, SRIOV + sriov::NUM_VFS, 0_u16.to_le_bytes(), host);
@@ -259,7 +259,7 @@ impl Slot {
         Ok(())
     }
 
-    /// sriov_disable. A VF that is open through VFIO is waited for, here: for ever.
+    /// sriov_disable. It waits for a VF that is open through VFIO: here, forever.
     fn sriov_disable(&mut self, port: usize, host: &mut Host) -> Result<(), Errno> {
         if self.pfs[port].vfs.iter().any(|vf| vf.held) {
             self.pfs[port].stuck = Some(Stuck { since: host.now, pending: Some(0) });
@@ -308,7 +308,7 @@ impl Slot {
             nic,
         });
         if pf.autoprobe {
-            // A driver that does not take it leaves it without one.
+            // If the driver refuses it, the VF stays unbound.
             let _ = self.bind_vf(port, usize::from(index), self.device.family.drivers.1, host);
         }
     }
@@ -341,7 +341,7 @@ impl Slot {
 
     /// Gives every VF BAR room for TotalVFs windows, each aligned to its size.
     fn place_vf_bars(&mut self, port: usize, windows: &[Option<u64>; 6], first: u64, host: &Host) {
-        // 64 GiB a port hold the windows of any family.
+        // 64 GiB per port hold the windows of any family.
         let mut next = first + u64::try_from(port).unwrap_or(0) * (1 << 36);
         for (bar, window) in windows.iter().enumerate() {
             let Some(window) = window else { continue };
@@ -365,7 +365,7 @@ impl Slot {
     }
 }
 
-/// As systemd names an interface by its slot.
+/// An interface name from its slot, as systemd makes it.
 pub(super) fn interface_name(address: Bdf, multifunction: bool) -> String {
     let function = if multifunction { format!("f{}", address.function()) } else { String::new() };
     format!("enp{}s{}{function}", address.bus(), address.device())

@@ -1,4 +1,4 @@
-//! Which registers a physical function and a virtual function have, and where: the capability chains of the model.
+//! The registers of physical and virtual functions and their offsets: the capability chains of the model.
 
 use super::{family::Family, registers::Template};
 
@@ -39,15 +39,15 @@ pub(super) mod sriov {
     pub(in crate::sim) const ARI_CAPABLE_HIERARCHY: u16 = 1 << 4;
 }
 
-/// What tells one physical function from another of its family.
+/// The differences between the physical functions of a family.
 pub(super) struct Identity {
-    /// Its number in the device.
+    /// Its function number in the device.
     pub(super) port: u8,
-    /// Device Serial Number, where it has one.
+    /// Device Serial Number, if any.
     pub(super) serial: Option<u64>,
     /// Whether it has ACS.
     pub(super) acs: bool,
-    /// Function Dependency Link: the next function of those that depend on each other, itself where it is alone.
+    /// Function Dependency Link: the next function in the circle of dependent ones; itself if independent.
     pub(super) depends_on: u8,
 }
 
@@ -67,7 +67,7 @@ pub(super) fn physical(family: &Family, identity: &Identity) -> Template {
     template.value(0x3d, [identity.port + 1]);
 
     pci_express(&mut template, family, true);
-    // All but the reserved top bit, which is Initiate FLR: it always reads as zero.
+    // All but the reserved top bit: Initiate FLR always reads as zero.
     template.writable(DEVICE_CONTROL, 0x7fff_u16.to_le_bytes());
     msix(&mut template, family.vectors.0);
     let next = if identity.port + 1 < family.ports { identity.port + 1 } else { 0 };
@@ -110,7 +110,7 @@ fn pci_express(template: &mut Template, family: &Family, physical: bool) {
     let (speed, width) = family.link;
     let link = u16::from(speed) | u16::from(width) << 4;
     template.value(PCIE + 0x0c, u32::from(link).to_le_bytes());
-    // Link Status is the PF's alone (PCIe 6.0 §9.3.5.8).
+    // Only the PF has Link Status (PCIe 6.0 §9.3.5.8).
     if physical {
         template.value(PCIE + 0x12, link.to_le_bytes());
         template.writable(PCIE + 0x10, 0x01c3_u16.to_le_bytes());
@@ -123,7 +123,7 @@ fn msix(template: &mut Template, vectors: u16) {
     template.capability(0x80, 0x11);
     template.value(MSIX + 2, (vectors - 1).to_le_bytes());
     template.writable(MSIX + 2, 0xc000_u16.to_le_bytes());
-    // The table and its pending bits in BAR 0.
+    // The table and its pending bits are in BAR 0.
     template.value(MSIX + 4, 0x2000_u32.to_le_bytes());
     template.value(MSIX + 8, 0x3000_u32.to_le_bytes());
 }
@@ -141,7 +141,7 @@ fn extended(template: &mut Template, next_function: u8, acs: bool) {
     template.extended(ARI, 0x000e, 1);
     template.value(ARI + 4, [0, next_function]);
     if acs {
-        // Request and completion redirect, direct translated: what an endpoint of several functions must have.
+        // Request and completion redirect, direct translated: required of a multi-function endpoint.
         template.extended(ACS, 0x000d, 1);
         template.value(ACS + 4, 0x004c_u16.to_le_bytes());
         template.writable(ACS + 6, 0x004c_u16.to_le_bytes());
@@ -151,8 +151,8 @@ fn extended(template: &mut Template, next_function: u8, acs: bool) {
 fn single_root(template: &mut Template, family: &Family, identity: &Identity) {
     let port = identity.port;
     template.extended(SRIOV, 0x0010, 1);
-    // ARI Capable Hierarchy exists in the lowest-numbered PF only (PCIe 6.0 §9.3.3.3.5), and so does the bit that says
-    // that it survives a reset.
+    // Only the lowest-numbered PF has ARI Capable Hierarchy (PCIe 6.0 §9.3.3.3.5), and the bit that says that it
+    // survives a reset.
     let ari = if port == 0 { sriov::ARI_CAPABLE_HIERARCHY } else { 0 };
     template.value(SRIOV + 0x04, [if port == 0 { 0b10 } else { 0 }]);
     template

@@ -1,4 +1,5 @@
-//! [`SimMachine`]: a handle on the machine, for whoever plays its firmware, its hot-plug slots, its guests or its fate.
+//! [`SimMachine`]: a handle on the machine, for code that plays its firmware, its hot-plug slots, its guests or its
+//! fate.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -29,9 +30,9 @@ pub struct SimMachine {
     pace: f64,
 }
 
-/// The machine as the PCI bus sees it.
+/// The machine's PCI bus.
 impl SimMachine {
-    /// A read of `N` (1, 2 or 4) bytes of configuration space. All ones where nothing answers.
+    /// Reads `N` (1, 2 or 4) bytes of configuration space. All ones where nothing answers.
     #[must_use]
     pub fn config_read<const N: usize>(&self, function: Bdf, offset: u16) -> [u8; N] {
         let machine = self.lock();
@@ -43,8 +44,8 @@ impl SimMachine {
         answer.unwrap_or([0xff; N])
     }
 
-    /// A write of 1, 2 or 4 bytes to configuration space, lost where nothing answers. It is a write to the device behind
-    /// the kernel's back.
+    /// Writes 1, 2 or 4 bytes of configuration space; lost where nothing answers. Goes to the device behind the
+    /// kernel's back.
     pub fn config_write<const N: usize>(&self, function: Bdf, offset: u16, bytes: [u8; N]) {
         let mut machine = self.lock();
         let now = machine.host.now;
@@ -56,7 +57,7 @@ impl SimMachine {
         }
     }
 
-    /// The VF that decodes a memory address, and the VF BAR through which it does.
+    /// The VF and the VF BAR that decode a memory address.
     #[must_use]
     pub fn memory_at(&self, address: u64) -> Option<(Bdf, u8)> {
         self.lock().slots.iter().find_map(|slot| {
@@ -67,24 +68,24 @@ impl SimMachine {
     }
 }
 
-/// The machine as a person at its shell sees it.
+/// The machine as seen from its shell.
 impl SimMachine {
-    /// What the management partition works on.
+    /// The fabric for the management partition.
     #[must_use]
     pub fn fabric(&self) -> SimFabric {
         SimFabric::new(self.clone())
     }
 
-    /// The PFs there are, by address.
+    /// The addresses of its PFs.
     #[must_use]
     pub fn physical_functions(&self) -> Vec<Bdf> {
         self.lock().slots.iter().flat_map(|slot| slot.pfs.iter().map(|pf| pf.address)).collect()
     }
 
-    /// A write to `sriov_numvfs`, with nothing checked before it.
+    /// Writes `sriov_numvfs`, without prior checks.
     ///
     /// # Errors
-    /// What the kernel answers; ENODEV when there is no such PF.
+    /// The kernel's error; ENODEV when the PF does not exist.
     pub fn write_numvfs(&self, pf: Bdf, count: u16) -> Result<(), Errno> {
         let mut machine = self.lock();
         let at = machine.pf(pf).map_err(|_| Errno::NODEV)?;
@@ -92,10 +93,10 @@ impl SimMachine {
         slots[at.slot].numvfs_store(at.port, count, host)
     }
 
-    /// A write to a VF's `driver_override`, with nothing else done about its driver; `None` clears it.
+    /// Writes a VF's `driver_override` and leaves its driver unchanged; `None` clears it.
     ///
     /// # Errors
-    /// ENODEV when there is no such VF.
+    /// ENODEV when the VF does not exist.
     pub fn write_driver_override(&self, vf: Bdf, driver: Option<&str>) -> Result<(), Errno> {
         self.with_vf(vf, |slot, (port, index), _| {
             slot.set_override(port, index, driver);
@@ -103,10 +104,10 @@ impl SimMachine {
         })
     }
 
-    /// A write of a VF's address to a driver's `bind`, with nothing checked before it.
+    /// Writes a VF's address to a driver's `bind`, without prior checks.
     ///
     /// # Errors
-    /// What the kernel answers; ENOENT when there is no such driver, ENODEV when there is no such VF.
+    /// The kernel's error; ENOENT when the driver does not exist, ENODEV when the VF does not.
     pub fn write_bind(&self, vf: Bdf, driver: &str) -> Result<(), Errno> {
         if !self.lock().has_driver(driver) {
             return Err(Errno::NOENT);
@@ -114,11 +115,11 @@ impl SimMachine {
         self.with_vf(vf, |slot, (port, index), host| slot.bind_vf(port, index, driver, host))
     }
 
-    /// A write of a VF's address to a driver's `unbind`.
+    /// Writes a VF's address to a driver's `unbind`.
     ///
     /// # Errors
-    /// ENOENT when there is no such driver, ENODEV when there is no such VF or another driver has it. ETIMEDOUT stands for a
-    /// write that does not return, because the VF is open.
+    /// ENOENT when the driver does not exist, ENODEV when the VF does not exist or another driver has it. ETIMEDOUT
+    /// stands for a write that does not return, because the VF is open.
     pub fn write_unbind(&self, vf: Bdf, driver: &str) -> Result<(), Errno> {
         if !self.lock().has_driver(driver) {
             return Err(Errno::NOENT);
@@ -134,7 +135,7 @@ impl SimMachine {
     /// Brings the interface of a PF up, or down.
     ///
     /// # Errors
-    /// ENODEV when there is no such PF or it has no interface.
+    /// ENODEV when the PF does not exist or has no interface.
     pub fn set_up(&self, pf: Bdf, up: bool) -> Result<(), Errno> {
         let mut machine = self.lock();
         let at = machine.pf(pf).map_err(|_| Errno::NODEV)?;
@@ -143,10 +144,10 @@ impl SimMachine {
         Ok(())
     }
 
-    /// Sets the profile of a GPU, which says how many VFs it gives.
+    /// Sets the profile of a GPU, which determines its number of VFs.
     ///
     /// # Errors
-    /// EBUSY while it has VFs, EINVAL for a profile it does not have, ENODEV when there is no such GPU.
+    /// EBUSY while it has VFs, EINVAL for a profile it does not have, ENODEV when the GPU does not exist.
     pub fn set_profile(&self, pf: Bdf, profile: &str) -> Result<(), Errno> {
         let mut machine = self.lock();
         let at = machine.pf(pf).map_err(|_| Errno::NODEV)?;
@@ -161,10 +162,10 @@ impl SimMachine {
         Ok(())
     }
 
-    /// What the host uses a PF for from now on.
+    /// Sets the host's uses of a PF.
     ///
     /// # Errors
-    /// ENODEV when there is no such PF.
+    /// ENODEV when the PF does not exist.
     pub fn set_in_use_by_host(&self, pf: Bdf, uses: Vec<HostUse>) -> Result<(), Errno> {
         let mut machine = self.lock();
         let at = machine.pf(pf).map_err(|_| Errno::NODEV)?;
@@ -173,14 +174,14 @@ impl SimMachine {
     }
 }
 
-/// The machine as a hypervisor and its guests see it.
+/// The machine as seen by a hypervisor and its guests.
 impl SimMachine {
-    /// Opens a VF through VFIO, which resets it, for a partition that runs. Until [`SimMachine::release`] the kernel does
-    /// not get it back: unbinding it, or taking its PF's VFs away, does not return.
+    /// Opens a VF through VFIO, which resets it, for a running partition. Until [`SimMachine::release`] the kernel
+    /// can't take it back: a write that unbinds it, or removes its PF's VFs, does not return.
     ///
     /// # Errors
-    /// ENODEV when there is no such VF or it is not bound to vfio-pci; EBUSY when it is open already; EPERM when its
-    /// IOMMU group holds a function that another driver has.
+    /// ENODEV when the VF does not exist or is not bound to vfio-pci; EBUSY when it is open already; EPERM when its
+    /// IOMMU group holds a function with another driver.
     pub fn hold(&self, vf: Bdf) -> Result<(), Errno> {
         self.with_vf(vf, |slot, (port, index), host| {
             let state = &slot.pfs[port].vfs[index];
@@ -200,10 +201,10 @@ impl SimMachine {
         })
     }
 
-    /// Closes a VF, which resets it. A write that waited for that returns.
+    /// Closes a VF, which resets it. A write that waited for this returns.
     ///
     /// # Errors
-    /// ENODEV when there is no such VF.
+    /// ENODEV when the VF does not exist.
     pub fn release(&self, vf: Bdf) -> Result<(), Errno> {
         self.with_vf(vf, |slot, (port, index), host| {
             slot.pfs[port].vfs[index].held = false;
@@ -218,11 +219,11 @@ impl SimMachine {
         })
     }
 
-    /// The driver of a VF asks for another MAC, as `ip link set address` in a guest does.
+    /// The driver of a VF requests another MAC, as `ip link set address` in a guest does.
     ///
     /// # Errors
-    /// EPERM when the PF has set one and does not trust the VF; EADDRNOTAVAIL for one that is none; ENODEV when there is
-    /// no such VF or it is of no NIC.
+    /// EPERM when the PF has set one and does not trust the VF; EADDRNOTAVAIL for an invalid MAC; ENODEV when the
+    /// VF does not exist or is not a NIC's.
     pub fn guest_sets_mac(&self, vf: Bdf, mac: MacAddress) -> Result<(), Errno> {
         self.with_vf(vf, |slot, (port, index), _| {
             if !matches!(slot.device.family.kind, Kind::Nic(_)) {
@@ -248,34 +249,34 @@ impl SimMachine {
     }
 }
 
-/// The machine as fate sees it.
+/// The machine in the hands of fate.
 impl SimMachine {
-    /// Another machine that is as this one is now, and has the same chance before it.
+    /// A copy of this machine in its present state, with the same random future.
     #[must_use]
     pub fn copy(&self) -> Self {
         Self { machine: Arc::new(Mutex::new(self.lock().clone())), pace: self.pace }
     }
 
-    /// Lets model time pass.
+    /// Advances model time.
     pub fn advance(&self, time: Duration) {
         self.lock().host.now += Time::try_from(time.as_nanos()).unwrap_or(Time::MAX / 2);
     }
 
-    /// The next operation of this kind fails with this errno. May be said more than once.
+    /// Makes the next operation of this kind fail with this errno. Calls add up.
     pub fn fail_next(&self, operation: Operation, errno: Errno) {
         self.lock().faults.fail_next(operation, errno);
     }
 
-    /// From now on so many of a million changes fail.
+    /// Sets the failures per million changes.
     pub fn set_fault_rate(&self, per_million: u32) {
         self.lock().faults.set_rate(per_million);
     }
 
-    /// The next change to a PF or its VFs does not return: it, and everything after it on that PF, is reported as stuck
+    /// Makes the next change to a PF or its VFs hang: it, and everything after it on that PF, is reported as stuck
     /// until [`SimMachine::unstick`].
     ///
     /// # Errors
-    /// ENODEV when there is no such PF.
+    /// ENODEV when the PF does not exist.
     pub fn stick(&self, pf: Bdf) -> Result<(), Errno> {
         let mut machine = self.lock();
         let at = machine.pf(pf).map_err(|_| Errno::NODEV)?;
@@ -283,10 +284,10 @@ impl SimMachine {
         Ok(())
     }
 
-    /// What is stuck on a PF returns after all: a number of VFs that was written takes effect only now.
+    /// Lets a stuck write on a PF return: a number of VFs that it wrote takes effect only now.
     ///
     /// # Errors
-    /// What the kernel answers; ENODEV when there is no such PF.
+    /// The kernel's error; ENODEV when the PF does not exist.
     pub fn unstick(&self, pf: Bdf) -> Result<(), Errno> {
         let mut machine = self.lock();
         let at = machine.pf(pf).map_err(|_| Errno::NODEV)?;
@@ -294,8 +295,8 @@ impl SimMachine {
         machine.return_from_stuck(at)
     }
 
-    /// Takes an adapter out, all its ports and VFs with it, without asking anyone. `pf` is any of its PFs; whether it
-    /// was there.
+    /// Removes an adapter without warning, with all its ports and VFs. `pf` is any of its PFs; false when it was
+    /// not there.
     pub fn unplug(&self, pf: Bdf) -> bool {
         let mut machine = self.lock();
         let Ok(at) = machine.pf(pf) else { return false };
@@ -303,8 +304,8 @@ impl SimMachine {
         true
     }
 
-    /// Takes an adapter out, and puts one into its slot that never was in the machine; `pf` is any of the PFs there were. Whether
-    /// there was one.
+    /// Replaces an adapter by one that was never in the machine; `pf` is any PF of the old one. False when there
+    /// was none.
     pub fn exchange(&self, pf: Bdf, new: Adapter) -> bool {
         let mut machine = self.lock();
         let Ok(at) = machine.pf(pf) else { return false };
@@ -315,10 +316,10 @@ impl SimMachine {
         true
     }
 
-    /// Turns the machine off and on, with these in its slots, the lowest first. The firmware gives bus numbers anew, from 1,
-    /// so that a card in a lower slot moves all above it. Of what was set and of VFs nothing is left; serial numbers and MACs
-    /// are. Adapters that are not named are out of the machine. Where function 0 of each is now: `None` for an empty slot,
-    /// and for an adapter that there was not.
+    /// Turns the machine off and on, with these adapters in its slots, lowest slot first. The firmware assigns new
+    /// bus numbers, from 1, so a card in a lower slot moves all cards above it. Settings and VFs are lost; serial
+    /// numbers and MACs are kept. Adapters not named are removed. Returns the address of function 0 of each: `None`
+    /// for an empty slot or an unknown adapter.
     pub fn boot_with(&self, slots: impl IntoIterator<Item = InSlot>) -> Vec<Option<Bdf>> {
         let mut machine = self.lock();
         while !machine.slots.is_empty() {
@@ -326,7 +327,7 @@ impl SimMachine {
         }
         machine.next_bus = (0, 1);
         machine.host.next_nvme = 0;
-        // Those that were in the machine before are found by where they were then, not by where they are put now.
+        // Earlier adapters are found by their old addresses, not the new ones.
         let found: Vec<_> = slots
             .into_iter()
             .map(|slot| match slot {
@@ -349,16 +350,15 @@ impl SimMachine {
         found.into_iter().map(put_in).collect()
     }
 
-    /// Puts an adapter that was taken out back where it was; `pf` is any of the PFs it had. Where its function 0 is now:
-    /// `None` when no such adapter was taken out.
+    /// Puts a removed adapter back into its slot; `pf` is any of its PFs. Returns the address of its function 0:
+    /// `None` when no such adapter was removed.
     pub fn replug(&self, pf: Bdf) -> Option<Bdf> {
         let mut machine = self.lock();
         let Unplugged { adapter, serial, address, last_bus } = machine.take_unplugged(pf)?;
         Some(machine.plug_in(adapter, serial, Some((address, last_bus))))
     }
 
-    /// Puts an adapter that was taken out into another slot. Its address is another, its serial number and its MACs are
-    /// the same.
+    /// Puts a removed adapter into another slot. Its address changes; its serial number and its MACs do not.
     pub fn replug_elsewhere(&self, pf: Bdf) -> Option<Bdf> {
         let mut machine = self.lock();
         let Unplugged { adapter, serial, .. } = machine.take_unplugged(pf)?;
@@ -366,12 +366,12 @@ impl SimMachine {
     }
 }
 
-/// What is in a slot when the machine is turned on.
+/// The content of a slot when the machine is turned on.
 #[derive(Clone, Debug)]
 pub enum InSlot {
-    /// An adapter that is in the machine, or was taken out: by the address that any of its PFs had.
+    /// An adapter in the machine, or removed from it: by the old address of any of its PFs.
     Old(Bdf),
-    /// One that never was in it.
+    /// A new adapter.
     New(Adapter),
     /// Nothing. The port above the slot has a bus number all the same.
     Empty,
@@ -397,7 +397,7 @@ impl Machine {
         self.unplugged.push(Unplugged { adapter, serial, address, last_bus });
     }
 
-    /// The adapter that was taken out of a slot last.
+    /// The adapter most recently removed from a slot.
     fn take_unplugged(&mut self, pf: Bdf) -> Option<Unplugged> {
         let same_slot =
             |one: &Unplugged| one.address.domain() == pf.domain() && one.address.bus() == pf.bus();
@@ -407,7 +407,7 @@ impl Machine {
 }
 
 impl Slot {
-    /// Whether every function of an IOMMU group is bound to vfio-pci or to nothing.
+    /// Whether every function of an IOMMU group is unbound or bound to vfio-pci.
     fn is_viable(&self, group: Option<u32>, groups: Option<&Groups>) -> bool {
         let members = group.zip(groups).map(|(group, groups)| groups.members(group)).unwrap_or_default();
         members.iter().all(|member| {
@@ -424,12 +424,12 @@ impl SimMachine {
         Self { machine: Arc::new(Mutex::new(machine)), pace }
     }
 
-    /// How long something that took `time` in model time is to take for a person who watches.
+    /// The real time that an operation of this model time takes, for a person who watches.
     pub(super) fn pause(&self, time: Duration) -> Duration {
         time.mul_f64(self.pace)
     }
 
-    /// The machine. It is whole after every operation, so a panic elsewhere does not make it unusable.
+    /// The machine. It is consistent after every operation, so it survives a panic elsewhere.
     pub(super) fn lock(&self) -> MutexGuard<'_, Machine> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! The simulated machine: a model of PCIe SR-IOV and of what the Linux kernel does with it, that repeats from a seed.
+//! The simulated machine: a model of PCIe SR-IOV and of the Linux kernel's use of it, repeatable from a seed.
 //!
 //! ```text
 //!   SimFabric ── what crate::Fabric promises, as crate::linux does it

@@ -1,5 +1,5 @@
-//! The PF driver of a network adapter: what it knows of each VF, what it lets be set, and when it does not
-//! (`ndo_set_vf_*` and `ndo_get_vf_config` of the drivers each family is made after).
+//! The PF driver of a network adapter: its records of each VF, and which settings it allows when (`ndo_set_vf_*`
+//! and `ndo_get_vf_config` of the drivers on which each family is modelled).
 
 use ioward_model::{MacAddress, VfStatistics, VlanProtocol};
 use rustix::io::Errno;
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::linux::netlink::{VfAttribute, VfInfo, VlanTag};
 
-/// A VF as its PF driver keeps it.
+/// The PF driver's record of a VF.
 #[derive(Clone, Debug)]
 pub(super) struct NicVf {
     mac: MacAddress,
@@ -22,7 +22,7 @@ pub(super) struct NicVf {
     spoofchk: bool,
     rate: (u32, u32),
     link_state: u32,
-    /// The driver cannot set it before.
+    /// The driver can't set the VF before this time.
     ready_at: Time,
     traffic: Traffic,
 }
@@ -31,12 +31,12 @@ pub(super) struct NicVf {
 #[derive(Clone, Copy, Debug)]
 struct Traffic {
     packets_per_second: u64,
-    /// How long it ran, up to the last stop.
+    /// How long it had run when it last stopped.
     ran_for: Time,
     running_since: Option<Time>,
 }
 
-/// The port as a setting sees it.
+/// The port's facts that a setting depends on.
 #[derive(Clone, Copy)]
 pub(super) struct Port<'a> {
     pub(super) nic: &'a Nic,
@@ -48,7 +48,7 @@ pub(super) struct Port<'a> {
 }
 
 impl NicVf {
-    /// A VF as the driver makes it. Adapters that are no NICs have one too, unused.
+    /// A VF as the driver makes it. Adapters other than NICs have one too, unused.
     pub(super) fn new(kind: &Kind, host: &mut Host) -> Self {
         Self {
             mac: MacAddress::ZERO,
@@ -67,7 +67,7 @@ impl NicVf {
         }
     }
 
-    /// It in an answer to RTM_GETLINK.
+    /// Its RTM_GETLINK information.
     pub(super) fn info(&self, index: u16) -> VfInfo {
         VfInfo {
             index: index.into(),
@@ -102,7 +102,7 @@ impl NicVf {
                 if !mac.is_unicast() && mac != MacAddress::ZERO {
                     return Err(Errno::INVAL);
                 }
-                // All zeros give the MAC back into the VF's own hands.
+                // All zeros return the MAC to the VF's control.
                 (self.mac, self.mac_is_sticky) = (mac, mac != MacAddress::ZERO);
             }
             VfAttribute::Vlan(tag) if tag.id > 4095 || tag.qos > 7 => return Err(Errno::INVAL),
@@ -117,7 +117,7 @@ impl NicVf {
             VfAttribute::LinkState(state @ 0..=2) => self.link_state = state,
             VfAttribute::LinkState(_) => return Err(Errno::INVAL),
             VfAttribute::Rate { min, max } => {
-                // rtnl: a guarantee above the limit makes no sense for any driver (do_setvfinfo).
+                // rtnl: every driver refuses a guarantee above the limit (do_setvfinfo).
                 let contradicts = max != 0 && min > max;
                 let without_link = nic.rate_needs_link && !has_link;
                 let too_much = max > nic.speed_mbps || min.saturating_add(promised) > nic.speed_mbps;
@@ -134,7 +134,7 @@ impl NicVf {
         Ok(())
     }
 
-    /// The VF's own driver asks for another MAC through its mailbox.
+    /// The VF's own driver requests another MAC through its mailbox.
     pub(super) fn set_own_mac(&mut self, mac: MacAddress) -> Result<(), Errno> {
         if !mac.is_unicast() {
             return Err(Errno::ADDRNOTAVAIL);
@@ -146,7 +146,7 @@ impl NicVf {
         Ok(())
     }
 
-    /// A function-level reset: what the PF has set stays, a MAC of the VF's own does not.
+    /// A function-level reset: the PF's settings stay, a MAC of the VF's own does not.
     pub(super) fn was_reset(&mut self, kind: &Kind, now: Time) {
         if !self.mac_is_sticky {
             self.mac = MacAddress::ZERO;
@@ -156,7 +156,7 @@ impl NicVf {
         }
     }
 
-    /// A driver starts or stops running the VF.
+    /// A driver starts or stops the VF.
     pub(super) fn runs(&mut self, running: bool, now: Time) {
         let Traffic { ran_for, running_since, .. } = &mut self.traffic;
         if let Some(since) = running_since.take() {

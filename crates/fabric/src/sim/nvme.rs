@@ -20,12 +20,12 @@ pub(super) const INVALID_STATE: u16 = 0x120;
 /// Invalid Number of Controller Resources.
 pub(super) const INVALID_NUMBER: u16 = 0x121;
 
-/// The least with which a controller can work: the admin queue and one for I/O, and one interrupt.
+/// The minimum for a working controller: the admin queue, one I/O queue, and one interrupt.
 const LEAST_QUEUES: u16 = 2;
 const LEAST_INTERRUPTS: u16 = 1;
 
 impl Controller {
-    /// A primary controller with a secondary one for every VF there can be; all offline and with nothing assigned.
+    /// A primary controller with a secondary one for every possible VF; all offline and without resources.
     pub(super) fn new(limits: NvmeLimits, vfs: u16) -> Self {
         let secondary = |index| NvmeSecondary {
             controller_id: index + 1,
@@ -42,7 +42,7 @@ impl Controller {
         &self.secondaries
     }
 
-    /// What it can hand out, and has.
+    /// Its flexible resources, total and assigned.
     pub(super) fn resources(&self) -> NvmeResources {
         let sum = |of: fn(&NvmeSecondary) -> u16| self.secondaries.iter().map(|one| u32::from(of(one))).sum();
         NvmeResources {
@@ -55,8 +55,8 @@ impl Controller {
         }
     }
 
-    /// Virtualization Management. `enabled_vfs` is how many VFs exist: without its VF a secondary controller does not
-    /// come online. The error is the command's status.
+    /// Virtualization Management. `enabled_vfs` is the number of existing VFs: without its VF a secondary
+    /// controller can't go online. The error is the command's status.
     pub(super) fn manage(
         &mut self,
         controller_id: u16,
@@ -106,12 +106,12 @@ impl Controller {
         Ok(())
     }
 
-    /// The VFs are gone: their controllers are offline.
+    /// The VFs are gone: their controllers go offline.
     pub(super) fn functions_gone(&mut self) {
         self.secondaries.iter_mut().for_each(go_offline);
     }
 
-    /// What is not as the specification says it must be.
+    /// Violations of the specification.
     pub(super) fn violations(&self) -> Vec<String> {
         let NvmeResources { queues_total, queues_assigned, interrupts_total, interrupts_assigned, .. } =
             self.resources();

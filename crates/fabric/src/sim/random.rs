@@ -6,8 +6,8 @@
 pub(super) struct Random(u64);
 
 impl Random {
-    /// The stream of a seed; `purpose` keeps streams of one seed apart, so that drawing from one leaves the other as
-    /// it was.
+    /// The stream of a seed; `purpose` separates the streams of one seed, so that a draw from one does not affect
+    /// another.
     pub(super) fn new(seed: u64, purpose: u64) -> Self {
         let mut random = Self(seed ^ purpose.wrapping_mul(0xd1b5_4a32_d192_ed03));
         random.next();
@@ -21,7 +21,7 @@ impl Random {
         z ^ z >> 31
     }
 
-    /// From 0 up to but not including `bound`; 0 when `bound` is 0.
+    /// From 0 to below `bound`; 0 when `bound` is 0.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.next().checked_rem(bound).unwrap_or(0)
     }

@@ -1,29 +1,29 @@
-//! 4 KiB of configuration space as registers: what a function shows after reset, which bits software may write, and
-//! which it clears by writing ones. Side effects are the device's business.
+//! 4 KiB of configuration space as registers: their values after reset, the bits that software may write, and those
+//! it clears by writing ones. Side effects are left to the device.
 
 use std::sync::Arc;
 
 /// Bytes of a function's configuration space.
 pub(super) const SIZE: usize = 4096;
 
-/// Where the list of capabilities begins, and the Status bit that says there is one.
+/// The pointer to the capability list, and the Status bit for its presence.
 const CAPABILITIES_POINTER: usize = 0x34;
 const STATUS: usize = 0x06;
 const CAPABILITIES_LIST: u8 = 0x10;
 
-/// A kind of function: what all functions of the kind have in common.
+/// A kind of function: the part common to all functions of the kind.
 #[derive(Debug)]
 pub(super) struct Template {
     initial: Vec<u8>,
     writable: Vec<u8>,
     cleared_by_one: Vec<u8>,
-    /// The byte that is to point to the next capability.
+    /// The byte that will point to the next capability.
     next_pointer: usize,
     last_extended: Option<usize>,
 }
 
 impl Template {
-    /// Nothing but zeros that cannot be written.
+    /// All zeros, none of them writable.
     pub(super) fn new() -> Self {
         Self {
             initial: vec![0; SIZE],
@@ -34,17 +34,17 @@ impl Template {
         }
     }
 
-    /// What is at an offset after reset.
+    /// Sets the bytes at an offset after reset.
     pub(super) fn value<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
         self.initial[at..at + N].copy_from_slice(&bytes);
     }
 
-    /// The bits that software may write.
+    /// Marks bits that software may write.
     pub(super) fn writable<const N: usize>(&mut self, at: usize, mask: [u8; N]) {
         self.writable[at..at + N].copy_from_slice(&mask);
     }
 
-    /// The bits that software clears by writing ones.
+    /// Marks bits that software clears by writing ones.
     pub(super) fn cleared_by_one<const N: usize>(&mut self, at: usize, mask: [u8; N]) {
         self.cleared_by_one[at..at + N].copy_from_slice(&mask);
     }
@@ -57,7 +57,7 @@ impl Template {
         self.next_pointer = usize::from(at) + 1;
     }
 
-    /// Adds an extended capability to the list. The first one has to be at 0x100.
+    /// Adds an extended capability to the list. The first one must be at 0x100.
     pub(super) fn extended(&mut self, at: usize, id: u16, version: u8) {
         if let Some(last) = self.last_extended {
             // The upper twelve bits of the header point to the next one.
@@ -83,7 +83,7 @@ impl Registers {
         Self { template: Arc::clone(template), bytes: template.initial.clone() }
     }
 
-    /// Back to what is there after reset.
+    /// Restores the values after reset.
     pub(super) fn reset(&mut self) {
         self.bytes.copy_from_slice(&self.template.initial);
     }
@@ -100,12 +100,12 @@ impl Registers {
         u32::from(self.u16(at)) | u32::from(self.u16(at + 2)) << 16
     }
 
-    /// What the device itself puts there.
+    /// A write by the device itself.
     pub(super) fn set<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
         self.bytes[at..at + N].copy_from_slice(&bytes);
     }
 
-    /// A write by software. `limit` turns the mask of writable bits at an offset into the one that holds now.
+    /// A write by software. `limit` restricts the mask of writable bits at an offset to those writable now.
     pub(super) fn write(&mut self, offset: usize, bytes: &[u8], limit: impl Fn(usize, u8) -> u8) {
         for (at, new) in (offset..SIZE).zip(bytes) {
             let mask = limit(at, self.template.writable[at]);

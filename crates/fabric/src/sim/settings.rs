@@ -1,5 +1,5 @@
-//! The settings of a VF on the simulated machine: through its NIC's PF driver, or its NVMe controller. What is sent, and
-//! in which order, is decided by the same code as on Linux.
+//! The settings of a VF on the simulated machine, made by its NIC's PF driver or its NVMe controller. The same code
+//! as on Linux decides which requests are sent, and in which order.
 
 use std::{io, time::Duration};
 
@@ -30,7 +30,7 @@ impl Machine {
         slot.settings(pf.port, index).ok_or_else(|| slot.cannot(vf, NO_SETTINGS))
     }
 
-    /// Changes settings of a VF; those already made when one fails are put back.
+    /// Changes settings of a VF; if one fails, rolls back those already made.
     pub(super) fn configure(&mut self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
         let (pf, index) = self.vf(vf)?;
         let slot = &self.slots[pf.slot];
@@ -63,7 +63,7 @@ impl Machine {
         for (to, back) in changes {
             if let Err(errno) = self.set_vf(vf, to) {
                 for undo in done.into_iter().rev() {
-                    // As on Linux: what the caller needs to know is why the change failed.
+                    // As on Linux: the caller needs to know why the change failed.
                     let _ = self.set_vf(vf, undo);
                 }
                 return Err(self.refused(vf, to, errno));
@@ -73,7 +73,7 @@ impl Machine {
         Ok(())
     }
 
-    /// One change; a VF that is being reset is waited for, as on Linux.
+    /// One change; waits for a VF in reset, as on Linux.
     fn set_vf(&mut self, vf: VfId, setting: VfAttribute) -> Result<(), Errno> {
         let nanoseconds = |time: Duration| Time::try_from(time.as_nanos()).unwrap_or(Time::MAX / 2);
         let until = self.host.now + nanoseconds(nic::READY_WITHIN);
@@ -130,7 +130,7 @@ impl Machine {
     }
 }
 
-/// The operation that is refused by an adapter that is neither NIC nor NVMe controller, or has no driver.
+/// The operation refused by an adapter that is neither a NIC nor an NVMe controller, or has no driver.
 const NO_SETTINGS: &str =
     "set or read its VFs: it has neither a network interface here nor an NVMe controller";
 

@@ -1,4 +1,4 @@
-//! The machine's whole state, and how an operation runs on it: its latency, its faults, and adapters that are stuck.
+//! The machine's whole state, and how an operation runs on it: latency, faults, and stuck adapters.
 
 use std::{io, time::Duration};
 
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{FabricError, vf_count};
 
-/// How long whoever asks waits for an operation that does not return, in model time.
+/// How long a caller waits for an operation that does not return, in model time.
 const BOUND: Duration = Duration::from_secs(30);
 
-/// All there is.
+/// The whole machine.
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
     pub(super) host: Host,
@@ -32,7 +32,7 @@ pub(super) struct Machine {
     pub(super) plugged: u64,
 }
 
-/// An adapter that was taken out.
+/// An adapter that was removed.
 #[derive(Clone, Debug)]
 pub(super) struct Unplugged {
     pub(super) adapter: Adapter,
@@ -41,7 +41,7 @@ pub(super) struct Unplugged {
     pub(super) last_bus: u8,
 }
 
-/// A PF that is there: its slot and its port there.
+/// An existing PF: its slot and its port.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pf {
     pub(super) slot: usize,
@@ -60,7 +60,7 @@ impl Machine {
         })
     }
 
-    /// The PF of a VF that is there, and the VF's number as an index.
+    /// The PF of an existing VF, and the VF's number as an index.
     pub(super) fn vf(&self, vf: VfId) -> Result<(Pf, usize), FabricError> {
         let pf = self.pf(vf.pf)?;
         let state = &self.slots[pf.slot].pfs[pf.port];
@@ -80,7 +80,7 @@ impl Machine {
         driver == VFIO || self.slots.iter().any(of_slot)
     }
 
-    /// Does an operation: it takes its time, fails when it is to fail, and is given up when it does not return.
+    /// Runs an operation: it takes its time, fails if it is due to fail, and times out if it does not return.
     pub(super) fn operate<T>(
         &mut self,
         operation: Operation,
@@ -110,14 +110,14 @@ impl Machine {
         }
         let since = self.host.now;
         let result = match at {
-            // A write of the number of VFs sticks where it is written.
+            // A write of the number of VFs gets stuck where it is written.
             Some(at) if operation.is_change() && operation != Operation::SetVfCount && self.sticks(at) => {
                 self.slots[at.slot].pfs[at.port].stuck = Some(Stuck { since, pending: None });
                 Err(FabricError::Stuck { what: what.clone(), after: BOUND })
             }
             _ => work(self),
         };
-        // Whatever it found, it does not return.
+        // It does not return, whatever its result.
         if let Some(at) = at
             && let Some(pf) = self.slots.get(at.slot).and_then(|slot| slot.pfs.get(at.port))
             && pf.stuck.is_some()
@@ -132,7 +132,7 @@ impl Machine {
         std::mem::take(&mut self.slots[at.slot].pfs[at.port].sticks)
     }
 
-    /// A write that did not return does so after all.
+    /// A stuck write returns after all.
     pub(super) fn return_from_stuck(&mut self, at: Pf) -> Result<(), Errno> {
         let slot = &mut self.slots[at.slot];
         match slot.pfs[at.port].stuck.take() {

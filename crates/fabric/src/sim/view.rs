@@ -1,4 +1,4 @@
-//! The machine as plain data, for whoever checks what the management partition has done, and what must never be.
+//! The machine as plain data, to check what the management partition has done, and what must never happen.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use ioward_pci::Bdf;
 
 use super::{kernel::Slot, machine::SimMachine, state::Machine};
 
-/// What there is, by address. Not made through [`crate::Fabric`], so that the two can be compared.
+/// All functions by address. Not made by [`crate::Fabric`], so that the two can be compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineView {
     /// Physical functions with their VFs.
@@ -32,7 +32,7 @@ pub struct PfView {
 /// A virtual function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VfView {
-    /// Where it sits.
+    /// Its address.
     pub address: Bdf,
     /// Its driver.
     pub driver: Option<String>,
@@ -44,14 +44,14 @@ pub struct VfView {
     pub held: bool,
     /// Function-level resets since it was made.
     pub resets: u32,
-    /// Whether it holds state of whoever had it open last, unreset.
+    /// Whether it holds unreset state of its last user.
     pub used: bool,
-    /// Its settings, where it has any.
+    /// Its settings, if it has any.
     pub settings: VfSettings,
 }
 
 impl SimMachine {
-    /// What decides whether a function may be handed to a partition; `None` when there is no such function.
+    /// The facts that decide whether a function may be given to a partition; `None` when it does not exist.
     #[must_use]
     pub fn facts(&self, function: Bdf) -> Option<FunctionFacts> {
         let machine = self.lock();
@@ -69,7 +69,7 @@ impl SimMachine {
         Some(FunctionFacts { is_virtual: vf.is_some(), is_bridge: false, driver, group: members.map(names) })
     }
 
-    /// What there is now.
+    /// The present state.
     #[must_use]
     pub fn snapshot(&self) -> MachineView {
         let machine = self.lock();
@@ -79,8 +79,8 @@ impl SimMachine {
         MachineView { physical_functions }
     }
 
-    /// What is not as PCIe, NVMe or the kernel say it must be, whatever was asked of the machine. Empty, or the model is
-    /// wrong.
+    /// Violations of the rules of PCIe, NVMe or the kernel, whatever was requested of the machine. Anything here is
+    /// a fault of the model.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         let machine = self.lock();
@@ -90,7 +90,7 @@ impl SimMachine {
         found
     }
 
-    /// The same, of the hardware alone: these hold even when registers are written behind the kernel's back.
+    /// The same for the hardware alone: these rules hold even when registers are written behind the kernel's back.
     #[must_use]
     pub fn hardware_violations(&self) -> Vec<String> {
         self.lock().hardware_violations()
@@ -98,7 +98,7 @@ impl SimMachine {
 }
 
 impl Machine {
-    /// Every function is in the IOMMU group that it says it is in, and nothing else is in any.
+    /// Every function must be in the IOMMU group that it names, and groups hold nothing else.
     fn groups_violation(&self) -> Option<String> {
         let known = self.host.groups.as_ref()?.all();
         let pfs = || self.slots.iter().flat_map(|slot| &slot.pfs);
@@ -146,7 +146,7 @@ impl Slot {
         }
     }
 
-    /// Where the kernel's view and the hardware differ, and what the kernel never does.
+    /// Differences between the kernel's view and the hardware, and states that the kernel never allows.
     fn kernel_violations(&self) -> Vec<String> {
         let mut found = Vec::new();
         for (port, pf) in self.pfs.iter().enumerate() {

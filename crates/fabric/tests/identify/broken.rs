@@ -1,5 +1,5 @@
-//! Whatever is wrong with one function, it is shown with what could be read and a Reason, and the other one is shown as
-//! if nothing were wrong.
+//! Whatever is wrong with one function, it is shown with its readable facts and a Reason, and the other one is
+//! shown as if nothing were wrong.
 
 use std::{fs, hint::spin_loop, os::unix::fs::symlink, thread};
 
@@ -15,7 +15,7 @@ use crate::{
 const IGB: &str = "0000:01:00.0";
 const NVME: &str = "0000:02:00.0";
 
-/// The igb PF after something was broken; the NVMe PF must not have noticed.
+/// The igb PF after damage; the NVMe PF must be unaffected.
 fn broken(tree: &Tree) -> PhysicalFunction {
     let whole = igb_and_nvme().identify();
     let inventory = tree.identify();
@@ -33,7 +33,7 @@ fn found(pf: &PhysicalFunction) -> String {
 }
 
 #[test]
-fn a_list_that_loops_after_the_capability_costs_nothing_but_a_reason() {
+fn a_list_that_loops_after_the_capability_only_adds_a_reason() {
     let tree = igb_and_nvme();
     tree.patch_config(IGB, 0x162, &0x1001_u16.to_le_bytes());
     let pf = broken(&tree);
@@ -53,9 +53,9 @@ fn a_list_that_loops_before_the_capability_leaves_the_attributes() {
 }
 
 #[test]
-fn a_function_whose_broken_list_hides_what_it_is_is_shown_without_the_capability() {
+fn a_function_with_a_broken_list_is_shown_without_the_capability() {
     let tree = igb_and_nvme();
-    // On to 0x040, which is no place for an extended capability.
+    // On to 0x040, where no extended capability can be.
     tree.patch_config(IGB, 0x142, &0x0401_u16.to_le_bytes());
     without_attributes(&tree);
     let pf = broken(&tree);
@@ -63,17 +63,17 @@ fn a_function_whose_broken_list_hides_what_it_is_is_shown_without_the_capability
     assert!(found(&pf).contains("points into the header"), "{}", found(&pf));
 }
 
-/// A host bridge, 1002:7911, was called an SR-IOV adapter that can't be read (pciutils, tests/broken-ecaps). Where a list
-/// ends in a loop, every capability that can be reached has been seen.
+/// A host bridge, 1002:7911, was called an unreadable SR-IOV adapter (pciutils, tests/broken-ecaps). A list that
+/// ends in a loop has been read as far as it is reachable.
 #[test]
-fn a_function_whose_list_loops_without_the_capability_is_no_adapter() {
+fn a_function_whose_list_loops_without_the_capability_is_not_an_adapter() {
     let tree = igb_and_nvme();
     tree.patch_config(IGB, 0x142, &0x1001_u16.to_le_bytes());
     without_attributes(&tree);
     assert_eq!(tree.identify().physical_function(IGB.parse().unwrap()), None);
 }
 
-/// The kernel takes the function for none with SR-IOV.
+/// The kernel sees no SR-IOV in this function.
 fn without_attributes(tree: &Tree) {
     for entry in fs::read_dir(tree.at(&tree.device(IGB))).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -88,7 +88,7 @@ fn configuration_space_cut_off_anywhere_still_gives_the_vf_count() {
     let tree = igb_and_nvme();
     let path = tree.at(&tree.device(&format!("{IGB}/config")));
     let whole = fs::read(&path).unwrap();
-    // Up to the end of VF BAR5, the last register of the last capability that is read.
+    // Up to the end of VF BAR5, the last register of the last capability read.
     for length in 0..0x160 + 0x3c {
         fs::write(&path, &whole[..length]).unwrap();
         let inventory = tree.identify();
@@ -99,7 +99,7 @@ fn configuration_space_cut_off_anywhere_still_gives_the_vf_count() {
 }
 
 #[test]
-fn a_function_that_answers_with_ones_is_shown_as_the_kernel_remembers_it() {
+fn a_function_that_reads_as_ones_is_shown_from_the_attributes() {
     let tree = igb_and_nvme();
     tree.device_file(&format!("{IGB}/config"), [0xff; 4096]);
     let pf = broken(&tree);
@@ -147,7 +147,7 @@ fn each_attribute_may_hold_garbage() {
 
 /// Opening a FIFO waits for its writer, and reading a folder as a file fails late: both must end at once.
 #[test]
-fn an_attribute_may_be_no_file_at_all() {
+fn an_attribute_that_is_not_a_file_is_noted_at_once() {
     let fifo = igb_and_nvme();
     fifo.remove(&fifo.device(&format!("{IGB}/vendor")));
     let path = fifo.at(&fifo.device(&format!("{IGB}/vendor")));
@@ -161,7 +161,7 @@ fn an_attribute_may_be_no_file_at_all() {
 }
 
 #[test]
-fn a_configuration_space_longer_than_any_is_not_read() {
+fn an_oversized_configuration_space_is_not_read() {
     let tree = igb_and_nvme();
     tree.device_file(&format!("{IGB}/config"), vec![0; 1 << 20]);
     assert!(found(&broken(&tree)).contains("more than 4096 bytes"));
@@ -183,7 +183,7 @@ fn a_symlink_cannot_lead_out_of_the_tree() {
 }
 
 #[test]
-fn a_function_that_is_a_link_to_another_host_is_not_there() {
+fn a_function_that_links_out_of_the_tree_is_ignored() {
     let (tree, other) = (igb_and_nvme(), igb());
     let link = tree.at("sys/bus/pci/devices/0000:05:00.0");
     symlink(other.at(&other.device(IGB)), link).unwrap();
@@ -193,7 +193,7 @@ fn a_function_that_is_a_link_to_another_host_is_not_there() {
 }
 
 #[test]
-fn links_that_name_nothing_are_noted() {
+fn invalid_links_are_noted() {
     for (link, target) in
         [("driver", "/"), ("iommu_group", "/etc/passwd"), ("driver", "a/.."), ("driver", "x/\x1b[31m")]
     {
@@ -216,7 +216,7 @@ fn vf_links_with_impossible_numbers_are_noted_and_left_out() {
 }
 
 #[test]
-fn a_vf_link_to_what_is_no_function_is_noted_and_left_out() {
+fn a_vf_link_to_something_else_is_noted_and_left_out() {
     let tree = igb_and_nvme();
     tree.device_link(&format!("{IGB}/virtfn1"), "/etc/passwd");
     let pf = broken(&tree);
@@ -225,7 +225,8 @@ fn a_vf_link_to_what_is_no_function_is_noted_and_left_out() {
     assert_eq!(pf.virtual_functions.len(), 1);
 }
 
-/// A VF vanishes from every visible namespace (PEERS pain 6); one that is removed while it is read looks the same.
+/// k8snetworkplumbingwg/sriov-cni#349: a VF disappears from every visible namespace; one that is removed during the
+/// read looks the same.
 #[test]
 fn a_vf_that_is_gone_is_shown_with_a_reason_of_its_own() {
     let tree = igb_and_nvme();
@@ -237,9 +238,9 @@ fn a_vf_that_is_gone_is_shown_with_a_reason_of_its_own() {
     assert_eq!(pf.virtual_function(0).unwrap().reasons, []);
 }
 
-/// Hot-unplug does not wait for a look to end: the function goes between any two of its attributes.
+/// Hot-unplug does not wait for a look to end: the function disappears between any two of its attributes.
 #[test]
-fn a_function_that_vanishes_while_it_is_read_says_so_or_is_not_there() {
+fn a_function_that_disappears_during_the_read_is_noted_or_left_out() {
     let tree = igb_and_nvme();
     let whole = tree.identify();
     let (igb, nvme) = (IGB.parse().unwrap(), NVME.parse().unwrap());
@@ -282,9 +283,10 @@ fn numbers_that_contradict_each_other_are_noted() {
     assert!(found(&broken(&tree)).contains("VF BAR 0"), "no VF at all has no BAR size");
 }
 
-/// MSI-X and address space run out silently (PEERS pain 12): a VF BAR without address space can never be enabled.
+/// Address space runs out silently, like MSI-X (openshift/sriov-network-operator#1185): a VF BAR without address
+/// space can never be enabled.
 #[test]
-fn a_vf_bar_without_address_space_says_what_to_do() {
+fn a_vf_bar_without_address_space_has_a_remedy() {
     let tree = igb_and_nvme();
     tree.device_file(&format!("{IGB}/resource"), "0x0 0x0 0x0\n".repeat(13));
     let pf = broken(&tree);
@@ -296,7 +298,7 @@ fn a_vf_bar_without_address_space_says_what_to_do() {
 }
 
 #[test]
-fn any_other_function_that_is_broken_is_nobodys_business() {
+fn a_broken_function_that_is_not_a_pf_is_ignored() {
     let tree = igb_and_nvme();
     tree.function("0000:09:00.0", &[]).function("0000:09:00.1", &[0xff; 4096]);
     tree.function("0000:09:00.2", &Builder::new(1, 1).u16(6, 0x10).u8(0x34, 0x41).bytes(256));

@@ -1,4 +1,4 @@
-//! What is in the way of VFs, as far as it can be seen beforehand: each condition is a fact in the inventory.
+//! Obstacles to VFs that are visible beforehand: each condition is a fact in the inventory.
 
 use ioward_model::{Conditions, PhysicalFunction};
 
@@ -25,13 +25,14 @@ fn resource(start: u64, end: u64, flags: u64) -> String {
 }
 
 #[test]
-fn of_an_adapter_that_is_well_there_are_none() {
+fn a_sound_adapter_has_no_conditions() {
     assert_eq!(pf(&igb()).conditions, Conditions::default());
 }
 
-/// Lines of zeros were noted, and those that the kernel marks as unset (IORESOURCE_UNSET) were taken for address space.
+/// Lines of zeros were noted, and those marked as unset by the kernel (IORESOURCE_UNSET) were taken for address
+/// space.
 #[test]
-fn vf_bars_without_an_address_have_no_room_and_no_size() {
+fn vf_bars_without_an_address_have_neither_space_nor_size() {
     for unplaced in [resource(0, 0, 0), resource(0, 0x1_ffff, 0x2014_220c), resource(0, 0x1_ffff, 0x14_220c)]
     {
         let tree = igb();
@@ -46,15 +47,15 @@ fn vf_bars_without_an_address_have_no_room_and_no_size() {
 }
 
 #[test]
-fn the_unprivileged_see_which_vf_bars_have_no_room() {
+fn unprivileged_readers_see_which_vf_bars_have_no_space() {
     let tree = igb();
     tree.cut_config(PF, 64);
     tree.device_file(&format!("{PF}/resource"), resource(0, 0x1_ffff, 0x2014_220c));
     assert_eq!(pf(&tree).conditions.bars_without_room, [0]);
 }
 
-/// The group of a VF to be made is that of the first port without ACS (`pci_device_group`); that it is the PF's shows in
-/// that the PF is in the port's.
+/// The group of a future VF is that of the first port without ACS (`pci_device_group`); it is the PF's own if the
+/// PF is in the port's group.
 #[test]
 fn a_port_in_the_group_of_the_adapter_is_named() {
     let tree = igb();
@@ -79,7 +80,7 @@ fn the_last_bus_below_the_port_is_known() {
 }
 
 #[test]
-fn an_adapter_that_sleeps_is_known_to() {
+fn a_sleeping_adapter_is_reported() {
     let tree = igb();
     let with = |state: &str| {
         tree.device_file(&format!("{PF}/power_state"), format!("{state}\n"));
@@ -97,7 +98,7 @@ fn a_kernel_without_sriov_shows_no_numvfs() {
 }
 
 #[test]
-fn initial_vfs_other_than_total_vfs_are_known() {
+fn initial_vfs_that_differ_from_total_vfs_are_reported() {
     let tree = igb();
     let offset = (0x100..0x1000).step_by(4).find(|at| {
         let config = std::fs::read(tree.at(&tree.device(&format!("{PF}/config")))).unwrap();
@@ -108,7 +109,7 @@ fn initial_vfs_other_than_total_vfs_are_known() {
 }
 
 #[test]
-fn vfs_tell_whether_they_can_be_reset_and_what_vgpu_they_are() {
+fn vfs_show_whether_they_can_be_reset_and_their_vgpu_type() {
     let tree = igb();
     tree.device_file("0000:01:10.0/reset_method", "flr bus\n")
         .device_file("0000:01:10.2/reset_method", "bus\n");
@@ -119,7 +120,7 @@ fn vfs_tell_whether_they_can_be_reset_and_what_vgpu_they_are() {
 }
 
 #[test]
-fn vfio_pci_is_loaded_or_not_or_the_tree_does_not_tell() {
+fn vfio_pci_is_loaded_or_missing_or_unknown() {
     let tree = igb();
     assert_eq!(tree.identify().vfio_pci, None);
     tree.folder("sys/bus/pci/drivers/igb");

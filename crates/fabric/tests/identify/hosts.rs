@@ -1,4 +1,4 @@
-//! Two hosts: one with an igb PF, and one that has an NVMe PF besides. Values as in the lab.
+//! Two hosts: one with an igb PF, and one with an NVMe PF besides. Values as in the lab.
 
 use crate::{config_builder::Builder, tree::Tree};
 
@@ -57,7 +57,7 @@ pub fn igb() -> Tree {
     tree
 }
 
-/// The same, and an NVMe PF with 4 VFs to give and a namespace that is shared.
+/// The same, and an NVMe PF with up to 4 VFs and a shared namespace.
 pub fn igb_and_nvme() -> Tree {
     let tree = igb();
     let pf = "0000:02:00.0";
@@ -121,7 +121,7 @@ fn igb_config() -> Vec<u8> {
         .bytes(4096)
 }
 
-/// The text of `resource` with these VF BARs, placed: number, last byte from 0, flags.
+/// The text of `resource` with these VF BARs and their addresses: number, last byte from 0, flags.
 pub fn resource(vf_bars: &[(usize, u64, u64)]) -> String {
     let mut lines = vec![(0, 0, 0); 13];
     for (index, end, flags) in vf_bars {

@@ -1,5 +1,5 @@
-//! What the host itself uses: addresses, routes, stacked interfaces, mounted disks. A PF that carries one of them is
-//! not to be disturbed, and nobody open source has that guard.
+//! The host's own uses: addresses, routes, stacked interfaces, mounted disks. A PF that carries one of them must
+//! not be disturbed; no other open-source tool guards against that.
 
 use ioward_model::{HostUse, PhysicalFunction};
 
@@ -92,7 +92,7 @@ fn a_mounted_partition_of_a_shared_namespace_is_a_use() {
 }
 
 #[test]
-fn a_file_system_of_many_devices_is_known_by_its_source() {
+fn a_multi_device_file_system_is_identified_by_its_source() {
     let tree = igb_and_nvme();
     tree.file("proc/self/mountinfo", "29 1 0:27 /@ /srv rw - btrfs /dev/nvme0n1p1 rw\n");
     assert_eq!(uses(&pf(&tree, "0000:02:00.0").in_use_by_host), ["nvme0n1p1 is used by /srv"]);
@@ -108,9 +108,9 @@ fn a_namespace_that_is_not_shared_is_a_disk_of_its_controller() {
     assert_eq!(uses(&pf(&tree, "0000:02:00.0").in_use_by_host), ["nvme0n1 is used by /data"]);
 }
 
-/// Where the tables of the host are not there, 'not in use' would be a guess.
+/// Without the host's tables, 'not in use' would be a guess.
 #[test]
-fn without_proc_the_use_is_not_known_and_that_is_said() {
+fn without_proc_the_use_is_reported_as_unknown() {
     let tree = igb_and_nvme();
     tree.remove("proc");
     for (address, table) in [("0000:01:00.0", "/proc/net/route"), ("0000:02:00.0", "/proc/self/mountinfo")] {

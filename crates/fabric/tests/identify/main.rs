@@ -1,4 +1,4 @@
-//! Identify, from trees that look like a host's /sys and /proc, whole and broken.
+//! Identify, on trees that look like a host's /sys and /proc, intact and damaged.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod broken;
@@ -98,14 +98,14 @@ fn an_nvme_pf_has_its_controller() {
 }
 
 #[test]
-fn pfs_come_by_address_and_nothing_else_comes() {
+fn only_pfs_are_listed_and_by_address() {
     let inventory = igb_and_nvme().identify();
     let addresses: Vec<String> =
         inventory.physical_functions.iter().map(|pf| pf.address.to_string()).collect();
     assert_eq!(addresses, ["0000:01:00.0", "0000:02:00.0"]);
 }
 
-/// An interface that is down answers EINVAL for `carrier` and `speed`; that is no trouble worth telling.
+/// An interface that is down answers EINVAL for `carrier` and `speed`, which is not a problem.
 #[test]
 fn an_interface_that_is_down_has_no_speed_and_no_carrier() {
     let tree = igb();
@@ -120,7 +120,7 @@ fn an_interface_that_is_down_has_no_speed_and_no_carrier() {
 }
 
 #[test]
-fn a_reader_without_privilege_gets_what_the_attributes_tell_and_a_reason() {
+fn an_unprivileged_reader_gets_the_attributes_and_a_reason() {
     let tree = igb();
     for function in ["0000:01:00.0", "0000:01:10.0", "0000:01:10.2"] {
         tree.cut_config(function, 64);
@@ -142,9 +142,9 @@ fn a_reader_without_privilege_gets_what_the_attributes_tell_and_a_reason() {
     assert!(pf.virtual_functions.iter().all(|vf| vf.reasons.is_empty()), "said once, for the PF");
 }
 
-/// tar and cpio take sysfs at its word that a file has 4096 bytes, and fill it up with zeros.
+/// tar and cpio believe sysfs that a file has 4096 bytes, and pad it with zeros.
 #[test]
-fn zeros_after_an_attribute_are_not_part_of_it() {
+fn zeros_after_an_attribute_are_ignored() {
     let tree = igb();
     let baseline = tree.identify();
     let mut padded = b"0x8086\n".to_vec();
@@ -164,7 +164,7 @@ fn a_host_without_an_iommu_has_no_groups() {
 }
 
 #[test]
-fn a_tree_that_is_no_host_is_an_error_that_names_the_missing_folder() {
+fn a_tree_without_a_host_is_an_error_that_names_the_missing_folder() {
     let tree = Tree::new();
     let error = ioward_fabric::linux::identify(&tree.root()).unwrap_err();
     assert!(error.to_string().ends_with("sys/bus/pci/devices"), "{error}");

@@ -34,19 +34,19 @@ impl Tree {
         identify(&self.root()).unwrap()
     }
 
-    /// Where something of the tree really is.
+    /// The real path of something in the tree.
     pub fn at(&self, path: &str) -> PathBuf {
         self.path.join(path)
     }
 
-    /// A file, in place of what was there.
+    /// Writes a file, in place of any earlier one.
     pub fn file(&self, path: &str, contents: impl AsRef<[u8]>) -> &Self {
         self.clear(path);
         fs::write(self.at(path), contents).unwrap();
         self
     }
 
-    /// A symlink, in place of what was there.
+    /// Makes a symlink, in place of any earlier one.
     pub fn link(&self, path: &str, target: &str) -> &Self {
         self.clear(path);
         symlink(target, self.at(path)).unwrap();
@@ -64,7 +64,7 @@ impl Tree {
             .unwrap();
     }
 
-    /// A PCI function: its folder, with `config`, and the link that the kernel makes on the bus.
+    /// Adds a PCI function: its folder, with `config`, and the kernel's link on the bus.
     pub fn function(&self, address: &str, config: &[u8]) -> &Self {
         self.device_file(&format!("{address}/config"), config);
         self.link(
@@ -73,7 +73,7 @@ impl Tree {
         )
     }
 
-    /// The path of something in the folder of a function, as `0000:01:00.0/vendor`.
+    /// The path of something in a function's folder, as `0000:01:00.0/vendor`.
     pub fn device(&self, path: &str) -> String {
         format!("{DEVICES}/{path}")
     }
@@ -95,7 +95,7 @@ impl Tree {
         self.device_link(&format!("{address}/iommu_group"), &format!("../../../kernel/iommu_groups/{group}"))
     }
 
-    /// Leaves the first so many bytes of a function's configuration space.
+    /// Truncates a function's configuration space to `length` bytes.
     pub fn cut_config(&self, address: &str, length: usize) {
         let path = self.device(&format!("{address}/config"));
         let bytes = fs::read(self.at(&path)).unwrap();
@@ -121,7 +121,7 @@ impl Tree {
 
 impl Drop for Tree {
     fn drop(&mut self) {
-        // A leftover folder for temporary files is no reason to fail.
+        // A leftover temporary folder is not a failure.
         let _ = fs::remove_dir_all(&self.path);
     }
 }

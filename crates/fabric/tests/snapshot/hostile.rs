@@ -1,5 +1,5 @@
-//! Snapshots that come with a bug report from somebody who means no good, or over a line that broke: a clear error or a
-//! function with a Reason, never a panic, and never more time or memory than a real one of that size.
+//! Snapshots from a hostile reporter, or damaged in transit: a clear error or a function with a Reason, never a
+//! panic, and never more time or memory than a real one of that size.
 
 use ioward_fabric::linux::{MAX_SNAPSHOT_BYTES, Snapshot, SnapshotError};
 use serde_json::{Map, Value, json};
@@ -22,7 +22,7 @@ fn refusal(snapshot: &Value) -> String {
 }
 
 #[test]
-fn one_that_is_cut_off_anywhere_is_none() {
+fn a_snapshot_cut_off_anywhere_is_refused() {
     let json = recorded(&igb_and_nvme()).to_json().unwrap();
     let json = json.trim_ascii_end();
     for length in 0..json.len() {
@@ -32,7 +32,7 @@ fn one_that_is_cut_off_anywhere_is_none() {
 }
 
 #[test]
-fn garbage_is_named_as_such() {
+fn garbage_is_refused_as_such() {
     for garbage in [&b""[..], b"\0\xff\x7fELF", b"version = 1", b"{}", b"[]", b"null", b"{\"version\":1}"] {
         let error = Snapshot::parse(garbage).unwrap_err().to_string();
         assert!(error.starts_with("this is no snapshot, or not all of one: "), "{error}");
@@ -44,7 +44,7 @@ fn garbage_is_named_as_such() {
 }
 
 #[test]
-fn another_version_is_named_before_anything_else_is_looked_at() {
+fn another_version_is_reported_before_anything_else() {
     let error = refusal(&json!({"version": 2, "whatever": "it holds"}));
     assert_eq!(error, "a snapshot of version 2; this ioward reads version 1");
 }
@@ -57,7 +57,7 @@ fn an_unknown_part_is_refused() {
 }
 
 #[test]
-fn a_path_that_leads_elsewhere_is_refused() {
+fn an_invalid_path_is_refused() {
     for path in ["../etc/passwd", "/etc/passwd", "sys/../../etc", "sys//bus", "sys/./bus", "", "sys\u{1b}[2J"]
     {
         for part in ["folders", "links", "files", "errors"] {
@@ -83,7 +83,7 @@ fn a_path_that_leads_elsewhere_is_refused() {
     }
 }
 
-/// Links are names here, and followed nowhere: a VF that is its own PF, a PF that is its own VF.
+/// Links are names here, and never followed: a VF that is its own PF, a PF that is its own VF.
 #[test]
 fn links_in_a_circle_leave_a_reason() {
     let mut snapshot = whole();
@@ -98,7 +98,7 @@ fn links_in_a_circle_leave_a_reason() {
 }
 
 #[test]
-fn capability_lists_that_lie_leave_a_reason() {
+fn invalid_capability_lists_leave_a_reason() {
     let rows = |row: &str, bytes: &str| {
         let mut snapshot = whole();
         snapshot["host"]["files"][format!("{PF}/config")]["rows"][row] = json!(bytes);
@@ -122,9 +122,9 @@ fn a_hundred_thousand_functions_are_refused() {
     assert_eq!(error, "sys/bus/pci/devices has 100000 entries; at most 8192 can be looked at");
 }
 
-/// Each function is small, and each is in a group with all the others: 8192 times 8192 of them.
+/// Each function is small, but is in one group with all the others: 8192 times 8192 of them.
 #[test]
-fn what_refers_to_itself_too_often_is_refused_soon() {
+fn excessive_mutual_references_are_refused_quickly() {
     let vf = "0000:ff:00.0";
     let mut folders = Map::new();
     let others: Vec<_> = (0..8191_u32).map(|n| format!("{:04x}:{:02x}:00.0", n >> 8, n & 0xff)).collect();
@@ -142,10 +142,10 @@ fn what_refers_to_itself_too_often_is_refused_soon() {
     assert!(matches!(refused, Err(SnapshotError::TooMuch)), "{refused:?}");
 }
 
-/// Thirty bytes of JSON that stand for a file of 128 KiB, half a million times over: they are spread out one by one, and
-/// only those that are asked for.
+/// Thirty bytes of JSON that stand for a file of 128 KiB, half a million times over: they are expanded one by one,
+/// and only on request.
 #[test]
-fn rows_that_stand_for_much_cost_what_they_are() {
+fn compact_rows_are_not_expanded_in_memory() {
     let mut files = Map::new();
     for n in 0..200_000 {
         files.insert(n.to_string(), json!({"length": 128 << 10, "rows": {}}));
@@ -170,7 +170,7 @@ fn the_reasons_of_one_function_are_bounded() {
 }
 
 #[test]
-fn what_a_driver_is_said_to_have_told_is_bounded() {
+fn the_facts_of_a_driver_are_bounded() {
     let mut snapshot = whole();
     let controller = json!({"controller_id": 1, "index": 0, "online": true, "queues": 1, "interrupts": 1});
     snapshot["drivers"]["0000:02:00.0"] = json!({"secondaries": vec![controller; 2000]});

@@ -35,9 +35,9 @@ fn there_are_three_pfs_with_7_4_and_7_vfs() {
     }
 }
 
-/// The planner takes them from here.
+/// The planner takes the features from here.
 #[test]
-fn each_pf_has_an_id_and_says_what_its_driver_can_do() {
+fn each_pf_has_an_id_and_the_features_of_its_driver() {
     let (before, after) = (replay(PRISTINE), replay(WITH_VFS));
     let ids = |host: &Inventory| -> Vec<_> {
         host.physical_functions.iter().map(|pf| pf.id.clone().unwrap().to_string()).collect()
@@ -88,7 +88,7 @@ fn the_other_one_has_vfs_with_settings() {
     assert_eq!(disk.in_use_by_host, [used]);
 }
 
-/// What the daemon printed in the lab a moment before, but for the generation and what is masked.
+/// The daemon's output in the lab a moment earlier, except for the generation and masked fields.
 #[test]
 fn a_replay_is_what_the_live_lab_printed() {
     for (snapshot, printed) in [
@@ -104,7 +104,7 @@ fn a_replay_is_what_the_live_lab_printed() {
     }
 }
 
-/// Empties the generation and what is masked; gives the number of masked fields.
+/// Empties the generation and the masked fields; returns the number of masked fields.
 fn blank(value: &mut Value) -> usize {
     match value {
         Value::Object(fields) => {

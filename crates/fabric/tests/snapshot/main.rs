@@ -1,4 +1,4 @@
-//! Recorded hosts: what was recorded is what is seen again, without what tells whose host it was.
+//! Recorded hosts: a replay shows the recorded host, without whatever identifies it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod hostile;
@@ -19,7 +19,7 @@ use ioward_fabric::linux::Snapshot;
 use ioward_model::{Class, HostUse, Inventory};
 use tree::Tree;
 
-/// Through a file, as another machine reads it.
+/// Through a file, as read on another machine.
 fn replayed(snapshot: &Snapshot) -> Inventory {
     Snapshot::parse(&snapshot.to_json().unwrap()).unwrap().identify().unwrap()
 }
@@ -28,7 +28,7 @@ fn recorded(tree: &Tree) -> Snapshot {
     Snapshot::of_tree(&tree.at("")).unwrap()
 }
 
-/// A host that is used in every way that identify knows.
+/// A host used in every way that identify knows.
 fn busy() -> Tree {
     let tree = igb_and_nvme();
     tree.file(
@@ -66,7 +66,7 @@ fn a_replayed_host_is_the_recorded_one() {
 }
 
 #[test]
-fn what_went_wrong_goes_wrong_again_with_the_same_words() {
+fn recorded_errors_are_replayed_in_the_same_words() {
     let tree = busy();
     tree.patch_config("0000:01:00.0", 0x162, &0x1001_u16.to_le_bytes());
     tree.device_file("0000:01:00.0/vendor", [0xff, 0xfe]);
@@ -97,16 +97,16 @@ fn a_masked_host_shows_the_same_relations() {
 }
 
 #[test]
-fn nothing_that_tells_whose_host_it_is_stays_in_a_masked_file() {
+fn a_masked_file_has_nothing_that_identifies_the_host() {
     let tree = busy();
     let whole = String::from_utf8(recorded(&tree).to_json().unwrap()).unwrap();
     let masked = String::from_utf8(recorded(&tree).masked().to_json().unwrap()).unwrap();
-    // MAC, serial numbers as in configuration space and as the drive tells, addresses as text and as in /proc.
+    // MAC, serial numbers as in configuration space and as the drive reports, addresses as text and as in /proc.
     for secret in ["52:54:00:11:11:11", "56 34 12", "lab0", "192.0.2.7", "000200C0", "20010db8"] {
         assert!(whole.contains(secret), "{secret} is not even in the whole one");
         assert!(!masked.contains(secret), "{secret} is in {masked}");
     }
-    // What identify does not need is in neither.
+    // Both leave out what identify does not need.
     for secret in [
         "010200C0\\t0003",
         "0064A8C0",
@@ -120,7 +120,7 @@ fn nothing_that_tells_whose_host_it_is_stays_in_a_masked_file() {
     }
 }
 
-/// systemd names an adapter without a slot by its MAC address: the name would tell what the address does not.
+/// systemd names an adapter without a slot by its MAC address: the name would reveal the address.
 #[test]
 fn an_interface_named_after_its_address_is_found_under_its_new_name() {
     let tree = igb();
@@ -133,9 +133,9 @@ fn an_interface_named_after_its_address_is_found_under_its_new_name() {
     assert_eq!(netdev.mac.unwrap().to_string(), "02:00:00:00:00:01");
 }
 
-/// A drive with a serial number that is no text, and an adapter whose configuration space ends within its own.
+/// A drive whose serial number is not text, and an adapter whose configuration space ends within its own.
 #[test]
-fn what_is_broken_is_masked_all_the_same() {
+fn broken_values_are_masked_too() {
     let tree = igb_and_nvme();
     tree.device_file("0000:02:00.0/nvme/nvme0/serial", b"S3CR\xffT99");
     tree.cut_config("0000:01:00.0", 0x140 + 8);

@@ -1,4 +1,4 @@
-//! Adapters that come back elsewhere, change places, are missing, or can't be told from others.
+//! Adapters that return at other addresses, swap places, are missing, or can't be told apart.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -10,7 +10,7 @@ fn at(slot: u8) -> Bdf {
     Bdf::new(0, slot + 1, 0, 0).unwrap()
 }
 
-/// A NIC with this serial number and this MAC, where it has them.
+/// A NIC with this serial number and this MAC, if any.
 fn nic(address: Bdf, serial: Option<u8>, mac: Option<u8>) -> PhysicalFunction {
     let mac = mac.map(|mac| format!("52:54:00:00:00:{mac:02x}"));
     let netdev = json!({"name": "eth0", "ifindex": 1, "mac": mac, "permanent_mac": mac, "up": true});
@@ -30,7 +30,7 @@ fn host(pfs: impl IntoIterator<Item = PhysicalFunction>) -> Inventory {
     Inventory { physical_functions: pfs.into_iter().collect(), ..Inventory::default() }
 }
 
-/// A state that has noted these adapters as they are on this host, with a VF of each for a partition of its own.
+/// A state that records these adapters as they are on this host, each with one VF for a partition of its own.
 fn state(inventory: &Inventory, held: impl IntoIterator<Item = Bdf>) -> State {
     let mut state = State::default();
     for pf in held {
@@ -49,9 +49,9 @@ fn state(inventory: &Inventory, held: impl IntoIterator<Item = Bdf>) -> State {
     state
 }
 
-/// The address of an adapter is where it is, and its ID who it is.
+/// An adapter's address is its location, and its ID is its identity.
 #[test]
-fn an_adapter_keeps_its_id_wherever_it_sits() {
+fn an_adapter_keeps_its_id_at_every_address() {
     let ids = |pfs: Vec<PhysicalFunction>| -> Vec<Option<String>> {
         let mut host = host(pfs);
         host.name_adapters();
@@ -76,12 +76,12 @@ fn places(state: &State, inventory: &Inventory) -> Vec<Place> {
     Whereabouts::of(state, inventory, true).places.into_values().collect()
 }
 
-/// The state once what has moved is followed.
+/// The state after its records have followed the moves.
 fn followed(state: &State, inventory: &Inventory) -> State {
     let moves = Whereabouts::of(state, inventory, true).moves();
     let mut now = state.clone();
     now.move_adapters(&moves);
-    // Only the rows that are said to change do.
+    // Only the announced rows change.
     let rows = state.rows_of_moves(&moves);
     let mut part = state.part(&rows);
     part.move_adapters(&moves);
@@ -94,13 +94,13 @@ fn followed(state: &State, inventory: &Inventory) -> State {
 }
 
 #[test]
-fn another_adapter_at_a_noted_address_is_not_taken_for_the_one_that_is_missing() {
+fn a_replacement_is_told_from_the_missing_adapter() {
     let before = host([nic(at(0), Some(1), Some(1))]);
     let state = state(&before, [at(0)]);
     let others = [
         nic(at(0), Some(2), Some(2)),
         nic(at(0), Some(2), None),
-        // Cards of one maker with one serial number.
+        // Cards of one maker with the same serial number.
         nic(at(0), Some(1), Some(2)),
         PhysicalFunction { device_id: HexId(0x1521), ..nic(at(0), Some(1), Some(1)) },
     ];
@@ -115,7 +115,7 @@ fn another_adapter_at_a_noted_address_is_not_taken_for_the_one_that_is_missing()
 }
 
 #[test]
-fn an_adapter_that_is_found_elsewhere_takes_all_that_is_noted_of_it_along() {
+fn an_adapter_found_elsewhere_keeps_its_records() {
     let before = host([nic(at(0), Some(1), Some(1)), nic(at(1), Some(2), Some(2))]);
     let state = state(&before, [at(0)]);
     let now =
@@ -140,7 +140,7 @@ fn an_adapter_that_is_found_elsewhere_takes_all_that_is_noted_of_it_along() {
 }
 
 #[test]
-fn an_adapter_without_a_serial_number_is_known_by_its_mac_once_its_driver_is_there() {
+fn an_adapter_without_a_serial_number_is_identified_by_its_mac_once_it_has_a_driver() {
     let before = host([nic(at(0), None, Some(1))]);
     let state = state(&before, [at(0)]);
     assert_eq!(places(&state, &host([nic(at(3), None, Some(1))])), [Place::At(at(3))]);
@@ -148,14 +148,14 @@ fn an_adapter_without_a_serial_number_is_known_by_its_mac_once_its_driver_is_the
     assert_eq!(places(&state, &without_driver), [Place::InDoubt], "after a boot it is waited for");
     let found = Whereabouts::of(&state, &without_driver, false);
     assert_eq!(found.place(at(0)), Some(Place::Here), "what was there a moment ago is still there");
-    // A serial number that all cards of a maker may have is not enough to follow one.
+    // A serial number that all of a maker's cards may share is not enough to follow one.
     let state = super::tests::state(&host([nic(at(0), Some(1), Some(1))]), [at(0)]);
     assert_eq!(places(&state, &host([nic(at(3), Some(1), None)])), [Place::Nowhere]);
     assert_eq!(places(&state, &host([nic(at(0), Some(1), None)])), [Place::Here]);
 }
 
 #[test]
-fn marks_that_two_have_and_those_that_nobody_has_filled_in_tell_nothing() {
+fn shared_and_empty_marks_are_ignored() {
     let twins = host([nic(at(0), Some(1), Some(1)), nic(at(1), Some(1), Some(1))]);
     let unset = host(
         [nic(at(0), Some(1), None)]
@@ -164,11 +164,11 @@ fn marks_that_two_have_and_those_that_nobody_has_filled_in_tell_nothing() {
     for before in [&twins, &unset] {
         let state = state(before, [at(0)]);
         assert_eq!(state.adapters[&at(0)].identity, None);
-        // The address alone counts, whatever is there.
+        // Only the address counts, whatever is there.
         assert_eq!(places(&state, &host([nic(at(0), Some(7), Some(7))])), [Place::Here]);
         assert_eq!(places(&state, &host([nic(at(4), Some(1), Some(1))])), [Place::Nowhere]);
     }
-    // Of two that are alike in one mark, the other one tells.
+    // When two adapters share one mark, the other mark decides.
     let before = host([nic(at(0), Some(1), Some(1)), nic(at(1), Some(1), Some(2))]);
     let state = state(&before, [at(0), at(1)]);
     assert_eq!(state.adapters[&at(0)].identity.as_ref().unwrap().serial_number, None);
@@ -177,11 +177,12 @@ fn marks_that_two_have_and_those_that_nobody_has_filled_in_tell_nothing() {
 }
 
 #[test]
-fn one_that_is_found_twice_is_not_followed() {
+fn an_adapter_found_twice_is_not_followed() {
     let state = state(&host([nic(at(0), Some(1), None)]), [at(0)]);
     let now = host([nic(at(1), Some(1), None), nic(at(2), Some(1), None)]);
     assert_eq!(places(&state, &now), [Place::Nowhere]);
-    // Where it was is one of them still: that one it is, and the serial number tells nothing from now on.
+    // One of them is still at the recorded address: it is taken for the adapter, and the serial number no longer
+    // counts.
     let now = host([nic(at(0), Some(1), None), nic(at(2), Some(1), None)]);
     assert_eq!(places(&state, &now), [Place::Here]);
     let noted = Whereabouts::of(&state, &now, false).identities(&state, &now);
@@ -189,7 +190,7 @@ fn one_that_is_found_twice_is_not_followed() {
 }
 
 #[test]
-fn one_that_is_missing_gives_way_and_one_that_cannot_be_told_from_others_does_not() {
+fn a_missing_adapter_gives_way_only_if_it_has_a_distinct_identity() {
     let before = host([nic(at(0), Some(1), None), nic(at(1), Some(2), None)]);
     let noted = state(&before, [at(0), at(1)]);
     let now = host([nic(at(0), Some(2), None)]);
@@ -208,7 +209,7 @@ fn one_that_is_missing_gives_way_and_one_that_cannot_be_told_from_others_does_no
 }
 
 #[test]
-fn what_a_version_before_has_noted_gets_an_identity_where_it_may_be_the_adapter() {
+fn a_record_of_an_older_version_gets_an_identity_if_it_fits_the_adapter() {
     let here = host([nic(at(0), Some(1), Some(1))]);
     let mut old = state(&here, [at(0)]);
     let identity = std::mem::take(&mut old.adapters.get_mut(&at(0)).unwrap().identity);
@@ -225,7 +226,7 @@ fn what_a_version_before_has_noted_gets_an_identity_where_it_may_be_the_adapter(
 }
 
 #[test]
-fn the_ports_of_one_adapter_are_told_from_each_other() {
+fn the_ports_of_one_adapter_are_told_apart() {
     let port = |bus: u8, port: u8| nic(Bdf::new(0, bus, 0, port).unwrap(), Some(1), None);
     let before = host([port(1, 0), port(1, 1)]);
     let state = state(&before, before.physical_functions.iter().map(|pf| pf.address));
@@ -236,16 +237,16 @@ fn the_ports_of_one_adapter_are_told_from_each_other() {
 }
 
 proptest! {
-    /// Any cards in any slots before and after, some of them held: those that are there are found, nobody is taken for
-    /// another, and nothing that is noted is lost.
+    /// Any cards in any slots before and after, some of them held: every card present is found, none is taken for
+    /// another, and no record is lost.
     #[test]
-    fn whoever_is_there_is_found_and_nobody_is_taken_for_another(
+    fn every_card_present_is_found_and_none_is_confused(
         before in Just((0..8_u8).collect::<Vec<_>>()).prop_shuffle(),
         after in Just((0..8_u8).collect::<Vec<_>>()).prop_shuffle(),
         held in 1..5_usize,
         there in 0..8_usize,
     ) {
-        // Slot after slot, which card is in it: those before in the first four, those after in the first few.
+        // The card in each slot: the cards before in the first four, the cards after in the first few.
         let cards = |slots: &[u8]| host((0..).zip(slots).map(|(slot, card)| nic(at(slot), Some(*card), Some(*card))));
         let (old, new) = (cards(&before[..4]), cards(&after[..there]));
         let noted = state(&old, (0..4).take(held).map(at));

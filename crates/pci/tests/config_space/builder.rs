@@ -1,6 +1,6 @@
 //! Builds configuration spaces: a header, and capabilities chained in the order they are added.
 
-/// A configuration space in the making.
+/// A configuration space under construction.
 pub struct Builder {
     bytes: Vec<u8>,
     /// Where the pointer to the next capability goes.
@@ -51,7 +51,7 @@ impl Builder {
         body
     }
 
-    /// The first so many bytes.
+    /// The first `length` bytes.
     pub fn bytes(mut self, length: usize) -> Vec<u8> {
         self.bytes.truncate(length);
         self.bytes

@@ -1,4 +1,4 @@
-//! Lists that loop, break off or lead astray, and bytes that mean nothing: every walk ends and nothing panics.
+//! Lists that loop, break off or point astray, and random bytes: every walk ends and nothing panics.
 
 use ioward_pci::{
     AcsCapability, AriCapability, Capability, ConfigError, ConfigSpace, DeviceSerialNumber, MsixCapability,
@@ -41,7 +41,7 @@ fn a_capability_that_points_to_itself_is_a_loop() {
 
 /// The specification reserves the two lowest bits of a pointer and has software mask them; the kernel does.
 #[test]
-fn a_misaligned_pointer_is_told_and_followed_with_its_low_bits_cleared() {
+fn a_misaligned_pointer_is_reported_and_followed_with_its_low_bits_cleared() {
     let bytes = with_both_lists().u8(0x41, 0x72).u16(0x102, 0x1421).bytes(4096);
     let expected = [
         ConfigError::Misaligned { from: 0x40, pointer: 0x72 },
@@ -64,7 +64,7 @@ fn a_pointer_into_the_header_ends_the_list() {
 }
 
 #[test]
-fn a_list_that_leaves_what_could_be_read_is_truncated() {
+fn a_list_beyond_the_readable_bytes_is_truncated() {
     let bytes = with_both_lists().bytes(64);
     assert_eq!(errors(&bytes), [ConfigError::Truncated { offset: 0x40, size: 2, length: 64 }]);
     let bytes = with_both_lists().bytes(0x142);

@@ -1,4 +1,4 @@
-//! Configuration spaces, whole and broken.
+//! Configuration spaces, valid and invalid.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -43,7 +43,7 @@ fn a_configuration_space_has_64_to_4096_bytes() {
     }
 }
 
-/// The IDs of a VF read as ffff; a check of the vendor ID alone took every VF for one that had been pulled out.
+/// The IDs of a VF read as ffff; a check of the vendor ID alone took every VF for one that was unplugged.
 #[test]
 fn a_vf_answers_although_its_vendor_id_is_ffff() {
     let vf = Builder::new(0xffff, 0xffff).capability(0x70, Capability::MSIX, &[2, 0]).bytes(4096);
@@ -51,7 +51,7 @@ fn a_vf_answers_although_its_vendor_id_is_ffff() {
     assert_eq!(ConfigSpace::new(&[0xff; 4096]).unwrap_err(), ConfigError::NoAnswer);
 }
 
-/// The values are those that lspci shows for an Intel 82576 with 3 of 8 VFs.
+/// The values that lspci shows for an Intel 82576 with 3 of 8 VFs.
 #[test]
 fn the_sriov_capability_is_read_in_full() {
     let sriov = Builder::sriov_body(&[
@@ -87,7 +87,7 @@ fn the_sriov_capability_is_read_in_full() {
     assert_eq!(found.vf_bar_registers(), expected);
 }
 
-/// A 64-bit BAR in the last register has no upper half; it must not be looked for beyond the sixth.
+/// A 64-bit BAR in the last register has no upper half; nothing may be read beyond the sixth.
 #[test]
 fn the_last_vf_bar_has_no_register_after_it() {
     let sriov = Builder::sriov_body(&[(0x38, 0x0000_0004)]);
@@ -128,7 +128,7 @@ fn a_function_inside_the_root_complex_has_no_link() {
 }
 
 #[test]
-fn what_is_not_in_the_lists_is_not_found() {
+fn a_missing_capability_is_not_found() {
     for length in [64, 256, 4096] {
         let bytes = Builder::new(1, 1).bytes(length);
         let config = ConfigSpace::new(&bytes).unwrap();

@@ -1,5 +1,5 @@
-//! A file that was cut, zeroed, overwritten or made by a later ioward is refused and left as it is; a disk that is full
-//! costs the commit at hand and nothing else.
+//! A file that was truncated, zeroed, overwritten or made by a later ioward is refused and left unchanged; a full
+//! disk costs the current commit and nothing else.
 
 use std::{sync::LazyLock, time::Instant};
 
@@ -10,7 +10,7 @@ use crate::{
     values::{file_with, found, open, operation, plan_begun, revision, rows, state, step_done},
 };
 
-/// A file in use, as a daemon that was stopped left it.
+/// A file in use, as a killed daemon left it.
 fn used() -> MemoryFile {
     let mut changes = rows(&state());
     changes.extend([plan_begun(1), step_done(1, 1), Change::OperationBegun(operation())]);
@@ -19,7 +19,8 @@ fn used() -> MemoryFile {
     file
 }
 
-/// Opens a damaged file: it is refused and not changed, or the damage was where nothing is and all is found.
+/// Opens a damaged file: either it is refused and unchanged, or the damage hit unused bytes and all content is
+/// found.
 fn is_refused(damaged: &MemoryFile, how: &str) -> bool {
     static EXPECTED: LazyLock<Contents> = LazyLock::new(|| found(&used()).unwrap());
     let content = damaged.content();
@@ -64,12 +65,12 @@ fn a_file_zeroed_in_part_or_as_a_whole_is_refused_and_left_alone() {
 
 /// Each byte in turn, in the header; every 23rd elsewhere.
 #[test]
-fn a_file_with_a_wrong_byte_is_refused_or_the_byte_says_nothing() {
+fn a_file_with_a_wrong_byte_is_refused_unless_the_byte_is_unused() {
     let (started, content) = (Instant::now(), used().content());
     let places: Vec<_> = (0..320).chain((320..content.len()).step_by(23)).collect();
     let mut refused = 0;
     for place in &places {
-        // All its bits, and one.
+        // All its bits, then one.
         for flip in [0xff, 1 << (place % 8)] {
             let mut wrong = content.clone();
             wrong[*place] ^= flip;
@@ -86,7 +87,7 @@ fn a_file_with_a_wrong_byte_is_refused_or_the_byte_says_nothing() {
 }
 
 #[test]
-fn what_is_no_state_at_all_is_refused() {
+fn a_file_without_a_state_is_refused() {
     for content in [&b"{\"version\": 1}"[..], b"redb", &[0xff; 100_000], b"\x7fELF"] {
         assert!(is_refused(&MemoryFile::new(content), "something else"));
     }
@@ -119,7 +120,7 @@ fn a_file_from_the_future_is_refused_and_left_alone() {
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
 }
 
-/// After each write that still finds room, of a commit and of whatever comes after it.
+/// The disk fills up after each write in turn, in a commit and in what follows it.
 #[test]
 fn a_full_disk_costs_the_commit_and_nothing_else() {
     let mut failed = 0;
@@ -139,7 +140,7 @@ fn a_full_disk_costs_the_commit_and_nothing_else() {
                 assert_eq!(found(&disk.file()).unwrap(), before, "room for {writes} writes");
             }
         }
-        // The file is looked at anew, and used again.
+        // The file is checked again, and used again.
         disk.full_after(None);
         store.commit(&[revision(11)]).unwrap();
         assert_eq!(store.export().unwrap().state.revision, 11);
@@ -151,7 +152,7 @@ fn a_full_disk_costs_the_commit_and_nothing_else() {
 }
 
 #[test]
-fn a_file_that_grows_no_more_can_still_be_read() {
+fn a_file_that_cannot_grow_can_still_be_read() {
     let disk = Disk::with(&used());
     disk.full_after(Some(0));
     let export = StateFile::read("state.redb".as_ref(), &disk).unwrap();

@@ -1,4 +1,4 @@
-//! [`Disk`]: a disk that remembers what was written to it in which order, and fails when it is told to.
+//! [`Disk`]: a disk that records its writes in order, and fails on demand.
 
 use std::{
     io,
@@ -7,12 +7,12 @@ use std::{
 
 use ioward_store::{Contents, MemoryFile, StateFile, StorageBackend, StoreError};
 
-/// Something that was done to the disk.
+/// An operation on the disk.
 #[derive(Clone, Debug)]
 pub enum Deed {
     Write(u64, Vec<u8>),
     SetLength(u64),
-    /// Everything before is certainly on the disk.
+    /// Everything before this is certainly on the disk.
     Sync,
 }
 
@@ -24,7 +24,7 @@ pub struct Disk(Arc<Mutex<Inner>>);
 struct Inner {
     file: MemoryFile,
     deeds: Vec<Deed>,
-    /// So many more writes go well.
+    /// The number of writes that still succeed.
     writes_left: Option<usize>,
 }
 
@@ -33,17 +33,17 @@ impl Disk {
         Self(Arc::new(Mutex::new(Inner { file: file.copy(), ..Inner::default() })))
     }
 
-    /// The file as it is now, all writes included.
+    /// The file as it is now, including all writes.
     pub fn file(&self) -> MemoryFile {
         self.lock().file.copy()
     }
 
-    /// What was done since the last time this was asked.
+    /// The operations since the last call.
     pub fn deeds(&self) -> Vec<Deed> {
         std::mem::take(&mut self.lock().deeds)
     }
 
-    /// After so many writes and changes of length the disk is full; with `None` there is room again.
+    /// The disk is full after this many writes and changes of length; `None` makes room again.
     pub fn full_after(&self, writes: Option<usize>) {
         self.lock().writes_left = writes;
     }

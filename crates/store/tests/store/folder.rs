@@ -1,4 +1,4 @@
-//! The state folder: one daemon at a time, and a clear no where nothing can be written.
+//! The state folder: one daemon at a time, and a clear error where nothing can be written.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -11,7 +11,7 @@ fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// Everything in a folder, by name.
+/// All files in a folder, by name.
 pub fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let read =
         |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap());
@@ -21,7 +21,7 @@ pub fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn a_state_outlives_its_daemon() {
+fn the_state_survives_its_daemon() {
     let folder = scratch();
     let at = folder.path().join("new/state");
     let (store, contents) = open(&at).unwrap();
@@ -61,9 +61,9 @@ fn an_export_needs_no_daemon_and_changes_nothing() {
     assert!(error.to_string().starts_with("cannot open ") && files(none.path()).is_empty(), "{error}");
 }
 
-/// A daemon that was killed has left its file in use. It is looked at like that, and a daemon goes on with it.
+/// A killed daemon leaves its file in use. Such a file can be exported, and the next daemon continues with it.
 #[test]
-fn a_file_of_a_killed_daemon_is_as_good_as_any() {
+fn the_file_of_a_killed_daemon_is_used() {
     let folder = scratch();
     let (store, _) = open(folder.path()).unwrap();
     store.commit(&rows(&state())).unwrap();
@@ -76,9 +76,9 @@ fn a_file_of_a_killed_daemon_is_as_good_as_any() {
     assert_eq!(open(folder.path()).unwrap().1.state.revision, 9);
 }
 
-/// The power went while the very first file was made: it has not got its name yet.
+/// The power failed while the very first file was being made: the file does not have its name yet.
 #[test]
-fn a_file_that_was_never_finished_is_made_anew() {
+fn an_unfinished_file_is_made_again() {
     let folder = scratch();
     fs::write(folder.path().join("state.redb.new"), MemoryFile::new(&[7; 5000]).content()).unwrap();
     assert_eq!(open(folder.path()).unwrap().1.state, State::default());
@@ -101,9 +101,9 @@ fn a_damaged_file_is_refused_and_left_alone() {
     }
 }
 
-/// A folder that can't be written says so, and is not taken. Root can write everywhere but where there is no folder.
+/// An unwritable folder is named in the error and not used. Root can write everywhere but below a missing folder.
 #[test]
-fn a_folder_that_can_not_be_is_told_by_name() {
+fn an_unwritable_folder_is_named_in_the_error() {
     let folder = scratch();
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();

@@ -1,6 +1,6 @@
-//! The file in which everything is kept: what goes in comes out, whatever happens to it in between.
+//! The state file: every committed value is read back, whatever happens in between.
 
-// Tests say what must be so by panicking when it is not.
+// Tests fail by panicking.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod damage;

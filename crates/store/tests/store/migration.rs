@@ -1,6 +1,6 @@
-//! Every form that the state has ever had on a disk is read, from files that were written then.
+//! Reads every version of the state that has ever been on a disk, from files written at the time.
 //!
-//! A change of the form needs a new version, a way from the one before, and its own files here (docs/state.md).
+//! A new form needs a new version, a migration from the one before, and its own files here (docs/state.md).
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -39,21 +39,21 @@ fn taken_over(folder: &Path) {
 }
 
 #[test]
-fn version_1_is_taken_over_and_kept() {
+fn version_1_is_migrated_and_kept() {
     let folder = version1();
     taken_over(folder.path());
     let kept = ["audit.1.v1.jsonl", "audit.v1.jsonl", "lock", "state.redb", "state.v1.json"];
     let files = files(folder.path());
     assert_eq!(files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), kept);
     assert_eq!(files[4].1, VERSION1[0].1.as_bytes());
-    // What is kept is not read again.
+    // The kept files are not read again.
     fs::write(folder.path().join("state.v1.json"), "other").unwrap();
     taken_over(folder.path());
 }
 
-/// The daemon died once the new file had its name, and before the old ones had theirs.
+/// The daemon died after it renamed the new file, and before it renamed the old ones.
 #[test]
-fn version_1_is_taken_over_once() {
+fn version_1_is_migrated_once() {
     let folder = version1();
     taken_over(folder.path());
     for name in ["state", "audit"] {
@@ -66,7 +66,7 @@ fn version_1_is_taken_over_once() {
 }
 
 #[test]
-fn a_damaged_or_newer_state_json_is_refused_and_nothing_is_made() {
+fn a_damaged_or_newer_state_json_is_refused_and_no_file_is_made() {
     let newer = VERSION1[0].1.replace("\"version\": 1", "\"version\": 2");
     let cut = &VERSION1[0].1[..VERSION1[0].1.len() / 2];
     for content in [newer.as_str(), cut, "", "\0\0\0\0", "{}", "{\"version\": 1}"] {
@@ -91,7 +91,7 @@ type Rows = BTreeMap<String, BTreeMap<String, Value>>;
 const VERSION2: &str = include_str!("../data/version2.json");
 const VERSION3: &str = include_str!("../data/version3.json");
 
-/// Everything that can be kept, as this program writes it.
+/// Everything that can be stored, as this program writes it.
 fn written() -> MemoryFile {
     let mut changes = rows(&state());
     changes.extend([plan_begun(1), step_begun(1, 1), step_done(1, 1), plan_done(1)]);
@@ -134,7 +134,7 @@ fn rows_of(file: &MemoryFile) -> Rows {
     ])
 }
 
-/// A file with these rows in it, made without the store.
+/// A file with these rows, made without the store.
 fn file_of(rows: &Rows) -> MemoryFile {
     let file = MemoryFile::default();
     let database = redb::Builder::new().create_with_backend(file.clone()).unwrap();
@@ -191,7 +191,8 @@ fn versions_2_and_3_are_read_from_their_rows() {
     }
 }
 
-/// An ioward before version 3 can't read a plan to reconcile. It is told that the file is newer, and not that it is damaged.
+/// An ioward before version 3 can't read a plan to reconcile. It reports that the file is newer, not that it is
+/// damaged.
 #[test]
 fn version_2_is_version_3_after_the_first_commit() {
     let rows: Rows = serde_json::from_str(VERSION2).unwrap();
@@ -203,14 +204,14 @@ fn version_2_is_version_3_after_the_first_commit() {
     assert_eq!(rows_of(&file)["numbers"]["schema"], 3);
 }
 
-/// When this fails, the form has changed: it has to be a new version (docs/state.md).
+/// A failure means that the form has changed: it needs a new version (docs/state.md).
 #[test]
-fn version_3_is_what_is_written() {
+fn rows_are_written_as_version_3() {
     let written = rows_of(&written());
     if let Some(path) = std::env::var_os("IOWARD_WRITE_VERSION3") {
         fs::write(path, serde_json::to_string_pretty(&written).unwrap() + "\n").unwrap();
     }
-    // The audit log stands in a table by partition now, which those before it pass over.
+    // The audit log has a table by partition now, which an older ioward ignores.
     let mut expected: Rows = serde_json::from_str(VERSION3).unwrap();
     let entry = expected.get_mut("audit").unwrap().remove("1").unwrap();
     expected.insert("audit-entries".to_owned(), [("web 1 1".to_owned(), entry)].into());
@@ -218,9 +219,9 @@ fn version_3_is_what_is_written() {
     assert_eq!(written, expected);
 }
 
-/// The log of an ioward before that is moved over with the first entry of this one.
+/// The log of an older ioward is migrated with the first new entry.
 #[test]
-fn an_audit_log_in_one_table_is_taken_over() {
+fn an_audit_log_in_one_table_is_migrated() {
     let rows: Rows = serde_json::from_str(VERSION3).unwrap();
     let file = file_of(&rows);
     values::committed(&file, &[Change::Audit(values::audit(5))]);
@@ -231,17 +232,17 @@ fn an_audit_log_in_one_table_is_taken_over() {
     assert_eq!(store.audit(1).unwrap(), [values::audit(5)]);
 }
 
-/// An adapter as an ioward read it that did not note yet who adapters are.
+/// An adapter as read by an ioward from before identities.
 #[derive(serde::Deserialize)]
 struct AdapterBefore {
     original: AdapterOriginal,
     wanted: Option<VfCount>,
 }
 
-/// Who an adapter is came into its row later, and makes no new version: it may be missing, and whoever does not know of it passes
-/// over it, and loses it with the next change of the row. It is noted again by the next one that does.
+/// The identity of an adapter was added to its row later, without a new version: it may be missing. An older ioward
+/// ignores it and drops it when it next writes the row; a newer one then adds it again.
 #[test]
-fn an_identity_is_read_where_there_is_one_and_passed_over_by_those_before_it() {
+fn an_identity_is_optional_and_ignored_by_an_older_ioward() {
     let identity = serde_json::json!({
         "vendor_id": "8086", "device_id": "10c9", "function": 1, "serial_number": "00-1b-21-ff-ff-aa-00-01",
         "macs": ["00:1b:21:aa:00:01"], "nvme_serial": "S3"
@@ -258,7 +259,7 @@ fn an_identity_is_read_where_there_is_one_and_passed_over_by_those_before_it() {
     assert_eq!((before.original, before.wanted), (adapter.original, adapter.wanted));
     adapter.identity = Some(serde_json::from_value(identity).unwrap());
     assert_eq!(contents.state, expected);
-    // And that is how it is written.
+    // The row is written the same way.
     let written = rows_of(&file_with(&values::rows(&expected)));
     assert_eq!(written["adapters"], rows["adapters"]);
 }

@@ -1,4 +1,4 @@
-//! Power loss in the middle of a commit: the last committed state is found, or the one before, and never another.
+//! Power loss during a commit: the last committed state or the one before is found, and never another.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::{
     values::{audit, file_with, operation, plan_begun, plan_done, rows, state, step_begun, step_done},
 };
 
-/// Commits as the management partition makes them, one after the other.
+/// Commits as the management partition makes them, in order.
 fn commits() -> Vec<(&'static str, Vec<Change>)> {
     let mut head = state().row(&RowKey::Partition("db".parse().unwrap()));
     if let Row::Partition(_, Some(head)) = &mut head {
@@ -34,12 +34,12 @@ fn everything(file: &MemoryFile) -> Result<Export, String> {
     StateFile::read("state.redb".as_ref(), file).map_err(|error| error.to_string())
 }
 
-/// A commit, and what there is on either side of it.
+/// A commit, and the states before and after it.
 struct Moment {
     name: &'static str,
     before: Export,
     after: Export,
-    /// What the power loss may find on the disk when nothing of the commit is there yet.
+    /// The disk before any write of the commit.
     disk: MemoryFile,
     deeds: Vec<Deed>,
 }
@@ -47,7 +47,7 @@ struct Moment {
 fn moments() -> Vec<Moment> {
     let disk = Disk::with(&file_with(&rows(&state())));
     let (store, _) = disk.open().unwrap();
-    // The first commit after opening also says that the file is in use: it belongs to none of them.
+    // The first commit after opening also marks the file as in use, which belongs to none of these.
     store.commit(&[]).unwrap();
     let mut moments = Vec::new();
     for (name, changes) in commits() {
@@ -71,8 +71,8 @@ impl Moment {
     }
 }
 
-/// Writes reach the disk in the order in which they were made, and the power goes in the middle of one: after each byte of
-/// the header, which says where everything is, and of the last write of all; after every 16th byte of the others.
+/// Writes reach the disk in order, and the power fails during one: after each byte of the header, which locates
+/// everything, and of the very last write; after every 16th byte of the others.
 #[test]
 fn the_last_write_is_torn_at_every_byte() {
     let (started, mut images, mut found) = (Instant::now(), 0, [0; 2]);
@@ -83,12 +83,12 @@ fn the_last_write_is_torn_at_every_byte() {
             if let Deed::Write(offset, content) = deed {
                 let each = if *offset == 0 || n == last { 1 } else { 16 };
                 let mut there = vec![0; content.len()];
-                // What the write itself makes longer was not there.
+                // Bytes by which the write extends the file were not there.
                 let _ = file.read(*offset, &mut there);
                 let torn = file.copy();
                 for (at, (byte, there)) in content.iter().zip(there).enumerate() {
                     torn.write(offset + at as u64, &[*byte]).unwrap();
-                    // A byte that is there already makes no other file.
+                    // A byte that is there already gives the same file.
                     if at % each == 0 && there != *byte {
                         images += 1;
                         moment.check(&torn, &format!("write {n} ends after byte {at}"), &mut found);
@@ -108,13 +108,13 @@ fn the_last_write_is_torn_at_every_byte() {
     assert!(before > 10_000 && after > 1_000);
 }
 
-/// Between two syncs a disk writes in any order, and of what it had not finished any part may be there.
+/// Between two syncs a disk writes in any order, and any part of the unfinished writes may be there.
 #[test]
-fn any_part_of_what_was_not_synced_is_on_the_disk() {
+fn any_part_of_the_unsynced_writes_is_on_the_disk() {
     let (started, mut images, mut found) = (Instant::now(), 0, [0; 2]);
     let mut chance = 1_u64;
     let mut below = |bound: usize| {
-        // Knuth's MMIX generator; its upper bits are the good ones.
+        // Knuth's MMIX generator; use its upper bits.
         chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(chance >> 33).unwrap() % bound
     };
@@ -128,13 +128,13 @@ fn any_part_of_what_was_not_synced_is_on_the_disk() {
             }
             for _ in 0..300 {
                 let file = synced.copy();
-                // Of some nearly everything is there, of others nearly nothing.
+                // In some runs nearly everything is there, in others nearly nothing.
                 let of = [2, 3, 30][below(3)];
                 for deed in &unsynced {
                     match (below(of), deed) {
                         (0, _) => {}
                         (1, Deed::Write(offset, content)) => {
-                            // Sectors of 512 bytes, some of which are there.
+                            // Some of the sectors of 512 bytes are there.
                             for (n, sector) in content.chunks(512).enumerate().filter(|_| below(2) == 0) {
                                 file.write(offset + 512 * n as u64, sector).unwrap();
                             }

@@ -1,4 +1,4 @@
-//! What is committed is what is found, and a small change is a small write.
+//! Every commit is read back, and a small change is a small write.
 
 use std::sync::{
     Arc,
@@ -14,7 +14,7 @@ use crate::values::{
 };
 
 #[test]
-fn a_new_file_holds_nothing_and_a_state_comes_back() {
+fn a_new_file_is_empty_and_a_state_is_read_back() {
     let file = file_with(&[]);
     assert_eq!(found(&file).unwrap().state, State::default());
     committed(&file, &rows(&state()));
@@ -57,10 +57,10 @@ fn a_plan_is_interrupted_until_it_has_ended() {
     assert!(contents.interrupted.is_none() && contents.last_plan == 1);
 }
 
-/// Whether a commit that failed is in the file is not certain: a plan that was never carried out may be there, and the
-/// next one has the same number.
+/// A failed commit may still be in the file: it may hold a plan that was never carried out, and the next plan has
+/// the same number.
 #[test]
-fn a_plan_that_is_begun_again_begins_with_nothing() {
+fn a_plan_that_is_begun_again_has_no_steps() {
     let file = file_with(&[plan_begun(1), step_begun(1, 2), plan_done(1)]);
     committed(&file, &[plan_begun(1)]);
     let interrupted = found(&file).unwrap().interrupted.unwrap();
@@ -68,7 +68,7 @@ fn a_plan_that_is_begun_again_begins_with_nothing() {
 }
 
 #[test]
-fn what_was_said_anew_is_all_there_is() {
+fn a_cleared_store_holds_only_what_is_restated() {
     let file = file_with(&rows(&state()));
     committed(&file, &[Change::OperationBegun(operation())]);
     assert_eq!(found(&file).unwrap().operations, [operation()]);
@@ -86,7 +86,7 @@ fn what_was_said_anew_is_all_there_is() {
 }
 
 #[test]
-fn only_so_much_of_the_past_is_kept() {
+fn old_plans_are_deleted() {
     let store = open(&file_with(&[])).unwrap().0;
     let kept = u64::try_from(KEPT_PLANS).unwrap();
     for number in 1..=kept + 3 {
@@ -94,7 +94,7 @@ fn only_so_much_of_the_past_is_kept() {
     }
     let numbers = || store.export().unwrap().plans.iter().map(|plan| plan.record.number).collect::<Vec<_>>();
     assert_eq!(numbers(), (4..=kept + 3).collect::<Vec<_>>());
-    // A host that has to be repaired again and again pushes nobody's plans out.
+    // A host that needs repair again and again does not push out users' plans.
     for number in kept + 4..=4 * kept {
         store.commit(&[repairs_begun(number), step_done(number, 1), plan_done(number)]).unwrap();
     }
@@ -103,10 +103,10 @@ fn only_so_much_of_the_past_is_kept() {
     assert!(export.plans.iter().all(|plan| plan.steps.len() == 1 && plan.record.ended == Some(Ended::Done)));
 }
 
-/// 50,000 entries were kept for all partitions together, and each look was one: a guest that asked for its VFs without end had
-/// every change that anybody had made out of the log within minutes.
+/// 50,000 entries were kept for all partitions together, and each read was one: a guest that requested its VFs
+/// endlessly pushed every change out of the log within minutes.
 #[test]
-fn a_partition_pushes_nobody_else_out_of_the_audit_log_and_its_reads_no_change() {
+fn a_partition_cannot_push_others_out_of_the_audit_log_and_reads_push_out_no_change() {
     let of = |who: &str, verdict: Verdict, request: VfOp, time_ms| {
         Change::Audit(AuditEntry { time_ms, partition: who.parse().unwrap(), request, verdict })
     };
@@ -137,9 +137,9 @@ fn a_partition_pushes_nobody_else_out_of_the_audit_log_and_its_reads_no_change()
     assert_eq!(open(&file).unwrap().0.audit_dropped().unwrap(), dropped, "and it is remembered");
 }
 
-/// Where all partitions together have more than is kept, those give way that have most.
+/// When all partitions together exceed the limit, the entries of the one with most are dropped.
 #[test]
-fn whoever_has_most_in_the_audit_log_gives_way() {
+fn the_partition_with_the_longest_audit_log_loses_entries_first() {
     let reset = |who: &str, time_ms| {
         let request = VfOp::Reset { vf: "net0".parse().unwrap() };
         Change::Audit(AuditEntry {
@@ -180,7 +180,7 @@ fn an_export_can_be_read_by_people_and_programs() {
     assert_eq!(serde_json::from_str::<ioward_store::Export>(&text).unwrap(), export);
 }
 
-/// A file that counts the bytes that are written to it.
+/// A file that counts the bytes written to it.
 #[derive(Clone, Debug, Default)]
 struct Counting(MemoryFile, Arc<AtomicUsize>);
 
@@ -207,7 +207,7 @@ impl StorageBackend for Counting {
     }
 }
 
-/// Version 1 wrote the whole state for every step of a plan: 2 MB for each VF that 1,000 partitions were given.
+/// Version 1 wrote the whole state for every step of a plan: 2 MB for each VF given to 1,000 partitions.
 #[test]
 fn a_small_change_of_a_large_state_is_a_small_write() {
     let mut large = state();

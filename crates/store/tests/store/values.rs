@@ -1,4 +1,4 @@
-//! A host's worth of values.
+//! The values of one host.
 
 use std::path::Path;
 
@@ -42,7 +42,7 @@ pub fn state() -> State {
     .unwrap()
 }
 
-/// The changes that say a whole state.
+/// The changes that restate a whole state.
 pub fn rows(state: &State) -> Vec<Change> {
     state.keys().map(|key| Change::Row(state.row(&key))).collect()
 }
@@ -51,7 +51,7 @@ pub fn plan_begun(number: u64) -> Change {
     plan_begun_for(number, Intent::Start { partition: "db".parse().unwrap() })
 }
 
-/// A plan that the daemon has made itself.
+/// A plan made by the daemon itself.
 pub fn repairs_begun(number: u64) -> Change {
     let what = Difference::PartitionMissing { partition: "db".parse().unwrap() };
     let drifts = vec![Drift { what, breaks: Vec::new(), left_because: None }];
@@ -111,12 +111,12 @@ pub fn audit(time_ms: u64) -> AuditEntry {
     AuditEntry { time_ms, partition, request: VfOp::List, verdict: Verdict::Refused("no".into()) }
 }
 
-/// A revision, which is the smallest change there is.
+/// A new revision, the smallest change there is.
 pub fn revision(revision: u64) -> Change {
     Change::Row(Row::Revision(revision))
 }
 
-/// A new file with these changes in it.
+/// A new file with these changes.
 pub fn file_with(changes: &[Change]) -> MemoryFile {
     let file = MemoryFile::default();
     StateFile::create(Path::new("state.redb"), file.clone(), changes).unwrap();
@@ -128,7 +128,7 @@ pub fn open(file: &MemoryFile) -> Result<(StateFile, Contents), StoreError> {
     StateFile::open("state.redb".into(), move || Ok(file.clone()))
 }
 
-/// What a daemon that starts now would find. Changes nothing.
+/// The contents that a starting daemon finds. Changes nothing.
 pub fn found(file: &MemoryFile) -> Result<Contents, StoreError> {
     open(&file.copy()).map(|(_, contents)| contents)
 }

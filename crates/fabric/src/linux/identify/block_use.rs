@@ -1,4 +1,4 @@
-//! Which disks the host has mounted, swaps on or has stacked something on: /proc and the `holders` folders of sysfs.
+//! The host's disks in use by mounts, swap or stacked devices: /proc and the `holders` folders of sysfs.
 
 use ioward_model::HostUse;
 
@@ -8,20 +8,20 @@ use crate::linux::root::HostRoot;
 /// A host with thousands of containers has mount tables of megabytes.
 const MAX_TABLE: usize = 64 << 20;
 
-/// What the block tables of the host say.
+/// The content of the host's block tables.
 pub(super) struct BlockUse {
     mounts: Vec<Mount>,
     /// Names of block devices, as `nvme0n1p2`.
     swaps: Vec<String>,
-    /// What could not be read: what was required and what was found.
+    /// Unreadable tables: the requirement and the finding.
     pub(super) problems: Vec<(String, String)>,
 }
 
 /// A mount of the host.
 pub(in crate::linux) struct Mount {
-    /// `major:minor`; a number of no device for btrfs and others with more than one device.
+    /// `major:minor`; btrfs and other multi-device file systems have a number of no device.
     pub(in crate::linux) number: String,
-    /// Name of the block device, as far as the source is one.
+    /// Name of the block device, if the source is one.
     pub(in crate::linux) source: String,
     point: String,
 }
@@ -46,7 +46,7 @@ impl BlockUse {
         Self { mounts, swaps, problems }
     }
 
-    /// What the host uses a disk and its partitions for. `folder` is the disk's in sysfs.
+    /// The host's uses of a disk and its partitions. `folder` is the disk's in sysfs.
     pub(super) fn of_disk(&self, probe: &mut Probe<'_>, disk: &str, folder: &str) -> Vec<HostUse> {
         let entries = probe.root.list(folder).unwrap_or_else(|error| {
             probe.note(format!("the disk {disk} in /{folder}"), error);
@@ -92,19 +92,19 @@ impl Mount {
     }
 }
 
-/// A line of `swaps`: file name, type, …. A swap file counts through the mount that it is on.
+/// A line of `swaps`: file name, type, …. A swap file counts through its mount.
 pub(in crate::linux) fn swap(line: &str) -> Option<String> {
     let mut columns = line.split_whitespace();
     let (name, kind) = (columns.next()?, columns.next()?);
     (kind == "partition").then(|| device_name(name))
 }
 
-/// `nvme0n1p2` from `/dev/nvme0n1p2`; nothing for what is no device.
+/// `nvme0n1p2` from `/dev/nvme0n1p2`; empty for anything but a device.
 fn device_name(path: &str) -> String {
     path.strip_prefix("/dev/").unwrap_or("").to_owned()
 }
 
-/// A mount point as a person writes it: the kernel writes space, tab, newline and backslash as `\040`.
+/// A readable mount point: the kernel writes space, tab, newline and backslash as octal, like `\040`.
 fn printable(point: &str) -> String {
     point.replace("\\040", " ").chars().filter(|c| !c.is_control()).collect()
 }

@@ -6,7 +6,7 @@
 //!                                                └─> nvme ───> block_use (proc: mounts, swaps)
 //! ```
 //!
-//! What cannot be read becomes a Reason on its function, and the rest is read all the same.
+//! Unreadable facts become Reasons on their function; the rest is read all the same.
 
 pub(super) mod block_use;
 mod netdev;
@@ -33,12 +33,12 @@ const DEVICES: &str = "sys/bus/pci/devices";
 const DRIVERS: &str = "sys/bus/pci/drivers";
 const IOMMU_GROUPS: &str = "sys/kernel/iommu_groups";
 
-/// After how many uses by the host of one thing, an interface or a controller, the rest is no longer looked for. One
-/// would do to leave it alone.
+/// Maximum number of uses by the host recorded for one interface or controller. One would suffice to leave it
+/// alone.
 const MAX_USES: usize = 32;
 
-/// Looks at a whole host. `generation` is 0, no VF has an owner and none has settings: those are for the caller to
-/// fill in, and so is what an NVMe controller only tells by admin command.
+/// Looks at a whole host. `generation` is 0, and VFs have neither owners nor settings: the caller adds those, and
+/// an NVMe controller's data that requires admin commands.
 ///
 /// # Errors
 /// [`FabricError::Read`] when the PCI functions of the host cannot be listed. Nothing else is an error: a function that
@@ -63,14 +63,14 @@ pub fn identify(root: &HostRoot) -> Result<Inventory, FabricError> {
     Ok(inventory)
 }
 
-/// Whether the driver that hands VFs to partitions is loaded.
+/// Whether the driver that passes VFs to partitions is loaded.
 fn vfio_pci(root: &HostRoot) -> Option<bool> {
     let loaded = root.list(&format!("{DRIVERS}/vfio-pci")).is_ok();
-    // A tree that was copied in part, and a recording of before this was looked at, have no drivers at all.
+    // A partial copy of a tree, and an older recording, have no drivers at all.
     (loaded || root.list(DRIVERS).is_ok()).then_some(loaded)
 }
 
-/// What is the same for all functions of a host.
+/// The part common to all functions of a host.
 struct Host<'a> {
     root: &'a HostRoot,
     network: NetworkUse,
@@ -82,13 +82,13 @@ struct Host<'a> {
 }
 
 impl Host<'_> {
-    /// Looked for only where there is an adapter below them.
+    /// Only read where an adapter is below them.
     fn bridges(&self) -> &[Bridge] {
         self.bridges.get_or_init(|| port::bridges(self.root, self.addresses))
     }
 }
 
-/// The address that a sysfs name stands for; only in the form the kernel writes, which makes it the folder's name.
+/// The address in a sysfs name; only in the kernel's own form, which makes it the folder's name.
 fn address(name: &str) -> Option<Bdf> {
     name.parse().ok().filter(|address: &Bdf| address.to_string() == name)
 }

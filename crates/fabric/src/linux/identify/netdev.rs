@@ -1,4 +1,4 @@
-//! Network interfaces of a function, and what the host does with them.
+//! Network interfaces of a function, and the host's uses of them.
 
 use ioward_model::{HostUse, Netdev};
 
@@ -16,7 +16,7 @@ fn read_one(probe: &mut Probe<'_>, name: &str) -> Netdev {
     let attribute = |attribute: &str| format!("net/{name}/{attribute}");
     let flags = probe
         .expect(&attribute("flags"), "flags", |text| u32::from_str_radix(text.strip_prefix("0x")?, 16).ok());
-    // The kernel answers EINVAL for these two while the interface is down, and a speed of -1 while it has no link.
+    // The kernel answers EINVAL for these two while the interface is down, and a speed of -1 without a link.
     let quiet = |probe: &Probe<'_>, name: &str| probe.root.text(&probe.path(&attribute(name))).ok();
     let speed = quiet(probe, "speed").and_then(|speed| speed.parse().ok());
     let carrier = quiet(probe, "carrier").and_then(|carrier| match carrier.as_str() {
@@ -27,7 +27,7 @@ fn read_one(probe: &mut Probe<'_>, name: &str) -> Netdev {
     Netdev {
         name: name.to_owned(),
         ifindex: probe.expect(&attribute("ifindex"), "a number", |text| text.parse().ok()).unwrap_or(0),
-        // InfiniBand has 20 bytes: no Ethernet address, and nothing wrong.
+        // InfiniBand has 20 bytes: not an Ethernet address, but not a fault.
         mac: probe.expect(&attribute("address"), "an address", |text| Some(text.parse().ok())).flatten(),
         permanent_mac: None,
         speed_mbps: speed.filter(|speed| !matches!(*speed, 0 | u32::MAX)),
@@ -37,7 +37,7 @@ fn read_one(probe: &mut Probe<'_>, name: &str) -> Netdev {
     }
 }
 
-/// What the host uses these interfaces for.
+/// The host's uses of these interfaces.
 pub(super) fn used_by_host(host: &Host<'_>, probe: &mut Probe<'_>, names: &[String]) -> Vec<HostUse> {
     let mut uses = Vec::new();
     for netdev in names {
@@ -58,7 +58,7 @@ fn uppers(probe: &mut Probe<'_>, netdev: &str) -> Vec<String> {
     let names = probe.list(&folder);
     let mut uppers: Vec<String> =
         names.iter().filter_map(|name| name.strip_prefix("upper_")).map(str::to_owned).collect();
-    // `master` repeats one of them, but older kernels have it alone.
+    // `master` repeats one of them, but older kernels have only `master`.
     if names.iter().any(|name| name == "master") {
         uppers.extend(probe.link(&format!("{folder}/master")));
     }

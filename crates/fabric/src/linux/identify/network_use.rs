@@ -1,4 +1,4 @@
-//! Which interfaces the host has addresses on and which carry its default route, from the files of /proc/net.
+//! The interfaces with addresses of the host, and with its default route, from the files of /proc/net.
 //!
 //! No file of /proc names the interface of an IPv4 address. The local addresses are in `fib_trie`, and each is taken
 //! to be on the interface with the narrowest directly connected network around it (`route`); on all of them when two
@@ -17,19 +17,19 @@ use crate::linux::root::HostRoot;
 
 /// A host with a million routes has tables of about this size.
 const MAX_TABLE: usize = 128 << 20;
-/// Most interfaces that one address is taken to be on.
+/// Maximum number of interfaces that one address is attributed to.
 const MAX_INTERFACES: usize = 16;
 // Route flags: include/uapi/linux/route.h and ipv6_route.h.
 const RTF_UP: u32 = 0x1;
 const RTF_REJECT: u32 = 0x200;
 
-/// What the network tables of the host say.
+/// The content of the host's network tables.
 pub(super) struct NetworkUse {
     /// Interface and address with prefix length.
     addresses: BTreeSet<(String, String)>,
     /// Interfaces that carry a default route.
     default_routes: BTreeSet<String>,
-    /// What could not be read: what was required and what was found.
+    /// Unreadable tables: the requirement and the finding.
     pub(super) problems: Vec<(String, String)>,
 }
 
@@ -37,7 +37,7 @@ impl NetworkUse {
     pub(super) fn read(root: &HostRoot) -> Self {
         let mut problems = Vec::new();
         let mut table = |name, required| table(root, name, required, &mut problems);
-        // Where IPv6 is off, its two tables do not exist.
+        // With IPv6 off, its two tables do not exist.
         let (route, trie) = (table("route", true), table("fib_trie", true));
         let (ipv6_addresses, ipv6_routes) = (table("if_inet6", false), table("ipv6_route", false));
 
@@ -51,7 +51,7 @@ impl NetworkUse {
         Self { addresses, default_routes, problems }
     }
 
-    /// What the host uses an interface for.
+    /// The host's uses of an interface.
     pub(super) fn of_netdev(&self, name: &str) -> Vec<HostUse> {
         let own = self.addresses.range((name.to_owned(), String::new())..);
         let own = own.take_while(|(netdev, _)| netdev == name).take(MAX_USES);
@@ -63,7 +63,7 @@ impl NetworkUse {
     }
 }
 
-/// A file of /proc/net; empty when it cannot be read, which is a problem if it must be there.
+/// A file of /proc/net; empty if unreadable, which is a problem if the file is required.
 fn table(root: &HostRoot, name: &str, required: bool, problems: &mut Vec<(String, String)>) -> String {
     let path = format!("proc/net/{name}");
     match root.read(&path, MAX_TABLE) {
@@ -87,12 +87,12 @@ pub(in crate::linux) struct Ipv4Route {
 }
 
 impl Ipv4Route {
-    /// A line of `route`: interface, destination, gateway, flags, reference count, use, metric, mask, …. Routes that
-    /// are down or reject are none.
+    /// A line of `route`: interface, destination, gateway, flags, reference count, use, metric, mask, …. `None` for
+    /// routes that are down or that reject.
     pub(in crate::linux) fn parse(line: &str) -> Option<Self> {
         let columns: Vec<&str> = line.split_whitespace().collect();
         let hex = |column: usize| u32::from_str_radix(columns.get(column)?, 16).ok();
-        // Addresses are printed as numbers in the byte order of the host that wrote them: taken to be that of this one.
+        // Addresses are numbers in the byte order of the host that wrote them, assumed to be this host's.
         let address = |column| hex(column).map(|number| u32::from_be_bytes(number.to_ne_bytes()));
         let flags = hex(3)?;
         (flags & RTF_UP != 0 && flags & RTF_REJECT == 0).then_some(())?;
@@ -100,7 +100,7 @@ impl Ipv4Route {
         Some(Self { interface, destination: address(1)?, gateway: address(2)?, mask: address(7)? })
     }
 
-    /// Whether it is to a directly connected network that an address is in.
+    /// Whether it is the route of the directly connected network that contains an address.
     pub(in crate::linux) fn is_around(&self, address: Ipv4Addr) -> bool {
         self.gateway == 0 && self.mask != 0 && u32::from(address) & self.mask == self.destination
     }
@@ -126,15 +126,15 @@ fn interfaces_of(address: Ipv4Addr, routes: &[Ipv4Route]) -> Vec<(String, String
     let around = |route: &&Ipv4Route| route.is_around(address);
     let narrowest = routes.iter().filter(around).map(|route| route.mask.count_ones()).max();
     let nearest = routes.iter().filter(around).filter(|route| Some(route.mask.count_ones()) == narrowest);
-    // In more networks than that it is in none that a person made.
+    // Nobody configures an address in more networks than that.
     nearest
         .take(MAX_INTERFACES)
         .map(|route| (route.interface.clone(), format!("{address}/{}", route.mask.count_ones())))
         .collect()
 }
 
-/// A line of `if_inet6`: address, interface index, prefix length, scope, flags, name. Every interface that is up has a
-/// link-local address; it says nothing about use.
+/// A line of `if_inet6`: address, interface index, prefix length, scope, flags, name. Every interface that is up
+/// has a link-local address, which does not count as use.
 pub(in crate::linux) fn ipv6_address(line: &str) -> Option<(String, String)> {
     let columns: Vec<&str> = line.split_whitespace().collect();
     let [address, _, prefix, _, _, name] = columns[..] else { return None };
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_that_rejects_is_no_default_route() {
+    fn a_reject_route_is_not_a_default_route() {
         let zero = "0".repeat(32);
         let line = |flags, name| {
             format!("{zero} 00 {zero} 00 fe80{:028} 00000400 00000002 00000000 {flags} {name}", 1)
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_local_address_is_no_use() {
+    fn a_link_local_address_does_not_count_as_use() {
         let local = "fe8000000000000000fc00fffe000001 04 40 20 80     eth0";
         let global = "fd000000000000000000000000000002 04 40 00 82     eth0";
         assert_eq!(ipv6_address(local), None);

@@ -1,4 +1,4 @@
-//! The host's NUMA nodes and how far they are from each other.
+//! The host's NUMA nodes and their distances.
 
 use ioward_model::NumaNode;
 
@@ -9,7 +9,7 @@ const NODES: &str = "sys/devices/system/node";
 /// The largest hosts have some hundreds (MAX_NUMNODES of Linux is 1024 at most).
 const MAX_NODES: usize = 1024;
 
-/// All nodes, by number. A node whose distances can't be read is no news of its own: there is nothing to be said of it.
+/// All nodes, by number. Leaves out a node with unreadable distances, which is not worth a Reason.
 pub(super) fn read(root: &HostRoot) -> Vec<NumaNode> {
     let names = root.list(NODES).unwrap_or_default();
     let number = |name: &String| name.strip_prefix("node")?.parse().ok();
@@ -19,7 +19,7 @@ pub(super) fn read(root: &HostRoot) -> Vec<NumaNode> {
     ids.iter().filter_map(|id| node(root, *id, &ids)).collect()
 }
 
-/// The attribute has one distance for each node that is online, in their order (drivers/base/node.c `distance_show`).
+/// The attribute has one distance for each online node, in order (drivers/base/node.c `distance_show`).
 fn node(root: &HostRoot, id: u32, ids: &[u32]) -> Option<NumaNode> {
     let text = root.text(&format!("{NODES}/node{id}/distance")).ok()?;
     let distances: Vec<u32> = text.split_whitespace().map_while(|word| word.parse().ok()).collect();

@@ -1,13 +1,13 @@
-//! The NVMe controller of a function, and what the host does with its namespaces.
+//! The NVMe controller of a function, and the host's uses of its namespaces.
 
 use ioward_model::{HostUse, NvmeController};
 
 use super::{Host, MAX_USES, probe::Probe};
 
-/// How many namespaces of a controller are listed.
+/// Maximum number of namespaces listed for a controller.
 const MAX_NAMESPACES: usize = 1024;
 
-/// The controller, when the kernel's nvme driver runs the function.
+/// The controller, if the kernel's nvme driver runs the function.
 pub(super) fn read(probe: &mut Probe<'_>) -> Option<NvmeController> {
     let name = controller(probe)?;
     let text = |text: &str| Some(text.to_owned());
@@ -28,7 +28,7 @@ pub(super) fn read(probe: &mut Probe<'_>) -> Option<NvmeController> {
     })
 }
 
-/// What the host uses the controller's namespaces for.
+/// The host's uses of the controller's namespaces.
 pub(super) fn used_by_host(host: &Host<'_>, probe: &mut Probe<'_>) -> Vec<HostUse> {
     let Some(controller) = controller(probe) else { return Vec::new() };
     let entries = probe.list(&format!("nvme/{controller}"));
@@ -37,7 +37,7 @@ pub(super) fn used_by_host(host: &Host<'_>, probe: &mut Probe<'_>) -> Vec<HostUs
         if uses.len() >= MAX_USES {
             break;
         }
-        // The disk of a shared namespace belongs to the subsystem, and is no child of the controller.
+        // The disk of a shared namespace belongs to the subsystem rather than the controller.
         let folder = format!("sys/class/block/{disk}");
         let own_folder = probe.path(&format!("nvme/{controller}/{entry}"));
         let folder = if probe.root.exists(&folder) { folder } else { own_folder };
@@ -52,8 +52,8 @@ fn controller(probe: &mut Probe<'_>) -> Option<String> {
     names.into_iter().find(|name| name.strip_prefix("nvme").is_some_and(is_number))
 }
 
-/// The disk behind an entry of a controller's folder: `nvme0n1` is one itself, and `nvme0c1n1` is the path through
-/// controller 1 to the shared namespace whose disk is `nvme0n1` (nvme_mpath_set_disk_name in drivers/nvme/host).
+/// The disk of an entry in a controller's folder: `nvme0n1` is a disk itself, and `nvme0c1n1` is the path through
+/// controller 1 to the shared namespace with the disk `nvme0n1` (nvme_mpath_set_disk_name in drivers/nvme/host).
 fn disk_of(entry: &str) -> Option<String> {
     let (subsystem, namespace) = entry.strip_prefix("nvme")?.split_once('n')?;
     let subsystem = match subsystem.split_once('c') {

@@ -4,12 +4,12 @@ use ioward_model::{HexId, Inventory, PhysicalFunction};
 
 use crate::linux::root::HostRoot;
 
-/// Where distributions keep it.
+/// Where distributions install it.
 pub(in crate::linux) const PLACES: [&str; 2] = ["usr/share/misc/pci.ids", "usr/share/hwdata/pci.ids"];
 /// The file has 1.5 MB.
 const MAX_SIZE: usize = 16 << 20;
 
-/// The text of pci.ids; empty where the host has none.
+/// The text of pci.ids; empty if the host has none.
 pub(in crate::linux) struct PciIds {
     text: String,
 }
@@ -20,7 +20,7 @@ impl PciIds {
         Self { text: String::from_utf8_lossy(&bytes).into_owned() }
     }
 
-    /// What cuts such a text down to the vendors and devices of a host.
+    /// Returns a function that reduces such a text to the vendors and devices of a host.
     pub(in crate::linux) fn extract(inventory: &Inventory) -> impl Fn(&str) -> String {
         let pfs = inventory.physical_functions.iter();
         let mut wanted: Vec<_> = pfs.map(|pf| (pf.vendor_id, pf.device_id)).collect();
@@ -41,7 +41,7 @@ impl PciIds {
         }
     }
 
-    /// Vendor and device in words; as far as the file has none for them, in hexadecimal.
+    /// Vendor and device names; in hexadecimal where the file has none.
     pub(super) fn name(&self, vendor: HexId, device: HexId) -> String {
         match self.find(vendor, device) {
             Some((vendor, Some(device))) => format!("{vendor} {device}"),

@@ -8,13 +8,13 @@ use ioward_pci::{
 use super::{Host, IOMMU_GROUPS, netdev, nvme, port, probe::Probe, sriov, virtual_function};
 use crate::{describe, linux::adapters};
 
-/// Power states in which a function gives no VFs (drivers/pci/pci.c `pci_power_names`).
+/// Power states in which a function can't enable VFs (drivers/pci/pci.c `pci_power_names`).
 const ASLEEP: [&str; 4] = ["D1", "D2", "D3hot", "D3cold"];
 
-/// Stands for an ID that could not be read: no vendor and no device has it.
+/// Stands for an unreadable ID: no vendor or device has it.
 const NO_ID: HexId = HexId(0xffff);
 
-/// The function at an address, when it is a physical function or may be one.
+/// The function at an address, if it is or may be a physical function.
 pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
     let mut probe = Probe::new(host.root, address);
     let names = probe.list("");
@@ -22,7 +22,7 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
     if names.is_empty() || has("physfn") {
         return None;
     }
-    // Before anything that wakes the function.
+    // Read before anything that wakes the function.
     let power_state = probe.optional("power_state", "a power state", |text| Some(text.to_owned()));
     let bytes = probe.config();
     let config = bytes.as_deref().map(ConfigSpace::new);
@@ -51,9 +51,9 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
     let mut in_use_by_host = netdev::used_by_host(host, &mut probe, &netdev_names);
     in_use_by_host.extend(nvme::used_by_host(host, &mut probe));
     let iommu_group = probe.iommu_group();
-    // The device's own functions may share a group for want of ACS between them, which does not concern its VFs
-    // (drivers/iommu/iommu.c `pci_device_group`).
-    // A tree that was copied in part has no groups, which says nothing of the host.
+    // The device's own functions may share a group for lack of ACS between them, which does not affect its VFs
+    // (drivers/iommu/iommu.c `pci_device_group`). A partial copy of a tree has no groups, which proves nothing
+    // about the host.
     let listed = iommu_group.filter(|group| host.root.exists(&format!("{IOMMU_GROUPS}/{group}/devices")));
     let mut strangers = listed.map(|group| probe.others_in_group(group)).unwrap_or_default();
     strangers.retain(|other| {
@@ -95,8 +95,8 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
             "1" => Some(true),
             _ => None,
         }),
-        // Every PF has the attribute, and it is 0 where the driver shares nothing out (drivers/pci/iov.c). The running
-        // kernel is asked for it with a bound (live.rs).
+        // Every PF has the attribute, with 0 if the driver distributes nothing (drivers/pci/iov.c). On the running
+        // kernel, live.rs reads it with a bound.
         vf_msix_total: (!host.root.is_live())
             .then(|| probe.optional("sriov_vf_total_msix", "a number", |text| text.parse().ok()))
             .flatten()
@@ -119,7 +119,7 @@ struct Identity {
     subclass: Option<Subclass>,
 }
 
-/// What the function is: the kernel's word, which knows about broken devices, or else the header's.
+/// The function's IDs and class: from the kernel, which knows about broken devices, or else from the header.
 fn identity(probe: &mut Probe<'_>, config: Option<ConfigSpace<'_>>) -> Identity {
     let hex = |text: &str| u32::from_str_radix(text.strip_prefix("0x")?, 16).ok();
     let id = |text: &str| hex(text).and_then(|id| u16::try_from(id).ok()).map(HexId);
@@ -134,10 +134,10 @@ fn identity(probe: &mut Probe<'_>, config: Option<ConfigSpace<'_>>) -> Identity 
     }
 }
 
-/// Whether a function that the kernel does not call a PF is one all the same: it has the capability, as in a tree that
-/// was copied in part, or its extended list breaks off before that can be told.
+/// Whether a function may be a PF although the kernel does not call it one: it has the capability, as in a partial
+/// copy of a tree, or its extended list breaks off too early to tell.
 fn may_have_sriov(config: &ConfigSpace<'_>) -> bool {
-    // Where a list ends in a loop, all of it that can be reached has been seen.
+    // A list that ends in a loop has been read as far as it is reachable.
     let broken =
         |error: &ConfigError| !matches!(error, ConfigError::Misaligned { .. } | ConfigError::Loop { .. });
     !matches!(SriovCapability::find(config), Ok(None))
@@ -145,7 +145,7 @@ fn may_have_sriov(config: &ConfigSpace<'_>) -> bool {
             && config.extended_capabilities().filter_map(Result::err).any(|error| broken(&error)))
 }
 
-/// What configuration space tells, as far as it can be read.
+/// The facts from configuration space, as far as it is readable.
 #[derive(Default)]
 struct Found {
     sriov: Option<SriovCapability>,
@@ -176,7 +176,7 @@ fn capabilities(probe: &mut Probe<'_>, config: ConfigSpace<'_>) -> Found {
     }
 }
 
-/// The kernel's words for the link, as `8.0 GT/s PCIe`, or `8 GT/s` of Linux 4.13 to 5.6; "Unknown" where there is none.
+/// The kernel's text for the link, as `8.0 GT/s PCIe`, or `8 GT/s` of Linux 4.13 to 5.6; "Unknown" without a link.
 fn link_from_attributes(probe: &mut Probe<'_>) -> Option<Link> {
     let mut text = |name| probe.optional(name, "a link speed or width", |text| Some(text.to_owned()));
     Some(Link {

@@ -1,12 +1,12 @@
-//! The ports above adapters: which bridge leads to which buses. From there come the bus numbers of VFs, and their IOMMU
-//! group where the port has no ACS.
+//! The ports above adapters: the bridges, and the buses that they lead to. The ports determine the bus numbers of
+//! VFs, and the VFs' IOMMU group if a port has no ACS.
 
 use ioward_pci::Bdf;
 
 use super::{DEVICES, IOMMU_GROUPS, address};
 use crate::linux::root::HostRoot;
 
-/// Where a bridge's header has its secondary and its subordinate bus number (PCI-to-PCI Bridge 1.2 §3.2.5).
+/// Offsets of the secondary and the subordinate bus number in a bridge's header (PCI-to-PCI Bridge 1.2 §3.2.5).
 const SECONDARY: usize = 0x19;
 const SUBORDINATE: usize = 0x1a;
 
@@ -37,7 +37,7 @@ pub(super) fn is_bridge(root: &HostRoot, function: Bdf) -> bool {
     root.text(&format!("{DEVICES}/{function}/class")).is_ok_and(|class| class.starts_with("0x0604"))
 }
 
-/// A bridge whose numbers can't be read leads nowhere, as far as it is known.
+/// A bridge with unreadable numbers is assumed to lead nowhere.
 fn bridge(root: &HostRoot, function: Bdf) -> Option<Bridge> {
     let config = root.read(&format!("{DEVICES}/{function}/config"), 4096).ok();
     let number = |attribute: &str, offset: usize| {
@@ -58,7 +58,7 @@ pub(super) fn last_bus(bridges: &[Bridge], function: Bdf) -> Option<u8> {
     port.map(|port| port.subordinate).filter(|last| *last >= function.bus())
 }
 
-/// The bridge above a function that is in its IOMMU group.
+/// The bridge above a function in the same IOMMU group.
 pub(super) fn in_group(root: &HostRoot, bridges: &[Bridge], function: Bdf, group: u32) -> Option<Bdf> {
     let members = root.list(&format!("{IOMMU_GROUPS}/{group}/devices")).unwrap_or_default();
     let mut above = bridges.iter().filter(|bridge| bridge.is_above(function));

@@ -1,4 +1,4 @@
-//! Reading one function: what can be read is a value, what cannot becomes a Reason.
+//! Reads one function: every readable fact is a value, every unreadable one a Reason.
 
 use std::{fmt, io};
 
@@ -8,13 +8,13 @@ use ioward_pci::{Bdf, ConfigError, ConfigSpace};
 use super::{DEVICES, IOMMU_GROUPS, address, port};
 use crate::linux::root::HostRoot;
 
-/// Most errors of one function's capability lists that are told.
+/// Maximum number of errors reported for one function's capability lists.
 const MAX_LIST_ERRORS: usize = 8;
 
-/// Most Reasons that are told of one function; what is wrong with the rest shows once these are put right.
+/// Maximum number of Reasons for one function; the rest show once these are fixed.
 const MAX_REASONS: usize = 64;
 
-/// One function while it is being read, with what was found wrong so far.
+/// One function while it is read, with the problems found so far.
 pub(super) struct Probe<'a> {
     pub(super) root: &'a HostRoot,
     pub(super) function: Bdf,
@@ -28,7 +28,7 @@ impl<'a> Probe<'a> {
         Self { root, function, folder: format!("{DEVICES}/{function}"), reasons: Vec::new() }
     }
 
-    /// The end: what was found wrong. A function that is gone by now has that as its first Reason.
+    /// Ends with the problems found. If the function is gone by now, that is the first Reason.
     pub(super) fn finish(mut self) -> Vec<Reason> {
         if !self.root.exists(&self.folder) {
             let gone = Reason::new(
@@ -41,12 +41,12 @@ impl<'a> Probe<'a> {
         self.reasons
     }
 
-    /// Something that is not as it should be.
+    /// Adds a problem.
     pub(super) fn note(&mut self, required: impl Into<String>, found: impl fmt::Display) {
         self.note_with_remedy(required, found, "");
     }
 
-    /// Something that is not as it should be, and what the person can do about it.
+    /// Adds a problem, with a remedy for the user.
     pub(super) fn note_with_remedy(
         &mut self,
         required: impl Into<String>,
@@ -65,7 +65,8 @@ impl<'a> Probe<'a> {
         format!("{}/{name}", self.folder)
     }
 
-    /// An attribute that every such function has: when it is missing, that is noted. `what` it holds: "a number".
+    /// An attribute that every such function has: a missing one is a problem. `what` describes its value: "a
+    /// number".
     pub(super) fn expect<T>(
         &mut self,
         name: &str,
@@ -76,7 +77,7 @@ impl<'a> Probe<'a> {
         self.value(name, what, read, parse)
     }
 
-    /// An attribute that not every such function has.
+    /// An attribute that only some of these functions have.
     pub(super) fn optional<T>(
         &mut self,
         name: &str,
@@ -112,7 +113,7 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// The name that a symlink of the function points to; `None` when there is no link.
+    /// The name in a symlink's target; `None` without a link.
     pub(super) fn link(&mut self, name: &str) -> Option<String> {
         match self.root.link_name(&self.path(name)) {
             Ok(target) => Some(target),
@@ -124,7 +125,7 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// The names in a folder of the function; none when there is no such folder.
+    /// The names in a folder of the function; empty without the folder.
     pub(super) fn list(&mut self, name: &str) -> Vec<String> {
         match self.root.list(&self.path(name)) {
             Ok(names) => names,
@@ -147,7 +148,7 @@ impl<'a> Probe<'a> {
         group
     }
 
-    /// The other functions of an IOMMU group. Bridges are left out: they are not assigned, and no DMA of theirs is.
+    /// The other functions of an IOMMU group, except bridges: these are not assigned, and do no DMA of their own.
     pub(super) fn others_in_group(&mut self, group: u32) -> Vec<Bdf> {
         let devices = format!("{IOMMU_GROUPS}/{group}/devices");
         let names = self.root.list(&devices).unwrap_or_else(|error| {
@@ -159,7 +160,7 @@ impl<'a> Probe<'a> {
         others.filter(|function| !is_bridge(function)).collect()
     }
 
-    /// The function that a symlink points to; a link to anything else is noted.
+    /// The function that a symlink points to; any other target is a problem.
     pub(super) fn link_to_function(&mut self, name: &str) -> Option<Bdf> {
         let target = self.link(name)?;
         let function = address(&target);
@@ -169,13 +170,13 @@ impl<'a> Probe<'a> {
         function
     }
 
-    /// The bytes of configuration space that can be read, at most 4096.
+    /// The readable bytes of configuration space, at most 4096.
     pub(super) fn config(&mut self) -> Option<Vec<u8>> {
         let read = self.root.read(&self.path("config"), 4096);
         read.inspect_err(|error| self.note_error("config", "configuration space", error)).ok()
     }
 
-    /// Notes what is wrong with the capability lists.
+    /// Adds the problems of the capability lists.
     pub(super) fn check_lists(&mut self, config: &ConfigSpace<'_>) {
         let errors = config.capabilities().filter_map(Result::err);
         let errors = errors.chain(config.extended_capabilities().filter_map(Result::err));
@@ -184,12 +185,12 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// Notes what is wrong with the configuration space.
+    /// Adds a problem of the configuration space.
     pub(super) fn note_config(&mut self, error: ConfigError) {
         self.note(self.holds("config", "a proper configuration space"), error);
     }
 
-    /// The value, or `None` and a note.
+    /// The value, or `None` and a problem.
     pub(super) fn readable<T>(&mut self, found: Result<Option<T>, ConfigError>) -> Option<T> {
         found.unwrap_or_else(|error| {
             self.note_config(error);

@@ -1,4 +1,4 @@
-//! The SR-IOV side of a PF: its capability, or as much of it as the kernel's attributes tell.
+//! The SR-IOV side of a PF: its capability, or the part of it in the kernel's attributes.
 
 use ioward_model::{HexId, Sriov, VfBar};
 use ioward_pci::SriovCapability;
@@ -6,7 +6,7 @@ use ioward_pci::SriovCapability;
 use super::probe::Probe;
 use crate::describe;
 
-/// Where the VF BARs are among the lines of `resource`: PCI_IOV_RESOURCES of include/linux/pci.h, after six BARs and
+/// Index of the VF BARs among the lines of `resource`: PCI_IOV_RESOURCES of include/linux/pci.h, after six BARs and
 /// the ROM.
 const FIRST_VF_BAR: usize = 7;
 // Flags of the third column: include/linux/ioport.h.
@@ -15,7 +15,7 @@ const IORESOURCE_MEM_64: u64 = 0x10_0000;
 /// No address was found.
 const IORESOURCE_UNSET: u64 = 0x2000_0000;
 
-/// VF BARs that were given no address space, by number.
+/// Numbers of the VF BARs without address space.
 type WithoutRoom = Vec<u8>;
 
 /// From the capability itself.
@@ -30,8 +30,8 @@ pub(super) fn from_capability(probe: &mut Probe<'_>, found: &SriovCapability) ->
     (sriov, without_room)
 }
 
-/// From the kernel's attributes, for a reader who may not see the capability. InitialVFs is taken to be TotalVFs; page
-/// sizes, ARI and the function dependency link are not known.
+/// From the kernel's attributes, for a reader without access to the capability. InitialVFs is assumed to be
+/// TotalVFs; page sizes, ARI and the function dependency link remain unknown.
 pub(super) fn from_attributes(probe: &mut Probe<'_>) -> Option<(Sriov, WithoutRoom)> {
     let total_vfs = probe.expect("sriov_totalvfs", "a number", number)?;
     let num_vfs = probe.expect("sriov_numvfs", "a number", number).unwrap_or(0);
@@ -60,7 +60,7 @@ pub(super) fn from_attributes(probe: &mut Probe<'_>) -> Option<(Sriov, WithoutRo
                 index,
                 is_64bit: window.flags & IORESOURCE_MEM_64 != 0,
                 prefetchable: window.flags & IORESOURCE_PREFETCH != 0,
-                // The hardware's own TotalVFs would be needed, and only the driver's is known.
+                // This would require the hardware's own TotalVFs, and only the driver's is known.
                 bytes_per_vf: None,
             })
             .collect(),
@@ -73,7 +73,7 @@ fn note_no_room(probe: &mut Probe<'_>, index: u8) {
     probe.note_with_remedy(format!("address space for VF BAR {index}"), "none was assigned", remedy);
 }
 
-/// The VF BARs that exist, with their sizes, and those of them without address space.
+/// The VF BARs that exist, with their sizes, and those among them without address space.
 fn vf_bars(probe: &mut Probe<'_>, found: &SriovCapability) -> (Vec<VfBar>, WithoutRoom) {
     let windows = vf_windows(probe);
     let (mut bars, mut without_room) = (Vec::new(), Vec::new());
@@ -118,7 +118,7 @@ impl Window {
     }
 }
 
-/// The six lines of `resource` that are for VFs.
+/// The six lines of `resource` for VFs.
 fn vf_windows(probe: &mut Probe<'_>) -> Option<Vec<Window>> {
     probe.expect("resource", "13 or more lines of start, end and flags", |text| {
         let windows: Vec<Window> = text.lines().map(window).collect::<Option<_>>()?;

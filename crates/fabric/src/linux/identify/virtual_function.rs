@@ -5,7 +5,7 @@ use ioward_pci::{Bdf, ConfigSpace, MsixCapability};
 
 use super::{Host, netdev, nvme, probe::Probe};
 
-/// All VFs of a PF, by index. `names` are the entries of the PF's folder, `total_vfs` its bound where it is known.
+/// All VFs of a PF, by index. `names` are the entries of the PF's folder, `total_vfs` its bound, if known.
 pub(super) fn read_all(
     host: &Host<'_>,
     pf: &mut Probe<'_>,
@@ -29,7 +29,7 @@ pub(super) fn read_all(
 }
 
 fn read(host: &Host<'_>, pf: Bdf, index: u16, address: Bdf) -> VirtualFunction {
-    // From here on by the VF's address: the link itself is never followed.
+    // From here on it uses the VF's address, and never follows the link itself.
     let mut probe = Probe::new(host.root, address);
     let names = probe.list("");
     match probe.link_to_function("physfn") {
@@ -60,7 +60,7 @@ fn read(host: &Host<'_>, pf: Bdf, index: u16, address: Bdf) -> VirtualFunction {
     }
 }
 
-/// Whether a Function Level Reset is among the ways in which the kernel resets it (since Linux 5.15).
+/// Whether the kernel can reset it by Function Level Reset (known since Linux 5.15).
 fn flr(probe: &mut Probe<'_>) -> Option<bool> {
     let methods = probe.optional("reset_method", "ways to reset", |text| Some(text.to_owned()))?;
     Some(methods.split_whitespace().any(|method| method.ends_with("flr")))
@@ -73,7 +73,7 @@ fn vgpu_type(probe: &mut Probe<'_>) -> Option<u32> {
 fn msix_vectors(probe: &mut Probe<'_>) -> Option<u16> {
     let bytes = probe.config()?;
     let config = ConfigSpace::new(&bytes).inspect_err(|error| probe.note_config(*error)).ok()?;
-    // Nothing but a header is what the unprivileged see; the PF says so once for all its VFs.
+    // Unprivileged readers see only the header; the PF reports this once for all its VFs.
     if config.is_header_only() {
         return None;
     }

@@ -1,4 +1,4 @@
-//! What a snapshot may be made of.
+//! The limits of a snapshot.
 
 use super::{
     Snapshot, SnapshotError,
@@ -6,14 +6,14 @@ use super::{
 };
 use crate::linux::root::is_name;
 
-/// Most names in one folder, most functions among them. A host has hundreds, and thousands with all VFs on.
+/// Maximum number of names in a folder, and so of functions. A host has hundreds, and thousands with all VFs on.
 const MAX_NAMES: usize = 8192;
-/// Most NVMe controllers behind one PF, most Reasons of one: a controller has at most 127 VFs in today's devices.
+/// Maximum number of NVMe controllers behind a PF, and of its Reasons: today's controllers have at most 127 VFs.
 const MAX_OF_DRIVER: usize = 1024;
 /// Longest path: PATH_MAX of Linux.
 const MAX_PATH: usize = 4096;
 
-/// Bounds, paths and names.
+/// Checks sizes, paths and names.
 pub(super) fn check(snapshot: &Snapshot) -> Result<(), SnapshotError> {
     let host = &snapshot.host;
     let paths =

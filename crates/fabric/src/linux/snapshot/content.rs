@@ -1,6 +1,6 @@
-//! What a file holds: as JSON a string where it is text, and otherwise rows of 16 bytes in hexadecimal as lspci -xxxx
-//! prints them. Rows of zeros are left out: of 4096 bytes of configuration space they are most. In memory it stays as
-//! it is in the file, so that a few bytes of JSON which stand for many cost no more than themselves.
+//! The content of a file: in JSON a string if it is text, and otherwise rows of 16 bytes in hexadecimal as lspci
+//! -xxxx prints them. Rows of zeros, most of the 4096 bytes of configuration space, are left out. Memory holds the
+//! same form, so a few bytes of JSON that stand for many cost no more than themselves.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
@@ -9,7 +9,7 @@ use serde::{
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-/// The longest file that a snapshot holds, in bytes: more than an attribute has, and enough for what is left of a table.
+/// Maximum size of a file in a snapshot, in bytes: more than an attribute has, and enough for a reduced table.
 pub(super) const MAX_CONTENT: usize = 128 << 10;
 const ROW: usize = 16;
 
@@ -21,12 +21,12 @@ pub(super) enum Content {
     Bytes(Rows),
 }
 
-/// Bytes that are no text.
+/// Bytes that are not text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rows {
     length: usize,
-    /// By offset, as `0a0`; the offset and the bytes of each make sense.
+    /// By offset, as `0a0`; each offset and its bytes are valid.
     rows: BTreeMap<String, String>,
 }
 
@@ -39,7 +39,7 @@ impl Content {
         }
     }
 
-    /// How many bytes there are.
+    /// Number of bytes.
     pub(super) fn length(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
@@ -54,7 +54,7 @@ impl Content {
         }
     }
 
-    /// The text, with a stand-in for what is none.
+    /// The text, with a placeholder for invalid parts.
     pub(super) fn lossy(&self) -> Cow<'_, str> {
         match self {
             Self::Text(text) => text.into(),
@@ -137,7 +137,7 @@ fn byte(digits: &str) -> Option<u8> {
     are_two.then(|| u8::from_str_radix(digits, 16).ok()).flatten()
 }
 
-/// Enough of a text to find it again.
+/// The beginning of a text, enough to find it again.
 pub(super) fn short(text: &str) -> String {
     text.chars().take(80).flat_map(char::escape_debug).collect()
 }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_none_are_refused() {
+    fn invalid_rows_are_refused() {
         for wrong in [
             r#"{"length":16,"rows":{"010":"00"}}"#,
             r#"{"length":16,"rows":{"00f":"00 00"}}"#,

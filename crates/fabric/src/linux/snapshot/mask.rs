@@ -1,8 +1,8 @@
-//! Stand-ins for what tells whose host it is: MAC and IP addresses, serial numbers of devices.
+//! Stand-ins for whatever identifies the host: MAC and IP addresses, serial numbers of devices.
 //!
-//! What is equal stays equal and what is different stays different, so that a snapshot with stand-ins shows the same
-//! relations: which VF has whose address, which interface is in which network. Stand-ins are counted off, in the order in
-//! which things are found; there is no key that could be lost or guessed.
+//! Equal values stay equal and different ones stay different, so a snapshot with stand-ins shows the same
+//! relations: which VF has whose address, which interface is in which network. Stand-ins are numbered in the order
+//! of discovery; no key exists that could be lost or guessed.
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +33,7 @@ pub(super) struct Mask {
 }
 
 impl Mask {
-    /// Puts stand-ins everywhere.
+    /// Replaces everything that identifies the host.
     pub(super) fn apply(mut self, host: &mut Recording, drivers: &mut BTreeMap<Bdf, Details>) {
         for (path, content) in &mut host.files {
             match path.rsplit_once('/') {
@@ -51,7 +51,7 @@ impl Mask {
         self.names(host);
     }
 
-    /// Locally administered. One for a group stays one for a group, and what every unset interface has stays.
+    /// Locally administered. A group address stays one, and so does the address of unset interfaces.
     fn mac(&mut self, mac: MacAddress) -> MacAddress {
         let bytes = mac.bytes();
         if bytes == [0; 6] || bytes == [0xff; 6] {
@@ -61,12 +61,12 @@ impl Mask {
         MacAddress::new([0x02 | bytes[0] & 1, 0, a, b, c, d])
     }
 
-    /// What `address` of an interface holds.
+    /// The `address` of an interface.
     fn address(&mut self, content: &Content) -> Content {
         let text = content.lossy();
         match text.trim().parse::<MacAddress>() {
             Ok(mac) => format!("{}\n", self.mac(mac)).into(),
-            // InfiniBand has 20 bytes, with a GUID among them; they are not looked at, but for there being some.
+            // InfiniBand has 20 bytes, including a GUID; nothing reads them beyond their presence.
             Err(_) => text.replace(|c: char| c.is_ascii_hexdigit(), "0").into(),
         }
     }
@@ -79,7 +79,7 @@ impl Mask {
         format!("serial-{}\n", stand_in(&mut self.serials, serial)).into()
     }
 
-    /// Device Serial Numbers in configuration space, wherever there is one.
+    /// Every Device Serial Number in configuration space.
     fn config(&mut self, mut bytes: Vec<u8>) -> Content {
         let found = ConfigSpace::new(&bytes).map(|config| {
             let serials = config.extended_capabilities().flatten();
@@ -93,7 +93,7 @@ impl Mask {
                     *serial = stand_in(&mut self.device_serials, *serial).to_le_bytes();
                 }
                 Some(_) => {}
-                // Half a serial number is no good to anybody, and may be the half that tells.
+                // Half a serial number is useless, and may be the half that identifies the device.
                 None => rest.fill(0),
             }
         }
@@ -125,7 +125,7 @@ impl Mask {
         if route.mask != 0 {
             route.destination = u32::from(self.ipv4(route.destination.into())) & route.mask;
         }
-        // Only whether there is one is looked at.
+        // Only the presence of a gateway matters.
         route.gateway = if route.gateway == 0 { 0 } else { u32::MAX };
         Some(tables::route_line(&route))
     }
@@ -141,7 +141,7 @@ impl Mask {
         (self.ipv6.stand_in(address.into(), 128) ^ 0xfd00 << 112).into()
     }
 
-    /// Interfaces that are named after their MAC address, as `enx525400111111`, in paths and in what lists them.
+    /// Interfaces named after their MAC address, as `enx525400111111`, in paths and in lists.
     fn names(&mut self, host: &mut Recording) {
         let mut rename = |text: &str| rename_all(text, |mac| self.mac(mac));
         rename_keys(&mut host.folders, &mut rename);
@@ -168,10 +168,10 @@ fn stand_in<T: Ord>(given: &mut BTreeMap<T, u64>, value: T) -> u64 {
     *given.entry(value).or_insert(next)
 }
 
-/// Stand-ins for addresses: two have the same first bits exactly when the originals have.
+/// Stand-ins for addresses: two share their first bits exactly if the originals do.
 #[derive(Default)]
 struct Prefixes {
-    /// The bit that was first found after so many bits with these values; it becomes 0.
+    /// The bit first seen after a prefix of this length and value; it becomes 0.
     first: BTreeMap<(u32, u128), u128>,
 }
 
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_masked_address_stays_in_its_network_and_no_other() {
+    fn a_masked_address_stays_in_its_own_network() {
         let mut mask = Mask::default();
         let mut masked = |text: &str| u32::from(mask.ipv4(text.parse().unwrap()));
         let (network, inside, outside) = (masked("192.0.2.0"), masked("192.0.2.77"), masked("198.51.100.1"));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_masked_mac_is_one_that_a_station_may_have() {
+    fn a_masked_mac_is_valid_for_a_station() {
         let mut mask = Mask::default();
         let mut masked = |text: &str| mask.mac(text.parse().unwrap());
         let first = masked("52:54:00:11:11:11");

@@ -1,4 +1,4 @@
-//! Recorded hosts: what identify reads of a host, in one file, to be looked at again elsewhere (docs/snapshot.md).
+//! Recorded hosts: the facts that identify reads of a host, in one file, to examine elsewhere (docs/snapshot.md).
 //!
 //! ```text
 //! HostRoot ─ identify ─> Recording ─ tables ─> what identify needs of it ─┐
@@ -6,7 +6,7 @@
 //! JSON ─ parse, checked ─> Snapshot ─ Replay ─ identify ─> Inventory
 //! ```
 //!
-//! What is recorded are questions and answers, not a tree: a path in a snapshot is compared with what identify asks for,
+//! A snapshot holds questions and answers rather than a tree: a path in it is compared with identify's questions,
 //! and never opened or followed. So nothing in it can lead anywhere, and it can only be wrong or too large. The
 //! bounds of [`check`] and the budget of [`Replay`] keep what a hostile one costs in time and memory small.
 
@@ -30,9 +30,9 @@ use self::mask::Mask;
 use super::{details::Details, identify, root::HostRoot};
 use crate::FabricError;
 
-/// The greatest length of a snapshot, in bytes.
+/// Maximum length of a snapshot, in bytes.
 pub const MAX_SNAPSHOT_BYTES: usize = 16 << 20;
-/// The version of the form that is written and read here.
+/// The version that is written and read here.
 const VERSION: u32 = 1;
 
 /// A recorded host.
@@ -42,47 +42,47 @@ pub struct Snapshot {
     version: u32,
     /// Whether addresses and serial numbers are stand-ins.
     masked: bool,
-    /// What the files of the host say.
+    /// The content of the host's files.
     host: Recording,
-    /// What the drivers of its PFs say besides.
+    /// The facts from the drivers of its PFs.
     #[serde(default)]
     drivers: BTreeMap<Bdf, Details>,
 }
 
-/// Why a file is no snapshot that can be looked at.
+/// Why a file is not a usable snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// It is longer than any.
+    /// It is longer than the maximum.
     #[error("a snapshot has at most {MAX_SNAPSHOT_BYTES} bytes; this has more")]
     TooLong,
-    /// It is no JSON, only half of it, or something else in JSON.
+    /// It is not JSON, or truncated, or something else in JSON.
     #[error("this is no snapshot, or not all of one: {0}; 'ioward snapshot' writes them")]
     Form(serde_json::Error),
-    /// A form that is not known here.
+    /// Its version is unknown here.
     #[error("a snapshot of version {found}; this ioward reads version {VERSION}")]
     Version {
-        /// What it says.
+        /// Its version.
         found: u64,
     },
-    /// There is more of something than can be.
+    /// It has too much of something.
     #[error("{what} has {found} {of}; at most {most} can be looked at")]
     TooMany {
-        /// Of which part.
+        /// The part of the snapshot.
         what: String,
-        /// How many there are.
+        /// The number found.
         found: usize,
-        /// Of what.
+        /// The things counted.
         of: &'static str,
-        /// How many there may be.
+        /// The maximum.
         most: usize,
     },
-    /// A path or a name that no host has.
+    /// A path or a name that no host can have.
     #[error("'{0}' is no path or name that 'ioward snapshot' writes")]
     Name(String),
-    /// Each of its parts is small enough, and they refer to each other so often that the whole is not.
+    /// Each part is small enough, but they refer to each other so often that the whole is too large.
     #[error("looking at it takes more than {} MiB of answers; no host is that large", replay::BUDGET >> 20)]
     TooMuch,
-    /// The host that was recorded can't be looked at.
+    /// The recorded host can't be identified.
     #[error(transparent)]
     Host(#[from] FabricError),
 }
@@ -96,7 +96,7 @@ impl Snapshot {
         Self::record(HostRoot::open(root)?).map(|(snapshot, _)| snapshot)
     }
 
-    /// Records what identify reads below a root; also gives the PFs it found.
+    /// Records the facts that identify reads below a root; also returns the PFs it found.
     pub(super) fn record(root: HostRoot) -> Result<(Self, Vec<Bdf>), FabricError> {
         let root = root.recorded();
         let inventory = identify(&root)?;
@@ -106,15 +106,15 @@ impl Snapshot {
         Ok((Self { version: VERSION, masked: false, host, drivers: BTreeMap::new() }, pfs))
     }
 
-    /// Adds what the driver of a PF tells.
+    /// Adds the facts from the driver of a PF.
     pub(super) fn add_details(&mut self, pf: Bdf, details: Details) {
         if details != Details::default() {
             self.drivers.insert(pf, details);
         }
     }
 
-    /// The same with stand-ins for MAC and IP addresses and for serial numbers: equal ones for what was equal, a network
-    /// for a network, and for the MAC address of a station another that a station may have.
+    /// The same with stand-ins for MAC and IP addresses and for serial numbers: equal values stay equal, networks
+    /// stay networks, and the MAC address of a station stays valid for a station.
     #[must_use]
     pub fn masked(mut self) -> Self {
         if !self.masked {
@@ -130,10 +130,10 @@ impl Snapshot {
         self.masked
     }
 
-    /// As a file holds it: JSON, a line for each value.
+    /// The content of a snapshot file: JSON, one value per line.
     ///
     /// # Errors
-    /// [`SnapshotError::TooLong`] and [`SnapshotError::TooMany`] when it could not be read again.
+    /// [`SnapshotError::TooLong`] and [`SnapshotError::TooMany`] when it could not be read back.
     pub fn to_json(&self) -> Result<Vec<u8>, SnapshotError> {
         check::check(self)?;
         let mut json = serde_json::to_vec_pretty(self).map_err(SnapshotError::Form)?;
@@ -141,12 +141,12 @@ impl Snapshot {
         if json.len() > MAX_SNAPSHOT_BYTES { Err(SnapshotError::TooLong) } else { Ok(json) }
     }
 
-    /// From the bytes of a file.
+    /// Parses a snapshot file.
     ///
     /// # Errors
-    /// When they are no snapshot, one of another version, or larger than any host.
+    /// When it is not a snapshot, has another version, or is larger than any host.
     pub fn parse(bytes: &[u8]) -> Result<Self, SnapshotError> {
-        /// What all versions have.
+        /// The part common to all versions.
         #[derive(Deserialize)]
         struct Head {
             version: u64,
@@ -163,10 +163,10 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// The host as it was: what [`crate::Fabric::identify`] found when it was recorded.
+    /// The host as recorded: the findings of [`crate::Fabric::identify`] at that time.
     ///
     /// # Errors
-    /// When it can't be looked at at all. A function that can't be read is in the result, with a Reason.
+    /// When it can't be identified at all. An unreadable function is in the result, with a Reason.
     pub fn identify(mut self) -> Result<Inventory, SnapshotError> {
         let root = HostRoot::replay(Replay::new(self.host));
         let found = identify(&root);

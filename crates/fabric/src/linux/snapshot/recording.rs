@@ -1,4 +1,4 @@
-//! What a host answered: files, listings and links by path, and errors.
+//! A host's answers: files, listings and links by path, and errors.
 
 use std::{
     collections::BTreeMap,
@@ -9,27 +9,27 @@ use serde::{Deserialize, Serialize};
 
 use super::content::Content;
 
-/// Questions and answers. What is in none of these was not there (ENOENT).
+/// Questions and answers. Any other path did not exist (ENOENT).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::linux) struct Recording {
     /// The names in a folder, sorted.
     pub(super) folders: BTreeMap<String, Vec<String>>,
-    /// The last part of what a link points to.
+    /// The last part of a link's target.
     pub(super) links: BTreeMap<String, String>,
-    /// What a file holds.
+    /// The content of a file.
     pub(super) files: BTreeMap<String, Content>,
-    /// What could not be read.
+    /// Paths that could not be read.
     pub(super) errors: BTreeMap<String, Failure>,
 }
 
-/// Why something could not be read.
+/// Why a path could not be read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Failure {
     /// The kernel's errno.
     Errno(i32),
-    /// What ioward found wrong with it.
+    /// ioward's own finding.
     Words(String),
 }
 
@@ -64,7 +64,7 @@ impl Recording {
         self.errors.insert(key(path), failure);
     }
 
-    /// A file that holds a table of lines.
+    /// A file with a table of lines.
     pub(super) fn table(&mut self, path: &str) -> Option<&mut Content> {
         self.files.get_mut(path)
     }
@@ -79,7 +79,7 @@ impl Failure {
     }
 }
 
-/// The one form of a path: a folder is asked for with a slash at its end, and without.
+/// The canonical form of a path: folders are requested with and without a trailing slash.
 pub(super) fn key(path: &str) -> String {
     path.trim_end_matches('/').to_owned()
 }

@@ -1,4 +1,4 @@
-//! A recording that answers again.
+//! Answers from a recording.
 
 use std::{
     cell::Cell,
@@ -10,14 +10,14 @@ use super::{
     recording::{Failure, Recording, key},
 };
 
-/// How much may be answered in all, so that a few hostile megabytes which refer to each other cannot keep identify busy
-/// for hours. In bytes; a question counts besides what it is answered, because it may leave a Reason.
+/// Limit on all answers together, so that a few hostile megabytes with mutual references can't keep identify busy
+/// for hours. In bytes; a question counts beside its answer, because it may leave a Reason.
 pub(super) const BUDGET: usize = 128 << 20;
 const QUESTION: usize = 256;
-/// What a name costs besides its bytes.
+/// The cost of a name beside its bytes.
 const NAME: usize = 64;
 
-/// A recording, and how much of its budget was used.
+/// A recording, and the used part of its budget.
 #[derive(Debug)]
 pub(in crate::linux) struct Replay {
     recording: Recording,
@@ -59,7 +59,7 @@ impl Replay {
         self.answer(path, self.recording.links.get(&key(path)), String::len).cloned()
     }
 
-    /// What was found, or why not, unless the budget is used up.
+    /// The recorded result or error, unless the budget is used up.
     fn answer<'a, T>(
         &self,
         path: &str,
@@ -68,11 +68,11 @@ impl Replay {
     ) -> io::Result<&'a T> {
         self.answered.set(self.answered.get().saturating_add(QUESTION + found.map_or(0, cost)));
         if self.is_exhausted() {
-            // Of all errors the one that makes least of it; the whole is refused in the end.
+            // The error that the caller makes least of; the whole snapshot is refused in the end.
             return Err(ErrorKind::NotFound.into());
         }
         let failure = || self.recording.errors.get(&key(path)).map(Failure::to_error);
-        // As the kernel says it, errno and all.
+        // Like the kernel's own error, including its errno.
         let not_there = || io::Error::from_raw_os_error(rustix::io::Errno::NOENT.raw_os_error());
         found.ok_or_else(|| failure().unwrap_or_else(not_there))
     }

@@ -1,5 +1,5 @@
-//! Of the tables of a host, what identify needs. The rest tells about the host what is nobody's business, and may have
-//! megabytes: every mount, every route, every PCI ID there is.
+//! Reduces the host's tables to what identify needs. The rest is private and may have megabytes: every mount, every
+//! route, every PCI ID.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -19,7 +19,7 @@ pub(super) const IPV6_ROUTE: &str = "proc/net/ipv6_route";
 const MOUNTINFO: &str = "proc/self/mountinfo";
 const SWAPS: &str = "proc/swaps";
 
-/// Leaves out of each table what identify does not look at.
+/// Removes from each table what identify does not read.
 pub(super) fn reduce(host: &mut Recording, inventory: &Inventory) {
     let local = host.table(FIB_TRIE).map(|table| local_ipv4(&table.lossy())).unwrap_or_default();
     let devices: Vec<String> = host
@@ -59,14 +59,14 @@ pub(super) fn reduce(host: &mut Recording, inventory: &Inventory) {
     }
 }
 
-/// A line of `route` with the columns that are looked at.
+/// A line of `route` with the columns that are read.
 pub(super) fn route_line(route: &Ipv4Route) -> String {
     let hex = |address: u32| format!("{:08X}", u32::from_ne_bytes(address.to_be_bytes()));
     let Ipv4Route { interface, destination, gateway, mask } = route;
     format!("{interface}\t{}\t{}\t0001\t0\t0\t0\t{}\n", hex(*destination), hex(*gateway), hex(*mask))
 }
 
-/// As much of `fib_trie` as says that these are local addresses.
+/// The part of `fib_trie` that lists these as local addresses.
 pub(super) fn fib_trie(local: &BTreeSet<Ipv4Addr>) -> String {
     local.iter().map(|address| format!("|-- {address}\n   /32 host LOCAL\n")).collect()
 }

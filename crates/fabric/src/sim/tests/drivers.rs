@@ -1,4 +1,4 @@
-//! What PF drivers let be set, and their quirks (PEERS 14).
+//! The settings that PF drivers allow, and their quirks.
 
 use ioward_model::{BitRate, Capability, LinkState, MacAddress, Vlan};
 
@@ -12,10 +12,10 @@ fn rate(megabits: u32) -> Option<BitRate> {
     Some(BitRate::from_megabits(megabits))
 }
 
-/// bnxt: VFs asked for while the interface is down are not made, and the kernel says that all is well
+/// bnxt: a request for VFs while the interface is down makes none, and the kernel reports success
 /// (systemd/systemd#40739).
 #[tokio::test]
-async fn an_interface_that_is_down_gives_no_vfs_where_its_driver_wants_it_up() {
+async fn an_interface_that_is_down_gives_no_vfs_if_its_driver_needs_it_up() {
     let (machine, fabric, pf) = machine(Adapter::hundred_g().down());
     assert_eq!(machine.write_numvfs(pf, 4), Ok(()));
     assert_eq!(machine.snapshot().physical_functions[&pf].num_vfs, 0);
@@ -24,7 +24,7 @@ async fn an_interface_that_is_down_gives_no_vfs_where_its_driver_wants_it_up() {
     fabric.set_vf_count(pf, 4).await.unwrap();
 }
 
-/// igb: the link drops when VFs come, and rates are refused while there is none. The fabric waits for the link.
+/// igb: the link drops when VFs appear, and rates are refused without a link. The fabric waits for the link.
 #[tokio::test]
 async fn the_link_drops_when_vfs_come_and_rates_wait_for_it() {
     let (machine, fabric, pf) = machine(Adapter::gigabit());
@@ -55,9 +55,9 @@ async fn igb_has_no_link_state_and_no_guaranteed_rate() {
     assert_eq!(machine.violations(), [""; 0]);
 }
 
-/// A VLAN of 802.1ad that somebody had set came back as one of 802.1Q.
+/// An 802.1ad VLAN set by another person was restored as an 802.1Q one.
 #[tokio::test]
-async fn a_service_vlan_is_given_back_as_it_was_found() {
+async fn a_service_vlan_is_restored_unchanged() {
     let vlan = |text: &str| VfSettings { vlan: text.parse().ok(), ..change() };
     let (_, fabric, pf) = machine(Adapter::dual_25g());
     fabric.set_vf_count(pf, 1).await.unwrap();
@@ -73,7 +73,7 @@ async fn a_service_vlan_is_given_back_as_it_was_found() {
 
 /// igb_ndo_set_vf_vlan: EPROTONOSUPPORT.
 #[tokio::test]
-async fn igb_tags_with_802_1q_alone() {
+async fn igb_tags_with_802_1q_only() {
     let (_, fabric, pf) = machine(Adapter::gigabit());
     fabric.set_vf_count(pf, 1).await.unwrap();
     let vlan = |text: &str| VfSettings { vlan: text.parse().ok(), ..change() };
@@ -84,9 +84,9 @@ async fn igb_tags_with_802_1q_alone() {
     assert_eq!(fabric.settings(vf(pf, 0)).await.unwrap().vlan, "100,prio=3".parse().ok());
 }
 
-/// All of a change or nothing: what was set before one of them failed is put back.
+/// All of a change or nothing: settings made before one of them failed are rolled back.
 #[tokio::test]
-async fn a_change_that_fails_half_way_is_put_back() {
+async fn a_change_that_fails_midway_is_rolled_back() {
     let (_, fabric, pf) = machine(Adapter::gigabit());
     fabric.set_vf_count(pf, 1).await.unwrap();
     let before = fabric.settings(vf(pf, 0)).await.unwrap();
@@ -95,7 +95,8 @@ async fn a_change_that_fails_half_way_is_put_back() {
     assert_eq!(fabric.settings(vf(pf, 0)).await.unwrap(), before);
 }
 
-/// An admin-set MAC is sticky (libvirt d6ef331f): the VF changes it only when trusted, or once the PF let go of it.
+/// An admin-set MAC is sticky (libvirt d6ef331f): the VF can change it only when trusted, or once the PF has
+/// cleared it.
 #[tokio::test]
 async fn a_mac_set_by_the_pf_is_sticky() {
     let (machine, fabric, pf) = machine(Adapter::gigabit());
@@ -117,7 +118,7 @@ async fn a_mac_set_by_the_pf_is_sticky() {
     assert_eq!(errno(fabric.configure(vf(pf, 0), &multicast).await), Errno::INVAL);
 }
 
-/// ice answers EBUSY to admin writes while a VF resets (Linux c54d209c), and newer ones wait for it first.
+/// ice answers EBUSY to admin writes while a VF resets (Linux c54d209c); newer versions wait for it first.
 #[tokio::test]
 async fn a_vf_in_reset_is_waited_for() {
     let vlan = |id| VfSettings { vlan: Vlan::new(id), ..change() };
@@ -126,8 +127,8 @@ async fn a_vf_in_reset_is_waited_for() {
     patient.reset(vf(pf, 0)).await.unwrap();
     patient.configure(vf(pf, 0), &vlan(5)).await.unwrap();
 
-    // This driver answers EBUSY (PEERS 14); a MAC resets the VF, and so do the VLAN that follows it and what takes the MAC
-    // back when the VLAN fails: once they were left half done.
+    // This driver answers EBUSY; a MAC resets the VF, and so do the VLAN after it and the rollback of the MAC when
+    // the VLAN fails: these used to be left half done.
     let (_, impatient, pf) = machine(Adapter::dual_25g().impatient());
     impatient.set_vf_count(pf, 1).await.unwrap();
     impatient.reset(vf(pf, 0)).await.unwrap();
@@ -163,8 +164,8 @@ async fn counters_grow_while_a_driver_runs_the_vf() {
     assert_eq!(packets().await, stopped);
 }
 
-/// A secondary controller takes resources offline, goes online with two queues and an interrupt, and only then has its
-/// driver something to run.
+/// A secondary controller gets resources while offline, goes online with two queues and an interrupt, and only then
+/// can a driver run it.
 #[tokio::test]
 async fn an_nvme_vf_needs_queues_and_interrupts_before_its_driver_takes_it() {
     let (machine, fabric, pf) = machine(Adapter::nvme());
@@ -200,8 +201,8 @@ async fn nvme_resources_are_bounded_for_each_vf_and_in_all() {
     assert_eq!(machine.violations(), [""; 0]);
 }
 
-/// A VF that is gone takes its controller offline, which costs the controller what it was assigned. The model let it keep
-/// that; QEMU's controller does not.
+/// A VF that disappears takes its controller offline, which costs the controller its resources. The model let it
+/// keep them; QEMU's controller does not.
 #[tokio::test]
 async fn nvme_controllers_go_offline_with_their_vfs() {
     let (_, fabric, pf) = machine(Adapter::nvme());
@@ -228,9 +229,9 @@ async fn a_gpu_has_one_profile_at_a_time() {
     assert!(matches!(fabric.settings(vf(pf, 0)).await, Err(FabricError::Unsupported { .. })));
 }
 
-/// The planner believes the inventory: a setting that is said to be possible is taken, and another is refused.
+/// The planner relies on the inventory: a setting listed as possible is accepted, and any other is refused.
 #[tokio::test]
-async fn a_nic_can_do_what_the_inventory_says_and_no_more() {
+async fn a_nic_accepts_exactly_the_settings_in_the_inventory() {
     for adapter in [Adapter::gigabit(), Adapter::dual_25g(), Adapter::hundred_g()] {
         let (machine, fabric, pf) = machine(adapter);
         fabric.set_vf_count(pf, 1).await.unwrap();

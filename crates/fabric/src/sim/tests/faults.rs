@@ -1,4 +1,4 @@
-//! What goes wrong when it is told to, and adapters that come and go.
+//! Injected faults, and adapters that come and go.
 
 use ioward_model::Vlan;
 
@@ -19,7 +19,7 @@ async fn the_next_operation_fails_as_told_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn faults_come_as_often_as_the_rate_says_and_where_the_seed_says() {
+async fn faults_follow_the_rate_and_the_seed() {
     let failures = async |seed| {
         let machine = SimMachine::builder(seed).adapter(Adapter::gigabit()).faults(100_000).build();
         let (fabric, pf) = (machine.fabric(), machine.physical_functions()[0]);
@@ -37,8 +37,9 @@ async fn faults_come_as_often_as_the_rate_says_and_where_the_seed_says() {
     assert_ne!(failures(2).await, first);
 }
 
-/// PEERS 11: a numvfs write blocked for ever, and the daemon with it. Here it takes the bound in model time, the rest of
-/// that adapter fails at once, other adapters do not, and it may take effect in the end.
+/// openshift/sriov-network-operator#1182: a numvfs write blocked forever, and the daemon with it. Here it takes the
+/// bound in model time, the rest of that adapter fails at once, other adapters work, and it may take effect in the
+/// end.
 #[tokio::test]
 async fn a_write_that_never_returns_is_stuck_at_once_and_alone() {
     let machine = SimMachine::standard(3);
@@ -68,7 +69,7 @@ async fn any_change_can_get_stuck() {
 }
 
 #[tokio::test]
-async fn an_adapter_that_is_taken_out_takes_everything_with_it() {
+async fn a_removed_adapter_takes_everything_with_it() {
     let machine = SimMachine::standard(3);
     let (fabric, pfs) = (machine.fabric(), machine.physical_functions());
     fabric.set_vf_count(pfs[1], 4).await.unwrap();
@@ -82,9 +83,9 @@ async fn an_adapter_that_is_taken_out_takes_everything_with_it() {
     assert_eq!(machine.violations(), [""; 0]);
 }
 
-/// An adapter is named by what survives a move, not by its address alone.
+/// An adapter is identified by what survives a move, not by its address alone.
 #[tokio::test]
-async fn an_adapter_that_comes_back_has_its_serial_number_and_nothing_else() {
+async fn an_adapter_that_returns_keeps_only_its_serial_number() {
     let machine = SimMachine::standard(3);
     let (fabric, pfs) = (machine.fabric(), machine.physical_functions());
     let before = identified(&machine).await.physical_functions.remove(0);
@@ -108,9 +109,9 @@ async fn an_adapter_that_comes_back_has_its_serial_number_and_nothing_else() {
     assert_eq!(machine.violations(), [""; 0]);
 }
 
-/// A card in a lower slot moves all above it, and what is known of an adapter by its address is known of another.
+/// A card in a lower slot moves all cards above it, so an address may then belong to another adapter.
 #[tokio::test]
-async fn a_machine_that_is_turned_on_with_another_card_numbers_its_buses_anew() {
+async fn a_boot_with_another_card_renumbers_the_buses() {
     let machine = SimMachine::builder(3).adapter(Adapter::gigabit()).adapter(Adapter::dual_25g()).build();
     let (fabric, pfs) = (machine.fabric(), machine.physical_functions());
     let before = identified(&machine).await.physical_functions;
@@ -136,7 +137,7 @@ async fn a_machine_that_is_turned_on_with_another_card_numbers_its_buses_anew() 
     assert_eq!(machine.snapshot().physical_functions.len(), 4);
     assert_ne!(serial_of(&machine).await[0], serial(at(0)));
 
-    // One that is left out is out of the machine, and can be put back.
+    // An adapter that is left out is removed, and can be put back.
     machine.boot_with([InSlot::Old(at(2))]);
     assert_eq!(machine.physical_functions().len(), 2);
     assert_eq!(machine.boot_with([InSlot::Old(at(3))]).len(), 1);
@@ -144,7 +145,7 @@ async fn a_machine_that_is_turned_on_with_another_card_numbers_its_buses_anew() 
 }
 
 #[tokio::test]
-async fn an_adapter_may_have_no_serial_number_or_that_of_another() {
+async fn an_adapter_may_lack_a_serial_number_or_share_it() {
     let machine = SimMachine::builder(3)
         .adapter(Adapter::gigabit().without_serial_number())
         .adapter(Adapter::nvme().serial_number(7))

@@ -1,8 +1,8 @@
-//! What the kernel makes of the device: VF counts, addresses, drivers, groups; errors by errno.
+//! The kernel's side: VF counts, addresses, drivers, groups; errors by errno.
 
 use super::*;
 
-/// sriov_numvfs_store: what each write does, with nothing checked before it.
+/// sriov_numvfs_store: the result of each write, without prior checks.
 #[test]
 fn every_transition_of_sriov_numvfs_ends_as_in_the_kernel() {
     let (machine, _, pf) = machine(Adapter::gigabit());
@@ -26,9 +26,9 @@ fn a_pf_without_a_driver_that_makes_vfs_makes_none() {
     }
 }
 
-/// PEERS 4: 63 to 4 VFs gave EBUSY, and nobody said what to do.
+/// openshift/sriov-network-operator#131: a change from 63 to 4 VFs gave EBUSY, without a remedy.
 #[tokio::test]
-async fn the_fabric_says_what_to_do_where_the_kernel_says_ebusy() {
+async fn the_fabric_gives_a_remedy_where_the_kernel_gives_ebusy() {
     let (_, fabric, pf) = machine(Adapter::gigabit());
     fabric.set_vf_count(pf, 7).await.unwrap();
     assert!(words(fabric.set_vf_count(pf, 4).await).contains("set 0 first"));
@@ -37,7 +37,8 @@ async fn the_fabric_says_what_to_do_where_the_kernel_says_ebusy() {
     fabric.set_vf_count(pf, 7).await.unwrap();
 }
 
-/// PEERS 12: MSI-X exhaustion showed as a generic write error. The ports of one device share their vectors.
+/// openshift/sriov-network-operator#1185: MSI-X exhaustion appeared as a generic write error. The ports of one
+/// device share their vectors.
 #[tokio::test]
 async fn msix_vectors_of_both_ports_run_out_together() {
     let (machine, fabric, first) = machine(Adapter::dual_25g().vector_pool(100));
@@ -60,7 +61,7 @@ async fn a_slot_with_one_bus_number_has_no_room_for_vfs_beyond_it() {
 }
 
 #[tokio::test]
-async fn a_driver_that_makes_fewer_is_found_out() {
+async fn a_driver_that_makes_fewer_vfs_is_reported() {
     let (machine, fabric, pf) = machine(Adapter::nvme().makes_at_most(3));
     assert_eq!(errno(fabric.set_vf_count(pf, 4).await), Errno::NOSPC);
     assert_eq!(machine.snapshot().physical_functions[&pf].num_vfs, 0, "the three are taken away again");
@@ -68,7 +69,7 @@ async fn a_driver_that_makes_fewer_is_found_out() {
 }
 
 #[tokio::test]
-async fn all_adapters_give_all_their_vfs_and_every_one_is_where_its_pf_says() {
+async fn all_adapters_give_all_their_vfs_at_the_addresses_of_their_pf() {
     for machine in [SimMachine::standard(7), SimMachine::standard_builder(7).without_ari().build()] {
         let fabric = machine.fabric();
         for pf in identified(&machine).await.physical_functions {
@@ -89,7 +90,7 @@ async fn all_adapters_give_all_their_vfs_and_every_one_is_where_its_pf_says() {
 
 /// The lab's igb: VF 0 of 01:00.0 is 01:10.0, and VFs have even functions.
 #[tokio::test]
-async fn vfs_of_the_gigabit_nic_are_where_they_are_in_the_lab() {
+async fn vfs_of_the_gigabit_nic_have_the_addresses_of_the_lab() {
     let (machine, fabric, pf) = machine(Adapter::gigabit());
     fabric.set_vf_count(pf, 3).await.unwrap();
     let found = identified(&machine).await.physical_functions.remove(0);
@@ -103,7 +104,7 @@ async fn vfs_of_the_gigabit_nic_are_where_they_are_in_the_lab() {
 }
 
 #[tokio::test]
-async fn identify_tells_the_capability_as_the_registers_have_it() {
+async fn identify_shows_the_capability_as_in_the_registers() {
     let (machine, ..) = machine(Adapter::gigabit().numa_node(1));
     let found = identified(&machine).await.physical_functions.remove(0);
     let sriov = found.sriov.unwrap();
@@ -133,7 +134,7 @@ async fn new_vfs_get_their_driver_only_with_autoprobe() {
     assert_eq!((&first.driver, first.netdevs.len()), (&None, 0));
 }
 
-/// pci_device_can_probe: with autoprobe off a driver that knows the VF needs an override as much as one that does not.
+/// pci_device_can_probe: with autoprobe off, even a driver that knows the VF needs an override.
 #[tokio::test]
 async fn a_vf_goes_from_driver_to_driver_and_back() {
     let (machine, fabric, pf) = machine(Adapter::gigabit());
@@ -153,7 +154,7 @@ async fn a_vf_goes_from_driver_to_driver_and_back() {
     assert_eq!(raw.physical_functions[&pf].vfs[0].driver.as_deref(), Some("igbvf"));
 }
 
-/// PEERS 7: a failed VFIO bind left the device half bound.
+/// kubernetes-sigs/dra-driver-nvidia-gpu#1255: a failed VFIO bind left the device half bound.
 #[tokio::test]
 async fn a_bind_that_fails_leaves_the_vf_bound_as_before() {
     let machine = SimMachine::builder(1).adapter(Adapter::gigabit()).without_iommu().build();
@@ -166,9 +167,9 @@ async fn a_bind_that_fails_leaves_the_vf_bound_as_before() {
     assert_eq!(machine.snapshot(), before);
 }
 
-/// PEERS 8: group not viable.
+/// lxc/incus#3422: group not viable.
 #[tokio::test]
-async fn without_acs_all_functions_share_a_group_that_vfio_does_not_open() {
+async fn without_acs_all_functions_share_a_group_that_vfio_refuses() {
     let (machine, fabric, pf) = machine(Adapter::gigabit().without_acs());
     fabric.set_vf_count(pf, 2).await.unwrap();
     fabric.bind(vf(pf, 0), Some("vfio-pci")).await.unwrap();
@@ -179,9 +180,9 @@ async fn without_acs_all_functions_share_a_group_that_vfio_does_not_open() {
     assert_eq!(machine.hold(first.address), Err(Errno::PERM));
 }
 
-/// sriov_disable waits for vfio-pci, and vfio-pci for whoever has the VF open.
+/// sriov_disable waits for vfio-pci, and vfio-pci for the process that has the VF open.
 #[tokio::test]
-async fn taking_away_a_vf_that_is_in_use_does_not_return_until_it_is_closed() {
+async fn removing_a_vf_in_use_does_not_return_until_it_is_closed() {
     let (machine, fabric, pf) = machine(Adapter::gigabit());
     fabric.set_vf_count(pf, 2).await.unwrap();
     fabric.bind(vf(pf, 1), Some("vfio-pci")).await.unwrap();
@@ -196,7 +197,7 @@ async fn taking_away_a_vf_that_is_in_use_does_not_return_until_it_is_closed() {
 }
 
 #[tokio::test]
-async fn a_reset_leaves_no_trace_of_a_guest_and_keeps_what_the_pf_has_set() {
+async fn a_reset_erases_the_guests_traces_and_keeps_the_pfs_settings() {
     let (machine, fabric, pf) = machine(Adapter::gigabit());
     fabric.set_vf_count(pf, 1).await.unwrap();
     fabric.bind(vf(pf, 0), Some("vfio-pci")).await.unwrap();
@@ -211,10 +212,10 @@ async fn a_reset_leaves_no_trace_of_a_guest_and_keeps_what_the_pf_has_set() {
     assert_eq!((seen().resets, seen().settings.mac), (2, mac), "one reset at opening, one now");
 }
 
-/// A daemon was killed between two writes of a binding: what it left in `driver_override` kept the VF from its own driver, or
-/// belonged to no driver at all.
+/// A daemon was killed between two writes of a binding: its leftover `driver_override` kept the VF from its own
+/// driver, or named no driver at all.
 #[tokio::test]
-async fn a_binding_that_was_broken_off_is_put_right() {
+async fn an_interrupted_binding_is_repaired() {
     let (machine, fabric, pf) = machine(Adapter::gigabit());
     fabric.set_vf_count(pf, 1).await.unwrap();
     let vf = vf(pf, 0);
@@ -226,14 +227,14 @@ async fn a_binding_that_was_broken_off_is_put_right() {
     let own = (Some("igbvf".to_owned()), None);
     assert_eq!((fabric.driver(vf).await.unwrap(), bound()), (own.0.clone(), own.clone()));
 
-    // Unbound, the override written, and no further.
+    // Unbound, and the override written, but not bound.
     fabric.bind(vf, None).await.unwrap();
     machine.write_driver_override(address, Some("vfio-pci")).unwrap();
     assert_eq!(fabric.driver(vf).await.unwrap(), None);
     fabric.bind(vf, Some("igbvf")).await.unwrap();
     assert_eq!(bound(), own);
 
-    // Bound to its own driver by way of an override that was not cleared any more.
+    // Bound to its own driver by an override that was not cleared.
     machine.write_driver_override(address, Some("igbvf")).unwrap();
     fabric.bind(vf, Some("igbvf")).await.unwrap();
     assert_eq!(bound(), own);

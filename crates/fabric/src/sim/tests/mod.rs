@@ -1,5 +1,5 @@
-//! Tests of the simulated machine, by subject. Register tests name the section of PCIe 6.0 that they hold the model
-//! against; kernel tests the function of drivers/pci/iov.c.
+//! Tests of the simulated machine, by subject. Register tests name the section of PCIe 6.0 that they check; kernel
+//! tests the function of drivers/pci/iov.c.
 
 mod drivers;
 mod faults;
@@ -28,7 +28,7 @@ fn at(text: &str) -> Bdf {
     text.parse().unwrap()
 }
 
-/// The errno that an operation ended with.
+/// The errno of an operation's error.
 fn errno<T: std::fmt::Debug>(result: Result<T, FabricError>) -> Errno {
     match result.unwrap_err() {
         FabricError::Refused { source, .. } | FabricError::Read { source, .. } => {
@@ -38,7 +38,7 @@ fn errno<T: std::fmt::Debug>(result: Result<T, FabricError>) -> Errno {
     }
 }
 
-/// What an error says, and what it was caused by.
+/// The text of an error, and of its cause.
 fn words<T: std::fmt::Debug>(result: Result<T, FabricError>) -> String {
     result.unwrap_err().to_string()
 }
@@ -47,7 +47,7 @@ fn change() -> VfSettings {
     VfSettings::default()
 }
 
-/// What identify finds, held against what there is.
+/// The findings of identify, compared with the machine.
 async fn identified(machine: &SimMachine) -> Inventory {
     let inventory = machine.fabric().identify().await.unwrap();
     let view = machine.snapshot();

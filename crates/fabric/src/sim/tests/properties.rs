@@ -1,4 +1,4 @@
-//! What holds whatever is done to the machine, for many seeds.
+//! The invariants of the machine, whatever is done to it, for many seeds.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{super::Operation, *};
 
-/// Something done to the machine.
+/// An action on the machine.
 #[derive(Clone, Debug)]
 enum Deed {
     VfCount(usize, u16),
@@ -74,7 +74,7 @@ fn deed() -> impl Strategy<Value = Deed> {
     ]
 }
 
-/// Does it, and tells what came of it.
+/// Carries it out, and returns its outcome in words.
 async fn act(machine: &SimMachine, pfs: &mut [Bdf], deed: Deed) -> String {
     const DRIVERS: [Option<&str>; 4] = [None, Some("vfio-pci"), Some("igbvf"), Some("iavf")];
     let fabric = machine.fabric();
@@ -125,7 +125,7 @@ async fn act(machine: &SimMachine, pfs: &mut [Bdf], deed: Deed) -> String {
     }
 }
 
-/// All that came of some deeds, with the time at which it did.
+/// The outcomes of some actions, with their times.
 async fn story(seed: u64, deeds: Vec<Deed>) -> Vec<String> {
     let machine = SimMachine::standard_builder(seed).faults(20_000).build();
     let mut pfs = machine.physical_functions();
@@ -147,10 +147,9 @@ fn runtime() -> tokio::runtime::Runtime {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is asked of it through its kernel, the machine stays a machine: kernel and hardware agree, and identify
-    /// finds what there is.
+    /// Whatever is requested through its kernel, kernel and hardware agree, and identify finds what exists.
     #[test]
-    fn nothing_that_is_asked_of_it_breaks_the_machine_and_the_same_seed_tells_the_same_story(
+    fn no_request_breaks_the_machine_and_a_seed_repeats_its_story(
         seed in any::<u64>(),
         deeds in prop::collection::vec(deed(), 1..40),
     ) {
@@ -159,8 +158,8 @@ proptest! {
         prop_assert_eq!(first, again);
     }
 
-    /// Random writes to any register of PFs and VFs: NumVFs stays locked while VF Enable is set, and no two functions
-    /// have one routing ID.
+    /// Random writes to any register of PFs and VFs: NumVFs stays locked while VF Enable is set, and no two
+    /// functions have the same routing ID.
     #[test]
     fn no_write_to_a_register_breaks_the_hardware(
         ari in any::<bool>(),

@@ -6,7 +6,7 @@ use ioward_pci::{AriCapability, ConfigSpace, PcieLink, SriovCapability};
 
 use super::*;
 
-// SR-IOV registers by their address: the capability begins at 180h in this model.
+// SR-IOV registers by address: the capability begins at 180h in this model.
 const CONTROL: u16 = 0x188;
 const INITIAL_VFS: u16 = 0x18c;
 const TOTAL_VFS: u16 = 0x18e;
@@ -36,7 +36,7 @@ fn write(machine: &SimMachine, function: Bdf, offset: u16, value: u16) {
     assert_eq!(machine.hardware_violations(), [""; 0]);
 }
 
-/// Sets VF Enable and VF MSE with so many VFs, and waits until they answer.
+/// Sets VF Enable and VF MSE with this many VFs, and waits until they answer.
 fn enable(machine: &SimMachine, pf: Bdf, vfs: u16) {
     write(machine, pf, NUM_VFS, vfs);
     let control = read(machine, pf, CONTROL);
@@ -53,7 +53,7 @@ fn answers(machine: &SimMachine, function: Bdf) -> bool {
     machine.config_read::<4>(function, 0x08) != [0xff; 4]
 }
 
-/// Where the VFs of a PF are, by its own registers.
+/// The addresses of a PF's VFs, from its own registers.
 fn vfs(machine: &SimMachine, pf: Bdf, count: u16) -> Vec<Bdf> {
     let (offset, stride) = (read(machine, pf, FIRST_VF_OFFSET), read(machine, pf, VF_STRIDE));
     (0..count).map(|index| pf.virtual_function(offset, stride, index).unwrap()).collect()
@@ -81,7 +81,7 @@ fn both_kinds_of_functions_have_their_capability_chains() {
 
 /// §9.3.4.1: vendor and device ID of a VF read as FFFFh; its class is that of its PF, its BARs are zero.
 #[test]
-fn a_vf_does_not_tell_its_ids() {
+fn the_ids_of_a_vf_read_as_ones() {
     let (machine, _, pf) = machine(Adapter::nvme());
     enable(&machine, pf, 2);
     let vf = vfs(&machine, pf, 2)[1];
@@ -93,7 +93,7 @@ fn a_vf_does_not_tell_its_ids() {
 
 /// §9.3.3.5, §9.3.3.6, §9.3.3.9 to §9.3.3.11.
 #[test]
-fn what_the_device_says_of_itself_cannot_be_written() {
+fn the_devices_own_registers_are_read_only() {
     let (machine, _, pf) = machine(Adapter::gigabit());
     for register in [INITIAL_VFS, TOTAL_VFS, FIRST_VF_OFFSET, VF_STRIDE, VF_DEVICE_ID] {
         let before = read(&machine, pf, register);
@@ -115,9 +115,9 @@ fn num_vfs_is_locked_while_vfs_are_enabled() {
     assert_eq!(read(&machine, pf, NUM_VFS), 5);
 }
 
-/// §9.3.3.7: NumVFs above TotalVFs is undefined. No VF comes of it here, and nothing breaks.
+/// §9.3.3.7: NumVFs above TotalVFs is undefined. Here it makes no VF and does no harm.
 #[test]
-fn more_vfs_than_total_vfs_are_none() {
+fn more_vfs_than_total_vfs_gives_none() {
     let (machine, _, pf) = machine(Adapter::gigabit());
     enable(&machine, pf, 9);
     assert!(vfs(&machine, pf, 9).into_iter().all(|vf| !answers(&machine, vf)));
@@ -129,7 +129,7 @@ fn more_vfs_than_total_vfs_are_none() {
 
 /// §9.3.3.9 and §9.3.3.10: First VF Offset and VF Stride may change with NumVFs and with ARI Capable Hierarchy.
 #[test]
-fn vfs_move_with_their_number_and_with_ari() {
+fn vf_addresses_change_with_num_vfs_and_ari() {
     let (machine, _, pf) = machine(Adapter::hundred_g());
     let offset_for = |count| {
         write(&machine, pf, NUM_VFS, count);
@@ -141,7 +141,7 @@ fn vfs_move_with_their_number_and_with_ari() {
     assert_eq!(offset_for(32), 256);
 }
 
-/// §9.2.1.2: VFs may sit on bus numbers above that of their PF.
+/// §9.2.1.2: VFs may be on bus numbers above that of their PF.
 #[test]
 fn vfs_spill_over_to_the_next_bus() {
     let (machine, _, pf) = machine(Adapter::hundred_g());
@@ -151,7 +151,7 @@ fn vfs_spill_over_to_the_next_bus() {
     assert!(vfs.iter().all(|vf| answers(&machine, *vf)));
 }
 
-/// §9.3.3.3.5: ARI Capable Hierarchy is the lowest-numbered PF's alone.
+/// §9.3.3.3.5: only the lowest-numbered PF has ARI Capable Hierarchy.
 #[test]
 fn only_the_first_port_has_ari_capable_hierarchy() {
     let (machine, _, first) = machine(Adapter::dual_25g());
@@ -161,7 +161,7 @@ fn only_the_first_port_has_ari_capable_hierarchy() {
     assert_eq!(read(&machine, second, CONTROL), 0);
 }
 
-/// §9.3.3.3.5: changing ARI Capable Hierarchy while VFs are enabled is undefined, on whichever port. It is ignored here.
+/// §9.3.3.3.5: changing ARI Capable Hierarchy while any port's VFs are enabled is undefined, and ignored here.
 #[test]
 fn ari_capable_hierarchy_is_locked_while_any_port_has_vfs() {
     let (machine, _, first) = machine(Adapter::dual_25g());
@@ -231,7 +231,7 @@ fn vf_bars_are_sized_in_system_pages() {
     assert_eq!(size(), 256 << 10);
 }
 
-/// §9.3.3.3.4: VF MSE, and not the VF's own Command register, decides whether VFs decode memory.
+/// §9.3.3.3.4: VF MSE decides whether VFs decode memory, not the VF's own Command register.
 #[test]
 fn vfs_decode_memory_only_with_vf_mse() {
     let (machine, _, pf) = machine(Adapter::gigabit());
@@ -248,10 +248,10 @@ fn vfs_decode_memory_only_with_vf_mse() {
     assert_eq!(machine.memory_at(0x8000_0000), None);
 }
 
-/// §9.3.3.3.1: VFs answer 100 ms after VF Enable was set, not at all once it is cleared, and for a second after that
-/// setting it again does not help.
+/// §9.3.3.3.1: VFs answer 100 ms after VF Enable is set, and no longer once it is cleared; for a second after that,
+/// setting it again has no effect.
 #[test]
-fn vfs_come_and_go_with_vf_enable_in_their_own_time() {
+fn vfs_follow_vf_enable_with_the_specified_delays() {
     let (machine, _, pf) = machine(Adapter::gigabit());
     write(&machine, pf, NUM_VFS, 1);
     let vf = vfs(&machine, pf, 1)[0];
@@ -269,9 +269,9 @@ fn vfs_come_and_go_with_vf_enable_in_their_own_time() {
     assert!(answers(&machine, vf));
 }
 
-/// §9.2.2.2: FLR of a VF resets the VF's own state; it stays enabled, and its neighbours notice nothing.
+/// §9.2.2.2: an FLR of a VF resets its own state; it stays enabled, and its neighbours are unaffected.
 #[test]
-fn an_flr_of_a_vf_resets_that_vf_alone() {
+fn an_flr_of_a_vf_resets_only_that_vf() {
     let (machine, _, pf) = machine(Adapter::gigabit());
     enable(&machine, pf, 2);
     let vfs = vfs(&machine, pf, 2);
@@ -287,9 +287,9 @@ fn an_flr_of_a_vf_resets_that_vf_alone() {
     assert_eq!(read(&machine, vfs[0], DEVICE_CONTROL), 0, "Initiate FLR reads as zero");
 }
 
-/// §9.2.2.3: FLR of a PF clears VF Enable; its VFs are no more.
+/// §9.2.2.3: an FLR of a PF clears VF Enable, which removes its VFs.
 #[test]
-fn an_flr_of_a_pf_takes_its_vfs_away() {
+fn an_flr_of_a_pf_removes_its_vfs() {
     let (machine, _, pf) = machine(Adapter::gigabit());
     enable(&machine, pf, 2);
     let vfs = vfs(&machine, pf, 2);
@@ -299,9 +299,9 @@ fn an_flr_of_a_pf_takes_its_vfs_away() {
     assert_eq!((read(&machine, pf, CONTROL) & VF_ENABLE, read(&machine, pf, NUM_VFS)), (0, 0));
 }
 
-/// §2.3.2: what is routed to nobody ends as all ones, and a write is lost.
+/// §2.3.2: an unroutable read returns all ones, and an unroutable write is lost.
 #[test]
-fn where_nothing_is_ones_are_read() {
+fn unroutable_reads_return_ones() {
     let (machine, _, pf) = machine(Adapter::gigabit());
     machine.config_write(at("0000:7f:00.0"), 0x04, [0; 4]);
     assert_eq!(machine.config_read::<4>(at("0000:7f:00.0"), 0), [0xff; 4]);
