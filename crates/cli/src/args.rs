@@ -435,7 +435,8 @@ pub struct DemoArgs {
     /// Stay up after applying, for other 'ioward' commands to use; --socket says where they find it
     #[arg(long)]
     pub serve: bool,
-    /// What the simulated machine's chance begins with: the same seed, the same run
+    /// What the simulated machine is made from: the same seed, the same machine, on which the same happens. Only how long
+    /// steps take that go side by side is this host's
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub seed: u64,
 }

@@ -3,7 +3,7 @@
 use std::{error::Error, io, path::PathBuf, process::ExitCode};
 
 use ioward_api::{ApiError, ChangeId, ErrorBody, ErrorKind};
-use ioward_model::{Name, Reason, Rule, Spec, SpecError, SpecPlace};
+use ioward_model::{Name, Reason, Rule, Spec, SpecError, SpecPlace, TextPlace};
 use serde_json::{Value, json};
 
 use crate::{client::ClientError, present::text, spec_file::SpecSource, terminal};
@@ -23,10 +23,10 @@ pub enum CliError {
         source: io::Error,
     },
     /// A Spec is no valid one.
-    #[error("{file}: {error}")]
+    #[error("{}: {error}", .source.file)]
     Spec {
-        /// The file.
-        file: String,
+        /// Its text.
+        source: Box<SpecSource>,
         /// Everything that is wrong with it.
         error: SpecError,
     },
@@ -245,6 +245,38 @@ fn alike(reasons: &[Reason]) -> Vec<(&Reason, String)> {
 /// So many of those of whom the same is to be said are named.
 const NAMED: usize = 3;
 
+/// A line of a Spec, with what is wrong in it underlined.
+fn underlined(source: &str, place: TextPlace, width: usize) -> String {
+    let line = source.lines().nth(place.line - 1).unwrap_or_default().replace('\t', " ");
+    let number = place.line.to_string();
+    let gutter = " ".repeat(number.len());
+    let room = width.saturating_sub(number.len() + 6).min(MAX_QUOTED);
+    let before: String = line.chars().take(place.column - 1).collect();
+    let marked: String = line.chars().skip(place.column - 1).take(place.length).collect();
+    let (start, length) = (text::columns(&before), text::columns(&marked).max(1));
+    let mut quoted = format!("  {number} | {}\n", text::elide(line.trim_end(), room));
+    if start < room {
+        quoted += &format!("  {gutter} | {}{}\n", " ".repeat(start), "^".repeat(length.min(room - start)));
+    }
+    quoted
+}
+
+/// The most columns of a line of a Spec that are shown.
+const MAX_QUOTED: usize = 120;
+
+/// Without the numbers of errno, which the words before them say: " (os error 2)".
+fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(')') {
+            Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => out += rest,
+            _ => out += &format!(" (os error {part}"),
+        }
+    }
+    out
+}
+
 fn lacking(things: usize) -> String {
     let are = if things == 1 { "is" } else { "are" };
     format!("{} {are} missing", text::counted(things, "thing"))
@@ -310,9 +342,13 @@ impl CliError {
         let mut out = String::new();
         match self {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            Self::Spec { file, error } => {
+            Self::Spec { source, error } => {
                 for problem in &error.problems {
-                    out += &text::wrap(&format!("ioward: {file}: {problem}"), width, "", "  ");
+                    out += &text::wrap(&format!("ioward: {}: {problem}", source.file), width, "", "  ");
+                    out += &problem
+                        .place
+                        .map(|place| underlined(&source.text, place, width))
+                        .unwrap_or_default();
                 }
             }
             _ => out = text::wrap(&format!("ioward: {self}"), width, "", "  "),
@@ -329,7 +365,7 @@ impl CliError {
                 out += &text::wrap(&format!("possible if {way}"), width, "  ", "    ");
             }
         }
-        text::printable(&out)
+        text::printable(&without_numbers(&out))
     }
 
     /// Whether a plan was refused for nothing but that the host or the state has moved on since it was made.
@@ -364,8 +400,8 @@ impl CliError {
     /// A "no" as data, for those who asked for JSON: as the API has it, with the place of each reason in the Spec's file.
     #[must_use]
     pub fn as_json(&self) -> Option<Value> {
-        if let Self::Spec { file, error } = self {
-            let error = ApiError::new(ErrorKind::Invalid, format!("{file}: {error}"));
+        if let Self::Spec { source, error } = self {
+            let error = ApiError::new(ErrorKind::Invalid, format!("{}: {error}", source.file));
             return serde_json::to_value(ErrorBody { error }).ok();
         }
         let error = self.refusal()?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ioward_api::{ApiError, Compatible, CompatibleRequest};
-use ioward_fabric::linux::{LinuxFabric, MAX_SNAPSHOT_BYTES, Snapshot};
+use ioward_fabric::linux::{LinuxFabric, MAX_SNAPSHOT_BYTES, Snapshot, named_as_here};
 use ioward_model::{Intent, Inventory, Options, State};
 
 use crate::{
@@ -47,7 +47,7 @@ pub fn inventory(file: &Path) -> Result<Inventory, CliError> {
     let inventory = Snapshot::parse(&bytes).and_then(Snapshot::identify);
     let inventory =
         inventory.map_err(|error| CliError::Snapshot { file: name, error: with_causes(&error) })?;
-    Ok(Inventory { generation: 1, ..inventory })
+    Ok(named_as_here(Inventory { generation: 1, ..inventory }))
 }
 
 /// `ioward compatible --host`: on a recorded host, as if no partition held anything there.

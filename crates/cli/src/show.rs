@@ -42,7 +42,7 @@ pub async fn host(
 fn identify(root: &Path) -> Result<Inventory, CliError> {
     let tree = HostRoot::open(root).map_err(|error| CliError::NoRoot(with_causes(&error)))?;
     let inventory = linux::identify(&tree).map_err(|error| CliError::Identify(with_causes(&error)))?;
-    Ok(Inventory { generation: 1, ..inventory })
+    Ok(linux::named_as_here(Inventory { generation: 1, ..inventory }))
 }
 
 /// A virtual function in `ioward vfs --json`: as in the inventory, with the PF it is of.

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ioward_model::{MAX_SPEC_BYTES, Spec, SpecError, SpecProblem};
+use ioward_model::{MAX_SPEC_BYTES, Spec, SpecError};
 
 use crate::error::CliError;
 
@@ -55,10 +55,15 @@ pub fn read(file: &Path) -> Result<SpecFile, CliError> {
     let unread = |source| CliError::SpecUnread { file: name.clone(), source };
     let (bytes, folder) = (bytes.map_err(unread)?, folder.map_err(unread)?);
     let spec = if bytes.len() > MAX_SPEC_BYTES { Err(too_large()) } else { Spec::parse(&bytes) };
-    let mut spec = spec.map_err(|error| CliError::Spec { file: name.clone(), error })?;
-    make_absolute(&mut spec, &folder);
-    // What was parsed is UTF-8.
+    // What can be parsed is UTF-8.
     let text = String::from_utf8_lossy(&bytes).into_owned();
+    let mut spec = match spec {
+        Ok(spec) => spec,
+        Err(error) => {
+            return Err(CliError::Spec { source: Box::new(SpecSource { file: name, text }), error });
+        }
+    };
+    make_absolute(&mut spec, &folder);
     Ok(SpecFile { spec, source: SpecSource { file: name, text } })
 }
 
@@ -71,7 +76,7 @@ fn bounded(source: impl Read) -> io::Result<Vec<u8>> {
 
 fn too_large() -> SpecError {
     let message = format!("a Spec has at most {MAX_SPEC_BYTES} bytes; this has more");
-    SpecError { problems: vec![SpecProblem { line: None, key: String::new(), message }] }
+    SpecError::one(None, message)
 }
 
 fn make_absolute(spec: &mut Spec, folder: &Path) {

@@ -31,6 +31,7 @@ mod reason;
 mod row;
 mod settings;
 mod spec;
+mod spec_read;
 mod spec_rules;
 mod spec_text;
 mod state;
@@ -62,7 +63,7 @@ pub use reason::{Reason, Rule};
 pub use row::{PartitionHead, Row, RowKey};
 pub use settings::{Kind, LinkState, Setting, Value, VfSettings, VfStatistics};
 pub use spec::{AdapterSpec, Boot, PartitionSpec, Spec, VfCount, VfRequest};
-pub use spec_text::{MAX_SPEC_BYTES, SpecError, SpecPlace, SpecProblem};
+pub use spec_text::{MAX_SPEC_BYTES, SpecError, SpecPlace, SpecProblem, TextPlace};
 pub use state::{AdapterOriginal, AdapterState, Assignment, PartitionState, State};
 pub use step::{
     Aspect, Change, FoundBefore, KeepsOut, Meaning, Observation, Outcome, Step, Subject, Value as AspectValue,

@@ -7,7 +7,10 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::{Spec, spec_rules};
+use crate::{Spec, spec_read, spec_rules};
+
+/// The most mistakes that are told of a text that is no TOML.
+const MAX_BROKEN: usize = 8;
 
 /// The largest Spec that is read, in bytes. A host of 1,000 partitions needs about a third of it.
 pub const MAX_SPEC_BYTES: usize = 1 << 20;
@@ -22,12 +25,38 @@ pub struct SpecError {
 /// One thing that is wrong with a Spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpecProblem {
-    /// Line, from 1, where it is known.
-    pub line: Option<usize>,
+    /// Where it stands in the text; `None`: it is about the whole, or there is no text.
+    pub place: Option<TextPlace>,
     /// Key, as `partition[0].vf[1].mac`; empty where the text is no TOML.
     pub key: String,
     /// What is wrong and what to do.
     pub message: String,
+}
+
+/// A place in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextPlace {
+    /// Line, from 1.
+    pub line: usize,
+    /// Character of the line, from 1.
+    pub column: usize,
+    /// Characters, on this line.
+    pub length: usize,
+}
+
+impl TextPlace {
+    fn of(text: &str, span: &Range<usize>) -> Self {
+        let start = text.floor_char_boundary(span.start.min(text.len()));
+        let before = &text[..start];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line_end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
+        let end = text.floor_char_boundary(span.end.clamp(start, line_end));
+        Self {
+            line: before.matches('\n').count() + 1,
+            column: text[line_start..start].chars().count() + 1,
+            length: text[start..end].chars().count().max(1),
+        }
+    }
 }
 
 impl fmt::Display for SpecError {
@@ -42,8 +71,8 @@ impl fmt::Display for SpecError {
 
 impl fmt::Display for SpecProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(line) = self.line {
-            write!(f, "line {line}: ")?;
+        if let Some(TextPlace { line, column, .. }) = self.place {
+            write!(f, "line {line}, column {column}: ")?;
         }
         if !self.key.is_empty() {
             write!(f, "{}: ", self.key)?;
@@ -53,8 +82,10 @@ impl fmt::Display for SpecProblem {
 }
 
 impl SpecError {
-    fn one(line: Option<usize>, message: impl Into<String>) -> Self {
-        Self { problems: vec![SpecProblem { line, key: String::new(), message: message.into() }] }
+    /// One that has no key.
+    #[must_use]
+    pub fn one(place: Option<TextPlace>, message: impl Into<String>) -> Self {
+        Self { problems: vec![SpecProblem { place, key: String::new(), message: message.into() }] }
     }
 }
 
@@ -62,7 +93,7 @@ impl Spec {
     /// Reads a Spec from the bytes of a file and checks all that can be checked without a host.
     ///
     /// # Errors
-    /// Every problem that was found, or the first where the text is no TOML or has a value of the wrong kind.
+    /// Every problem that was found; of a text that is no TOML, those that keep it from being TOML.
     pub fn parse(bytes: &[u8]) -> Result<Self, SpecError> {
         if bytes.len() > MAX_SPEC_BYTES {
             let found = bytes.len();
@@ -72,21 +103,46 @@ impl Spec {
             ));
         }
         let text = std::str::from_utf8(bytes).map_err(|e| {
-            let line = bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
-            SpecError::one(Some(line), "this is no text (not UTF-8); a Spec is a TOML file")
+            let sound = String::from_utf8_lossy(&bytes[..e.valid_up_to()]);
+            let place = TextPlace::of(&sound, &(sound.len()..sound.len()));
+            SpecError::one(Some(place), "this is no text (not UTF-8); a Spec is a TOML file")
         })?;
         if text.trim().is_empty() {
             return Err(SpecError::one(None, "the Spec is empty; it begins with: version = 1"));
         }
-        let located = DeTable::parse(text).map_err(|e| syntax_error(text, &e))?;
+        let (located, broken) = DeTable::parse_recoverable(text);
+        if !broken.is_empty() {
+            return Err(no_toml(text, &broken));
+        }
         check_version(text, located.get_ref())?;
-        let spec: Self = toml::from_str(text).map_err(|e| syntax_error(text, &e))?;
-        let problems = spec_rules::problems(&spec).into_iter().map(|(key, message)| {
-            let line = find(located.get_ref(), &key).map(|span| line_of(text, span.start));
-            SpecProblem { line, key, message }
-        });
-        let problems: Vec<_> = problems.collect();
-        if problems.is_empty() { Ok(spec) } else { Err(SpecError { problems }) }
+        let read = spec_read::read(located.clone());
+        let mut problems: Vec<SpecProblem> = read
+            .mistakes
+            .into_iter()
+            .map(|spec_read::Mistake { span, message }| SpecProblem {
+                place: span.map(|span| TextPlace::of(text, &span)),
+                key: String::new(),
+                message,
+            })
+            .collect();
+        if let Some(spec) = read.spec.as_ref().filter(|_| read.in_place) {
+            let within = |span: &Range<usize>| {
+                read.incomplete
+                    .iter()
+                    .any(|table| table.start <= span.start && span.start < table_end(text, table))
+            };
+            problems.extend(spec_rules::problems(spec).into_iter().filter_map(|(key, message)| {
+                let span = find(located.get_ref(), &key);
+                let place = span.as_ref().map(|span| TextPlace::of(text, span));
+                // What is missing there may be what was left out.
+                (!span.as_ref().is_some_and(within)).then_some(SpecProblem { place, key, message })
+            }));
+        }
+        problems.sort_by_key(|problem| problem.place.map(|place| (place.line, place.column)));
+        match read.spec {
+            Some(spec) if problems.is_empty() => Ok(spec),
+            _ => Err(SpecError { problems }),
+        }
     }
 
     /// Checks a Spec that did not come as text (through the API), as [`Spec::parse`] does.
@@ -98,7 +154,7 @@ impl Spec {
         if self.version != 1 {
             problems.insert(0, ("version".into(), unknown_version(&self.version)));
         }
-        let problems = problems.into_iter().map(|(key, message)| SpecProblem { line: None, key, message });
+        let problems = problems.into_iter().map(|(key, message)| SpecProblem { place: None, key, message });
         let problems: Vec<_> = problems.collect();
         if problems.is_empty() { Ok(()) } else { Err(SpecError { problems }) }
     }
@@ -173,7 +229,10 @@ fn unknown_version(found: &dyn fmt::Display) -> String {
 /// The version comes first: a newer Spec may well have keys and values that make no sense here.
 fn check_version(text: &str, table: &DeTable<'_>) -> Result<(), SpecError> {
     let Some(version) = table.get("version") else {
-        return Err(SpecError::one(Some(1), "the version is missing; begin with: version = 1"));
+        return Err(SpecError::one(
+            Some(TextPlace { line: 1, column: 1, length: 1 }),
+            "the version is missing; begin with: version = 1",
+        ));
     };
     let number = match version.get_ref() {
         DeValue::Integer(number) => number.as_str(),
@@ -182,31 +241,31 @@ fn check_version(text: &str, table: &DeTable<'_>) -> Result<(), SpecError> {
     if number == "1" {
         return Ok(());
     }
-    let line = Some(line_of(text, version.span().start));
-    let problem = SpecProblem { line, key: "version".into(), message: unknown_version(&number) };
+    let place = Some(TextPlace::of(text, &version.span()));
+    let problem = SpecProblem { place, key: "version".into(), message: unknown_version(&number) };
     Err(SpecError { problems: vec![problem] })
 }
 
-fn syntax_error(text: &str, error: &toml::de::Error) -> SpecError {
-    let line = error.span().map(|span| line_of(text, span.start));
-    SpecError::one(line, with_suggestion(error.message()))
+/// The first mistake of each line: a second one mostly comes of the first.
+fn no_toml(text: &str, broken: &[toml::de::Error]) -> SpecError {
+    let mut problems: Vec<SpecProblem> = Vec::new();
+    for error in broken.iter().take(MAX_BROKEN) {
+        let place = error.span().map(|span| TextPlace::of(text, &span));
+        let line = |place: Option<TextPlace>| place.map(|place| place.line);
+        if !problems.iter().any(|told| line(told.place) == line(place)) {
+            problems.push(SpecProblem { place, key: String::new(), message: error.message().to_owned() });
+        }
+    }
+    SpecError { problems }
 }
 
-/// Serde says: unknown field `memroy`, expected one of `name`, `cpus`. What helps is the nearest of them.
-fn with_suggestion(message: &str) -> String {
-    let mut words = message.split('`').skip(1).step_by(2);
-    if !(message.starts_with("unknown field") || message.starts_with("unknown variant")) {
-        return message.to_owned();
+/// Where a table that begins at this header, or on one line, ends.
+fn table_end(text: &str, table: &Range<usize>) -> usize {
+    let after = text.get(table.end..).unwrap_or_default();
+    if text.get(table.clone()).is_some_and(|table| table.starts_with('{')) {
+        return table.end;
     }
-    let Some(unknown) = words.next() else { return message.to_owned() };
-    let likeness = |word: &str| strsim::jaro_winkler(unknown, word);
-    let known: Vec<&str> = words.collect();
-    let near = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    let what = if message.starts_with("unknown field") { "key" } else { "value" };
-    match near.filter(|word| likeness(word) > 0.75) {
-        Some(near) => format!("unknown {what} '{unknown}'; did you mean '{near}'?"),
-        None => format!("unknown {what} '{unknown}'; known here: {}", known.join(", ")),
-    }
+    after.find("\n[").map_or(text.len(), |next| table.end + next)
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -288,45 +347,58 @@ index = 0
             Spec::parse(b"version = 1\n\xff\xfe\0")
                 .unwrap_err()
                 .to_string()
-                .starts_with("line 2: this is no text")
+                .starts_with("line 2, column 1: this is no text")
         );
         assert!(complaint(&"#".repeat(10 << 20)).contains("at most 1048576 bytes"));
-        assert!(complaint(&GOOD[..GOOD.find("initrd.img").unwrap()]).starts_with("line 11: "));
+        assert!(complaint(&GOOD[..GOOD.find("initrd.img").unwrap()]).starts_with("line 11, column "));
     }
 
     #[test]
     fn the_version_is_checked_before_anything_else() {
         assert!(complaint("[[partition]]\nname = 3").contains("version = 1"));
         let newer = complaint("version = 2\nflavour = \"strange\"");
-        assert_eq!(newer, "line 1: version: this ioward knows Specs of version 1; found 2");
+        assert_eq!(newer, "line 1, column 11: version: this ioward knows Specs of version 1; found 2");
     }
 
     #[test]
     fn an_unknown_key_brings_the_near_one() {
         let error = complaint(&GOOD.replace("memory", "memroy"));
-        assert_eq!(error, "line 10: unknown key 'memroy'; did you mean 'memory'?");
+        assert_eq!(error, "line 10, column 1: unknown key 'memroy'; did you mean 'memory'?");
         let error = complaint(&GOOD.replace("\"nvme\"", "\"nvmee\""));
-        assert_eq!(error, "line 22: unknown value 'nvmee'; did you mean 'nvme'?");
+        assert_eq!(error, "line 22, column 9: unknown value 'nvmee'; did you mean 'nvme'?");
     }
 
     #[test]
     fn each_wrong_value_is_found_at_its_line() {
         let wrong = [
-            ("memory = \"512MiB\"", "memory = \"lots\"", "line 10: ", "memory size"),
-            ("cpus   = 2", "cpus   = 0", "line 9: partition[0].cpus", "use 1 to 288"),
-            ("vfs = 4", "vfs = \"many\"", "line 5: ", "no number of VFs"),
-            ("vfs = 4", "vfs = 65536", "line 5: ", "no number of VFs"),
-            ("52:54:00:aa:00:01", "52:54:00:aa:00", "line 17: ", "no MAC address"),
-            ("52:54:00:aa:00:01", "01:54:00:aa:00:01", "line 17: partition[0].vf[0].mac", "multicast"),
-            ("mac   = \"52:54:00:aa:00:01\"", "vlan = 4095", "line 17: ", "no VLAN"),
-            ("\"disk0\"", "\"net0\"", "line 21: partition[0].vf[1].name", "already the name"),
-            ("pf    = \"0000:02:00.0\"", "", "line 24: partition[0].vf[1].index", "needs the pf"),
-            ("name   = \"web\"", "name   = \"../web\"", "line 8: ", "is no name"),
-            ("index = 0", "vlan = 7", "line 24: partition[0].vf[1].vlan", "class nvme has no such setting"),
+            ("memory = \"512MiB\"", "memory = \"lots\"", "line 10, column ", "", "memory size"),
+            ("cpus   = 2", "cpus   = 0", "line 9, column ", "partition[0].cpus", "use 1 to 288"),
+            ("vfs = 4", "vfs = \"many\"", "line 5, column ", "", "no number of VFs"),
+            ("vfs = 4", "vfs = 65536", "line 5, column ", "", "no number of VFs"),
+            ("52:54:00:aa:00:01", "52:54:00:aa:00", "line 17, column ", "", "no MAC address"),
+            (
+                "52:54:00:aa:00:01",
+                "01:54:00:aa:00:01",
+                "line 17, column ",
+                "partition[0].vf[0].mac",
+                "multicast",
+            ),
+            ("mac   = \"52:54:00:aa:00:01\"", "vlan = 4095", "line 17, column ", "", "no VLAN"),
+            ("\"disk0\"", "\"net0\"", "line 21, column ", "partition[0].vf[1].name", "already the name"),
+            ("pf    = \"0000:02:00.0\"", "", "line 24, column ", "partition[0].vf[1].index", "needs the pf"),
+            ("name   = \"web\"", "name   = \"../web\"", "line 8, column ", "", "is no name"),
+            (
+                "index = 0",
+                "vlan = 7",
+                "line 24, column ",
+                "partition[0].vf[1].vlan",
+                "class nvme has no such setting",
+            ),
         ];
-        for (good, bad, place, what) in wrong {
+        for (good, bad, place, key, what) in wrong {
             let error = complaint(&GOOD.replacen(good, bad, 1));
             assert!(error.starts_with(place) && error.contains(what), "{bad}: {error}");
+            assert!(error.contains(&format!(": {key}")), "{bad}: {error}");
         }
     }
 
@@ -336,5 +408,61 @@ index = 0
         let error = complaint(&format!("{GOOD}\n{second}"));
         assert!(error.contains("partition[1].name: 'web' is already the name of partition[0]"), "{error}");
         assert!(error.contains("52:54:00:aa:00:01 is already used by partition[0].vf[0].mac"), "{error}");
+    }
+
+    /// They were told one at a time, and in Rust's words.
+    #[test]
+    fn all_that_is_wrong_is_told_at_once_and_in_words_of_a_spec() {
+        let text = r#"version = 1
+adapter = [{ pf = "0000:01:00.0", vfs = 99999999999999999999 }]
+
+[[partition]]
+name   = "web"
+cpus   = "two"
+memroy = "1GiB"
+numa_node = 99999999999999999999
+boot   = "vmlinuz"
+
+[[partition.vf]]
+name  = "net0"
+class = "netwrok"
+vlan  = 5000
+guest_may = ["vlna"]
+
+[[partition]]
+cpus  = 70000
+boot  = { disk = "db.qcow2", kernel = 5 }
+vf    = { name = "net0" }
+"#;
+        let error = Spec::parse(text.as_bytes()).unwrap_err();
+        let told: Vec<_> = error.problems.iter().map(ToString::to_string).collect();
+        let expected = [
+            "line 2, column 41: 99999999999999999999 is too large for a number",
+            "line 6, column 10: \"two\" is no whole number from 0 to 65535",
+            "line 7, column 1: unknown key 'memroy'; did you mean 'memory'?",
+            "line 8, column 13: 99999999999999999999 is no whole number from 0 to 4294967295",
+            "line 9, column 10: \"vmlinuz\" is no table of keys and values",
+            "line 13, column 9: unknown value 'netwrok'; did you mean 'network'?",
+            "line 14, column 9: '5000' is no VLAN; use 1 to 4094, or 0 for untagged",
+            "line 15, column 13: 'vlna' is nothing a guest may do; did you mean 'vlan'?",
+            "line 17, column 1: the key 'name' is missing",
+            "line 18, column 9: 70000 is no whole number from 0 to 65535",
+            "line 19, column 39: 5 is no path in quotes",
+            "line 20, column 9: a table is no list in [ ]",
+        ];
+        assert_eq!(told, expected, "{error}");
+    }
+
+    #[test]
+    fn rules_are_told_with_mistakes_where_they_do_not_come_of_them() {
+        let text = GOOD.replace("cpus   = 2", "cpus   = \"two\"").replace("vfs = 4", "vfs = 4\nspare = 1");
+        let error = complaint(&text);
+        assert!(
+            error.contains("spare goes with as many VFs") && error.contains("\"two\" is no whole"),
+            "{error}"
+        );
+        // The PF that is missing is there, and was wrong.
+        let error = complaint(&GOOD.replace("\"0000:02:00.0\"", "\"0000:02\""));
+        assert_eq!(error.lines().count(), 1, "{error}");
     }
 }

@@ -5,7 +5,7 @@ use std::{io::IsTerminal, path::Path};
 use ioward_model::{Boot, Class, Inventory, PhysicalFunction, Spec};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
-use crate::{error::CliError, present::text, terminal};
+use crate::{error::CliError, present::text, spec_file::SpecSource, terminal};
 
 /// Two partitions: `web` with a network VF that it may set the MAC of, `db` with a network VF and an NVMe VF. Which
 /// adapters they come from, how many VFs those give and what `web` may do is asked, unless `default` is wanted or there
@@ -96,7 +96,10 @@ pf    = "{disk}"
             db = self.db.address,
             disk = disk.address,
         );
-        Spec::parse(text.as_bytes()).map_err(|error| CliError::Spec { file: "the choice".to_owned(), error })
+        Spec::parse(text.as_bytes()).map_err(|error| {
+            let source = Box::new(SpecSource { file: "the choice".to_owned(), text });
+            CliError::Spec { source, error }
+        })
     }
 }
 

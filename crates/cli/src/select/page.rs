@@ -86,7 +86,8 @@ Everywhere
   up down, k j, PgUp PgDn, Home End, g G   move
   Esc         back
   q           leave
-  Ctrl-C      leave at once; while a plan is carried out: have it undone
+  Ctrl-C      leave, and be asked first where something would be lost; while a
+              plan is carried out: have it undone
 A sign before a name: + is new, ~ changes, - is given back.
 ";
 

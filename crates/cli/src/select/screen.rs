@@ -255,7 +255,14 @@ impl Screen {
                 }
                 None
             }
-            Mode::Leave => (key == Key::Char('y')).then_some(Effect::Leave(Leaving::Done)),
+            Mode::Leave => match key {
+                Key::Char('y') => Some(Effect::Leave(Leaving::Done)),
+                Key::Char('s') => {
+                    self.begin_save();
+                    None
+                }
+                _ => None,
+            },
             Mode::Asking => {
                 if key != Key::Esc {
                     self.mode = Mode::Asking;
@@ -271,11 +278,16 @@ impl Screen {
         matches!(&self.mode, Mode::Work(work) if work.is_going())
     }
 
-    /// Ctrl-C: undoes what is being carried out; leaves otherwise.
+    /// Ctrl-C: has what is being carried out undone; asks before what was chosen is lost; leaves otherwise.
     fn interrupt(&mut self) -> Option<Effect> {
         match &mut self.mode {
             Mode::Work(work) if work.is_going() => {
                 Some(if work.interrupt() { Effect::Undo } else { Effect::Leave(Leaving::Undoing) })
+            }
+            Mode::Leave => Some(Effect::Leave(Leaving::Interrupted)),
+            _ if self.choice.is_unsettled() && self.fits() => {
+                self.mode = Mode::Leave;
+                None
             }
             _ => Some(Effect::Leave(Leaving::Interrupted)),
         }

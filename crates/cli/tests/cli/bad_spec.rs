@@ -20,23 +20,23 @@ fn each_wrong_spec_is_told_what_is_wrong_and_nothing_is_asked_of_the_daemon() {
         (
             "binary",
             b"version = 1\n\x7fELF\xff\xfe\0".to_vec(),
-            "web.toml: line 2: this is no text (not UTF-8)",
+            "web.toml: line 2, column 1: this is no text (not UTF-8)",
         ),
         (
             "half a file",
             GOOD_SPEC.as_bytes()[..GOOD_SPEC.find("/boot").unwrap()].to_vec(),
-            "web.toml: line 7: ",
+            "web.toml: line 7, column ",
         ),
         ("10 MB", b"#".repeat(10_000_000), "web.toml: a Spec has at most 1048576 bytes; this has more\n"),
         (
             "another version",
             with("version = 1", "version = 2"),
-            "line 1: version: this ioward knows Specs of version 1",
+            "line 1, column 11: version: this ioward knows Specs of version 1",
         ),
         (
             "unknown key",
             with("memory", "memroy"),
-            "web.toml: line 6: unknown key 'memroy'; did you mean 'memory'?\n",
+            "web.toml: line 6, column 1: unknown key 'memroy'; did you mean 'memory'?\n",
         ),
         (
             "two partitions",
@@ -56,15 +56,19 @@ fn each_wrong_spec_is_told_what_is_wrong_and_nothing_is_asked_of_the_daemon() {
         (
             "half a MAC",
             with("52:54:00:aa:00:01", "52:54:00"),
-            "line 12: '52:54:00' is no MAC address; write six bytes",
+            "line 12, column 9: '52:54:00' is no MAC address; write six bytes",
         ),
         (
             "multicast",
             with("52:54:00:aa:00:01", "01:00:5e:00:00:01"),
-            "line 12: partition[0].vf[0].mac: 01:00:5e:00:00:01",
+            "line 12, column 9: partition[0].vf[0].mac: 01:00:5e:00:00:01",
         ),
-        ("VLAN 4095", with("100", "4095"), "web.toml: line 13: '4095' is no VLAN; use 1 to 4094"),
-        ("lots", with("512MiB", "lots"), "web.toml: line 6: 'lots' is no memory size; write 512MiB or 2GiB"),
+        ("VLAN 4095", with("100", "4095"), "web.toml: line 13, column 9: '4095' is no VLAN; use 1 to 4094"),
+        (
+            "lots",
+            with("512MiB", "lots"),
+            "web.toml: line 6, column 10: 'lots' is no memory size; write 512MiB or 2GiB",
+        ),
     ];
     let daemon = Daemon::with("200 OK", data("plan.json"));
     let folder = Folder::new();
@@ -122,4 +126,22 @@ fn a_spec_that_cannot_be_read_is_wrong_usage() {
     );
     let directory = run_in(".");
     assert_eq!((directory.status, directory.stderr.as_str()), (2, "ioward: cannot read .: Is a directory\n"));
+}
+
+/// They were told one at a time, in Rust's words, and the line was to be counted by hand.
+#[test]
+fn all_that_is_wrong_is_told_at_once_with_the_line_and_a_mark() {
+    let (daemon, folder) = (Daemon::with("200 OK", data("plan.json")), Folder::new());
+    folder
+        .file("web.toml", GOOD_SPEC.replace("cpus   = 2", "cpus   = \"two\"").replace("mac   =", "mca   ="));
+    let run = run(ioward(&daemon.socket(), &["plan", "-f", "web.toml"]).current_dir(folder.path()));
+    let expected = "\
+ioward: web.toml: line 5, column 10: \"two\" is no whole number from 0 to 65535
+  5 | cpus   = \"two\"
+    |          ^^^^^
+ioward: web.toml: line 12, column 1: unknown key 'mca'; did you mean 'mac'?
+  12 | mca   = \"52:54:00:aa:00:01\"
+     | ^^^
+";
+    assert_eq!((run.status, run.stderr.as_str()), (2, expected));
 }

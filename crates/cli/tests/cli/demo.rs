@@ -278,3 +278,33 @@ fn a_runtime_folder_of_somebody_elses_is_no_hindrance() {
     assert_eq!((shown.status, shown.stderr.as_str()), (0, ""));
     assert!(shown.stdout.contains("kernel = \"/tmp/ioward-demo-"), "{}", shown.stdout);
 }
+
+/// The same seed was said to give the same run; steps that go side by side end as they like, and processes and times are the
+/// host's. All else repeats.
+#[test]
+fn the_same_seed_gives_the_same_machine_on_which_the_same_happens() {
+    let told = |seed: &str| {
+        let place = Place::new();
+        let run = run(&mut place.demo(&["--yes", "--seed", seed]));
+        assert_eq!(run.status, 0, "{}", run.stderr);
+        let mut words: Vec<String> = Vec::new();
+        for line in run.stdout.lines() {
+            // Of a step that was begun and of one that ended, what it is.
+            let line = line.split(" … ").next().unwrap_or_default();
+            let is_of_this_host = |word: &str| {
+                word.contains("ioward-demo-")
+                    || word.starts_with("20") && word.ends_with('Z')
+                    || word.parse::<u32>().is_ok()
+            };
+            words.push(
+                line.split_whitespace().filter(|word| !is_of_this_host(word)).collect::<Vec<_>>().join(" "),
+            );
+        }
+        words.sort();
+        words.dedup();
+        words
+    };
+    let first = told("5");
+    assert_eq!(first, told("5"));
+    assert_ne!(first, told("6"));
+}

@@ -96,7 +96,10 @@ fn a_program_reads_a_refusal_as_data_on_stdout() {
         run(ioward(&daemon.socket(), &["plan", "--json", "-f", "web.toml"]).current_dir(folder.path()));
     let body: Value = serde_json::from_str(&invalid.stdout).unwrap();
     assert_eq!((invalid.status, &body["error"]["kind"]), (2, &json!("invalid")));
-    assert!(body["error"]["message"].as_str().unwrap().starts_with("web.toml: line 13: "), "{body}");
+    assert!(
+        body["error"]["message"].as_str().unwrap().starts_with("web.toml: line 13, column 9: "),
+        "{body}"
+    );
 }
 
 #[test]

@@ -19,7 +19,7 @@ mod vf_count;
 mod vfio;
 mod watch;
 
-pub use identify::identify;
+pub use identify::{identify, pci_ids::named_as_here};
 pub use live::LinuxFabric;
 pub use root::HostRoot;
 pub use snapshot::{MAX_SNAPSHOT_BYTES, Snapshot, SnapshotError};

@@ -21,12 +21,18 @@ use super::{
 };
 use crate::present::text;
 
+/// The most lines that a word on what was done, or why not, takes from what it is about.
+const MOST_NOTE_LINES: usize = 6;
+
 /// Draws the screen.
 pub fn draw(frame: &mut Frame<'_>, screen: &Screen, theme: Theme) {
     if !screen.fits() {
         return too_small(frame, screen);
     }
-    let rows = [Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1), Constraint::Length(1)];
+    let note_lines = text::wrap(&note_text(screen), screen.columns(), "", "");
+    let height = note_lines.lines().count().clamp(1, MOST_NOTE_LINES);
+    let height = Constraint::Length(u16::try_from(height).unwrap_or(1));
+    let rows = [Constraint::Length(1), Constraint::Fill(1), height, Constraint::Length(1)];
     let [title, body, note, help] = Layout::vertical(rows).areas(frame.area());
     frame.render_widget(title_line(screen, theme), title);
     match &screen.mode {
@@ -41,7 +47,7 @@ pub fn draw(frame: &mut Frame<'_>, screen: &Screen, theme: Theme) {
         Mode::Plan(preview) => plan(frame, body, preview, theme),
         Mode::Work(work) => progress(frame, body, work),
     }
-    frame.render_widget(Paragraph::new(note_text(screen)).style(theme.note()), note);
+    frame.render_widget(Paragraph::new(note_lines).style(theme.note()), note);
     match prompt(screen) {
         Some((words, input)) => typed(frame, help, &words, input),
         None => frame.render_widget(Paragraph::new(help_text(screen)).style(theme.help()), help),
@@ -181,7 +187,7 @@ fn help_text(screen: &Screen) -> String {
         (Mode::Work(work), _) if work.is_going() => "Ctrl-C has it undone".into(),
         (Mode::Work(_), _) => "Enter back".into(),
         (Mode::WhyNot(..) | Mode::Page(_), _) => "up, down, PgUp, PgDn  Esc back".into(),
-        (Mode::Leave, _) => "y leave all the same  any other key: back".into(),
+        (Mode::Leave, _) => "s save  y or Ctrl-C leave all the same  any other key: back".into(),
         (Mode::Count(_) | Mode::Save(..), _) => String::new(),
     }
 }

@@ -1,6 +1,6 @@
 //! Names of vendors and devices, from the host's own pci.ids (pciutils, hwdata).
 
-use ioward_model::{HexId, Inventory};
+use ioward_model::{HexId, Inventory, PhysicalFunction};
 
 use crate::linux::root::HostRoot;
 
@@ -65,6 +65,22 @@ fn entry(line: &str, id: HexId) -> Option<String> {
     let (found, name) = line.split_once("  ")?;
     let is_it = found.len() == 4 && found.parse() == Ok(id);
     is_it.then(|| name.trim().chars().filter(|c| !c.is_control()).take(200).collect())
+}
+
+/// The same inventory, with names from this host's pci.ids for what had none: a copied tree mostly has no such file, and a
+/// recording has only what was known where it was made.
+#[must_use]
+pub fn named_as_here(mut inventory: Inventory) -> Inventory {
+    let nameless = |pf: &PhysicalFunction| pf.name == format!("{}:{}", pf.vendor_id, pf.device_id);
+    if inventory.physical_functions.iter().any(nameless)
+        && let Ok(host) = HostRoot::live()
+    {
+        let ids = PciIds::read(&host);
+        for pf in inventory.physical_functions.iter_mut().filter(|pf| nameless(pf)) {
+            pf.name = ids.name(pf.vendor_id, pf.device_id);
+        }
+    }
+    inventory
 }
 
 #[cfg(test)]
