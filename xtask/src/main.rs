@@ -1,5 +1,5 @@
 //! A developer's commands: `cargo xtask test`, `cargo xtask lab`, `cargo xtask lint`,
-//! `cargo xtask bench`, `cargo xtask package`.
+//! `cargo xtask bench`, `cargo xtask docs`, `cargo xtask package`.
 //!
 //! This file is the command line; each command has a file of its own.
 
@@ -9,6 +9,7 @@ mod apt;
 mod backports;
 mod bench;
 mod cpio;
+mod docs;
 mod error;
 mod images;
 mod kernel;
@@ -55,6 +56,8 @@ enum Command {
         /// The subject.
         what: bench::Bench,
     },
+    /// Make the picture in docs/ from what the program prints on the simulated machine.
+    Docs,
     /// Build a Debian package, and print where it is.
     Package {
         /// Of the binaries of the dev profile: soon built, and large.
@@ -118,6 +121,7 @@ fn run(command: Command) -> error::Result<u8> {
         Command::Test { only, filter } => test::run(only, filter.as_deref()),
         Command::Lint => lint::run().map(|()| 0),
         Command::Bench { what } => bench::run(what).map(|()| 0),
+        Command::Docs => docs::make().map(|()| 0),
         Command::Package { dev } => {
             println!("{}", package::build(dev)?.display());
             Ok(0)

@@ -1,4 +1,4 @@
-//! What can be written on the command line. Values are checked here, so that a wrong one never leaves this process.
+//! The command line. Values are checked here, so that a wrong one never leaves this process.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub struct Cli {
     // Below what the command itself takes. The environment is read here: clap would change its usage lines with it.
     #[arg(long, global = true, value_name = "PATH", display_order = 900)]
     pub socket: Option<PathBuf>,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -127,7 +127,7 @@ pub enum Command {
         /// The Spec.
         #[command(flatten)]
         spec: SpecArg,
-        /// What is allowed.
+        /// Options beyond the safe.
         #[command(flatten)]
         allow: Allow,
         /// Plan for a host that was recorded by 'ioward snapshot': no daemon, and nothing to apply
@@ -158,7 +158,7 @@ pub enum Command {
         /// The Spec or the plan.
         #[command(flatten)]
         what: ApplyArg,
-        /// What is allowed.
+        /// Options beyond the safe.
         #[command(flatten)]
         allow: Allow,
         /// How it is changed.
@@ -177,7 +177,7 @@ pub enum Command {
     Start {
         /// The partition
         name: Name,
-        /// What is allowed.
+        /// Options beyond the safe.
         #[command(flatten)]
         allow: Allow,
         /// How it is changed.
@@ -191,7 +191,7 @@ pub enum Command {
         /// Turn it off without asking its guest
         #[arg(long)]
         force: bool,
-        /// What is allowed.
+        /// Options beyond the safe.
         #[command(flatten)]
         allow: Allow,
         /// How it is changed.
@@ -214,7 +214,7 @@ pub enum Command {
         /// Turn it off without asking its guest
         #[arg(long)]
         force: bool,
-        /// What is allowed.
+        /// Options beyond the safe.
         #[command(flatten)]
         allow: Allow,
         /// How it is changed.
@@ -244,10 +244,10 @@ pub enum Command {
         name: Name,
         /// The VF's name in the partition
         vf: Name,
-        /// What it is to be.
+        /// The VF's requirements and settings.
         #[command(flatten)]
         what: Box<VfArgs>,
-        /// What is allowed.
+        /// Options beyond the safe.
         #[command(flatten)]
         allow: Allow,
         /// How it is changed.
@@ -263,7 +263,7 @@ pub enum Command {
         /// Take it from a guest that does not let go, where that can be done: QEMU cannot
         #[arg(long)]
         force: bool,
-        /// What is allowed.
+        /// Options beyond the safe.
         #[command(flatten)]
         allow: Allow,
         /// How it is changed.
@@ -348,7 +348,7 @@ pub enum Command {
     },
     /// Look at what the daemon keeps on the disk
     State {
-        /// What to do with it
+        /// The operation
         #[command(subcommand)]
         command: StateCommand,
     },
@@ -408,7 +408,7 @@ impl Command {
     }
 }
 
-/// What to do with what is kept.
+/// Operations on the daemon's stored state.
 #[derive(Debug, Subcommand)]
 pub enum StateCommand {
     /// Print it as JSON: state, latest plans with their journals, audit log
@@ -423,7 +423,7 @@ pub enum StateCommand {
     },
 }
 
-/// What the demonstration is to show.
+/// Options of the demonstration.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Apply this Spec instead of asking for a choice
@@ -435,7 +435,7 @@ pub struct DemoArgs {
     /// Stay up after applying, for other 'ioward' commands to use; --socket says where they find it
     #[arg(long)]
     pub serve: bool,
-    /// What the simulated machine is made from: the same seed, the same machine, on which the same happens. Only how long
+    /// The seed of the simulated machine: the same seed, the same machine, on which the same happens. Only how long
     /// steps take that go side by side is this host's
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub seed: u64,
@@ -463,7 +463,7 @@ pub struct SpecArg {
     pub file: PathBuf,
 }
 
-/// What to apply.
+/// The Spec or plan to apply.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct ApplyArg {
@@ -490,13 +490,13 @@ pub struct AssignArgs {
     /// How many VFs, 1 to 256
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub count: u16,
-    /// What their names begin with [default: net, disk, gpu, accel or vf, by class]
+    /// The prefix of their names [default: net, disk, gpu, accel or vf, by class]
     #[arg(long = "name", value_name = "PREFIX")]
     pub prefix: Option<Name>,
-    /// What each of them is to be.
+    /// The requirements and settings of each VF.
     #[command(flatten)]
     pub what: Box<VfArgs>,
-    /// What is allowed.
+    /// Options beyond the safe.
     #[command(flatten)]
     pub allow: Allow,
     /// How it is changed.
@@ -533,7 +533,7 @@ impl How {
     }
 }
 
-/// What a person allows beyond the safe.
+/// Options that allow more than the safe.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Allow {
     /// Change adapters that the host itself uses: its connection may drop

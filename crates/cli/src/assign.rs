@@ -45,7 +45,7 @@ fn name(text: String) -> Result<Name, CliError> {
     text.parse().map_err(|error: NameError| CliError::Usage(error.to_string()))
 }
 
-/// What names of VFs begin with where nothing else is said: as in the examples of docs/spec.md.
+/// The default prefix of VF names, as in the examples of docs/spec.md.
 pub fn default_prefix(class: Class) -> &'static str {
     match class {
         Class::Network => "net",

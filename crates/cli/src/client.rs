@@ -50,7 +50,7 @@ pub enum ClientError {
     Silent {
         /// The socket.
         socket: PathBuf,
-        /// What was asked for.
+        /// The request.
         route: String,
     },
     /// An answer beyond all bounds.
@@ -58,7 +58,7 @@ pub enum ClientError {
     TooLarge {
         /// The socket.
         socket: PathBuf,
-        /// What was asked for.
+        /// The request.
         route: String,
         /// "a body", "a line".
         what: &'static str,
@@ -70,9 +70,9 @@ pub enum ClientError {
         "the answer to {route} makes no sense: {why}; are this command and the daemon of the same version?"
     )]
     Nonsense {
-        /// What was asked for.
+        /// The request.
         route: String,
-        /// What is wrong with it.
+        /// The problem.
         why: String,
     },
     /// An error that says nothing.
@@ -80,7 +80,7 @@ pub enum ClientError {
         "the daemon answered {status} to {route} without saying why; are this command and the daemon of the same version?"
     )]
     Unexplained {
-        /// What was asked for.
+        /// The request.
         route: String,
         /// HTTP status.
         status: StatusCode,

@@ -87,7 +87,7 @@ async fn bridge(socket: UnixStream) -> io::Result<End> {
         }
     };
     tokio::select! {
-        // What the guest said last is shown, whatever else has happened.
+        // The guest's last output is shown, whatever else has happened.
         biased;
         ended = show(from_guest, tokio::io::stdout()) => ended,
         ended = input => ended,

@@ -11,7 +11,7 @@ use crate::{client::ClientError, present::text, spec_file::SpecSource, terminal}
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// What stands on the command line makes no sense.
+    /// The command line makes no sense.
     #[error("{0}")]
     Usage(String),
     /// A Spec can't be read at all.
@@ -23,10 +23,10 @@ pub enum CliError {
         source: io::Error,
     },
     /// A Spec is no valid one.
-    #[error("{}: {error}", .source.file)]
+    #[error("{}: {error}", .from.file)]
     Spec {
         /// Its text.
-        source: Box<SpecSource>,
+        from: Box<SpecSource>,
         /// Everything that is wrong with it.
         error: SpecError,
     },
@@ -64,7 +64,7 @@ pub enum CliError {
     NoPlan {
         /// The file.
         file: String,
-        /// What is wrong with it.
+        /// The problem.
         why: String,
     },
     /// Requests of a partition for which there is nothing; why has been shown.
@@ -94,7 +94,7 @@ pub enum CliError {
         /// Whether a plan was being carried out.
         undoing: bool,
     },
-    /// What this host lacks; what has been shown.
+    /// This host lacks so many things; they have been shown.
     #[error("{} for VFs of partitions: see the lines that begin with ✗", lacking(*.0))]
     Missing(usize),
     /// The person does not want the plan.
@@ -144,13 +144,13 @@ pub enum CliError {
     /// The terminal does not do what it should.
     #[error("cannot set the terminal up: {}", plain(.0))]
     Terminal(io::Error),
-    /// What was named is not there.
+    /// A thing that was named is not there.
     #[error("{0}")]
     NotFound(String),
     /// stdout takes nothing.
     #[error("cannot write to stdout: {}", plain(.0))]
     Output(io::Error),
-    /// What `--root` names is no folder that can be opened.
+    /// The argument of `--root` is no folder that can be opened.
     #[error("{0}; --root takes a folder that holds sys/ and proc/ of a host")]
     NoRoot(String),
     /// A copied tree can't be looked at.
@@ -183,7 +183,7 @@ pub enum CliError {
         /// Why not.
         error: String,
     },
-    /// What is kept on the disk can't be read.
+    /// The stored state can't be read.
     #[error("{0}")]
     State(String),
     /// The demonstration can't go on.
@@ -290,7 +290,7 @@ fn after_failure(undone: bool) -> &'static str {
     }
 }
 
-/// What a command line that makes no sense is answered, and its exit status; help that was asked for goes to stdout.
+/// Prints clap's answer to a command line that makes no sense, or the help that was asked for; gives the exit status.
 #[must_use]
 pub fn usage(error: &clap::Error) -> ExitCode {
     let written_raw = |argument: std::ffi::OsString| argument.to_string_lossy().chars().any(char::is_control);
@@ -335,20 +335,18 @@ impl CliError {
         }
     }
 
-    /// What stderr is told; lines are broken at `width` columns, where there is one.
+    /// The text for stderr; lines are broken at `width` columns, where there is one.
     #[must_use]
     pub fn text(&self, width: Option<usize>) -> String {
         let width = width.unwrap_or(usize::MAX);
         let mut out = String::new();
         match self {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            Self::Spec { source, error } => {
+            Self::Spec { from, error } => {
                 for problem in &error.problems {
-                    out += &text::wrap(&format!("ioward: {}: {problem}", source.file), width, "", "  ");
-                    out += &problem
-                        .place
-                        .map(|place| underlined(&source.text, place, width))
-                        .unwrap_or_default();
+                    out += &text::wrap(&format!("ioward: {}: {problem}", from.file), width, "", "  ");
+                    out +=
+                        &problem.place.map(|place| underlined(&from.text, place, width)).unwrap_or_default();
                 }
             }
             _ => out = text::wrap(&format!("ioward: {self}"), width, "", "  "),
@@ -381,7 +379,7 @@ impl CliError {
         self.refusal().is_some_and(|error| error.kind == ErrorKind::Busy)
     }
 
-    /// What the daemon said.
+    /// The daemon's refusal, if it is one.
     fn refusal(&self) -> Option<&ApiError> {
         match self {
             Self::Api(error) => Some(error),
@@ -400,8 +398,8 @@ impl CliError {
     /// A "no" as data, for those who asked for JSON: as the API has it, with the place of each reason in the Spec's file.
     #[must_use]
     pub fn as_json(&self) -> Option<Value> {
-        if let Self::Spec { source, error } = self {
-            let error = ApiError::new(ErrorKind::Invalid, format!("{}: {error}", source.file));
+        if let Self::Spec { from, error } = self {
+            let error = ApiError::new(ErrorKind::Invalid, format!("{}: {error}", from.file));
             return serde_json::to_value(ErrorBody { error }).ok();
         }
         let error = self.refusal()?;

@@ -35,7 +35,7 @@ pub fn page(command: &[String]) -> Result<(), CliError> {
 pub fn completions(shell: Shell) -> Result<(), CliError> {
     let mut script = Vec::new();
     let all = Cli::command();
-    // What nobody types is left out.
+    // Hidden commands are left out.
     let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
     let mut typed = Command::new("ioward").args(all.get_arguments().cloned()).subcommands(shown);
     clap_complete::generate(shell, &mut typed, "ioward", &mut script);

@@ -162,7 +162,7 @@ pub async fn events(
         let mut last = 0;
         while let Some((_, event)) = lines.next::<Event>().await? {
             last = event.number;
-            // What begun before has begun steps that are still to end.
+            // Steps that have begun before may end later.
             filter.passes(&event);
         }
         filter.begin_after(last);

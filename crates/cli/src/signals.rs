@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What Ctrl-C sends.
+/// The signal of Ctrl-C.
 pub const INTERRUPT: u8 = 2;
 const HANG_UP: u8 = 1;
 const TERMINATE: u8 = 15;

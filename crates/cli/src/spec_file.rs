@@ -13,7 +13,7 @@ use crate::error::CliError;
 
 /// A Spec, and the text it came from.
 pub struct SpecFile {
-    /// What it says.
+    /// Its values.
     pub spec: Spec,
     /// Where it says it.
     pub source: SpecSource,
@@ -55,12 +55,12 @@ pub fn read(file: &Path) -> Result<SpecFile, CliError> {
     let unread = |source| CliError::SpecUnread { file: name.clone(), source };
     let (bytes, folder) = (bytes.map_err(unread)?, folder.map_err(unread)?);
     let spec = if bytes.len() > MAX_SPEC_BYTES { Err(too_large()) } else { Spec::parse(&bytes) };
-    // What can be parsed is UTF-8.
+    // A text that was parsed is UTF-8.
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let mut spec = match spec {
         Ok(spec) => spec,
         Err(error) => {
-            return Err(CliError::Spec { source: Box::new(SpecSource { file: name, text }), error });
+            return Err(CliError::Spec { from: Box::new(SpecSource { file: name, text }), error });
         }
     };
     make_absolute(&mut spec, &folder);

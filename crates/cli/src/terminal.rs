@@ -1,4 +1,4 @@
-//! What stdin, stdout and stderr are, and the one way to stdout.
+//! The standard streams, and the one way to stdout.
 
 use std::{
     env,

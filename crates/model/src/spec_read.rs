@@ -19,11 +19,11 @@ pub(crate) struct Mistake {
     pub message: String,
 }
 
-/// What could be read.
+/// The result of reading.
 pub(crate) struct Read {
     /// The Spec; of one with mistakes, what is left of it.
     pub spec: Option<Spec>,
-    /// What is wrong.
+    /// The mistakes.
     pub mistakes: Vec<Mistake>,
     /// Whether the tables that are left have the places in their lists that they have in the text.
     pub in_place: bool,
@@ -69,7 +69,7 @@ pub(crate) fn read(document: Spanned<DeTable<'_>>) -> Read {
     read
 }
 
-/// What was left out.
+/// The thing that was left out.
 enum LeftOut {
     /// A key of a table; `None`: of the document.
     Key { table: Option<Range<usize>>, key: String },

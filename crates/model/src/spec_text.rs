@@ -29,7 +29,7 @@ pub struct SpecProblem {
     pub place: Option<TextPlace>,
     /// Key, as `partition[0].vf[1].mac`; empty where the text is no TOML.
     pub key: String,
-    /// What is wrong and what to do.
+    /// The mistake and the remedy.
     pub message: String,
 }
 
@@ -134,7 +134,7 @@ impl Spec {
             problems.extend(spec_rules::problems(spec).into_iter().filter_map(|(key, message)| {
                 let span = find(located.get_ref(), &key);
                 let place = span.as_ref().map(|span| TextPlace::of(text, span));
-                // What is missing there may be what was left out.
+                // A key that seems to be missing there may have been left out.
                 (!span.as_ref().is_some_and(within)).then_some(SpecProblem { place, key, message })
             }));
         }

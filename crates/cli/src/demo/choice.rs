@@ -97,8 +97,8 @@ pf    = "{disk}"
             disk = disk.address,
         );
         Spec::parse(text.as_bytes()).map_err(|error| {
-            let source = Box::new(SpecSource { file: "the choice".to_owned(), text });
-            CliError::Spec { source, error }
+            let from = Box::new(SpecSource { file: "the choice".to_owned(), text });
+            CliError::Spec { from, error }
         })
     }
 }

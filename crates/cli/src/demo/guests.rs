@@ -1,4 +1,4 @@
-//! What the demonstration types on the consoles of its partitions.
+//! The commands that the demonstration types on the consoles of its partitions.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ impl Console {
         terminal::print(&format!("{}# {command}\n{answer}", self.partition))
     }
 
-    /// What a command prints, up to the next prompt: `web# `, or `[3] web# ` after one that ended with status 3.
+    /// The output of a command, up to the next prompt: `web# `, or `[3] web# ` after one that ended with status 3.
     async fn answer(&mut self, command: &str) -> Result<String, CliError> {
         let prompt = format!("{}# ", self.partition);
         let broken = |why: String| CliError::Demo(format!("the console of {}: {why}", self.partition));

@@ -49,7 +49,7 @@ pub async fn demo(args: DemoArgs, socket: Option<PathBuf>) -> Result<(), CliErro
         biased;
         ended = stages(&embedded, &args) => ended,
         signal = signals.next() => {
-            // What was asked, or shown last, may have no end of line.
+            // The last output may have no end of line.
             let _ = terminal::print("\n");
             Err(CliError::DemoEnded { signal })
         }
@@ -129,7 +129,7 @@ async fn stages(embedded: &Embedded, args: &DemoArgs) -> Result<(), CliError> {
 async fn select(embedded: &Embedded, args: &DemoArgs) -> Result<Spec, CliError> {
     let spec = if let Some(file) = &args.spec {
         let mut spec = spec_file::read(file)?.spec;
-        // What it boots from elsewhere need not be here: nothing is booted.
+        // The boot files need not be here: nothing is booted.
         for partition in &mut spec.partitions {
             partition.boot = Boot { kernel: Some(embedded.boot_file.clone()), ..Boot::default() };
         }

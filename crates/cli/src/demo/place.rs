@@ -35,7 +35,7 @@ pub fn folder() -> io::Result<TempDir> {
 /// # Errors
 /// When something is still in it after a while.
 pub async fn remove(folder: TempDir) -> io::Result<()> {
-    // What the daemon has begun to note, for a partition that asked just then, it still writes.
+    // The daemon may still be writing the state for a partition that asked just then.
     for _ in 0..100 {
         match fs::remove_dir_all(folder.path()) {
             Err(error) if error.kind() != ErrorKind::NotFound => tokio::time::sleep(AGAIN).await,
@@ -45,7 +45,7 @@ pub async fn remove(folder: TempDir) -> io::Result<()> {
     folder.close()
 }
 
-/// What a shell finds this program by.
+/// The name by which a shell finds this program.
 #[must_use]
 pub fn this_program() -> String {
     let found_on_path =

@@ -1,4 +1,4 @@
-//! What a plan makes of functions and partitions, from its steps: the difference that a person reads.
+//! The difference that a plan makes to functions and partitions, worked out from its steps, as a person reads it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,9 +56,9 @@ impl Sign {
 pub struct Change {
     /// How.
     pub sign: Sign,
-    /// What, and what becomes of it.
+    /// The thing that changes, and how.
     pub text: String,
-    /// What changes within it: the VFs of a partition.
+    /// Changes within it, as those of a partition's VFs.
     pub within: Vec<Change>,
 }
 
@@ -69,7 +69,7 @@ impl Change {
     }
 }
 
-/// What is not as before once a plan is carried out.
+/// All changes that a plan makes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diff {
     /// Physical functions, each followed by its virtual functions.
@@ -89,7 +89,7 @@ impl Diff {
     }
 }
 
-/// What a plan changes, by function and by partition.
+/// The changes of a plan, by function and by partition.
 #[must_use]
 pub fn of(plan: &Plan) -> Diff {
     let mut all = Changes::default();
@@ -150,7 +150,7 @@ struct PartitionChange<'a> {
     vfs: BTreeMap<&'a Name, Held>,
 }
 
-/// What becomes of a VF in a partition.
+/// The steps that concern one VF of a partition.
 #[derive(Default)]
 struct Held {
     taken: Option<VfId>,
@@ -169,7 +169,7 @@ impl<'a> Changes<'a> {
                 let count = &mut self.pf(*pf).count;
                 *count = Some((count.map_or(*from, |(before, _)| before), *to));
                 if *to == 0 {
-                    // What was set on them goes with them; what comes after is of new ones.
+                    // Settings go with the VFs; later steps concern new ones.
                     for (_, vf) in self.vfs.iter_mut().filter(|(vf, _)| vf.pf == *pf) {
                         (vf.made_again, vf.settings, vf.driver) = (true, VfSettings::default(), None);
                     }
@@ -177,7 +177,7 @@ impl<'a> Changes<'a> {
             }
             Step::Assign { owner, to } => {
                 let vf = self.vf(to.vf);
-                // What was set before was to leave it as it was found.
+                // Earlier settings only put it back as it was found.
                 *vf = VfChange { given: Some(owner), taken: vf.taken, ..VfChange::default() };
                 self.held(owner).given = Some(to.vf);
             }
@@ -360,7 +360,7 @@ fn reworded<'a>(from: Option<&'a PartitionSpec>, to: &'a PartitionSpec) -> Vec<&
 }
 
 impl Held {
-    /// What becomes of a VF, with what is asked for it before and after where that changes.
+    /// The change of a VF, and of its request where that changes.
     fn present(&self, name: &Name, before: Option<&VfRequest>, after: Option<&VfRequest>) -> Change {
         let (sign, text) = match (self.taken, self.given) {
             (None, Some(vf)) => (Sign::New, Some(format!("{vf}{}", may(after)))),
@@ -381,7 +381,7 @@ impl Held {
     }
 }
 
-/// What the guest may change of a VF that is new to it.
+/// The permissions of the guest on a VF that is new to it.
 fn may(request: Option<&VfRequest>) -> String {
     match request.map(|request| request.guest_may.words()).unwrap_or_default() {
         words if words.is_empty() => String::new(),
@@ -566,7 +566,7 @@ mod tests {
         assert_eq!(diff.counts(), [0, 2, 0]);
     }
 
-    /// What a guest has changed is lost with the VF that goes and comes back: that is a change too.
+    /// A guest's own settings are lost when its VF is made again: that is a change too.
     #[test]
     fn a_vf_that_is_made_again_shows_what_differs_afterwards() {
         let plan = json!({"id": 3, "parent": 2, "generation": 5, "intent": {"intent": "start", "partition": "web"},

@@ -1,4 +1,4 @@
-//! What the doctor found (`ioward doctor`).
+//! The doctor's findings (`ioward doctor`).
 
 use ioward_fabric::linux::doctor::{Finding, Verdict};
 

@@ -33,7 +33,7 @@ pub fn orphans(orphans: &[Orphan]) -> String {
     lines.collect::<String>() + "'ioward orphans --reap' resets them and leaves them without a driver\n"
 }
 
-/// What became of them, a line each.
+/// The outcome for each orphan, a line each.
 #[must_use]
 pub fn reaped(reaped: &[Reaped]) -> String {
     if reaped.is_empty() {

@@ -1,4 +1,4 @@
-//! What happened (`ioward events`) and who asked for what (`ioward audit`), a line each.
+//! Events (`ioward events`) and the operations of partitions (`ioward audit`), a line each.
 
 use ioward_api::AuditLine;
 use ioward_model::{Event, Verdict, VfOp};

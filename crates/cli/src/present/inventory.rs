@@ -10,7 +10,7 @@ use super::{
     text,
 };
 
-/// What stands where there is nothing to say.
+/// The placeholder for a value that is not there.
 const NOTHING: &str = "-";
 
 /// The adapters of a host, each with what a person should know about it.

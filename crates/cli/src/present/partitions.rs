@@ -9,7 +9,7 @@ use super::{
     text,
 };
 
-/// What a guest says of itself gets no more room than this, in columns.
+/// The most columns for the text by which a guest names its agent.
 const AGENT_COLUMNS: usize = 20;
 
 /// The partitions, and for each VF a line with where it comes from and what the guest may change.

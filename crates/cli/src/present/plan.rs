@@ -7,16 +7,16 @@ use super::{
     text,
 };
 
-/// What is shown of a plan beside its difference and whom it disturbs.
+/// Optional parts of a plan's text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Detail {
-    /// What decided each placement.
+    /// The criterion that decided each placement.
     pub explain: bool,
     /// The steps, in order.
     pub steps: bool,
 }
 
-/// What changes by function and by partition; then who is disturbed, and how nobody would be.
+/// The changes by function and by partition; then who is disturbed, and how nobody would be.
 #[must_use]
 pub fn plan(plan: &Plan, detail: Detail, width: usize) -> String {
     let mut out = String::new();
@@ -55,7 +55,7 @@ pub fn plan(plan: &Plan, detail: Detail, width: usize) -> String {
     out + &format!("{made} to make, {changed} to change, {taken} to take\n")
 }
 
-/// What has come of a plan that was carried out, a line each: who has which VF now, and who runs.
+/// The results of a plan that was carried out, a line each: who has which VF now, and who runs.
 #[must_use]
 pub fn results(plan: &Plan) -> String {
     let result = |step: &Step| match step {

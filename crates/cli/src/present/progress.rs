@@ -18,7 +18,7 @@ pub enum Style {
 /// Back to the first column, and the line cleared (ECMA-48 EL 2).
 const CLEAR: &str = "\r\x1b[2K";
 
-/// What has been seen of a plan so far.
+/// The state of a plan, from the events seen so far.
 #[derive(Debug)]
 pub struct Progress {
     style: Style,
@@ -37,7 +37,7 @@ impl Progress {
         Self { style, steps, whats: BTreeMap::new(), under_way: BTreeSet::new(), mid_line: None }
     }
 
-    /// What is to be written when this happens.
+    /// The text to write for this event.
     pub fn event(&mut self, event: &EventKind) -> String {
         match event {
             EventKind::StepStarted { number, what, .. } => {
@@ -60,7 +60,7 @@ impl Progress {
             EventKind::StepDone { number, note: None, .. } => match self.style {
                 Style::InPlace(width) => {
                     self.under_way.remove(number);
-                    // What is still going on is what there is to wait for.
+                    // The line shows a step that is still running.
                     self.under_way.last().copied().map_or_else(String::new, |last| self.in_place(last, width))
                 }
                 Style::Lines => self.ended(*number, "done"),
@@ -104,7 +104,7 @@ impl Progress {
         }
     }
 
-    /// What is to be written before anything else when no more events come.
+    /// The text that ends a line which is still open.
     pub fn broken_off(&mut self) -> String {
         let was_mid_line = self.mid_line.take().is_some();
         match self.style {

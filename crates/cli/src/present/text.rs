@@ -43,7 +43,7 @@ pub fn pad(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(width.saturating_sub(columns(text))))
 }
 
-/// What to sort names by, so that `net2` comes before `net10`: runs of digits count as numbers.
+/// A sort key for names, so that `net2` comes before `net10`: runs of digits count as numbers.
 #[must_use]
 pub fn natural(text: &str) -> Vec<(bool, usize, String)> {
     let mut parts: Vec<(bool, usize, String)> = Vec::new();

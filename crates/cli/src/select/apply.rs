@@ -1,4 +1,4 @@
-//! What keys do to a plan and to a file, and what answers do to the screen.
+//! Keys for a plan and a file, and the effect of answers on the screen.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use super::{
     work::{self, Preview, Work},
 };
 
-/// What a Spec is called that has no name yet.
+/// The file name proposed for a new Spec.
 const NEW_FILE: &str = "ioward.toml";
 
 impl Screen {

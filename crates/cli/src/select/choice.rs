@@ -12,9 +12,9 @@ use crate::{assign, present::diff::Sign};
 #[derive(Clone, Debug)]
 pub struct Choice {
     spec: Spec,
-    /// What the daemon holds, as it would be asked for.
+    /// The Spec of what the daemon holds.
     held: Spec,
-    /// What was last saved, applied or begun from.
+    /// The Spec last saved, applied or begun from.
     settled: Spec,
 }
 

@@ -1,4 +1,4 @@
-//! What keys do to partitions, their VFs, and the functions for those.
+//! Keys for partitions, their VFs, and the functions for those.
 
 use ioward_api::CompatibleRequest;
 use ioward_model::{Class, Owner, SpecError};
@@ -126,7 +126,7 @@ impl Screen {
         true
     }
 
-    /// What is under the cursor, in full: a partition, or the functions for a VF.
+    /// Opens the row under the cursor: a partition, or the functions for a VF.
     pub(super) fn open_row(&mut self) -> Option<Effect> {
         let Some(Row::Vf(owner)) = self.current_row() else {
             self.edit();

@@ -15,13 +15,13 @@ use crate::vf_args::{apart, guest_may_words};
 /// Fields to fill in.
 #[derive(Clone, Debug)]
 pub struct Form {
-    /// What it is for.
+    /// Its title.
     pub title: String,
     /// The fields.
     pub fields: Vec<Field>,
     /// Which field the cursor is in.
     pub at: usize,
-    /// What is wrong with what was filled in.
+    /// The problem with the values, if any.
     pub problem: String,
 }
 
@@ -30,9 +30,9 @@ pub struct Form {
 pub struct Field {
     /// Its name.
     pub label: &'static str,
-    /// What goes in.
+    /// A hint at the values it takes.
     pub hint: &'static str,
-    /// What is in it.
+    /// Its value.
     pub input: Input,
     /// The words that it takes, where it takes no others.
     pub words: &'static [&'static str],
@@ -59,7 +59,7 @@ impl Field {
     }
 }
 
-/// What became of a key in a form.
+/// The outcome of a key in a form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filled {
     /// It goes on.
@@ -136,7 +136,7 @@ impl Form {
         self
     }
 
-    /// What stands in a field.
+    /// The text of a field.
     #[must_use]
     pub fn text(&self, label: &str) -> String {
         let field = self.fields.iter().find(|field| field.label == label);

@@ -21,13 +21,13 @@ impl Input {
         Self { cursor: characters.len(), characters }
     }
 
-    /// What has been typed, without spaces around it.
+    /// The text typed so far, trimmed.
     #[must_use]
     pub fn text(&self) -> String {
         self.characters.iter().collect::<String>().trim().to_owned()
     }
 
-    /// What is to be seen of it in so many columns: the end that the cursor is in, and the cursor's column.
+    /// The visible part in so many columns, which contains the cursor, and the cursor's column.
     #[must_use]
     pub fn visible(&self, columns: usize) -> (String, usize) {
         let first = (self.cursor + 1).saturating_sub(columns);

@@ -40,7 +40,7 @@ pub enum Key {
 }
 
 impl Key {
-    /// What the terminal says, where it means something here.
+    /// The key of a terminal's event, where it has a meaning here.
     #[must_use]
     pub fn of(event: KeyEvent) -> Option<Self> {
         if event.kind == KeyEventKind::Release {

@@ -6,7 +6,7 @@ use crate::present::text;
 /// A text that is longer than the screen, perhaps.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// What it is about.
+    /// Its title.
     pub title: String,
     text: String,
     /// The line that stands first.
@@ -20,7 +20,7 @@ impl Page {
         Self { title: title.into(), text: text.into(), scroll: 0 }
     }
 
-    /// What all the keys do.
+    /// The list of keys.
     #[must_use]
     pub fn keys() -> Self {
         Self::new("Keys", KEYS)

@@ -1,4 +1,4 @@
-//! What stands in the list of partitions and in that of functions.
+//! Rows of the lists of partitions and functions.
 
 use std::collections::BTreeSet;
 

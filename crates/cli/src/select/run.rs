@@ -114,7 +114,7 @@ struct OwnTerminal {
 
 impl OwnTerminal {
     fn enter() -> io::Result<Self> {
-        // What goes wrong half-way leaves nothing half done.
+        // A failure restores the terminal.
         ratatui::try_init().map(|terminal| Self { terminal }).inspect_err(|_| ratatui::restore())
     }
 }
@@ -125,7 +125,7 @@ impl Drop for OwnTerminal {
     }
 }
 
-/// What comes from the terminal. It is read on a thread of its own, which ends with the process: a read from a terminal
+/// Events of the terminal. They are read on a thread of its own, which ends with the process: a read from a terminal
 /// can't be taken back.
 fn terminal_events() -> mpsc::UnboundedReceiver<io::Result<TerminalEvent>> {
     let (sender, receiver) = mpsc::unbounded_channel();
@@ -141,7 +141,7 @@ fn terminal_events() -> mpsc::UnboundedReceiver<io::Result<TerminalEvent>> {
     receiver
 }
 
-/// What goes on beside the screen.
+/// Tasks that run beside the screen.
 struct Tasks {
     client: Arc<Client>,
     sender: mpsc::UnboundedSender<Answer>,

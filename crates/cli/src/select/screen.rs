@@ -20,7 +20,7 @@ use crate::error::CliError;
 /// The smallest terminal that everything fits.
 pub const SMALLEST: (u16, u16) = (80, 24);
 
-/// What the daemon told last.
+/// The daemon's latest answers.
 #[derive(Clone, Debug)]
 pub struct Known {
     /// The host.
@@ -31,7 +31,7 @@ pub struct Known {
     pub held: Spec,
 }
 
-/// What is to be done outside the screen.
+/// Work to be done outside the screen.
 #[derive(Debug)]
 pub enum Effect {
     /// Ask what there is.
@@ -48,7 +48,7 @@ pub enum Effect {
     Save {
         /// Where.
         file: PathBuf,
-        /// What.
+        /// The Spec.
         spec: Box<Spec>,
         /// Whether to write over what is there.
         over: bool,
@@ -68,12 +68,12 @@ pub enum Leaving {
     Undoing,
 }
 
-/// What became of an [`Effect`].
+/// The outcome of an [`Effect`].
 #[derive(Debug)]
 pub enum Answer {
-    /// What there is.
+    /// The daemon's latest answers.
     Loaded(Result<Box<Known>, CliError>),
-    /// What suits a request.
+    /// The functions that suit a request.
     Compatible(Owner, Result<Compatible, CliError>),
     /// A plan, or why there is none.
     Plan(u64, Result<Box<Plan>, CliError>),
@@ -94,7 +94,7 @@ pub enum Focus {
     Partitions,
 }
 
-/// What is on the screen.
+/// The mode of the screen.
 #[derive(Debug)]
 pub enum Mode {
     /// Adapters and partitions.
@@ -126,9 +126,9 @@ pub enum Mode {
 /// The screen.
 #[derive(Debug)]
 pub struct Screen {
-    /// What the daemon told last.
+    /// The daemon's latest answers.
     pub known: Known,
-    /// What is being chosen.
+    /// The choice so far.
     pub choice: Choice,
     /// Which list the cursor is in.
     pub focus: Focus,
@@ -136,17 +136,17 @@ pub struct Screen {
     pub adapter: usize,
     /// The row of partitions under the cursor.
     pub row: usize,
-    /// What is on the screen.
+    /// The mode of the screen.
     pub mode: Mode,
     /// A word on what was done last, or why not.
     pub note: String,
-    /// What was done for good, for when the screen is gone.
+    /// Results to print once the screen is gone.
     pub done: Vec<String>,
     /// Columns and lines.
     pub size: (u16, u16),
     /// The file that the Spec came from, or was last saved in.
     pub file: Option<PathBuf>,
-    /// What relative paths are taken from.
+    /// The base of relative paths.
     pub(super) folder: PathBuf,
     /// How many plans were asked for.
     pub(super) asked: u64,
@@ -218,7 +218,7 @@ impl Screen {
         if key == Key::Interrupt {
             return self.interrupt();
         }
-        // What can't be seen is not changed.
+        // A screen that is too small takes no keys.
         if !self.fits() {
             return None;
         }
@@ -280,12 +280,13 @@ impl Screen {
 
     /// Ctrl-C: has what is being carried out undone; asks before what was chosen is lost; leaves otherwise.
     fn interrupt(&mut self) -> Option<Effect> {
+        let would_lose = self.choice.is_unsettled() && self.fits();
         match &mut self.mode {
             Mode::Work(work) if work.is_going() => {
                 Some(if work.interrupt() { Effect::Undo } else { Effect::Leave(Leaving::Undoing) })
             }
             Mode::Leave => Some(Effect::Leave(Leaving::Interrupted)),
-            _ if self.choice.is_unsettled() && self.fits() => {
+            _ if would_lose => {
                 self.mode = Mode::Leave;
                 None
             }

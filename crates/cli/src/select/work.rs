@@ -19,7 +19,7 @@ use crate::{
 /// A plan that is looked at before it is carried out.
 #[derive(Debug, Default)]
 pub struct Preview {
-    /// What is allowed.
+    /// Options beyond the safe.
     pub options: Options,
     /// How much of it is shown.
     pub detail: Detail,
@@ -51,7 +51,7 @@ impl Preview {
     }
 }
 
-/// What stderr would be told, without the program's name.
+/// The error's text for stderr, without the program's name.
 #[must_use]
 pub fn refusal(error: &CliError, columns: usize) -> String {
     let text = error.text(Some(columns));
@@ -71,7 +71,7 @@ pub struct Work {
     /// The plan's number.
     pub plan: u64,
     progress: Progress,
-    /// What has happened.
+    /// The events so far.
     shown: String,
     /// How it ended.
     pub ended: Option<Result<(), CliError>>,
@@ -114,7 +114,7 @@ impl Work {
         self.ended = Some(ended);
     }
 
-    /// What has happened, in so many columns; the last of it when it ended.
+    /// The events so far in lines of so many columns; the outcome comes last.
     #[must_use]
     pub fn lines(&self, columns: usize) -> Vec<String> {
         let mut lines = Vec::new();

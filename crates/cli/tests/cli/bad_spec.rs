@@ -20,7 +20,7 @@ fn each_wrong_spec_is_told_what_is_wrong_and_nothing_is_asked_of_the_daemon() {
         (
             "binary",
             b"version = 1\n\x7fELF\xff\xfe\0".to_vec(),
-            "web.toml: line 2, column 1: this is no text (not UTF-8)",
+            "web.toml: line 2, column 5: this is no text (not UTF-8)",
         ),
         (
             "half a file",
@@ -133,15 +133,15 @@ fn a_spec_that_cannot_be_read_is_wrong_usage() {
 fn all_that_is_wrong_is_told_at_once_with_the_line_and_a_mark() {
     let (daemon, folder) = (Daemon::with("200 OK", data("plan.json")), Folder::new());
     folder
-        .file("web.toml", GOOD_SPEC.replace("cpus   = 2", "cpus   = \"two\"").replace("mac   =", "mca   ="));
+        .file("web.toml", GOOD_SPEC.replace("cpus   = 2", "cpus   = \"two\"").replace("vlan  =", "vlna  ="));
     let run = run(ioward(&daemon.socket(), &["plan", "-f", "web.toml"]).current_dir(folder.path()));
     let expected = "\
 ioward: web.toml: line 5, column 10: \"two\" is no whole number from 0 to 65535
   5 | cpus   = \"two\"
     |          ^^^^^
-ioward: web.toml: line 12, column 1: unknown key 'mca'; did you mean 'mac'?
-  12 | mca   = \"52:54:00:aa:00:01\"
-     | ^^^
+ioward: web.toml: line 13, column 1: unknown key 'vlna'; did you mean 'vlan'?
+  13 | vlna  = 100
+     | ^^^^
 ";
     assert_eq!((run.status, run.stderr.as_str()), (2, expected));
 }

@@ -1,4 +1,4 @@
-//! What suits whom, plans that are kept in files, and whether the host can do it at all.
+//! Compatibility, plans in files, and the doctor.
 
 use std::{fs, fs::File, process::Stdio};
 

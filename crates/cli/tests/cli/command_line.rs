@@ -1,4 +1,4 @@
-//! What holds for every command: names that are not there, help, completions, and what a terminal is spared.
+//! Rules for every command: names that are not there, help, completions, control characters.
 
 use std::{fs, io::BufRead, io::BufReader, os::unix::net::UnixStream, process::Stdio};
 
@@ -44,7 +44,7 @@ fn a_name_that_is_not_there_is_not_found_whatever_the_command() {
             run.stderr
         );
     }
-    // What is there by that name.
+    // Names that are there are found.
     let interface = "enp1s0";
     assert_eq!(served.run(&["vfs", interface]).stdout, served.run(&["vfs", "01:00.0"]).stdout);
     let attached =
@@ -111,7 +111,7 @@ fn the_environment_changes_no_usage_line() {
     assert_eq!(usage(&mut ioward("/tmp/a.sock".as_ref(), &["start"])), usage(&mut without));
 }
 
-/// What a script got from somewhere and passes on as an argument wrote to the terminal.
+/// An argument that a script had from somewhere wrote to the terminal.
 #[test]
 fn escape_bytes_of_an_argument_are_not_echoed() {
     for arguments in [

@@ -88,7 +88,7 @@ fn it_shows_every_stage_without_root_and_leaves_nothing() {
     assert!(shown.stdout.contains("vlan 200 is outside what guest_may allows (100-110)"));
     assert!(shown.stdout.contains("web: set net0 mac=52:54:00:aa:00:77: granted"));
     assert!(shown.stdout.contains("db: set net0 mac=52:54:00:aa:00:77: refused"));
-    // What is put back is another look at the host: something has changed, and changed again.
+    // An adapter that is put back is seen by another look at the host.
     assert!(shown.stdout.contains("the host changed: inventory generation 4"), "{}", shown.stdout);
     assert!(shown.stdout.ends_with(NOTHING_LEFT), "{}", shown.stdout);
     assert_eq!(place.left_over(), Vec::<String>::new());
@@ -226,7 +226,7 @@ fn a_signal_leaves_nothing_wherever_it_comes() {
     }
 }
 
-/// What is left to be shown then fits into the terminal's buffer: it may be over before the person sees it begin.
+/// The rest of the output fits into the terminal's buffer: it may be over before the person sees it begin.
 #[test]
 fn a_signal_that_comes_late_leaves_nothing_either() {
     for moment in ["is pulled out", "stop partition", "What happened?"] {

@@ -49,7 +49,7 @@ impl Served {
         &self.place.folder
     }
 
-    /// What the API itself answers.
+    /// The API's own answer.
     pub fn ask(&self, route: &str, body: &Value) -> Value {
         let mut stream = UnixStream::connect(self.socket()).unwrap();
         let body = if body.is_null() { String::new() } else { body.to_string() };

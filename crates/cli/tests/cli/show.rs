@@ -1,4 +1,4 @@
-//! What the commands that change nothing print.
+//! The output of commands that change nothing.
 
 use std::{os::unix::process::ExitStatusExt, process::Stdio};
 

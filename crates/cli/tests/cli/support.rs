@@ -1,4 +1,4 @@
-//! What the tests have in common: running the binary, a scripted daemon, a folder that goes away.
+//! Helpers of the tests: running the binary, a scripted daemon, a folder that goes away.
 
 use std::{
     fs,
@@ -44,7 +44,7 @@ impl Drop for Folder {
     }
 }
 
-/// What a run of the binary left.
+/// The outcome of a run of the binary.
 pub struct Run {
     pub status: i32,
     pub stdout: String,

@@ -142,7 +142,21 @@ fn nothing_that_was_chosen_is_lost_unasked() {
     looks_like(&screen, "leave");
     assert!(press(&mut screen, "n").is_empty());
     assert!(matches!(press_for(&mut screen, "qy"), Effect::Leave(Leaving::Done)));
+    // Ctrl-C left at once, and what was chosen was gone.
+    assert!(press(&mut screen, "<Ctrl-C>").is_empty());
+    looks_like(&screen, "leave");
+    assert!(press(&mut screen, "s").is_empty() && matches!(screen.mode, Mode::Save(..)));
+    press(&mut screen, "<Esc><Ctrl-C>");
     assert!(matches!(press_for(&mut screen, "<Ctrl-C>"), Effect::Leave(Leaving::Interrupted)));
+}
+
+/// The end of a message that was wider than the terminal was not to be seen.
+#[test]
+fn a_message_is_seen_to_its_end() {
+    let mut screen = screen();
+    screen.note =
+        "what is wrong, where, why, and at the very end what can be done about it: ".repeat(2) + "THIS";
+    assert!(seen(&screen).contains("THIS"), "{}", seen(&screen));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::error::CliError;
 
-/// What partitions.json tells of, as it was asked for.
+/// The Spec behind partitions.json.
 const HELD: &str = r#"version = 1
 
 [[partition]]
@@ -103,7 +103,7 @@ fn buffer(screen: &Screen, (no_color, term): (Option<&str>, Option<&str>)) -> Bu
     terminal.backend().buffer().clone()
 }
 
-/// What is to be seen, without colours and without spaces at the ends of lines.
+/// The text on the screen, without colours and trailing spaces.
 fn seen(screen: &Screen) -> String {
     let buffer = buffer(screen, NO_COLOURS);
     let mut out = String::new();

@@ -102,7 +102,7 @@ fn cells(screen: &Screen, list: &Functions, row: Function<'_>) -> [String; 5] {
     }
 }
 
-/// What is to be said of the function under the cursor: what it is, and all that speaks against it.
+/// The details of the function under the cursor, with all reasons against it.
 fn about(screen: &Screen, function: Function<'_>) -> String {
     let name = |pf| screen.known.inventory.physical_function(pf).map_or("", |pf| &pf.name);
     match (function, function.reasons()) {

@@ -140,7 +140,7 @@ fn adapter_cells(
     ]
 }
 
-/// What the kernel calls it.
+/// The kernel's name for it.
 pub(super) fn port(pf: &PhysicalFunction) -> String {
     let names = pf.netdevs.iter().map(|netdev| &netdev.name).chain(pf.nvme.as_ref().map(|nvme| &nvme.name));
     let names: Vec<_> = names.map(String::as_str).collect();
@@ -253,7 +253,7 @@ fn partition_words(partition: &PartitionSpec) -> String {
     text::printable(&words)
 }
 
-/// What a VF is to be, its function and what its guest may left out.
+/// The requirements and settings of a VF request, without its function and `guest_may`.
 pub(super) fn request_words(vf: &VfRequest) -> Vec<String> {
     let mut words =
         vec![vf.subclass.map_or(vf.class.to_string(), |subclass| format!("{} ({subclass})", vf.class))];

@@ -145,7 +145,7 @@ fn whole(lines: usize, scroll: usize, page: usize) -> String {
     format!("lines {} to {last} of {lines}{more}", scroll + 1)
 }
 
-/// What is asked for on the last line.
+/// The prompt on the last line.
 fn prompt(screen: &Screen) -> Option<(String, &Input)> {
     match &screen.mode {
         Mode::Count(input) => {

@@ -11,7 +11,7 @@ pub struct Theme {
 }
 
 impl Theme {
-    /// What the environment asks for: NO_COLOR (no-color.org) and TERM.
+    /// The theme that the environment asks for: NO_COLOR (no-color.org) and TERM.
     #[must_use]
     pub fn of(no_color: Option<&str>, term: Option<&str>) -> Self {
         Self { colours: terminal::has_colours(no_color, term) }
@@ -37,7 +37,7 @@ impl Theme {
         Style::new().add_modifier(Modifier::REVERSED)
     }
 
-    /// What can't be chosen.
+    /// Rows that can't be chosen.
     pub(super) fn grey(self) -> Style {
         self.coloured(Color::DarkGray, Style::new().add_modifier(Modifier::DIM))
     }
