@@ -45,7 +45,7 @@ fn frames<T: DeserializeOwned>(mut decoder: Decoder, pieces: &[&[u8]]) -> (Vec<R
     for piece in pieces {
         decoder.push(piece);
         loop {
-            match decoder.next() {
+            match decoder.next_frame() {
                 Ok(Some(frame)) => frames.push(frame),
                 Ok(None) => break,
                 Err(error) => return (frames, Some(error)),
@@ -59,7 +59,7 @@ fn again<T: DeserializeOwned + Serialize>(message: &T, mut decoder: Decoder) {
     // What was shortened may be longer in full.
     let Ok(frame) = Frame::new(message, MAX_FROM_HOST) else { return };
     decoder.push(frame.as_bytes());
-    if let Ok(read) = decoder.next::<T>() {
+    if let Ok(read) = decoder.next_frame::<T>() {
         assert_eq!(text(&read.unwrap().message), text(message));
     }
 }

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -34,19 +34,19 @@ pub fn make() -> Result<()> {
     fs::write(&path, drawn?).map_err(Error::file("write", &path))
 }
 
-/// The simulated machine, kept up.
-struct Demo(Child);
+/// The simulated machine, kept up. What it still prints has somewhere to go.
+struct Demo(Child, Option<BufReader<ChildStdout>>);
 
 impl Demo {
     fn start(program: &Path, socket: &Path) -> Result<Self> {
         let mut command = Command::new(program);
         command.args(["demo", "--yes", "--serve", "--socket"]).arg(socket);
         let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
-        let stdout = child.stdout.take().map(BufReader::new);
-        let is_up = stdout.is_some_and(|stdout| {
-            stdout.lines().map_while(std::io::Result::ok).any(|line| line.contains("It stays up"))
+        let mut stdout = child.stdout.take().map(BufReader::new);
+        let is_up = stdout.as_mut().is_some_and(|stdout| {
+            stdout.by_ref().lines().map_while(std::io::Result::ok).any(|line| line.contains("It stays up"))
         });
-        let demo = Self(child);
+        let demo = Self(child, stdout);
         if is_up {
             Ok(demo)
         } else {

@@ -90,7 +90,7 @@ impl Decoder {
     ///
     /// # Errors
     /// When what is there is no frame; nothing more can be read then.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<Received<T>>, LinkError> {
+    pub fn next_frame<T: DeserializeOwned>(&mut self) -> Result<Option<Received<T>>, LinkError> {
         let Some(length) = announced(&self.bytes) else { return Ok(None) };
         if length > self.max {
             return Err(LinkError::TooLong(length));
@@ -134,7 +134,7 @@ impl Reader {
     /// When what comes is no frame; nothing more can be read then.
     pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<Received<T>>, LinkError> {
         loop {
-            if let Some(frame) = self.frames.next()? {
+            if let Some(frame) = self.frames.next_frame()? {
                 return Ok(Some(frame));
             }
             if self.fill().await? == 0 {

@@ -175,7 +175,7 @@ async fn a_result_is_in_its_frame_as_it_was_serialized() {
         let mut bytes = [0; 4096];
         let read = timeout(LONG, imp.read(&mut bytes)).await.unwrap().unwrap();
         frames.push(&bytes[..read]);
-        if let Some(answer) = frames.next::<ToImp>().unwrap() {
+        if let Some(answer) = frames.next_frame::<ToImp>().unwrap() {
             break answer;
         }
     };
