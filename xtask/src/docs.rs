@@ -34,8 +34,12 @@ pub fn make() -> Result<()> {
     fs::write(&path, drawn?).map_err(Error::file("write", &path))
 }
 
-/// The simulated machine, kept up. What it still prints has somewhere to go.
-struct Demo(Child, Option<BufReader<ChildStdout>>);
+/// The simulated machine, kept up.
+struct Demo {
+    child: Child,
+    /// Held so that later output does not end it (SIGPIPE).
+    _stdout: Option<BufReader<ChildStdout>>,
+}
 
 impl Demo {
     fn start(program: &Path, socket: &Path) -> Result<Self> {
@@ -46,7 +50,7 @@ impl Demo {
         let is_up = stdout.as_mut().is_some_and(|stdout| {
             stdout.by_ref().lines().map_while(std::io::Result::ok).any(|line| line.contains("It stays up"))
         });
-        let demo = Self(child, stdout);
+        let demo = Self { child, _stdout: stdout };
         if is_up {
             Ok(demo)
         } else {
@@ -55,8 +59,8 @@ impl Demo {
     }
 
     fn end(&mut self) {
-        let _ = kill_process(Pid::from_child(&self.0), Signal::INT);
-        let _ = self.0.wait();
+        let _ = kill_process(Pid::from_child(&self.child), Signal::INT);
+        let _ = self.child.wait();
     }
 }
 

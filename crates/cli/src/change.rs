@@ -70,7 +70,7 @@ pub async fn plan(
     match show {
         Show::Json => terminal::print_json(&plan)?,
         Show::Text(detail) => {
-            terminal::print_signs(&present::plan::plan(&plan, detail, terminal::page_width()))?
+            terminal::print_signs(&present::plan::plan(&plan, detail, terminal::page_width()))?;
         }
     }
     Ok(!plan.steps.is_empty())

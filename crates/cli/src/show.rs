@@ -171,9 +171,9 @@ pub async fn events(
     while let Some((text, event)) = lines.next::<Event>().await? {
         if filter.passes(&event) {
             if json {
-                terminal::print_raw(&(text + "\n"))?
+                terminal::print_raw(&(text + "\n"))?;
             } else {
-                terminal::print(&present::events::event(&event))?
+                terminal::print(&present::events::event(&event))?;
             }
         }
     }

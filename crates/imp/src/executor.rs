@@ -48,7 +48,7 @@ pub(crate) trait Progress: Send + Sync {
 
     /// Waits until it is cancelled.
     async fn cancelled(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -183,9 +183,9 @@ impl Imp {
         }
         let gives_up = async {
             if step.meaning().may_be_given_up {
-                progress.cancelled().await
+                progress.cancelled().await;
             } else {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
         let result = tokio::select! {
