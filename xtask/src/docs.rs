@@ -19,7 +19,7 @@ use crate::{
 /// Columns of the terminal in the picture.
 const COLUMNS: usize = 80;
 /// Lines of `ioward host` that are shown: two adapters.
-const HOST_LINES: usize = 6;
+const HOST_LINES: usize = 8;
 
 /// Writes the picture.
 pub fn make() -> Result<()> {
