@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::macs::Reserved;
+use crate::{claims::Claimed, macs::Reserved};
 
 /// How long a change waits at most for a look at what has drifted, which may repair something meanwhile: that is nothing a
 /// client should be told of.
@@ -39,10 +39,14 @@ pub(crate) struct ChangeGuard {
     changing: Arc<Changing>,
     /// MAC addresses that the change is about to use, kept from guests until it has ended.
     pub macs: Option<Reserved>,
+    /// VFs whose guests change nothing until it has ended.
+    pub claimed: Option<Claimed>,
 }
 
 impl Drop for ChangeGuard {
     fn drop(&mut self) {
+        // Before the next change begins, which claims and reserves its own.
+        (self.macs, self.claimed) = (None, None);
         *self.changing.holder.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.changing.freed.notify_one();
     }
@@ -56,7 +60,7 @@ impl Changing {
             Some(holder) => Err(holder),
             None => {
                 *holder = Some(who);
-                Ok(ChangeGuard { changing: Arc::clone(self), macs: None })
+                Ok(ChangeGuard { changing: Arc::clone(self), macs: None, claimed: None })
             }
         }
     }

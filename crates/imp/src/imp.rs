@@ -316,6 +316,12 @@ impl Imp {
             refused(vec![reason.remedy("plan again and look at what is new")])
         })?;
         guard.macs = Some(reserved);
+        let claimed = self.operating.claims.claim(&plan);
+        for pf in claimed.adapters() {
+            // A change that a guest has begun is noted before the plan is made again.
+            drop(self.ownership.write(pf).await);
+        }
+        guard.claimed = Some(claimed);
         let now = self.plan_now(&plan.intent, &plan.options, ()).await?;
         if !wait.is_zero() && now.does_the_same_as(&plan) {
             plan.clone_from(&now);

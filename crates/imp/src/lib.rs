@@ -13,6 +13,7 @@ mod as_before;
 mod changes;
 mod changing;
 mod channels;
+mod claims;
 mod compatible;
 mod confined;
 mod error;

@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    claims::Claims,
     error::error_chain,
     events::now_ms,
     imp::Imp,
@@ -42,6 +43,7 @@ pub(crate) struct Operations {
     /// Read by every change; written by a daemon that stops, and lets none begin any more.
     open: Arc<tokio::sync::RwLock<()>>,
     pub macs: Macs,
+    pub claims: Claims,
 }
 
 impl Operations {
@@ -213,6 +215,10 @@ impl Imp {
         let invalid = |message: String| OpError::new(OpErrorKind::Invalid, message);
         if change.is_empty() {
             return Err(invalid("nothing to set".to_owned()));
+        }
+        if self.operating.claims.has(vf) {
+            let message = "the host's administrator is changing this VF; ask again when that is done";
+            return Err(OpError::new(OpErrorKind::Busy, message));
         }
         if let Some(open) = self.notes.operation(vf) {
             // The adapter did not answer to it.

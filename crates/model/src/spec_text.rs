@@ -443,7 +443,7 @@ vf    = { name = "net0" }
             "line 8, column 13: 99999999999999999999 is no whole number from 0 to 4294967295",
             "line 9, column 10: \"vmlinuz\" is no table of keys and values",
             "line 13, column 9: unknown value 'netwrok'; did you mean 'network'?",
-            "line 14, column 9: '5000' is no VLAN; use 1 to 4094, or 0 for untagged",
+            "line 14, column 9: '5000' is no VLAN; use 1 to 4094, or 0 for untagged; 100,proto=802.1ad,prio=3 says more",
             "line 15, column 13: 'vlna' is nothing a guest may do; did you mean 'vlan'?",
             "line 17, column 1: the key 'name' is missing",
             "line 18, column 9: 70000 is no whole number from 0 to 65535",

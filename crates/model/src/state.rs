@@ -22,7 +22,7 @@ pub struct State {
     pub adapters: BTreeMap<Bdf, AdapterState>,
     /// Client partitions.
     pub partitions: BTreeMap<Name, PartitionState>,
-    /// The Spec that was last applied. The rest of the state may have changed since.
+    /// The Spec that was last applied, as it was written: what is held may differ since, and adapters may have other addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wanted: Option<Box<Spec>>,
 }

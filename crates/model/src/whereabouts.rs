@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_pci::Bdf;
 
-use crate::{Identity, Inventory, PhysicalFunction, Reason, RowKey, Rule, Spec, State, identity::Likeness};
+use crate::{Identity, Inventory, PhysicalFunction, Reason, RowKey, Rule, State, identity::Likeness};
 
 /// The remedy for an adapter in the place of another.
 const ANOTHER: &str =
@@ -213,11 +213,6 @@ impl State {
         let now = |pf: Bdf| to.get(&pf).copied().unwrap_or(pf);
         let adapters = std::mem::take(&mut self.adapters);
         self.adapters = adapters.into_iter().map(|(pf, adapter)| (now(pf), adapter)).collect();
-        if let Some(wanted) = &mut self.wanted {
-            wanted.adapters.iter_mut().for_each(|adapter| adapter.pf = now(adapter.pf));
-            let requests = wanted.partitions.iter_mut().flat_map(|partition| &mut partition.vfs);
-            requests.for_each(|request| request.pf = request.pf.map(now));
-        }
         for partition in self.partitions.values_mut() {
             for request in &mut partition.spec.vfs {
                 request.pf = request.pf.map(now);
@@ -242,17 +237,8 @@ impl State {
         rows.extend(pinned.map(|partition| RowKey::Partition(partition.spec.name.clone())));
         let held = self.assignments().filter(|(_, held)| moves_from(held.vf.pf));
         rows.extend(held.map(|(owner, _)| RowKey::Assignment(owner)));
-        rows.extend(
-            self.wanted.as_ref().filter(|wanted| names_any(wanted, moves_from)).map(|_| RowKey::Wanted),
-        );
         rows
     }
-}
-
-/// Whether a Spec names one of these PFs.
-fn names_any(spec: &Spec, pf: impl Fn(Bdf) -> bool) -> bool {
-    let requests = spec.partitions.iter().flat_map(|partition| &partition.vfs);
-    spec.adapters.iter().map(|adapter| adapter.pf).chain(requests.filter_map(|request| request.pf)).any(pf)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use ioward_fabric::sim::{Adapter, InSlot, MachineView};
-use ioward_model::{Intent, Name, Plan, State, Step};
+use ioward_model::{Intent, Name, Plan, Spec, State, Step};
 
 use crate::{
     actions::{Action, Chooser, OPEN},
@@ -343,7 +343,7 @@ async fn reboot(world: &World, film: &Film, picture: &Picture, has_moved: bool) 
     // Running partitions ended with the host.
     let state = by_card(&woken, &woken.state());
     if state != by_card(world, &film.before.state) && state != by_card(world, &film.after.state) {
-        return Err(format!("the state is {state}"));
+        return Err(format!("the state is {state:?}"));
     }
     let export = woken.imp().export().map_err(|error| error.to_string())?;
     if export.plans.iter().any(|plan| plan.record.ended.is_none()) {
@@ -377,13 +377,15 @@ fn stopped(state: &State) -> State {
     state
 }
 
-/// A state with its adapters named by identity instead of by address.
-fn cards(world: &World, state: &State) -> serde_json::Value {
-    let mut text = serde_json::to_string(state).unwrap();
+/// A state with its adapters named by identity instead of by address. The Spec last applied stays as it was written.
+fn cards(world: &World, state: &State) -> (serde_json::Value, Option<Box<Spec>>) {
+    let mut state = state.clone();
+    let wanted = state.wanted.take();
+    let mut text = serde_json::to_string(&state).unwrap();
     for ((serial, port), address) in by_serial(&world.host.machine) {
         text = text.replace(&address.to_string(), &format!("port {port} of {serial:x}"));
     }
-    serde_json::from_str(&text).unwrap()
+    (serde_json::from_str(&text).unwrap(), wanted)
 }
 
 /// A partition requests an operation, and the daemon dies: the operation is done or not, and if it is, the audit

@@ -167,6 +167,7 @@ fn the_doctor_says_what_a_host_lacks_and_needs_no_daemon() {
     tree("proc/cmdline", "quiet amd_iommu=off\n");
     tree("proc/cpuinfo", "vendor_id\t: AuthenticAMD\nflags\t\t: fpu svm\n");
     tree("proc/sys/kernel/osrelease", "6.12.1\n");
+    tree("dev/null", "");
     tree(
         "lib/modules/6.12.1/modules.dep",
         "kernel/drivers/vfio/pci/vfio-pci.ko.xz: kernel/drivers/vfio/vfio.ko.xz\n",
@@ -182,14 +183,14 @@ fn the_doctor_says_what_a_host_lacks_and_needs_no_daemon() {
     in that of the adapter (its maker's tool, as mlxconfig or bnxtnvm), then
     power the machine off and on; or put in an adapter that has it: 'lspci -vvv'
     shows 'Single Root I/O Virtualization'
-! vfio-pci: the driver is not loaded
+✗ vfio-pci: the driver is not loaded
     to do: modprobe vfio-pci; to have it at each start: echo vfio-pci
     >/etc/modules-load.d/vfio-pci.conf
 ✗ KVM: there is no /dev/kvm: partitions would run in software emulation, slowly
     to do: modprobe kvm_amd
 ";
     assert_eq!((doctor.status, doctor.stdout.as_str()), (1, expected));
-    let expected = "ioward: 3 things are missing for VFs of partitions: see the lines that begin with ✗\n";
+    let expected = "ioward: 4 things are missing for VFs of partitions: see the lines that begin with ✗\n";
     assert_eq!(doctor.stderr, expected);
 
     let json = run(&mut ioward(none, &["doctor", "--json", "--root", root]));

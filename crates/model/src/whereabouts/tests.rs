@@ -274,18 +274,3 @@ proptest! {
         prop_assert!(Whereabouts::of(&noted, &old, true).moves().is_empty());
     }
 }
-
-/// The Spec last applied named an address that nothing is at any more: applied again after a boot, it was refused.
-#[test]
-fn the_spec_that_is_wanted_follows_its_adapters() {
-    let before = host([nic(at(0), Some(1), Some(1))]);
-    let mut noted = state(&before, [at(0)]);
-    let spec = crate::Spec {
-        version: 1,
-        adapters: vec![crate::AdapterSpec { pf: at(0), vfs: None, spare: None }],
-        ..crate::Spec::default()
-    };
-    noted.wanted = Some(Box::new(spec));
-    let now = followed(&noted, &host([nic(at(5), Some(1), Some(1))]));
-    assert_eq!(now.wanted.unwrap().adapters[0].pf, at(5));
-}

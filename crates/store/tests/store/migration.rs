@@ -100,11 +100,11 @@ fn written() -> MemoryFile {
     file_with(&changes)
 }
 
-/// The rows of a table with keys of this type, each key as text.
+/// The rows of a table with keys of this type, each key as text. A file of an older ioward may lack the table.
 macro_rules! table {
     ($tables:ident, $name:expr, $key:ty, $text:expr) => {{
-        let table = $tables.open_table(TableDefinition::<$key, &[u8]>::new($name)).unwrap();
-        let rows = table.iter().unwrap().map(|row| {
+        let table = $tables.open_table(TableDefinition::<$key, &[u8]>::new($name)).ok();
+        let rows = table.iter().flat_map(|table| table.iter().unwrap()).map(|row| {
             let (key, value) = row.unwrap();
             ($text(key.value()), serde_json::from_slice(value.value()).unwrap())
         });
