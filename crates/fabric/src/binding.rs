@@ -35,7 +35,7 @@ pub(crate) trait Bindable {
     /// A write to a driver's `bind`.
     fn bind_to(&mut self, driver: &str) -> io::Result<()>;
 
-    /// What an error of one of these means.
+    /// The meaning of an error of one of these.
     fn why(&self, error: &io::Error, driver: &str) -> String;
 }
 

@@ -38,9 +38,9 @@ pub enum FabricError {
     /// The kernel refused a change.
     #[error("the kernel refused to {what}: {why}")]
     Refused {
-        /// What was to be done, as a verb: "set 8 VFs on 0000:01:00.0".
+        /// The operation, as a verb: "set 8 VFs on 0000:01:00.0".
         what: String,
-        /// What that errno means here and what to do about it.
+        /// The meaning of that errno here and the remedy.
         why: String,
         /// The errno.
         #[serde(with = "ioward_model::io_error")]
@@ -53,13 +53,13 @@ pub enum FabricError {
         function: Bdf,
         /// Its driver.
         driver: String,
-        /// What it can't do: "set min_tx_rate of a VF".
+        /// The operation it lacks: "set min_tx_rate of a VF".
         what: String,
     },
     /// The kernel did not answer within the bound. The operation may still take effect.
     #[error("{what} has not returned for {} s; it is stuck in the kernel (see dmesg) and may still take effect", .after.as_secs())]
     Stuck {
-        /// What was being done.
+        /// The operation under way.
         what: String,
         /// For how long.
         after: Duration,

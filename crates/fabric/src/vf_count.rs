@@ -72,7 +72,7 @@ pub(crate) fn set(pf: Bdf, count: u16, attribute: &mut impl VfCount) -> Result<(
     Err(refused(why, Errno::NOSPC.into()))
 }
 
-/// What an errno means when the number of VFs is written.
+/// The meaning of an errno when the number of VFs is written.
 pub(crate) fn why(error: &io::Error) -> String {
     match Errno::from_io_error(error) {
         Some(Errno::BUSY) => "it has VFs already or they are in use; take them from who uses them and set 0 first",

@@ -176,7 +176,7 @@ async fn a_machine_that_ends_at_once_leaves_its_last_words() {
     assert!(!status(&hypervisor, &web).await.running);
     assert!(events.try_recv().is_err(), "the error says it");
 
-    // What is to be booted can be put right.
+    // The boot file can be put right.
     let disk = bench.disk(DEAF);
     bench.define(&hypervisor, "web", &disk).await;
     hypervisor.start(&web).await.unwrap();

@@ -34,7 +34,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// A bound that is meant to be reached.
 const SHORT: Duration = Duration::from_millis(100);
 
-/// What partitions of these tests run: not a test.
+/// The program that partitions of these tests run: not a test.
 #[test]
 #[ignore = "the program of the partitions in the other tests"]
 fn plays_a_partition() {
@@ -115,7 +115,7 @@ impl Person {
         let socket = UnixStream::connect(status(hypervisor, partition).await.console).unwrap();
         socket.set_read_timeout(Some(LONG)).unwrap();
         let mut person = Self(socket);
-        // What is said before somebody is there is lost. Now somebody is.
+        // Output before the first reader is lost. Now there is a reader.
         person.types("hello?", "[2] web# ");
         person
     }
@@ -468,7 +468,7 @@ async fn a_process_that_ends_at_once_leaves_its_last_words() {
     }
 }
 
-/// What a guest says on its control socket is believed only where it was asked, and read only as long as it makes sense.
+/// A guest is believed on its control socket only where it was asked, and read only as long as it makes sense.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_talks_nonsense_is_heard_no_more_and_hurts_nobody() {
     for nonsense in ["cat /dev/zero", "yes", "yes released net0", "yes started", "printf '\\377\\n'"] {

@@ -2,7 +2,7 @@
 //! (the disk was full) leaves a journal that says it is half done; rolled back step by step once more, a VF that its guest has
 //! open again would be taken out of its hands on the way.
 //!
-//! What each step found first is what there was before the plan. When all of that is so now, only the notes are put back.
+//! The first finding of each step is the state before the plan. When all of that is so now, only the notes are put back.
 
 use std::collections::BTreeMap;
 

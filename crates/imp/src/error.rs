@@ -23,7 +23,7 @@ pub enum ImpError {
     Refused {
         /// Which.
         reasons: Vec<Reason>,
-        /// What would have to give way.
+        /// Relaxations that would allow it.
         ways: Vec<Way>,
     },
     /// A plan that its own validator finds wrong is not given away.
@@ -96,7 +96,7 @@ impl From<ImpError> for ApiError {
 const NOT_FOUND: &str = "not found: what is named is not there";
 const INVALID: &str = "this makes no sense, whatever the host";
 
-/// What makes no sense, or is not there, no rule has to forbid.
+/// A request that makes no sense, or names something that is not there, is not called refused.
 fn kind_of(reasons: &[Reason]) -> ErrorKind {
     let is_about = |rule| reasons.iter().any(|reason| reason.rule == rule);
     if is_about(Rule::SpecValid) {

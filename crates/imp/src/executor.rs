@@ -209,7 +209,7 @@ impl Imp {
         let order = count.load(Ordering::Relaxed) + 1;
         let ends = (order == plan.steps.len()).then_some(*plan);
         if let Err(error) = journal.done(number, order, step, &carried.outcome, &carried.noted, ends) {
-            // What is not written down must not be done either.
+            // A step that is not written down must not be done either.
             carried.in_doubt = true;
             return Err(error_chain(&error));
         }

@@ -148,7 +148,7 @@ async fn run(
         }
     }
     if let Ok(Err(error)) = &served {
-        // What it says makes no sense, so that nobody can say what it does.
+        // Its messages make no sense, so nobody knows what it does.
         failure.get_or_insert(format!("what the management partition says is not understood: {error}"));
         let _ = imp.start_kill();
     }

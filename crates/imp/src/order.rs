@@ -1,5 +1,5 @@
 //! The order of the steps of a plan: a step waits for earlier ones that are about the same adapter, VF or partition.
-//! What has nothing in common is worked on side by side.
+//! Steps that have nothing in common run side by side.
 //!
 //! ```text
 //!   of an adapter   hold ─ count ─┬─ configure a ─ bind a ─ configure b ─ bind b      (one after the other)

@@ -35,7 +35,7 @@ use crate::{
     error::{ImpError, error_chain},
     events::EventLog,
     executor::{Executed, Execution, Progress},
-    imp::{Imp, plan_for},
+    imp::{Imp, off_the_workers, plan_for},
     notes::Must,
 };
 
@@ -205,7 +205,7 @@ impl Imp {
         self.end_restoring(left).await;
     }
 
-    /// What is not restored by now is not waited for any more.
+    /// Ends the wait for whatever is not restored by now.
     pub async fn end_restoring(&self, left: Vec<Drift>) {
         let machines = self.hypervisor.partitions().await.unwrap_or_default();
         let runs = |name: &Name| machines.iter().any(|machine| machine.running && machine.name == *name);
@@ -232,7 +232,7 @@ impl Imp {
     /// # Errors
     /// When the host can't be looked at.
     pub async fn reconcile(self: &Arc<Self>) -> Result<Vec<Drift>, ImpError> {
-        // What a plan has half done is no drift.
+        // A plan that is half done is no drift.
         drop(self.once_nothing_changes().await);
         // Without keeping plans waiting, as long as there is nothing to be done.
         let found = self.find().await?;
@@ -253,7 +253,9 @@ impl Imp {
         }
         let start = self.tell_new(&found);
         let intent = found.intent(start);
-        let plan = plan_for(&found.inventory, &found.state, &intent, &Options::default())?;
+        let (inventory, state) = (found.inventory.clone(), found.state.clone());
+        let plan =
+            off_the_workers(move || plan_for(&inventory, &state, &intent, &Options::default())).await?;
         if plan.steps.is_empty() {
             return Ok(found.drifts);
         }

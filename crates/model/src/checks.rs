@@ -10,7 +10,7 @@ use ioward_pci::Bdf;
 
 use crate::{Inventory, PhysicalFunction, Reason, Rule};
 
-/// What an obstacle stands in the way of.
+/// The operation that an obstacle blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocks {
     /// Making VFs. Those that are there can be given to partitions all the same.
@@ -38,9 +38,9 @@ impl Blocks {
 /// Something that keeps a PF from giving VFs to partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacle {
-    /// What it stands in the way of.
+    /// The operation it blocks.
     pub blocks: Blocks,
-    /// What is required, what was found, and what to do.
+    /// The requirement, the finding, and the remedy.
     pub reason: Reason,
 }
 
@@ -95,7 +95,7 @@ pub fn adapter(inventory: &Inventory, pf: &PhysicalFunction) -> Vec<Obstacle> {
         .collect()
 }
 
-/// What keeps every adapter of a host from giving VFs to partitions.
+/// Obstacles that keep every adapter of a host from giving VFs to partitions.
 #[must_use]
 pub fn host(inventory: &Inventory) -> Vec<Reason> {
     let iommu = (!inventory.iommu).then(|| {

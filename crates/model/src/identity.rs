@@ -174,7 +174,7 @@ impl Identity {
         })
     }
 
-    /// What is to be noted of an adapter that is this one: marks that have come since are added, and those that another adapter
+    /// The identity to note of an adapter that is this one: marks that have come since are added, and those that another adapter
     /// of the host has by now are dropped. `None` when none is left.
     pub(crate) fn brought_up_to_date(&self, pf: &PhysicalFunction, inventory: &Inventory) -> Option<Self> {
         let told = Self::told_by(pf)?;

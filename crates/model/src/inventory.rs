@@ -1,4 +1,4 @@
-//! What is there: an immutable snapshot of a host's SR-IOV adapters.
+//! An immutable snapshot of a host's SR-IOV adapters.
 //!
 //! The JSON form is the output of `ioward host --json` and is described in docs/inventory.md.
 
@@ -55,9 +55,9 @@ pub struct PhysicalFunction {
     pub device_id: HexId,
     /// Vendor and device in words, from the host's pci.ids where it has one.
     pub name: String,
-    /// What it is for.
+    /// Its purpose.
     pub class: Class,
-    /// What kind of that; `None` for one that has no word here.
+    /// The kind within the class; `None` for one that has no word here.
     #[serde(default)]
     pub subclass: Option<Subclass>,
     /// The driver it is bound to.
@@ -96,7 +96,7 @@ pub struct PhysicalFunction {
     /// NVMe controller of the function.
     #[serde(default)]
     pub nvme: Option<NvmeController>,
-    /// What the host itself uses it for; empty when it may be disturbed.
+    /// The uses that the host itself has for it; empty when it may be disturbed.
     pub in_use_by_host: Vec<HostUse>,
     /// VFs that partitions hold.
     pub vfs_assigned: u16,
@@ -107,7 +107,7 @@ pub struct PhysicalFunction {
     /// Conditions in the way of VFs.
     #[serde(default, skip_serializing_if = "Conditions::is_empty")]
     pub conditions: Conditions,
-    /// What could not be read or makes no sense, and what follows.
+    /// Everything that could not be read or makes no sense, and what follows.
     #[serde(default)]
     pub reasons: Vec<Reason>,
 }
@@ -138,7 +138,7 @@ pub struct VirtualFunction {
     /// Network interfaces the host's own VF driver made of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub netdevs: Vec<String>,
-    /// What the host itself uses it for.
+    /// The uses that the host itself has for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub in_use_by_host: Vec<HostUse>,
     /// Settings as the PF reports them, where it does.
@@ -146,7 +146,7 @@ pub struct VirtualFunction {
     pub settings: VfSettings,
     /// The partition that holds it and its name there.
     pub owner: Option<Owner>,
-    /// What could not be read.
+    /// Everything that could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<Reason>,
 }
@@ -239,7 +239,7 @@ pub struct NvmeController {
     /// Namespaces that are attached to it, as `nvme0n1`.
     #[serde(default)]
     pub namespaces: Vec<String>,
-    /// What the primary controller can hand out; `None` without access to the controller.
+    /// Resources that the primary controller can hand out; `None` without access to the controller.
     pub resources: Option<NvmeResources>,
     /// Secondary controllers, by VF; empty without access to the controller.
     #[serde(default)]
@@ -278,7 +278,7 @@ pub struct NvmeSecondary {
     pub interrupts: u16,
 }
 
-/// What the host itself does with a function. Changing its VF count could cut the host off.
+/// A use that the host itself has for a function. Changing its VF count could cut the host off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "use", rename_all = "kebab-case")]
 pub enum HostUse {
@@ -321,7 +321,7 @@ impl fmt::Display for HostUse {
     }
 }
 
-/// What an adapter is for, from its PCI class code.
+/// The purpose of an adapter, from its PCI class code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
@@ -382,7 +382,7 @@ impl fmt::Display for Class {
     }
 }
 
-/// What kind of adapter of its class, from the PCI sub-class.
+/// The kind of adapter within its class, from the PCI sub-class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Subclass {
@@ -529,7 +529,7 @@ impl PhysicalFunction {
             || self.serial_number.is_some() && self.serial_number == other.serial_number
     }
 
-    /// What its PCIe link carries now in one direction, in Mbit/s, line coding taken off (8b/10b up to 5 GT/s, 128b/130b
+    /// The bandwidth of its PCIe link now in one direction, in Mbit/s, line coding taken off (8b/10b up to 5 GT/s, 128b/130b
     /// above; PCIe 6.0 §4.2).
     #[must_use]
     pub fn pcie_mbps(&self) -> Option<u32> {

@@ -14,7 +14,7 @@ pub struct PartitionStatus {
     pub name: Name,
     /// Whether its machine runs.
     pub running: bool,
-    /// What executes its instructions, while it runs.
+    /// The engine that executes its instructions, while it runs.
     pub accelerator: Option<Accelerator>,
     /// Process ID of its machine, while it runs.
     pub pid: Option<u32>,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Drift, Gap, Name, Placement, Spec, Step, VfRequest, VfSettings, Way};
 
-/// What is asked of the management partition. Everything that changes something begins as one of these.
+/// A request to the management partition. Everything that changes something begins as one of these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "intent", rename_all = "kebab-case")]
 pub enum Intent {
@@ -47,7 +47,7 @@ pub enum Intent {
     },
     /// Make the host as it is noted again. It is the daemon that asks for this, nobody else.
     Reconcile {
-        /// What differs and is to be repaired.
+        /// Differences that are to be repaired.
         drifts: Vec<Drift>,
         /// Partitions that are to start with the host, and are ready to.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -92,7 +92,7 @@ pub enum Policy {
     BestEffort,
 }
 
-/// What a person allows beyond the safe.
+/// Risks that a person allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
@@ -114,9 +114,9 @@ pub struct Plan {
     pub parent: u64,
     /// The generation of the inventory it was made from.
     pub generation: u64,
-    /// What was asked for: planning it again from the same state and inventory gives this very plan.
+    /// The request: planning it again from the same state and inventory gives this very plan.
     pub intent: Intent,
-    /// What was allowed.
+    /// The risks that were allowed.
     pub options: Options,
     /// The steps, in order.
     pub steps: Vec<Step>,
@@ -161,7 +161,7 @@ pub struct Disturbance {
     pub who: String,
     /// The function it loses.
     pub function: Bdf,
-    /// What happens to it, and for how long.
+    /// The disturbance, and how long it lasts.
     pub what: String,
 }
 

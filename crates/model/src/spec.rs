@@ -1,4 +1,4 @@
-//! What a person wants: declarative, so that applying it twice does nothing the second time.
+//! The wish of a person: declarative, so that applying it twice does nothing the second time.
 //!
 //! A Spec speaks for what it names. Partitions and adapters it does not name are left as they are.
 //! The text form is TOML (see [`Spec::parse`]); the same values travel as JSON.
@@ -118,10 +118,10 @@ pub struct PartitionSpec {
     /// Whether it is started when the host has booted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub autostart: bool,
-    /// What runs in it, as far as it matters for VFs; left out: anything may.
+    /// The guest that runs in it, as far as it matters for VFs; left out: anything may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<Guest>,
-    /// What it starts from.
+    /// The files it starts from.
     pub boot: Boot,
     /// The VFs it asks for.
     #[serde(default, rename = "vf", skip_serializing_if = "Vec::is_empty")]
@@ -136,7 +136,7 @@ fn default_memory() -> MemorySize {
     MemorySize::from_mebibytes(512).unwrap_or_else(|| unreachable!("512 MiB is within bounds"))
 }
 
-/// What a partition starts from: a kernel, or a disk. Paths are absolute once a Spec has left the command line, which
+/// The files a partition starts from: a kernel, or a disk. Paths are absolute once a Spec has left the command line, which
 /// reads relative ones from the Spec's folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -166,9 +166,9 @@ macro_rules! vf_request {
         pub struct VfRequest {
             /// Its name within the partition.
             pub name: Name,
-            /// What it is to be.
+            /// The class it is to be of.
             pub class: Class,
-            /// What kind of that.
+            /// The kind within the class.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub subclass: Option<Subclass>,
             /// The slowest link that will do.
@@ -180,10 +180,10 @@ macro_rules! vf_request {
             /// The least that the adapter's PCIe link must carry in one direction.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub min_pcie_bandwidth: Option<BitRate>,
-            /// What the partition's NUMA node means for it; needs `numa_node` in the partition.
+            /// How much the partition's NUMA node matters for it; needs `numa_node` in the partition.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub numa: Option<NumaPolicy>,
-            /// What its adapter must be able to do; settings that are asked for count by themselves.
+            /// Capabilities that its adapter must have; settings that are asked for count by themselves.
             #[serde(default, skip_serializing_if = "Vec::is_empty")]
             pub needs: Vec<Capability>,
             /// The fewest MSI-X vectors that will do.
@@ -206,7 +206,7 @@ macro_rules! vf_request {
                 #[serde(default, skip_serializing_if = "Option::is_none")]
                 pub $field: Option<$asked>,
             )?)*
-            /// What the partition may change by itself.
+            /// Changes that the partition may make by itself.
             #[serde(default)]
             pub guest_may: GuestMay,
         }

@@ -18,7 +18,7 @@ use crate::ledger::VFIO;
 pub struct Comparison<'a> {
     /// The PCI side of the host.
     pub inventory: &'a Inventory,
-    /// What is noted.
+    /// The state as noted.
     pub state: &'a State,
     /// All that the hypervisor knows.
     pub machines: &'a [PartitionStatus],

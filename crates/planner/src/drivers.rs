@@ -1,6 +1,6 @@
 //! Drivers: when the host's drivers of PFs do what they can, and guests' drivers of VFs. Tables, each row with its source.
 //!
-//! What a PF's driver can do is in the inventory (`capabilities`).
+//! The capabilities of a PF's driver are in the inventory.
 
 use ioward_model::{Class, GuestOs, HexId};
 

@@ -58,7 +58,7 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
             problems.push(format!("undone after {place}: {problem}"));
         }
     }
-    // What was wrong before with a partition that nothing is asked of is not this plan's business.
+    // Earlier faults of a partition that is not asked about are not this plan's business.
     let before = unfinished(plan, &start);
     let asked: BTreeSet<&Name> = match &plan.intent {
         Intent::Apply { spec } => spec.partitions.iter().map(|partition| &partition.name).collect(),

@@ -91,7 +91,7 @@ impl<'a> Macs<'a> {
             let owner = |vf: &Name| Owner { partition: name.clone(), vf: vf.clone() };
             let is_concerned = self.concerned.contains(name);
             for (vf, held) in &partition.vfs {
-                // What a guest has set stays with its VF, unless that is given back.
+                // A MAC set by the guest stays with its VF, unless that is given back.
                 if let Some(mac) = held.guest_settings.mac
                     && (!is_concerned || self.staying.contains(&owner(vf)))
                 {

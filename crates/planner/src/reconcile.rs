@@ -243,7 +243,7 @@ impl Check<'_> {
         must(to == state.fewest_vfs(address, pf.total_vfs()), "another number of VFs is noted")
     }
 
-    /// What is noted of a VF that is there, or has been made.
+    /// The assignment of a VF that is there, or has been made.
     fn held(&self, vf: VfId) -> Result<(Owner, &Assignment), String> {
         must(self.made.contains(&vf.pf) || self.repairs.exists(vf), "it is not there")?;
         let held = self.repairs.attached().find(|(_, held)| held.vf == vf);

@@ -257,7 +257,7 @@ fn requests<'a>(state: &'a State, intent: &'a Intent) -> Vec<(&'a PartitionSpec,
             .into_iter()
             .flat_map(|partition| vfs.iter().map(move |vf| (partition, vf)))
             .collect(),
-        // What these are about has been asked for before: there is nothing in them that could give way.
+        // These carry no requirements of their own that could be relaxed.
         Intent::Start { .. }
         | Intent::Stop { .. }
         | Intent::Remove { .. }

@@ -213,7 +213,7 @@ fn prepare(ledger: &Ledger<'_>, holding: &Holding<'_>, is_remade: bool, steps: &
     let is_bare = |held| ledger.existing(vf).is_some_and(|present| is_bare(held, present));
     let mut to = match holding.before {
         None => holding.settings.clone(),
-        // What the guest had changed starts anew with the VF.
+        // The changes of the guest are dropped with the old VF.
         Some(held) if is_remade || is_bare(held) => holding.settings.or(&held.original_settings),
         Some(held) => holding.settings.missing_from(&held.settings),
     };

@@ -105,7 +105,7 @@ fn keep_nothing_but(folder: &Path) -> Result<(), ConfineError> {
     made.map_err(cannot(root))?;
     // By number: its name may lead elsewhere by now.
     mount_bind(format!("/proc/self/fd/{}", kept.as_raw_fd()), &inside).map_err(cannot(root))?;
-    // What is mounted for reading only stays so.
+    // A read-only mount stays read-only.
     let is_read_only = statvfs(&inside).map_err(cannot(root))?.f_flag.contains(StatVfsMountFlags::RDONLY);
     let as_it_was = if is_read_only { MountFlags::RDONLY } else { MountFlags::empty() };
     mount_remount(&inside, MountFlags::BIND | harmless | as_it_was, c"").map_err(cannot(root))?;

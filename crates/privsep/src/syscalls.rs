@@ -52,7 +52,7 @@ const ALLOWED: &[i64] = &[
     SYS_rt_sigreturn,
     SYS_sigaltstack,
     SYS_tgkill,
-    // What it has open.
+    // For descriptors that are open already.
     SYS_read,
     SYS_readv,
     SYS_pread64,

@@ -1,4 +1,4 @@
-//! What a guest asks for is finished by whoever began it, on a VF that is still its own.
+//! An operation of a guest is finished by the task that began it, on a VF that is still the guest's own.
 
 use std::sync::Arc;
 

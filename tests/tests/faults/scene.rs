@@ -320,7 +320,7 @@ impl Guest {
         let _ = self.end.write_all(b"\0what is no frame\0");
     }
 
-    /// What comes next; `None` once it is cut off.
+    /// The next message; `None` once it is cut off.
     pub fn hear(&mut self) -> Option<ImpMessage> {
         loop {
             let mut input = &*self.rest;

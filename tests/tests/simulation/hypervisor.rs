@@ -93,7 +93,7 @@ impl ModelHypervisor {
         self.guests.lock().clone()
     }
 
-    /// What it should never have been asked for.
+    /// Requests that should never have been made.
     pub fn violations(&self) -> Vec<String> {
         self.lock().violations.clone()
     }

@@ -151,7 +151,7 @@ async fn tell(seed: u64, aloud: bool) -> (Vec<String>, Result<(), Wrong>) {
     (world.end().await.lines().to_vec(), end)
 }
 
-/// What tells the story of a seed step by step.
+/// The command that tells the story of a seed step by step.
 fn command(seed: u64) -> String {
     format!("IOWARD_SEED={seed} cargo test -p ioward-tests --test simulation seeds -- --nocapture")
 }

@@ -278,7 +278,7 @@ fn a_partition_that_is_started_while_it_is_looked_for_runs() {
         world.carry_out(&Action::Crash { ends: None }).await.unwrap();
         world.carry_out(&ask(Intent::Start { partition: web.clone() })).await.unwrap();
         answer.notify_one();
-        // What is told after it has been through with that is noted after it, too.
+        // News after that is noted after it, too.
         world.carry_out(&Action::GuestEnds { partition: db }).await.unwrap();
         assert!(world.state().partitions[&web].running);
         world.remove_everything().await.unwrap();

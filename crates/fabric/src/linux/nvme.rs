@@ -236,7 +236,7 @@ pub(crate) fn steps(present: &NvmeSecondary, change: &VfSettings) -> Vec<Action>
     let resized = (queues, interrupts) != (present.queues, present.interrupts);
     let must_stop = present.online && (resized || !online);
     let must_start = online && (!present.online || resized);
-    // What a change does not name stays: what was lost on the way offline is given again.
+    // Resources that the change does not name stay: those lost on the way offline are given again.
     let left = if must_stop { (0, 0) } else { (present.queues, present.interrupts) };
     [
         must_stop.then_some(Action::Offline),

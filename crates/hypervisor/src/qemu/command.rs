@@ -24,7 +24,7 @@ const CHANNEL_PORT: &str = "org.ioward.0";
 pub(super) const CHANNEL_CHARDEV: &str = "chan0";
 pub(super) const CHANNEL_DEVICE: &str = "chanport0";
 
-/// What takes QEMU its rights to change its own identity, to start programs and to use obsolete system calls; what
+/// Options that take from QEMU the rights to change its own identity, to start programs and to use obsolete system calls; what
 /// libvirt uses too. VFIO works under it.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 

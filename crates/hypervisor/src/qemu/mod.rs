@@ -441,7 +441,7 @@ impl Hypervisor for QemuHypervisor {
         if let Some(machine) = partition.machine()
             && let Err(error) = machine.add_channel().await
         {
-            // What is left of it is taken away where that is possible; the error to report is the first one.
+            // Leftovers are taken away where that is possible; the error to report is the first one.
             let _ = machine.remove_channel().await;
             partition.change(|record| record.channel = false)?;
             return Err(error);

@@ -97,7 +97,7 @@ impl Machine {
         config: &SimConfig,
     ) -> Result<(Arc<Self>, impl Future<Output = String> + use<>), HypervisorError> {
         let socket = folder.join("console.sock");
-        // What another run left.
+        // Another run may have left one.
         let _ = fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).map_err(io_error("create", &socket))?;
         let open = |file: &str| {

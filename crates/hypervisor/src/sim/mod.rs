@@ -161,7 +161,7 @@ impl SimHypervisor {
             lock(&watched.now).machine = None;
             // Nothing is there to remove when the folder has gone already.
             let _ = fs::remove_file(watched.console());
-            // What ends before it runs is told by who starts it.
+            // A partition that ends before it runs is reported by its start.
             let is_news = ends.has_started() && !ends.end_is_expected();
             ends.set_gone(&why);
             if !is_news {

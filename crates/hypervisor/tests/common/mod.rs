@@ -1,4 +1,4 @@
-//! What the tests with a real QEMU share: a runtime folder of their own, and guests of a few bytes.
+//! Shared by the tests with a real QEMU: a runtime folder of their own, and guests of a few bytes.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! What a step changes on a host, and how to tell from a look at it whether that is so.
+//! The change that a step makes to a host, and how to tell from a look at it whether that is so.
 
 use ioward_pci::Bdf;
 
@@ -39,10 +39,10 @@ pub enum Value {
     Settings(VfSettings),
 }
 
-/// What a step changes.
+/// The change that a step makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// What.
+    /// The aspect that changes.
     pub aspect: Aspect,
     /// As it was before.
     pub from: Value,
@@ -60,7 +60,7 @@ pub struct Observation<'a> {
 }
 
 impl Step {
-    /// What the step changes on the host, given what was found before it. `None`: nothing that a look can tell.
+    /// The change that the step makes to the host, given what was found before it. `None`: nothing that a look can tell.
     #[must_use]
     pub fn change(&self, found: &Outcome) -> Option<Change> {
         let is = |aspect, to: bool| Change { aspect, from: Value::Is(!to), to: Value::Is(to) };

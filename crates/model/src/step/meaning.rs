@@ -12,7 +12,7 @@ use crate::{MacAddress, Name, Owner, VfId};
 pub struct Meaning<'a> {
     /// The part of the host that it is about.
     pub subject: Subject<'a>,
-    /// What has to be looked up before it: its inverse needs it, and it can't be seen any more afterwards.
+    /// The value to look up before it: its inverse needs it, and it can't be seen any more afterwards.
     pub found_before: FoundBefore,
     /// When operations of partitions are kept away from its adapter.
     pub keeps_out: KeepsOut,
@@ -46,7 +46,7 @@ pub struct Subject<'a> {
     pub owner: Option<&'a Owner>,
 }
 
-/// What has to be looked up before a step.
+/// The value to look up before a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FoundBefore {
     /// Nothing: its inverse knows all it needs.
@@ -118,7 +118,7 @@ impl<'a> Meaning<'a> {
 }
 
 impl Step {
-    /// What the step means to those who carry it out.
+    /// The meaning of the step for those who carry it out.
     #[must_use]
     pub fn meaning(&self) -> Meaning<'_> {
         match self {

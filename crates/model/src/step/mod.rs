@@ -32,55 +32,55 @@ pub enum Step {
     HoldAdapter {
         /// The PF.
         pf: Bdf,
-        /// What is noted.
+        /// The new note.
         to: AdapterState,
-        /// What was noted before.
+        /// The note before.
         from: Option<AdapterState>,
     },
     /// Forget an adapter: it is as it was found.
     ReleaseAdapter {
         /// The PF.
         pf: Bdf,
-        /// What was noted.
+        /// The note before.
         from: AdapterState,
     },
     /// Set `sriov_drivers_autoprobe`.
     SetAutoprobe {
         /// The PF.
         pf: Bdf,
-        /// What it is to be.
+        /// The new value.
         to: bool,
-        /// What it was.
+        /// The value before.
         from: bool,
     },
     /// Set NumVFs. Both are the numbers between which the kernel lets go: one of them is 0.
     SetVfCount {
         /// The PF.
         pf: Bdf,
-        /// What it is to be.
+        /// The new value.
         to: u16,
-        /// What it was.
+        /// The value before.
         from: u16,
     },
     /// Note that a VF belongs to a partition. From here on no one else gets it.
     Assign {
         /// Whose it becomes.
         owner: Owner,
-        /// What is noted of it: [`Assignment::new`] for a VF that it did not have before.
+        /// The note of it: [`Assignment::new`] for a VF that it did not have before.
         to: Assignment,
     },
     /// Note that a VF belongs to nobody.
     Unassign {
         /// Whose it was.
         owner: Owner,
-        /// What was noted of it.
+        /// The note of it before.
         from: Assignment,
     },
     /// Set a VF's settings through its PF.
     ConfigureVf {
         /// The VF.
         vf: VfId,
-        /// What to set; the rest stays.
+        /// Settings to change; the rest stays.
         to: VfSettings,
     },
     /// Bind a VF to a driver (`driver_override`), or to none.
@@ -97,14 +97,14 @@ pub enum Step {
     },
     /// Create a partition, or change what it is to have when it starts next.
     DefinePartition {
-        /// What it is to be.
+        /// The new value.
         to: PartitionSpec,
-        /// What it was.
+        /// The value before.
         from: Option<PartitionSpec>,
     },
     /// Forget a stopped partition.
     UndefinePartition {
-        /// What it was.
+        /// The value before.
         from: PartitionSpec,
     },
     /// Make a partition's communication structure.
@@ -159,7 +159,7 @@ pub struct Outcome {
     /// The VF's driver before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver_before: Option<String>,
-    /// What a person should know, as "no KVM: runs in software emulation".
+    /// A note for people, as "no KVM: runs in software emulation".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
@@ -193,7 +193,7 @@ impl Step {
             Self::DestroyChannel { partition } => Self::CreateChannel { partition },
             Self::AttachVf { owner, vf } => Self::DetachVf { owner, vf, force: true },
             Self::DetachVf { owner, vf, .. } => Self::AttachVf { owner, vf },
-            // What started within this very plan has nothing to lose yet.
+            // A partition that this very plan has started has nothing to lose yet.
             Self::StartPartition { partition } => Self::StopPartition { partition, force: true },
             Self::StopPartition { partition, .. } => Self::StartPartition { partition },
         })

@@ -31,7 +31,7 @@ impl State {
             Step::ConfigureVf { vf, to } => {
                 if let Some(assignment) = self.assignment_mut(*vf) {
                     let before = outcome.settings_before.clone().unwrap_or_default();
-                    // What was there before the first change is what counts, not what was there before the latest.
+                    // The value before the first change counts, not the one before the latest.
                     assignment.original_settings =
                         assignment.original_settings.or(&to.restored_from(&before));
                     assignment.settings = to.or(&assignment.settings);
@@ -86,7 +86,7 @@ impl State {
         }
     }
 
-    /// What has to be known to roll a step back beyond its inverse: all that is noted of the VF that it configures or binds.
+    /// Everything needed to roll a step back beyond its inverse: all that is noted of the VF that it configures or binds.
     #[must_use]
     pub fn noted_for(&self, step: &Step) -> Option<Assignment> {
         match step {

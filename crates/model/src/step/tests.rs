@@ -60,7 +60,7 @@ fn all() -> Vec<Step> {
     ]
 }
 
-/// What a look before the steps above would have found.
+/// The result of a look before the steps above.
 fn found() -> Outcome {
     let settings = VfSettings { mac: "52:54:00:00:00:02".parse().ok(), ..VfSettings::default() };
     let (settings_before, driver_before) = (Some(settings), Some("igbvf".to_owned()));

@@ -373,7 +373,7 @@ impl Market {
             if compat::of_function(ledger, pf, index, someone).is_empty() {
                 if grows { to_make.push(index) } else { there.push(index) }
             } else if grows {
-                // What forbids making one forbids making more.
+                // A rule against one forbids more, too.
                 break;
             }
         }

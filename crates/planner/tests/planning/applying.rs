@@ -143,7 +143,7 @@ fn who_an_adapter_is_is_noted_when_it_is_first_changed() {
     world.does(&spec(&[adapter(NIC, "3")]), SAFE);
     let noted = |world: &World| world.state.adapters[&at(NIC)].identity.clone().unwrap().serial_number;
     assert_eq!(noted(&world), serial("01"));
-    // What is asked of it later is no reason to believe that it is another one.
+    // Later requests are no reason to take it for another adapter.
     world.inventory.physical_functions[0].serial_number = serial("09");
     world.does(&spec(&[adapter(NIC, "4")]), SAFE);
     assert_eq!(noted(&world), serial("01"));

@@ -191,7 +191,7 @@ proptest! {
         for pf in &world.inventory.physical_functions {
             prop_assert_eq!(pf.vfs_available > 0 && host_is_able, can(pf), "{}: {:?}", pf.address, checks::adapter(&world.inventory, pf));
         }
-        // What the doctor says of an adapter, whatever it says of the host.
+        // The doctor's findings on an adapter, apart from those on the host.
         let facts = Facts { inventory: world.inventory.clone(), ..Facts::default() };
         for finding in examine(&facts).iter().filter(|finding| finding.check == Check::Adapter) {
             let pf = world.pf(finding.function.unwrap());

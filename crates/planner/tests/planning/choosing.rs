@@ -92,7 +92,7 @@ fn a_link_that_goes_down_takes_no_vf_away() {
     assert!(world.refuses(&more, SAFE).contains("its speed is not known"));
 }
 
-/// What suits a VF of a partition `web` that is not there yet.
+/// Candidates for a VF of a partition `web` that is not there yet.
 fn suits(world: &World, named: &[AdapterSpec], vf: &str) -> Vec<Candidate> {
     let partition = partition_of("web", &[vf]);
     suitability(&world.inventory, &world.state, named, &partition, &partition.vfs[0])
@@ -123,7 +123,7 @@ fn suitability_of_a_pinned_request_is_about_the_pin() {
     assert_eq!(ask("net0 network pf=\"0000:77:00.0\"")[0].reasons[0].rule, Rule::FunctionExists);
 }
 
-/// What `ioward compatible` says of a Spec is what `ioward plan` says of it: looking at the request alone would promise too much.
+/// `ioward compatible` and `ioward plan` agree on a Spec: looking at the request alone would promise too much.
 #[test]
 fn suitability_goes_by_the_numbers_of_vfs_that_the_spec_asks_for() {
     let world = host().nic(NIC, 3);

@@ -210,7 +210,7 @@ proptest! {
         live(&mut world, &late);
     }
 
-    /// What placement finds nothing for, suitability finds nothing for either, and the other way round.
+    /// Placement finds nothing exactly where suitability finds nothing.
     #[test]
     fn plan_and_suitability_agree(mut world in any_host(true), life in any_life(), vf in any_vf("n")) {
         live(&mut world, &life);

@@ -1,4 +1,4 @@
-//! What the planner decides, told as stories, and laws that hold for every host and every wish.
+//! Decisions of the planner, told as stories, and laws that hold for every host and every wish.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -16,7 +16,7 @@ mod losing;
 mod needing;
 mod reconciling;
 mod refusing;
+mod relaxations;
 mod repairing;
 mod resizing;
-mod ways;
 mod world;

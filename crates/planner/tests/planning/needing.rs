@@ -1,4 +1,4 @@
-//! What a request may need beyond a VF of its class, and what it is told when a host does not have it.
+//! Needs of a request beyond a VF of its class, and the refusal when a host does not meet them.
 
 use ioward_model::{Criterion, FailureDomain, HexId, Link, Subclass};
 
@@ -92,7 +92,7 @@ fn a_vf_that_cannot_be_apart_is_refused_and_a_wish_is_not() {
     world.clone().does(&only("web", &["a network", "b network apart_from=[{vf=\"a\",prefer=true}]"]), SAFE);
 }
 
-/// What a partition has is not what it asks for any more: the one that asks to be apart moves.
+/// A partition asks for something else than it has: the VF that is to be apart moves.
 #[test]
 fn who_asks_to_be_apart_later_moves() {
     let mut world = host().nic(NIC, 7).nic(NIC2, 7);

@@ -1,4 +1,4 @@
-//! What would have to give way: the smallest sets of rules, each of which really helps.
+//! Relaxations: the smallest sets of rules that would have to give way, each of which really helps.
 
 use ioward_model::{Intent, Options, Plan, Relaxation};
 use ioward_planner::advise;
