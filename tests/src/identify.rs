@@ -161,7 +161,9 @@ fn blanked(mut host: Value, masked: bool) -> Value {
             Value::Object(fields) => {
                 let is_use = fields.contains_key("use");
                 for (name, value) in fields {
-                    let tells = matches!(name.as_str(), "mac" | "permanent_mac" | "serial" | "serial_number");
+                    // The ID of an adapter is made of one of the others.
+                    let tells =
+                        matches!(name.as_str(), "mac" | "permanent_mac" | "serial" | "serial_number" | "id");
                     if (tells || is_use && name == "address") && value.is_string() {
                         *value = "masked".into();
                     }
