@@ -58,7 +58,7 @@ pub(crate) struct Begun {
     /// The number of the change, and of its journal. A plan without steps has no journal.
     pub number: u64,
     pub change: Arc<Change>,
-    pub _guard: ChangeGuard,
+    pub guard: ChangeGuard,
 }
 
 /// A plan that is carried out.
@@ -81,13 +81,17 @@ pub(crate) struct Executed<'a> {
 impl Imp {
     /// Carries out a plan all of whose steps are to be done, or none.
     pub(crate) async fn carry_out(self: Arc<Self>, begun: Begun) {
-        let Begun { plan, number, change, _guard } = begun;
+        let Begun { plan, number, change, mut guard } = begun;
         let listener = Listener::new(&self.events, change);
         let execution = Execution { plan: &plan, number, journal: self.journal(number), progress: &listener };
         listener.tell(EventKind::PlanStarted { plan: number, steps: plan.steps.len() });
         let Executed { done, failures } = self.execute(&execution).await;
         match failures.into_iter().next() {
-            None => listener.tell(EventKind::PlanDone { plan: number }),
+            None => {
+                // Whoever hears of the end may ask for something at once.
+                (guard.macs, guard.claimed) = (None, None);
+                listener.tell(EventKind::PlanDone { plan: number });
+            }
             Some((_, error)) => self.roll_back(&execution, done, error).await,
         }
     }

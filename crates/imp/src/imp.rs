@@ -338,7 +338,7 @@ impl Imp {
             self.begin_plan(number, &plan)?;
         }
         let change = self.changes.begin(number, &plan, listener);
-        let begun = Begun { plan, number, change: Arc::clone(&change), _guard: guard };
+        let begun = Begun { plan, number, change: Arc::clone(&change), guard };
         tokio::spawn(Arc::clone(self).carry_out(begun));
         Ok(change)
     }
