@@ -24,6 +24,8 @@ pub(crate) enum Holder {
     Change,
     /// Holds the host against the state, and may repair it.
     Look,
+    /// Has ended, which is just being told: whoever hears of it may begin the next change.
+    Ended,
 }
 
 /// The right to change something.
@@ -41,6 +43,15 @@ pub(crate) struct ChangeGuard {
     pub macs: Option<Reserved>,
     /// VFs whose guests change nothing until it has ended.
     pub claimed: Option<Claimed>,
+}
+
+impl ChangeGuard {
+    /// The change has ended: guests may change its VFs again, and the next change waits for this to be dropped instead of
+    /// being told that another is under way.
+    pub(crate) fn end(&mut self) {
+        (self.macs, self.claimed) = (None, None);
+        *self.changing.holder.lock().unwrap_or_else(PoisonError::into_inner) = Some(Holder::Ended);
+    }
 }
 
 impl Drop for ChangeGuard {
@@ -72,7 +83,7 @@ impl Changing {
         loop {
             let bound = match self.try_begin(who) {
                 Ok(guard) => return Some(guard),
-                Err(Holder::Look) => wait.max(WAIT_FOR_A_LOOK),
+                Err(Holder::Look | Holder::Ended) => wait.max(WAIT_FOR_A_LOOK),
                 Err(Holder::Change) => wait,
             };
             let left = bound.checked_sub(begun.elapsed()).filter(|left| !left.is_zero())?;

@@ -89,7 +89,7 @@ impl Imp {
         match failures.into_iter().next() {
             None => {
                 // Whoever hears of the end may ask for something at once.
-                (guard.macs, guard.claimed) = (None, None);
+                guard.end();
                 listener.tell(EventKind::PlanDone { plan: number });
             }
             Some((_, error)) => self.roll_back(&execution, done, error).await,
