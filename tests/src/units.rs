@@ -134,7 +134,7 @@ pub fn they_start_restart_and_stop_the_daemon_under_a_running_partition() -> Out
     web.run("true", SOON)?;
     manager.systemctl("start ioward.socket ioward.service")?;
     assert_eq!(machine()?, pid, "it outlives the service");
-    ioward("remove web --force")?;
+    ioward("remove --yes web --force")?;
     manager.systemctl("stop ioward.service ioward.socket")?;
     assert_eq!(how_the_host_is()?, before);
     Ok(())
