@@ -27,19 +27,22 @@ macro_rules! tests {
     };
 }
 
-/// Runs the tests whose name contains the first argument (all, without one); the last line counts passed and failed
-/// tests. After an earlier level 1 died (xtask/src/lab_tests.rs), `IOWARD_LAB_GOES_ON` names the test it died in,
-/// and the counts until then. When further tests follow outside of level 1 (`IOWARD_LAB_MORE`), xtask prints the
-/// last line.
+/// Runs the tests whose name contains one of the arguments (all, without any), or with `--exact` those whose name is one of
+/// them. With `--list`, prints their names. The last line counts passed and failed tests.
 pub fn main(tests: &[Test]) -> ExitCode {
-    let filter = std::env::args().nth(1).unwrap_or_default();
-    let (first, counts) = goes_on(&std::env::var("IOWARD_LAB_GOES_ON").unwrap_or_default());
-    let wanted = tests.iter().filter(|test| test.name.contains(&filter));
-    let counts =
-        run(wanted.skip_while(|test| first.as_ref().is_some_and(|first| test.name != *first)), counts);
-    if std::env::var_os("IOWARD_LAB_MORE").is_none() {
-        println!("{} passed, {} failed", counts.passed, counts.failed);
+    let (options, names): (Vec<_>, Vec<_>) =
+        std::env::args().skip(1).partition(|word| word.starts_with("--"));
+    let exact = options.iter().any(|option| option == "--exact");
+    let wanted = tests.iter().filter(|test| {
+        names.is_empty()
+            || names.iter().any(|name| if exact { test.name == *name } else { test.name.contains(name) })
+    });
+    if options.iter().any(|option| option == "--list") {
+        wanted.for_each(|test| println!("{}", test.name));
+        return ExitCode::SUCCESS;
     }
+    let counts = run(wanted);
+    println!("{} passed, {} failed", counts.passed, counts.failed);
     if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -49,17 +52,8 @@ struct Counts {
     failed: usize,
 }
 
-/// `NAME PASSED FAILED`; starts from the beginning for anything else.
-fn goes_on(text: &str) -> (Option<String>, Counts) {
-    let words: Vec<_> = text.split(' ').collect();
-    let [name, passed, failed] = words[..] else { return (None, Counts::default()) };
-    match (passed.parse(), failed.parse()) {
-        (Ok(passed), Ok(failed)) => (Some(name.to_owned()), Counts { passed, failed }),
-        _ => (None, Counts::default()),
-    }
-}
-
-fn run<'a>(tests: impl Iterator<Item = &'a Test>, mut counts: Counts) -> Counts {
+fn run<'a>(tests: impl Iterator<Item = &'a Test>) -> Counts {
+    let mut counts = Counts::default();
     for test in tests {
         // Printed before it runs, so that a hanging test is known by name.
         println!("test {} ...", test.name);
@@ -93,15 +87,6 @@ mod tests {
             Test { name: "panic".into(), run: Box::new(|| panic!("told on purpose")) },
             Test { name: "fine".into(), run: Box::new(|| Ok(())) },
         ];
-        assert_eq!(run(tests.iter(), Counts::default()), Counts { passed: 1, failed: 2 });
-        assert_eq!(run(tests.iter(), Counts { passed: 5, failed: 1 }), Counts { passed: 6, failed: 3 });
-    }
-
-    #[test]
-    fn a_run_continues_after_the_test_given() {
-        let expected = (Some("a::two".to_owned()), Counts { passed: 12, failed: 1 });
-        assert_eq!(goes_on("a::two 12 1"), expected);
-        assert_eq!(goes_on(""), (None, Counts::default()));
-        assert_eq!(goes_on("a::two twelve 1"), (None, Counts::default()));
+        assert_eq!(run(tests.iter()), Counts { passed: 1, failed: 2 });
     }
 }

@@ -17,6 +17,7 @@ use std::fs::{self, File};
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::apt::Apt;
@@ -107,6 +108,11 @@ impl Lab {
         self.carry_out("exec bash lab/restart.sh", After::Boots, bound, std::io::stdout())
     }
 
+    /// The same, with all that it writes going elsewhere.
+    pub fn restart_into(&self, bound: Duration, output: impl Write + Send + 'static) -> Result<u8> {
+        self.carry_out("exec bash lab/restart.sh 2>&1", After::Boots, bound, output)
+    }
+
     /// Opens a shell in level 1.
     pub fn shell(&self, bound: Duration) -> Result<u8> {
         let run = self.new_run("exec bash -i", Some(terminal::size()), After::Off)?;
@@ -179,16 +185,20 @@ impl Lab {
     }
 }
 
-/// The folder of one run, named by the process that runs it.
+/// The folder of one run, named by the process that runs it and a number of its own: `4711.0`.
 struct RunFolder {
     path: PathBuf,
 }
+
+/// How many runs this process has begun.
+static RUNS: AtomicUsize = AtomicUsize::new(0);
 
 impl RunFolder {
     fn new(cache: &Path) -> Result<Self> {
         let runs = cache.join("runs");
         sweep(&runs);
-        let path = runs.join(std::process::id().to_string());
+        let number = RUNS.fetch_add(1, Ordering::Relaxed);
+        let path = runs.join(format!("{}.{number}", std::process::id()));
         // Left by a process that had our number.
         let _ = fs::remove_dir_all(&path);
         for folder in ["bin", "guest"] {
@@ -231,7 +241,9 @@ impl RunFolder {
 fn sweep(runs: &Path) {
     let Ok(entries) = fs::read_dir(runs) else { return };
     for entry in entries.filter_map(std::result::Result::ok) {
-        let running = Path::new("/proc").join(entry.file_name()).exists();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name.split_once('.').map_or(&*name, |(process, _)| process);
+        let running = Path::new("/proc").join(process).exists();
         if !running {
             let _ = fs::remove_dir_all(entry.path());
         }

@@ -1,98 +1,157 @@
-//! The lab tests: all of them in one level 1, unless the emulator crashes under it, and one in a level 1 of its own, which it
-//! resets.
+//! The lab tests: half of them in one level 1 and half in another at the same time, unless they are few, and one in a level 1
+//! of its own, which it resets. A level 1 has one CPU.
 //!
 //! Emulating a CPU with SVM and a PCI bus that changes, QEMU fails once in a while: an assertion of its own, a kernel in level 1
 //! that finds its stack gone, a CPU that is woken no more. That says nothing about the test it happened to. So a new level 1
 //! goes on with that test, and the output says so. A second death in the same test is the test's.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::lab::Lab;
 use crate::package;
-use crate::process::shell_word;
+use crate::process::{output, shell_word};
 use crate::workspace::Workspace;
 use crate::{LAB_TESTS_BOUND, RUN_BOUND};
 
-/// Level 1 may die so often in one run of the tests.
+/// Level 1 may die so often in one half of the tests.
 const MAX_DEATHS: usize = 3;
+/// So few tests share one level 1: booting another would take longer.
+const FEW: usize = 6;
 /// The test that is `lab/restart.sh`.
 const RESTART: &str = "restart::a_killed_daemon_and_a_reset_host_lose_nothing";
 
 /// Runs the tests whose name contains the filter, if there is one. Gives the status to exit with.
 pub fn run(filter: Option<&str>) -> Result<u8> {
-    let lab = Lab::prepare()?;
-    let mut deaths = Deaths::default();
-    let mut progress = Progress::default();
-    // Nothing in level 1 has a name like that: no need to boot one to find out.
-    let status = match filter {
-        Some(filter) if filter.starts_with("restart::") => 0,
-        _ => run_in_level1(&lab, filter, &mut deaths, &mut progress)?,
-    };
-    if filter.is_none_or(|filter| RESTART.contains(filter)) {
-        run_restart(&lab, &mut deaths, &mut progress)?;
-    }
-    println!("{} passed, {} failed", progress.passed, progress.failed);
-    Ok(if progress.failed == 0 { status } else { 1 })
-}
-
-/// Runs the binary `lab-tests`, which `Lab::prepare` built. Gives its status.
-fn run_in_level1(
-    lab: &Lab,
-    filter: Option<&str>,
-    deaths: &mut Deaths,
-    progress: &mut Progress,
-) -> Result<u8> {
-    let program = Workspace::find()?.binaries.join("lab-tests");
-    let package = format!("IOWARD_LAB_PACKAGE={}", package::build(true)?.display());
-    let seed = std::env::var("IOWARD_SEED").ok().map(|seed| format!("IOWARD_SEED={seed}"));
-    let words = [
-        Some("env"),
-        Some(&*package),
-        seed.as_deref(),
-        Some("IOWARD_LAB_MORE=yes"),
-        Some(&*program.to_string_lossy()),
-        filter,
-    ];
-    let command = words.into_iter().flatten().map(shell_word).collect::<Vec<_>>().join(" ");
-    let started = Instant::now();
-    let shared = Arc::new(Mutex::new(Progress::default()));
-    let ended = loop {
-        let goes_on = look(&shared).goes_on();
-        let command = format!("export IOWARD_LAB_GOES_ON={}; exec {command}", shell_word(&goes_on));
-        let watch = Watch { stream: io::stdout(), progress: Arc::clone(&shared), line: Vec::new() };
-        let left = LAB_TESTS_BOUND.saturating_sub(started.elapsed());
-        match lab.run_into(&command, left, watch) {
-            Err(Error::Died(why)) => deaths.add(look(&shared).running.clone(), why)?,
-            ended => break ended,
+    let tests = Tests::prepare()?;
+    let names = tests.names(filter)?;
+    let restarts = AtomicBool::new(filter.is_none_or(|filter| RESTART.contains(filter)));
+    let parts = parts(names);
+    let live = parts.len() == 1;
+    let run_part = |names: &Vec<String>| {
+        let progress = Arc::new(Mutex::new(Progress::new(names)));
+        let mut deaths = Deaths::default();
+        tests.run_in_level1(&progress, &mut deaths, live)?;
+        if restarts.swap(false, Ordering::Relaxed) {
+            tests.run_restart(&progress, &mut deaths, live)?;
         }
+        let progress = look(&progress);
+        Ok((progress.passed, progress.failed))
     };
-    *progress = look(&shared).clone();
-    ended
+    let counts = thread::scope(|scope| {
+        let running: Vec<_> = parts.iter().map(|names| scope.spawn(|| run_part(names))).collect();
+        let ended = running.into_iter().map(|part| {
+            part.join().unwrap_or_else(|_| Err(Error::Other("a thread of the lab tests panicked".into())))
+        });
+        // All of them are waited for, so that one half is told in full when the other can't go on.
+        ended.collect::<Vec<Result<(usize, usize)>>>()
+    });
+    let (mut passed, mut failed) = (0, 0);
+    for count in counts {
+        let of_part = count?;
+        passed += of_part.0;
+        failed += of_part.1;
+    }
+    println!("{passed} passed, {failed} failed");
+    Ok(u8::from(failed > 0))
 }
 
-/// Runs `lab/restart.sh` as one more test.
-fn run_restart(lab: &Lab, deaths: &mut Deaths, progress: &mut Progress) -> Result<()> {
-    loop {
-        println!("test {RESTART} ...");
+/// The names for each level 1. Neighbours are about the same subject and take about as long, so they are dealt out in turn.
+fn parts(names: Vec<String>) -> Vec<Vec<String>> {
+    if names.len() <= FEW {
+        return vec![names];
+    }
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    for (place, name) in names.into_iter().enumerate() {
+        if place % 2 == 0 { first.push(name) } else { second.push(name) }
+    }
+    vec![first, second]
+}
+
+/// What a test run has in common.
+struct Tests {
+    lab: Lab,
+    /// `lab-tests`, which `Lab::prepare` built.
+    program: PathBuf,
+    package: PathBuf,
+}
+
+impl Tests {
+    fn prepare() -> Result<Self> {
+        let lab = Lab::prepare()?;
+        let program = Workspace::find()?.binaries.join("lab-tests");
+        Ok(Self { lab, program, package: package::build(true)? })
+    }
+
+    fn names(&self, filter: Option<&str>) -> Result<Vec<String>> {
+        let listed = output(Command::new(&self.program).arg("--list").args(filter))?;
+        Ok(listed.lines().map(str::to_owned).collect())
+    }
+
+    /// Runs the tests that are left, in a new level 1 whenever one dies.
+    fn run_in_level1(&self, progress: &Arc<Mutex<Progress>>, deaths: &mut Deaths, live: bool) -> Result<()> {
         let started = Instant::now();
-        let status = match lab.restart(RUN_BOUND) {
-            Err(Error::Died(why)) => {
-                deaths.add(Some(RESTART.to_owned()), why)?;
-                continue;
+        loop {
+            let left = look(progress).left.clone();
+            if left.is_empty() {
+                return Ok(());
             }
-            ended => ended?,
-        };
-        let seconds = started.elapsed().as_secs_f32();
-        let line = match status {
-            0 => format!("test {RESTART} ... ok ({seconds:.1} s)"),
-            _ => format!("test {RESTART} ... FAILED ({seconds:.1} s): lab/restart.sh ended with {status}"),
-        };
-        println!("{line}");
-        progress.line(&line);
-        return Ok(());
+            let watch = Watch::new(progress, live);
+            let bound = LAB_TESTS_BOUND.saturating_sub(started.elapsed());
+            match self.lab.run_into(&self.command(&left), bound, watch) {
+                Err(Error::Died(why)) => deaths.add(look(progress).running.clone(), why)?,
+                // Whether it is 0 or 1 is known from its lines.
+                Ok(0 | 1) if look(progress).left.is_empty() => return Ok(()),
+                Ok(status) => {
+                    let left = look(progress).left.join(", ");
+                    return Err(Error::Other(format!(
+                        "lab-tests ended with status {status} and without having run {left}"
+                    )));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn command(&self, names: &[String]) -> String {
+        let package = format!("IOWARD_LAB_PACKAGE={}", self.package.display());
+        let seed = std::env::var("IOWARD_SEED").ok().map(|seed| format!("IOWARD_SEED={seed}"));
+        let program = self.program.to_string_lossy();
+        let words =
+            [Some("exec"), Some("env"), Some(&*package), seed.as_deref(), Some(&*program), Some("--exact")];
+        let words = words.into_iter().flatten().chain(names.iter().map(String::as_str));
+        // One stream, so that the message of a panic is found beside its test.
+        words.map(shell_word).chain(["2>&1".to_owned()]).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Runs `lab/restart.sh` as one more test.
+    fn run_restart(&self, progress: &Arc<Mutex<Progress>>, deaths: &mut Deaths, live: bool) -> Result<()> {
+        loop {
+            let mut watch = Watch::new(progress, live);
+            watch.line(&format!("test {RESTART} ..."));
+            let started = Instant::now();
+            let status = match self.lab.restart_into(RUN_BOUND, Watch::new(progress, live)) {
+                Err(Error::Died(why)) => {
+                    deaths.add(Some(RESTART.to_owned()), why)?;
+                    continue;
+                }
+                ended => ended?,
+            };
+            let seconds = started.elapsed().as_secs_f32();
+            watch.line(&match status {
+                0 => format!("test {RESTART} ... ok ({seconds:.1} s)"),
+                _ => {
+                    format!("test {RESTART} ... FAILED ({seconds:.1} s): lab/restart.sh ended with {status}")
+                }
+            });
+            return Ok(());
+        }
     }
 }
 
@@ -106,9 +165,9 @@ impl Deaths {
         if self.0.contains(&during) || self.0.len() == MAX_DEATHS {
             return Err(Error::Died(why));
         }
-        let what =
+        let place =
             during.as_ref().map_or("before the first test".to_owned(), |name| format!("in test {name}"));
-        eprintln!("lab: level 1 died {what}; a new one goes on from there{why}");
+        eprintln!("lab: level 1 died {place}; a new one goes on from there{why}");
         self.0.push(during);
         Ok(())
     }
@@ -118,15 +177,23 @@ fn look(progress: &Mutex<Progress>) -> std::sync::MutexGuard<'_, Progress> {
     progress.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How far the tests have come, as their lines tell (tests/src/harness.rs).
+/// How far the tests of one level 1 have come, as their lines tell (tests/src/harness.rs).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Progress {
+    /// Those that have not ended.
+    left: Vec<String>,
     running: Option<String>,
     passed: usize,
     failed: usize,
+    /// What the running test has printed, when it is shown once the test has ended.
+    held: String,
 }
 
 impl Progress {
+    fn new(names: &[String]) -> Self {
+        Self { left: names.to_vec(), ..Self::default() }
+    }
+
     fn line(&mut self, line: &str) {
         let Some((name, rest)) = line.strip_prefix("test ").and_then(|line| line.split_once(" ...")) else {
             return;
@@ -136,44 +203,70 @@ impl Progress {
             return;
         }
         self.running = None;
+        self.left.retain(|left| left != name);
         if rest.starts_with(" ok (") {
             self.passed += 1;
         } else {
             self.failed += 1;
         }
     }
+}
 
-    /// The argument for `lab-tests`: the test to go on with, and the counts so far.
-    fn goes_on(&self) -> String {
-        let Self { running, passed, failed } = self;
-        running.as_ref().map(|name| format!("{name} {passed} {failed}")).unwrap_or_default()
+/// Whoever has stopped reading (`| head`) ends no test.
+fn show(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// The stream with the lines of the tests. Shows each line at once (`live`), or all lines of a test when it has ended: the tests
+/// of two level 1s run at the same time.
+struct Watch {
+    progress: Arc<Mutex<Progress>>,
+    live: bool,
+    /// The part of a line that has arrived.
+    part: Vec<u8>,
+}
+
+impl Watch {
+    fn new(progress: &Arc<Mutex<Progress>>, live: bool) -> Self {
+        Self { progress: Arc::clone(progress), live, part: Vec::new() }
+    }
+
+    fn line(&mut self, line: &str) {
+        let mut progress = look(&self.progress);
+        progress.line(line);
+        progress.held.push_str(line);
+        progress.held.push('\n');
+        if self.live || progress.running.is_none() {
+            show(&std::mem::take(&mut progress.held));
+        }
     }
 }
 
-/// A stream, seen through.
-struct Watch<W> {
-    stream: W,
-    progress: Arc<Mutex<Progress>>,
-    /// The part of a line that has arrived.
-    line: Vec<u8>,
-}
-
-impl<W: Write> Write for Watch<W> {
+impl Write for Watch {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for byte in bytes {
             if *byte == b'\n' {
-                look(&self.progress).line(&String::from_utf8_lossy(&self.line));
-                self.line.clear();
+                let line = std::mem::take(&mut self.part);
+                self.line(&String::from_utf8_lossy(&line));
             } else {
-                self.line.push(*byte);
+                self.part.push(*byte);
             }
         }
-        self.stream.write_all(bytes)?;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
+        io::stdout().flush()
+    }
+}
+
+impl Drop for Watch {
+    /// What a level 1 that died had printed is shown too.
+    fn drop(&mut self) {
+        let mut held = std::mem::take(&mut look(&self.progress).held);
+        held.push_str(&String::from_utf8_lossy(&self.part));
+        show(&held);
     }
 }
 
@@ -181,10 +274,13 @@ impl<W: Write> Write for Watch<W> {
 mod tests {
     use super::*;
 
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
     #[test]
-    fn the_lines_of_the_tests_say_how_far_they_have_come() {
-        let mut progress = Progress::default();
-        assert_eq!(progress.goes_on(), "");
+    fn the_lines_of_the_tests_say_which_are_left() {
+        let mut progress = Progress::new(&names(&["a::one", "a::two", "b::three"]));
         for line in [
             "test a::one ...",
             "something of its own",
@@ -196,9 +292,19 @@ mod tests {
         ] {
             progress.line(line);
         }
-        assert_eq!(progress.goes_on(), "b::three 1 1");
+        assert_eq!(progress.left, ["b::three"]);
+        assert_eq!(progress.running.as_deref(), Some("b::three"));
         progress.line("test b::three ... ok (3.0 s)");
-        assert_eq!(progress, Progress { running: None, passed: 2, failed: 1 });
+        assert_eq!(progress, Progress { passed: 2, failed: 1, ..Progress::default() });
+    }
+
+    #[test]
+    fn each_test_is_in_one_level1() {
+        let many: Vec<_> = (0..=FEW).map(|number| format!("a::{number}")).collect();
+        let mut dealt = parts(many.clone()).concat();
+        dealt.sort();
+        assert_eq!(dealt, many);
+        assert_eq!(parts(names(&["a::one"])), [["a::one"]]);
     }
 
     #[test]
@@ -212,7 +318,7 @@ mod tests {
     #[test]
     fn a_line_may_come_in_pieces() {
         let progress = Arc::new(Mutex::new(Progress::default()));
-        let mut watch = Watch { stream: io::sink(), progress: Arc::clone(&progress), line: Vec::new() };
+        let mut watch = Watch::new(&progress, false);
         for piece in ["te", "st a::one ..", ".\ntest a::one"] {
             watch.write_all(piece.as_bytes()).unwrap();
         }
