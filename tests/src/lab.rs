@@ -79,7 +79,7 @@ impl BareMachine {
         let qemu = Command::new("qemu-system-x86_64")
             .args([
                 "-machine",
-                "q35,accel=kvm",
+                "q35,accel=kvm,hpet=off",
                 "-cpu",
                 "host",
                 "-m",
