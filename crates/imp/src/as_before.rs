@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use ioward_fabric::FabricError;
 use ioward_model::{Aspect, AspectValue, Change, Observation, Outcome, Step};
 
-use crate::{error::ImpError, imp::Imp, rollback::Carried};
+use crate::{error::ImpError, look::Looks, rollback::Carried, step::StepRunner};
 
 /// The part of the host that a plan has touched, as it was before.
 #[derive(Default)]
@@ -42,27 +42,25 @@ impl Before {
     }
 }
 
-impl Imp {
-    /// Whether the host is as it was before these steps, in the order in which they were done.
-    pub(crate) async fn is_as_before(&self, steps: &[Carried<'_>]) -> bool {
-        // A guest may still do what it was asked for.
-        if steps.iter().any(|carried| carried.in_doubt && carried.step.meaning().asks_guest) {
-            return false;
-        }
-        let before = Before::of(steps);
-        let (Ok(inventory), Ok(partitions)) = (self.look().await, self.hypervisor.partitions().await) else {
-            return false;
-        };
-        let host = Observation { inventory: &inventory, partitions: &partitions };
-        if !before.values.iter().all(|(aspect, value)| host.shows(aspect, value)) {
-            return false;
-        }
-        for step in &before.make_sure {
-            match self.do_step(step, Outcome::default()).await.map_err(|failure| failure.error) {
-                Ok(_) | Err(ImpError::Fabric(FabricError::NoSuchVf { .. })) => {}
-                Err(_) => return false,
-            }
-        }
-        true
+/// Whether the host is as it was before these steps, in the order in which they were done.
+pub(crate) async fn is_as_before(looks: &Looks, runner: &StepRunner, steps: &[Carried<'_>]) -> bool {
+    // A guest may still do what it was asked for.
+    if steps.iter().any(|carried| carried.in_doubt && carried.step.meaning().asks_guest) {
+        return false;
     }
+    let before = Before::of(steps);
+    let (Ok(inventory), Ok(partitions)) = (looks.look().await, runner.hypervisor.partitions().await) else {
+        return false;
+    };
+    let host = Observation { inventory: &inventory, partitions: &partitions };
+    if !before.values.iter().all(|(aspect, value)| host.shows(aspect, value)) {
+        return false;
+    }
+    for step in &before.make_sure {
+        match runner.do_step(step, Outcome::default()).await.map_err(|failure| failure.error) {
+            Ok(_) | Err(ImpError::Fabric(FabricError::NoSuchVf { .. })) => {}
+            Err(_) => return false,
+        }
+    }
+    true
 }

@@ -14,7 +14,7 @@ use std::{
 use ioward_channel::{
     AgentMessage, ChannelError, ErrorCode, Frame, Hello, ImpMessage, Notice, OLDEST_VERSION, VERSION, Welcome,
 };
-use ioward_hypervisor::HypervisorError;
+use ioward_hypervisor::{Hypervisor, HypervisorError};
 use ioward_model::{EventKind, Name, OpOutcome, State, VfView};
 use tokio::{
     sync::Notify,
@@ -22,7 +22,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{error::error_chain, imp::Imp, transport::Transport};
+use crate::{
+    error::error_chain, events::EventLog, notes::Notes, operations::Operations, transport::Transport,
+};
 
 /// Frames that a partition may send in a second, on the long run.
 const FRAMES_PER_SECOND: f64 = 200.0;
@@ -31,9 +33,13 @@ const BURST: f64 = 100.0;
 /// How long to wait before connecting again to a channel that was closed.
 const RECONNECT: Duration = Duration::from_millis(500);
 
-/// The channels that are served.
-#[derive(Debug)]
+/// The part that serves channels.
 pub(crate) struct Channels {
+    hypervisor: Arc<dyn Hypervisor>,
+    operations: Arc<Operations>,
+    notes: Arc<Notes>,
+    events: Arc<EventLog>,
+    /// Tells this run of the daemon from others.
     epoch: u64,
     served: Mutex<HashMap<Name, Served>>,
 }
@@ -58,8 +64,14 @@ impl Shared {
 }
 
 impl Channels {
-    pub(crate) fn new(epoch: u64) -> Self {
-        Self { epoch, served: Mutex::default() }
+    pub(crate) fn new(
+        hypervisor: Arc<dyn Hypervisor>,
+        operations: Arc<Operations>,
+        notes: Arc<Notes>,
+        events: Arc<EventLog>,
+        epoch: u64,
+    ) -> Arc<Self> {
+        Arc::new(Self { hypervisor, operations, notes, events, epoch, served: Mutex::default() })
     }
 
     /// The name that a partition's agent gives itself, once it has said hello.
@@ -75,25 +87,19 @@ impl Channels {
         }
     }
 
-    /// Serves a partition's channel no longer. A change that came through it is finished all the same ([`Imp::operate`]).
+    /// Serves a partition's channel no longer. A change that came through it is finished all the same ([`Operations::operate`]).
     pub(crate) fn stop(&self, partition: &Name) {
         if let Some(served) = self.lock().remove(partition) {
             served.task.abort();
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Name, Served>> {
-        self.served.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Imp {
     /// Serves a partition's channel from now on, if it has one and its machine runs, until it is stopped.
-    pub(crate) fn serve_channel(self: &Arc<Self>, partition: &Name) {
+    pub(crate) fn serve(self: &Arc<Self>, partition: &Name) {
         let shared = Arc::new(Shared::default());
         let task = tokio::spawn(Arc::clone(self).keep_serving(partition.clone(), Arc::clone(&shared)));
         let served = Served { task: task.abort_handle(), shared };
-        if let Some(before) = self.channels.lock().insert(partition.clone(), served) {
+        if let Some(before) = self.lock().insert(partition.clone(), served) {
             before.task.abort();
         }
     }
@@ -133,11 +139,15 @@ impl Imp {
             sleep(RECONNECT).await;
         }
     }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Name, Served>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One connection to a channel.
 struct Session<'a> {
-    imp: &'a Arc<Imp>,
+    channels: &'a Channels,
     partition: &'a Name,
     shared: &'a Shared,
     transport: Transport,
@@ -150,18 +160,18 @@ struct Session<'a> {
 
 impl<'a> Session<'a> {
     fn new(
-        imp: &'a Arc<Imp>,
+        channels: &'a Channels,
         partition: &'a Name,
         shared: &'a Shared,
         transport: Transport,
         allowance: &'a mut Allowance,
     ) -> Self {
-        Self { imp, partition, shared, transport, allowance, welcomed: false, told: None }
+        Self { channels, partition, shared, transport, allowance, welcomed: false, told: None }
     }
 
     /// Goes on until the other end closes.
     async fn run(mut self) -> io::Result<()> {
-        self.send(ImpMessage::Reset { epoch: self.imp.channels.epoch }).await?;
+        self.send(ImpMessage::Reset { epoch: self.channels.epoch }).await?;
         loop {
             let arrival = tokio::select! {
                 arrival = self.transport.receive() => arrival?,
@@ -195,7 +205,7 @@ impl<'a> Session<'a> {
                 self.refuse(id, ErrorCode::HelloNeeded, "say hello first", None).await
             }
             Ok(AgentMessage::Request { id, op }) => {
-                let result = self.imp.operate(self.partition, op).await;
+                let result = self.channels.operations.operate(self.partition, op).await;
                 self.send(ImpMessage::Response { id, more: false, result }).await
             }
             Ok(AgentMessage::Subscribe { id }) => {
@@ -218,18 +228,18 @@ impl<'a> Session<'a> {
         if !self.welcomed {
             let kind =
                 EventKind::ChannelOpened { partition: self.partition.clone(), agent: hello.agent.clone() };
-            self.imp.events.emit_of_channel(self.partition, kind);
+            self.channels.events.emit_of_channel(self.partition, kind);
         }
         self.welcomed = true;
         self.shared.set_agent(Some(hello.agent.clone()));
-        let epoch = self.imp.channels.epoch;
+        let epoch = self.channels.epoch;
         let partition = self.partition.clone();
         self.send(ImpMessage::Welcome(Welcome { version, epoch, nonce: hello.nonce, partition })).await
     }
 
     async fn misused(&mut self, id: u32, code: ErrorCode, what: &str) -> io::Result<()> {
         let kind = EventKind::ChannelMisused { partition: self.partition.clone(), what: what.to_owned() };
-        self.imp.events.emit_of_channel(self.partition, kind);
+        self.channels.events.emit_of_channel(self.partition, kind);
         self.refuse(id, code, what, None).await
     }
 
@@ -248,7 +258,7 @@ impl<'a> Session<'a> {
 
     /// The VFs that the partition holds now; none when they can't be read, which a later change mends.
     async fn vfs(&self) -> Vec<VfView> {
-        match self.imp.vfs_of(self.partition).await {
+        match self.channels.operations.vfs_of(self.partition).await {
             Ok(OpOutcome::Vfs(vfs)) => vfs,
             _ => Vec::new(),
         }

@@ -19,17 +19,20 @@ use std::sync::{
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use ioward_fabric::FabricError;
 use ioward_model::{EventKind, Outcome, Plan, Policy, Step};
 
 use crate::{
     changes::{Change, Listener},
     changing::ChangeGuard,
     error::{ImpError, error_chain},
-    imp::Imp,
+    events::EventLog,
     journal::Journal,
+    notes::Notes,
+    operations::Operations,
     order::Order,
     rollback::{Carried, Left},
-    step::Failure,
+    step::{Failure, StepRunner},
 };
 
 /// So many steps are under way at once at most: each may be a machine that starts.
@@ -78,12 +81,21 @@ pub(crate) struct Executed<'a> {
     pub failures: Vec<(Option<&'a Step>, String)>,
 }
 
-impl Imp {
+/// The part that carries out plans.
+pub(crate) struct Executor {
+    pub(crate) runner: StepRunner,
+    pub(crate) notes: Arc<Notes>,
+    pub(crate) events: Arc<EventLog>,
+    pub(crate) operations: Arc<Operations>,
+}
+
+impl Executor {
     /// Carries out a plan all of whose steps are to be done, or none.
     pub(crate) async fn carry_out(self: Arc<Self>, begun: Begun) {
         let Begun { plan, number, change, mut guard } = begun;
         let listener = Listener::new(&self.events, change);
-        let execution = Execution { plan: &plan, number, journal: self.journal(number), progress: &listener };
+        let execution =
+            Execution { plan: &plan, number, journal: Journal::of(&self.notes, number), progress: &listener };
         listener.tell(EventKind::PlanStarted { plan: number, steps: plan.steps.len() });
         let Executed { done, failures } = self.execute(&execution).await;
         match failures.into_iter().next() {
@@ -96,8 +108,15 @@ impl Imp {
         }
     }
 
+    /// Tells that the adapter of a step is stuck, if that is why it failed, and tells again when it answers.
+    pub(crate) fn watch_stuck(&self, step: &Step, error: &ImpError) {
+        let ImpError::Fabric(error @ FabricError::Stuck { .. }) = error else { return };
+        let Some(pf) = step.subject().adapter() else { return };
+        self.operations.watch_stuck(pf, error);
+    }
+
     /// Carries out the steps of a plan, as its policy says.
-    pub(crate) async fn execute<'a>(self: &Arc<Self>, execution: &Execution<'a>) -> Executed<'a> {
+    pub(crate) async fn execute<'a>(&self, execution: &Execution<'a>) -> Executed<'a> {
         let Execution { plan, number: id, progress, .. } = *execution;
         let policy = plan.intent.policy();
         let mut order = Order::of(&plan.steps, policy);
@@ -152,7 +171,7 @@ impl Imp {
 
     /// Carries out one step and writes that down: what has come of it, and why it failed, with all causes.
     async fn carry_out_step<'a>(
-        self: &Arc<Self>,
+        &self,
         execution: &Execution<'_>,
         count: &AtomicUsize,
         number: usize,
@@ -164,16 +183,16 @@ impl Imp {
     }
 
     async fn try_step(
-        self: &Arc<Self>,
+        &self,
         execution: &Execution<'_>,
         count: &AtomicUsize,
         carried: &mut Carried<'_>,
     ) -> Result<(), String> {
         let Execution { plan, journal, progress, .. } = execution;
         let number = carried.number;
-        let _kept_out = self.keep_out(carried.step).await;
+        let _kept_out = self.runner.keep_out(carried.step).await;
         carried.noted = self.notes.look(|state| state.noted_for(carried.step));
-        carried.outcome = self.found_before(carried.step).await.map_err(|error| {
+        carried.outcome = self.runner.found_before(carried.step).await.map_err(|error| {
             self.watch_stuck(carried.step, &error);
             error_chain(&error)
         })?;
@@ -193,7 +212,7 @@ impl Imp {
             }
         };
         let result = tokio::select! {
-            result = self.do_step(step, carried.outcome.clone()) => result,
+            result = self.runner.do_step(step, carried.outcome.clone()) => result,
             // Whatever the guest does later all the same is noticed.
             () = gives_up => Err(ImpError::Cancelled.into()),
         };
@@ -209,7 +228,7 @@ impl Imp {
                 return Err(error_chain(&error));
             }
         }
-        let _kept_out_too = self.keep_out_at_last(step).await;
+        let _kept_out_too = self.runner.keep_out_at_last(step).await;
         let order = count.load(Ordering::Relaxed) + 1;
         let ends = (order == plan.steps.len()).then_some(*plan);
         if let Err(error) = journal.done(number, order, step, &carried.outcome, &carried.noted, ends) {
@@ -218,7 +237,7 @@ impl Imp {
             return Err(error_chain(&error));
         }
         count.store(order, Ordering::Relaxed);
-        self.tell_partitions(step);
+        self.runner.tell_partitions(step);
         Ok(())
     }
 }

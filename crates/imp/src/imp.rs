@@ -1,83 +1,69 @@
 //! The management partition itself: what it knows, and the few things it is asked to do.
 
 use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use ioward_api::{AssignedVf, ChangeId, ChangeView, Compatible, PartitionView};
+use ioward_api::{ChangeId, ChangeView, Compatible, PartitionView, Reaped};
 use ioward_fabric::Fabric;
-use ioward_hypervisor::{Hypervisor, HypervisorEvent, UnusableFile};
+use ioward_hypervisor::Hypervisor;
 use ioward_model::{
-    AuditEntry, Event, EventKind, Intent, Inventory, MacAddress, Name, Options, Plan, Policy, Reason, RowKey,
-    Rule, Spec, State, Step, Whereabouts,
+    AuditEntry, Drift, Event, Intent, Inventory, Name, OpError, OpOutcome, Options, Orphan, Plan, Reason,
+    Rule, Spec, State, Step, VfOp,
 };
 use ioward_store::{Contents, Export, Interrupted, Store, StoreError};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
     changes::{Change, Changes},
     changing::{ChangeGuard, Changing, Holder},
     channels::Channels,
-    compatible,
-    error::{ImpError, error_chain},
+    error::ImpError,
     events::EventLog,
-    executor::Begun,
-    look,
+    executor::{Begun, Executor},
+    journal::begin_plan,
+    look::Looks,
+    machines::Machines,
     macs::macs_of,
-    notes::{Audit, DISK_TIMEOUT, Must, Notes},
+    notes::{Audit, DISK_TIMEOUT, Notes},
     operations::Operations,
+    orphans::Orphans,
     ownership::Ownership,
+    planning::{Planning, refused},
     quarantine::Quarantine,
-    reconcile::Reconciling,
+    reconcile::{Reconciler, Told},
+    recovery::Recovery,
+    relocation::Relocation,
+    step::StepRunner,
     stuck::StuckAdapters,
+    workers::off_the_workers,
 };
 
 /// How long an entry of the audit log waits at most for others to be written with it, when it is about nothing that has
 /// changed: a guest that asks without end is not to keep the disk busy.
 const FLUSH_EACH: Duration = Duration::from_secs(1);
 
-/// So many plans are made at once, beside the one that is about to be carried out: each may take a processor for seconds.
-const PLANS_AT_ONCE: usize = 2;
-
 /// The I/O virtualization management partition of one host: what [`crate::serve`] runs, for those who bring a machine
-/// of their own.
+/// of their own. It is made of parts, each of which knows only those that it needs.
 pub struct Imp {
-    /// The PCI side of the host, but for adapters that are to be kept off.
-    pub(crate) fabric: Arc<dyn Fabric>,
-    pub(crate) quarantine: Arc<Quarantine>,
-    pub(crate) hypervisor: Arc<dyn Hypervisor>,
-    pub(crate) notes: Notes,
-    pub(crate) events: EventLog,
-    pub(crate) channels: Channels,
-    last_look: Mutex<LastLook>,
-    /// How many looks have begun.
-    looks: AtomicU64,
-    planning: Arc<Semaphore>,
+    hypervisor: Arc<dyn Hypervisor>,
+    notes: Arc<Notes>,
+    pub(crate) events: Arc<EventLog>,
+    looks: Arc<Looks>,
+    ownership: Arc<Ownership>,
+    operations: Arc<Operations>,
+    channels: Arc<Channels>,
+    machines: Arc<Machines>,
+    planning: Planning,
+    executor: Arc<Executor>,
+    reconciler: Reconciler,
+    orphans: Orphans,
+    pub(crate) changes: Arc<Changes>,
+    changing: Arc<Changing>,
     pub(crate) run: Run,
     /// The plan that the daemon before this one was in the middle of.
     interrupted: Mutex<Option<Interrupted>>,
-    pub(crate) changes: Changes,
-    changing: Arc<Changing>,
-    pub(crate) operating: Operations,
-    pub(crate) ownership: Ownership,
-    pub(crate) stuck: StuckAdapters,
-    pub(crate) reconciling: Reconciling,
-}
-
-/// The latest look at the host.
-#[derive(Default)]
-struct LastLook {
-    /// Looks are numbered as they begin.
-    number: u64,
-    inventory: Option<Inventory>,
 }
 
 /// Tells one run of the daemon, and one boot of its host, from another.
@@ -100,24 +86,87 @@ impl Imp {
         run: Run,
     ) -> Arc<Self> {
         let quarantine = Arc::new(Quarantine::new(fabric));
+        // All parts have the host without the adapters that are kept off.
+        let fabric: Arc<dyn Fabric> = Arc::clone(&quarantine) as _;
+        let notes = Arc::new(Notes::new(store, contents.state, contents.operations));
+        let events = Arc::new(EventLog::new());
+        let ownership = Arc::new(Ownership::default());
+        let changes = Arc::new(Changes::new(run.epoch, contents.last_plan));
+        let changing = Arc::new(Changing::default());
+        let looks = Arc::new(Looks::new(quarantine, Arc::clone(&notes), Arc::clone(&events)));
+        let stuck = StuckAdapters::new(Arc::clone(&fabric), Arc::clone(&looks), Arc::clone(&events));
+        let operations = Operations::new(
+            Arc::clone(&fabric),
+            Arc::clone(&notes),
+            Arc::clone(&looks),
+            Arc::clone(&ownership),
+            stuck,
+        );
+        let channels = Channels::new(
+            Arc::clone(&hypervisor),
+            Arc::clone(&operations),
+            Arc::clone(&notes),
+            Arc::clone(&events),
+            run.epoch,
+        );
+        let machines = Arc::new(Machines {
+            hypervisor: Arc::clone(&hypervisor),
+            notes: Arc::clone(&notes),
+            events: Arc::clone(&events),
+            channels: Arc::clone(&channels),
+        });
+        let runner = StepRunner {
+            fabric: Arc::clone(&fabric),
+            hypervisor: Arc::clone(&hypervisor),
+            notes: Arc::clone(&notes),
+            ownership: Arc::clone(&ownership),
+            channels: Arc::clone(&channels),
+        };
+        let executor = Arc::new(Executor {
+            runner,
+            notes: Arc::clone(&notes),
+            events: Arc::clone(&events),
+            operations: Arc::clone(&operations),
+        });
+        let reconciler = Reconciler {
+            executor: Arc::clone(&executor),
+            looks: Arc::clone(&looks),
+            machines: Arc::clone(&machines),
+            relocation: Relocation {
+                notes: Arc::clone(&notes),
+                events: Arc::clone(&events),
+                looks: Arc::clone(&looks),
+            },
+            changes: Arc::clone(&changes),
+            changing: Arc::clone(&changing),
+            run: run.clone(),
+            boot: contents.boot,
+            told: Mutex::new(Told::default()),
+        };
+        let orphans = Orphans {
+            fabric,
+            hypervisor: Arc::clone(&hypervisor),
+            looks: Arc::clone(&looks),
+            events: Arc::clone(&events),
+            ownership: Arc::clone(&ownership),
+        };
         Arc::new(Self {
-            fabric: Arc::clone(&quarantine) as Arc<dyn Fabric>,
-            quarantine,
-            hypervisor,
-            notes: Notes::new(store, contents.state, contents.operations),
-            events: EventLog::new(),
-            channels: Channels::new(run.epoch),
-            changes: Changes::new(run.epoch, contents.last_plan),
-            run,
+            planning: Planning::new(Arc::clone(&looks), Arc::clone(&notes), Arc::clone(&hypervisor)),
             interrupted: Mutex::new(contents.interrupted),
-            last_look: Mutex::default(),
-            looks: AtomicU64::new(0),
-            planning: Arc::new(Semaphore::new(PLANS_AT_ONCE)),
-            changing: Arc::default(),
-            operating: Operations::default(),
-            ownership: Ownership::default(),
-            stuck: StuckAdapters::default(),
-            reconciling: Reconciling::new(contents.boot),
+            hypervisor,
+            notes,
+            events,
+            looks,
+            ownership,
+            operations,
+            channels,
+            machines,
+            executor,
+            reconciler,
+            orphans,
+            changes,
+            changing,
+            run,
         })
     }
 
@@ -150,9 +199,7 @@ impl Imp {
     }
 
     pub(crate) fn flush_or_say(&self) {
-        if let Err(error) = self.flush() {
-            tracing::error!("the audit log cannot be written: {}", error_chain(&error));
-        }
+        self.notes.flush_or_say();
     }
 
     /// Everything that is kept.
@@ -168,31 +215,7 @@ impl Imp {
     /// # Errors
     /// When it can't be looked at at all.
     pub async fn look(&self) -> Result<Inventory, ImpError> {
-        let number = self.looks.fetch_add(1, Ordering::Relaxed) + 1;
-        let found = self.fabric.identify().await?;
-        let mut last = self.last_look.lock().unwrap_or_else(PoisonError::into_inner);
-        // A look that began later has seen more: what this one found is no news.
-        if let Some(newer) = last.inventory.as_ref().filter(|_| last.number > number) {
-            return Ok(newer.clone());
-        }
-        let state = self.state();
-        let whereabouts = Whereabouts::of(&state, &found, self.reconciling.has_booted());
-        let quarantined = whereabouts.quarantined(&state, &found);
-        self.quarantine.set(quarantined.keys().copied());
-        let complete = look::complete(found, &state, &quarantined, last.inventory.as_ref());
-        if last.inventory.as_ref().is_some_and(|last| last.generation != complete.generation) {
-            self.events.emit(EventKind::InventoryChanged { generation: complete.generation });
-        }
-        *last = LastLook { number, inventory: Some(complete.clone()) };
-        Ok(complete)
-    }
-
-    /// Whether an interface of the host had this MAC when the host was last looked at.
-    pub(crate) fn is_mac_of_the_host(&self, mac: MacAddress) -> bool {
-        let last = self.last_look.lock().unwrap_or_else(PoisonError::into_inner);
-        let pfs = last.inventory.iter().flat_map(|inventory| &inventory.physical_functions);
-        let mut macs = pfs.flat_map(|pf| &pf.netdevs).flat_map(|netdev| [netdev.mac, netdev.permanent_mac]);
-        macs.any(|of_host| of_host == Some(mac))
+        self.looks.look().await
     }
 
     /// Which functions suit each VF that a partition of a Spec asks for, and why the others do not.
@@ -200,15 +223,7 @@ impl Imp {
     /// # Errors
     /// When the Spec makes no sense or has no such partition.
     pub async fn compatible(&self, spec: &Spec, partition: &Name) -> Result<Vec<Compatible>, ImpError> {
-        spec.validate()?;
-        let (inventory, state) = (self.look().await?, self.state());
-        let (spec, partition) = (spec.clone(), partition.clone());
-        let turn = self.turn_to_plan().await;
-        off_the_workers(move || {
-            let _turn = turn;
-            compatible::compatible(&inventory, &state, &spec, &partition)
-        })
-        .await
+        self.planning.compatible(spec, partition).await
     }
 
     /// Makes a plan for an intent.
@@ -216,56 +231,11 @@ impl Imp {
     /// # Errors
     /// When the intent makes no sense, or rules forbid it.
     pub async fn plan(&self, intent: &Intent, options: &Options) -> Result<Plan, ImpError> {
-        let turn = self.turn_to_plan().await;
-        self.plan_now(intent, options, turn).await
-    }
-
-    async fn turn_to_plan(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
-        // It is never closed.
-        Arc::clone(&self.planning).acquire_owned().await.ok()
-    }
-
-    /// Makes a plan; keeps `turn` until it is made, which may be after the caller has gone away.
-    async fn plan_now(
-        &self,
-        intent: &Intent,
-        options: &Options,
-        turn: impl Send + 'static,
-    ) -> Result<Plan, ImpError> {
-        if let Intent::Apply { spec } = intent {
-            spec.validate()?;
-        }
-        if intent.policy() == Policy::BestEffort {
-            let message =
-                "only the daemon itself asks for a host to be reconciled; 'ioward drift' shows what differs";
-            return Err(ImpError::Invalid(message.to_owned()));
-        }
-        // A partition that can't boot is better refused before its VFs are made than undone after.
-        let unusable = self.unusable_files(intent).await?;
-        if !unusable.is_empty() {
-            return Err(refused(unusable));
-        }
-        let (inventory, state) = (self.look().await?, self.state());
-        let (intent, options) = (intent.clone(), *options);
-        off_the_workers(move || {
-            let _turn = turn;
-            plan_for(&inventory, &state, &intent, &options)
-        })
-        .await
-    }
-
-    async fn unusable_files(&self, intent: &Intent) -> Result<Vec<Reason>, ImpError> {
-        let Intent::Apply { spec } = intent else { return Ok(Vec::new()) };
-        let mut reasons = Vec::new();
-        for partition in &spec.partitions {
-            let unusable = self.hypervisor.check_boot(&partition.boot).await?;
-            reasons.extend(unusable.iter().map(|file| unusable_file(&partition.name, file)));
-        }
-        Ok(reasons)
+        self.planning.plan(intent, options).await
     }
 
     /// Begins to carry out a plan, unless the host or the state has moved on since it was made. It goes on whatever becomes of
-    /// whoever asked: [`Imp::change`] follows it, and cancels it.
+    /// whoever asked; [`Imp::cancel`] cancels it.
     ///
     /// # Errors
     /// When it is refused; nothing has been changed then. A failure later is an event of the change.
@@ -310,19 +280,19 @@ impl Imp {
         let mut guard = self.begin_change(wait).await?;
         // Before the plan is made again: a guest that was faster is in the state by then, one that is slower finds it taken.
         let macs = macs_of(&plan, &self.state());
-        let reserved = self.operating.macs.reserve(macs, |_, _| false).map_err(|mac| {
+        let reserved = self.operations.macs.reserve(macs, |_, _| false).map_err(|mac| {
             let required = format!("that nobody else takes {mac} meanwhile");
             let reason = Reason::new(Rule::PlanCurrent, required, "a partition is just setting it");
             refused(vec![reason.remedy("plan again and look at what is new")])
         })?;
         guard.macs = Some(reserved);
-        let claimed = self.operating.claims.claim(&plan);
+        let claimed = self.operations.claims.claim(&plan);
         for pf in claimed.adapters() {
             // A change that a guest has begun is noted before the plan is made again.
             drop(self.ownership.write(pf).await);
         }
         guard.claimed = Some(claimed);
-        let now = self.plan_now(&plan.intent, &plan.options, ()).await?;
+        let now = self.planning.plan_now(&plan.intent, &plan.options, ()).await?;
         if !wait.is_zero() && now.does_the_same_as(&plan) {
             plan.clone_from(&now);
         }
@@ -335,11 +305,11 @@ impl Imp {
         let number = self.changes.next_number();
         // A plan without steps changes nothing, and leaves nothing behind.
         if !plan.steps.is_empty() {
-            self.begin_plan(number, &plan)?;
+            begin_plan(&self.notes, &self.run.boot, number, &plan)?;
         }
         let change = self.changes.begin(number, &plan, listener);
         let begun = Begun { plan, number, change: Arc::clone(&change), guard };
-        tokio::spawn(Arc::clone(self).carry_out(begun));
+        tokio::spawn(Arc::clone(&self.executor).carry_out(begun));
         Ok(change)
     }
 
@@ -358,18 +328,8 @@ impl Imp {
     }
 
     /// Takes the right to change something; the others are told that another change is under way, unless they wait for it.
-    pub(crate) async fn begin_change(&self, wait: Duration) -> Result<ChangeGuard, ImpError> {
+    async fn begin_change(&self, wait: Duration) -> Result<ChangeGuard, ImpError> {
         self.changing.begin(Holder::Change, wait).await.ok_or(ImpError::Busy)
-    }
-
-    /// Lets no change begin for a look at the host, for which changes wait.
-    pub(crate) async fn begin_look(&self) -> Result<ChangeGuard, ImpError> {
-        self.changing.begin(Holder::Look, Duration::ZERO).await.ok_or(ImpError::Busy)
-    }
-
-    /// The same, if nothing is being changed.
-    pub(crate) fn try_begin_look(&self) -> Option<ChangeGuard> {
-        self.changing.try_begin(Holder::Look).ok()
     }
 
     /// Waits until nothing is being changed, and lets nothing begin as long as the result is there.
@@ -382,35 +342,70 @@ impl Imp {
     /// # Errors
     /// When the hypervisor can't tell.
     pub async fn partitions(&self) -> Result<Vec<PartitionView>, ImpError> {
-        let machines = self.hypervisor.partitions().await?;
-        let state = self.state();
-        let views = state.partitions.values().map(|partition| {
-            let machine = machines.iter().find(|machine| machine.name == partition.spec.name);
-            let vfs = partition.vfs.iter().map(|(name, assignment)| {
-                let request = partition.spec.vf(name);
-                AssignedVf {
-                    name: name.clone(),
-                    class: request.map_or(ioward_model::Class::Other, |request| request.class),
-                    vf: assignment.vf,
-                    address: assignment.address,
-                    settings: assignment.effective_settings(),
-                    guest_may: request.map(|request| request.guest_may.words()).unwrap_or_default(),
-                }
-            });
-            PartitionView {
-                name: partition.spec.name.clone(),
-                running: machine.is_some_and(|machine| machine.running),
-                accelerator: machine.and_then(|machine| machine.accelerator),
-                pid: machine.and_then(|machine| machine.pid),
-                cpus: partition.spec.cpus,
-                memory: partition.spec.memory,
-                channel: partition.channel,
-                agent: self.channels.agent(&partition.spec.name),
-                console: machine.map(|machine| machine.console.clone()).unwrap_or_default(),
-                vfs: vfs.collect(),
-            }
-        });
-        Ok(views.collect())
+        self.machines.views().await
+    }
+
+    /// Does what a partition asks, if it may, and notes it in the audit log either way. A change goes on when the caller goes
+    /// away.
+    ///
+    /// # Errors
+    /// When it may not, or it could not be done. Nothing has changed then, unless the adapter does not answer: then the change
+    /// is put back as soon as it does.
+    pub async fn operate(&self, partition: &Name, op: VfOp) -> Result<OpOutcome, OpError> {
+        self.operations.operate(partition, op).await
+    }
+
+    /// Waits until no change of a partition is under way, and lets none begin any more.
+    pub(crate) async fn finish_operations(&self) {
+        self.operations.finish().await;
+    }
+
+    /// How the host differs from the state now.
+    ///
+    /// # Errors
+    /// While a plan is carried out, or when the host can't be looked at.
+    pub async fn drift(&self) -> Result<Vec<Drift>, ImpError> {
+        self.reconciler.drift().await
+    }
+
+    /// Holds the host against the state, tells what is new, and repairs what may be repaired. What is left then.
+    ///
+    /// # Errors
+    /// When the host can't be looked at.
+    pub async fn reconcile(&self) -> Result<Vec<Drift>, ImpError> {
+        self.reconciler.reconcile().await
+    }
+
+    /// Ends the wait for whatever is not restored by now.
+    pub async fn end_restoring(&self, left: Vec<Drift>) {
+        self.reconciler.end_restoring(left).await;
+    }
+
+    /// Follows what happens on the host for as long as the daemon lives; after a boot of the host, restores it first.
+    pub async fn follow_host(self: Arc<Self>) {
+        self.reconciler.follow().await;
+    }
+
+    /// Follows what the hypervisor tells, for as long as the daemon lives.
+    pub async fn follow_hypervisor(self: Arc<Self>) {
+        self.machines.follow().await;
+    }
+
+    /// VFs that are bound to vfio-pci, belong to no partition, and that nobody has open.
+    ///
+    /// # Errors
+    /// When the host can't be looked at.
+    pub async fn orphans(&self) -> Result<Vec<Orphan>, ImpError> {
+        self.orphans.find().await
+    }
+
+    /// Resets all orphans and leaves them without a driver.
+    ///
+    /// # Errors
+    /// When something else is being changed, or the host can't be looked at.
+    pub async fn reap_orphans(&self) -> Result<Vec<Reaped>, ImpError> {
+        let _guard = self.begin_change(Duration::ZERO).await?;
+        self.orphans.reap_all().await
     }
 
     /// Takes over what a daemon before this one left: what it was in the middle of is undone, machines that run go on, and
@@ -419,84 +414,31 @@ impl Imp {
     /// # Errors
     /// When the hypervisor can't tell, or the host can't be looked at where that matters.
     pub async fn adopt(self: &Arc<Self>) -> Result<(), ImpError> {
-        self.look_whether_the_host_has_booted().await?;
+        self.reconciler.look_whether_the_host_has_booted().await?;
         let interrupted = self.interrupted.lock().unwrap_or_else(PoisonError::into_inner).take();
         let is_to_be_undone = interrupted.is_some() || !self.notes.operations().is_empty();
-        if is_to_be_undone || self.reconciling.has_booted() {
+        if is_to_be_undone || self.looks.has_booted() {
             // A plan that was begun names adapters by their addresses then: who is there now is known before it is rolled back.
             self.look().await?;
         }
-        self.recover(interrupted).await;
-        self.note_those_gone("its machine was gone when the daemon started").await?;
-        if self.reconciling.has_booted() {
+        let recovery = Recovery {
+            executor: &self.executor,
+            looks: &self.looks,
+            changes: &self.changes,
+            boot: &self.run.boot,
+        };
+        recovery.recover(interrupted).await;
+        self.machines.note_those_gone("its machine was gone when the daemon started").await?;
+        if self.looks.has_booted() {
             // Nor is anybody served before they are noted where they are.
-            self.follow_adapters(&self.look().await?);
+            self.reconciler.relocation.follow(&self.look().await?);
         }
         for (name, partition) in self.state().partitions {
             if partition.channel && partition.running {
-                self.serve_channel(&name);
+                self.channels.serve(&name);
             }
         }
         Ok(())
-    }
-
-    async fn runs(&self, partition: &Name) -> bool {
-        let machines = self.hypervisor.partitions().await.unwrap_or_default();
-        machines.iter().any(|machine| machine.name == *partition && machine.running)
-    }
-
-    pub(crate) async fn note_those_gone(&self, why: &str) -> Result<(), ImpError> {
-        // Before the look: what is started after it has not gone.
-        let noted = self.state().partitions;
-        let machines = self.hypervisor.partitions().await?;
-        let running: BTreeSet<_> =
-            machines.iter().filter(|machine| machine.running).map(|machine| &machine.name).collect();
-        let gone = noted.iter().filter(|(name, partition)| partition.running && !running.contains(name));
-        self.note_ended(gone.map(|(name, _)| name), why);
-        Ok(())
-    }
-
-    /// Follows what the hypervisor tells, for as long as the daemon lives.
-    pub async fn follow_hypervisor(self: Arc<Self>) {
-        let mut events = self.hypervisor.events().await;
-        // Nobody tells of a machine that ended after it was adopted and before somebody listened.
-        if let Err(error) = self.note_those_gone("its machine was gone when the daemon started").await {
-            tracing::error!("cannot look for machines that have ended: {}", error_chain(&error));
-        }
-        while let Some(HypervisorEvent::Ended { partition, why }) = events.recv().await {
-            // The news may be older than the latest start, and a start may come while it is looked.
-            let is_running =
-                |state: &State| state.partitions.get(&partition).is_some_and(|noted| noted.running);
-            let was_running = self.notes.look(is_running);
-            if self.runs(&partition).await {
-                continue;
-            }
-            if was_running {
-                self.note_ended([&partition], &why);
-            } else {
-                self.events.emit(EventKind::PartitionEnded { partition, why });
-            }
-        }
-    }
-
-    /// Notes all of them at once: a disk takes as long for one as for those of a whole host.
-    fn note_ended<'a>(&self, partitions: impl IntoIterator<Item = &'a Name>, why: &str) {
-        let partitions: Vec<_> = partitions.into_iter().collect();
-        partitions.iter().for_each(|partition| self.channels.stop(partition));
-        let rows = |_: &State| partitions.iter().map(|name| RowKey::Partition((*name).clone())).collect();
-        let mut news = Vec::new();
-        // That it can't be written down makes it no less so; the log says it.
-        let _ = self.notes.change(Must::BeKnown, rows, Vec::new(), |state| {
-            for name in &partitions {
-                let noted = state.partitions.get_mut(*name);
-                if noted.is_some_and(|partition| std::mem::take(&mut partition.running)) {
-                    news.push((*name).clone());
-                }
-            }
-        });
-        for partition in news {
-            self.events.emit(EventKind::PartitionEnded { partition, why: why.to_owned() });
-        }
     }
 
     /// The latest events of this run, oldest first.
@@ -528,43 +470,15 @@ impl Imp {
         read: impl FnOnce(&Notes) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, ImpError> {
         let turn = self.notes.turn().await?;
-        let imp = Arc::clone(self);
+        let notes = Arc::clone(&self.notes);
         let reading = off_the_workers(move || {
             let _turn = turn;
-            read(&imp.notes)
+            read(&notes)
         });
         // A plan may be writing, and does not wait for its turn.
         let slow = |_| StoreError::Slow { after: DISK_TIMEOUT };
         Ok(timeout(DISK_TIMEOUT, reading).await.map_err(slow)??)
     }
-}
-
-/// Does something that takes a processor or a disk for a while, on a thread that nothing else waits for.
-pub(crate) async fn off_the_workers<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Only when the runtime goes away, and with it whoever waits.
-            Err(_) => std::future::pending().await,
-        },
-    }
-}
-
-/// A plan for this host, seen by a second pair of eyes. Pure: for a recorded host too.
-///
-/// # Errors
-/// When it is refused, with what would have to give way; [`ImpError::Unsound`] never, unless the planner is broken.
-pub fn plan_for(
-    inventory: &Inventory,
-    state: &State,
-    intent: &Intent,
-    options: &Options,
-) -> Result<Plan, ImpError> {
-    let plan = ioward_planner::advise(inventory, state, intent, options)
-        .map_err(|(reasons, ways)| ImpError::Refused { reasons, ways })?;
-    let problems = ioward_planner::validate(&plan, inventory, state);
-    if problems.is_empty() { Ok(plan) } else { Err(ImpError::Unsound(problems.join("; "))) }
 }
 
 fn outdated(plan: &Plan, now: &Plan) -> ImpError {
@@ -575,17 +489,4 @@ fn outdated(plan: &Plan, now: &Plan) -> ImpError {
     let reason = Reason::new(Rule::PlanCurrent, required, found)
         .remedy("the host or the state has changed since; plan again and look at what is new");
     refused(vec![reason])
-}
-
-fn refused(reasons: Vec<Reason>) -> ImpError {
-    ImpError::Refused { reasons, ways: Vec::new() }
-}
-
-/// A file that a partition can't boot from.
-fn unusable_file(partition: &Name, file: &UnusableFile) -> Reason {
-    let required = format!("a file to boot from at {}", file.path.display());
-    Reason::new(Rule::BootFile, required, file.found.clone())
-        .for_request(partition)
-        .key("boot")
-        .remedy(file.remedy.clone())
 }

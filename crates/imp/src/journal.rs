@@ -6,7 +6,6 @@ use ioward_store::{Change, StoreError};
 use crate::{
     error::error_chain,
     events::now_ms,
-    imp::Imp,
     notes::{Must, Notes},
 };
 
@@ -18,37 +17,35 @@ pub(crate) struct Journal<'a> {
     policy: Policy,
 }
 
-impl Imp {
-    /// Writes down that a plan is about to be carried out, as the change of this number.
-    pub(crate) fn begin_plan(&self, number: u64, plan: &Plan) -> Result<(), StoreError> {
-        let boot = self.run.boot.clone();
-        let record = PlanRecord { number, plan: plan.clone(), boot, begun_ms: now_ms(), ended: None };
-        let begun = vec![Change::PlanBegun(Box::new(record))];
-        self.notes.change(Must::BeWritten, |_| Vec::new(), begun, |_| {})
+/// Writes down that a plan is about to be carried out, as the change of this number, in this boot of the host.
+pub(crate) fn begin_plan(notes: &Notes, boot: &str, number: u64, plan: &Plan) -> Result<(), StoreError> {
+    let boot = boot.to_owned();
+    let record = PlanRecord { number, plan: plan.clone(), boot, begun_ms: now_ms(), ended: None };
+    let begun = vec![Change::PlanBegun(Box::new(record))];
+    notes.change(Must::BeWritten, |_| Vec::new(), begun, |_| {})
+}
+
+impl<'a> Journal<'a> {
+    /// The journal of a plan that was begun, all of whose steps are done, or none.
+    pub(crate) fn of(notes: &'a Notes, plan: u64) -> Self {
+        Self { notes, plan: Some(plan), policy: Policy::AllOrNothing }
     }
 
-    /// The journal of a plan that was begun, all of whose steps are done, or none.
-    pub(crate) fn journal(&self, plan: u64) -> Journal<'_> {
-        Journal { notes: &self.notes, plan: Some(plan), policy: Policy::AllOrNothing }
+    /// The journal of repairs that the daemon before this one was in the middle of.
+    pub(crate) fn of_repairs(notes: &'a Notes, plan: u64) -> Self {
+        Self { policy: Policy::BestEffort, ..Self::of(notes, plan) }
     }
 
     /// Begins a plan that is carried out as far as that is possible. Where the disk is full, it goes without a journal: what
     /// it repairs is noted already.
-    pub(crate) fn begin_repairs(&self, number: u64, plan: &Plan) -> Journal<'_> {
-        let begun = self.begin_plan(number, plan);
+    pub(crate) fn begin_repairs(notes: &'a Notes, boot: &str, number: u64, plan: &Plan) -> Self {
+        let begun = begin_plan(notes, boot, number, plan);
         if let Err(error) = &begun {
             tracing::error!("a plan to reconcile has no journal: {}", error_chain(error));
         }
-        Journal { notes: &self.notes, plan: begun.is_ok().then_some(number), policy: Policy::BestEffort }
+        Self { notes, plan: begun.is_ok().then_some(number), policy: Policy::BestEffort }
     }
 
-    /// The journal of repairs that the daemon before this one was in the middle of.
-    pub(crate) fn journal_of_repairs(&self, plan: u64) -> Journal<'_> {
-        Journal { policy: Policy::BestEffort, ..self.journal(plan) }
-    }
-}
-
-impl Journal<'_> {
     fn step(&self, number: usize, record: StepRecord) -> Vec<Change> {
         self.plan.map(|plan| Change::Step { plan, number, record }).into_iter().collect()
     }

@@ -1,12 +1,26 @@
 //! The I/O virtualization management partition: the one crate that knows the others.
 //!
 //! ```text
-//!   http ──> imp ──> planner            one change at a time (changing)
-//!             ├────> executor ──> order, step ──> fabric, hypervisor
-//!             │      ↑  └─> rollback       └────> journal, notes ──> store
-//!   host ─────┼─> reconcile ──> relocation, planner
-//!   start ────┴─> recovery ──> rollback
+//!   http ──> imp ─┬─> planning ──> planner
+//!                 ├─> executor ──> order, step ──> fabric, hypervisor
+//!                 │      ↑  └─> rollback       └────> journal, notes ──> store
+//!   host ─────────┼─> reconciler ──> relocation, planner
+//!   start ────────┴─> recovery ──> rollback
 //!   guest ──> channels ──> operations ──> macs, notes, fabric
+//! ```
+//!
+//! [`Imp`] is made of parts that it hands to each other when it is made, in `imp.rs`. None knows `Imp`, and none knows one that
+//! knows it:
+//!
+//! ```text
+//!   notes, events, ownership                     state and store; what is told; one lock for each adapter
+//!    └─ looks                                    looks at the host
+//!        ├─ planning, orphans, relocation
+//!        └─ stuck ── operations                  what guests ask for
+//!                     └─ channels
+//!                         ├─ machines            when they end
+//!                         └─ step runner ── executor ─┬─ recovery
+//!                                                     └─ reconciler
 //! ```
 
 mod as_before;
@@ -24,12 +38,14 @@ mod http;
 mod imp;
 mod journal;
 mod look;
+mod machines;
 mod macs;
 mod notes;
 mod operations;
 mod order;
 mod orphans;
 mod ownership;
+mod planning;
 mod quarantine;
 mod reconcile;
 mod recovery;
@@ -40,10 +56,12 @@ mod service;
 mod step;
 mod stuck;
 mod transport;
+mod workers;
 
 pub use compatible::compatible;
 pub use confined::{ConfinedError, confined};
 pub use error::ImpError;
 pub use host::{IMP_COMMAND, ServeConfig, serve};
-pub use imp::{Imp, Run, plan_for};
+pub use imp::{Imp, Run};
+pub use planning::plan_for;
 pub use serve::{ServeError, serve_on};

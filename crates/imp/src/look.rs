@@ -1,14 +1,91 @@
 //! Looking at the host: what the fabric finds, with what the state knows added, and a generation that counts changes.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
 
-use ioward_model::{Inventory, Reason, State, VfId, VfSettings};
+use ioward_fabric::Fabric as _;
+use ioward_model::{EventKind, Inventory, MacAddress, Reason, State, VfId, VfSettings, Whereabouts};
 use ioward_pci::Bdf;
+
+use crate::{error::ImpError, events::EventLog, notes::Notes, quarantine::Quarantine};
+
+/// The part that looks at the host.
+pub(crate) struct Looks {
+    fabric: Arc<Quarantine>,
+    notes: Arc<Notes>,
+    events: Arc<EventLog>,
+    last: Mutex<LastLook>,
+    /// How many looks have begun.
+    count: AtomicU64,
+    /// [`Looks::has_booted`].
+    booted: AtomicBool,
+}
+
+/// The latest look at the host.
+#[derive(Default)]
+struct LastLook {
+    /// Looks are numbered as they begin.
+    number: u64,
+    inventory: Option<Inventory>,
+}
+
+impl Looks {
+    pub(crate) fn new(fabric: Arc<Quarantine>, notes: Arc<Notes>, events: Arc<EventLog>) -> Self {
+        let (last, count, booted) = (Mutex::default(), AtomicU64::new(0), AtomicBool::new(false));
+        Self { fabric, notes, events, last, count, booted }
+    }
+
+    /// Whether the host has booted since it was as the state says, and what that took is not restored yet.
+    pub(crate) fn has_booted(&self) -> bool {
+        self.booted.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_booted(&self, booted: bool) {
+        self.booted.store(booted, Ordering::Relaxed);
+    }
+
+    /// Looks at the host.
+    ///
+    /// # Errors
+    /// When it can't be looked at at all.
+    pub(crate) async fn look(&self) -> Result<Inventory, ImpError> {
+        let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let found = self.fabric.identify().await?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        // A look that began later has seen more: what this one found is no news.
+        if let Some(newer) = last.inventory.as_ref().filter(|_| last.number > number) {
+            return Ok(newer.clone());
+        }
+        let state = self.notes.state();
+        let whereabouts = Whereabouts::of(&state, &found, self.has_booted());
+        let quarantined = whereabouts.quarantined(&state, &found);
+        self.fabric.set(quarantined.keys().copied());
+        let complete = complete(found, &state, &quarantined, last.inventory.as_ref());
+        if last.inventory.as_ref().is_some_and(|last| last.generation != complete.generation) {
+            self.events.emit(EventKind::InventoryChanged { generation: complete.generation });
+        }
+        *last = LastLook { number, inventory: Some(complete.clone()) };
+        Ok(complete)
+    }
+
+    /// Whether an interface of the host had this MAC when the host was last looked at.
+    pub(crate) fn is_mac_of_the_host(&self, mac: MacAddress) -> bool {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let pfs = last.inventory.iter().flat_map(|inventory| &inventory.physical_functions);
+        let mut macs = pfs.flat_map(|pf| &pf.netdevs).flat_map(|netdev| [netdev.mac, netdev.permanent_mac]);
+        macs.any(|of_host| of_host == Some(mac))
+    }
+}
 
 /// Adds owners to what was found, counts what is assigned and available, and gives the result a generation: that of
 /// `last` where nothing that matters to a plan has changed since, the next one otherwise. Of an adapter that is to be kept off,
 /// nothing is left but who it is, and the reason: it is as one that can't be read.
-pub(crate) fn complete(
+fn complete(
     mut found: Inventory,
     state: &State,
     quarantined: &BTreeMap<Bdf, Reason>,

@@ -189,6 +189,13 @@ impl Notes {
         tokio::task::block_in_place(|| self.write(&mut lock(&self.writing), Vec::new(), Must::BeWritten))
     }
 
+    /// Writes what waits to be written, for whoever has nobody to tell when that fails.
+    pub(crate) fn flush_or_say(&self) {
+        if let Err(error) = self.flush() {
+            tracing::error!("the audit log cannot be written: {}", error_chain(&error));
+        }
+    }
+
     /// The latest entries of the audit log.
     pub(crate) fn latest_audit(&self, limit: usize) -> Result<Audit, StoreError> {
         tokio::task::block_in_place(|| {

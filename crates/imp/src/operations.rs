@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ioward_fabric::FabricError;
+use ioward_fabric::{Fabric, FabricError};
 use ioward_model::{
     AuditEntry, MacAddress, Name, OpError, OpErrorKind, OpOutcome, OpenOperation, PartitionState, State,
     Verdict, VfId, VfOp, VfSettings, VfView,
@@ -26,17 +26,23 @@ use crate::{
     claims::Claims,
     error::error_chain,
     events::now_ms,
-    imp::Imp,
+    look::Looks,
     macs::{Macs, Reserved},
-    notes::Must,
+    notes::{Must, Notes},
+    ownership::Ownership,
+    stuck::StuckAdapters,
 };
 
 /// How long a daemon that stops waits for changes of partitions. Those that last longer are put back by the next one.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Which operations are under way.
-#[derive(Default)]
+/// The part that carries out operations, and knows which are under way.
 pub(crate) struct Operations {
+    fabric: Arc<dyn Fabric>,
+    notes: Arc<Notes>,
+    looks: Arc<Looks>,
+    ownership: Arc<Ownership>,
+    stuck: Arc<StuckAdapters>,
     /// One change of a partition at a time: who waits for its turn is the caller and not a task, so that a partition that
     /// connects anew again and again leaves no more than one task.
     turns: Mutex<BTreeMap<Name, Arc<tokio::sync::Mutex<()>>>>,
@@ -44,17 +50,6 @@ pub(crate) struct Operations {
     open: Arc<tokio::sync::RwLock<()>>,
     pub macs: Macs,
     pub claims: Claims,
-}
-
-impl Operations {
-    async fn turn(&self, partition: &Name) -> OwnedMutexGuard<()> {
-        let turn = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-            Arc::clone(turns.entry(partition.clone()).or_default())
-        };
-        turn.lock_owned().await
-    }
 }
 
 /// An operation that has been carried out and is not noted yet.
@@ -73,7 +68,19 @@ impl Operated {
     }
 }
 
-impl Imp {
+impl Operations {
+    pub(crate) fn new(
+        fabric: Arc<dyn Fabric>,
+        notes: Arc<Notes>,
+        looks: Arc<Looks>,
+        ownership: Arc<Ownership>,
+        stuck: Arc<StuckAdapters>,
+    ) -> Arc<Self> {
+        let (turns, open) = (Mutex::default(), Arc::default());
+        let (macs, claims) = (Macs::default(), Claims::default());
+        Arc::new(Self { fabric, notes, looks, ownership, stuck, turns, open, macs, claims })
+    }
+
     /// Does what a partition asks, if it may, and notes it in the audit log either way. A change goes on when the caller goes
     /// away.
     ///
@@ -82,24 +89,24 @@ impl Imp {
     /// # Errors
     /// When it may not, or it could not be done. Nothing has changed then, unless the adapter does not answer: then the change
     /// is put back as soon as it does.
-    pub async fn operate(self: &Arc<Self>, partition: &Name, op: VfOp) -> Result<OpOutcome, OpError> {
+    pub(crate) async fn operate(self: &Arc<Self>, partition: &Name, op: VfOp) -> Result<OpOutcome, OpError> {
         if !matches!(op, VfOp::Set { .. } | VfOp::Reset { .. }) {
             return self.operate_and_note(partition, op).await;
         }
-        let turn = self.operating.turn(partition).await;
-        let open = Arc::clone(&self.operating.open).read_owned().await;
-        let (imp, partition) = (Arc::clone(self), partition.clone());
+        let turn = self.turn(partition).await;
+        let open = Arc::clone(&self.open).read_owned().await;
+        let (operations, partition) = (Arc::clone(self), partition.clone());
         let task = tokio::spawn(async move {
             let _held = (turn, open);
-            imp.operate_and_note(&partition, op).await
+            operations.operate_and_note(&partition, op).await
         });
         let cut_off = |_| OpError::new(OpErrorKind::Failed, "the management partition is going away");
         task.await.unwrap_or_else(|error| Err(cut_off(error)))
     }
 
     /// Waits until no change of a partition is under way, and lets none begin any more.
-    pub(crate) async fn finish_operations(&self) {
-        match timeout(FINISH_TIMEOUT, Arc::clone(&self.operating.open).write_owned()).await {
+    pub(crate) async fn finish(&self) {
+        match timeout(FINISH_TIMEOUT, Arc::clone(&self.open).write_owned()).await {
             // For as long as this process is there.
             Ok(closed) => std::mem::forget(closed),
             Err(_) => tracing::error!("a change of a partition does not end; the next daemon puts it back"),
@@ -125,7 +132,7 @@ impl Imp {
             if is_reset {
                 // The VF is reset by now; what can still be done is to say loudly that nobody will know.
                 match self.notes.turn().await {
-                    Ok(_turn) => self.flush_or_say(),
+                    Ok(_turn) => self.notes.flush_or_say(),
                     Err(error) => tracing::error!("the audit log cannot be written: {}", error_chain(&error)),
                 }
             }
@@ -216,7 +223,7 @@ impl Imp {
         if change.is_empty() {
             return Err(invalid("nothing to set".to_owned()));
         }
-        if self.operating.claims.has(vf) {
+        if self.claims.has(vf) {
             let message = "the host's administrator is changing this VF; ask again when that is done";
             return Err(OpError::new(OpErrorKind::Busy, message));
         }
@@ -252,13 +259,13 @@ impl Imp {
             return Err(invalid(format!("{mac} is no address for one station (multicast or zero)")));
         }
         let is_taken = |mac, vf| {
-            self.is_mac_of_the_host(mac)
+            self.looks.is_mac_of_the_host(mac)
                 || self.notes.look(|state| macs_of_others(state, vf)).contains(&mac)
                 || self.notes.operations().iter().any(|open| {
                     open.vf != vf && (open.change.mac == Some(mac) || open.before.mac == Some(mac))
                 })
         };
-        let reserved = self.operating.macs.reserve(vec![(mac, vf)], is_taken);
+        let reserved = self.macs.reserve(vec![(mac, vf)], is_taken);
         reserved.map_err(|mac| invalid(format!("{mac} is already in use on this host; choose another")))
     }
 
@@ -284,7 +291,7 @@ impl Imp {
 
     /// Sets a VF as it was before an operation that is not to be, if it is still the partition's that asked. While the adapter
     /// does not answer, the operation stays open.
-    pub(crate) async fn put_back(self: &Arc<Self>, set: &OpenOperation) {
+    async fn put_back(self: &Arc<Self>, set: &OpenOperation) {
         let (vf, partition) = (set.vf, &set.partition);
         let owner = self.notes.look(|state| state.owner(vf));
         if owner.is_none_or(|owner| owner.partition != *partition) {
@@ -312,7 +319,7 @@ impl Imp {
     /// A change that may still take effect stays open: it is put back when the adapter answers.
     async fn leave_in_doubt(self: &Arc<Self>, set: &OpenOperation, error: &FabricError) {
         self.note_original(set, Vec::new()).await;
-        self.watch_stuck_adapter(set.vf.pf, error);
+        self.watch_stuck(set.vf.pf, error);
     }
 
     /// Notes the settings that the VF is to be given back with, whatever becomes of the operation.
@@ -326,15 +333,41 @@ impl Imp {
     }
 
     /// Puts back what partitions asked of an adapter that did not answer, and does now.
-    pub(crate) async fn put_back_operations_of(self: &Arc<Self>, pf: Bdf) {
+    async fn put_back_operations_of(self: &Arc<Self>, pf: Bdf) {
         for open in self.notes.operations().into_iter().filter(|open| open.vf.pf == pf) {
-            let _turn = self.operating.turn(&open.partition).await;
+            let _turn = self.turn(&open.partition).await;
             let _owners = self.ownership.read(&BTreeSet::from([pf])).await;
             // It may have been put back, or have ended with its assignment, while this waited.
             if self.notes.operation(open.vf).as_ref() == Some(&open) {
                 self.put_back(&open).await;
             }
         }
+    }
+
+    /// Puts back what was set, or half set, for partitions that have had no answer. They ask again.
+    pub(crate) async fn put_all_back(self: &Arc<Self>) {
+        for operation in self.notes.operations() {
+            self.put_back(&operation).await;
+        }
+    }
+
+    /// Tells that an adapter is stuck, and tells again when it answers. What partitions asked of it is put back then.
+    pub(crate) fn watch_stuck(self: &Arc<Self>, pf: Bdf, error: &FabricError) {
+        let operations = Arc::downgrade(self);
+        self.stuck.watch(pf, error, async move {
+            if let Some(operations) = operations.upgrade() {
+                operations.put_back_operations_of(pf).await;
+            }
+        });
+    }
+
+    async fn turn(&self, partition: &Name) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(turns.entry(partition.clone()).or_default())
+        };
+        turn.lock_owned().await
     }
 
     async fn view(&self, holder: &PartitionState, name: &Name) -> Result<VfView, OpError> {

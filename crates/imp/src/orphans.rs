@@ -1,23 +1,36 @@
 //! Orphans: VFs that are bound to vfio-pci for nobody, as a crash of something that is not ioward leaves them. They may be
 //! meant for something that is to start later, so they are taken back only when a person asks for it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use ioward_api::Reaped;
+use ioward_fabric::Fabric;
+use ioward_hypervisor::Hypervisor;
 use ioward_model::{EventKind, Orphan, VfId};
 
 use crate::{
     error::{ImpError, error_chain},
-    imp::Imp,
+    events::EventLog,
+    look::Looks,
+    ownership::Ownership,
 };
 
-impl Imp {
+/// The part that finds orphans, and takes them back.
+pub(crate) struct Orphans {
+    pub(crate) fabric: Arc<dyn Fabric>,
+    pub(crate) hypervisor: Arc<dyn Hypervisor>,
+    pub(crate) looks: Arc<Looks>,
+    pub(crate) events: Arc<EventLog>,
+    pub(crate) ownership: Arc<Ownership>,
+}
+
+impl Orphans {
     /// VFs that are bound to vfio-pci, belong to no partition, and that nobody has open.
     ///
     /// # Errors
     /// When the host can't be looked at.
-    pub async fn orphans(&self) -> Result<Vec<Orphan>, ImpError> {
-        let inventory = self.look().await?;
+    pub(crate) async fn find(&self) -> Result<Vec<Orphan>, ImpError> {
+        let inventory = self.looks.look().await?;
         let machines = self.hypervisor.partitions().await?;
         let given: BTreeSet<_> =
             machines.iter().flat_map(|machine| machine.vfs.iter().map(|(_, function)| *function)).collect();
@@ -38,14 +51,13 @@ impl Imp {
         Ok(orphans)
     }
 
-    /// Resets all orphans and leaves them without a driver.
+    /// Resets all orphans and leaves them without a driver. To be called while nothing else is being changed.
     ///
     /// # Errors
-    /// When something else is being changed, or the host can't be looked at.
-    pub async fn reap_orphans(&self) -> Result<Vec<Reaped>, ImpError> {
-        let _guard = self.begin_change(Duration::ZERO).await?;
+    /// When the host can't be looked at.
+    pub(crate) async fn reap_all(&self) -> Result<Vec<Reaped>, ImpError> {
         let mut reaped = Vec::new();
-        for orphan in self.orphans().await? {
+        for orphan in self.find().await? {
             let _kept_out = self.ownership.write(orphan.vf.pf).await;
             let error = match self.reap(orphan).await {
                 Ok(()) => {

@@ -12,10 +12,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -31,12 +28,19 @@ use tokio::{
 };
 
 use crate::{
-    changing::ChangeGuard,
+    changes::Changes,
+    changing::{ChangeGuard, Changing, Holder},
     error::{ImpError, error_chain},
     events::EventLog,
-    executor::{Executed, Execution, Progress},
-    imp::{Imp, off_the_workers, plan_for},
+    executor::{Executed, Execution, Executor, Progress},
+    imp::Run,
+    journal::Journal,
+    look::Looks,
+    machines::Machines,
     notes::Must,
+    planning::plan_for,
+    relocation::Relocation,
+    workers::off_the_workers,
 };
 
 /// Between two looks that nothing gave cause for: the kernel does not tell everything.
@@ -50,17 +54,23 @@ const TRY_EACH: Duration = Duration::from_secs(1);
 /// Between two looks whether a plan has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// All that is known of differences between the host and the state.
-pub(crate) struct Reconciling {
+/// The part that reconciles the host with the state.
+pub(crate) struct Reconciler {
+    pub(crate) executor: Arc<Executor>,
+    pub(crate) looks: Arc<Looks>,
+    pub(crate) machines: Arc<Machines>,
+    pub(crate) relocation: Relocation,
+    pub(crate) changes: Arc<Changes>,
+    pub(crate) changing: Arc<Changing>,
+    pub(crate) run: Run,
     /// The boot in which the host was last as the state says.
-    boot: Option<u64>,
-    /// There was a boot since, and what it took is not restored yet.
-    booted: AtomicBool,
-    told: Mutex<Told>,
+    pub(crate) boot: Option<u64>,
+    pub(crate) told: Mutex<Told>,
 }
 
+/// The differences that were told, so that each is told once.
 #[derive(Default)]
-struct Told {
+pub(crate) struct Told {
     drifts: Vec<Drift>,
     failures: BTreeSet<String>,
     /// Partitions that did not start with the host: once is enough.
@@ -126,33 +136,18 @@ impl Found {
     }
 }
 
-impl Reconciling {
-    pub(crate) fn new(boot: Option<u64>) -> Self {
-        Self { boot, booted: AtomicBool::new(false), told: Mutex::default() }
-    }
-
-    /// Whether the host has booted since it was as the state says, and what that took is not restored yet.
-    pub(crate) fn has_booted(&self) -> bool {
-        self.booted.load(Ordering::Relaxed)
-    }
-
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Imp {
+impl Reconciler {
     /// Whether the host has booted since it was as the state says. Where that is not known (a state of an older ioward), it
     /// has if nothing is left of any partition: what the hypervisor knows goes with a boot.
     pub(crate) async fn look_whether_the_host_has_booted(&self) -> Result<(), ImpError> {
-        let booted = match self.reconciling.boot {
+        let booted = match self.boot {
             Some(boot) => boot != fingerprint(&self.run.boot),
             None => {
-                let is_empty = self.notes.look(|state| state.partitions.is_empty());
-                !is_empty && self.hypervisor.partitions().await?.is_empty()
+                let is_empty = self.executor.notes.look(|state| state.partitions.is_empty());
+                !is_empty && self.executor.runner.hypervisor.partitions().await?.is_empty()
             }
         };
-        self.reconciling.booted.store(booted, Ordering::Relaxed);
+        self.looks.set_booted(booted);
         if !booted {
             self.note_boot();
         }
@@ -161,17 +156,18 @@ impl Imp {
 
     fn note_boot(&self) {
         let boot = fingerprint(&self.run.boot);
-        if self.reconciling.boot == Some(boot) {
+        if self.boot == Some(boot) {
             return;
         }
         // Without it, a daemon after this one restores what is there already, and finds nothing to do.
-        let noted = self.notes.change(Must::BeKnown, |_| Vec::new(), vec![Change::Boot(boot)], |_| {});
+        let noted =
+            self.executor.notes.change(Must::BeKnown, |_| Vec::new(), vec![Change::Boot(boot)], |_| {});
         drop(noted);
     }
 
     /// Follows what happens on the host for as long as the daemon lives; after a boot of the host, restores it first.
-    pub async fn follow_host(self: Arc<Self>) {
-        let mut changes = self.fabric.changes().await;
+    pub(crate) async fn follow(&self) {
+        let mut changes = self.executor.runner.fabric.changes().await;
         self.restore(&mut changes).await;
         loop {
             self.reconcile_or_say().await;
@@ -182,7 +178,7 @@ impl Imp {
         }
     }
 
-    async fn reconcile_or_say(self: &Arc<Self>) -> Vec<Drift> {
+    async fn reconcile_or_say(&self) -> Vec<Drift> {
         self.reconcile().await.unwrap_or_else(|error| {
             tracing::error!("cannot hold the host against the state: {}", error_chain(&error));
             Vec::new()
@@ -191,11 +187,11 @@ impl Imp {
 
     /// After a boot: VF counts, settings, bindings and partitions are made as they were; those that are to start with the
     /// host are started. What is not there yet is waited for, within a bound, while everything else goes on.
-    async fn restore(self: &Arc<Self>, changes: &mut mpsc::Receiver<()>) {
-        if !self.reconciling.has_booted() {
+    async fn restore(&self, changes: &mut mpsc::Receiver<()>) {
+        if !self.looks.has_booted() {
             return;
         }
-        self.events.emit(EventKind::HostBooted);
+        self.executor.events.emit(EventKind::HostBooted);
         let until = Instant::now() + RESTORE_TIMEOUT;
         let mut left = self.reconcile_or_say().await;
         while !left.is_empty() && Instant::now() < until {
@@ -206,24 +202,25 @@ impl Imp {
     }
 
     /// Ends the wait for whatever is not restored by now.
-    pub async fn end_restoring(&self, left: Vec<Drift>) {
-        let machines = self.hypervisor.partitions().await.unwrap_or_default();
+    pub(crate) async fn end_restoring(&self, left: Vec<Drift>) {
+        let machines = self.executor.runner.hypervisor.partitions().await.unwrap_or_default();
         let runs = |name: &Name| machines.iter().any(|machine| machine.running && machine.name == *name);
-        let partitions = self.state().partitions;
+        let partitions = self.executor.notes.state().partitions;
         let stopped =
             partitions.into_iter().filter(|(name, partition)| partition.spec.autostart && !runs(name));
         let stopped = stopped.map(|(name, _)| name).collect();
-        self.reconciling.booted.store(false, Ordering::Relaxed);
+        self.looks.set_booted(false);
         self.note_boot();
-        self.events.emit(EventKind::HostRestored { left, stopped });
+        self.executor.events.emit(EventKind::HostRestored { left, stopped });
     }
 
     /// How the host differs from the state now.
     ///
     /// # Errors
     /// While a plan is carried out, or when the host can't be looked at.
-    pub async fn drift(&self) -> Result<Vec<Drift>, ImpError> {
-        let _nothing_changes = self.begin_look().await?;
+    pub(crate) async fn drift(&self) -> Result<Vec<Drift>, ImpError> {
+        let _nothing_changes =
+            self.changing.begin(Holder::Look, Duration::ZERO).await.ok_or(ImpError::Busy)?;
         Ok(self.find().await?.drifts)
     }
 
@@ -231,7 +228,7 @@ impl Imp {
     ///
     /// # Errors
     /// When the host can't be looked at.
-    pub async fn reconcile(self: &Arc<Self>) -> Result<Vec<Drift>, ImpError> {
+    pub(crate) async fn reconcile(&self) -> Result<Vec<Drift>, ImpError> {
         // A plan that is half done is no drift.
         drop(self.once_nothing_changes().await);
         // Without keeping plans waiting, as long as there is nothing to be done.
@@ -240,15 +237,15 @@ impl Imp {
         if !found.booted
             && !is_repairable
             && !found.is_noted_as_running_what_has_ended()
-            && !self.has_news_of_adapters(&found.inventory)
-            && found.drifts == self.reconciling.told().drifts
+            && !self.relocation.has_news(&found.inventory)
+            && found.drifts == self.told().drifts
         {
             return Ok(found.drifts);
         }
         let _nothing_changes = self.once_nothing_changes().await;
-        self.note_those_gone("its machine is gone").await?;
+        self.machines.note_those_gone("its machine is gone").await?;
         let mut found = self.find().await?;
-        if self.follow_adapters(&found.inventory) {
+        if self.relocation.follow(&found.inventory) {
             found = self.find().await?;
         }
         let start = self.tell_new(&found);
@@ -266,12 +263,12 @@ impl Imp {
     }
 
     /// Carries out a plan of repairs, as far as that is possible. The steps that failed, with why.
-    async fn repair(self: &Arc<Self>, plan: &Plan) -> Vec<(Step, String)> {
+    async fn repair(&self, plan: &Plan) -> Vec<(Step, String)> {
         let number = self.changes.next_number();
-        let progress = Starts { events: &self.events, plan };
-        let journal = self.begin_repairs(number, plan);
+        let progress = Starts { events: &self.executor.events, plan };
+        let journal = Journal::begin_repairs(&self.executor.notes, &self.run.boot, number, plan);
         let execution = Execution { plan, number, journal, progress: &progress };
-        let Executed { failures, done } = self.execute(&execution).await;
+        let Executed { failures, done } = self.executor.execute(&execution).await;
         if done.len() < plan.steps.len() {
             execution.journal.left_repairs();
         }
@@ -282,21 +279,21 @@ impl Imp {
     /// that begins the moment the one before has ended is not to be told that another change is under way.
     async fn once_nothing_changes(&self) -> ChangeGuard {
         loop {
-            match self.try_begin_look() {
-                Some(guard) => return guard,
-                None => sleep(LOOK_AGAIN).await,
+            match self.changing.try_begin(Holder::Look) {
+                Ok(guard) => return guard,
+                Err(_) => sleep(LOOK_AGAIN).await,
             }
         }
     }
 
     /// Tells what is new; which partitions are to be started.
     fn tell_new(&self, found: &Found) -> BTreeSet<Name> {
-        let mut told = self.reconciling.told();
+        let mut told = self.told();
         for drift in found.drifts.iter().filter(|drift| !told.drifts.contains(drift)) {
-            self.events.emit(EventKind::DriftFound { drift: drift.clone() });
+            self.executor.events.emit(EventKind::DriftFound { drift: drift.clone() });
         }
         for drift in told.drifts.iter().filter(|drift| !found.drifts.contains(drift)) {
-            self.events.emit(EventKind::DriftGone { drift: drift.clone() });
+            self.executor.events.emit(EventKind::DriftGone { drift: drift.clone() });
         }
         told.drifts.clone_from(&found.drifts);
         let broken = found.drifts.iter().filter(|drift| drift.left_because.is_some());
@@ -308,12 +305,12 @@ impl Imp {
     }
 
     fn tell_repaired(&self, before: &[Drift], after: &[Drift], failures: Vec<(Step, String)>) {
-        let mut told = self.reconciling.told();
+        let mut told = self.told();
         for drift in before.iter().filter(|drift| drift.left_because.is_none() && !after.contains(drift)) {
-            self.events.emit(EventKind::DriftRepaired { drift: drift.clone() });
+            self.executor.events.emit(EventKind::DriftRepaired { drift: drift.clone() });
         }
         for drift in after.iter().filter(|drift| !before.contains(drift)) {
-            self.events.emit(EventKind::DriftFound { drift: drift.clone() });
+            self.executor.events.emit(EventKind::DriftFound { drift: drift.clone() });
         }
         told.drifts = after.to_vec();
         let mut failed = BTreeSet::new();
@@ -323,7 +320,7 @@ impl Imp {
             }
             let line = format!("{what}: {error}");
             if !told.failures.contains(&line) {
-                self.events.emit(EventKind::RepairFailed { what: Box::new(what), error });
+                self.executor.events.emit(EventKind::RepairFailed { what: Box::new(what), error });
             }
             failed.insert(line);
         }
@@ -331,10 +328,11 @@ impl Imp {
     }
 
     async fn find(&self) -> Result<Found, ImpError> {
-        let inventory = self.look().await?;
-        let machines = self.hypervisor.partitions().await?;
-        let booted = self.reconciling.has_booted();
-        let mut found = Found { inventory, state: self.state(), machines, booted, drifts: Vec::new() };
+        let inventory = self.looks.look().await?;
+        let machines = self.executor.runner.hypervisor.partitions().await?;
+        let booted = self.looks.has_booted();
+        let mut found =
+            Found { inventory, state: self.executor.notes.state(), machines, booted, drifts: Vec::new() };
         found.drifts = found.comparison().differences();
         let mut drifts = Vec::new();
         for drift in std::mem::take(&mut found.drifts) {
@@ -349,10 +347,14 @@ impl Imp {
     /// Whether settings differ, while no partition is just changing them.
     async fn is_still_so(&self, drift: &Drift) -> bool {
         let Difference::Settings { vf, noted, .. } = &drift.what else { return true };
-        let _kept_out = self.ownership.write(vf.pf).await;
-        let Ok(present) = self.fabric.settings(*vf).await else { return false };
-        self.notes.look(|state| state.assignment(*vf).map(|held| held.lost_settings(&present)))
+        let _kept_out = self.executor.runner.ownership.write(vf.pf).await;
+        let Ok(present) = self.executor.runner.fabric.settings(*vf).await else { return false };
+        self.executor.notes.look(|state| state.assignment(*vf).map(|held| held.lost_settings(&present)))
             == Some(noted.clone())
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

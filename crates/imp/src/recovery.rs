@@ -12,31 +12,41 @@
 //! The journal says where to look, and no more: a step that is noted as begun may be done, half done, or not. It is rolled
 //! back by its inverse, which looks at the host and leaves alone what is so already.
 
-use std::sync::Arc;
-
 use ioward_model::{EventKind, Outcome, Policy, Step, StepRecord};
 use ioward_store::Interrupted;
 
 use crate::{
-    changes::Listener,
-    executor::{Execution, Progress as _},
-    imp::Imp,
+    as_before::is_as_before,
+    changes::{Changes, Listener},
+    executor::{Execution, Executor, Progress as _},
+    journal::Journal,
+    look::Looks,
     rollback::Carried,
 };
 
-impl Imp {
+/// The parts that recovery takes.
+pub(crate) struct Recovery<'a> {
+    pub(crate) executor: &'a Executor,
+    pub(crate) looks: &'a Looks,
+    pub(crate) changes: &'a Changes,
+    /// The kernel's ID of this boot of the host.
+    pub(crate) boot: &'a str,
+}
+
+impl Recovery<'_> {
     /// Rolls back, or finishes, what the daemon before this one was in the middle of.
-    pub(crate) async fn recover(self: &Arc<Self>, interrupted: Option<Interrupted>) {
-        self.put_operations_back().await;
+    pub(crate) async fn recover(&self, interrupted: Option<Interrupted>) {
+        self.executor.operations.put_all_back().await;
         let Some(Interrupted { record, steps }) = interrupted else { return };
         let (plan, id) = (&record.plan, record.number);
+        let notes = &self.executor.notes;
         if plan.intent.policy() == Policy::BestEffort {
             // Its steps are noted; the next look makes a plan of what is missing.
-            self.journal_of_repairs(id).left_repairs();
+            Journal::of_repairs(notes, id).left_repairs();
             return;
         }
-        let listener = Listener::new(&self.events, self.changes.begin(id, plan, None));
-        let execution = Execution { plan, number: id, journal: self.journal(id), progress: &listener };
+        let listener = Listener::new(&self.executor.events, self.changes.begin(id, plan, None));
+        let execution = Execution { plan, number: id, journal: Journal::of(notes, id), progress: &listener };
         let carried = carried(&plan.steps, &steps);
         let under_way = carried.iter().filter(|carried| carried.in_doubt).count();
         listener.tell(EventKind::PlanInterrupted {
@@ -46,7 +56,7 @@ impl Imp {
             under_way,
         });
         let error = "the daemon ended in the middle of it".to_owned();
-        if record.boot != self.run.boot {
+        if record.boot != self.boot {
             self.roll_back_notes(&execution, carried, error).await;
             return;
         }
@@ -57,23 +67,16 @@ impl Imp {
             listener.tell(EventKind::PlanDone { plan: id });
             return;
         }
-        if self.is_as_before(&carried).await {
+        if is_as_before(self.looks, &self.executor.runner, &carried).await {
             put_notes_back(&execution, carried, error);
             return;
         }
-        self.roll_back(&execution, carried, error).await;
-    }
-
-    /// Puts back what was set, or half set, for partitions that have had no answer. They ask again.
-    async fn put_operations_back(self: &Arc<Self>) {
-        for operation in self.notes.operations() {
-            self.put_back(&operation).await;
-        }
+        self.executor.roll_back(&execution, carried, error).await;
     }
 
     /// Carries out what is missing of a plan. False when that is not possible: what was done is in the journal.
     async fn finish(
-        self: &Arc<Self>,
+        &self,
         Execution { plan, number: id, journal, progress }: &Execution<'_>,
         carried: &[Carried<'_>],
     ) -> bool {
@@ -81,8 +84,10 @@ impl Imp {
         for (n, Carried { number, step, noted, .. }) in under_way.iter().enumerate() {
             let order = carried.len() - under_way.len() + n + 1;
             let ends = (order == carried.len()).then_some(*plan);
-            let Ok(outcome) = self.do_step(step, Outcome::default()).await else { return false };
-            let _kept_out = self.keep_out_at_last(step).await;
+            let Ok(outcome) = self.executor.runner.do_step(step, Outcome::default()).await else {
+                return false;
+            };
+            let _kept_out = self.executor.runner.keep_out_at_last(step).await;
             if journal.done(*number, order, step, &outcome, noted, ends).is_err() {
                 return false;
             }
@@ -98,7 +103,7 @@ impl Imp {
             if step.meaning().outlives_boot
                 && let Some(inverse) = step.inverse(outcome)
             {
-                let _ = self.do_step(&inverse, Outcome::default()).await;
+                let _ = self.executor.runner.do_step(&inverse, Outcome::default()).await;
             }
         }
         put_notes_back(execution, carried, error);

@@ -8,18 +8,28 @@
 //!
 //! No plan is under way meanwhile, and no journal that has not ended names an address from before: that was undone.
 
+use std::sync::Arc;
+
 use ioward_model::{EventKind, Inventory, Move, RowKey, State, Whereabouts};
 
 use crate::{
     error::error_chain,
-    imp::Imp,
+    events::EventLog,
+    look::Looks,
     notes::{Must, Notes},
 };
 
-impl Imp {
-    /// Whether [`Imp::follow_adapters`] has something to do.
-    pub(crate) fn has_news_of_adapters(&self, inventory: &Inventory) -> bool {
-        let booted = self.reconciling.has_booted();
+/// The part that follows adapters.
+pub(crate) struct Relocation {
+    pub(crate) notes: Arc<Notes>,
+    pub(crate) events: Arc<EventLog>,
+    pub(crate) looks: Arc<Looks>,
+}
+
+impl Relocation {
+    /// Whether [`Relocation::follow`] has something to do.
+    pub(crate) fn has_news(&self, inventory: &Inventory) -> bool {
+        let booted = self.looks.has_booted();
         self.notes.look(|state| {
             let whereabouts = Whereabouts::of(state, inventory, booted);
             !moves(state, &whereabouts).is_empty() || !whereabouts.identities(state, inventory).is_empty()
@@ -28,10 +38,10 @@ impl Imp {
 
     /// Notes adapters where they are, and who they are, and tells of it. Whether anything that is noted has moved. To be called
     /// while nothing is being changed.
-    pub(crate) fn follow_adapters(&self, inventory: &Inventory) -> bool {
-        let booted = self.reconciling.has_booted();
+    pub(crate) fn follow(&self, inventory: &Inventory) -> bool {
+        let booted = self.looks.has_booted();
         let whereabouts = |notes: &Notes| notes.look(|state| Whereabouts::of(state, inventory, booted));
-        let before = self.state();
+        let before = self.notes.state();
         let moves = moves(&before, &whereabouts(&self.notes));
         let has_moved = !moves.is_empty() && self.note_moves(&before, &moves);
         self.note_identities(&whereabouts(&self.notes), inventory);

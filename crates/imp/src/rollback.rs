@@ -4,7 +4,7 @@
 //! made. So whatever rests on something that could not be rolled back is left as well: it stays noted, and the next plan sees
 //! to it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use ioward_fabric::FabricError;
 use ioward_model::{Assignment, EventKind, Name, Outcome, Step, VfId};
@@ -12,8 +12,7 @@ use ioward_pci::Bdf;
 
 use crate::{
     error::{ImpError, error_chain},
-    executor::Execution,
-    imp::Imp,
+    executor::{Execution, Executor},
     journal::Journal,
 };
 
@@ -58,10 +57,10 @@ impl Left {
     }
 }
 
-impl Imp {
+impl Executor {
     /// Rolls steps back, the last of them first, and goes on past those that can't be with what does not rest on them.
     pub(crate) async fn roll_back(
-        self: &Arc<Self>,
+        &self,
         Execution { journal, number: plan, progress, .. }: &Execution<'_>,
         steps: Vec<Carried<'_>>,
         error: String,
@@ -94,7 +93,7 @@ impl Imp {
     /// Rolls one step back by its inverse, which leaves alone what is so already: for a step that was not carried out it does
     /// nothing.
     async fn roll_back_step(
-        self: &Arc<Self>,
+        &self,
         journal: &Journal<'_>,
         carried: &Carried<'_>,
         inverse: Option<&Step>,
@@ -102,27 +101,27 @@ impl Imp {
         let Carried { number, step, noted, in_doubt, .. } = carried;
         if *in_doubt && step.meaning().asks_guest {
             // When that fails, the guest still has what it was to let go of, and the inverse finds it so.
-            let _ = self.do_step(step, Outcome::default()).await;
+            let _ = self.runner.do_step(step, Outcome::default()).await;
         }
         let Some(inverse) = inverse else {
             journal.rolled_back(*number, step, None, noted.as_ref());
             return Ok(());
         };
-        let _kept_out = self.keep_out(inverse).await;
+        let _kept_out = self.runner.keep_out(inverse).await;
         let outcome = match self.find_and_do(inverse).await {
             Err(ImpError::Fabric(FabricError::NoSuchVf { .. })) if inverse.meaning().ends_with_vf => {
                 Outcome::default()
             }
             outcome => outcome?,
         };
-        let _kept_out_too = self.keep_out_at_last(inverse).await;
+        let _kept_out_too = self.runner.keep_out_at_last(inverse).await;
         journal.rolled_back(*number, step, Some((inverse, &outcome)), noted.as_ref());
-        self.tell_partitions(inverse);
+        self.runner.tell_partitions(inverse);
         Ok(())
     }
 
-    async fn find_and_do(self: &Arc<Self>, step: &Step) -> Result<Outcome, ImpError> {
-        let found = self.found_before(step).await?;
-        self.do_step(step, found).await.map_err(|failure| failure.error)
+    async fn find_and_do(&self, step: &Step) -> Result<Outcome, ImpError> {
+        let found = self.runner.found_before(step).await?;
+        self.runner.do_step(step, found).await.map_err(|failure| failure.error)
     }
 }

@@ -1,11 +1,13 @@
 //! Carries out one step: what its [`Meaning`] says, on the fabric and the hypervisor.
 
-use ioward_fabric::FabricError;
-use ioward_hypervisor::{Accelerator, HypervisorError, StopMode};
+use std::sync::Arc;
+
+use ioward_fabric::{Fabric, FabricError};
+use ioward_hypervisor::{Accelerator, Hypervisor, HypervisorError, StopMode};
 use ioward_model::{FoundBefore, KeepsOut, Meaning, Outcome, Step};
 use tokio::sync::OwnedRwLockWriteGuard;
 
-use crate::{error::ImpError, imp::Imp};
+use crate::{channels::Channels, error::ImpError, notes::Notes, ownership::Ownership};
 
 /// Why a step was not carried out.
 pub(crate) struct Failure {
@@ -23,7 +25,16 @@ impl<E: Into<ImpError>> From<E> for Failure {
     }
 }
 
-impl Imp {
+/// The part that carries out steps.
+pub(crate) struct StepRunner {
+    pub(crate) fabric: Arc<dyn Fabric>,
+    pub(crate) hypervisor: Arc<dyn Hypervisor>,
+    pub(crate) notes: Arc<Notes>,
+    pub(crate) ownership: Arc<Ownership>,
+    pub(crate) channels: Arc<Channels>,
+}
+
+impl StepRunner {
     /// Looks up what has to be known before a step.
     pub(crate) async fn found_before(&self, step: &Step) -> Result<Outcome, ImpError> {
         let Meaning { found_before, subject, .. } = step.meaning();
@@ -116,10 +127,10 @@ impl Imp {
     }
 
     /// Tells the partitions concerned, once a step is noted.
-    pub(crate) fn tell_partitions(self: &std::sync::Arc<Self>, step: &Step) {
+    pub(crate) fn tell_partitions(&self, step: &Step) {
         match step {
             Step::CreateChannel { partition } | Step::StartPartition { partition } => {
-                self.serve_channel(partition);
+                self.channels.serve(partition);
             }
             Step::AttachVf { owner, .. } | Step::DetachVf { owner, .. } => {
                 self.channels.vfs_changed(&owner.partition);

@@ -6,57 +6,58 @@ use std::{
     time::Duration,
 };
 
-use ioward_fabric::FabricError;
-use ioward_model::{EventKind, PhysicalFunction, Step, VfId};
+use ioward_fabric::{Fabric, FabricError};
+use ioward_model::{EventKind, PhysicalFunction, VfId};
 use ioward_pci::Bdf;
 
-use crate::{
-    error::{ImpError, error_chain},
-    imp::Imp,
-};
+use crate::{error::error_chain, events::EventLog, look::Looks};
 
 /// Between two looks at an adapter that is stuck. It costs nothing: the fabric knows by itself.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Adapters that are stuck.
-#[derive(Debug, Default)]
-pub(crate) struct StuckAdapters(Mutex<BTreeSet<Bdf>>);
+pub(crate) struct StuckAdapters {
+    fabric: Arc<dyn Fabric>,
+    looks: Arc<Looks>,
+    events: Arc<EventLog>,
+    pfs: Mutex<BTreeSet<Bdf>>,
+}
 
 impl StuckAdapters {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<Bdf>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Imp {
-    /// Tells that the adapter of a step is stuck, if that is why it failed, and tells again when it answers.
-    pub(crate) fn watch_stuck(self: &Arc<Self>, step: &Step, error: &ImpError) {
-        let ImpError::Fabric(error @ FabricError::Stuck { .. }) = error else { return };
-        let Some(pf) = step.subject().adapter() else { return };
-        self.watch_stuck_adapter(pf, error);
+    pub(crate) fn new(fabric: Arc<dyn Fabric>, looks: Arc<Looks>, events: Arc<EventLog>) -> Arc<Self> {
+        Arc::new(Self { fabric, looks, events, pfs: Mutex::default() })
     }
 
-    /// The same, whatever was asked of the adapter.
-    pub(crate) fn watch_stuck_adapter(self: &Arc<Self>, pf: Bdf, error: &FabricError) {
-        if self.stuck.lock().insert(pf) {
+    /// Tells that an adapter is stuck, and tells again when it answers. What is to be done first then is done by `answered`.
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        pf: Bdf,
+        error: &FabricError,
+        answered: impl Future<Output = ()> + Send + 'static,
+    ) {
+        if self.lock().insert(pf) {
             self.events.emit(EventKind::AdapterStuck { pf, what: error_chain(error) });
-            tokio::spawn(look_until_it_answers(Arc::downgrade(self), pf));
+            tokio::spawn(look_until_it_answers(Arc::downgrade(self), pf, answered));
         }
     }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<Bdf>> {
+        self.pfs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-async fn look_until_it_answers(imp: Weak<Imp>, pf: Bdf) {
+async fn look_until_it_answers(stuck: Weak<StuckAdapters>, pf: Bdf, answered: impl Future<Output = ()>) {
     loop {
         tokio::time::sleep(LOOK_AGAIN).await;
-        let Some(imp) = imp.upgrade() else { return };
-        if matches!(imp.fabric.vf_address(VfId { pf, index: 0 }).await, Err(FabricError::Stuck { .. })) {
+        let Some(stuck) = stuck.upgrade() else { return };
+        if matches!(stuck.fabric.vf_address(VfId { pf, index: 0 }).await, Err(FabricError::Stuck { .. })) {
             continue;
         }
-        imp.stuck.lock().remove(&pf);
-        imp.put_back_operations_of(pf).await;
-        let inventory = imp.look().await;
+        stuck.lock().remove(&pf);
+        answered.await;
+        let inventory = stuck.looks.look().await;
         let num_vfs = inventory.ok().and_then(|now| now.physical_function(pf).map(PhysicalFunction::num_vfs));
-        imp.events.emit(EventKind::AdapterAnswers { pf, num_vfs });
+        stuck.events.emit(EventKind::AdapterAnswers { pf, num_vfs });
         return;
     }
 }

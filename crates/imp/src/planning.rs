@@ -1,0 +1,130 @@
+//! Makes plans: what is known of the host and of the state goes to the planner, and what it returns is seen by a second pair of
+//! eyes.
+
+use std::sync::Arc;
+
+use ioward_api::Compatible;
+use ioward_hypervisor::{Hypervisor, UnusableFile};
+use ioward_model::{Intent, Inventory, Name, Options, Plan, Policy, Reason, Rule, Spec, State};
+use tokio::sync::Semaphore;
+
+use crate::{compatible, error::ImpError, look::Looks, notes::Notes, workers::off_the_workers};
+
+/// So many plans are made at once, beside the one that is about to be carried out: each may take a processor for seconds.
+const PLANS_AT_ONCE: usize = 2;
+
+/// The part that makes plans.
+pub(crate) struct Planning {
+    looks: Arc<Looks>,
+    notes: Arc<Notes>,
+    hypervisor: Arc<dyn Hypervisor>,
+    turns: Arc<Semaphore>,
+}
+
+impl Planning {
+    pub(crate) fn new(looks: Arc<Looks>, notes: Arc<Notes>, hypervisor: Arc<dyn Hypervisor>) -> Self {
+        Self { looks, notes, hypervisor, turns: Arc::new(Semaphore::new(PLANS_AT_ONCE)) }
+    }
+
+    /// Which functions suit each VF that a partition of a Spec asks for, and why the others do not.
+    ///
+    /// # Errors
+    /// When the Spec makes no sense or has no such partition.
+    pub(crate) async fn compatible(
+        &self,
+        spec: &Spec,
+        partition: &Name,
+    ) -> Result<Vec<Compatible>, ImpError> {
+        spec.validate()?;
+        let (inventory, state) = (self.looks.look().await?, self.notes.state());
+        let (spec, partition) = (spec.clone(), partition.clone());
+        let turn = self.turn_to_plan().await;
+        off_the_workers(move || {
+            let _turn = turn;
+            compatible::compatible(&inventory, &state, &spec, &partition)
+        })
+        .await
+    }
+
+    /// Makes a plan for an intent.
+    ///
+    /// # Errors
+    /// When the intent makes no sense, or rules forbid it.
+    pub(crate) async fn plan(&self, intent: &Intent, options: &Options) -> Result<Plan, ImpError> {
+        let turn = self.turn_to_plan().await;
+        self.plan_now(intent, options, turn).await
+    }
+
+    async fn turn_to_plan(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        // It is never closed.
+        Arc::clone(&self.turns).acquire_owned().await.ok()
+    }
+
+    /// Makes a plan; keeps `turn` until it is made, which may be after the caller has gone away.
+    pub(crate) async fn plan_now(
+        &self,
+        intent: &Intent,
+        options: &Options,
+        turn: impl Send + 'static,
+    ) -> Result<Plan, ImpError> {
+        if let Intent::Apply { spec } = intent {
+            spec.validate()?;
+        }
+        if intent.policy() == Policy::BestEffort {
+            let message =
+                "only the daemon itself asks for a host to be reconciled; 'ioward drift' shows what differs";
+            return Err(ImpError::Invalid(message.to_owned()));
+        }
+        // A partition that can't boot is better refused before its VFs are made than undone after.
+        let unusable = self.unusable_files(intent).await?;
+        if !unusable.is_empty() {
+            return Err(refused(unusable));
+        }
+        let (inventory, state) = (self.looks.look().await?, self.notes.state());
+        let (intent, options) = (intent.clone(), *options);
+        off_the_workers(move || {
+            let _turn = turn;
+            plan_for(&inventory, &state, &intent, &options)
+        })
+        .await
+    }
+
+    async fn unusable_files(&self, intent: &Intent) -> Result<Vec<Reason>, ImpError> {
+        let Intent::Apply { spec } = intent else { return Ok(Vec::new()) };
+        let mut reasons = Vec::new();
+        for partition in &spec.partitions {
+            let unusable = self.hypervisor.check_boot(&partition.boot).await?;
+            reasons.extend(unusable.iter().map(|file| unusable_file(&partition.name, file)));
+        }
+        Ok(reasons)
+    }
+}
+
+/// A plan for this host, seen by a second pair of eyes. Pure: for a recorded host too.
+///
+/// # Errors
+/// When it is refused, with what would have to give way; [`ImpError::Unsound`] never, unless the planner is broken.
+pub fn plan_for(
+    inventory: &Inventory,
+    state: &State,
+    intent: &Intent,
+    options: &Options,
+) -> Result<Plan, ImpError> {
+    let plan = ioward_planner::advise(inventory, state, intent, options)
+        .map_err(|(reasons, ways)| ImpError::Refused { reasons, ways })?;
+    let problems = ioward_planner::validate(&plan, inventory, state);
+    if problems.is_empty() { Ok(plan) } else { Err(ImpError::Unsound(problems.join("; "))) }
+}
+
+pub(crate) fn refused(reasons: Vec<Reason>) -> ImpError {
+    ImpError::Refused { reasons, ways: Vec::new() }
+}
+
+/// A file that a partition can't boot from.
+fn unusable_file(partition: &Name, file: &UnusableFile) -> Reason {
+    let required = format!("a file to boot from at {}", file.path.display());
+    Reason::new(Rule::BootFile, required, file.found.clone())
+        .for_request(partition)
+        .key("boot")
+        .remedy(file.remedy.clone())
+}
