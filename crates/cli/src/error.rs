@@ -42,7 +42,7 @@ pub enum CliError {
     /// A step of a plan failed.
     #[error("plan {plan} failed: {error}; {}", after_failure(*.undone))]
     PlanFailed {
-        /// The plan.
+        /// The number of the change that it is.
         plan: u64,
         /// Why.
         error: String,

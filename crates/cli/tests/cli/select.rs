@@ -146,7 +146,7 @@ fn ctrl_c_has_a_plan_undone_and_waits_for_it() {
     let (daemon, folder) = (endless(), Folder::new());
     let mut session = select(&daemon.socket(), &folder, &[]);
     session.wait_for("? keys");
-    session.type_for("p", "plan 3: 5 steps");
+    session.type_for("p", "plan: 5 steps");
     session.type_for("a", "create the channel of web …");
     session.type_for("\x03", "nobody waits for it; everything is as it was before");
     assert!(session.shown().contains("[1/5] create the channel of web … undone"), "{}", session.shown());
@@ -175,7 +175,7 @@ fn the_terminal_is_put_right_whatever_ends_it() {
     // While a plan is carried out, the daemon is told by the connection.
     let mut session = select(&daemon.socket(), &folder, &[]);
     session.wait_for("? keys");
-    session.type_for("p", "plan 3: 5 steps");
+    session.type_for("p", "plan: 5 steps");
     session.type_for("a", "create the channel of web …");
     kill_process(Pid::from_child(&session.child), Signal::TERM).unwrap();
     let (status, shown) = session.end();
