@@ -224,12 +224,8 @@ async fn apply(
     seen: &watch::Sender<Option<u64>>,
     show: impl Fn(EventKind),
 ) -> Result<(), CliError> {
-    let mut past = client.get_lines("/v1/events").await?;
-    let mut latest = 0;
-    while let Some((_, event)) = past.next::<Event>().await? {
-        latest = event.number;
-    }
-    seen.send_replace(Some(latest));
+    let none = client.get_lines("/v1/events?since=now").await?;
+    seen.send_replace(Some(none.number("ioward-last-event").unwrap_or(0)));
     let lines = client.post_lines("/v1/apply", &ApplyRequest { plan, wait_seconds: 0 }).await?;
     follow(lines, |event| {
         seen.send_replace(Some(event.number));
@@ -240,7 +236,7 @@ async fn apply(
 
 /// Sees to the end of a plan whose connection was closed: what comes after the event of this number.
 async fn undoing(client: &Client, seen: u64, show: impl Fn(EventKind)) -> Result<(), CliError> {
-    let lines = client.get_lines("/v1/events?follow=true").await?;
+    let lines = client.get_lines(&format!("/v1/events?follow=true&since={seen}")).await?;
     follow_after(lines, seen, |event| show(event.kind)).await
 }
 

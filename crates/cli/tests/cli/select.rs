@@ -117,14 +117,14 @@ fn endless() -> Daemon {
         "GET /v1/spec" => send(stream, "200 OK", "{\"version\": 1}"),
         "POST /v1/plan" => send(stream, "200 OK", &data("plan.json").to_string()),
         // An attempt at the same plan before this one has failed.
-        "GET /v1/events" => send(stream, "200 OK", BEFORE),
+        "GET /v1/events?since=now" => send(stream, "200 OK\r\nioward-last-event: 7", ""),
         "POST /v1/apply" => {
             send(stream, "200 OK", UNDER_WAY);
             let hung_up = matches!(stream.read(&mut [0]), Ok(0) | Err(_));
             *left.0.lock().unwrap() = hung_up;
             left.1.notify_all();
         }
-        "GET /v1/events?follow=true" => {
+        "GET /v1/events?follow=true&since=9" => {
             let _left = left.1.wait_while(left.0.lock().unwrap(), |left| !*left).unwrap();
             send_head(stream, "200 OK");
             let _ = std::io::Write::write_all(stream, [BEFORE, UNDER_WAY, UNDONE].concat().as_bytes());
