@@ -166,7 +166,7 @@ fn the_terminal_is_put_right_whatever_ends_it() {
         kill_process(Pid::from_child(&session.child), signal).unwrap();
         let (ended, shown) = session.end();
         assert_eq!(ended, status);
-        assert!(shown.contains("what was chosen and neither applied"), "{shown}");
+        assert!(shown.contains("nothing that was chosen is lost"), "{shown}");
     }
     let mut session = select(&daemon.socket(), &folder, &[]);
     session.wait_for("? keys");
@@ -180,6 +180,41 @@ fn the_terminal_is_put_right_whatever_ends_it() {
     kill_process(Pid::from_child(&session.child), Signal::TERM).unwrap();
     let (status, shown) = session.end();
     assert!(status == 143 && shown.replace('\n', "").contains("the daemon puts everything back"), "{shown}");
+}
+
+/// What was chosen was lost.
+#[test]
+fn what_a_signal_ends_is_kept_in_a_file() {
+    let (daemon, folder) = (endless(), Folder::new());
+    for (signal, status) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
+        let mut session = select(&daemon.socket(), &folder, &[]);
+        session.wait_for("? keys");
+        session.type_for("\r2\r", "neither applied nor saved");
+        let file = format!("ioward-select-{}.toml", session.child.id());
+        kill_process(Pid::from_child(&session.child), signal).unwrap();
+        let (ended, shown) = session.end();
+        assert_eq!(ended, status);
+        assert!(shown.replace('\n', "").contains(&file), "{shown}");
+        let kept = fs::read_to_string(folder.path().join(&file)).unwrap();
+        assert!(kept.contains("vfs = 2"), "{kept}");
+    }
+}
+
+/// The terminal is gone, and with it everybody who could be told.
+#[test]
+fn a_hang_up_of_the_terminal_itself_keeps_the_choice_too() {
+    let (daemon, folder) = (endless(), Folder::new());
+    let mut session = select(&daemon.socket(), &folder, &[]);
+    session.wait_for("? keys");
+    session.type_for("\r2\r", "neither applied nor saved");
+    let Session { terminal, mut child, .. } = session;
+    drop(terminal);
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    let status = child.wait().unwrap();
+    let file = format!("ioward-select-{}.toml", child.id());
+    // Whichever shows first: the signal, or that nothing can be read any more.
+    assert!(matches!(status.code(), Some(129 | 1)), "{status}");
+    assert!(folder.path().join(&file).exists());
 }
 
 #[test]
