@@ -10,7 +10,8 @@ use std::{
 
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    Method, Request, Response, StatusCode, body::Bytes, body::Incoming, client::conn::http1, header,
+    HeaderMap, Method, Request, Response, StatusCode, body::Bytes, body::Incoming, client::conn::http1,
+    header,
 };
 use hyper_util::rt::TokioIo;
 use ioward_api::ErrorBody;
@@ -90,6 +91,20 @@ pub enum ClientError {
         "the daemon broke off before the plan was done; 'ioward events' and its log say what became of it"
     )]
     Unfinished,
+}
+
+impl ClientError {
+    /// Whether a daemon that starts anew would put it right.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+            }
+            Self::BrokenOff { .. } | Self::Silent { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 fn remedy(error: &io::Error) -> &'static str {
@@ -220,7 +235,8 @@ impl Answer {
     }
 
     fn lines(self) -> Lines {
-        Lines { socket: self.socket, route: self.route, body: self.response.into_body(), rest: Vec::new() }
+        let (head, body) = self.response.into_parts();
+        Lines { socket: self.socket, route: self.route, headers: head.headers, body, rest: Vec::new() }
     }
 }
 
@@ -228,12 +244,19 @@ impl Answer {
 pub struct Lines {
     socket: PathBuf,
     route: String,
+    headers: HeaderMap,
     body: Incoming,
     /// Bytes that have come and are not used yet.
     rest: Vec<u8>,
 }
 
 impl Lines {
+    /// A number that the answer has as a header of this name.
+    #[must_use]
+    pub fn number(&self, header: &str) -> Option<u64> {
+        self.headers.get(header)?.to_str().ok()?.parse().ok()
+    }
+
     /// The next object: its text and its value. `None` at the end.
     ///
     /// # Errors

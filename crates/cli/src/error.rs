@@ -1,6 +1,6 @@
 //! Why a command was not carried out: what is printed on stderr, and the exit status that follows from it.
 
-use std::{error::Error, io, path::PathBuf, process::ExitCode};
+use std::{error::Error, fmt, io, path::PathBuf, process::ExitCode};
 
 use ioward_api::{ApiError, ChangeId, ErrorBody, ErrorKind};
 use ioward_model::{Name, Reason, Rule, Spec, SpecError, SpecPlace, TextPlace};
@@ -42,7 +42,7 @@ pub enum CliError {
     /// A step of a plan failed.
     #[error("plan {plan} failed: {error}; {}", after_failure(*.undone))]
     PlanFailed {
-        /// The plan.
+        /// The number of the change that it is.
         plan: u64,
         /// Why.
         error: String,
@@ -87,12 +87,14 @@ pub enum CliError {
         source: io::Error,
     },
     /// A signal, or Ctrl-C, ended the choice.
-    #[error("select was ended by signal {signal}; {}", if *.undoing { UNDOING } else { UNSETTLED })]
+    #[error("select was ended by signal {signal}; {}{choice}", if *.undoing { AND_UNDOING } else { "" })]
     SelectEnded {
         /// The signal's number.
         signal: u8,
         /// Whether a plan was being carried out.
         undoing: bool,
+        /// What became of the choice.
+        choice: Unsettled,
     },
     /// This host lacks so many things; they have been shown.
     #[error("{} for VFs of partitions: see the lines that begin with ✗", lacking(*.0))]
@@ -200,8 +202,34 @@ pub enum CliError {
     Serve(String),
 }
 
+/// The fate of a choice that was neither applied nor saved when it was ended from outside.
+#[derive(Debug)]
+pub enum Unsettled {
+    /// There was none.
+    Nothing,
+    /// It is in this file.
+    Kept(String),
+    /// It could not be kept, and why.
+    Lost(String),
+    /// Whoever chose did not want it.
+    Dropped,
+}
+
+impl fmt::Display for Unsettled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("nothing that was chosen is lost"),
+            Self::Kept(file) => {
+                write!(f, "what was chosen is kept: 'ioward select -f {file}' goes on with it")
+            }
+            Self::Lost(why) => write!(f, "what was chosen is lost: {why}"),
+            Self::Dropped => f.write_str("what was chosen and neither applied nor saved is lost"),
+        }
+    }
+}
+
 const UNDOING: &str = "undoing; the daemon puts everything back, 'ioward events --follow' shows how";
-const UNSETTLED: &str = "what was chosen and neither applied nor saved is lost";
+const AND_UNDOING: &str = "undoing; the daemon puts everything back, 'ioward events --follow' shows how; ";
 
 /// The words for an errno, without its number: "No such file or directory".
 #[must_use]

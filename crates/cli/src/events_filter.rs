@@ -91,10 +91,16 @@ impl EventsFilter {
         Self { since, partitions, kinds, steps: BTreeSet::new(), plans: BTreeSet::new() }
     }
 
-    /// Whether a person has said where to begin.
+    /// Where to begin, if somebody has said so.
     #[must_use]
-    pub fn has_since(&self) -> bool {
-        self.since.is_some()
+    pub fn since(&self) -> Option<Since> {
+        self.since
+    }
+
+    /// Whether it has to see events from before it begins too.
+    #[must_use]
+    pub fn needs_all(&self) -> bool {
+        !self.partitions.is_empty()
     }
 
     /// Only those after this one.
@@ -104,6 +110,15 @@ impl EventsFilter {
 
     /// Whether this is one of them. Every event is to be shown to it, in order.
     pub fn passes(&mut self, event: &Event) -> bool {
+        match event.kind {
+            // Numbers begin anew; and whoever asks for some events is to know that some may be missing.
+            EventKind::Restarted { .. } => {
+                self.since = self.since.filter(|since| matches!(since, Since::Time(_)));
+                return true;
+            }
+            EventKind::Missed { .. } => return true,
+            _ => {}
+        }
         let Ok(value) = serde_json::to_value(&event.kind) else { return true };
         let is_since = match self.since {
             None => true,

@@ -18,6 +18,7 @@ mod console;
 mod demo;
 mod doctor;
 mod error;
+mod events;
 mod events_filter;
 mod man;
 mod pf_ref;
@@ -105,7 +106,7 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Partitions { name: Some(name), json } => show::partition(&client, &name, json).await,
         Command::Spec { json } => show::spec(&client, json).await,
         Command::Events { follow, since, partition, kind, json } => {
-            show::events(&client, follow, EventsFilter::new(since, partition, kind), json).await
+            events::events(&client, follow, EventsFilter::new(since, partition, kind), json).await
         }
         Command::Changes { id: None, json, .. } => changes::list(&client, json).await,
         Command::Changes { id: Some(id), follow: false, json } => changes::one(&client, id, json).await,

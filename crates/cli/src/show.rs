@@ -1,10 +1,10 @@
-//! The commands that show: host, vfs, partitions, drift, orphans, events, audit, state.
+//! The commands that show: host, vfs, partitions, drift, orphans, audit, state.
 
 use std::path::Path;
 
 use ioward_api::{AuditLine, PartitionView, Reaped};
 use ioward_fabric::linux::{self, HostRoot};
-use ioward_model::{Drift, Event, Inventory, Name, Orphan, Spec, VirtualFunction};
+use ioward_model::{Drift, Inventory, Name, Orphan, Spec, VirtualFunction};
 use ioward_pci::Bdf;
 use ioward_store::{Export, StoreError};
 use serde::Serialize;
@@ -12,7 +12,6 @@ use serde::Serialize;
 use crate::{
     client::{Client, ClientError, Lines},
     error::{CliError, with_causes},
-    events_filter::EventsFilter,
     pf_ref::PfRef,
     present, recorded, terminal,
 };
@@ -144,40 +143,6 @@ pub async fn orphans(client: &Client, reap: bool, json: bool) -> Result<(), CliE
         0 => Ok(()),
         left => Err(CliError::Unreaped { left, of: reaped.len() }),
     }
-}
-
-/// `ioward events`: what happened, or with `follow` what happens.
-///
-/// # Errors
-/// When the daemon does not answer.
-pub async fn events(
-    client: &Client,
-    follow: bool,
-    mut filter: EventsFilter,
-    json: bool,
-) -> Result<(), CliError> {
-    if follow && !filter.has_since() {
-        // The stream begins with what the daemon remembers.
-        let mut lines = client.get_lines("/v1/events?follow=false").await?;
-        let mut last = 0;
-        while let Some((_, event)) = lines.next::<Event>().await? {
-            last = event.number;
-            // Steps that have begun before may end later.
-            filter.passes(&event);
-        }
-        filter.begin_after(last);
-    }
-    let mut lines = client.get_lines(&format!("/v1/events?follow={follow}")).await?;
-    while let Some((text, event)) = lines.next::<Event>().await? {
-        if filter.passes(&event) {
-            if json {
-                terminal::print_raw(&(text + "\n"))?;
-            } else {
-                terminal::print(&present::events::event(&event))?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// `ioward audit`: who asked for what.

@@ -25,14 +25,14 @@ pub struct Event {
 pub enum EventKind {
     /// A plan is being carried out.
     PlanStarted {
-        /// The plan.
+        /// Its number: that of the change, which counts the plans that were begun on this host ([`crate::PlanRecord::number`]).
         plan: u64,
         /// Its number of steps.
         steps: usize,
     },
     /// A step begins.
     StepStarted {
-        /// The plan.
+        /// The plan's number.
         plan: u64,
         /// The step's number, from 1.
         #[serde(rename = "step")]
@@ -42,7 +42,7 @@ pub enum EventKind {
     },
     /// A step is done.
     StepDone {
-        /// The plan.
+        /// The plan's number.
         plan: u64,
         /// The step's number, from 1.
         #[serde(rename = "step")]
@@ -53,7 +53,7 @@ pub enum EventKind {
     },
     /// A step failed; the plan is rolled back next.
     StepFailed {
-        /// The plan.
+        /// The plan's number.
         plan: u64,
         /// The step's number, from 1.
         #[serde(rename = "step")]
@@ -63,7 +63,7 @@ pub enum EventKind {
     },
     /// A step has been rolled back.
     StepUndone {
-        /// The plan.
+        /// The plan's number.
         plan: u64,
         /// The step's number, from 1.
         #[serde(rename = "step")]
@@ -74,12 +74,12 @@ pub enum EventKind {
     },
     /// A plan is done.
     PlanDone {
-        /// The plan.
+        /// The plan's number.
         plan: u64,
     },
     /// A plan failed.
     PlanFailed {
-        /// The plan.
+        /// The plan's number.
         plan: u64,
         /// The cause.
         error: String,
@@ -89,7 +89,7 @@ pub enum EventKind {
     /// A plan was running when the previous daemon ended. It is rolled back next, or completed if only requests to
     /// guests are missing.
     PlanInterrupted {
-        /// The plan.
+        /// The plan's number.
         plan: u64,
         /// Its number of steps.
         steps: usize,

@@ -15,7 +15,7 @@ use serde::{
     ser::SerializeMap,
 };
 
-use crate::{BitRate, Kind, Setting, Value, VfOp, VfSettings, Vlan, VlanProtocol};
+use crate::{BitRate, Kind, Setting, Value, VfOp, VfSettings, Vlan, VlanProtocol, nearest};
 
 /// Something that a partition may be allowed to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,10 +49,13 @@ impl FromStr for Permission {
 
     fn from_str(text: &str) -> Result<Self, String> {
         Self::all().find(|permission| permission.as_str() == text).ok_or_else(|| {
-            let likeness = |permission: &Self| strsim::jaro_winkler(permission.as_str(), text);
-            let near = Self::all().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+            let known: Vec<&str> = Self::all().map(Self::as_str).collect();
+            let hint = match nearest(text, known.iter().copied()) {
+                Some(near) => format!("did you mean '{near}'?"),
+                None => format!("known here: {}", known.join(", ")),
+            };
             let text: String = text.chars().take(40).collect();
-            format!("'{text}' is nothing a guest may do; did you mean '{}'?", near.map_or("", Self::as_str))
+            format!("'{text}' is nothing a guest may do; {hint}")
         })
     }
 }

@@ -23,6 +23,7 @@ mod inventory;
 pub mod io_error;
 mod journal;
 mod name;
+mod nearest;
 mod needs;
 mod op;
 mod partition;
@@ -55,6 +56,7 @@ pub use inventory::{
 };
 pub use journal::{Ended, OpenOperation, PlanRecord, StepRecord};
 pub use name::{Name, NameError, Owner, VfRef};
+pub use nearest::nearest;
 pub use needs::{Apart, Capability, FailureDomain, Guarantee, Guest, GuestOs, NumaPolicy};
 pub use op::{OpError, OpErrorKind, OpOutcome, VfOp, VfView};
 pub use partition::PartitionStatus;

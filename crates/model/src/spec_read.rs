@@ -8,7 +8,7 @@ use toml::{
     de::{DeArray, DeTable, DeValue, Deserializer},
 };
 
-use crate::Spec;
+use crate::{Spec, nearest};
 
 /// The most mistakes that are told at once.
 const MAX_MISTAKES: usize = 32;
@@ -182,11 +182,9 @@ fn with_suggestion(message: &str) -> String {
         return message.to_owned();
     }
     let Some(unknown) = words.next() else { return message.to_owned() };
-    let likeness = |word: &str| strsim::jaro_winkler(unknown, word);
     let known: Vec<&str> = words.collect();
-    let near = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     let what = if message.starts_with("unknown field") { "key" } else { "value" };
-    match near.filter(|word| likeness(word) > 0.75) {
+    match nearest(unknown, known.iter().copied()) {
         Some(near) => format!("unknown {what} '{unknown}'; did you mean '{near}'?"),
         None => format!("unknown {what} '{unknown}'; known here: {}", known.join(", ")),
     }

@@ -364,6 +364,8 @@ index = 0
     fn an_unknown_key_brings_the_near_one() {
         let error = complaint(&GOOD.replace("memory", "memroy"));
         assert_eq!(error, "line 10, column 1: unknown key 'memroy'; did you mean 'memory'?");
+        let error = complaint(&GOOD.replace("mac  ", "mca  "));
+        assert!(error.ends_with("unknown key 'mca'; did you mean 'mac'?"), "{error}");
         let error = complaint(&GOOD.replace("\"nvme\"", "\"nvmee\""));
         assert_eq!(error, "line 22, column 9: unknown value 'nvmee'; did you mean 'nvme'?");
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
     AdapterSpec, Assignment, Guarantee, Intent, Inventory, Name, Owner, PartitionSpec, PartitionState,
-    PhysicalFunction, Reason, Rule, Spec, State, VfCount, VfRequest,
+    PhysicalFunction, Reason, Rule, Spec, State, VfCount, VfRequest, nearest,
 };
 use ioward_pci::Bdf;
 
@@ -85,6 +85,13 @@ impl Goal {
                     }
                 }
                 check(&Spec { version: 1, adapters: Vec::new(), partitions: vec![spec.clone()] })?;
+                let nobody = apart_from_nobody(state, std::slice::from_ref(&spec), &spec);
+                if !nobody.is_empty() {
+                    return Err(nobody
+                        .into_iter()
+                        .map(|reason| Reason { rule: Rule::VfExists, ..reason })
+                        .collect());
+                }
                 Ok(one(spec, false))
             }
             Intent::Detach { partition, vf } => {
@@ -145,6 +152,7 @@ fn apply(inventory: &Inventory, state: &State, spec: &Spec) -> Result<Goal, Vec<
             continue;
         }
         reasons.extend(present.and_then(|present| changed_while_running(present, partition)));
+        reasons.extend(apart_from_nobody(state, &spec.partitions, partition));
         partitions.push(PartitionGoal { spec: partition.clone(), start: present.is_none() });
     }
     let mut goal = Goal { settled, ..Goal::of_partitions(partitions) };
@@ -175,6 +183,43 @@ fn no_such_vf(partition: &PartitionSpec, vf: &Name) -> Reason {
     let names: Vec<_> = partition.vfs.iter().map(|vf| vf.name.as_str()).collect();
     let found = if names.is_empty() { "it has none".to_owned() } else { names.join(", ") };
     Reason::new(Rule::VfExists, format!("a VF '{vf}' of {}", partition.name), found)
+}
+
+/// VFs of a partition that are to be apart from one that is neither in the Spec nor held. What a partition has asked for already
+/// stays: the other may have gone since.
+fn apart_from_nobody(state: &State, wanted: &[PartitionSpec], partition: &PartitionSpec) -> Vec<Reason> {
+    let held = || state.partitions.values().map(|partition| &partition.spec);
+    let before = state.partitions.get(&partition.name).map(|present| &present.spec);
+    // One that this Spec names is as the Spec says, whatever is held of it.
+    let of = |name: &Name| {
+        let in_spec = wanted.iter().find(|partition| partition.name == *name);
+        in_spec.or_else(|| Some(&state.partitions.get(name)?.spec))
+    };
+    let mut reasons = Vec::new();
+    for vf in &partition.vfs {
+        let asked_before = before.and_then(|before| before.vf(&vf.name)).map_or(&[][..], |vf| &vf.apart_from);
+        for apart in vf.apart_from.iter().filter(|apart| !asked_before.contains(apart)) {
+            let other = apart.vf.owner(&partition.name);
+            let found = match of(&other.partition) {
+                Some(there) if there.vf(&other.vf).is_some() => continue,
+                Some(_) => format!("{} has no VF '{}'", other.partition, other.vf),
+                None => format!("there is no partition '{}'", other.partition),
+            };
+            let all = wanted.iter().chain(held());
+            let all = all.flat_map(|partition| {
+                partition.vfs.iter().map(|vf| format!("{}/{}", partition.name, vf.name))
+            });
+            let all: BTreeSet<String> = all.collect();
+            let remedy = match nearest(&other.to_string(), all.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean {near}?"),
+                None => "one that comes later says it itself: it holds for both".to_owned(),
+            };
+            let owner = Owner { partition: partition.name.clone(), vf: vf.name.clone() };
+            let reason = Reason::new(Rule::Redundancy, format!("a VF {other} to be apart from"), found);
+            reasons.push(reason.for_request(owner).key("apart_from").remedy(remedy));
+        }
+    }
+    reasons
 }
 
 fn existing<'a>(state: &'a State, partition: &Name) -> Result<&'a PartitionState, Vec<Reason>> {

@@ -23,7 +23,8 @@ pub fn plan(plan: &Plan, detail: Detail, width: usize) -> String {
     if plan.steps.is_empty() {
         out += "nothing to do: everything is as it is wanted\n";
     } else {
-        out += &format!("plan {}: {}\n", plan.id, text::counted(plan.steps.len(), "step"));
+        // It has a number only once it is begun.
+        out += &format!("plan: {}\n", text::counted(plan.steps.len(), "step"));
         let diff = diff::of(plan);
         for (heading, changes) in [("functions", &diff.functions), ("partitions", &diff.partitions)] {
             if !changes.is_empty() {
@@ -122,7 +123,7 @@ mod tests {
     }
 
     const DIFF: &str = "\
-plan 3: 5 steps
+plan: 5 steps
 
 functions
   + 0000:01:00.0: 2 VFs made

@@ -123,7 +123,7 @@ impl Screen {
                 if let Mode::Work(work) = &mut self.mode {
                     if ended.is_ok() {
                         self.choice.settle();
-                        self.done.push(format!("plan {} is applied", work.plan));
+                        self.done.push(format!("{} is applied", work.name()));
                     }
                     work.end(ended);
                 }

@@ -5,6 +5,7 @@ use std::{
     fs::OpenOptions,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
+    process,
     sync::Arc,
     thread,
 };
@@ -27,7 +28,7 @@ use super::{
 };
 use crate::{
     client::{Client, ClientError, Lines},
-    error::CliError,
+    error::{CliError, Unsettled},
     signals::{INTERRUPT, Signals},
     spec_file, terminal,
 };
@@ -60,11 +61,26 @@ pub async fn select(client: Client, file: Option<PathBuf>) -> Result<(), CliErro
     let mut screen = Screen::new(known, spec, file, folder, (size.width, size.height));
     let ended = run(&mut own.terminal, &mut signals, &client, &mut screen).await;
     drop(own);
-    // The screen is gone, and what was done on it with it.
-    for done in &screen.done {
-        terminal::print(&format!("{done}\n"))?;
+    if matches!(ended, Err(CliError::Terminal(_))) {
+        // It may be gone for good, as after a hang-up.
+        screen.done.push(keep(&screen).to_string());
     }
-    ended
+    // The screen is gone, and what was done on it with it. After a hang-up there may be nobody to tell.
+    let told = screen.done.iter().try_for_each(|done| terminal::print(&format!("{done}\n")));
+    ended.and(told)
+}
+
+/// What a signal ends is kept in a file of its own beside the others: after a hang-up there is nobody to ask for a name.
+fn keep(screen: &Screen) -> Unsettled {
+    if !screen.choice.is_unsettled() {
+        return Unsettled::Nothing;
+    }
+    let file = format!("ioward-select-{}.toml", process::id());
+    match save(Path::new(&file), screen.choice.spec(), false) {
+        Ok(true) => Unsettled::Kept(file),
+        Ok(false) => Unsettled::Lost(format!("there is a file {file} already")),
+        Err(error) => Unsettled::Lost(error.to_string()),
+    }
 }
 
 async fn run(
@@ -92,13 +108,15 @@ async fn run(
             },
             Some(answer) = answers.recv() => screen.answer(answer),
             signal = signals.next() => {
-                return Err(CliError::SelectEnded { signal, undoing: screen.is_working() });
+                return Err(CliError::SelectEnded { signal, undoing: screen.is_working(), choice: keep(screen) });
             }
         };
         match effect {
             Some(Effect::Leave(Leaving::Done)) => return Ok(()),
             Some(Effect::Leave(Leaving::Interrupted)) => {
-                return Err(CliError::SelectEnded { signal: INTERRUPT, undoing: false });
+                let choice =
+                    if screen.choice.is_unsettled() { Unsettled::Dropped } else { Unsettled::Nothing };
+                return Err(CliError::SelectEnded { signal: INTERRUPT, undoing: false, choice });
             }
             Some(Effect::Leave(Leaving::Undoing)) => return Err(CliError::LeftRollback),
             Some(effect) => tasks.begin(effect),
@@ -115,13 +133,14 @@ struct OwnTerminal {
 impl OwnTerminal {
     fn enter() -> io::Result<Self> {
         // A failure restores the terminal.
-        ratatui::try_init().map(|terminal| Self { terminal }).inspect_err(|_| ratatui::restore())
+        ratatui::try_init().map(|terminal| Self { terminal }).inspect_err(|_| _ = ratatui::try_restore())
     }
 }
 
 impl Drop for OwnTerminal {
     fn drop(&mut self) {
-        ratatui::restore();
+        // `ratatui::restore` would tell of a failure on stderr, and panic where that has hung up too.
+        let _ = ratatui::try_restore();
     }
 }
 
@@ -224,12 +243,8 @@ async fn apply(
     seen: &watch::Sender<Option<u64>>,
     show: impl Fn(EventKind),
 ) -> Result<(), CliError> {
-    let mut past = client.get_lines("/v1/events").await?;
-    let mut latest = 0;
-    while let Some((_, event)) = past.next::<Event>().await? {
-        latest = event.number;
-    }
-    seen.send_replace(Some(latest));
+    let none = client.get_lines("/v1/events?since=now").await?;
+    seen.send_replace(Some(none.number("ioward-last-event").unwrap_or(0)));
     let lines = client.post_lines("/v1/apply", &ApplyRequest { plan, wait_seconds: 0 }).await?;
     follow(lines, |event| {
         seen.send_replace(Some(event.number));
@@ -240,7 +255,7 @@ async fn apply(
 
 /// Sees to the end of a plan whose connection was closed: what comes after the event of this number.
 async fn undoing(client: &Client, seen: u64, show: impl Fn(EventKind)) -> Result<(), CliError> {
-    let lines = client.get_lines("/v1/events?follow=true").await?;
+    let lines = client.get_lines(&format!("/v1/events?follow=true&since={seen}")).await?;
     follow_after(lines, seen, |event| show(event.kind)).await
 }
 

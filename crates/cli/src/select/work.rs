@@ -68,8 +68,8 @@ pub fn refusal_page(title: &str, error: &CliError) -> Page {
 /// A plan that is carried out.
 #[derive(Debug)]
 pub struct Work {
-    /// The plan's number.
-    pub plan: u64,
+    /// The number of the change that it is, once it has begun.
+    number: Option<u64>,
     progress: Progress,
     /// The events so far.
     shown: String,
@@ -84,7 +84,13 @@ impl Work {
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
         let progress = Progress::new(Style::Lines, plan.steps.len());
-        Self { plan: plan.id, progress, shown: String::new(), ended: None, interrupted: false }
+        Self { number: None, progress, shown: String::new(), ended: None, interrupted: false }
+    }
+
+    /// How it is called: `plan 7` once it has begun.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.number.map_or_else(|| "the plan".to_owned(), |number| format!("plan {number}"))
     }
 
     /// Whether it still goes on.
@@ -105,6 +111,9 @@ impl Work {
 
     /// Something has happened.
     pub fn event(&mut self, event: &EventKind) {
+        if let EventKind::PlanStarted { plan, .. } = event {
+            self.number = Some(*plan);
+        }
         self.shown += &self.progress.event(event);
     }
 

@@ -98,7 +98,7 @@ fn apply_shows_the_plan_sends_it_back_and_shows_each_step() {
     let applied = daemon.run(&["apply", "-f", spec.to_str().unwrap()]);
     assert_eq!(applied.status, 0, "{}", applied.stderr);
     let (plan, progress) = applied.stdout.split_at(applied.stdout.find("[1/2]").unwrap());
-    assert!(plan.starts_with("plan 3: 2 steps\n"), "{plan}");
+    assert!(plan.starts_with("plan: 2 steps\n"), "{plan}");
     let expected = "\
 [1/2] create the channel of web … done
 [2/2] start partition web … done; no KVM: runs in software emulation
@@ -111,7 +111,7 @@ done: 2 steps
 
     let json = daemon.run(&["apply", "--json", "-f", spec.to_str().unwrap()]);
     assert_eq!((json.status, json.stdout.as_str()), (0, EVENTS));
-    assert!(json.stderr.starts_with("plan 3: 2 steps\n"), "{}", json.stderr);
+    assert!(json.stderr.starts_with("plan: 2 steps\n"), "{}", json.stderr);
 }
 
 /// Steps are named as they are done; whom they disturb is nowhere else.
@@ -199,6 +199,19 @@ fn a_failed_plan_says_whether_everything_is_as_before() {
     let left: &'static str = FAILED.replace("true", "false").leak();
     let left = Daemon::planning(two_steps(), left).run(&["start", "web"]);
     assert!(left.status == 1 && left.stderr.contains("not all of it could be undone"), "{}", left.stderr);
+}
+
+/// "plan 12" was the state's revision before a plan began, and another plan's number in its events.
+#[test]
+fn a_plan_has_a_number_once_it_is_begun_and_that_is_its_changes() {
+    let mut plan = two_steps();
+    plan["id"] = json!(12);
+    let daemon = Daemon::planning(plan, FAILED);
+    let run = daemon.run(&["start", "web"]);
+    assert!(run.stderr.contains("plan 3 failed"), "change 7-3: {}", run.stderr);
+    let shown = daemon.run(&["start", "web", "--dry-run"]).stdout;
+    assert!(shown.starts_with("plan: 2 steps\n"), "{shown}");
+    assert!(![run.stdout, run.stderr, shown].concat().contains("12"));
 }
 
 #[test]

@@ -117,14 +117,14 @@ fn endless() -> Daemon {
         "GET /v1/spec" => send(stream, "200 OK", "{\"version\": 1}"),
         "POST /v1/plan" => send(stream, "200 OK", &data("plan.json").to_string()),
         // An attempt at the same plan before this one has failed.
-        "GET /v1/events" => send(stream, "200 OK", BEFORE),
+        "GET /v1/events?since=now" => send(stream, "200 OK\r\nioward-last-event: 7", ""),
         "POST /v1/apply" => {
             send(stream, "200 OK", UNDER_WAY);
             let hung_up = matches!(stream.read(&mut [0]), Ok(0) | Err(_));
             *left.0.lock().unwrap() = hung_up;
             left.1.notify_all();
         }
-        "GET /v1/events?follow=true" => {
+        "GET /v1/events?follow=true&since=9" => {
             let _left = left.1.wait_while(left.0.lock().unwrap(), |left| !*left).unwrap();
             send_head(stream, "200 OK");
             let _ = std::io::Write::write_all(stream, [BEFORE, UNDER_WAY, UNDONE].concat().as_bytes());
@@ -146,7 +146,7 @@ fn ctrl_c_has_a_plan_undone_and_waits_for_it() {
     let (daemon, folder) = (endless(), Folder::new());
     let mut session = select(&daemon.socket(), &folder, &[]);
     session.wait_for("? keys");
-    session.type_for("p", "plan 3: 5 steps");
+    session.type_for("p", "plan: 5 steps");
     session.type_for("a", "create the channel of web …");
     session.type_for("\x03", "nobody waits for it; everything is as it was before");
     assert!(session.shown().contains("[1/5] create the channel of web … undone"), "{}", session.shown());
@@ -166,7 +166,7 @@ fn the_terminal_is_put_right_whatever_ends_it() {
         kill_process(Pid::from_child(&session.child), signal).unwrap();
         let (ended, shown) = session.end();
         assert_eq!(ended, status);
-        assert!(shown.contains("what was chosen and neither applied"), "{shown}");
+        assert!(shown.contains("nothing that was chosen is lost"), "{shown}");
     }
     let mut session = select(&daemon.socket(), &folder, &[]);
     session.wait_for("? keys");
@@ -175,11 +175,46 @@ fn the_terminal_is_put_right_whatever_ends_it() {
     // While a plan is carried out, the daemon is told by the connection.
     let mut session = select(&daemon.socket(), &folder, &[]);
     session.wait_for("? keys");
-    session.type_for("p", "plan 3: 5 steps");
+    session.type_for("p", "plan: 5 steps");
     session.type_for("a", "create the channel of web …");
     kill_process(Pid::from_child(&session.child), Signal::TERM).unwrap();
     let (status, shown) = session.end();
     assert!(status == 143 && shown.replace('\n', "").contains("the daemon puts everything back"), "{shown}");
+}
+
+/// What was chosen was lost.
+#[test]
+fn what_a_signal_ends_is_kept_in_a_file() {
+    let (daemon, folder) = (endless(), Folder::new());
+    for (signal, status) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
+        let mut session = select(&daemon.socket(), &folder, &[]);
+        session.wait_for("? keys");
+        session.type_for("\r2\r", "neither applied nor saved");
+        let file = format!("ioward-select-{}.toml", session.child.id());
+        kill_process(Pid::from_child(&session.child), signal).unwrap();
+        let (ended, shown) = session.end();
+        assert_eq!(ended, status);
+        assert!(shown.replace('\n', "").contains(&file), "{shown}");
+        let kept = fs::read_to_string(folder.path().join(&file)).unwrap();
+        assert!(kept.contains("vfs = 2"), "{kept}");
+    }
+}
+
+/// The terminal is gone, and with it everybody who could be told.
+#[test]
+fn a_hang_up_of_the_terminal_itself_keeps_the_choice_too() {
+    let (daemon, folder) = (endless(), Folder::new());
+    let mut session = select(&daemon.socket(), &folder, &[]);
+    session.wait_for("? keys");
+    session.type_for("\r2\r", "neither applied nor saved");
+    let Session { terminal, mut child, .. } = session;
+    drop(terminal);
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    let status = child.wait().unwrap();
+    let file = format!("ioward-select-{}.toml", child.id());
+    // Whichever shows first: the signal, or that nothing can be read any more.
+    assert!(matches!(status.code(), Some(129 | 1)), "{status}");
+    assert!(folder.path().join(&file).exists());
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! The output of commands that change nothing.
 
-use std::{os::unix::process::ExitStatusExt, process::Stdio};
+use std::{
+    os::unix::{net::UnixStream, process::ExitStatusExt},
+    process::Stdio,
+};
 
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, Folder, data, ioward, run, send};
+use crate::support::{Daemon, Folder, data, error, ioward, run, send};
 
 #[test]
 fn json_is_what_the_api_gives() {
@@ -96,22 +99,66 @@ fn events_are_a_line_each() {
     );
     assert_eq!(daemon.run(&["events", "--json", "--partition", "web"]).stdout, "");
     let routes: Vec<_> = daemon.requests().into_iter().map(|request| request.route).collect();
-    assert_eq!(routes, ["GET /v1/events?follow=false"; 5]);
+    let (all, since) = ("GET /v1/events?follow=false", "GET /v1/events?follow=false&since=1");
+    assert_eq!(routes, [all, all, since, all, all]);
 }
 
 /// Whoever followed was first told of all that had ever happened.
 #[test]
 fn following_begins_now_unless_a_beginning_is_named() {
-    const NEW: &str = "{\"number\":3,\"time_ms\":2,\"event\":\"host-booted\"}\n";
+    const NEW: &str = "{\"number\":3,\"time_ms\":2,\"event\":\"plan-done\",\"plan\":4}\n";
     let daemon = Daemon::new(|request, stream| match request.route.as_str() {
-        "GET /v1/events?follow=false" => send(stream, "200 OK", EVENTS),
-        _ => send(stream, "200 OK", &format!("{EVENTS}{NEW}")),
+        "GET /v1/events?follow=true&since=now" => send(stream, IN_RUN_5, NEW),
+        "GET /v1/events?follow=true" | "GET /v1/events?follow=true&since=0" => {
+            send(stream, IN_RUN_5, &format!("{EVENTS}{NEW}"));
+        }
+        "GET /v1/events?follow=true&since=3&epoch=5" => enough(stream),
+        other => panic!("{other}"),
     });
-    assert_eq!(daemon.run(&["events", "--json", "--follow"]).stdout, NEW);
-    assert_eq!(
-        daemon.run(&["events", "--json", "--follow", "--since", "0"]).stdout,
-        format!("{EVENTS}{NEW}")
-    );
+    let followed = |more: &[&str]| daemon.run(&[&["events", "--json", "--follow"], more].concat()).stdout;
+    assert_eq!(followed(&[]), format!("{NEW}{ENOUGH}"));
+    assert_eq!(followed(&["--since", "0"]), format!("{EVENTS}{NEW}{ENOUGH}"));
+    // Plans of a partition may have begun before.
+    assert_eq!(followed(&["--partition", "web"]), ENOUGH);
+}
+
+/// The head of an answer of a daemon that knows two events.
+const IN_RUN_5: &str = "200 OK\r\nioward-epoch: 5\r\nioward-last-event: 2";
+
+/// What whoever follows is told at last.
+const ENOUGH: &str = "{\"error\":{\"kind\":\"not-found\",\"message\":\"enough\"}}\n";
+
+fn enough(stream: &mut UnixStream) {
+    send(stream, "404 Not Found", &error("not-found", "enough", json!([])).to_string());
+}
+
+/// The stream ended, and with it the command; whoever began it anew had missed something.
+#[test]
+fn whoever_follows_goes_on_where_the_connection_was_lost() {
+    let event = |number: u64, rest: &str| format!("{{\"number\":{number},\"time_ms\":0,\"event\":{rest}}}\n");
+    let booted = move |number| event(number, "\"host-booted\"");
+    let missed = move || event(9, "\"missed\",\"count\":4");
+    let restarted = move || event(0, "\"restarted\",\"epoch\":6");
+    let daemon = Daemon::new(move |request, stream| match request.route.as_str() {
+        "GET /v1/events?follow=true&since=now" => send(stream, IN_RUN_5, &[booted(3), booted(4)].concat()),
+        // One that it has seen already, and some that are not kept any more.
+        "GET /v1/events?follow=true&since=4&epoch=5" => {
+            send(stream, IN_RUN_5, &[booted(4), booted(5), missed(), booted(10)].concat());
+        }
+        "GET /v1/events?follow=true&since=10&epoch=5" => {
+            send(stream, IN_RUN_5, &[restarted(), booted(1), booted(2)].concat());
+        }
+        "GET /v1/events?follow=true&since=2&epoch=6" => enough(stream),
+        other => panic!("{other}"),
+    });
+    let run = daemon.run(&["events", "--json", "--follow", "--kind", "host-booted"]);
+    let seen = [
+        [booted(3), booted(4), booted(5)].concat(),
+        [missed(), booted(10), restarted(), booted(1), booted(2), ENOUGH.to_owned()].concat(),
+    ];
+    assert_eq!((run.status, run.stdout), (1, seen.concat()));
+    let lost = "the connection to the daemon is lost; going on as soon as it is back\n";
+    assert_eq!(run.stderr, format!("{}ioward: enough\n", lost.repeat(3)));
 }
 
 #[test]

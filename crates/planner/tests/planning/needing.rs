@@ -92,6 +92,31 @@ fn a_vf_that_cannot_be_apart_is_refused_and_a_wish_is_not() {
     world.clone().does(&only("web", &["a network", "b network apart_from=[{vf=\"a\",prefer=true}]"]), SAFE);
 }
 
+/// A misspelt partition was accepted, and the VFs failed together.
+#[test]
+fn a_vf_cannot_be_apart_from_one_that_is_nowhere() {
+    let mut world = host().nic(NIC, 7).nic(NIC2, 7);
+    world.does(&only("db", &["net0 network"]), SAFE);
+    let apart_from = |other: &str| only("web", &[&format!("net0 network apart_from=[{{vf=\"{other}\"}}]")]);
+    let told = world.refuses(&apart_from("bd/net0"), SAFE);
+    let why = "[Redundancy] web/net0: required a VF bd/net0 to be apart from; \
+        found there is no partition 'bd'; did you mean db/net0?";
+    assert_eq!(told, why);
+    let told = world.refuses(&apart_from("db/disk7"), SAFE);
+    assert!(told.contains("db has no VF 'disk7'; one that comes later says it itself"), "{told}");
+    // What a Spec names need not be held, and what is held need not be in the Spec.
+    let second = partition("cache", &["net0 network"]);
+    let both = spec(&[partition("web", &["net0 network apart_from=[{vf=\"cache/net0\"}]"]), second]);
+    world.clone().does(&both, DISRUPT);
+    world.does(&apart_from("db/net0"), SAFE);
+    let told = world.refuses(&attach("web", "net1 network apart_from=[{vf=\"bd/net0\"}]"), SAFE);
+    assert!(told.starts_with("[VfExists] web/net1: ") && told.ends_with("did you mean db/net0?"), "{told}");
+    // It goes; who was to be apart from it is not told so at each change.
+    world.does(&remove("db"), SAFE);
+    let second = "net1 network";
+    world.does(&only("web", &["net0 network apart_from=[{vf=\"db/net0\"}]", second]), SAFE);
+}
+
 /// A partition asks for something else than it has: the VF that is to be apart moves.
 #[test]
 fn who_asks_to_be_apart_later_moves() {

@@ -12,7 +12,8 @@ use serde_json::Value;
 use crate::{
     folder::files,
     values::{
-        self, file_with, operation, plan_begun, plan_done, repairs_begun, rows, state, step_begun, step_done,
+        self, file_with, operation, plan_begun, plan_done, repairs_begun, rows, state, state_wanted,
+        step_begun, step_done,
     },
 };
 
@@ -93,7 +94,7 @@ const VERSION3: &str = include_str!("../data/version3.json");
 
 /// Everything that can be stored, as this program writes it.
 fn written() -> MemoryFile {
-    let mut changes = rows(&state());
+    let mut changes = rows(&state_wanted());
     changes.extend([plan_begun(1), step_begun(1, 1), step_done(1, 1), plan_done(1)]);
     changes.extend([repairs_begun(2), step_begun(2, 1), Change::OperationBegun(operation())]);
     changes.push(Change::Audit(values::audit(4)));
@@ -123,6 +124,7 @@ fn rows_of(file: &MemoryFile) -> Rows {
         table!(tables, "adapters", &str, str::to_owned),
         table!(tables, "partitions", &str, str::to_owned),
         table!(tables, "assignments", (&str, &str), |(partition, vf)| format!("{partition} {vf}")),
+        table!(tables, "wanted", &str, str::to_owned),
         table!(tables, "plans", u64, |number: u64| number.to_string()),
         table!(tables, "plan-ends", u64, |number: u64| number.to_string()),
         table!(tables, "journal", (u64, u64), |(plan, number)| format!("{plan} {number}")),
@@ -148,7 +150,7 @@ fn file_of(rows: &Rows) -> MemoryFile {
                     let mut table = transaction.open_table(TableDefinition::<&str, u64>::new(name)).unwrap();
                     table.insert(&**key, value.as_u64().unwrap()).unwrap();
                 }
-                "adapters" | "partitions" => {
+                "adapters" | "partitions" | "wanted" => {
                     let mut table =
                         transaction.open_table(TableDefinition::<&str, &[u8]>::new(name)).unwrap();
                     table.insert(&**key, &*json).unwrap();
@@ -181,13 +183,26 @@ fn file_of(rows: &Rows) -> MemoryFile {
 
 #[test]
 fn versions_2_and_3_are_read_from_their_rows() {
-    for version in [VERSION2, VERSION3] {
+    for (version, state) in [(VERSION2, state()), (VERSION3, state_wanted())] {
         let rows: Rows = serde_json::from_str(version).unwrap();
         let (store, contents) = values::open(&file_of(&rows)).unwrap();
-        assert_eq!(contents.state, state());
+        assert_eq!(contents.state, state);
         assert_eq!((contents.last_plan, contents.operations), (2, vec![operation()]));
         assert_eq!(contents.interrupted.unwrap().steps.len(), 1);
         assert_eq!(store.audit(10).unwrap(), [values::audit(4)]);
+    }
+}
+
+/// The table came into version 3 later: a file may lack it, or what is in it.
+#[test]
+fn the_spec_that_was_last_applied_may_be_missing() {
+    for missing in [
+        |rows: &mut Rows| rows.remove("wanted").is_some(),
+        |rows: &mut Rows| rows.get_mut("wanted").unwrap().remove("spec").is_some(),
+    ] {
+        let mut rows: Rows = serde_json::from_str(VERSION3).unwrap();
+        assert!(missing(&mut rows));
+        assert_eq!(values::open(&file_of(&rows)).unwrap().1.state, state());
     }
 }
 

@@ -42,6 +42,15 @@ pub fn state() -> State {
     .unwrap()
 }
 
+/// The same, and the Spec that was last applied.
+pub fn state_wanted() -> State {
+    let spec = json!({
+        "version": 1, "adapter": [{"pf": "0000:01:00.0", "vfs": 4}],
+        "partition": [{"name": "db", "boot": {"disk": "/srv/db.qcow2"}, "vf": [{"name": "disk0", "class": "nvme"}]}]
+    });
+    State { wanted: Some(serde_json::from_value(spec).unwrap()), ..state() }
+}
+
 /// The changes that restate a whole state.
 pub fn rows(state: &State) -> Vec<Change> {
     state.keys().map(|key| Change::Row(state.row(&key))).collect()

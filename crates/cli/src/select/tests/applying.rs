@@ -22,13 +22,17 @@ fn event(text: &str) -> EventKind {
     data(text)
 }
 
+/// The number that the plan has once it is begun: another than the state's revision.
+const BEGUN: &str = r#"{"event":"plan-started","plan":12,"steps":5}"#;
 const STEP: &str =
-    r#"{"event":"step-started","plan":3,"step":1,"what":{"step":"create-channel","partition":"web"}}"#;
+    r#"{"event":"step-started","plan":12,"step":1,"what":{"step":"create-channel","partition":"web"}}"#;
 
 /// The screen while its plan is carried out.
 fn working() -> Screen {
     let mut screen = with_plan(Ok(plan()));
     assert!(matches!(press_for(&mut screen, "a"), Effect::Apply(applied) if *applied == plan()));
+    assert!(seen(&screen).starts_with("ioward select: the plan\n"), "{}", seen(&screen));
+    screen.answer(Answer::Event(event(BEGUN)));
     screen.answer(Answer::Event(event(STEP)));
     screen
 }
@@ -83,23 +87,23 @@ fn a_plan_without_steps_is_not_applied() {
 fn a_plan_that_is_done_is_looked_at_and_the_host_is_looked_at_anew() {
     let mut screen = working();
     assert!(press(&mut screen, "q<Esc><Enter>").is_empty() && screen.is_working(), "only Ctrl-C stops it");
-    screen.answer(Answer::Event(event(r#"{"event":"step-done","plan":3,"step":1}"#)));
-    screen.answer(Answer::Event(event(r#"{"event":"plan-done","plan":3}"#)));
+    screen.answer(Answer::Event(event(r#"{"event":"step-done","plan":12,"step":1}"#)));
+    screen.answer(Answer::Event(event(r#"{"event":"plan-done","plan":12}"#)));
     assert!(matches!(screen.answer(Answer::Ended(Ok(()))), Some(Effect::Load)));
     looks_like(&screen, "applied");
     screen.answer(Answer::Loaded(Ok(Box::new(known(HELD)))));
     press(&mut screen, "<Enter>");
     assert!(matches!(screen.mode, Mode::Lists) && !screen.choice.is_unsettled());
-    assert_eq!(screen.done, ["plan 3 is applied"]);
+    assert_eq!(screen.done, ["plan 12 is applied"]);
 }
 
 #[test]
 fn ctrl_c_has_a_plan_undone_and_shows_how_that_goes() {
     let mut screen = working();
     assert!(matches!(press_for(&mut screen, "<Ctrl-C>"), Effect::Undo));
-    screen.answer(Answer::Event(event(r#"{"event":"step-undone","plan":3,"step":1}"#)));
+    screen.answer(Answer::Event(event(r#"{"event":"step-undone","plan":12,"step":1}"#)));
     let error = "the client left".to_owned();
-    let failed = CliError::PlanFailed { plan: 3, error, undone: true };
+    let failed = CliError::PlanFailed { plan: 12, error, undone: true };
     assert!(matches!(screen.answer(Answer::Ended(Err(failed))), Some(Effect::Load)));
     looks_like(&screen, "undone");
     assert_eq!(screen.done, Vec::<String>::new());

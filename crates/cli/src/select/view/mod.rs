@@ -67,7 +67,7 @@ fn too_small(frame: &mut Frame<'_>, screen: &Screen) {
 fn title_line(screen: &Screen, theme: Theme) -> Line<'static> {
     let what = match &screen.mode {
         Mode::Plan(_) => "the plan".to_owned(),
-        Mode::Work(work) => format!("plan {}", work.plan),
+        Mode::Work(work) => work.name(),
         Mode::Partition(form) | Mode::Vf(form, _) => form.title.clone(),
         Mode::Functions(list) => format!("a function for {}", list.owner),
         Mode::WhyNot(page, _) | Mode::Page(page) => page.title.clone(),
