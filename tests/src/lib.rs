@@ -7,5 +7,6 @@
 pub mod conformance;
 pub mod daemon;
 pub mod guest;
+pub mod guest_end;
 pub mod harness;
 pub mod level1;

@@ -88,6 +88,11 @@ impl Channels {
 }
 
 impl Imp {
+    /// Serves no channel any longer: a partition that asks is not answered by this daemon.
+    pub fn stop_channels(&self) {
+        self.channels.lock().drain().for_each(|(_, served)| served.task.abort());
+    }
+
     /// Serves a partition's channel from now on, if it has one and its machine runs, until it is stopped.
     pub(crate) fn serve_channel(self: &Arc<Self>, partition: &Name) {
         let shared = Arc::new(Shared::default());
