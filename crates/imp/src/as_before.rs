@@ -4,7 +4,7 @@
 //!
 //! The first finding of each step is the state before the plan. When all of that is so now, only the notes are put back.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ioward_fabric::FabricError;
 use ioward_model::{Aspect, AspectValue, Change, Observation, Outcome, Step};
@@ -44,7 +44,7 @@ impl Before {
 
 impl Imp {
     /// Whether the host is as it was before these steps, in the order in which they were done.
-    pub(crate) async fn is_as_before(&self, steps: &[Carried<'_>]) -> bool {
+    pub(crate) async fn is_as_before(self: &Arc<Self>, steps: &[Carried<'_>]) -> bool {
         // A guest may still do what it was asked for.
         if steps.iter().any(|carried| carried.in_doubt && carried.step.meaning().asks_guest) {
             return false;

@@ -93,7 +93,12 @@ impl Imp {
 
     /// Rolls back a plan of an earlier boot. Its effects on VFs and machines are gone with that. What is noted is put back, and
     /// with it what the hypervisor may have written down.
-    async fn roll_back_notes(&self, execution: &Execution<'_>, carried: Vec<Carried<'_>>, error: String) {
+    async fn roll_back_notes(
+        self: &Arc<Self>,
+        execution: &Execution<'_>,
+        carried: Vec<Carried<'_>>,
+        error: String,
+    ) {
         for Carried { step, outcome, .. } in carried.iter().rev() {
             if step.meaning().outlives_boot
                 && let Some(inverse) = step.inverse(outcome)

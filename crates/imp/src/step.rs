@@ -1,5 +1,7 @@
 //! Carries out one step: what its [`Meaning`] says, on the fabric and the hypervisor.
 
+use std::sync::Arc;
+
 use ioward_fabric::FabricError;
 use ioward_hypervisor::{Accelerator, HypervisorError, StopMode};
 use ioward_model::{FoundBefore, KeepsOut, Meaning, Outcome, Step};
@@ -40,15 +42,20 @@ impl Imp {
 
     /// Carries out a step within its time limit. What is so already is left alone, so that it can be done twice, or once more
     /// after it was done in part. One that fails leaves nothing, unless that is in doubt.
-    pub(crate) async fn do_step(&self, step: &Step, found: Outcome) -> Result<Outcome, Failure> {
+    pub(crate) async fn do_step(self: &Arc<Self>, step: &Step, found: Outcome) -> Result<Outcome, Failure> {
         let limit = step.meaning().time_limit;
-        match tokio::time::timeout(limit, self.do_unbounded(step, found)).await {
-            Ok(outcome) => Ok(outcome?),
-            Err(_) => Err(ImpError::TooLong { step: step.to_string(), after: limit }.into()),
+        let outcome = match tokio::time::timeout(limit, self.do_unbounded(step, found)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ImpError::TooLong { step: step.to_string(), after: limit }),
+        };
+        if let (Err(_), Step::DestroyChannel { partition }) = (&outcome, step) {
+            // It may still be there, with a guest that asks.
+            self.serve_channel(partition);
         }
+        Ok(outcome?)
     }
 
-    async fn do_unbounded(&self, step: &Step, found: Outcome) -> Result<Outcome, ImpError> {
+    async fn do_unbounded(self: &Arc<Self>, step: &Step, found: Outcome) -> Result<Outcome, ImpError> {
         let mut outcome = found;
         match step {
             // These four are about what is known, not about the machine.
@@ -116,7 +123,7 @@ impl Imp {
     }
 
     /// Tells the partitions concerned, once a step is noted.
-    pub(crate) fn tell_partitions(self: &std::sync::Arc<Self>, step: &Step) {
+    pub(crate) fn tell_partitions(self: &Arc<Self>, step: &Step) {
         match step {
             Step::CreateChannel { partition } | Step::StartPartition { partition } => {
                 self.serve_channel(partition);

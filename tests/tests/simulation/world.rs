@@ -609,8 +609,19 @@ impl World {
         }
     }
 
+    /// Every guest that has a channel is answered.
+    async fn all_are_served(&mut self) -> Result<(), Wrong> {
+        let partitions = self.state().partitions;
+        for (name, _) in partitions.iter().filter(|(_, noted)| noted.running && noted.channel) {
+            let answer = self.request(name, &VfOp::List).await?;
+            self.operations += usize::from(answer.is_some());
+        }
+        Ok(())
+    }
+
     /// The end of every story: restores all adapters, removes all partitions, releases all adapters.
     pub async fn remove_everything(&mut self) -> Result<(), Wrong> {
+        self.all_are_served().await?;
         self.story.tell(|| "at the end everything is removed".to_owned());
         for pf in self.host.adapters() {
             self.carry_out(&Action::Replug { pf }).await?;
