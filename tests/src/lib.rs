@@ -10,3 +10,4 @@ pub mod guest;
 pub mod guest_end;
 pub mod harness;
 pub mod level1;
+pub mod told_store;
