@@ -7,5 +7,7 @@
 pub mod conformance;
 pub mod daemon;
 pub mod guest;
+pub mod guest_end;
 pub mod harness;
 pub mod level1;
+pub mod told_store;

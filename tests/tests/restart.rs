@@ -4,46 +4,17 @@
 // Test helpers are tests too, which the lints do not know.
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use ioward_fabric::sim::SimMachine;
 use ioward_hypervisor::sim::{Bounds, SimConfig, SimHypervisor};
 use ioward_imp::{Imp, Run};
-use ioward_model::{
-    AuditDropped, AuditEntry, Boot, EventKind, MemorySize, Name, PartitionSpec, PartitionState, State,
-};
-use ioward_store::{Change, Contents, Export, Store, StoreError};
-
-/// A store that counts the writes requested.
-struct Counted {
-    store: Box<dyn Store>,
-    commits: Arc<AtomicUsize>,
-}
-
-impl Store for Counted {
-    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
-        self.commits.fetch_add(1, Ordering::Relaxed);
-        self.store.commit(changes)
-    }
-
-    fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
-        self.store.audit(limit)
-    }
-
-    fn audit_dropped(&self) -> Result<BTreeMap<Name, AuditDropped>, StoreError> {
-        self.store.audit_dropped()
-    }
-
-    fn export(&self) -> Result<Export, StoreError> {
-        self.store.export()
-    }
-}
+use ioward_model::{Boot, EventKind, MemorySize, Name, PartitionSpec, PartitionState, State};
+use ioward_store::Contents;
+use ioward_tests::told_store::ToldStore;
 
 fn partition(name: &Name, running: bool) -> PartitionState {
     let spec = PartitionSpec {
@@ -76,7 +47,9 @@ async fn all_ended_machines_are_recorded_in_one_commit() {
     let state = State { partitions: partitions.collect(), ..State::default() };
     let (store, contents) = ioward_store::open(&folder.path().join("state")).unwrap();
     let commits = Arc::new(AtomicUsize::new(0));
-    let store = Counted { store: Box::new(store), commits: Arc::clone(&commits) };
+    let counted = Arc::clone(&commits);
+    let before_commit = move || _ = counted.fetch_add(1, Ordering::Relaxed);
+    let store = ToldStore { store: Box::new(store), before_commit };
     let fabric = Arc::new(SimMachine::standard(1).fabric());
     let run = Run { epoch: 1, boot: String::new() };
     let imp = Imp::new(fabric, hypervisor, Box::new(store), Contents { state, ..contents }, run);

@@ -10,6 +10,7 @@ mod boot_files;
 pub mod cgroup;
 mod error;
 mod guard;
+mod opening;
 pub mod qemu;
 pub mod sim;
 mod sysfs;

@@ -20,7 +20,7 @@ use ioward_hypervisor::{
     sim::{Bounds, SimConfig, SimHypervisor},
 };
 use ioward_model::{
-    Class, FunctionFacts, Name, OpError, OpErrorKind, OpOutcome, Owner, Spec, VfOp, VfSettings, VfView,
+    Boot, Class, FunctionFacts, Name, OpError, OpErrorKind, OpOutcome, Owner, Spec, VfOp, VfSettings, VfView,
 };
 use ioward_pci::Bdf;
 use rustix::{
@@ -224,6 +224,25 @@ async fn a_partition_is_defined_started_stopped_and_forgotten() {
     hypervisor.undefine(&web).await.unwrap();
     assert!(!bench.folder.path().join("partitions/web").exists());
     assert!(matches!(hypervisor.start(&web).await, Err(HypervisorError::NoSuchPartition(_))));
+}
+
+/// A file that a partition was to boot from was opened by the worker that runs all tasks: a FIFO that nobody writes to held it
+/// for ever.
+#[tokio::test]
+async fn a_fifo_to_boot_from_is_not_waited_for() {
+    let hypervisor = Bench::new().hypervisor();
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+    let boot = Boot {
+        kernel: Some(fifo),
+        initrd: Some("/none".into()),
+        disk: Some(folder.path().to_owned()),
+        ..Boot::default()
+    };
+    let unusable = hypervisor.check_boot(&boot).await.unwrap();
+    let found: Vec<_> = unusable.iter().map(|file| file.found.as_str()).collect();
+    assert_eq!(found, ["No such file or directory (os error 2)", "a folder"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

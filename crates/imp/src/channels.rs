@@ -94,6 +94,11 @@ impl Channels {
         }
     }
 
+    /// Serves no channel any longer: a partition that asks is not answered by this daemon.
+    pub(crate) fn stop_all(&self) {
+        self.lock().drain().for_each(|(_, served)| served.task.abort());
+    }
+
     /// Serves a partition's channel from now on, if it has one and its machine runs, until it is stopped.
     pub(crate) fn serve(self: &Arc<Self>, partition: &Name) {
         let shared = Arc::new(Shared::default());

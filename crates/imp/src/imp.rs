@@ -355,9 +355,14 @@ impl Imp {
         self.operations.operate(partition, op).await
     }
 
-    /// Waits until no change of a partition is under way, and lets none begin any more.
-    pub(crate) async fn finish_operations(&self) {
-        self.operations.finish().await;
+    /// Waits until no change of a partition is under way, and lets none begin as long as the result is there.
+    pub async fn finish_operations(&self) -> impl Send + use<> {
+        self.operations.finish().await
+    }
+
+    /// Serves no channel any longer: a partition that asks is not answered by this daemon.
+    pub fn stop_channels(&self) {
+        self.channels.stop_all();
     }
 
     /// How the host differs from the state now.

@@ -104,13 +104,13 @@ impl Operations {
         task.await.unwrap_or_else(|error| Err(cut_off(error)))
     }
 
-    /// Waits until no change of a partition is under way, and lets none begin any more.
-    pub(crate) async fn finish(&self) {
-        match timeout(FINISH_TIMEOUT, Arc::clone(&self.open).write_owned()).await {
-            // For as long as this process is there.
-            Ok(closed) => std::mem::forget(closed),
-            Err(_) => tracing::error!("a change of a partition does not end; the next daemon puts it back"),
+    /// Waits until no change of a partition is under way, and lets none begin as long as the result is there.
+    pub(crate) async fn finish(&self) -> impl Send + use<> {
+        let closed = timeout(FINISH_TIMEOUT, Arc::clone(&self.open).write_owned()).await;
+        if closed.is_err() {
+            tracing::error!("a change of a partition does not end; the next daemon puts it back");
         }
+        closed.ok()
     }
 
     async fn operate_and_note(self: &Arc<Self>, partition: &Name, op: VfOp) -> Result<OpOutcome, OpError> {

@@ -127,7 +127,9 @@ pub(crate) async fn run(
     (supervised.tell)(Life::Stopping);
     // A change that is under way is finished or undone: nothing is left half done.
     let _nothing_begins = imp.finish_changes().await;
-    imp.finish_operations().await;
+    // For as long as this process is there.
+    std::mem::forget(imp.finish_operations().await);
+    imp.stop_channels();
     follower.abort();
     flusher.abort();
     imp.flush_or_say();

@@ -53,10 +53,15 @@ impl StepRunner {
     /// after it was done in part. One that fails leaves nothing, unless that is in doubt.
     pub(crate) async fn do_step(&self, step: &Step, found: Outcome) -> Result<Outcome, Failure> {
         let limit = step.meaning().time_limit;
-        match tokio::time::timeout(limit, self.do_unbounded(step, found)).await {
-            Ok(outcome) => Ok(outcome?),
-            Err(_) => Err(ImpError::TooLong { step: step.to_string(), after: limit }.into()),
+        let outcome = match tokio::time::timeout(limit, self.do_unbounded(step, found)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ImpError::TooLong { step: step.to_string(), after: limit }),
+        };
+        if let (Err(_), Step::DestroyChannel { partition }) = (&outcome, step) {
+            // It may still be there, with a guest that asks.
+            self.channels.serve(partition);
         }
+        Ok(outcome?)
     }
 
     async fn do_unbounded(&self, step: &Step, found: Outcome) -> Result<Outcome, ImpError> {

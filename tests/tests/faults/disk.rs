@@ -1,25 +1,18 @@
 //! A disk that does not answer holds up those who need it, and nobody else.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Condvar, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc, Condvar, Mutex,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use ioward_fabric::sim::SimMachine;
-use ioward_model::{AuditDropped, AuditEntry, Name, VfOp};
-use ioward_store::{Change, Export, MemoryFile, StateFile, Store, StoreError};
+use ioward_model::VfOp;
+use ioward_store::{MemoryFile, StateFile};
+use ioward_tests::told_store::ToldStore;
 
 use crate::scene::{Scene, name, open, partition, set_mac};
 
-/// A store whose commits wait while it is told to.
-struct Slow {
-    store: StateFile,
-    held: Arc<Held>,
-}
-
+/// Commits wait while this is closed.
 #[derive(Default)]
 struct Held {
     is_closed: Mutex<bool>,
@@ -32,30 +25,14 @@ impl Held {
         *self.is_closed.lock().unwrap() = closed;
         self.opened.notify_all();
     }
-}
 
-impl Store for Slow {
-    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let mut closed = self.held.is_closed.lock().unwrap();
-        self.held.waiting.fetch_add(1, Ordering::SeqCst);
+    fn pass(&self) {
+        let mut closed = self.is_closed.lock().unwrap();
+        self.waiting.fetch_add(1, Ordering::SeqCst);
         while *closed {
-            closed = self.held.opened.wait(closed).unwrap();
+            closed = self.opened.wait(closed).unwrap();
         }
-        self.held.waiting.fetch_sub(1, Ordering::SeqCst);
-        drop(closed);
-        self.store.commit(changes)
-    }
-
-    fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
-        self.store.audit(limit)
-    }
-
-    fn audit_dropped(&self) -> Result<BTreeMap<Name, AuditDropped>, StoreError> {
-        self.store.audit_dropped()
-    }
-
-    fn export(&self) -> Result<Export, StoreError> {
-        self.store.export()
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -75,7 +52,8 @@ fn a_disk_that_hangs_holds_up_changes_and_no_looks() {
         StateFile::create("state".as_ref(), file.clone(), &[]).unwrap();
         let (store, contents) = open(&file);
         let held = Arc::new(Held::default());
-        let store = Box::new(Slow { store, held: Arc::clone(&held) });
+        let its_own = Arc::clone(&held);
+        let store = Box::new(ToldStore { store: Box::new(store), before_commit: move || its_own.pass() });
         let scene = Scene::with_store(SimMachine::standard(1), Arc::default(), file, store, contents);
         let spec: String =
             (0..6).map(|n| partition(&format!("p{n}"), n, &format!("52:54:00:00:00:a{n}"))).collect();

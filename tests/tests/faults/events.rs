@@ -13,21 +13,16 @@ async fn a_guest_cannot_flood_the_events() {
     // Over one connection, and over many.
     for connection in 0..4 {
         let mut guest = scene.machines.guest("web").await;
-        guest = tokio::task::spawn_blocking(move || {
-            for _ in 0..30 {
-                guest.hello();
-                guest.garbage();
-            }
-            // Once it is answered for the last time, all of it has been read.
-            let mut refused = 0;
-            while refused < 30 {
-                let heard = guest.hear().unwrap();
-                refused += usize::from(matches!(heard, ioward_channel::ImpMessage::Error(_)));
-            }
-            guest
-        })
-        .await
-        .unwrap();
+        for _ in 0..30 {
+            guest.hello().await;
+            guest.garbage().await;
+        }
+        // Once it is answered for the last time, all of it has been read.
+        let mut refused = 0;
+        while refused < 30 {
+            let heard = guest.hear().await.unwrap();
+            refused += usize::from(matches!(heard, ioward_channel::ImpMessage::Error(_)));
+        }
         drop(guest);
         let told = scene
             .count(|kind| matches!(kind, EventKind::ChannelMisused { .. } | EventKind::ChannelOpened { .. }));

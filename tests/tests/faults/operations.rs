@@ -19,8 +19,8 @@ async fn an_operation_is_finished_though_its_channel_is_stopped() {
     scene.apply(&partition("web", 0, A)).await;
     scene.gate.close("configure");
     let mut guest = scene.machines.guest("web").await;
-    guest.hello();
-    guest.ask(set_mac(OWN));
+    guest.hello().await;
+    guest.ask(set_mac(OWN)).await;
     scene.gate.is_reached("configure", 1).await;
     // The guest ends: nobody waits for an answer any more.
     drop(guest);

@@ -3,14 +3,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{Read, Write},
     os::unix::net::UnixStream,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use ioward_channel::{AgentMessage, Hello, ImpMessage, VERSION, stream};
 use ioward_fabric::{
     Fabric, FabricError,
     sim::{SimFabric, SimMachine},
@@ -26,6 +24,7 @@ use ioward_model::{
 };
 use ioward_pci::Bdf;
 use ioward_store::{Contents, MemoryFile, StateFile, Store};
+use ioward_tests::guest_end::GuestEnd;
 use tokio::sync::{mpsc, watch};
 
 /// Turns a hang into a failure. Nothing here waits for it to pass.
@@ -196,11 +195,11 @@ impl Machines {
     }
 
     /// The guest's end of its channel, once there is one.
-    pub async fn guest(&self, partition: &str) -> Guest {
+    pub async fn guest(&self, partition: &str) -> GuestEnd {
         loop {
             let connected = self.connected.notified();
             if let Some(end) = self.with(&name(partition), |machine| machine.guest.take()).unwrap() {
-                return Guest { end, request: 0, decoder: stream::Decoder::new(), rest: Vec::new() };
+                return GuestEnd::new(end).unwrap();
             }
             connected.await;
         }
@@ -282,59 +281,6 @@ impl Hypervisor for Machines {
 
     async fn events(&self) -> mpsc::Receiver<HypervisorEvent> {
         mpsc::channel(1).1
-    }
-}
-
-/// Whoever is at the guest's end of a channel. It blocks its thread.
-pub struct Guest {
-    end: UnixStream,
-    request: u32,
-    decoder: stream::Decoder,
-    rest: Vec<u8>,
-}
-
-impl Guest {
-    pub fn send(&mut self, message: &AgentMessage) {
-        let mut bytes = Vec::new();
-        stream::encode(&message.to_frame(), &mut bytes);
-        // One that is cut off notices when it reads.
-        let _ = self.end.write_all(&bytes);
-    }
-
-    pub fn hello(&mut self) {
-        let agent = "test".to_owned();
-        self.send(&AgentMessage::Hello(Hello {
-            min_version: VERSION,
-            max_version: VERSION,
-            agent,
-            nonce: 1,
-        }));
-    }
-
-    pub fn ask(&mut self, op: VfOp) {
-        self.request += 1;
-        self.send(&AgentMessage::Request { id: self.request, op });
-    }
-
-    pub fn garbage(&mut self) {
-        let _ = self.end.write_all(b"\0what is no frame\0");
-    }
-
-    /// The next message; `None` once it is cut off.
-    pub fn hear(&mut self) -> Option<ImpMessage> {
-        loop {
-            let mut input = &*self.rest;
-            let frame = self.decoder.next(&mut input);
-            self.rest = input.to_vec();
-            if let Some(frame) = frame {
-                return Some(ImpMessage::from_frame(&frame.unwrap()).unwrap());
-            }
-            let mut bytes = [0; 4096];
-            match self.end.read(&mut bytes) {
-                Ok(0) | Err(_) => return None,
-                Ok(length) => self.rest.extend_from_slice(&bytes[..length]),
-            }
-        }
     }
 }
 

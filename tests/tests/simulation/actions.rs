@@ -47,7 +47,7 @@ pub const OPEN: Options = Options { allow_management_nic: true, allow_disruption
 /// MACs chosen by drivers in guests begin with this byte, and no others do.
 pub const OWN_MAC: u8 = 0x02;
 
-const PARTITIONS: [&str; 4] = ["p0", "p1", "p2", "p3"];
+pub const PARTITIONS: [&str; 4] = ["p0", "p1", "p2", "p3"];
 const VFS: [&str; 3] = ["a", "b", "c"];
 
 /// Values of `guest_may` in these Specs. [`may`] restates what each allows, independently of the model.
@@ -292,8 +292,24 @@ impl Chooser<'_> {
             let Owner { partition, vf } = self.random.pick(&held);
             (partition, vf)
         };
-        let class = self.state.partitions.get(&partition).and_then(|held| Some(held.spec.vf(&vf)?.class));
-        let op = match self.random.below(10) {
+        let op = self.op_on(&partition, vf);
+        Action::Operate { partition, op }
+    }
+
+    /// An operation that this partition might request, mostly for a VF of its own.
+    pub fn op_of(&mut self, partition: &Name) -> VfOp {
+        let held =
+            self.state.partitions.get(partition).map(|held| held.vfs.keys().cloned().collect::<Vec<_>>());
+        let vf = match held.filter(|held| !held.is_empty() && !self.random.percent(10)) {
+            Some(held) => self.random.pick(&held),
+            None => self.vf_name(),
+        };
+        self.op_on(partition, vf)
+    }
+
+    fn op_on(&mut self, partition: &Name, vf: Name) -> VfOp {
+        let class = self.state.partitions.get(partition).and_then(|held| Some(held.spec.vf(&vf)?.class));
+        match self.random.below(10) {
             0 => VfOp::List,
             1 => VfOp::Get { vf },
             2 | 3 => VfOp::Reset { vf },
@@ -303,10 +319,10 @@ impl Chooser<'_> {
                 if class == Some(Class::Nvme) {
                     change.online = self.random.maybe(30, |random| random.percent(50));
                 }
-                VfOp::Set { vf, change }
+                // There is no message that changes nothing.
+                if change.is_empty() { VfOp::Get { vf } } else { VfOp::Set { vf, change } }
             }
-        };
-        Action::Operate { partition, op }
+        }
     }
 
     fn guest_sets_mac(&mut self) -> Action {

@@ -14,7 +14,10 @@ use ioward_fabric::sim::SimMachine;
 use ioward_model::{Name, VfSettings};
 use ioward_store::{MemoryFile, StorageBackend};
 
-use crate::hypervisor::{Guest, Guests};
+use crate::{
+    hypervisor::{Guest, Guests},
+    ledger::Ledger,
+};
 
 /// The moment of a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +39,8 @@ pub struct Picture {
     pub machine: SimMachine,
     pub guests: BTreeMap<Name, Guest>,
     pub disk: MemoryFile,
+    /// How many changes guests had been told of.
+    pub told: usize,
 }
 
 /// A camera. Clones are handles on the same one.
@@ -46,7 +51,8 @@ pub struct Camera(Arc<Filmed>);
 struct Filmed {
     machine: SimMachine,
     guests: Guests,
-    disk: Disk,
+    disk: Mutex<Disk>,
+    ledger: Ledger,
     pictures: Mutex<Option<Vec<Picture>>>,
 }
 
@@ -57,12 +63,18 @@ impl std::fmt::Debug for Picture {
 }
 
 impl Camera {
-    pub fn new(machine: &SimMachine, guests: &Guests, disk: &Disk) -> Self {
-        let (machine, guests, disk) = (machine.clone(), guests.clone(), disk.clone());
-        let camera =
-            Self(Arc::new(Filmed { machine, guests, disk: disk.clone(), pictures: Mutex::default() }));
-        disk.lock().camera = Arc::downgrade(&camera.0);
+    pub fn new(machine: &SimMachine, guests: &Guests, disk: &Disk, ledger: &Ledger) -> Self {
+        let (machine, guests, ledger) = (machine.clone(), guests.clone(), ledger.clone());
+        let (disk_of_now, pictures) = Default::default();
+        let camera = Self(Arc::new(Filmed { machine, guests, disk: disk_of_now, ledger, pictures }));
+        camera.films(disk);
         camera
+    }
+
+    /// From now on this is the disk in its pictures.
+    pub fn films(&self, disk: &Disk) {
+        disk.lock().camera = Arc::downgrade(&self.0);
+        *self.0.disk.lock().unwrap_or_else(PoisonError::into_inner) = disk.clone();
     }
 
     pub fn start(&self) {
@@ -80,34 +92,43 @@ impl Camera {
     /// Takes a picture of the world as it is.
     pub fn shoot(&self, moment: Moment) {
         if self.is_on() {
-            let disk = self.0.disk.lock().live.copy();
-            self.keep(moment, self.0.machine.copy(), self.0.guests.lock().clone(), disk);
+            self.keep(self.picture(moment));
         }
     }
 
     /// Takes a picture of the world with an operation of its machine half done.
     pub async fn shoot_machine(&self, half: impl AsyncFnOnce(&SimMachine)) {
         if self.is_on() {
-            let machine = self.0.machine.copy();
-            half(&machine).await;
-            let disk = self.0.disk.lock().live.copy();
-            self.keep(Moment::HalfWay, machine, self.0.guests.lock().clone(), disk);
+            let picture = self.picture(Moment::HalfWay);
+            half(&picture.machine).await;
+            self.keep(picture);
         }
     }
 
     /// Takes a picture of the world with an operation of its hypervisor half done.
     pub fn shoot_guests(&self, half: impl FnOnce(&SimMachine, &mut BTreeMap<Name, Guest>)) {
         if self.is_on() {
-            let (machine, mut guests) = (self.0.machine.copy(), self.0.guests.lock().clone());
-            half(&machine, &mut guests);
-            let disk = self.0.disk.lock().live.copy();
-            self.keep(Moment::HalfWay, machine, guests, disk);
+            let mut picture = self.picture(Moment::HalfWay);
+            half(&picture.machine, &mut picture.guests);
+            self.keep(picture);
         }
     }
 
-    fn keep(&self, moment: Moment, machine: SimMachine, guests: BTreeMap<Name, Guest>, disk: MemoryFile) {
+    /// All of it at one moment, though guests act beside whoever takes the picture: nothing is written while the machine is copied.
+    fn picture(&self, moment: Moment) -> Picture {
+        let filmed = &self.0;
+        // What a guest was told before must be on this disk.
+        let told = filmed.ledger.told();
+        let disk = filmed.disk.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let disk = disk.lock();
+        let guests = filmed.guests.lock();
+        let file = if moment == Moment::BeforeSync { &disk.synced } else { &disk.live };
+        Picture { moment, machine: filmed.machine.copy(), guests: guests.clone(), disk: file.copy(), told }
+    }
+
+    fn keep(&self, picture: Picture) {
         if let Some(pictures) = &mut *self.lock() {
-            pictures.push(Picture { moment, machine, guests, disk });
+            pictures.push(picture);
         }
     }
 
@@ -194,18 +215,9 @@ impl StorageBackend for Disk {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let (camera, synced) = {
-            let inner = self.lock();
-            (inner.camera.upgrade().map(Camera).filter(Camera::is_on), inner.synced.clone())
-        };
+        let camera = self.lock().camera.upgrade().map(Camera);
         if let Some(camera) = &camera {
-            let filmed = &camera.0;
-            camera.keep(
-                Moment::BeforeSync,
-                filmed.machine.copy(),
-                filmed.guests.lock().clone(),
-                synced.copy(),
-            );
+            camera.shoot(Moment::BeforeSync);
         }
         let mut inner = self.lock();
         inner.synced = inner.live.copy();

@@ -241,7 +241,8 @@ pub fn asleep(world: &World, picture: &Picture) -> World {
     let (pfs, found) = (world.host.pfs.clone(), world.host.found.clone());
     let host = Host { machine: picture.machine.copy(), pfs, found };
     let story = Story::new("after a crash".to_owned(), false);
-    World::asleep(host, story, Guests::new(&picture.guests), &picture.disk)
+    let ledger = world.ledger.copy(picture.told);
+    World::asleep(host, story, Guests::new(&picture.guests), &picture.disk, ledger)
 }
 
 /// Starts a daemon in a picture, and films it on request.
@@ -262,7 +263,7 @@ async fn wake(
     Ok((woken, pictures))
 }
 
-fn is_sound(world: &World, state: &State) -> Result<(), Wrong> {
+pub fn is_sound(world: &World, state: &State) -> Result<(), Wrong> {
     let everybody: BTreeSet<_> = state.partitions.keys().cloned().collect();
     let wrong = checks::look(&world.host, &world.hypervisor, state, &mut Loose::default(), &everybody);
     if !wrong.is_empty() {
@@ -395,11 +396,9 @@ async fn crash_in_operation(world: &mut World, operation: &Action, counts: &mut 
     world.imp().flush().map_err(|error| error.to_string())?;
     let (before, entries) = (Scene::of(world), audit_of(world)?.len());
     world.camera.start();
-    let answer = world.imp().operate(partition, op.clone()).await;
+    let answer = world.request(partition, op).await?;
     let (pictures, after) = (world.camera.stop(), Scene::of(world));
-    if pictures.is_empty() {
-        return Ok(());
-    }
+    let Some(answer) = answer.filter(|_| !pictures.is_empty()) else { return Ok(()) };
     counts.operations += 1;
     for picture in pictures {
         let (woken, _) = wake(world, &picture, false, counts).await?;

@@ -97,7 +97,8 @@ fn is_sound(world: &World) {
 /// The same host after a power cycle: all changes to its adapters are lost, and so are all machines.
 fn booted(world: &World) -> World {
     let (machine, disk) = (world.host.machine.copy(), world.disk.file().copy());
-    let picture = Picture { moment: Moment::BeforeOperation, machine, guests: BTreeMap::new(), disk };
+    let picture =
+        Picture { moment: Moment::BeforeOperation, machine, guests: BTreeMap::new(), disk, told: 0 };
     let mut booted = asleep(world, &picture);
     booted.boot = "second";
     for pf in booted.host.adapters() {

@@ -19,6 +19,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{
     camera::{Camera, Moment, halves},
+    hypervisor::Guests,
+    ledger::Ledger,
     random::Random,
 };
 
@@ -105,11 +107,20 @@ pub struct WatchedFabric {
     fabric: SimFabric,
     gate: Arc<Gate>,
     camera: Camera,
+    guests: Guests,
+    ledger: Ledger,
 }
 
 impl WatchedFabric {
-    pub fn new(machine: &SimMachine, gate: Arc<Gate>, camera: Camera) -> Self {
-        Self { machine: machine.clone(), fabric: machine.fabric(), gate, camera }
+    pub fn new(
+        machine: &SimMachine,
+        gate: Arc<Gate>,
+        camera: Camera,
+        guests: &Guests,
+        ledger: &Ledger,
+    ) -> Self {
+        let (guests, ledger) = (guests.clone(), ledger.clone());
+        Self { machine: machine.clone(), fabric: machine.fabric(), gate, camera, guests, ledger }
     }
 
     async fn pass(&self, operation: Operation) {
@@ -187,7 +198,10 @@ impl Fabric for WatchedFabric {
                 })
                 .await;
         }
-        self.fabric.configure(vf, change).await
+        self.ledger.is_about_to_be_set(&self.machine, &self.guests, vf, change);
+        let result = self.fabric.configure(vf, change).await;
+        self.ledger.is_set(&self.machine, &self.guests);
+        result
     }
 
     async fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError> {

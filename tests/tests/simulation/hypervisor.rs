@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
+    net::Shutdown,
+    os::unix::net::UnixStream,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -19,7 +22,11 @@ use tokio::sync::{Notify, mpsc};
 use crate::{
     camera::{Camera, Moment},
     gate::Gate,
+    world::Wrong,
 };
+
+/// Turns a channel that nobody connects into a failure.
+const BOUND: Duration = Duration::from_secs(60);
 
 /// A partition's machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,11 +75,30 @@ pub struct ModelHypervisor {
     inner: Mutex<Inner>,
     /// Who watches what it does.
     camera: OnceLock<Camera>,
+    /// A channel was connected, or a machine has lost its own.
+    channels_changed: Notify,
+}
+
+/// The guest's end of a channel that the daemon has connected.
+#[derive(Debug)]
+struct Connected {
+    /// Until the guest takes it.
+    end: Option<UnixStream>,
+    /// To be cut off by.
+    socket: UnixStream,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        // The guest has hung up already, or hears of it.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     violations: Vec<String>,
+    channels: BTreeMap<Name, Connected>,
     events: Option<mpsc::Sender<HypervisorEvent>>,
     /// How often it was asked for its partitions.
     looks: usize,
@@ -82,7 +108,8 @@ struct Inner {
 
 impl ModelHypervisor {
     pub fn new(machine: &SimMachine, gate: Arc<Gate>, guests: Guests) -> Self {
-        Self { machine: machine.clone(), gate, guests, inner: Mutex::default(), camera: OnceLock::new() }
+        let (inner, camera, channels_changed) = Default::default();
+        Self { machine: machine.clone(), gate, guests, inner, camera, channels_changed }
     }
 
     pub fn watched_by(&self, camera: Camera) {
@@ -98,11 +125,38 @@ impl ModelHypervisor {
         self.lock().violations.clone()
     }
 
+    /// The guest's end of its channel, once the daemon has connected it; `None` when its machine has no channel that anybody could
+    /// use. Who is not `patient` does not wait for the daemon.
+    pub async fn guest_end(&self, partition: &Name, patient: bool) -> Result<Option<UnixStream>, Wrong> {
+        let end = async {
+            loop {
+                let changed = self.channels_changed.notified();
+                {
+                    let guests = self.guests.lock();
+                    let usable = guests.get(partition).is_some_and(|guest| guest.running && guest.channel);
+                    let end = self.lock().channels.get_mut(partition).and_then(|channel| channel.end.take());
+                    if end.is_some() || !usable || !patient {
+                        return end;
+                    }
+                }
+                changed.await;
+            }
+        };
+        let end = tokio::time::timeout(BOUND, end).await;
+        end.map_err(|_| format!("nobody connects the channel of {partition}"))
+    }
+
+    /// The daemon is dead: its ends of all channels are closed.
+    pub fn is_left_alone(&self) {
+        self.lock().channels.clear();
+        self.channels_changed.notify_waiters();
+    }
+
     /// A guest turns itself off. Whether the daemon is there to hear of it is its own business.
     pub fn ends_by_itself(&self, partition: &Name) {
         let mut guests = self.guests.lock();
         let Some(guest) = guests.get_mut(partition).filter(|guest| guest.running) else { return };
-        self.turn_off(guest);
+        self.turn_off(partition, guest);
         if let Some(events) = &self.lock().events {
             let why = "the guest turned itself off".to_owned();
             let _ = events.try_send(HypervisorEvent::Ended { partition: partition.clone(), why });
@@ -112,15 +166,15 @@ impl ModelHypervisor {
     /// A machine dies, and nobody hears of it.
     pub fn dies_unheard(&self, partition: &Name) {
         if let Some(guest) = self.guests.lock().get_mut(partition) {
-            self.turn_off(guest);
+            self.turn_off(partition, guest);
         }
     }
 
     /// Guests do what they were asked to before the daemon died.
     pub fn come_to_it(&self) {
-        for guest in self.guests.lock().values_mut() {
+        for (partition, guest) in &mut *self.guests.lock() {
             if guest.leaving {
-                self.turn_off(guest);
+                self.turn_off(partition, guest);
             }
             for held in guest.vfs.values_mut().filter(|held| held.leaving) {
                 self.close(held);
@@ -151,11 +205,17 @@ impl ModelHypervisor {
         }
     }
 
-    fn turn_off(&self, guest: &mut Guest) {
+    fn turn_off(&self, partition: &Name, guest: &mut Guest) {
         (guest.running, guest.leaving) = (false, false);
+        self.cut_off(partition);
         for held in guest.vfs.values_mut() {
             self.close(held);
         }
+    }
+
+    fn cut_off(&self, partition: &Name) {
+        self.lock().channels.remove(partition);
+        self.channels_changed.notify_waiters();
     }
 
     fn close(&self, held: &mut Held) {
@@ -237,7 +297,7 @@ impl Hypervisor for ModelHypervisor {
         for held in guest.vfs.values_mut() {
             if let Err(errno) = self.machine.hold(held.function) {
                 let last_words = format!("vfio {}: {errno}", held.function);
-                self.turn_off(guest);
+                self.turn_off(partition, guest);
                 let (partition, status) = (partition.clone(), "exit status 1".to_owned());
                 return Err(HypervisorError::EndedAtOnce { partition, status, last_words });
             }
@@ -251,7 +311,7 @@ impl Hypervisor for ModelHypervisor {
     async fn stop(&self, partition: &Name, mode: StopMode) -> Result<(), HypervisorError> {
         self.pass(partition, "stop").await?;
         self.half_way(partition, |_, guest| guest.leaving = mode == StopMode::Graceful);
-        self.turn_off(guest(&mut self.guests.lock(), partition)?);
+        self.turn_off(partition, guest(&mut self.guests.lock(), partition)?);
         Ok(())
     }
 
@@ -325,15 +385,25 @@ impl Hypervisor for ModelHypervisor {
         let mut guests = self.guests.lock();
         let guest = guest(&mut guests, partition)?;
         guest.channel = false;
+        self.cut_off(partition);
         if !guest.vfs.is_empty() {
             self.violation(format!("{partition} loses its channel while it has VFs"));
         }
         Ok(())
     }
 
-    /// Nobody is at the other end; what guests ask for comes by [`ioward_imp::Imp::operate`].
     async fn connect_channel(&self, partition: &Name) -> Result<ChannelEnd, HypervisorError> {
-        Err(HypervisorError::NotRunning(partition.clone()))
+        let guests = self.guests.lock();
+        if !guests.get(partition).is_some_and(|guest| guest.running && guest.channel) {
+            return Err(HypervisorError::NotRunning(partition.clone()));
+        }
+        let io_error =
+            |source| HypervisorError::Io { what: "connect".into(), path: "channel".into(), source };
+        let (imp, guest) = UnixStream::pair().map_err(io_error)?;
+        let socket = guest.try_clone().map_err(io_error)?;
+        self.lock().channels.insert(partition.clone(), Connected { end: Some(guest), socket });
+        self.channels_changed.notify_waiters();
+        Ok(ChannelEnd::Stream(imp.into()))
     }
 
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {

@@ -16,25 +16,29 @@ mod crash;
 mod drift;
 mod full_disk;
 mod gate;
+mod guests;
 mod host;
 mod hypervisor;
+mod ledger;
 mod meanwhile;
 mod moved;
 mod random;
 mod regressions;
+mod seeds;
 mod story;
 mod stuck;
 mod world;
 
 use std::{
     io::Write,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
 use actions::Chooser;
 use host::Host;
 use random::Random;
+use seeds::Told;
 use story::Story;
 use world::{World, Wrong};
 
@@ -48,39 +52,23 @@ const ACTIONS: usize = 20;
 #[test]
 fn seeds() {
     let runtime = runtime();
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    if let Some(seed) = number("IOWARD_SEED") {
+    if let Some(seed) = seeds::named() {
         let (_, end) = runtime.block_on(tell(seed, true));
         end.unwrap();
         return;
     }
-    let (next, seeds) = (AtomicU64::new(0), number("IOWARD_SEEDS").unwrap_or(SEEDS));
     let ends = [const { AtomicUsize::new(0) }; 4];
     let overlaps = AtomicUsize::new(0);
-    let tell_some = || {
-        let mut bad = Vec::new();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds {
-                return bad;
-            }
-            let (lines, end) = runtime.block_on(tell(seed, false));
-            let begun_beside = lines.last().and_then(|line| line.strip_prefix(OVERLAPS)?.parse().ok());
-            overlaps.fetch_add(begun_beside.unwrap_or(0), Ordering::Relaxed);
-            if let Err(wrong) = end {
-                bad.push((seed, wrong));
-            }
-            for (how, count) in ["Done", "Undone", "NotUndone", "Refused"].iter().zip(&ends) {
-                let so_many = lines.iter().filter(|line| line.trim_start() == *how).count();
-                count.fetch_add(so_many, Ordering::Relaxed);
-            }
+    let Told { seeds, bad, .. } = seeds::tell_all(SEEDS, 2, |seed| {
+        let (lines, end) = runtime.block_on(tell(seed, false));
+        let begun_beside = lines.last().and_then(|line| line.strip_prefix(OVERLAPS)?.parse().ok());
+        overlaps.fetch_add(begun_beside.unwrap_or(0), Ordering::Relaxed);
+        for (how, count) in ["Done", "Undone", "NotUndone", "Refused"].iter().zip(&ends) {
+            let so_many = lines.iter().filter(|line| line.trim_start() == *how).count();
+            count.fetch_add(so_many, Ordering::Relaxed);
         }
-    };
-    let mut bad = std::thread::scope(|scope| {
-        let tellers = [scope.spawn(tell_some), scope.spawn(tell_some)];
-        tellers.map(|teller| teller.join().unwrap()).concat()
+        end
     });
-    bad.sort();
     let [done, undone, not_undone, refused] = ends.map(AtomicUsize::into_inner);
     let overlaps = overlaps.into_inner();
     // Past what captures the output of tests that pass: how many there were is worth a line.
@@ -111,7 +99,7 @@ fn a_story_repeats_from_its_seed() {
 
 /// The management partition moves its disk writes off its thread, which takes a runtime with more than one.
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 /// Lets others run until something is so. The bound only keeps a failure from being a hang: what is waited for takes

@@ -83,7 +83,7 @@ async fn reconcile(world: &World) -> Vec<Drift> {
 }
 
 fn without_guests(Picture { moment, machine, disk, .. }: &Picture) -> Picture {
-    Picture { moment: *moment, machine: machine.copy(), guests: BTreeMap::new(), disk: disk.copy() }
+    Picture { moment: *moment, machine: machine.copy(), guests: BTreeMap::new(), disk: disk.copy(), told: 0 }
 }
 
 /// The same host, turned on with these cards in its slots. The outside facts about its adapters move with them.
@@ -93,6 +93,7 @@ fn booted(world: &World, slots: impl IntoIterator<Item = InSlot>) -> World {
         machine: world.host.machine.copy(),
         guests: BTreeMap::new(),
         disk: world.disk.file().copy(),
+        told: 0,
     };
     booted_from(world, &picture, slots)
 }

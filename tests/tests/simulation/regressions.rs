@@ -103,6 +103,22 @@ fn whenever_the_person_leaves_everything_is_undone() {
     }
 }
 
+/// A partition's channel was served no longer once it was about to be destroyed. When that failed, and the last VF stayed with the
+/// partition, its guest was not answered until the daemon was started again.
+#[test]
+fn a_channel_that_could_not_be_destroyed_is_served() {
+    let mut ends = Vec::new();
+    for operation in 1..40 {
+        let detach = Intent::Detach { partition: name("web"), vf: name("net0") };
+        let trouble = failing(&[operation]);
+        let actions = [apply(&before()), Action::Ask { intent: detach, options: OPEN, trouble }];
+        let lines = tell(&format!("operation {operation} fails"), &[Choice::gigabit()], &actions);
+        ends.push(lines.iter().any(|line| line == "  Undone"));
+    }
+    let failed = ends.iter().filter(|undone| **undone).count();
+    assert!(failed > 3 && failed < ends.len(), "{ends:?}");
+}
+
 /// When something could not be undone, what rested on it was undone all the same: an adapter was forgotten that still had
 /// the VFs ioward made, a VF was given back with its partition's MAC. Now that stays noted, and removing the partitions
 /// puts it right.

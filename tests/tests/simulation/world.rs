@@ -18,12 +18,14 @@ use ioward_store::{MemoryFile, StateFile};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
-    actions::{Action, Chooser, OPEN, may},
+    actions::{Action, OPEN, PARTITIONS, may, name},
     camera::{Camera, Disk},
     checks,
     gate::{Gate, Trouble, WatchedFabric},
+    guests::{Acting, Answer, Guest},
     host::Host,
     hypervisor::{Guests, ModelHypervisor},
+    ledger::Ledger,
     random::Random,
     story::Story,
     wait_until,
@@ -42,6 +44,9 @@ pub struct World {
     /// The kernel's name for this boot of the host.
     pub boot: &'static str,
     pub disk: Disk,
+    pub ledger: Ledger,
+    /// Those who have connected their channels.
+    at_channels: BTreeMap<Name, Guest>,
     daemon: Option<Daemon>,
     kept: Option<Plan>,
     operations: usize,
@@ -82,16 +87,17 @@ impl World {
     pub async fn new(host: Host, story: Story) -> Self {
         let file = MemoryFile::default();
         StateFile::create(Path::new("state"), file.clone(), &[]).unwrap();
-        let mut world = Self::asleep(host, story, Guests::default(), &file);
+        let mut world = Self::asleep(host, story, Guests::default(), &file, Ledger::default());
         world.start_daemon().await.unwrap();
         world
     }
 
     /// A world without a running daemon.
-    pub fn asleep(host: Host, story: Story, guests: Guests, file: &MemoryFile) -> Self {
+    pub fn asleep(host: Host, story: Story, guests: Guests, file: &MemoryFile, ledger: Ledger) -> Self {
         let (gate, disk) = (Arc::new(Gate::default()), Disk::with(file));
-        let camera = Camera::new(&host.machine, &guests, &disk);
-        let fabric = Arc::new(WatchedFabric::new(&host.machine, Arc::clone(&gate), camera.clone()));
+        let camera = Camera::new(&host.machine, &guests, &disk, &ledger);
+        let fabric = WatchedFabric::new(&host.machine, Arc::clone(&gate), camera.clone(), &guests, &ledger);
+        let fabric = Arc::new(fabric);
         let hypervisor = Arc::new(ModelHypervisor::new(&host.machine, Arc::clone(&gate), guests));
         hypervisor.watched_by(camera.clone());
         Self {
@@ -103,6 +109,8 @@ impl World {
             camera,
             boot: "first",
             disk,
+            ledger,
+            at_channels: BTreeMap::new(),
             daemon: None,
             kept: None,
             operations: 0,
@@ -151,11 +159,15 @@ impl World {
     /// Kills the daemon between two plans.
     pub async fn kill_daemon(&mut self) {
         let Some(Daemon { imp, follows }) = self.daemon.take() else { return };
+        let _none_begins = imp.finish_operations().await;
+        imp.stop_channels();
+        self.hypervisor.is_left_alone();
         // After a second without activity, requests of partitions that changed nothing are on the disk too, if
         // there is room.
         let _ = imp.flush();
         // Leaves out what only a daemon that is stopped does to its file.
         self.disk = Disk::with(&self.disk.file());
+        self.camera.films(&self.disk);
         follows.abort();
         let _ = follows.await;
         // The other holders are tasks about to find their channel closed.
@@ -256,48 +268,82 @@ impl World {
         }
     }
 
-    /// Asks for a plan and applies it, while three guests send random requests. Returns how many were granted.
-    pub async fn ask_while_guests_act(
+    /// Applies a plan, while all guests that have a channel act. Returns how it ended, and how much guests were granted.
+    pub async fn apply_while_guests_act(
         &mut self,
-        intent: &Intent,
-        trouble: Trouble,
+        plan: &Plan,
+        trouble: &Trouble,
         random: &mut Random,
+    ) -> Result<(Ended, usize), Wrong> {
+        let guests = self.guests_begin(random);
+        let ended = self.follow(plan, trouble).await?;
+        let granted = self.guests_end(guests).await?;
+        if ended == Ended::NotUndone {
+            self.loosen(plan);
+        }
+        self.is_quiet_and_sound(Some((plan, ended))).await.map_err(|wrong| format!("{ended:?}: {wrong}"))?;
+        Ok((ended, granted))
+    }
+
+    /// All guests that have a channel act.
+    pub async fn guests_act(&mut self, random: &mut Random) -> Result<usize, Wrong> {
+        let guests = self.guests_begin(random);
+        let granted = self.guests_end(guests).await?;
+        self.is_quiet_and_sound(None).await?;
+        Ok(granted)
+    }
+
+    fn guests_begin(&mut self, random: &mut Random) -> Vec<JoinHandle<Result<(Guest, usize), Wrong>>> {
+        let begin = |partition: &str| {
+            let guest = self.guest(&name(partition));
+            let (imp, host) = (Arc::clone(self.imp()), self.host.clone());
+            let (ledger, random) = (self.ledger.clone(), Random::new(random.next()));
+            tokio::spawn(guest.act(Acting { imp, host, ledger, random }))
+        };
+        PARTITIONS.map(begin).into()
+    }
+
+    async fn guests_end(
+        &mut self,
+        guests: Vec<JoinHandle<Result<(Guest, usize), Wrong>>>,
     ) -> Result<usize, Wrong> {
-        let Ok(plan) = self.imp().plan(intent, &OPEN).await else { return Ok(0) };
-        let guests: Vec<_> = (0..3)
-            .map(|_| {
-                let (imp, host) = (Arc::clone(self.imp()), self.host.clone());
-                let mut random = Random::new(random.next());
-                tokio::spawn(async move {
-                    let mut granted = 0;
-                    for _ in 0..8 {
-                        let state = imp.state();
-                        let asks = Chooser { random: &mut random, host: &host, state: &state }.operate();
-                        if let Action::Operate { partition, op } = asks {
-                            granted += usize::from(imp.operate(&partition, op).await.is_ok());
-                        }
-                        tokio::task::yield_now().await;
-                    }
-                    granted
-                })
-            })
-            .collect();
-        let ended = self.carry_out_plan(&plan, &trouble).await?;
         let mut granted = 0;
         for guest in guests {
-            granted += guest.await.map_err(|error| format!("a guest: {error}"))?;
+            let (guest, count) = guest.await.map_err(|error| format!("a guest: {error}"))??;
+            self.at_channels.insert(guest.partition.clone(), guest);
+            granted += count;
         }
-        if ended == Ended::NotUndone {
-            self.loosen(&plan);
-        }
-        let state = self.state();
-        let kept = self.imp().export().map_err(|error| format!("export: {error}"))?;
+        Ok(granted)
+    }
+
+    /// Looks at everything while no guest changes anything.
+    pub async fn is_quiet_and_sound(&mut self, plan: Option<(&Plan, Ended)>) -> Result<(), Wrong> {
+        let imp = Arc::clone(self.imp());
+        let _quiet = imp.finish_operations().await;
+        let state = imp.state();
+        let kept = imp.export().map_err(|error| format!("export: {error}"))?;
         if kept.state != state || !kept.operations.is_empty() {
             return Err(format!("known is {state:?}, and kept is {kept:?}"));
         }
+        let audit = imp.audit(usize::MAX).map_err(|error| format!("audit: {error}"))?;
         let nobody = BTreeSet::new();
-        let wrong = checks::look(&self.host, &self.hypervisor, &state, &mut self.loose, &nobody);
-        if wrong.is_empty() { Ok(granted) } else { Err(format!("{ended:?}: {}", wrong.join("\n"))) }
+        let mut wrong = checks::look(&self.host, &self.hypervisor, &state, &mut self.loose, &nobody);
+        wrong.extend(self.ledger.holds(&audit, (&state, &self.host.machine.snapshot()), plan));
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+    }
+
+    /// Whoever is at the other end of a partition's channel.
+    fn guest(&mut self, partition: &Name) -> Guest {
+        let guest = self.at_channels.remove(partition);
+        guest.unwrap_or_else(|| Guest::new(partition.clone(), Arc::clone(&self.hypervisor)))
+    }
+
+    /// A partition requests an operation through its channel; `None` when its machine has none.
+    pub async fn request(&mut self, partition: &Name, op: &VfOp) -> Result<Option<Answer>, Wrong> {
+        let mut guest = self.guest(partition);
+        let answer = guest.ask(op).await;
+        self.at_channels.insert(partition.clone(), guest);
+        answer
     }
 
     /// Asks for the same again: nothing is left to do.
@@ -319,6 +365,14 @@ impl World {
     }
 
     pub async fn carry_out_plan(&mut self, plan: &Plan, trouble: &Trouble) -> Result<Ended, Wrong> {
+        let ended = self.follow(plan, trouble).await?;
+        if ended == Ended::Done {
+            self.shows_what_was_done(plan).await?;
+        }
+        Ok(ended)
+    }
+
+    async fn follow(&mut self, plan: &Plan, trouble: &Trouble) -> Result<Ended, Wrong> {
         let imp = Arc::clone(self.imp());
         let (sender, events) = mpsc::unbounded_channel();
         let (person, mut events) = match trouble.person_leaves {
@@ -364,10 +418,7 @@ impl World {
         }
         let revision = imp.state().revision;
         match last {
-            Some(EventKind::PlanDone { .. }) => {
-                self.shows_what_was_done(plan).await?;
-                Ok(Ended::Done)
-            }
+            Some(EventKind::PlanDone { .. }) => Ok(Ended::Done),
             Some(EventKind::PlanFailed { undone: true, .. }) => Ok(Ended::Undone),
             Some(EventKind::PlanFailed { undone: false, .. }) => Ok(Ended::NotUndone),
             // Nobody was there to see the outcome.
@@ -407,7 +458,10 @@ impl World {
 
     async fn operate(&mut self, partition: &Name, op: &VfOp) -> Result<(), Wrong> {
         let (view, state) = (self.host.machine.snapshot(), self.state());
-        let result = self.imp().operate(partition, op.clone()).await;
+        let Some(result) = self.request(partition, op).await? else {
+            self.story.tell(|| "  it has no channel".to_owned());
+            return Ok(());
+        };
         self.story.tell(|| format!("  {result:?}"));
         self.operations += 1;
         let audit = self.imp().audit(usize::MAX).map_err(|error| format!("audit: {error}"))?;
@@ -555,8 +609,19 @@ impl World {
         }
     }
 
+    /// Every guest that has a channel is answered.
+    async fn all_are_served(&mut self) -> Result<(), Wrong> {
+        let partitions = self.state().partitions;
+        for (name, _) in partitions.iter().filter(|(_, noted)| noted.running && noted.channel) {
+            let answer = self.request(name, &VfOp::List).await?;
+            self.operations += usize::from(answer.is_some());
+        }
+        Ok(())
+    }
+
     /// The end of every story: restores all adapters, removes all partitions, releases all adapters.
     pub async fn remove_everything(&mut self) -> Result<(), Wrong> {
+        self.all_are_served().await?;
         self.story.tell(|| "at the end everything is removed".to_owned());
         for pf in self.host.adapters() {
             self.carry_out(&Action::Replug { pf }).await?;

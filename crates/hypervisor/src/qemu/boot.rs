@@ -1,23 +1,17 @@
 //! Files that a machine boots from: opened here, with the rights that files for machines are opened with, and handed to QEMU open.
 //! QEMU needs no right to any path then, and a Spec cannot have a machine read or write what nobody gave it.
 
-use std::{
-    fs::{File, OpenOptions},
-    io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::Path,
-};
+use std::{fs::File, io, os::unix::fs::MetadataExt, path::Path};
 
 use ioward_model::Boot;
-use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::{
     disk::DiskFormat,
     folder::io_error,
-    opening::Opening,
     users::{Users, with_rights_of},
 };
-use crate::{HypervisorError, UnusableFile, boot_files};
+use crate::{HypervisorError, UnusableFile, boot_files, opening::Opening};
 
 /// Open files of a [`Boot`].
 #[derive(Debug, Default)]
@@ -68,25 +62,8 @@ pub(super) async fn unusable_in_time(
     users: Option<&Users>,
     opening: &Opening,
 ) -> Vec<UnusableFile> {
-    let of_one = |kernel, initrd, disk| Boot { kernel, initrd, disk, cmdline: None };
-    let each = [
-        (boot.kernel.clone(), of_one(boot.kernel.clone(), None, None)),
-        (boot.initrd.clone(), of_one(None, boot.initrd.clone(), None)),
-        (boot.disk.clone(), of_one(None, None, boot.disk.clone())),
-    ];
-    let mut found = Vec::new();
-    for (path, boot) in each {
-        let Some(path) = path else { continue };
-        let users = users.cloned();
-        match opening.run(&path, move || unusable(&boot, users.as_ref())).await {
-            Ok(unusable) => found.extend(unusable),
-            Err(error) => {
-                let remedy = "see to the server or the disk it is on, or boot from another file".to_owned();
-                found.push(UnusableFile { path, found: error.to_string(), remedy });
-            }
-        }
-    }
-    found
+    let users = users.cloned();
+    boot_files::unusable_in_time(boot, opening, move |boot| unusable(boot, users.as_ref())).await
 }
 
 fn unusable(boot: &Boot, users: Option<&Users>) -> Vec<UnusableFile> {
@@ -102,15 +79,11 @@ fn unusable(boot: &Boot, users: Option<&Users>) -> Vec<UnusableFile> {
 }
 
 fn open(path: &Path, is_disk: bool, users: Option<&Users>) -> io::Result<File> {
-    // Neither a FIFO nor a terminal is waited for.
-    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-    let open = || OpenOptions::new().read(true).write(is_disk).custom_flags(flags).open(path);
-    let file = match users {
-        Some(users) => with_rights_of(users.opener(), open)?,
-        None => open()?,
-    };
-    boot_files::not_a_folder(&file)?;
-    Ok(file)
+    let open = || boot_files::open(path, is_disk);
+    match users {
+        Some(users) => with_rights_of(users.opener(), open),
+        None => open(),
+    }
 }
 
 /// A file that QEMU opens once more by the number that it inherits: that takes the right to it anew (proc_pid_fd(5)), so what

@@ -10,7 +10,6 @@ mod disk;
 mod folder;
 mod machine;
 mod numa;
-mod opening;
 mod partition;
 mod probe;
 mod process;
@@ -51,14 +50,13 @@ use self::{
     command::Given,
     folder::{Folder, io_error},
     machine::Machine,
-    opening::Opening,
     partition::{Listener, Partition, lock},
     process::Process,
     record::{HeldVf, Record, SLOTS},
 };
 use crate::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
-    UnusableFile, cgroup, sysfs::Sysfs,
+    UnusableFile, cgroup, opening::Opening, sysfs::Sysfs,
 };
 
 /// Events that may wait to be fetched.

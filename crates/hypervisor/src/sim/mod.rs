@@ -32,7 +32,7 @@ use tokio::{
 use self::machine::Machine;
 use crate::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
-    UnusableFile, boot_files,
+    UnusableFile, boot_files, opening::Opening,
 };
 
 /// Events that may wait to be fetched.
@@ -81,6 +81,7 @@ pub struct SimHypervisor {
     folder: PathBuf,
     partitions: Mutex<BTreeMap<Name, Arc<Partition>>>,
     listener: Listener,
+    opening: Opening,
     /// One task for each running partition; ending it kills the process.
     watchers: Mutex<JoinSet<()>>,
 }
@@ -121,6 +122,7 @@ impl SimHypervisor {
         let folder = config.runtime_dir.join("partitions");
         DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io_error("create", &folder))?;
         Ok(Self {
+            opening: Opening::new(config.bounds.command),
             config,
             folder,
             partitions: Mutex::default(),
@@ -203,9 +205,10 @@ impl Hypervisor for SimHypervisor {
     }
 
     async fn check_boot(&self, boot: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
-        let open =
-            |path: &Path, _| std::fs::File::open(path).and_then(|file| boot_files::not_a_folder(&file));
-        Ok(boot_files::unusable(boot, open, |_, _, _| None))
+        // No partition writes to its disk here.
+        let open = |path: &Path, _| boot_files::open(path, false).map(drop);
+        let unusable = move |boot: &Boot| boot_files::unusable(boot, open, |_, _, _| None);
+        Ok(boot_files::unusable_in_time(boot, &self.opening, unusable).await)
     }
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {

@@ -27,7 +27,7 @@ const STUCK: usize = 128;
 
 /// Opens files.
 #[derive(Clone)]
-pub(super) struct Opening {
+pub(crate) struct Opening {
     at_once: Arc<Semaphore>,
     /// Those that did not answer in time, and since when.
     stuck: Arc<Mutex<BTreeMap<PathBuf, Instant>>>,
@@ -35,7 +35,7 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    pub(super) fn new(bound: Duration) -> Self {
+    pub(crate) fn new(bound: Duration) -> Self {
         Self { at_once: Arc::new(Semaphore::new(AT_ONCE)), stuck: Arc::default(), bound }
     }
 
@@ -43,7 +43,7 @@ impl Opening {
     ///
     /// # Errors
     /// Those of the work; `TimedOut` when it does not end within the bound, or an earlier one on this path has not ended.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         path: &Path,
         work: impl FnOnce() -> T + Send + 'static,
