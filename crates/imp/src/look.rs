@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ioward_model::{Inventory, Reason, State, VfId, VfSettings};
+use ioward_model::{Holder, Inventory, Reason, State, VfId, VfSettings, checks};
 use ioward_pci::Bdf;
 
 /// Adds owners to what was found, counts what is assigned and available, and gives the result a generation: that of
@@ -18,7 +18,14 @@ pub(crate) fn complete(
         let address = pf.address;
         for vf in &mut pf.virtual_functions {
             vf.owner = state.owner(VfId { pf: address, index: vf.index });
+            // The process that has it open is the partition's own.
+            let is_own = matches!(vf.holder, Some(Holder::Process(_) | Holder::Nobody));
+            vf.holder = vf.holder.take().filter(|_| vf.owner.is_none() || !is_own);
         }
+    }
+    checks::note_available(&mut found);
+    for pf in &mut found.physical_functions {
+        let address = pf.address;
         let assigned = state.assignments().filter(|(_, assignment)| assignment.vf.pf == address).count();
         pf.vfs_assigned = u16::try_from(assigned).unwrap_or(u16::MAX);
         pf.vfs_available = pf.vfs_available.saturating_sub(pf.vfs_assigned);
