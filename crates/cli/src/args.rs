@@ -83,7 +83,11 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         root: Option<PathBuf>,
     },
-    /// Show the virtual functions there are, with owners and settings
+    /// Show the virtual functions there are: whose each is, and its settings
+    #[command(
+        after_help = "OWNER is the partition and the VF's name there. Below it is who else has the VF: a machine of libvirt or Proxmox, \
+        a pod, a container, another program, a network namespace, or a driver of the host. None of these is ever touched."
+    )]
     Vfs {
         /// Only those of this physical function, as 0000:01:00.0 or enp1s0
         pf: Option<PfRef>,
@@ -435,6 +439,9 @@ pub struct DemoArgs {
     /// Stay up after applying, for other 'ioward' commands to use; --socket says where they find it
     #[arg(long)]
     pub serve: bool,
+    /// With --serve: one VF is in the hands of a libvirt domain, and stays there
+    #[arg(long, requires = "serve")]
+    pub foreign: bool,
     /// The seed of the simulated machine: the same seed, the same machine, on which the same happens. Only how long
     /// steps take that go side by side is this host's
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]

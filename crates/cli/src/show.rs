@@ -44,10 +44,11 @@ fn identify(root: &Path) -> Result<Inventory, CliError> {
     Ok(linux::named_as_here(Inventory { generation: 1, ..inventory }))
 }
 
-/// A virtual function in `ioward vfs --json`: as in the inventory, with the PF it is of.
+/// A virtual function in `ioward vfs --json`: as in the inventory, with the PF it is of and whose it is in words.
 #[derive(Serialize)]
 struct VfOfPf<'a> {
     pf: Bdf,
+    whose: String,
     #[serde(flatten)]
     vf: &'a VirtualFunction,
 }
@@ -62,7 +63,9 @@ pub async fn vfs(client: &Client, pf: Option<&PfRef>, json: bool) -> Result<(), 
     let pfs = inventory.physical_functions.iter().filter(|found| pf.is_none_or(|pf| pf == found.address));
     let functions = pfs.flat_map(|pf| pf.virtual_functions.iter().map(move |vf| (pf, vf)));
     if json {
-        let functions: Vec<_> = functions.map(|(pf, vf)| VfOfPf { pf: pf.address, vf }).collect();
+        let whose = |pf, vf| present::inventory::whose(pf, vf).to_string();
+        let functions: Vec<_> =
+            functions.map(|(pf, vf)| VfOfPf { pf: pf.address, whose: whose(pf, vf), vf }).collect();
         return terminal::print_json(&functions);
     }
     terminal::print(&present::inventory::vfs(functions, terminal::page_width()))

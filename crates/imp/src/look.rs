@@ -9,7 +9,9 @@ use std::{
 };
 
 use ioward_fabric::Fabric as _;
-use ioward_model::{EventKind, Inventory, MacAddress, Reason, State, VfId, VfSettings, Whereabouts};
+use ioward_model::{
+    EventKind, Holder, Inventory, MacAddress, Reason, State, VfId, VfSettings, Whereabouts, checks,
+};
 use ioward_pci::Bdf;
 
 use crate::{error::ImpError, events::EventLog, notes::Notes, quarantine::Quarantine};
@@ -95,7 +97,14 @@ fn complete(
         let address = pf.address;
         for vf in &mut pf.virtual_functions {
             vf.owner = state.owner(VfId { pf: address, index: vf.index });
+            // The process that has it open is the partition's own.
+            let is_own = matches!(vf.holder, Some(Holder::Process(_) | Holder::Nobody));
+            vf.holder = vf.holder.take().filter(|_| vf.owner.is_none() || !is_own);
         }
+    }
+    checks::note_available(&mut found);
+    for pf in &mut found.physical_functions {
+        let address = pf.address;
         let assigned = state.assignments().filter(|(_, assignment)| assignment.vf.pf == address).count();
         pf.vfs_assigned = u16::try_from(assigned).unwrap_or(u16::MAX);
         pf.vfs_available = pf.vfs_available.saturating_sub(pf.vfs_assigned);

@@ -134,7 +134,7 @@ pub fn makes_all_or_none(pf: &PhysicalFunction) -> bool {
     pf.driver.as_deref().is_some_and(|driver| ALL_OR_NONE.contains(&driver))
 }
 
-/// Fills in `vfs_available` of all adapters, for an inventory in which no VF has an owner yet.
+/// Fills in `vfs_available` of all adapters, as if no VF had an owner.
 pub fn note_available(inventory: &mut Inventory) {
     let all: Vec<u16> = inventory.physical_functions.iter().map(|pf| available(inventory, pf)).collect();
     for (pf, available) in inventory.physical_functions.iter_mut().zip(all) {
@@ -149,7 +149,7 @@ fn available(inventory: &Inventory, pf: &PhysicalFunction) -> u16 {
         return 0;
     }
     let all = if obstacles.is_empty() { most_vfs(pf) } else { pf.num_vfs() };
-    let used = pf.virtual_functions.iter().filter(|vf| !vf.in_use_by_host.is_empty()).count();
+    let used = pf.virtual_functions.iter().filter(|vf| vf.foreign_use().is_some()).count();
     all.saturating_sub(u16::try_from(used).unwrap_or(u16::MAX))
 }
 

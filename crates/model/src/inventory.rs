@@ -12,7 +12,7 @@ use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
-    AdapterId, Capability, Conditions, Identity, MacAddress, Name, Owner, Reason, Setting, VfSettings,
+    AdapterId, Capability, Conditions, Holder, Identity, MacAddress, Name, Owner, Reason, Setting, VfSettings,
 };
 
 /// A snapshot of the host, as found at one moment. Never edited: a later look makes a new one.
@@ -146,6 +146,10 @@ pub struct VirtualFunction {
     pub settings: VfSettings,
     /// The partition that holds it and its name there.
     pub owner: Option<Owner>,
+    /// Who else has it: a program, or another network namespace. `None`: it has an owner, a driver of the host has it, or it is
+    /// not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
     /// Everything that could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<Reason>,
@@ -553,6 +557,22 @@ impl PhysicalFunction {
 }
 
 impl VirtualFunction {
+    /// Whether its driver hands it to a program: vfio-pci and its variants, uio_pci_generic, igb_uio.
+    #[must_use]
+    pub fn is_lent(&self) -> bool {
+        self.driver.as_deref().is_some_and(|driver| driver.contains("vfio") || driver.contains("uio"))
+    }
+
+    /// What somebody who is no partition does with it: the host, a program, or who is in another network namespace.
+    #[must_use]
+    pub fn foreign_use(&self) -> Option<String> {
+        let by_host = self.in_use_by_host.first().map(ToString::to_string);
+        by_host.or_else(|| {
+            let holder = self.holder.as_ref().filter(|holder| holder.is_somebody())?;
+            Some(format!("held by {holder}"))
+        })
+    }
+
     /// Whether `partition` holds it under any name.
     #[must_use]
     pub fn is_held_by(&self, partition: &Name) -> bool {

@@ -18,6 +18,7 @@ mod drift;
 mod event;
 mod function_facts;
 mod guest_may;
+mod holder;
 mod identity;
 mod inventory;
 pub mod io_error;
@@ -49,6 +50,7 @@ pub use drift::{Difference, Drift, Orphan};
 pub use event::{Event, EventKind};
 pub use function_facts::FunctionFacts;
 pub use guest_may::{Grant, GuestMay, Permission};
+pub use holder::{Holder, Label, Process, Runs};
 pub use identity::{AdapterId, Identity};
 pub use inventory::{
     Class, HexId, HostUse, Inventory, Link, Netdev, NumaNode, NvmeController, NvmeResources, NvmeSecondary,

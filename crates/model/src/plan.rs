@@ -157,7 +157,7 @@ pub struct SettingsBefore {
 /// Something that runs and is disturbed by a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disturbance {
-    /// The partition, or `host`.
+    /// The partition, `host`, or in words who else has the function: `libvirt domain web (qemu pid 812)`.
     pub who: String,
     /// The function it loses.
     pub function: Bdf,

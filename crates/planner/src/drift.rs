@@ -104,9 +104,9 @@ impl Comparison<'_> {
 
     /// Why the VFs that a PF has can't go and come again.
     fn in_the_way(&self, pf: &PhysicalFunction) -> Option<String> {
-        let used = pf.virtual_functions.iter().find(|vf| !vf.in_use_by_host.is_empty());
-        if let Some(vf) = used {
-            return Some(format!("the host uses {} of it, which would go meanwhile", vf.address));
+        if let Some((vf, foreign)) = pf.virtual_functions.iter().find_map(|vf| Some((vf, vf.foreign_use()?)))
+        {
+            return Some(format!("{} of it would go meanwhile: {foreign}", vf.address));
         }
         let is_in_hand = |(owner, held): &(Owner, &Assignment)| {
             held.vf.pf == pf.address && self.existing(held.vf).is_some() && self.runs(&owner.partition)
@@ -163,7 +163,7 @@ impl Comparison<'_> {
             let left_because = if runs {
                 Some("its partition runs without it; detach it and attach it again".to_owned())
             } else {
-                present.in_use_by_host.first().map(|used| format!("the host uses it: {used}"))
+                present.foreign_use().map(|used| format!("somebody else uses it: {used}"))
             };
             all.push(Drift { what, breaks: vec![owner.clone()], left_because });
         }

@@ -80,7 +80,7 @@ pub(crate) struct Tie {
 
 /// A VF that something running would lose while its PF's number of VFs changes.
 pub(crate) struct Loser {
-    /// The partition, or `host`.
+    /// The partition, `host`, or who else has the VF in words.
     pub who: String,
     /// Its name in the partition, or what the host does with it.
     pub what: String,
@@ -276,12 +276,14 @@ impl<'a> Ledger<'a> {
 
     /// Use of a VF by somebody else: by the host, or by a guest that ioward does not know.
     pub fn foreign_use(&self, pf: &PhysicalFunction, vf: &VirtualFunction) -> Option<String> {
-        if let Some(host_use) = vf.in_use_by_host.first() {
-            return Some(host_use.to_string());
+        if let Some(foreign) = vf.foreign_use() {
+            return Some(foreign);
         }
         let ours = self.now.holder(VfId { pf: pf.address, index: vf.index }).is_some();
-        let driver = vf.driver.as_deref().filter(|driver| !ours && driver.contains("vfio"))?;
-        Some(format!("it is bound to {driver}, and not by ioward"))
+        let driver = vf.driver.as_deref().filter(|_| !ours && vf.is_lent())?;
+        let by_nobody =
+            if vf.holder == Some(ioward_model::Holder::Nobody) { "; nobody has it open" } else { "" };
+        Some(format!("it is bound to {driver}, and not by ioward{by_nobody}"))
     }
 
     /// Who loses a VF when this PF's number of VFs goes through zero: running partitions that keep theirs, and the host
@@ -298,6 +300,9 @@ impl<'a> Ledger<'a> {
     fn each_loser(&self, pf: &PhysicalFunction) -> impl Iterator<Item = Loser> {
         let loser = |vf: &VirtualFunction| {
             let id = VfId { pf: pf.address, index: vf.index };
+            if let Some(holder) = vf.holder.as_ref().filter(|holder| holder.is_somebody()) {
+                return Some(Loser { who: holder.to_string(), what: id.to_string(), address: vf.address });
+            }
             if let Some(what) = self.foreign_use(pf, vf) {
                 return Some(Loser {
                     who: "host".into(),

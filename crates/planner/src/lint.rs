@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use ioward_model::{
-    Assignment, Disturbance, Intent, Inventory, Name, Outcome, PartitionState, Plan, Policy, State, Step,
-    VfId, VfSettings,
+    Assignment, Disturbance, Holder, Intent, Inventory, Name, Outcome, PartitionState, Plan, Policy, State,
+    Step, VfId, VfSettings,
 };
 use ioward_pci::Bdf;
 
@@ -122,7 +122,8 @@ fn unsafe_here(plan: &Plan, n: usize, machine: &Machine) -> Vec<String> {
             }
             let used = pf.virtual_functions.iter().filter(|vf| {
                 let ours = state.owner(VfId { pf: *address, index: vf.index }).is_some();
-                !vf.in_use_by_host.is_empty() || !ours && vf.driver.as_deref() == Some("vfio-pci")
+                let lent = vf.holder.as_ref().is_some_and(|holder| *holder != Holder::Nobody);
+                !vf.in_use_by_host.is_empty() || lent || !ours && vf.driver.as_deref() == Some("vfio-pci")
             });
             problems.extend(
                 used.filter(|vf| !declared(vf.address))
@@ -135,6 +136,9 @@ fn unsafe_here(plan: &Plan, n: usize, machine: &Machine) -> Vec<String> {
             match vf {
                 None => problems.push("the VF does not exist".into()),
                 Some(vf) if !vf.in_use_by_host.is_empty() => problems.push("the host uses the VF".into()),
+                Some(vf) if vf.holder.as_ref().is_some_and(|holder| *holder != Holder::Nobody) => {
+                    problems.push("somebody else has the VF".into());
+                }
                 Some(vf) if vf.driver.as_deref() == Some("vfio-pci") => {
                     problems.push("somebody else has bound the VF".into());
                 }
@@ -226,6 +230,7 @@ fn essence(machine: &Machine, resized: &BTreeSet<Bdf>) -> (Inventory, State) {
             let asked = held.map(asked_for).unwrap_or_default();
             vf.settings = asked.restored_from(&vf.settings);
             vf.owner = None;
+            vf.holder = None;
             vf.iommu_group = None;
             vf.iommu_group_shared_with.clear();
             vf.msix_vectors = None;

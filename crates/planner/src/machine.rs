@@ -328,6 +328,7 @@ fn new_vf(pf: &PhysicalFunction, index: u16) -> VirtualFunction {
         in_use_by_host: Vec::new(),
         settings,
         owner: None,
+        holder: None,
         reasons: Vec::new(),
     }
 }

@@ -229,8 +229,8 @@ impl Check<'_> {
         let Repairs { state, .. } = self.repairs;
         let pf = self.repairs.pf(address).ok_or("there is no such adapter")?;
         if to == 0 {
-            let is_used = pf.virtual_functions.iter().any(|vf| !vf.in_use_by_host.is_empty());
-            must(!is_used, "the host uses VFs that would go")?;
+            let is_used = pf.virtual_functions.iter().any(|vf| vf.foreign_use().is_some());
+            must(!is_used, "somebody else uses VFs that would go")?;
             let loses = self.repairs.attached().find(|(owner, held)| {
                 held.vf.pf == address && held.vf.index < from && self.repairs.runs(&owner.partition)
             });

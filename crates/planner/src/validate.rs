@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
-    Apart, Capability, FailureDomain, Intent, Inventory, NumaPolicy, Owner, PartitionSpec, PhysicalFunction,
-    Plan, State, Step, Subclass, VfId, VfRequest, VfSettings,
+    Apart, Capability, FailureDomain, Holder, Intent, Inventory, NumaPolicy, Owner, PartitionSpec,
+    PhysicalFunction, Plan, State, Step, Subclass, VfId, VfRequest, VfSettings,
 };
 use ioward_pci::Bdf;
 
@@ -159,6 +159,7 @@ impl Found<'_> {
                 "a VF that nobody else uses",
                 function.is_none_or(|function| {
                     function.in_use_by_host.is_empty()
+                        && matches!(function.holder, None | Some(Holder::Nobody))
                         && function.iommu_group_shared_with.is_empty()
                         && function.flr != Some(false)
                 }),

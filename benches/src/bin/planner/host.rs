@@ -57,6 +57,7 @@ fn pf(n: u16, total_vfs: u16) -> PhysicalFunction {
         in_use_by_host: Vec::new(),
         settings: ioward_model::VfSettings::default(),
         owner: None,
+        holder: None,
         reasons: Vec::new(),
     };
     PhysicalFunction {

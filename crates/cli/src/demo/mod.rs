@@ -11,13 +11,16 @@ mod place;
 use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use ioward_api::PartitionView;
-use ioward_fabric::sim::SimMachine;
+use ioward_fabric::{Fabric as _, FabricError, sim::SimMachine};
 use ioward_hypervisor::{
     Guard, Hypervisor, StopMode,
     sim::{Bounds, SimConfig, SimHypervisor},
 };
 use ioward_imp::{Imp, Run, ServeError, serve_on};
-use ioward_model::{Boot, Event, EventKind, Intent, Inventory, Options, PhysicalFunction, Spec};
+use ioward_model::{
+    Boot, Class, Event, EventKind, Holder, Intent, Inventory, Label, Options, PhysicalFunction, Process,
+    Runs, Spec, VfId,
+};
 use ioward_pci::Bdf;
 use tempfile::TempDir;
 use tokio::{net::UnixStream, sync::oneshot, task::JoinHandle};
@@ -43,7 +46,7 @@ const REALTIME: f64 = 0.05;
 pub async fn demo(args: DemoArgs, socket: Option<PathBuf>) -> Result<(), CliError> {
     // Before there is anything that a signal could leave behind.
     let mut signals = Signals::new().map_err(CliError::Start)?;
-    let embedded = Embedded::start(args.seed, socket).await?;
+    let embedded = Embedded::start(args.seed, args.foreign, socket).await?;
     let ended = tokio::select! {
         // Whoever carries out a plan listens to Ctrl-C too, and ends the line on which progress is shown.
         biased;
@@ -185,6 +188,25 @@ fn present_spec(spec: &Spec) -> Result<String, CliError> {
     Ok(format!("\nThis is the choice, as a Spec:\n\n{text}"))
 }
 
+/// The first of two VFs of the last network adapter goes to a machine that is not ioward's, before there is a daemon.
+async fn lend(machine: &SimMachine) -> Result<(), FabricError> {
+    let fabric = machine.fabric();
+    let inventory = fabric.identify().await?;
+    let mut networks = inventory.physical_functions.iter().filter(|pf| pf.class == Class::Network);
+    let Some(pf) = networks.next_back() else { return Ok(()) };
+    let vf = VfId { pf: pf.address, index: 0 };
+    fabric.set_vf_count(vf.pf, 2).await?;
+    fabric.bind(vf, Some("vfio-pci")).await?;
+    let runs = Runs::LibvirtDomain { name: Label::new("theirs") };
+    let process = Process { pid: 812, command: Label::new("qemu-system-x86"), runs };
+    let address = fabric.vf_address(vf).await?;
+    machine.lend(address, Holder::Process(process)).map_err(|errno| FabricError::Refused {
+        what: format!("open {vf}"),
+        why: "the simulated kernel refuses it".to_owned(),
+        source: errno.into(),
+    })
+}
+
 /// A management partition over the embedded machine, in a folder of its own.
 struct Embedded {
     machine: SimMachine,
@@ -198,7 +220,7 @@ struct Embedded {
 }
 
 impl Embedded {
-    async fn start(seed: u64, socket: Option<PathBuf>) -> Result<Self, CliError> {
+    async fn start(seed: u64, foreign: bool, socket: Option<PathBuf>) -> Result<Self, CliError> {
         let failed = |what: &str, error: &dyn std::error::Error| {
             CliError::Demo(format!("cannot {what}: {}", with_causes(error)))
         };
@@ -208,6 +230,9 @@ impl Embedded {
         let boot_file = folder.path().join("simulated-kernel");
         fs::write(&boot_file, "simulated\n").map_err(|error| failed("write a file", &error))?;
         let machine = SimMachine::standard_builder(seed).realtime(REALTIME).build();
+        if foreign {
+            lend(&machine).await.map_err(|error| failed("lend a VF", &error))?;
+        }
         let program = std::env::current_exe().map_err(|error| failed("find this program", &error))?;
         let config = SimConfig {
             runtime_dir: folder.path().join("run"),

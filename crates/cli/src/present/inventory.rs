@@ -1,8 +1,10 @@
 //! Adapters (`ioward host`) and virtual functions (`ioward vfs`).
 
+use std::fmt;
+
 use ioward_model::{
-    Inventory, Link, LinkState, Netdev, NvmeController, PhysicalFunction, Reason, VfSettings,
-    VirtualFunction, Vlan, checks,
+    Class, Holder, Inventory, Link, LinkState, Netdev, NvmeController, Owner, PhysicalFunction, Reason,
+    VfSettings, VirtualFunction, Vlan, checks,
 };
 
 use super::{
@@ -12,6 +14,8 @@ use super::{
 
 /// The placeholder for a value that is not there.
 const NOTHING: &str = "-";
+/// VFs in the hands of others that are listed with their adapter. 'ioward vfs' lists all.
+const MAX_HELD: usize = 8;
 
 /// The adapters of a host, each with what a person should know about it.
 #[must_use]
@@ -67,6 +71,20 @@ fn notes(inventory: &Inventory, pf: &PhysicalFunction) -> Vec<String> {
     if !pf.in_use_by_host.is_empty() {
         let uses: Vec<_> = pf.in_use_by_host.iter().map(ToString::to_string).collect();
         notes.push(format!("in use by the host: {}", uses.join("; ")));
+    }
+    let held: Vec<_> = pf
+        .virtual_functions
+        .iter()
+        .filter_map(|vf| Some((vf, vf.holder.as_ref().filter(|holder| holder.is_somebody())?)))
+        .collect();
+    let shown = held.iter().take(MAX_HELD);
+    notes.extend(shown.map(|(vf, holder)| format!("VF {} ({}) is held by {holder}", vf.index, vf.address)));
+    if let Some(more) = held.len().checked_sub(MAX_HELD).filter(|more| *more > 0) {
+        notes.push(format!(
+            "others hold {}, see 'ioward vfs {}'",
+            text::counted(more, "more VF"),
+            pf.address
+        ));
     }
     // That it can't be read is among its notes.
     let is_noted = |reason: &Reason| pf.reasons.iter().any(|noted| noted.found == reason.found);
@@ -153,6 +171,9 @@ pub fn vfs<'a>(
             or_nothing(vf.owner.as_ref()),
             settings(vf),
         ]);
+        if let Some(whose) = whose(pf, vf).note(vf) {
+            table.note(&whose);
+        }
         if !vf.in_use_by_host.is_empty() {
             let uses: Vec<_> = vf.in_use_by_host.iter().map(ToString::to_string).collect();
             table.note(&format!("in use by the host: {}", uses.join("; ")));
@@ -165,6 +186,78 @@ pub fn vfs<'a>(
         return "no VFs; a Spec creates them, see 'ioward apply'\n".to_owned();
     }
     table.render(width)
+}
+
+/// Whose a VF is.
+pub enum Whose<'a> {
+    /// A partition's.
+    Partitions(&'a Owner),
+    /// Somebody else's: a program's, or it is in another network namespace.
+    Others(&'a Holder),
+    /// A driver of the host has it.
+    Hosts {
+        /// The driver.
+        driver: &'a str,
+        /// Its interfaces in this network namespace; `None`: it is no network adapter's.
+        netdevs: Option<&'a [String]>,
+    },
+    /// Nobody's.
+    Nobodys,
+    /// A program could have it open, and whether one has is not known.
+    NotKnown,
+}
+
+/// Whose a VF is, from what is known of it.
+#[must_use]
+pub fn whose<'a>(pf: &PhysicalFunction, vf: &'a VirtualFunction) -> Whose<'a> {
+    match (&vf.owner, &vf.holder, vf.driver.as_deref()) {
+        (Some(owner), ..) => Whose::Partitions(owner),
+        (_, Some(holder), _) if holder.is_somebody() => Whose::Others(holder),
+        (_, Some(_), _) | (_, _, None) => Whose::Nobodys,
+        (.., Some(_)) if vf.is_lent() => Whose::NotKnown,
+        (.., Some(driver)) => {
+            let netdevs = (pf.class == Class::Network).then_some(&vf.netdevs[..]);
+            Whose::Hosts { driver, netdevs }
+        }
+    }
+}
+
+impl fmt::Display for Whose<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Partitions(owner) => write!(f, "partition {}", owner.partition),
+            Self::Others(holder) => write!(f, "{holder}"),
+            Self::Hosts { driver, netdevs: None } => write!(f, "the host ({driver})"),
+            Self::Hosts { driver, netdevs: Some([]) } => {
+                write!(f, "the host ({driver}, without an interface here)")
+            }
+            Self::Hosts { driver, netdevs: Some(netdevs) } => {
+                write!(f, "the host ({driver}, {})", netdevs.join(", "))
+            }
+            Self::Nobodys => write!(f, "nobody"),
+            Self::NotKnown => write!(f, "not known"),
+        }
+    }
+}
+
+impl Whose<'_> {
+    /// What the row of the VF does not say already.
+    fn note(&self, vf: &VirtualFunction) -> Option<String> {
+        match self {
+            // It is noted for a partition, and yet elsewhere.
+            Self::Partitions(_) => vf.holder.as_ref().map(|holder| format!("held by {holder}")),
+            Self::Others(holder) => Some(format!("held by {holder}")),
+            Self::Hosts { netdevs: None, .. } => None,
+            Self::Hosts { netdevs: Some([]), driver } => {
+                Some(format!("{driver} has it, and there is no interface of it here"))
+            }
+            Self::Hosts { netdevs: Some(netdevs), .. } => {
+                Some(format!("the host has it as {}", netdevs.join(", ")))
+            }
+            Self::Nobodys => vf.holder.as_ref().map(|_| "nobody has it open".to_owned()),
+            Self::NotKnown => Some("whether a program has it open is not known".to_owned()),
+        }
+    }
 }
 
 /// All that is set. Where nobody has the VF, what is as it comes says nothing.
@@ -242,5 +335,100 @@ ADDRESS       PF            INDEX  DRIVER    OWNER     SETTINGS
 ";
         assert_eq!(vfs(pf.virtual_functions.iter().map(|vf| (pf, vf)), 80), expected);
         assert!(vfs(std::iter::empty(), 80).starts_with("no VFs;"));
+    }
+
+    /// One VF of everybody who can have one.
+    fn held() -> PhysicalFunction {
+        let mut inventory = inventory();
+        let mut pf = inventory.physical_functions.remove(0);
+        let free = VirtualFunction { owner: None, ..pf.virtual_functions[1].clone() };
+        let process = |pid, command: &str, runs| {
+            let command = ioward_model::Label::new(command);
+            Some(Holder::Process(ioward_model::Process { pid, command, runs }))
+        };
+        let name = ioward_model::Label::new("web");
+        let of = |driver: &str, holder| VirtualFunction {
+            driver: Some(driver.to_owned()),
+            holder,
+            ..free.clone()
+        };
+        let blue = Holder::NetworkNamespace {
+            name: Some(ioward_model::Label::new("blue")),
+            netdevs: vec![ioward_model::Label::new("eth1")],
+            process: None,
+        };
+        let used = ioward_model::HostUse::Address { netdev: "eth3".into(), address: "10.0.0.1/24".into() };
+        pf.virtual_functions = vec![
+            pf.virtual_functions[0].clone(),
+            of("vfio-pci", process(812, "qemu", ioward_model::Runs::LibvirtDomain { name })),
+            of("vfio-pci", process(9, "\x1b[2J\u{202e}vpp", ioward_model::Runs::Program)),
+            of("vfio-pci", Some(Holder::Nobody)),
+            of("vfio-pci", None),
+            of("igbvf", Some(blue)),
+            of("igbvf", None),
+            VirtualFunction { netdevs: vec!["eth3".into()], in_use_by_host: vec![used], ..of("igbvf", None) },
+        ];
+        for (index, vf) in (0..).zip(&mut pf.virtual_functions) {
+            (vf.index, vf.address) = (index, format!("0000:01:10.{index}").parse().unwrap());
+        }
+        pf
+    }
+
+    #[test]
+    fn whose_each_vf_is_at_80_columns() {
+        let pf = held();
+        let expected = "\
+ADDRESS       PF            INDEX  DRIVER    OWNER     SETTINGS
+0000:01:10.0  0000:01:00.0      0  vfio-pci  web/net0  mac=52:54:00:aa:00:01
+                                                       vlan=100 trust=off
+                                                       spoofchk=on
+0000:01:10.1  0000:01:00.0      1  vfio-pci  -         -
+  held by libvirt domain web (qemu pid 812)
+0000:01:10.2  0000:01:00.0      2  vfio-pci  -         -
+  held by \u{fffd}[2J\u{fffd}vpp (pid 9)
+0000:01:10.3  0000:01:00.0      3  vfio-pci  -         -
+  nobody has it open
+0000:01:10.4  0000:01:00.0      4  vfio-pci  -         -
+  whether a program has it open is not known
+0000:01:10.5  0000:01:00.0      5  igbvf     -         -
+  held by network namespace blue, as eth1
+0000:01:10.6  0000:01:00.0      6  igbvf     -         -
+  igbvf has it, and there is no interface of it here
+0000:01:10.7  0000:01:00.0      7  igbvf     -         -
+  the host has it as eth3
+  in use by the host: eth3 has address 10.0.0.1/24
+";
+        assert_eq!(vfs(pf.virtual_functions.iter().map(|vf| (&pf, vf)), 80), expected);
+        let words: Vec<_> = pf.virtual_functions.iter().map(|vf| whose(&pf, vf).to_string()).collect();
+        let expected = [
+            "partition web",
+            "libvirt domain web (qemu pid 812)",
+            "\u{fffd}[2J\u{fffd}vpp (pid 9)",
+            "nobody",
+            "not known",
+            "network namespace blue, as eth1",
+            "the host (igbvf, without an interface here)",
+            "the host (igbvf, eth3)",
+        ];
+        assert_eq!(words, expected);
+    }
+
+    #[test]
+    fn a_host_tells_of_some_vfs_in_other_hands() {
+        let mut inventory = inventory();
+        let mut pf = held();
+        let held = pf.virtual_functions[1].clone();
+        inventory.physical_functions = vec![pf.clone()];
+        let text = host(&inventory, 80);
+        assert!(
+            text.contains("  VF 1 (0000:01:10.1) is held by libvirt domain web (qemu pid 812)\n"),
+            "{text}"
+        );
+        assert!(!text.contains("VF 3"), "{text}");
+        pf.virtual_functions = (0..10).map(|index| VirtualFunction { index, ..held.clone() }).collect();
+        inventory.physical_functions = vec![pf];
+        let text = host(&inventory, 80);
+        assert!(text.contains("VF 7 (") && !text.contains("VF 8 ("), "{text}");
+        assert!(text.contains("  others hold 2 more VFs, see 'ioward vfs 0000:01:00.0'\n"), "{text}");
     }
 }

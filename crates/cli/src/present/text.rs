@@ -67,10 +67,14 @@ pub fn natural(text: &str) -> Vec<(bool, usize, String)> {
 }
 
 /// `text` without control characters, but for newlines: those that a guest or a device put there could otherwise write
-/// to the terminal's title, its clipboard or over other lines.
+/// to the terminal's title, its clipboard or over other lines. Nor with characters that turn the direction of writing, by which
+/// a name could put itself in the place of what comes after it.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    // Bidi_Control of the Unicode Character Database (UAX #9).
+    let turns = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let harms = |c: char| c.is_control() && c != '\n' || turns(c);
+    text.chars().map(|c| if harms(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// The same lines; those that begin with the sign of a diff or of a finding are in colour (ECMA-48 SGR).
@@ -121,6 +125,13 @@ mod tests {
         assert_eq!(wrap("日本 日本", 8, "", ""), "日本\n日本\n");
         assert_eq!(elide("日本語", 4), "日…");
         assert_eq!(pad("日", 4), "日  ");
+    }
+
+    #[test]
+    fn what_moves_the_cursor_or_turns_the_direction_is_not_passed_on() {
+        assert_eq!(printable("a\x1b[2J\u{9b}b\r\n\tc"), "a\u{fffd}[2J\u{fffd}b\u{fffd}\n\u{fffd}c");
+        assert_eq!(printable("eth\u{202e}0 \u{2067}x\u{200f}"), "eth\u{fffd}0 \u{fffd}x\u{fffd}");
+        assert_eq!(printable("größe 日本 עברית"), "größe 日本 עברית");
     }
 
     #[test]

@@ -27,11 +27,16 @@ pub struct Served {
 impl Served {
     /// With this Spec applied. There is a file `kernel` beside it to boot from.
     pub fn start(spec: &str) -> Self {
+        Self::start_with(spec, &[])
+    }
+
+    /// The same, with more arguments to the demonstration.
+    pub fn start_with(spec: &str, more: &[&str]) -> Self {
         let place = Place::new();
         place.folder.file("kernel", "simulated\n");
         let file = place.folder.file("served.toml", spec);
         let arguments = ["--yes", "--serve", "--spec", file.to_str().unwrap()];
-        let mut child = place.demo(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = place.demo(&[&arguments[..], more].concat()).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(stdout.any(|line| line.unwrap().contains("It stays up")), "the demonstration has ended");
         // As it says: ioward --socket PATH host
@@ -99,4 +104,39 @@ vf = [{ name = "net0", class = "network", pf = "0000:01:00.0", guest_may = ["mac
     assert_eq!(spec["adapter"], json!([{"pf": "0000:01:00.0", "spare": 2}]));
     let plan = served.ask("POST /v1/plan", &json!({"intent": "apply", "spec": spec}));
     assert_eq!(plan["steps"], json!([]), "{plan}");
+}
+
+/// A VF that a libvirt domain has is named everywhere, and never offered.
+#[test]
+fn a_vf_of_a_libvirt_domain_is_named_and_left_alone() {
+    let served = Served::start_with("version = 1\n", &["--foreign"]);
+    let vfs: Value = serde_json::from_str(&served.run(&["vfs", "--json"]).stdout).unwrap();
+    let [held, free] = &vfs.as_array().unwrap()[..] else { panic!("{vfs:#}") };
+    let domain = "libvirt domain theirs (qemu pid 812)";
+    assert_eq!((&held["whose"], &held["holder"]["kind"]), (&json!(domain), &json!("process")));
+    assert!(free["whose"].as_str().unwrap().starts_with("the host ("), "{free}");
+    let shown = served.run(&["vfs"]).stdout;
+    assert!(shown.contains(&format!("\n  held by {domain}\n")), "{shown}");
+    assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    let pf = held["pf"].as_str().unwrap();
+    assert!(served.run(&["host"]).stdout.contains(&format!("is held by {domain}")));
+
+    let spec = format!(
+        "version = 1\n[[partition]]\nname = \"web\"\nboot = {{ kernel = \"kernel\" }}\n\
+         [[partition.vf]]\nname = \"net0\"\nclass = \"network\"\npf = \"{pf}\"\nindex = 0\n"
+    );
+    let file = served.folder().file("web.toml", &spec);
+    let file = file.to_str().unwrap();
+    for command in [&["compatible", "web", "-f", file][..], &["plan", "-f", file]] {
+        let told = served.run(command);
+        let told =
+            format!("{} {}", told.stdout, told.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(told.contains(&format!("held by {domain}")), "{told}");
+    }
+    let grow =
+        served.folder().file("grow.toml", &format!("version = 1\n[[adapter]]\npf = \"{pf}\"\nvfs = 4\n"));
+    let told = served.run(&["plan", "-f", grow.to_str().unwrap()]);
+    assert_eq!(told.status, 3, "{}", told.stderr);
+    let told = told.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains(&format!("{domain} loses VF 0 of {pf}")), "{told}");
 }

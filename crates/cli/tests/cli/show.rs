@@ -28,6 +28,7 @@ fn json_is_what_the_api_gives() {
     let vfs: Value = serde_json::from_str(&daemon.run(&["vfs", "--json", "01:00.0"]).stdout).unwrap();
     assert_eq!(vfs.as_array().unwrap().len(), 2);
     assert_eq!((&vfs[1]["pf"], &vfs[1]["address"]), (&json!("0000:01:00.0"), &json!("0000:01:10.2")));
+    assert_eq!((&vfs[0]["whose"], &vfs[1]["whose"]), (&json!("partition web"), &json!("nobody")));
 }
 
 #[test]
@@ -45,6 +46,24 @@ fn people_get_tables() {
     assert_eq!((unknown.status, unknown.stderr.as_str()), (1, expected));
     let partitions = Daemon::with("200 OK", data("partitions.json")).run(&["partitions"]).stdout;
     assert!(partitions.contains("running, no KVM"), "{partitions}");
+}
+
+#[test]
+fn who_has_a_vf_that_is_no_partitions_is_told() {
+    let mut inventory = data("inventory.json");
+    let vf = &mut inventory["physical_functions"][0]["virtual_functions"][1];
+    vf["driver"] = json!("vfio-pci");
+    vf["holder"] = json!({"kind": "process", "pid": 812, "command": "qemu-system-x86",
+        "runs": {"is": "libvirt-domain", "name": "web\u{1b}[2J\u{202e}"}});
+    let daemon = Daemon::with("200 OK", inventory);
+    let shown = daemon.run(&["vfs"]).stdout;
+    let held = "held by libvirt domain web\u{fffd}[2J\u{fffd} (qemu pid 812)";
+    assert!(shown.contains(&format!("\n  {held}\n")), "{shown:?}");
+    assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    assert!(daemon.run(&["host"]).stdout.contains(held));
+    let vfs: Value = serde_json::from_str(&daemon.run(&["vfs", "--json"]).stdout).unwrap();
+    assert_eq!(vfs[1]["whose"], "libvirt domain web\u{fffd}[2J\u{fffd} (qemu pid 812)");
+    assert_eq!(vfs[1]["holder"]["pid"], 812);
 }
 
 #[test]

@@ -25,6 +25,8 @@ use crate::FabricError;
 pub(super) enum Key {
     /// Looking at the whole host.
     Host,
+    /// Looking at the processes of the host: one in a system call that does not end keeps nothing else waiting.
+    Processes,
     /// Reading from an adapter: need not wait for a change that takes long.
     Read(Bdf),
     /// Reading what the kernel does not tell while somebody changes the number of VFs, whoever that is and however long it

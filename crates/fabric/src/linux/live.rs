@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
-use ioward_model::{Inventory, VfId, VfSettings, VfStatistics};
+use ioward_model::{Inventory, VfId, VfSettings, VfStatistics, checks};
 use ioward_pci::Bdf;
 use tokio::sync::mpsc;
 
@@ -11,6 +11,8 @@ use super::{
     adapters,
     details::{Details, unreadable},
     driver,
+    holders::{self, Found, Wanted},
+    identify,
     kernel_log::KernelLog,
     lanes::{Key, Lanes, Work},
     root::HostRoot,
@@ -30,6 +32,8 @@ struct Bounds {
     each_vf: Duration,
     /// Answers that are immediate unless the number of VFs is being changed.
     locked: Duration,
+    /// A look at all processes: some ten thousand take less than a second.
+    processes: Duration,
     /// Everything else.
     other: Duration,
 }
@@ -37,7 +41,13 @@ struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { vf_count: seconds(60), each_vf: seconds(2), locked: seconds(5), other: seconds(30) }
+        Self {
+            vf_count: seconds(60),
+            each_vf: seconds(2),
+            locked: seconds(5),
+            processes: seconds(10),
+            other: seconds(30),
+        }
     }
 }
 
@@ -102,10 +112,18 @@ impl LinuxFabric {
     /// # Errors
     /// As [`Fabric::identify`].
     pub async fn record(&self) -> Result<Snapshot, FabricError> {
-        let (mut snapshot, pfs) = self.look(|| Snapshot::record(HostRoot::live()?)).await?;
-        for pf in pfs {
-            snapshot.add_details(pf, self.details(pf).await);
+        let (mut snapshot, mut inventory, wanted) = self
+            .look(|| {
+                let (snapshot, inventory) = Snapshot::record(HostRoot::live()?)?;
+                let wanted = Wanted::of(&HostRoot::live()?, &inventory);
+                Ok((snapshot, inventory, wanted))
+            })
+            .await?;
+        for pf in &inventory.physical_functions {
+            snapshot.add_details(pf.address, self.details(pf.address).await);
         }
+        self.holders(wanted).await.add_to(&mut inventory);
+        snapshot.add_holders(&inventory);
         Ok(snapshot)
     }
 
@@ -115,6 +133,18 @@ impl LinuxFabric {
         look: impl FnOnce() -> Result<T, FabricError> + Send + 'static,
     ) -> Result<T, FabricError> {
         self.run(Key::Host, "looking at the host".to_owned(), self.bounds.other, |_| look()).await
+    }
+
+    /// Who has the VFs in doubt.
+    async fn holders(&self, wanted: Wanted) -> Found {
+        if wanted.is_empty() {
+            return Found::default();
+        }
+        let asked = wanted.clone();
+        let look = move |_: &Sysfs<'_>| Ok(holders::look(&HostRoot::live()?, &asked));
+        let what = "looking at the processes of the host".to_owned();
+        let found = self.run(Key::Processes, what, self.bounds.processes, look).await;
+        found.unwrap_or_else(|error| Found::none(&wanted, error.to_string()))
     }
 
     /// The facts from a PF's driver.
@@ -151,7 +181,16 @@ impl LinuxFabric {
 #[async_trait]
 impl Fabric for LinuxFabric {
     async fn identify(&self) -> Result<Inventory, FabricError> {
-        let mut inventory = self.look(|| super::identify(&HostRoot::live()?)).await?;
+        let (mut inventory, wanted) = self
+            .look(|| {
+                let root = HostRoot::live()?;
+                let inventory = identify::functions(&root)?;
+                let wanted = Wanted::of(&root, &inventory);
+                Ok((inventory, wanted))
+            })
+            .await?;
+        self.holders(wanted).await.add_to(&mut inventory);
+        checks::note_available(&mut inventory);
         for pf in &mut inventory.physical_functions {
             self.details(pf.address).await.add_to(pf);
         }

@@ -10,6 +10,7 @@
 use std::{cell::Cell, io, time::Duration};
 
 use ioward_model::{MacAddress, VfStatistics};
+use ioward_pci::Bdf;
 use rustix::{
     fd::OwnedFd,
     net::{
@@ -21,16 +22,21 @@ use rustix::{
 };
 
 const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
+const NLM_F_DUMP: u16 = 0x300;
 
+const IFLA_IFNAME: u16 = 3;
 const IFLA_NUM_VF: u16 = 21;
 const IFLA_VFINFO_LIST: u16 = 22;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_PERM_ADDRESS: u16 = 54;
+const IFLA_PARENT_DEV_NAME: u16 = 56;
+const IFLA_PARENT_DEV_BUS_NAME: u16 = 57;
 const IFLA_VF_INFO: u16 = 1;
 const IFLA_VF_MAC: u16 = 1;
 const IFLA_VF_VLAN: u16 = 2;
@@ -56,6 +62,8 @@ const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// No answer of the kernel is larger: 65535 VFs, the most that PCIe can count, need about 20 MiB.
 const MAX_ANSWER: usize = 32 << 20;
+/// Most interfaces of PCI functions that are taken from one network namespace.
+const MAX_LINKS: usize = 1 << 16;
 /// How long the kernel may take for one message: it waits for its network configuration lock meanwhile.
 const ANSWER_WITHIN: Duration = Duration::from_secs(25);
 
@@ -123,6 +131,28 @@ impl Netlink {
         parse_link(&self.ask(message, RTM_NEWLINK)?)
     }
 
+    /// The interfaces of the socket's network namespace that a PCI function has, with their names. Known since Linux 5.14.
+    pub(super) fn links_of_functions(&self) -> io::Result<Vec<(Bdf, Vec<u8>)>> {
+        let mut message = request(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, 0);
+        attribute(&mut message, IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+        let sequence = self.send(message)?;
+        let mut links = Vec::new();
+        loop {
+            let answer = self.receive()?;
+            for (sequence_of, kind, body) in messages(&answer) {
+                match (kind, i32_at(body, 0)) {
+                    _ if sequence_of != sequence => {}
+                    (NLMSG_DONE, _) => return Ok(links),
+                    (NLMSG_ERROR, Some(error)) => {
+                        return Err(io::Error::from_raw_os_error(error.saturating_neg()));
+                    }
+                    (RTM_NEWLINK, _) if links.len() < MAX_LINKS => links.extend(function_of_link(body)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// Sets one attribute of one VF.
     pub(super) fn set_vf(&self, ifindex: u32, vf: u16, setting: VfAttribute) -> io::Result<()> {
         let (kind, value) = emit_vf(vf.into(), setting);
@@ -136,13 +166,8 @@ impl Netlink {
     }
 
     /// Sends a request and returns the body of its one answer.
-    fn ask(&self, mut message: Vec<u8>, expected: u16) -> io::Result<Vec<u8>> {
-        let length = u32::try_from(message.len()).map_err(io::Error::other)?;
-        let sequence = self.sequence.get().wrapping_add(1);
-        self.sequence.set(sequence);
-        message[..4].copy_from_slice(&length.to_ne_bytes());
-        message[8..12].copy_from_slice(&sequence.to_ne_bytes());
-        sendto(&self.socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    fn ask(&self, message: Vec<u8>, expected: u16) -> io::Result<Vec<u8>> {
+        let sequence = self.send(message)?;
         loop {
             let answer = self.receive()?;
             // One that came too late for the question before.
@@ -160,7 +185,18 @@ impl Netlink {
         }
     }
 
-    /// One message, whatever its length.
+    /// Sends a request; returns the number that its answers carry.
+    fn send(&self, mut message: Vec<u8>) -> io::Result<u32> {
+        let length = u32::try_from(message.len()).map_err(io::Error::other)?;
+        let sequence = self.sequence.get().wrapping_add(1);
+        self.sequence.set(sequence);
+        message[..4].copy_from_slice(&length.to_ne_bytes());
+        message[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        sendto(&self.socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+        Ok(sequence)
+    }
+
+    /// One datagram, whatever its length.
     fn receive(&self) -> io::Result<Vec<u8>> {
         let (_, length) = recv(&self.socket, &mut [0; 0][..], RecvFlags::PEEK | RecvFlags::TRUNC)?;
         if length > MAX_ANSWER {
@@ -250,6 +286,27 @@ fn message_body(bytes: &[u8]) -> io::Result<(u16, &[u8])> {
     let length = u32_at(bytes, 0).and_then(|length| usize::try_from(length).ok());
     let body = length.and_then(|length| bytes.get(NLMSG_HEADER..length));
     u16_at(bytes, 4).zip(body).ok_or_else(|| invalid("the kernel's message is cut off"))
+}
+
+/// The messages in a datagram of a dump, up to the first that is malformed: sequence number, type, body.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u32, u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (kind, body) = message_body(bytes).ok()?;
+        let sequence = u32_at(bytes, 8)?;
+        bytes = bytes.get((NLMSG_HEADER + body.len()).next_multiple_of(4)..).unwrap_or_default();
+        Some((sequence, kind, body))
+    })
+}
+
+/// The PCI function that an interface is of, and the interface's name, from the body of an `RTM_NEWLINK`.
+fn function_of_link(body: &[u8]) -> Option<(Bdf, Vec<u8>)> {
+    let text = |wanted: u16| {
+        let (_, value) = attributes(body.get(IFINFOMSG..)?).find(|(kind, _)| *kind == wanted)?;
+        Some(value.strip_suffix(&[0]).unwrap_or(value))
+    };
+    let parent = std::str::from_utf8(text(IFLA_PARENT_DEV_NAME)?).ok()?;
+    let is_pci = text(IFLA_PARENT_DEV_BUS_NAME)? == b"pci";
+    Some((parent.parse().ok().filter(|_| is_pci)?, text(IFLA_IFNAME)?.to_vec()))
 }
 
 /// One attribute at the start of `bytes`: its type, its value, and where the next one starts.
@@ -461,11 +518,44 @@ mod tests {
         assert!(message_body(&[0xff; 16]).is_err());
     }
 
+    /// A message of a dump: `struct nlmsghdr`, and an interface of a function with this parent.
+    fn dumped(sequence: u32, kind: u16, bus: &[u8], parent: &[u8], name: &[u8]) -> Vec<u8> {
+        let mut message = request(kind, 0, 7);
+        for (kind, value) in
+            [(IFLA_IFNAME, name), (IFLA_PARENT_DEV_NAME, parent), (IFLA_PARENT_DEV_BUS_NAME, bus)]
+        {
+            attribute(&mut message, kind, value);
+        }
+        let length = u32::try_from(message.len()).unwrap();
+        message[..4].copy_from_slice(&length.to_ne_bytes());
+        message[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        message
+    }
+
+    #[test]
+    fn the_interfaces_of_functions_are_taken_from_a_dump() {
+        let dump = [
+            dumped(1, RTM_NEWLINK, b"pci\0", b"0000:01:10.0\0", b"eth1\0"),
+            dumped(1, RTM_NEWLINK, b"virtio\0", b"0000:01:10.1\0", b"eth2\0"),
+            dumped(1, RTM_NEWLINK, b"pci\0", b"\x1b[2J\0", b"eth3\0"),
+            dumped(2, NLMSG_DONE, b"", b"", b""),
+        ]
+        .concat();
+        let seen: Vec<_> = messages(&dump).map(|(sequence, kind, _)| (sequence, kind)).collect();
+        assert_eq!(seen, [(1, RTM_NEWLINK), (1, RTM_NEWLINK), (1, RTM_NEWLINK), (2, NLMSG_DONE)]);
+        let links: Vec<_> = messages(&dump).filter_map(|(_, _, body)| function_of_link(body)).collect();
+        assert_eq!(links, [("0000:01:10.0".parse().unwrap(), b"eth1".to_vec())]);
+        for length in 0..dump.len() {
+            assert!(messages(&dump[..length]).count() <= 4);
+        }
+    }
+
     #[test]
     fn the_running_kernel_answers() {
         let netlink = Netlink::open().unwrap();
         let loopback = netlink.link(1, true).unwrap();
         assert!(loopback.vfs.is_empty());
+        assert!(netlink.links_of_functions().is_ok());
         assert_eq!(netlink.link(u32::MAX >> 1, false).unwrap_err().raw_os_error(), Some(19), "ENODEV");
     }
 }

@@ -7,14 +7,16 @@
 
 use std::{
     cell::RefCell,
+    ffi::CStr,
     fs::File,
     io::{self, Read},
+    ops::ControlFlow,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2, readlinkat},
+    fs::{CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2, readlinkat, readlinkat_raw},
     io::Errno,
 };
 
@@ -27,6 +29,8 @@ const MAX_ATTRIBUTE: usize = 64 << 10;
 const MAX_ENTRIES: usize = 1 << 16;
 /// Maximum length of a name: NAME_MAX of Linux.
 const MAX_NAME: usize = 255;
+/// How much of a target is read where whole targets are compared with known names. Longer than each of these.
+const MAX_TARGET: usize = 64;
 
 /// The root folder above `sys`, `proc` and `usr`.
 #[derive(Debug)]
@@ -143,6 +147,68 @@ impl HostRoot {
         answer
     }
 
+    /// Shows each name in a folder, in the kernel's order, until `each` has seen enough. Not recorded: what processes do is
+    /// too much for a recording.
+    pub(super) fn each_name(
+        &self,
+        path: &str,
+        mut each: impl FnMut(&CStr) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        self.each_entry(path, |_, name| each(name))
+    }
+
+    /// Shows the target of each link in a folder, until `each` has seen enough. Only the first 64 bytes; a link that
+    /// goes meanwhile is left out. Not recorded.
+    pub(super) fn each_link(
+        &self,
+        path: &str,
+        mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        self.each_entry(path, |folder, name| {
+            let mut target = [0; MAX_TARGET];
+            readlinkat_raw(folder, name, &mut target)
+                .map_or(ControlFlow::Continue(()), |length| each(&target[..length]))
+        })
+    }
+
+    /// The first 64 bytes of a link's target. Not recorded.
+    pub(super) fn link_target(&self, path: &str) -> io::Result<Vec<u8>> {
+        let (parent, link) = path.rsplit_once('/').unwrap_or((".", path));
+        let parent = open_at(self.folder()?, parent, OFlags::PATH | OFlags::DIRECTORY)?;
+        let mut target = [0; MAX_TARGET];
+        let length = readlinkat_raw(parent, link, &mut target)?;
+        Ok(target[..length].to_vec())
+    }
+
+    /// The first bytes of a file, at most `most`. Not recorded.
+    pub(super) fn start_of(&self, path: &str, most: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        open_file(self.folder()?, path)?.take(most as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn each_entry(
+        &self,
+        path: &str,
+        mut each: impl FnMut(&OwnedFd, &CStr) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        let folder = open_at(self.folder()?, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        for entry in Dir::read_from(&folder)? {
+            if each(&folder, entry?.file_name()).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A recording has no processes.
+    fn folder(&self) -> io::Result<&OwnedFd> {
+        match &self.source {
+            Source::Folder(folder) => Ok(folder),
+            Source::Recording(_) => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
     fn note(&self, note: impl FnOnce(&mut Recording)) {
         if let Some(tape) = &self.tape {
             note(&mut tape.borrow_mut());
@@ -150,12 +216,17 @@ impl HostRoot {
     }
 }
 
-fn read(root: &OwnedFd, path: &str, limit: usize) -> io::Result<Vec<u8>> {
+fn open_file(root: &OwnedFd, path: &str) -> io::Result<File> {
     // Non-blocking: a FIFO in a copied tree must not block.
     let file = File::from(open_at(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
     }
+    Ok(file)
+}
+
+fn read(root: &OwnedFd, path: &str, limit: usize) -> io::Result<Vec<u8>> {
+    let file = open_file(root, path)?;
     let mut bytes = Vec::new();
     file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > limit {

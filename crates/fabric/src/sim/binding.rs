@@ -72,6 +72,7 @@ impl Slot {
         }
         vf.driver = None;
         vf.interface = None;
+        vf.holder = None;
         vf.nic.runs(false, now);
         Ok(())
     }

@@ -2,12 +2,13 @@
 //! from the kernel's state.
 
 use ioward_model::{
-    Class, Conditions, HexId, Inventory, Netdev, NumaNode, NvmeController, PhysicalFunction, Reason, Rule,
-    Sriov, Subclass, VfBar, VirtualFunction, checks,
+    Class, Conditions, HexId, Holder, Inventory, Netdev, NumaNode, NvmeController, PhysicalFunction, Reason,
+    Rule, Sriov, Subclass, VfBar, VirtualFunction, checks,
 };
 use ioward_pci::{ConfigError, ConfigSpace, DeviceSerialNumber, MsixCapability, PcieLink, SriovCapability};
 
 use super::{
+    binding::VFIO,
     device::Function,
     groups::Groups,
     kernel::{PfState, Slot},
@@ -110,6 +111,10 @@ impl Machine {
             in_use_by_host: Vec::new(),
             settings: slot.settings(port, index).unwrap_or_default(),
             owner: None,
+            holder: vf.holder.clone().or_else(|| {
+                let is_idle = vf.driver.as_deref() == Some(VFIO) && !vf.held;
+                is_idle.then_some(Holder::Nobody)
+            }),
             reasons,
         }
     }

@@ -1,7 +1,7 @@
 //! The kernel's PCI core on the simulated machine: its records of an adapter, and how it enables and disables VFs
 //! by register accesses (drivers/pci/iov.c, drivers/pci/pci-sysfs.c).
 
-use ioward_model::{HostUse, MacAddress};
+use ioward_model::{Holder, HostUse, MacAddress};
 use ioward_pci::Bdf;
 use rustix::io::Errno;
 
@@ -81,6 +81,8 @@ pub(super) struct VfState {
     pub(super) interface: Option<String>,
     /// Open through VFIO: its removal waits until it is closed.
     pub(super) held: bool,
+    /// Somebody who is no partition has it.
+    pub(super) holder: Option<Holder>,
     pub(super) nic: NicVf,
 }
 
@@ -305,6 +307,7 @@ impl Slot {
             group,
             interface: None,
             held: false,
+            holder: None,
             nic,
         });
         if pf.autoprobe {

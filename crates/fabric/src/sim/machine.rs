@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ioward_model::{HostUse, MacAddress};
+use ioward_model::{Holder, HostUse, MacAddress};
 use ioward_pci::Bdf;
 use rustix::io::Errno;
 
@@ -172,6 +172,27 @@ impl SimMachine {
         machine.slots[at.slot].pfs[at.port].in_use_by_host = uses;
         Ok(())
     }
+
+    /// Gives a VF to somebody who is no partition, behind ioward's back: a program opens it through VFIO, or its interface
+    /// moves into another network namespace. [`SimMachine::release`] takes it back.
+    ///
+    /// # Errors
+    /// ENODEV when the VF does not exist, or no driver has it that the holder could have it from; EBUSY when it is open
+    /// already.
+    pub fn lend(&self, vf: Bdf, holder: Holder) -> Result<(), Errno> {
+        let opens = matches!(holder, Holder::Process(_));
+        if opens {
+            self.hold(vf)?;
+        }
+        self.with_vf(vf, |slot, (port, index), _| {
+            let state = &mut slot.pfs[port].vfs[index];
+            if !opens && state.interface.take().is_none() {
+                return Err(Errno::NODEV);
+            }
+            state.holder = Some(holder);
+            Ok(())
+        })
+    }
 }
 
 /// The machine as seen by a hypervisor and its guests.
@@ -208,6 +229,7 @@ impl SimMachine {
     pub fn release(&self, vf: Bdf) -> Result<(), Errno> {
         self.with_vf(vf, |slot, (port, index), host| {
             slot.pfs[port].vfs[index].held = false;
+            slot.pfs[port].vfs[index].holder = None;
             slot.reset_vf(port, index, host);
             if slot.pfs[port].vfs.iter().any(|vf| vf.held) {
                 return Ok(());

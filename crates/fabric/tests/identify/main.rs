@@ -3,6 +3,7 @@
 
 mod broken;
 mod conditions;
+mod holders;
 mod hosts;
 mod in_use;
 mod tree;

@@ -151,3 +151,46 @@ fn masking_twice_changes_nothing() {
     assert!(once.is_masked());
     assert_eq!(once.clone().masked(), once);
 }
+
+/// A VF in the hands of a libvirt domain, whose name is a customer's.
+fn held() -> Tree {
+    let tree = igb();
+    tree.file("proc/812/comm", "qemu-system-x86\n");
+    tree.file("proc/812/cmdline", "qemu-system-x86_64\0-name\0guest=acme-billing\0");
+    tree.file("proc/812/cgroup", "0::/machine.slice/machine-qemu\\x2d1\\x2dacme.scope\n");
+    tree.link("proc/812/fd/7", "/dev/vfio/10").link("proc/812/fd/8", "/srv/acme/billing.db");
+    tree
+}
+
+fn holder(inventory: &Inventory) -> String {
+    inventory.physical_functions[0].virtual_functions[0].holder.as_ref().unwrap().to_string()
+}
+
+#[test]
+fn who_has_a_vf_is_recorded_and_no_more_of_processes() {
+    let tree = held();
+    let snapshot = recorded(&tree);
+    assert_eq!(replayed(&snapshot), tree.identify());
+    assert_eq!(holder(&replayed(&snapshot)), "libvirt domain acme-billing (qemu pid 812)");
+    let json = String::from_utf8(snapshot.to_json().unwrap()).unwrap();
+    assert!(!json.contains("proc/812") && !json.contains("billing.db"), "{json}");
+}
+
+#[test]
+fn names_of_machines_and_programs_are_masked() {
+    let masked = recorded(&held()).masked();
+    assert_eq!(holder(&replayed(&masked)), "libvirt domain machine-1 (qemu pid 812)");
+    let json = String::from_utf8(masked.to_json().unwrap()).unwrap();
+    assert!(!json.contains("acme") && !json.contains("qemu-system"), "{json}");
+}
+
+#[test]
+fn a_holder_from_elsewhere_cannot_forge_lines() {
+    let json = String::from_utf8(recorded(&held()).to_json().unwrap()).unwrap();
+    let json = json.replace("acme-billing", &format!("\\u001b[2J\\u202e{}", "x".repeat(1000)));
+    let seen = holder(&Snapshot::parse(json.as_bytes()).unwrap().identify().unwrap());
+    assert!(seen.starts_with("libvirt domain \u{fffd}[2J\u{fffd}xxx") && seen.len() < 200, "{seen:?}");
+    let unknown = json.replace("\"kind\": \"process\"", "\"kind\": \"spirit\"");
+    assert_ne!(unknown, json);
+    assert!(Snapshot::parse(unknown.as_bytes()).is_err());
+}

@@ -1,8 +1,8 @@
 //! Rules on one VF, its PF's abilities aside: whether it can be had.
 
-use ioward_model::{Owner, PhysicalFunction, Reason, Rule, VfId, checks};
+use ioward_model::{Holder, Owner, PhysicalFunction, Reason, Rule, VfId, checks};
 
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, VFIO};
 
 pub(super) fn vf_index(ledger: &Ledger<'_>, pf: &PhysicalFunction, index: u16) -> Option<Reason> {
     let (total, most) = (pf.total_vfs(), checks::most_vfs(pf));
@@ -30,8 +30,12 @@ pub(super) fn vf_index(ledger: &Ledger<'_>, pf: &PhysicalFunction, index: u16) -
 
 pub(super) fn vf_free(ledger: &Ledger<'_>, pf: &PhysicalFunction, vf: VfId, owner: &Owner) -> Option<Reason> {
     let holder = ledger.holder(vf).filter(|holder| holder != owner).map(|holder| format!("{holder} has it"));
-    let foreign = || ledger.existing(vf).and_then(|function| ledger.foreign_use(pf, function));
-    Some(Reason::new(Rule::VfFree, "a VF that nobody has", holder.or_else(foreign)?))
+    let function = ledger.existing(vf);
+    let foreign = || function.and_then(|function| ledger.foreign_use(pf, function));
+    let is_orphan = holder.is_none()
+        && function.is_some_and(|vf| vf.holder == Some(Holder::Nobody) && vf.driver.as_deref() == Some(VFIO));
+    let reason = Reason::new(Rule::VfFree, "a VF that nobody has", holder.or_else(foreign)?);
+    Some(if is_orphan { reason.remedy("ioward orphans --reap takes it back") } else { reason })
 }
 
 pub(super) fn vf_readable(ledger: &Ledger<'_>, pf: &PhysicalFunction, vf: VfId) -> Option<Reason> {

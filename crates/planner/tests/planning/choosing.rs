@@ -1,6 +1,6 @@
 //! Which VF a request gets.
 
-use ioward_model::{AdapterSpec, Rule, VfCount, VfId};
+use ioward_model::{AdapterSpec, Holder, Label, Process, Rule, Runs, VfCount, VfId};
 use ioward_planner::{Candidate, suitability};
 
 use crate::world::*;
@@ -60,6 +60,59 @@ fn a_vf_of_somebody_else_is_never_taken() {
     assert!(world.refuses(&pinned(0), ANYTHING).contains("[VfFree] db/net0: 0000:01:10.0: "));
     assert!(world.refuses(&pinned(1), ANYTHING).contains("bound to vfio-pci, and not by ioward"));
     assert!(world.refuses(&pinned(2), ANYTHING).contains("web/net0 has it"));
+}
+
+fn domain() -> Holder {
+    let runs = Runs::LibvirtDomain { name: Label::new("web") };
+    Holder::Process(Process { pid: 812, command: Label::new("qemu-system-x86"), runs })
+}
+
+fn elsewhere() -> Holder {
+    let (name, netdevs) = (Some(Label::new("blue")), vec![Label::new("eth1")]);
+    Holder::NetworkNamespace { name, netdevs, process: None }
+}
+
+/// A VF whose interface had been moved into a container looked free: its driver is the host's, and sysfs shows no interface.
+#[test]
+fn who_has_a_vf_is_named_and_keeps_it() {
+    let world = host()
+        .nic(NIC, 7)
+        .giving(5)
+        .with_vf_held(0, "vfio-pci", domain())
+        .with_vf_held(1, "igbvf", elsewhere())
+        .with_vf_held(2, "vfio-pci", Holder::Nobody)
+        .but(|pf| pf.virtual_functions[3].driver = Some("igb_uio".into()));
+    let pinned = |index| only("db", &[&format!("net0 network pf=\"{NIC}\" index={index}")]);
+    let begin =
+        |function: &str| format!("[VfFree] db/net0: {function}: required a VF that nobody has; found ");
+    let told = [0, 1, 2, 3].map(|index| world.refuses(&pinned(index), ANYTHING));
+    let expected = [
+        begin("0000:01:10.0") + "held by libvirt domain web (qemu pid 812)",
+        begin("0000:01:10.2") + "held by network namespace blue, as eth1",
+        begin("0000:01:10.4")
+            + "it is bound to vfio-pci, and not by ioward; nobody has it open; ioward orphans --reap takes it back",
+        begin("0000:01:10.6") + "it is bound to igb_uio, and not by ioward",
+    ];
+    assert_eq!(told, expected);
+    let mut world = world;
+    world.does(&only("db", &["net0 network"]), SAFE);
+    assert_eq!(world.vf_of("db/net0"), "0000:01:00.0/4", "what is nobody's is still there to have");
+}
+
+#[test]
+fn the_number_of_vfs_of_an_adapter_that_somebody_uses_stays() {
+    for (driver, holder, who) in [
+        ("vfio-pci", domain(), "libvirt domain web (qemu pid 812) loses VF 0 of 0000:01:00.0 (0000:01:10.0)"),
+        ("igbvf", elsewhere(), "network namespace blue, as eth1 loses VF 0 of 0000:01:00.0 (0000:01:10.0)"),
+    ] {
+        let world = host().nic(NIC, 7).giving(1).with_vf_held(0, driver, holder);
+        for wish in [spec(&[adapter(NIC, "4")]), spec(&[adapter(NIC, "0")]), only("db", &["net0 network"])] {
+            let told = world.refuses(&wish, SAFE);
+            assert!(told.contains("[Disruption]") && told.contains(who), "{told}");
+        }
+        let plan = world.plan(&spec(&[adapter(NIC, "4")]), DISRUPT).unwrap();
+        assert_eq!(plan.disturbs.len(), 1, "and it is named where a person allows it");
+    }
 }
 
 /// Growing destroyed VFs in use: lxc/incus#2845.

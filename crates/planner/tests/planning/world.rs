@@ -1,9 +1,9 @@
 //! A host to plan for, built in a line, and what a person asks of it.
 
 use ioward_model::{
-    AdapterSpec, Class, Conditions, HexId, HostUse, Intent, Inventory, Netdev, NumaNode, NvmeController,
-    NvmeResources, NvmeSecondary, Options, PartitionSpec, PhysicalFunction, Plan, Reason, Spec, Sriov, State,
-    VfRequest,
+    AdapterSpec, Class, Conditions, HexId, Holder, HostUse, Intent, Inventory, Netdev, NumaNode,
+    NvmeController, NvmeResources, NvmeSecondary, Options, PartitionSpec, PhysicalFunction, Plan, Reason,
+    Spec, Sriov, State, VfRequest,
 };
 use ioward_pci::Bdf;
 use ioward_planner::{Machine, lint, plan};
@@ -168,6 +168,14 @@ impl World {
     /// A VF of the adapter added last is bound by somebody else.
     pub fn with_vf_lent_by_somebody(self, index: usize) -> Self {
         self.but(|pf| pf.virtual_functions[index].driver = Some("vfio-pci".into()))
+    }
+
+    /// A VF of the adapter added last is in the hands of somebody who is no partition.
+    pub fn with_vf_held(self, index: usize, driver: &str, holder: Holder) -> Self {
+        self.but(|pf| {
+            let vf = &mut pf.virtual_functions[index];
+            (vf.driver, vf.holder) = (Some(driver.into()), Some(holder));
+        })
     }
 
     /// Somebody writes sriov_numvfs behind ioward's back.

@@ -75,6 +75,7 @@ fn vf(index: u16, shared_with: &[&str]) -> VirtualFunction {
         in_use_by_host: Vec::new(),
         settings: ioward_model::VfSettings::default(),
         owner: None,
+        holder: None,
         reasons: Vec::new(),
     }
 }

@@ -26,7 +26,7 @@ use ioward_model::{Inventory, checks};
 use ioward_pci::Bdf;
 
 use self::{block_use::BlockUse, network_use::NetworkUse, pci_ids::PciIds, port::Bridge};
-use super::root::HostRoot;
+use super::{holders, root::HostRoot};
 use crate::FabricError;
 
 const DEVICES: &str = "sys/bus/pci/devices";
@@ -37,13 +37,22 @@ const IOMMU_GROUPS: &str = "sys/kernel/iommu_groups";
 /// alone.
 const MAX_USES: usize = 32;
 
-/// Looks at a whole host. `generation` is 0, and VFs have neither owners nor settings: the caller adds those, and
+/// Looks at a whole host, and who has its VFs. `generation` is 0, and VFs have neither owners nor settings: the caller adds those, and
 /// an NVMe controller's data that requires admin commands.
 ///
 /// # Errors
 /// [`FabricError::Read`] when the PCI functions of the host cannot be listed. Nothing else is an error: a function that
 /// cannot be read in full is in the result, with Reasons.
 pub fn identify(root: &HostRoot) -> Result<Inventory, FabricError> {
+    let mut inventory = functions(root)?;
+    let wanted = holders::Wanted::of(root, &inventory);
+    holders::look(root, &wanted).add_to(&mut inventory);
+    checks::note_available(&mut inventory);
+    Ok(inventory)
+}
+
+/// The same without a look at who has its VFs, which is at all processes.
+pub(super) fn functions(root: &HostRoot) -> Result<Inventory, FabricError> {
     let names =
         root.list(DEVICES).map_err(|source| FabricError::Read { path: root.show(DEVICES), source })?;
     let mut addresses: Vec<Bdf> = names.iter().filter_map(|name| address(name)).collect();

@@ -56,6 +56,7 @@ fn read(host: &Host<'_>, pf: Bdf, index: u16, address: Bdf) -> VirtualFunction {
         in_use_by_host,
         settings: VfSettings::default(),
         owner: None,
+        holder: None,
         reasons: probe.finish(),
     }
 }

@@ -36,6 +36,7 @@ pub(super) fn check(snapshot: &Snapshot) -> Result<(), SnapshotError> {
     for (path, content) in &host.files {
         at_most(MAX_CONTENT, content.length(), path, "bytes")?;
     }
+    at_most(MAX_NAMES, snapshot.holders.len(), "holders", "VFs")?;
     for (pf, details) in &snapshot.drivers {
         let most = details.secondaries.len().max(details.reasons.len());
         at_most(MAX_OF_DRIVER, most, &pf.to_string(), "controllers or reasons")?;

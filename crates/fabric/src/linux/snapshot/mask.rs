@@ -9,7 +9,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use ioward_model::MacAddress;
+use ioward_model::{Holder, Label, MacAddress, Process, Runs};
 use ioward_pci::{Bdf, ConfigSpace, ExtendedCapability};
 
 use super::{
@@ -28,13 +28,20 @@ pub(super) struct Mask {
     macs: BTreeMap<[u8; 6], u64>,
     serials: BTreeMap<Vec<u8>, u64>,
     device_serials: BTreeMap<[u8; 8], u64>,
+    /// By kind.
+    labels: BTreeMap<&'static str, BTreeMap<Label, u64>>,
     ipv4: Prefixes,
     ipv6: Prefixes,
 }
 
 impl Mask {
     /// Replaces everything that identifies the host.
-    pub(super) fn apply(mut self, host: &mut Recording, drivers: &mut BTreeMap<Bdf, Details>) {
+    pub(super) fn apply(
+        mut self,
+        host: &mut Recording,
+        drivers: &mut BTreeMap<Bdf, Details>,
+        holders: &mut BTreeMap<Bdf, Holder>,
+    ) {
         for (path, content) in &mut host.files {
             match path.rsplit_once('/') {
                 Some((_, "config")) => *content = self.config(content.bytes()),
@@ -47,8 +54,47 @@ impl Mask {
             details.permanent_macs.values_mut().for_each(|mac| *mac = self.mac(*mac));
             details.settings.values_mut().for_each(|vf| vf.mac = vf.mac.map(|mac| self.mac(mac)));
         }
+        holders.values_mut().for_each(|holder| self.holder(holder));
         self.tables(host);
         self.names(host);
+    }
+
+    /// Names of machines, containers, programs and namespaces, and of the interfaces there: all of them were chosen by
+    /// somebody, and may be a customer's.
+    fn holder(&mut self, holder: &mut Holder) {
+        match holder {
+            Holder::Nobody => {}
+            Holder::Process(process) => self.process(process),
+            Holder::NetworkNamespace { name, netdevs, process } => {
+                name.iter_mut().for_each(|name| self.label("namespace", name));
+                netdevs.iter_mut().for_each(|netdev| self.label("netdev", netdev));
+                process.iter_mut().for_each(|process| self.process(process));
+            }
+        }
+    }
+
+    fn process(&mut self, process: &mut Process) {
+        self.label("program", &mut process.command);
+        match &mut process.runs {
+            Runs::LibvirtDomain { name } => self.label("machine", name),
+            Runs::ProxmoxVm { id, name } => {
+                self.label("number", id);
+                name.iter_mut().for_each(|name| self.label("machine", name));
+            }
+            Runs::Qemu { name } => name.iter_mut().for_each(|name| self.label("machine", name)),
+            Runs::Pod { uid, container, machine } => {
+                self.label("pod", uid);
+                container.iter_mut().for_each(|container| self.label("container", container));
+                machine.iter_mut().for_each(|machine| self.label("machine", machine));
+            }
+            Runs::Container { name } => self.label("container", name),
+            Runs::Program => {}
+        }
+    }
+
+    fn label(&mut self, kind: &'static str, label: &mut Label) {
+        let number = stand_in(self.labels.entry(kind).or_default(), label.clone());
+        *label = Label::new(&format!("{kind}-{number}"));
     }
 
     /// Locally administered. A group address stays one, and so does the address of unset interfaces.

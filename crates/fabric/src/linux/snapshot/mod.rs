@@ -22,12 +22,17 @@ pub(super) use replay::Replay;
 
 use std::{collections::BTreeMap, path::Path};
 
-use ioward_model::Inventory;
+use ioward_model::{Holder, Inventory, checks};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
 use self::mask::Mask;
-use super::{details::Details, identify, root::HostRoot};
+use super::{
+    details::Details,
+    holders::{self, Found, Wanted},
+    identify,
+    root::HostRoot,
+};
 use crate::FabricError;
 
 /// Maximum length of a snapshot, in bytes.
@@ -47,6 +52,9 @@ pub struct Snapshot {
     /// The facts from the drivers of its PFs.
     #[serde(default)]
     drivers: BTreeMap<Bdf, Details>,
+    /// Who has its VFs: what came of the look at its processes, which are not recorded.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    holders: BTreeMap<Bdf, Holder>,
 }
 
 /// Why a file is not a usable snapshot.
@@ -91,19 +99,29 @@ impl Snapshot {
     /// Records a copied tree (`sys` and `proc` below `root`); nothing is masked yet.
     ///
     /// # Errors
-    /// As [`identify()`].
+    /// As [`super::identify()`].
     pub fn of_tree(root: &Path) -> Result<Self, FabricError> {
-        Self::record(HostRoot::open(root)?).map(|(snapshot, _)| snapshot)
+        let (mut snapshot, mut inventory) = Self::record(HostRoot::open(root)?)?;
+        let tree = HostRoot::open(root)?;
+        holders::look(&tree, &Wanted::of(&tree, &inventory)).add_to(&mut inventory);
+        snapshot.add_holders(&inventory);
+        Ok(snapshot)
     }
 
-    /// Records the facts that identify reads below a root; also returns the PFs it found.
-    pub(super) fn record(root: HostRoot) -> Result<(Self, Vec<Bdf>), FabricError> {
+    /// Records the facts that identify reads below a root, but for who has its VFs; also returns what it found.
+    pub(super) fn record(root: HostRoot) -> Result<(Self, Inventory), FabricError> {
         let root = root.recorded();
-        let inventory = identify(&root)?;
+        let inventory = identify::functions(&root)?;
         let mut host = root.into_recording();
         tables::reduce(&mut host, &inventory);
-        let pfs = inventory.physical_functions.iter().map(|pf| pf.address).collect();
-        Ok((Self { version: VERSION, masked: false, host, drivers: BTreeMap::new() }, pfs))
+        let (drivers, holders) = (BTreeMap::new(), BTreeMap::new());
+        Ok((Self { version: VERSION, masked: false, host, drivers, holders }, inventory))
+    }
+
+    /// Adds who has the VFs.
+    pub(super) fn add_holders(&mut self, inventory: &Inventory) {
+        let vfs = inventory.physical_functions.iter().flat_map(|pf| &pf.virtual_functions);
+        self.holders = vfs.filter_map(|vf| Some((vf.address, vf.holder.clone()?))).collect();
     }
 
     /// Adds the facts from the driver of a PF.
@@ -118,7 +136,7 @@ impl Snapshot {
     #[must_use]
     pub fn masked(mut self) -> Self {
         if !self.masked {
-            Mask::default().apply(&mut self.host, &mut self.drivers);
+            Mask::default().apply(&mut self.host, &mut self.drivers, &mut self.holders);
             self.masked = true;
         }
         self
@@ -169,7 +187,7 @@ impl Snapshot {
     /// When it can't be identified at all. An unreadable function is in the result, with a Reason.
     pub fn identify(mut self) -> Result<Inventory, SnapshotError> {
         let root = HostRoot::replay(Replay::new(self.host));
-        let found = identify(&root);
+        let found = identify::functions(&root);
         if root.is_exhausted() {
             return Err(SnapshotError::TooMuch);
         }
@@ -179,6 +197,8 @@ impl Snapshot {
                 details.add_to(pf);
             }
         }
+        Found::known(self.holders).add_to(&mut inventory);
+        checks::note_available(&mut inventory);
         inventory.name_adapters();
         Ok(inventory)
     }

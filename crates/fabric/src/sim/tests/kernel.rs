@@ -244,3 +244,39 @@ async fn an_interrupted_binding_is_repaired() {
     fabric.bind(vf, Some("vfio-pci")).await.unwrap();
     assert_eq!(bound(), (Some("vfio-pci".to_owned()), Some("vfio-pci".to_owned())));
 }
+
+#[tokio::test]
+async fn a_vf_in_the_hands_of_others_shows_as_in_the_kernel() {
+    let (machine, fabric, pf) = machine(Adapter::gigabit());
+    fabric.set_vf_count(pf, 3).await.unwrap();
+    fabric.bind(vf(pf, 0), Some("vfio-pci")).await.unwrap();
+    let seen = async |index: usize| {
+        let found = identified(&machine).await.physical_functions.remove(0);
+        (found.virtual_functions[index].clone(), found.vfs_available)
+    };
+    let (idle, available) = seen(0).await;
+    assert_eq!((idle.holder, available), (Some(Holder::Nobody), 7));
+
+    let program = Process { pid: 9, command: Label::new("vpp"), runs: Runs::Program };
+    let program = Holder::Process(program);
+    assert_eq!(
+        machine.lend(seen(1).await.0.address, program.clone()),
+        Err(Errno::NODEV),
+        "it is not on vfio-pci"
+    );
+    machine.lend(idle.address, program.clone()).unwrap();
+    assert_eq!(machine.lend(idle.address, program.clone()), Err(Errno::BUSY));
+    assert_eq!((seen(0).await.0.holder, seen(0).await.1), (Some(program), 6));
+    machine.release(idle.address).unwrap();
+    assert_eq!(seen(0).await.0.holder, Some(Holder::Nobody));
+
+    let elsewhere = Holder::NetworkNamespace { name: None, netdevs: vec![Label::new("eth0")], process: None };
+    let moved = seen(1).await.0.address;
+    machine.lend(moved, elsewhere.clone()).unwrap();
+    let (moved_vf, _) = seen(1).await;
+    assert_eq!((moved_vf.holder, moved_vf.netdevs.len()), (Some(elsewhere.clone()), 0));
+    assert_eq!(machine.lend(idle.address, elsewhere), Err(Errno::NODEV), "it has no interface");
+    machine.write_unbind(moved, "igbvf").unwrap();
+    assert_eq!(seen(1).await.0.holder, None, "its interface has gone with the driver");
+    assert_eq!(machine.violations(), [""; 0]);
+}

@@ -7,7 +7,7 @@ mod kernel;
 mod properties;
 mod registers;
 
-use ioward_model::{Inventory, VfId, VfSettings};
+use ioward_model::{Holder, Inventory, Label, Process, Runs, VfId, VfSettings};
 use ioward_pci::Bdf;
 
 use super::{Adapter, Errno, SimFabric, SimMachine};
