@@ -1,12 +1,10 @@
 //! A test's own management partition, used through the `ioward` command.
 
 use std::{
-    collections::BTreeMap,
     error::Error,
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    thread::sleep,
     time::Duration,
 };
 
@@ -238,7 +236,6 @@ fn serve(folder: &Path, extra: &[String]) -> Result<Child, Box<dyn Error>> {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        tell_spinning_machines();
         let _ = self.serve.kill();
         // Killed before the daemon is waited for: the kernel may be waiting for a machine that does not release a
         // VF.
@@ -246,40 +243,6 @@ impl Drop for Daemon {
         let _ = self.serve.wait();
         clean_up();
     }
-}
-
-/// Tells of machines that a test has left running whose CPU does nothing but spin. Where the test has failed, that may be the fault
-/// of the emulator, and xtask runs it once more (xtask/src/lab_tests.rs).
-fn tell_spinning_machines() {
-    const WATCHED: Duration = Duration::from_secs(3);
-    // proc_pid_stat(5): in units of 1/100 s.
-    const SPINS: u64 = 250;
-    let before = machine_cpus();
-    if before.is_empty() {
-        return;
-    }
-    sleep(WATCHED);
-    let now = machine_cpus();
-    for (pid, ticks) in before {
-        let busy = now.get(&pid).map_or(0, |now| now.saturating_sub(ticks));
-        if busy >= SPINS {
-            println!("lab: a machine spins: QEMU {pid} had a CPU for {busy} of 300 ticks");
-        }
-    }
-}
-
-/// The time that each QEMU has had a CPU, in units of 1/100 s.
-fn machine_cpus() -> BTreeMap<u32, u64> {
-    let pids = sh("pgrep -f qemu-system").unwrap_or_default();
-    let pids = pids.lines().filter_map(|pid| pid.parse::<u32>().ok());
-    let cpus = pids.filter_map(|pid| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name may have anything in it: what follows its last parenthesis has numbers only.
-        let mut numbers =
-            stat.rsplit_once(')')?.1.split_whitespace().skip(11).map_while(|n| n.parse::<u64>().ok());
-        Some((pid, numbers.next()? + numbers.next()?))
-    });
-    cpus.collect()
 }
 
 /// Ends every machine, and resets the adapters to their state after the boot of level 1.

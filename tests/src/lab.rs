@@ -79,7 +79,7 @@ impl BareMachine {
         let qemu = Command::new("qemu-system-x86_64")
             .args([
                 "-machine",
-                "q35,accel=kvm,hpet=off",
+                "q35,accel=kvm",
                 "-cpu",
                 "host",
                 "-m",

@@ -3,10 +3,8 @@
 //!
 //! Emulating a CPU with SVM and a PCI bus that changes, QEMU fails once in a while: an assertion of its own, a kernel in level 1
 //! that finds its stack gone, a CPU that is woken no more. That says nothing about the test it happened to. So a new level 1
-//! goes on with that test, and the output says so. A second death in the same test is the test's. So it is with a test that failed
-//! while the CPU of a client partition did nothing but spin, which the same faults bring about (lab/README.md, Traps).
+//! goes on with that test, and the output says so. A second death in the same test is the test's.
 
-use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::Command;
@@ -26,8 +24,6 @@ use crate::{LAB_TESTS_BOUND, RUN_BOUND};
 const MAX_DEATHS: usize = 3;
 /// So few tests share one level 1: booting another would take longer.
 const FEW: usize = 6;
-/// How the line begins that tells of a machine whose CPU spins (tests/src/daemon.rs).
-const SPINS: &str = "lab: a machine spins: ";
 /// The test that is `lab/restart.sh`.
 const RESTART: &str = "restart::a_killed_daemon_and_a_reset_host_lose_nothing";
 
@@ -111,7 +107,7 @@ impl Tests {
             match self.lab.run_into(&self.command(&left), bound, watch) {
                 Err(Error::Died(why)) => deaths.add(look(progress).running.clone(), why)?,
                 // Whether it is 0 or 1 is known from its lines.
-                Ok(0 | 1) if look(progress).has_run_all() => {}
+                Ok(0 | 1) if look(progress).left.is_empty() => return Ok(()),
                 Ok(status) => {
                     let left = look(progress).left.join(", ");
                     return Err(Error::Other(format!(
@@ -189,10 +185,6 @@ struct Progress {
     running: Option<String>,
     passed: usize,
     failed: usize,
-    /// The CPU of a client partition of the running test spun.
-    spins: bool,
-    /// Those that failed while one did, and are run once more.
-    again: BTreeSet<String>,
     /// What the running test has printed, when it is shown once the test has ended.
     held: String,
 }
@@ -202,29 +194,21 @@ impl Progress {
         Self { left: names.to_vec(), ..Self::default() }
     }
 
-    /// Takes a line. Gives one more to show, if there is something to say.
-    fn line(&mut self, line: &str) -> Option<String> {
-        self.spins |= line.starts_with(SPINS);
-        let (name, rest) = line.strip_prefix("test ")?.split_once(" ...")?;
+    fn line(&mut self, line: &str) {
+        let Some((name, rest)) = line.strip_prefix("test ").and_then(|line| line.split_once(" ...")) else {
+            return;
+        };
         if rest.is_empty() {
-            (self.running, self.spins) = (Some(name.to_owned()), false);
-            return None;
+            self.running = Some(name.to_owned());
+            return;
         }
         self.running = None;
+        self.left.retain(|left| left != name);
         if rest.starts_with(" ok (") {
             self.passed += 1;
-        } else if self.spins && self.again.insert(name.to_owned()) {
-            return Some(format!("lab: a machine spun in test {name}; it is run once more in a new level 1"));
         } else {
             self.failed += 1;
         }
-        self.left.retain(|left| left != name);
-        None
-    }
-
-    /// Whether all have been run that one level 1 was asked to run: those that are left are to be run in another.
-    fn has_run_all(&self) -> bool {
-        self.left.iter().all(|left| self.again.contains(left))
     }
 }
 
@@ -250,11 +234,9 @@ impl Watch {
 
     fn line(&mut self, line: &str) {
         let mut progress = look(&self.progress);
-        let more = progress.line(line);
-        for line in [line].into_iter().chain(more.as_deref()) {
-            progress.held.push_str(line);
-            progress.held.push('\n');
-        }
+        progress.line(line);
+        progress.held.push_str(line);
+        progress.held.push('\n');
         if self.live || progress.running.is_none() {
             show(&std::mem::take(&mut progress.held));
         }
@@ -314,24 +296,6 @@ mod tests {
         assert_eq!(progress.running.as_deref(), Some("b::three"));
         progress.line("test b::three ... ok (3.0 s)");
         assert_eq!(progress, Progress { passed: 2, failed: 1, ..Progress::default() });
-    }
-
-    #[test]
-    fn a_test_that_failed_while_a_machine_spun_is_run_once_more() {
-        let mut progress = Progress::new(&names(&["a::one", "a::two"]));
-        let fails = ["test a::one ...", "lab: a machine spins: web", "test a::one ... FAILED (1.0 s): no"];
-        for line in fails {
-            progress.line(line);
-        }
-        assert!(!progress.has_run_all(), "the other has not been run");
-        progress.line("test a::two ...");
-        progress.line("test a::two ... FAILED (1.0 s): none spun in this one");
-        assert!(progress.has_run_all());
-        assert_eq!((progress.failed, &*progress.left), (1, &*names(&["a::one"])));
-        for line in fails {
-            progress.line(line);
-        }
-        assert_eq!((progress.failed, progress.left.len()), (2, 0), "but not a third time");
     }
 
     #[test]

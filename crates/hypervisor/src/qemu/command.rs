@@ -118,10 +118,7 @@ pub(super) fn arguments(
     let mut line = Line::default();
     line.add("-name", mark(folder));
     line.flag("-nodefaults").flag("-no-user-config").add("-display", "none");
-    // QEMU counts an HPET's ticks in its main thread: where nothing better is offered, a guest has hundreds of them a second
-    // while it does nothing. KVM's own timers serve Linux and Windows.
-    let memory = if spec.numa_node.is_some() { ",memory-backend=memory" } else { "" };
-    line.add("-machine", format!("q35,hpet=off{memory}"));
+    line.add("-machine", if spec.numa_node.is_some() { "q35,memory-backend=memory" } else { "q35" });
     line.add("-cpu", "max");
     for accelerator in accelerators {
         line.add("-accel", *accelerator);
@@ -283,7 +280,6 @@ mod tests {
         let given = given(&record, None);
         let arguments = arguments_of(&record, &given);
         assert_eq!(values(&arguments, "-accel"), ["kvm", "tcg"]);
-        assert_eq!(values(&arguments, "-machine"), ["q35,hpet=off"]);
         assert_eq!(values(&arguments, "-smp"), ["cpus=3"]);
         assert_eq!(values(&arguments, "-m"), ["size=300M"]);
         assert_eq!(values(&arguments, "-kernel"), [by_number(given.kernel.as_ref().unwrap())]);
@@ -297,7 +293,7 @@ mod tests {
     fn memory_is_bound_to_the_numa_node_that_was_asked_for() {
         let record = tests::record("memory = \"300MiB\"\nnuma_node = 1\nboot = { kernel = \"/k\" }");
         let arguments = arguments_of(&record, &given(&record, None));
-        assert_eq!(values(&arguments, "-machine"), ["q35,hpet=off,memory-backend=memory"]);
+        assert_eq!(values(&arguments, "-machine"), ["q35,memory-backend=memory"]);
         let backend = "memory-backend-ram,id=memory,size=300M,host-nodes=1,policy=bind";
         assert_eq!(values(&arguments, "-object"), [backend]);
     }
