@@ -17,16 +17,9 @@ use ioward_store::Contents;
 use ioward_tests::told_store::ToldStore;
 
 fn partition(name: &Name, running: bool) -> PartitionState {
-    let spec = PartitionSpec {
-        name: name.clone(),
-        cpus: 1,
-        memory: MemorySize::from_mebibytes(64).unwrap(),
-        numa_node: None,
-        guest: None,
-        autostart: false,
-        boot: Boot { kernel: Some("/kernel".into()), ..Boot::default() },
-        vfs: Vec::new(),
-    };
+    let boot = Boot { kernel: Some("/kernel".into()), ..Boot::default() };
+    let memory = MemorySize::from_mebibytes(64).unwrap();
+    let spec = PartitionSpec { memory, ..PartitionSpec::new(name.clone(), boot) };
     PartitionState { spec, running, channel: true, vfs: Default::default() }
 }
 

@@ -5,7 +5,8 @@
 //!   together with the whole group, and devices in one group may reach each other past the IOMMU. So a group is handed out whole,
 //!   to one partition, or not at all;
 //! - two partitions hold one VF;
-//! - a VF that a partition holds, or one beside it in its group, is bound to a driver of the host's.
+//! - a VF that a partition holds, or one beside it in its group, is bound to a driver of the host's;
+//! - a VF is handed out or bound while the VFs of its PF are made anew: another may be at its address by then.
 //!
 //! Who holds which VF is asked of the backend each time, so that a daemon that has just started knows it too. An act is held
 //! against that and against all acts under way at once; from then on until it has ended, every other act is held against it.
@@ -43,6 +44,8 @@ type Acts = Arc<Mutex<Vec<Arc<Act>>>>;
 
 struct Act {
     function: Bdf,
+    /// The PF that it is of, or is.
+    pf: Bdf,
     kind: Kind,
 }
 
@@ -52,6 +55,8 @@ enum Kind {
     HandOut(Owner),
     /// It is bound to a driver of the host's, or to none.
     Rebind,
+    /// It is a PF, and gets another number of VFs.
+    Recount,
 }
 
 /// A function that nobody does anything to that would be at odds with the act that this was made for. That has ended when this
@@ -83,12 +88,19 @@ impl Holdings {
         let about_to_be = self.under_way.iter().filter(move |act| act.function == function);
         held.chain(about_to_be.filter_map(|act| match &act.kind {
             Kind::HandOut(owner) => Some(owner.clone()),
-            Kind::Rebind => None,
+            Kind::Rebind | Kind::Recount => None,
         }))
     }
 
     fn is_rebound(&self, function: Bdf) -> bool {
         self.under_way.iter().any(|act| act.function == function && act.kind == Kind::Rebind)
+    }
+
+    fn check_count(&self, pf: Bdf) -> Result<(), String> {
+        match self.under_way.iter().any(|act| act.pf == pf && act.kind == Kind::Recount) {
+            true => Err(format!("the number of VFs of {pf} is being changed")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -101,34 +113,56 @@ impl Guard {
         Self { inner, look: Box::new(look), turn: tokio::sync::Mutex::default(), acts: Acts::default() }
     }
 
-    /// Lets a VF be bound to this driver, as long as what is returned is kept. `None` where any time is a good one.
+    /// Lets a PF get another number of VFs, as long as what is returned is kept. Who holds one of them now is not asked: the kernel
+    /// waits for them.
+    ///
+    /// # Errors
+    /// Why it must not now, in words.
+    pub async fn recount(&self, pf: Bdf) -> Result<Claim, String> {
+        let _turn = self.turn.lock().await;
+        let acts = lock(&self.acts).clone();
+        if let Some(act) = acts.iter().find(|act| act.pf == pf) {
+            return Err(match &act.kind {
+                Kind::HandOut(owner) => format!("{} is being given to {owner}", act.function),
+                Kind::Rebind => format!("{} is being bound to another driver", act.function),
+                Kind::Recount => "it is being changed already".into(),
+            });
+        }
+        Ok(self.claim(pf, pf, Kind::Recount))
+    }
+
+    /// Lets a VF of this PF be bound to this driver, as long as what is returned is kept. `None` where any time is a good one.
     ///
     /// # Errors
     /// Why it must not be bound, in words.
-    pub async fn rebind(&self, function: Bdf, driver: Option<&str>) -> Result<Option<Claim>, String> {
+    pub async fn rebind(
+        &self,
+        pf: Bdf,
+        function: Bdf,
+        driver: Option<&str>,
+    ) -> Result<Option<Claim>, String> {
         if driver == Some(VFIO) {
             return Ok(None);
         }
         let _turn = self.turn.lock().await;
         let holdings =
             self.holdings().await.map_err(|error| format!("nobody knows who holds it: {error}"))?;
+        holdings.check_count(pf)?;
         self.check_rebind(function, driver, &holdings)?;
-        Ok(Some(self.claim(function, Kind::Rebind)))
+        Ok(Some(self.claim(function, pf, Kind::Rebind)))
     }
 
     async fn hand_out(&self, function: Bdf, owner: &Owner) -> Result<Claim, HypervisorError> {
         let _turn = self.turn.lock().await;
         let holdings = self.holdings().await?;
-        self.check_hand_out(function, owner, &holdings).map_err(|why| HypervisorError::NotAttachable {
-            function,
-            partition: owner.partition.clone(),
-            why,
+        let pf = self.check_hand_out(function, owner, &holdings).map_err(|why| {
+            HypervisorError::NotAttachable { function, partition: owner.partition.clone(), why }
         })?;
-        Ok(self.claim(function, Kind::HandOut(owner.clone())))
+        Ok(self.claim(function, pf, Kind::HandOut(owner.clone())))
     }
 
-    fn claim(&self, function: Bdf, kind: Kind) -> Claim {
-        let act = Arc::new(Act { function, kind });
+    fn claim(&self, function: Bdf, pf: Bdf, kind: Kind) -> Claim {
+        let act = Arc::new(Act { function, pf, kind });
         lock(&self.acts).push(Arc::clone(&act));
         Claim { acts: Arc::clone(&self.acts), act }
     }
@@ -139,15 +173,15 @@ impl Guard {
         Ok(Holdings { under_way, partitions: self.inner.partitions().await? })
     }
 
-    fn check_hand_out(&self, function: Bdf, owner: &Owner, holdings: &Holdings) -> Result<(), String> {
+    /// The PF of a function that may be handed out.
+    fn check_hand_out(&self, function: Bdf, owner: &Owner, holdings: &Holdings) -> Result<Bdf, String> {
         if let Some(other) = holdings.holders(function).find(|holder| holder != owner) {
             return Err(format!("it belongs to {other}"));
         }
         let unreadable = |error: io::Error| format!("it can't be looked at: {error}");
         let facts = (self.look)(function).map_err(unreadable)?.ok_or("there is no such function")?;
-        if !facts.is_virtual {
-            return Err("it is no virtual function, and only those are handed out".into());
-        }
+        let pf = facts.physical.ok_or("it is no virtual function, and only those are handed out")?;
+        holdings.check_count(pf)?;
         match facts.driver.as_deref() {
             _ if holdings.is_rebound(function) => return Err("its driver is being changed".into()),
             Some(VFIO) => {}
@@ -159,7 +193,7 @@ impl Guard {
             self.check_member(&name, owner, holdings)
                 .map_err(|why| format!("{name} in its IOMMU group {why}"))?;
         }
-        Ok(())
+        Ok(pf)
     }
 
     /// Whether one device of a group may be with `owner`'s VF there.
@@ -170,7 +204,7 @@ impl Guard {
         if facts.is_bridge {
             return Ok(());
         }
-        if !facts.is_virtual {
+        if facts.physical.is_none() {
             return Err("is no virtual function".into());
         }
         if holdings.is_rebound(function) {

@@ -2,7 +2,7 @@
 //! itself keeps: no driver is asked, so nothing blocks.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -42,7 +42,7 @@ impl Sysfs {
             Err(error) => return Err(error),
         };
         Ok(Some(FunctionFacts {
-            is_virtual: fs::symlink_metadata(device.join("physfn")).is_ok(),
+            physical: link_name(&device.join("physfn"))?.map(|name| address(&name)).transpose()?,
             is_bridge: class.starts_with(PCI_BRIDGE),
             driver: link_name(&device.join("driver"))?.map(lossy),
             group,
@@ -53,6 +53,11 @@ impl Sysfs {
     pub(crate) fn group(&self, function: Bdf) -> Option<OsString> {
         link_name(&self.devices.join(function.to_string()).join("iommu_group")).ok().flatten()
     }
+}
+
+fn address(name: &OsStr) -> io::Result<Bdf> {
+    let parsed = name.to_str().and_then(|name| name.parse().ok());
+    parsed.ok_or_else(|| io::Error::other(format!("{} is no PCI address", name.display())))
 }
 
 /// The last part of what a link points to; `None` when there is no link.

@@ -42,8 +42,8 @@ fn owner(text: &str) -> Owner {
 fn functions() -> Functions {
     let function = |address: &str, driver: &str| {
         let group = Some(vec![address.to_owned()]);
-        let (is_virtual, is_bridge) = (driver == "vfio-pci", driver == "pcieport");
-        (bdf(address), FunctionFacts { is_virtual, is_bridge, driver: Some(driver.to_owned()), group })
+        let (physical, is_bridge) = ((driver == "vfio-pci").then(|| bdf(PF)), driver == "pcieport");
+        (bdf(address), FunctionFacts { physical, is_bridge, driver: Some(driver.to_owned()), group })
     };
     [function(PF, "igb"), function(PORT, "pcieport"), function(VF, "vfio-pci"), function(SIBLING, "vfio-pci")]
         .into()
@@ -56,8 +56,8 @@ fn write_sysfs(sys: &Path, functions: &Functions) {
         let device = sys.join("bus/pci/devices").join(address.to_string());
         fs::create_dir_all(&device).unwrap();
         fs::write(device.join("class"), if facts.is_bridge { "0x060400\n" } else { "0x020000\n" }).unwrap();
-        if facts.is_virtual {
-            symlink("../0000:01:00.0", device.join("physfn")).unwrap();
+        if let Some(pf) = facts.physical {
+            symlink(format!("../{pf}"), device.join("physfn")).unwrap();
         }
         if let Some(driver) = &facts.driver {
             symlink(format!("../../../../bus/pci/drivers/{driver}"), device.join("driver")).unwrap();
@@ -133,7 +133,7 @@ impl Host {
     }
 
     async fn may_be_rebound(&self, function: &str, driver: Option<&str>) -> Result<(), String> {
-        self.guard.rebind(bdf(function), driver).await.map(drop)
+        self.guard.rebind(bdf(PF), bdf(function), driver).await.map(drop)
     }
 }
 
@@ -225,12 +225,26 @@ async fn a_vf_that_is_held_keeps_its_driver_and_so_do_those_beside_it(host: Host
 
 async fn a_vf_whose_driver_is_being_changed_is_handed_to_nobody_nor_is_one_beside_it(host: Host) {
     host.add_to_group_of(SIBLING, VF);
-    let claim = host.guard.rebind(bdf(VF), Some("igbvf")).await.unwrap();
+    let claim = host.guard.rebind(bdf(PF), bdf(VF), Some("igbvf")).await.unwrap();
     host.refuses("web/net0", VF, "its driver is being changed").await;
     host.refuses("web/net0", SIBLING, "0000:01:10.0 in its IOMMU group is being bound").await;
     host.may_be_rebound(VF, None).await.unwrap_err();
     drop(claim);
     host.attach("web/net0", VF).await;
+}
+
+async fn vfs_that_are_being_made_anew_are_handed_to_nobody_and_keep_their_drivers(host: Host) {
+    let claim = host.guard.recount(bdf(PF)).await.unwrap();
+    host.refuses("web/net0", VF, "the number of VFs of 0000:01:00.0 is being changed").await;
+    host.may_be_rebound(VF, Some("igbvf")).await.unwrap_err();
+    assert!(host.guard.recount(bdf(PF)).await.is_err() && host.guard.recount(bdf(PORT)).await.is_ok());
+    drop(claim);
+    let claim = host.guard.rebind(bdf(PF), bdf(VF), Some("igbvf")).await.unwrap();
+    let refused = host.guard.recount(bdf(PF)).await.map(drop).unwrap_err();
+    assert!(refused.contains("0000:01:10.0 is being bound"), "{refused}");
+    drop(claim);
+    host.attach("web/net0", VF).await;
+    assert!(host.guard.recount(bdf(PF)).await.is_ok(), "it is given, and not being given any more");
 }
 
 async fn a_definition_that_breaks_the_rules_of_a_spec_is_refused(host: Host) {
@@ -275,5 +289,6 @@ suite! {
     a_vf_is_looked_at_again_before_a_partition_starts_with_it
     a_vf_that_is_held_keeps_its_driver_and_so_do_those_beside_it
     a_vf_whose_driver_is_being_changed_is_handed_to_nobody_nor_is_one_beside_it
+    vfs_that_are_being_made_anew_are_handed_to_nobody_and_keep_their_drivers
     a_definition_that_breaks_the_rules_of_a_spec_is_refused
 }

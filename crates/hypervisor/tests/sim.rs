@@ -74,7 +74,7 @@ impl Bench {
         });
         // Each function that they are given is a VF that may be given.
         let facts = |function: Bdf| FunctionFacts {
-            is_virtual: true,
+            physical: Some("0000:01:00.0".parse().unwrap()),
             is_bridge: false,
             driver: Some("vfio-pci".into()),
             group: Some(vec![function.to_string()]),

@@ -131,9 +131,7 @@ impl<'a> Latest<'a> {
 
 #[cfg(test)]
 mod tests {
-    use ioward_model::{
-        AdapterOriginal, AdapterState, Assignment, Boot, MemorySize, Owner, PartitionSpec, VfSettings,
-    };
+    use ioward_model::{AdapterOriginal, AdapterState, Assignment, Boot, Owner, PartitionSpec, VfSettings};
     use ioward_pci::Bdf;
 
     use super::*;
@@ -234,16 +232,7 @@ mod tests {
     #[test]
     fn nobody_starts_before_everything_is_done() {
         let (a, b) = (pf("0000:01:00.0"), pf("0000:02:00.0"));
-        let spec = PartitionSpec {
-            name: "web".parse().unwrap(),
-            cpus: 1,
-            memory: MemorySize::from_mebibytes(512).unwrap(),
-            boot: Boot::default(),
-            guest: None,
-            numa_node: None,
-            autostart: false,
-            vfs: Vec::new(),
-        };
+        let spec = PartitionSpec::new("web".parse().unwrap(), Boot::default());
         let original = AdapterOriginal { num_vfs: 0, autoprobe: true };
         let to = AdapterState { original, wanted: None, identity: None };
         let steps = [

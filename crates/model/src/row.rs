@@ -145,19 +145,10 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AdapterOriginal, Boot, MemorySize, Outcome, Step};
+    use crate::{AdapterOriginal, Boot, Outcome, Step};
 
     fn state() -> State {
-        let spec = |name: &str| PartitionSpec {
-            name: name.parse().unwrap(),
-            cpus: 1,
-            memory: MemorySize::from_mebibytes(512).unwrap(),
-            numa_node: None,
-            autostart: false,
-            guest: None,
-            boot: Boot::default(),
-            vfs: Vec::new(),
-        };
+        let spec = |name: &str| PartitionSpec::new(name.parse().unwrap(), Boot::default());
         let wanted = Some(Box::new(Spec { version: 1, ..Spec::default() }));
         let mut state = State { revision: 7, wanted, ..State::default() };
         let pf = "0000:01:00.0".parse().unwrap();

@@ -293,6 +293,21 @@ impl Asked<BitRate> for Guarantee {
 }
 
 impl PartitionSpec {
+    /// What a Spec makes of these two keys alone.
+    #[must_use]
+    pub fn new(name: Name, boot: Boot) -> Self {
+        Self {
+            name,
+            cpus: one(),
+            memory: default_memory(),
+            numa_node: None,
+            autostart: false,
+            guest: None,
+            boot,
+            vfs: Vec::new(),
+        }
+    }
+
     /// The VF request of this name.
     #[must_use]
     pub fn vf(&self, name: &Name) -> Option<&VfRequest> {

@@ -251,6 +251,10 @@ macro_rules! remote {
                 self.get(Call::Bind { vf, driver }).await.map_err(No::fabric)
             }
 
+            async fn set_vf_count(&self, pf: Bdf, count: u16) -> Result<(), FabricError> {
+                self.get(Call::SetVfCount { pf, count }).await.map_err(No::fabric)
+            }
+
             /// Once: whoever asks again hears nothing.
             async fn changes(&self) -> mpsc::Receiver<()> {
                 let first = self.0.changes.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -103,14 +103,13 @@ pub enum Failure {
 
 /// The operations that a call can be for, each with its result, as the traits have them. `@&` stands before what the method takes
 /// by reference. From here come [`Call`], the client's methods and the server's dispatch. What is no plain call is written by hand
-/// in each of them: `bind`, which is guarded; `connect_channel`, which has a descriptor in its answer; `changes` and `events`.
+/// in each of them: `bind` and `set_vf_count`, which are guarded; `connect_channel`, which has a descriptor in its answer; `changes` and `events`.
 macro_rules! operations {
     ($make:ident) => {
         $make! {
             fabric {
                 Identify identify() -> Inventory;
                 SetAutoprobe set_autoprobe(pf: Bdf, on: bool) -> ();
-                SetVfCount set_vf_count(pf: Bdf, count: u16) -> ();
                 VfAddress vf_address(vf: VfId) -> Bdf;
                 Driver driver(vf: VfId) -> Option<String>;
                 Reset reset(vf: VfId) -> ();
@@ -149,6 +148,7 @@ macro_rules! call {
         pub enum Call {
             $($($variant { $($arg: $type),* },)*)*
             Bind { vf: VfId, driver: Option<String> },
+            SetVfCount { pf: Bdf, count: u16 },
             ConnectChannel { partition: Name },
         }
     };

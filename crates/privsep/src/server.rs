@@ -10,8 +10,9 @@ use std::{
 };
 
 use ioward_fabric::{Fabric, FabricError};
-use ioward_hypervisor::{ChannelEnd, Guard, Hypervisor};
+use ioward_hypervisor::{ChannelEnd, Claim, Guard, Hypervisor};
 use ioward_model::VfId;
+use ioward_pci::Bdf;
 use serde::Serialize;
 use tokio::{
     net::UnixStream,
@@ -156,6 +157,9 @@ impl Server {
     async fn answer(&self, id: u64, call: Call) -> Result<Frame, LinkError> {
         match call {
             Call::Bind { vf, driver } => answer(id, self.bind(vf, driver).await.map_err(Failure::Fabric)),
+            Call::SetVfCount { pf, count } => {
+                answer(id, self.set_vf_count(pf, count).await.map_err(Failure::Fabric))
+            }
             Call::ConnectChannel { partition } => match self.hypervisor.connect_channel(&partition).await {
                 Ok(ChannelEnd::Stream(stream)) => {
                     let message = ToImp::Answer { id, result: Ok(()), with_fd: true };
@@ -174,17 +178,53 @@ impl Server {
     /// As [`Fabric::bind`], unless the guard of what partitions hold has something against it.
     async fn bind(&self, vf: VfId, driver: Option<String>) -> Result<Option<String>, FabricError> {
         let address = self.fabric.vf_address(vf).await?;
-        let claim = self.hypervisor.rebind(address, driver.as_deref()).await;
-        let claim = claim.map_err(|why| FabricError::Refused {
-            what: format!("bind {vf} ({address}) to {}", driver.as_deref().unwrap_or("no driver")),
-            why,
-            source: rustix::io::Errno::BUSY.into(),
-        })?;
+        let what = format!("bind {vf} ({address}) to {}", driver.as_deref().unwrap_or("no driver"));
+        let claim = self.hypervisor.rebind(vf.pf, address, driver.as_deref()).await;
+        let claim = match claim {
+            Ok(claim) => claim,
+            Err(why) => return Err(self.busy(vf, what, why).await),
+        };
+        // From here on its PF keeps its VFs; until here it might have got others.
+        if claim.is_some() && self.fabric.vf_address(vf).await? != address {
+            return Err(self.busy(vf, what, "it is at another address now".into()).await);
+        }
         let fabric = Arc::clone(&self.fabric);
-        // In a task of its own: what the kernel is at goes on when the call is given up, and so does the claim.
-        let bound = tokio::spawn(async move {
-            let bound = fabric.bind(vf, driver.as_deref()).await;
-            if let (Err(FabricError::Stuck { .. }), Some(claim)) = (&bound, claim) {
+        self.under(claim, what, vf, async move { fabric.bind(vf, driver.as_deref()).await }).await
+    }
+
+    /// As [`Fabric::set_vf_count`], unless a VF is being handed out or bound.
+    async fn set_vf_count(&self, pf: Bdf, count: u16) -> Result<(), FabricError> {
+        let (what, vf) = (format!("set {count} VFs on {pf}"), VfId { pf, index: 0 });
+        let claim = match self.hypervisor.recount(pf).await {
+            Ok(claim) => claim,
+            Err(why) => return Err(self.busy(vf, what, why).await),
+        };
+        let fabric = Arc::clone(&self.fabric);
+        let change = async move { fabric.set_vf_count(pf, count).await };
+        self.under(Some(claim), what, vf, change).await
+    }
+
+    /// The guard has something against it: where that is an act that does not end, the adapter is stuck.
+    async fn busy(&self, vf: VfId, what: String, why: String) -> FabricError {
+        match self.fabric.driver(vf).await {
+            Err(stuck @ FabricError::Stuck { .. }) => stuck,
+            _ => FabricError::Refused { what, why, source: rustix::io::Errno::BUSY.into() },
+        }
+    }
+
+    /// Changes an adapter. In a task of its own: what the kernel is at goes on when the call is given up, and so does the claim,
+    /// until a look at `vf` shows that the adapter answers.
+    async fn under<T: Send + 'static>(
+        &self,
+        claim: Option<Claim>,
+        what: String,
+        vf: VfId,
+        change: impl Future<Output = Result<T, FabricError>> + Send + 'static,
+    ) -> Result<T, FabricError> {
+        let fabric = Arc::clone(&self.fabric);
+        let changed = tokio::spawn(async move {
+            let changed = change.await;
+            if let (Err(FabricError::Stuck { .. }), Some(claim)) = (&changed, claim) {
                 tokio::spawn(async move {
                     while matches!(fabric.driver(vf).await, Err(FabricError::Stuck { .. })) {
                         tokio::time::sleep(LOOK_AT_STUCK).await;
@@ -192,14 +232,14 @@ impl Server {
                     drop(claim);
                 });
             }
-            bound
+            changed
         });
         let cut_off = |error: tokio::task::JoinError| FabricError::Refused {
-            what: format!("bind {vf} ({address})"),
+            what,
             why: "it was cut off: the daemon is stopping".into(),
             source: std::io::Error::other(error),
         };
-        bound.await.map_err(cut_off)?
+        changed.await.map_err(cut_off)?
     }
 }
 
@@ -223,7 +263,7 @@ macro_rules! dispatch {
                         let result = self.hypervisor.$h_method($($($h_by)? $h_arg),*).await;
                         answer(id, result.map_err(Failure::Hypervisor))
                     })*
-                    Call::Bind { .. } | Call::ConnectChannel { .. } => {
+                    Call::Bind { .. } | Call::SetVfCount { .. } | Call::ConnectChannel { .. } => {
                         failed(id, Failure::Unsaid("it is no plain call".into()))
                     }
                 }

@@ -13,23 +13,30 @@ use ioward_privsep::{
     Call, Decoder, Frame, LinkError, MAX_FROM_HOST, MAX_FROM_IMP, Remote, Server, ToHost, ToImp, Told,
     connect, write_frame,
 };
-use tokio::{io::AsyncReadExt, net::UnixStream, sync::mpsc, time::timeout};
+use tokio::{io::AsyncReadExt, net::UnixStream, sync::mpsc, task::JoinHandle, time::timeout};
 
 /// Far above what anything here takes; whoever waits this long has found a bug.
 const LONG: Duration = Duration::from_secs(60);
 
 /// A management partition's end of a link to a hypervisor side over these.
 fn linked(fabric: Arc<SlowFabric>, hypervisor: Arc<SlowHypervisor>) -> (Remote, Told) {
+    connect(served(fabric, hypervisor).0)
+}
+
+/// The other end of a link to a hypervisor side over these, and how that ends.
+fn served(
+    fabric: Arc<SlowFabric>,
+    hypervisor: Arc<SlowHypervisor>,
+) -> (UnixStream, JoinHandle<Result<(), LinkError>>) {
     let (host, imp) = UnixStream::pair().unwrap();
     let (words, stop) = (mpsc::unbounded_channel().0, mpsc::channel(1).1);
-    tokio::spawn(Server::new(fabric, Arc::new(guarded(hypervisor))).serve(host, words, stop));
-    connect(imp)
+    (imp, tokio::spawn(Server::new(fabric, Arc::new(guarded(hypervisor))).serve(host, words, stop)))
 }
 
 /// On a host with one VF on vfio-pci, alone in its IOMMU group.
 fn guarded(hypervisor: Arc<SlowHypervisor>) -> Guard {
     let facts = FunctionFacts {
-        is_virtual: true,
+        physical: Some(vf().pf),
         is_bridge: false,
         driver: Some("vfio-pci".into()),
         group: Some(vec![VF_ADDRESS.into()]),
@@ -121,6 +128,58 @@ async fn a_vf_is_not_bound_to_a_driver_of_the_hosts_while_it_is_given_to_a_parti
     remote.bind(vf(), None).await.unwrap_err();
 }
 
+/// A VF was handed out, or bound to a driver of the host's, while its PF got other VFs: what had been looked at was another function
+/// by then.
+#[tokio::test]
+async fn a_vf_is_neither_given_nor_bound_while_its_pf_gets_another_number_of_vfs() {
+    let fabric = Arc::new(SlowFabric::default());
+    let hypervisor = Arc::new(SlowHypervisor::default());
+    fabric.binds.open();
+    hypervisor.attaches.open();
+    let (remote, _told) = linked(Arc::clone(&fabric), hypervisor);
+    let counting = tokio::spawn({
+        let remote = remote.clone();
+        async move { remote.set_vf_count(vf().pf, 4).await }
+    });
+    timeout(LONG, fabric.counts.entered(1)).await.unwrap();
+    let owner = "web/net0".parse().unwrap();
+    let refused = remote.attach_vf(&owner, VF_ADDRESS.parse().unwrap()).await.unwrap_err();
+    assert!(matches!(refused, HypervisorError::NotAttachable { .. }), "{refused}");
+    let refused = remote.bind(vf(), Some("igbvf")).await.unwrap_err();
+    assert!(matches!(refused, FabricError::Refused { .. }), "{refused}");
+    fabric.counts.open();
+    timeout(LONG, counting).await.unwrap().unwrap().unwrap();
+    remote.attach_vf(&owner, VF_ADDRESS.parse().unwrap()).await.unwrap();
+}
+
+/// The same, the other way round.
+#[tokio::test]
+async fn a_pf_keeps_its_vfs_while_one_of_them_is_given_or_bound() {
+    let fabric = Arc::new(SlowFabric::default());
+    let hypervisor = Arc::new(SlowHypervisor::default());
+    fabric.counts.open();
+    let (remote, _told) = linked(Arc::clone(&fabric), Arc::clone(&hypervisor));
+    let binding = tokio::spawn({
+        let remote = remote.clone();
+        async move { remote.bind(vf(), None).await }
+    });
+    timeout(LONG, fabric.binds.entered(1)).await.unwrap();
+    let refused = remote.set_vf_count(vf().pf, 0).await.unwrap_err();
+    assert!(refused.to_string().contains("0000:01:10.0 is being bound"), "{refused}");
+    fabric.binds.open();
+    timeout(LONG, binding).await.unwrap().unwrap().unwrap();
+    let attaching = tokio::spawn({
+        let remote = remote.clone();
+        async move { remote.attach_vf(&"web/net0".parse().unwrap(), VF_ADDRESS.parse().unwrap()).await }
+    });
+    timeout(LONG, hypervisor.attaches.entered(1)).await.unwrap();
+    let refused = remote.set_vf_count(vf().pf, 0).await.unwrap_err();
+    assert!(refused.to_string().contains("is being given to web/net0"), "{refused}");
+    hypervisor.attaches.open();
+    timeout(LONG, attaching).await.unwrap().unwrap().unwrap();
+    remote.set_vf_count(vf().pf, 0).await.unwrap();
+}
+
 /// A call that was given up is under way in the kernel all the same: nobody is given the VF before that has ended.
 #[tokio::test]
 async fn a_bind_that_is_given_up_keeps_the_vf_from_partitions_until_it_has_ended() {
@@ -146,10 +205,7 @@ async fn a_bind_that_is_given_up_keeps_the_vf_from_partitions_until_it_has_ended
 #[tokio::test]
 async fn whoever_asks_for_more_at_once_than_is_allowed_is_heard_no_more() {
     for number in [|number| number, |_| 0] {
-        let (host, imp) = UnixStream::pair().unwrap();
-        let (words, stop) = (mpsc::unbounded_channel().0, mpsc::channel(1).1);
-        let server = Server::new(Arc::new(SlowFabric::default()), Arc::new(guarded(Arc::default())));
-        let served = tokio::spawn(server.serve(host, words, stop));
+        let (imp, served) = served(Arc::default(), Arc::default());
         for id in (0..513).map(number) {
             let call = ToHost::Call { id, call: Call::IsOpen { vf: vf() } };
             if write_frame(&imp, Frame::new(&call, MAX_FROM_IMP).unwrap()).await.is_err() {
@@ -164,10 +220,7 @@ async fn whoever_asks_for_more_at_once_than_is_allowed_is_heard_no_more() {
 /// Results went through a `serde_json::Value` at both ends: each was built, sorted and written twice.
 #[tokio::test]
 async fn a_result_is_in_its_frame_as_it_was_serialized() {
-    let (host, mut imp) = UnixStream::pair().unwrap();
-    let (words, stop) = (mpsc::unbounded_channel().0, mpsc::channel(1).1);
-    let server = Server::new(Arc::new(SlowFabric::default()), Arc::new(guarded(Arc::default())));
-    tokio::spawn(server.serve(host, words, stop));
+    let (mut imp, _served) = served(Arc::default(), Arc::default());
     let call = ToHost::Call { id: 7, call: Call::Identify {} };
     write_frame(&imp, Frame::new(&call, MAX_FROM_IMP).unwrap()).await.unwrap();
     let mut frames = Decoder::of_imp();

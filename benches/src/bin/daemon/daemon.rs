@@ -159,14 +159,12 @@ fn spec(folder: &Path, partitions: usize) -> Spec {
     let kernel = folder.join("kernel");
     fs::write(&kernel, "simulated\n").unwrap();
     let partition = |n: usize| PartitionSpec {
-        name: format!("p{n:04}").parse().unwrap(),
-        cpus: 1,
         memory: MemorySize::from_mebibytes(64).unwrap(),
-        numa_node: None,
-        guest: None,
-        autostart: false,
-        boot: Boot { kernel: Some(kernel.clone()), ..Boot::default() },
         vfs: vec![VfRequest::new("net0".parse().unwrap(), Class::Network)],
+        ..PartitionSpec::new(
+            format!("p{n:04}").parse().unwrap(),
+            Boot { kernel: Some(kernel.clone()), ..Boot::default() },
+        )
     };
     Spec { version: 1, adapters: Vec::new(), partitions: (0..partitions).map(partition).collect() }
 }

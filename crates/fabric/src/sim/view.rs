@@ -56,9 +56,10 @@ impl SimMachine {
     pub fn facts(&self, function: Bdf) -> Option<FunctionFacts> {
         let machine = self.lock();
         let mut pfs = machine.slots.iter().flat_map(|slot| &slot.pfs);
-        let vf = pfs.clone().flat_map(|pf| &pf.vfs).find(|vf| vf.address == function);
+        let vfs = pfs.clone().flat_map(|pf| pf.vfs.iter().map(move |vf| (pf.address, vf)));
+        let vf = { vfs }.find(|(_, vf)| vf.address == function);
         let (driver, group) = match vf {
-            Some(vf) => (vf.driver.clone(), vf.group),
+            Some((_, vf)) => (vf.driver.clone(), vf.group),
             None => {
                 let pf = pfs.find(|pf| pf.address == function)?;
                 (pf.driver.map(str::to_owned), pf.group)
@@ -66,7 +67,12 @@ impl SimMachine {
         };
         let members = group.zip(machine.host.groups.as_ref()).map(|(group, groups)| groups.members(group));
         let names = |members: &[Bdf]| members.iter().map(ToString::to_string).collect();
-        Some(FunctionFacts { is_virtual: vf.is_some(), is_bridge: false, driver, group: members.map(names) })
+        Some(FunctionFacts {
+            physical: vf.map(|(pf, _)| pf),
+            is_bridge: false,
+            driver,
+            group: members.map(names),
+        })
     }
 
     /// The present state.

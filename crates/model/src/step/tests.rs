@@ -1,7 +1,7 @@
 //! Laws that hold of every step: one that is added is listed here, and then all of them are tried on it.
 
 use super::*;
-use crate::{AdapterOriginal, Boot, Inventory, MemorySize, PartitionStatus, RowKey, State};
+use crate::{AdapterOriginal, Boot, Inventory, PartitionStatus, RowKey, State};
 
 fn pf() -> Bdf {
     "0000:01:00.0".parse().unwrap()
@@ -16,16 +16,7 @@ fn owner() -> Owner {
 }
 
 fn spec(cpus: u16) -> PartitionSpec {
-    PartitionSpec {
-        name: owner().partition,
-        cpus,
-        memory: MemorySize::from_mebibytes(512).unwrap(),
-        boot: Boot::default(),
-        guest: None,
-        numa_node: None,
-        autostart: false,
-        vfs: Vec::new(),
-    }
+    PartitionSpec { cpus, ..PartitionSpec::new(owner().partition, Boot::default()) }
 }
 
 /// One of every kind, and of those with a choice in them one of each.
