@@ -8,6 +8,7 @@ mod channel;
 mod choosing;
 mod crashes;
 mod drift;
+mod holders;
 mod hostile;
 mod identify;
 mod lab;
@@ -65,6 +66,8 @@ fn main() -> ExitCode {
         drift::a_killed_machine_is_reported_and_its_partition_is_stopped,
         drift::an_orphan_is_listed_and_reaped_on_request,
         drift::an_adapter_that_gets_other_bus_numbers_is_found_again,
+        holders::a_machine_that_is_not_iowards_is_named_and_keeps_its_vf,
+        holders::a_vf_whose_interface_is_in_a_network_namespace_is_told_and_stays_there,
         privileges::the_management_partition_has_almost_no_permissions,
         privileges::neither_side_of_the_daemon_outlives_the_other,
         privileges::each_machine_is_a_user_of_its_own_with_its_own_device_nodes_only,

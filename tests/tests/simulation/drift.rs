@@ -8,7 +8,8 @@ use ioward_fabric::{
     sim::{SimMachine, VfView},
 };
 use ioward_model::{
-    Difference, Drift, Ended, EventKind, Intent, MacAddress, Spec, VfId, VfOp, VfSettings, Vlan,
+    Difference, Drift, Ended, EventKind, Holder, Intent, Inventory, Label, MacAddress, Process, Runs, Spec,
+    VfId, VfOp, VfSettings, Vlan,
 };
 use ioward_pci::Bdf;
 
@@ -366,8 +367,23 @@ fn orphans_are_listed_and_reaped_only_on_request() {
             fabric.bind(*other, Some("vfio-pci")).await.unwrap();
         }
         // Another machine has one of them open.
-        world.host.machine.hold(vf(&world, others[0]).address).unwrap();
+        let runs = Runs::LibvirtDomain { name: Label::new("theirs") };
+        let process = Process { pid: 812, command: Label::new("qemu-system-x86"), runs };
+        world.host.machine.lend(vf(&world, others[0]).address, Holder::Process(process)).unwrap();
         assert_eq!(reconcile(&world).await, []);
+        let shown = |seen: &Inventory, index: u16| {
+            let vf = &seen.physical_function(nic()).unwrap().virtual_functions[usize::from(index)];
+            vf.holder.as_ref().map(ToString::to_string)
+        };
+        let seen = world.imp().look().await.unwrap();
+        assert_eq!(shown(&seen, others[0].index).unwrap(), "libvirt domain theirs (qemu pid 812)");
+        assert_eq!(shown(&seen, others[1].index).unwrap(), "nobody");
+        assert_eq!(shown(&seen, net0.index), None, "it has an owner");
+        assert_eq!(
+            seen.physical_function(nic()).unwrap().vfs_available,
+            5,
+            "of seven, web and they have one each"
+        );
         let orphans = world.imp().orphans().await.unwrap();
         assert_eq!(orphans.iter().map(|orphan| orphan.vf).collect::<Vec<_>>(), [others[1]]);
         assert_eq!(vf(&world, others[1]).driver.as_deref(), Some("vfio-pci"), "nothing happens unasked");
