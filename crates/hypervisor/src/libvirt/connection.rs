@@ -43,7 +43,7 @@ pub struct Bounds {
     pub start: Duration,
     /// It is asked for a sign of life when it has said nothing for so long, and again after as long.
     pub quiet: Duration,
-    /// It is gone when it has not answered so many times.
+    /// It is gone when it has not answered so many times, or has taken nothing of what is sent to it for as long.
     pub unanswered: u32,
 }
 
@@ -125,6 +125,7 @@ impl Connection {
             incoming: Messages::default(),
             chunk: vec![0; CHUNK].into(),
             unsent: Vec::new(),
+            wrote: false,
             asked_for_life: false,
             waiting: HashMap::new(),
             last_serial: 0,
@@ -222,6 +223,8 @@ struct Wire {
     chunk: Box<[u8]>,
     /// Begins in the middle of a message when a part of that has been sent.
     unsent: Vec<u8>,
+    /// Whether something was sent of late.
+    wrote: bool,
     /// Once for all the pings that come while something is still to be sent.
     asked_for_life: bool,
     waiting: HashMap<u32, Waiting>,
@@ -265,7 +268,7 @@ impl Wire {
                         self.write()?;
                     }
                     if ready.is_readable() && self.read()? {
-                        (heard, unanswered) = (true, 0);
+                        heard = true;
                     }
                 }
                 // One after another: a daemon that does not read is found out by its silence.
@@ -280,16 +283,21 @@ impl Wire {
                     }
                 }
                 _ = look.tick() => {
-                    if unanswered > bounds.unanswered {
-                        let silent = (bounds.quiet * unanswered).as_secs();
-                        return Err(format!("it has given no sign of life for {silent} s"));
-                    }
-                    if !heard {
+                    let stuck = !self.unsent.is_empty() && !self.wrote;
+                    if heard && !stuck {
+                        unanswered = 0;
+                    } else {
                         unanswered += 1;
-                        if self.unsent.is_empty() {
-                            self.unsent = wire::ping();
-                        }
                     }
+                    if unanswered > bounds.unanswered {
+                        let silent = (bounds.quiet * bounds.unanswered).as_secs();
+                        let what = if heard { "taken nothing that was sent to it" } else { "given no sign of life" };
+                        return Err(format!("it has {what} for {silent} s"));
+                    }
+                    if unanswered > 0 && self.unsent.is_empty() {
+                        self.unsent = wire::ping();
+                    }
+                    self.wrote = false;
                     heard = false;
                 }
             }
@@ -305,7 +313,10 @@ impl Wire {
 
     fn write(&mut self) -> Result<(), String> {
         match self.stream.try_write(&self.unsent) {
-            Ok(sent) => drop(self.unsent.drain(..sent)),
+            Ok(sent) => {
+                self.unsent.drain(..sent);
+                self.wrote = true;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error.to_string()),
         }

@@ -226,7 +226,7 @@ async fn a_daemon_that_answers_pings_is_alive_and_gets_answers_to_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_daemon_that_reads_nothing_is_gone_after_a_bound_however_much_it_says() {
+async fn a_daemon_that_takes_nothing_is_gone_after_a_bound_however_much_it_says() {
     let (connection, _events, mut daemon) = connected().await;
     let text = "x".repeat(4 << 20);
     let flood = async {
@@ -240,8 +240,7 @@ async fn a_daemon_that_reads_nothing_is_gone_after_a_bound_however_much_it_says(
     };
     let call = async {
         let error = connection.define(&text).await.unwrap_err();
-        assert!(matches!(error, LibvirtError::NoAnswer { .. }), "{error}");
-        drop(connection);
+        assert!(error.to_string().contains("taken nothing that was sent to it for 25 s"), "{error}");
     };
     tokio::select! { () = flood => {}, () = call => {} }
 }
