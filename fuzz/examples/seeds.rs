@@ -1,6 +1,6 @@
 //! Writes what fuzzing begins with into `fuzz/corpus/`, where chance alone does not get: frames with every kind of message,
 //! because no stream of random bytes has the right checksum and few have the right CBOR; frames of the link between the two sides of
-//! the daemon; and small recorded hosts.
+//! the daemon; what a real libvirt said; and small recorded hosts.
 
 use std::{error::Error, fs, path::Path};
 
@@ -42,6 +42,15 @@ fn main() -> Outcome {
         // Where the stream is cut, then the stream.
         let bytes = [&[7], frame.as_bytes()].concat();
         fs::write(folder("link")?.join(format!("seed-{number}")), bytes)?;
+    }
+
+    for (number, message) in libvirt_messages(here)?.iter().enumerate() {
+        // Where the stream is cut, then the stream; and the definition in it, if it is one.
+        let bytes = [&[9], &message[..]].concat();
+        fs::write(folder("libvirt")?.join(format!("seed-{number}")), bytes)?;
+        if let Some(xml) = message.get(32..).filter(|rest| rest.starts_with(b"<domain")) {
+            fs::write(folder("libvirt")?.join(format!("seed-{number}-xml")), xml)?;
+        }
     }
 
     for recording in ["lab-pristine", "lab-vfs"] {
@@ -159,6 +168,18 @@ fn link_frames() -> Outcome<Vec<LinkFrame>> {
     let answer = ToImp::Answer { id: 1, result: Ok(()), with_fd: false };
     frames.push(LinkFrame::with_value(&answer, &Inventory::default(), MAX_FROM_HOST)?);
     Ok(frames)
+}
+
+/// What libvirt said, message by message.
+fn libvirt_messages(here: &Path) -> Outcome<Vec<Vec<u8>>> {
+    let file = here.join("../crates/hypervisor/tests/data/libvirt-11.3.messages");
+    let text = fs::read_to_string(file)?;
+    let mut messages = Vec::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("libvirt ")) {
+        let bytes = line.as_bytes().chunks(2).map(|digits| Ok(u8::from_str_radix(str::from_utf8(digits)?, 16)?));
+        messages.push(bytes.collect::<Outcome<Vec<u8>>>()?);
+    }
+    Ok(messages)
 }
 
 /// A recording with nothing in it but these functions, and of their folders only what leads somewhere.

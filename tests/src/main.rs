@@ -12,6 +12,7 @@ mod holders;
 mod hostile;
 mod identify;
 mod lab;
+mod libvirt;
 mod main_job;
 mod on_linux;
 mod package;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         privileges::neither_side_of_the_daemon_outlives_the_other,
         privileges::each_machine_is_a_user_of_its_own_with_its_own_device_nodes_only,
         privileges::a_compromised_management_partition_reaches_nothing_of_others,
+        libvirt::a_domain_is_read_changed_and_followed_and_the_daemon_may_be_killed,
         package::it_is_installed_upgraded_under_a_running_partition_and_removed,
         units::they_start_restart_and_stop_the_daemon_under_a_running_partition,
         crashes::fifty_kills_during_changes_lose_nothing,

@@ -113,6 +113,19 @@ impl Apt {
         command
     }
 
+    /// Downloads packages and unpacks them into a folder. None of their scripts runs, and the machine does not know of them.
+    pub fn unpack(&self, packages: &[String], into: &Path) -> Result<()> {
+        let archives = into.join("archives");
+        fs::create_dir(&archives).map_err(Error::file("create", &archives))?;
+        let mut download = self.command("apt-get");
+        run_aside(download.args(["--quiet=2", "download"]).args(packages).current_dir(&archives))?;
+        for archive in fs::read_dir(&archives).map_err(Error::file("read", &archives))? {
+            let archive = archive.map_err(Error::file("read", &archives))?.path();
+            run_aside(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(into))?;
+        }
+        fs::remove_dir_all(&archives).map_err(Error::file("remove", &archives))
+    }
+
     fn parts(&self) -> PathBuf {
         self.folder.join("sources.list.d")
     }

@@ -107,14 +107,7 @@ fn download(into: &Path, apt: &mut Apt) -> Result<()> {
         looked_at += 1;
     }
     eprintln!("lab: downloading {}", packages.join(" "));
-    let archives = into.join("archives");
-    fs::create_dir(&archives).map_err(Error::file("create", &archives))?;
-    run_aside(apt.command("apt-get").args(["--quiet=2", "download"]).args(&packages).current_dir(&archives))?;
-    for archive in fs::read_dir(&archives).map_err(Error::file("read", &archives))? {
-        let archive = archive.map_err(Error::file("read", &archives))?.path();
-        run_aside(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(into))?;
-    }
-    fs::remove_dir_all(&archives).map_err(Error::file("remove", &archives))?;
+    apt.unpack(&packages, into)?;
     // Since /usr was merged the modules are in usr/lib; modprobe and depmod look in lib.
     let lib = into.join("lib");
     if !lib.exists() {

@@ -8,6 +8,7 @@
 //!   bin/                 ioward, ioward-agent, lab-guest
 //!   guest/               vmlinuz, initrd.img: for the guests' Specs
 //!   modules              the kernel's
+//!   libvirt              its packages, unpacked
 //!   kept.img             what outlives a reset of level 1, in a run that may have one
 //!   console.log, qemu.log
 //! ```
@@ -26,7 +27,7 @@ use crate::kernel::Kernel;
 use crate::machine::{After, KEPT, Machine};
 use crate::process::{run_aside, shell_word};
 use crate::workspace::Workspace;
-use crate::{images, packages, terminal};
+use crate::{images, libvirt, packages, terminal};
 
 /// Size of the NVMe namespace, in bytes.
 const DISK_SIZE: u64 = 64 << 20;
@@ -47,6 +48,7 @@ pub fn install_packages(workspace: &Workspace) -> Result<Apt> {
 pub struct Lab {
     workspace: Workspace,
     kernel: Kernel,
+    libvirt: PathBuf,
 }
 
 impl Lab {
@@ -54,9 +56,9 @@ impl Lab {
     pub fn prepare() -> Result<Self> {
         let workspace = Workspace::find()?;
         let mut apt = install_packages(&workspace)?;
-        let kernel = {
+        let (kernel, libvirt) = {
             let _lock = workspace.lock_cache()?;
-            Kernel::prepare(&workspace.cache, &mut apt)?
+            (Kernel::prepare(&workspace.cache, &mut apt)?, libvirt::prepare(&workspace.cache, &mut apt)?)
         };
         run_aside(workspace.cargo().args([
             "build",
@@ -67,7 +69,7 @@ impl Lab {
             "--package",
             "ioward-tests",
         ]))?;
-        Ok(Self { workspace, kernel })
+        Ok(Self { workspace, kernel, libvirt })
     }
 
     /// Runs a shell command in level 1 and gives its exit status.
@@ -144,6 +146,7 @@ impl Lab {
             ("bin/ioward-agent", binary("ioward-agent")),
             ("bin/lab-guest", binary("lab-guest")),
             ("modules", self.kernel.modules()),
+            ("libvirt", self.libvirt.clone()),
         ] {
             let link = run.path.join(link);
             symlink(target, &link).map_err(Error::file("create", &link))?;

@@ -15,6 +15,7 @@ mod images;
 mod kernel;
 mod lab;
 mod lab_tests;
+mod libvirt;
 mod licences;
 mod lint;
 mod machine;

@@ -1,11 +1,11 @@
 //! The Debian packages the lab needs, and how they get onto the machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use crate::apt::Apt;
 use crate::error::{Error, Result};
-use crate::process::{line, run_aside};
+use crate::process::{line, output, run_aside};
 
 /// The emulator. Only these may have to come from backports.
 const EMULATOR: [&str; 3] = ["qemu-system-x86", "seabios", "ipxe-qemu"];
@@ -25,14 +25,14 @@ const TOOLS: [&str; 10] = [
     "systemd",
 ];
 
-/// Installs what is missing, saying so first.
+/// Installs what is missing, saying so first. libvirt is not among it: see libvirt.rs.
 pub fn install_missing(apt: &mut Apt) -> Result<()> {
     let installed = installed_versions()?;
     let tools: Vec<&str> = TOOLS.into_iter().filter(|package| !installed.contains_key(*package)).collect();
     let emulator: Vec<&str> =
         EMULATOR.into_iter().filter(|package| !installed.contains_key(*package)).collect();
     let too_old = match installed.get(EMULATOR[0]) {
-        Some(version) => is_older(version)?,
+        Some(version) => is_older(version, EMULATOR_VERSION)?,
         None => false,
     };
     if tools.is_empty() && emulator.is_empty() && !too_old {
@@ -51,7 +51,7 @@ pub fn install_missing(apt: &mut Apt) -> Result<()> {
     if !emulator.is_empty() {
         let candidate = apt.policy(EMULATOR[0])?.candidate;
         let suite = match candidate {
-            Some(version) if is_older(&version)? => {
+            Some(version) if is_older(&version, EMULATOR_VERSION)? => {
                 eprintln!("lab: {} {version} has no SR-IOV: taking it from backports", EMULATOR[0]);
                 let suite = apt.add_backports(EMULATOR[0])?;
                 apt.update()?;
@@ -91,6 +91,13 @@ fn installed_versions() -> Result<BTreeMap<String, String>> {
     Ok(parse_versions(&String::from_utf8_lossy(&output.stdout)))
 }
 
+/// The names of all packages that are installed.
+pub fn all_installed() -> Result<BTreeSet<String>> {
+    let mut command = Command::new("dpkg-query");
+    command.args(["--show", "--showformat=${Package} ${db:Status-Status} ${Version}\n"]);
+    Ok(parse_versions(&output(&mut command)?).into_keys().collect())
+}
+
 fn parse_versions(text: &str) -> BTreeMap<String, String> {
     text.lines()
         .filter_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
@@ -100,9 +107,10 @@ fn parse_versions(text: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn is_older(version: &str) -> Result<bool> {
+/// Whether a Debian version comes before another.
+pub fn is_older(version: &str, than: &str) -> Result<bool> {
     let mut command = Command::new("dpkg");
-    command.args(["--compare-versions", version, "lt", EMULATOR_VERSION]);
+    command.args(["--compare-versions", version, "lt", than]);
     let status = command.status().map_err(|source| Error::Start { program: "dpkg".into(), source })?;
     Ok(status.success())
 }

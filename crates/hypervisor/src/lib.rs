@@ -1,7 +1,7 @@
 //! Client partitions: starting and stopping them, giving VFs to them, making their communication structures.
 //!
 //! [`Hypervisor`] is the seam; [`qemu`] is QEMU with KVM, and [`sim`] runs processes instead of machines. A [`Guard`] around any
-//! of them sees to what must never happen. QEMU's partitions
+//! of them sees to what must never happen. [`libvirt`] is a client of libvirt's daemon, on which a third backend can stand. QEMU's partitions
 //! outlive the daemon: a new [`Hypervisor`] over the same runtime folder finds every partition that the one before it
 //! started. Simulated ones end with it.
 
@@ -10,10 +10,12 @@ mod boot_files;
 pub mod cgroup;
 mod error;
 mod guard;
+pub mod libvirt;
 mod opening;
 pub mod qemu;
 pub mod sim;
 mod sysfs;
+mod text;
 
 pub use backends::on_this_host;
 pub use error::HypervisorError;

@@ -133,7 +133,7 @@ impl Folder {
             file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
             let mut bytes = Vec::new();
             file.take(TAIL).read_to_end(&mut bytes)?;
-            io::Result::Ok(super::text::last_words(&bytes, bytes.len()))
+            io::Result::Ok(crate::text::last_words(&bytes, bytes.len()))
         };
         match read() {
             Ok(words) if words.is_empty() => "it said nothing".into(),

@@ -24,10 +24,9 @@ use super::{
     process::Process,
     qmp::{Farewell, Qmp, QmpError},
     record::HeldVf,
-    text::printable,
     wire::Refusal,
 };
-use crate::{Accelerator, HypervisorError};
+use crate::{Accelerator, HypervisorError, text::printable};
 
 /// Between two looks at something that QEMU or a guest is to bring about.
 const POLL: Duration = Duration::from_millis(50);

@@ -15,7 +15,6 @@ mod probe;
 mod process;
 mod qmp;
 mod record;
-mod text;
 mod users;
 mod vfio;
 mod wire;

@@ -15,10 +15,9 @@ use tokio::{net::UnixStream, process::Command};
 
 use super::{
     qmp::{Farewell, Qmp, QmpError},
-    text,
     users::User,
 };
-use crate::{Accelerator, HypervisorError};
+use crate::{Accelerator, HypervisorError, text};
 
 /// Starts the emulator without a machine and asks it.
 pub(super) async fn accelerator(

@@ -22,10 +22,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    text::printable,
-    wire::{self, Lines, Message, Nonsense, Refusal},
-};
+use super::wire::{self, Lines, Message, Nonsense, Refusal};
+use crate::text::printable;
 
 /// Answers that may wait to be fetched. There is one command at a time, so more than a few that came late mean an
 /// emulator that answers what nobody asked.

@@ -90,7 +90,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Message, Nonsense> {
 
 fn refusal(error: &Map<String, Value>) -> Refusal {
     let text = |key, max| {
-        super::text::printable(error.get(key).and_then(Value::as_str).unwrap_or("no reason given"), max)
+        crate::text::printable(error.get(key).and_then(Value::as_str).unwrap_or("no reason given"), max)
     };
     Refusal { class: text("class", 60), description: text("desc", 500) }
 }

@@ -1,12 +1,12 @@
 //! Text that others wrote (QEMU, and through it a guest), made fit for an error message or a log line.
 
 /// At most `max` characters of `text`, with every control character shown as a space.
-pub(super) fn printable(text: &str, max: usize) -> String {
+pub(crate) fn printable(text: &str, max: usize) -> String {
     text.trim().chars().take(max).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The end of `text`, at most about `max` bytes, as lines joined by "; " without control characters.
-pub(super) fn last_words(text: &[u8], max: usize) -> String {
+pub(crate) fn last_words(text: &[u8], max: usize) -> String {
     let tail = &text[text.len().saturating_sub(max)..];
     let tail = String::from_utf8_lossy(tail);
     let lines: Vec<_> =
