@@ -48,8 +48,9 @@ fn main() -> Outcome {
         // Where the stream is cut, then the stream; and the definition in it, if it is one.
         let bytes = [&[9], &message[..]].concat();
         fs::write(folder("libvirt")?.join(format!("seed-{number}")), bytes)?;
-        if let Some(xml) = message.get(32..).filter(|rest| rest.starts_with(b"<domain")) {
-            fs::write(folder("libvirt")?.join(format!("seed-{number}-xml")), xml)?;
+        if let Some(text) = message.get(32..).filter(|rest| rest.starts_with(b"<domain")) {
+            let padding = text.iter().rev().take_while(|byte| **byte == 0).count();
+            fs::write(folder("libvirt")?.join(format!("seed-{number}-xml")), &text[..text.len() - padding])?;
         }
     }
 

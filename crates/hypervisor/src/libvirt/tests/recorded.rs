@@ -5,6 +5,8 @@
 
 use std::future::Future;
 
+use proptest::{collection::vec, prelude::*};
+
 use super::super::{
     Affects, Definition, Event, Lifecycle, Refusal, State,
     wire::{Message, Messages},
@@ -204,4 +206,40 @@ fn everything_that_befell_the_domain_is_understood() {
     let devices: Vec<_> = devices.iter().map(|(what, alias)| (*what, alias.as_str())).collect();
     assert_eq!(devices, [("added", "ua-ioward"), ("removed", "ua-ioward"), ("added", "ua-ioward_serial")]);
     assert_eq!(pings, 1);
+}
+
+proptest! {
+    /// What libvirt said, with bytes of it changed, is read to the same end however it is cut, and never with a panic.
+    #[test]
+    fn a_stream_with_errors_in_it_means_the_same_in_pieces(
+        changes in vec((0_usize..20_000, any::<u8>()), 0..6),
+        cut in 0_usize..20_000,
+    ) {
+        let mut stream = said_by("libvirt").concat();
+        for (at, byte) in changes {
+            let at = at % stream.len();
+            stream[at] = byte;
+        }
+        let (first, second) = stream.split_at(cut % stream.len());
+        prop_assert_eq!(wire::read_stream(&[first, second]), wire::read_stream(&[&stream]));
+    }
+
+    /// A real definition, with bytes of it changed: what can be added to is given back as it was.
+    #[test]
+    fn a_definition_with_errors_in_it_is_refused_or_edited_without_a_trace(
+        changes in vec((0_usize..20_000, prop::sample::select(b"<>/='&; ax!-?[]\n".to_vec())), 0..4),
+    ) {
+        let answer = exchanges(Procedure::DomainGetXmlDesc).swap_remove(1).1;
+        let mut text = wire::returned(&answer[28..], wire::text).unwrap().into_bytes();
+        let untouched = changes.is_empty();
+        for (at, byte) in changes {
+            let at = at % text.len();
+            text[at] = byte;
+        }
+        let text = String::from_utf8(text).unwrap();
+        prop_assert!(xml::read(&text).is_ok() || !untouched);
+        if let Ok(with) = xml::insert(&text, &xml::channel("/run/ioward/web").unwrap()) {
+            prop_assert_eq!(xml::remove(&with, xml::CHANNEL_ALIAS).unwrap().unwrap(), text);
+        }
+    }
 }
