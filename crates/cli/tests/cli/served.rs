@@ -134,7 +134,7 @@ fn a_vf_of_a_libvirt_domain_is_named_and_left_alone() {
         assert!(told.contains(&format!("held by {domain}")), "{told}");
     }
     let grow =
-        served.folder().file("grow.toml", &format!("version = 1\n[[adapter]]\npf = \"{pf}\"\nvfs = 4\n"));
+        served.folder().file("grow.toml", format!("version = 1\n[[adapter]]\npf = \"{pf}\"\nvfs = 4\n"));
     let told = served.run(&["plan", "-f", grow.to_str().unwrap()]);
     assert_eq!(told.status, 3, "{}", told.stderr);
     let told = told.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
