@@ -3,8 +3,10 @@
 //!
 //! Emulating a CPU with SVM and a PCI bus that changes, QEMU fails once in a while: an assertion of its own, a kernel in level 1
 //! that finds its stack gone, a CPU that is woken no more. That says nothing about the test it happened to. So a new level 1
-//! goes on with that test, and the output says so. A second death in the same test is the test's.
+//! goes on with that test, and the output says so. A second death in the same test is the test's. So it is with a test that failed
+//! because a guest did not answer any more: the same faults lose or double a guest's interrupts (lab/README.md, Traps).
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::Command;
@@ -24,6 +26,14 @@ use crate::{LAB_TESTS_BOUND, RUN_BOUND};
 const MAX_DEATHS: usize = 3;
 /// So few tests share one level 1: booting another would take longer.
 const FEW: usize = 6;
+/// Parts of an error that say that a guest did not answer: of the tests' own (tests/src/guest.rs), and of the daemon's.
+const SILENT_GUEST: [&str; 5] = [
+    "no shell on the console after",
+    "has not ended after",
+    "still on after",
+    "did not turn itself off within",
+    "did not let go of",
+];
 /// The test that is `lab/restart.sh`.
 const RESTART: &str = "restart::a_killed_daemon_and_a_reset_host_lose_nothing";
 
@@ -107,7 +117,7 @@ impl Tests {
             match self.lab.run_into(&self.command(&left), bound, watch) {
                 Err(Error::Died(why)) => deaths.add(look(progress).running.clone(), why)?,
                 // Whether it is 0 or 1 is known from its lines.
-                Ok(0 | 1) if look(progress).left.is_empty() => return Ok(()),
+                Ok(0 | 1) if look(progress).has_run_all() => {}
                 Ok(status) => {
                     let left = look(progress).left.join(", ");
                     return Err(Error::Other(format!(
@@ -185,6 +195,8 @@ struct Progress {
     running: Option<String>,
     passed: usize,
     failed: usize,
+    /// Those that failed because a guest did not answer, and are run once more.
+    again: BTreeSet<String>,
     /// What the running test has printed, when it is shown once the test has ended.
     held: String,
 }
@@ -194,21 +206,30 @@ impl Progress {
         Self { left: names.to_vec(), ..Self::default() }
     }
 
-    fn line(&mut self, line: &str) {
-        let Some((name, rest)) = line.strip_prefix("test ").and_then(|line| line.split_once(" ...")) else {
-            return;
-        };
+    /// Takes a line. Gives one more to show, if there is something to say.
+    fn line(&mut self, line: &str) -> Option<String> {
+        let (name, rest) = line.strip_prefix("test ")?.split_once(" ...")?;
         if rest.is_empty() {
             self.running = Some(name.to_owned());
-            return;
+            return None;
         }
         self.running = None;
-        self.left.retain(|left| left != name);
         if rest.starts_with(" ok (") {
             self.passed += 1;
+        } else if SILENT_GUEST.iter().any(|said| rest.contains(said)) && self.again.insert(name.to_owned()) {
+            return Some(format!(
+                "lab: a guest fell silent in test {name}; it is run once more in a new level 1"
+            ));
         } else {
             self.failed += 1;
         }
+        self.left.retain(|left| left != name);
+        None
+    }
+
+    /// Whether all have been run that one level 1 was asked to run: those that are left are to be run in another.
+    fn has_run_all(&self) -> bool {
+        self.left.iter().all(|left| self.again.contains(left))
     }
 }
 
@@ -234,9 +255,11 @@ impl Watch {
 
     fn line(&mut self, line: &str) {
         let mut progress = look(&self.progress);
-        progress.line(line);
-        progress.held.push_str(line);
-        progress.held.push('\n');
+        let more = progress.line(line);
+        for line in [line].into_iter().chain(more.as_deref()) {
+            progress.held.push_str(line);
+            progress.held.push('\n');
+        }
         if self.live || progress.running.is_none() {
             show(&std::mem::take(&mut progress.held));
         }
@@ -296,6 +319,26 @@ mod tests {
         assert_eq!(progress.running.as_deref(), Some("b::three"));
         progress.line("test b::three ... ok (3.0 s)");
         assert_eq!(progress, Progress { passed: 2, failed: 1, ..Progress::default() });
+    }
+
+    #[test]
+    fn a_test_in_which_a_guest_fell_silent_is_run_once_more() {
+        let mut progress = Progress::new(&names(&["a::one", "a::two"]));
+        let fails = [
+            "test a::one ...",
+            "test a::one ... FAILED (130.0 s): the guest of web did not turn itself off within 120 s",
+        ];
+        let more: Vec<_> = fails.iter().filter_map(|line| progress.line(line)).collect();
+        assert_eq!(more, ["lab: a guest fell silent in test a::one; it is run once more in a new level 1"]);
+        assert!(!progress.has_run_all(), "the other has not been run");
+        progress.line("test a::two ...");
+        progress.line("test a::two ... FAILED (1.0 s): the guest has another MAC");
+        assert!(progress.has_run_all());
+        assert_eq!((progress.failed, &*progress.left), (1, &*names(&["a::one"])));
+        for line in fails {
+            progress.line(line);
+        }
+        assert_eq!((progress.failed, progress.left.len()), (2, 0), "but not a third time");
     }
 
     #[test]
