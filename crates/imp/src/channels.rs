@@ -48,12 +48,16 @@ pub(crate) struct Channels {
 struct Served {
     task: AbortHandle,
     shared: Arc<Shared>,
+    /// It was to be served again while it was served already: its task is to look once more before it ends.
+    again: bool,
 }
 
 /// Shared between the task of a channel and the rest of the daemon.
 #[derive(Debug, Default)]
 struct Shared {
     vfs_changed: Notify,
+    /// There may be something to connect to now.
+    again: Notify,
     agent: Mutex<Option<String>>,
 }
 
@@ -99,49 +103,75 @@ impl Channels {
         self.lock().drain().for_each(|(_, served)| served.task.abort());
     }
 
-    /// Serves a partition's channel from now on, if it has one and its machine runs, until it is stopped.
+    /// Serves a partition's channel from now on, if it has one and its machine runs, until it is stopped. One that is served already
+    /// goes on: a step that makes the channel and the one that starts the machine both ask, and a guest that was quick is not
+    /// cut off.
     pub(crate) fn serve(self: &Arc<Self>, partition: &Name) {
+        let mut served = self.lock();
+        if let Some(served) = served.get_mut(partition) {
+            served.again = true;
+            served.shared.again.notify_one();
+            return;
+        }
         let shared = Arc::new(Shared::default());
         let task = tokio::spawn(Arc::clone(self).keep_serving(partition.clone(), Arc::clone(&shared)));
-        let served = Served { task: task.abort_handle(), shared };
-        if let Some(before) = self.lock().insert(partition.clone(), served) {
-            before.task.abort();
-        }
+        served.insert(partition.clone(), Served { task: task.abort_handle(), shared, again: false });
     }
 
     async fn keep_serving(self: Arc<Self>, partition: Name, shared: Arc<Shared>) {
         // Over all connections: a guest that breaks its channel gets a new one, and no new allowance.
         let mut allowance = Allowance::new(Instant::now());
-        loop {
-            let has_channel =
-                |state: &State| state.partitions.get(&partition).is_some_and(|state| state.channel);
-            let has_channel = self.notes.look(has_channel);
-            if !has_channel {
-                return;
+        while self.serve_once(&partition, &shared, &mut allowance).await || !self.is_done(&partition, &shared)
+        {
+            tokio::select! {
+                () = sleep(RECONNECT) => {}
+                () = shared.again.notified() => {}
             }
-            match self.hypervisor.connect_channel(&partition).await {
-                Ok(end) => {
-                    let ended = async {
-                        let transport = Transport::open(end).await?;
-                        Session::new(&self, &partition, &shared, transport, &mut allowance).run().await
-                    };
-                    if let Err(error) = ended.await {
-                        tracing::debug!("channel of {partition}: {error}");
-                        if error.kind() == io::ErrorKind::InvalidData {
-                            let misused = EventKind::ChannelMisused {
-                                partition: partition.clone(),
-                                what: error.to_string(),
-                            };
-                            self.events.emit_of_channel(&partition, misused);
-                        }
+        }
+    }
+
+    /// Serves one connection. Whether there may be another one soon; if not, it is served again when its machine starts.
+    async fn serve_once(&self, partition: &Name, shared: &Shared, allowance: &mut Allowance) -> bool {
+        let has_channel = |state: &State| state.partitions.get(partition).is_some_and(|state| state.channel);
+        let has_channel = self.notes.look(has_channel);
+        if !has_channel {
+            return false;
+        }
+        match self.hypervisor.connect_channel(partition).await {
+            Ok(end) => {
+                let ended = async {
+                    let transport = Transport::open(end).await?;
+                    Session::new(self, partition, shared, transport, allowance).run().await
+                };
+                if let Err(error) = ended.await {
+                    tracing::debug!("channel of {partition}: {error}");
+                    if error.kind() == io::ErrorKind::InvalidData {
+                        let what = error.to_string();
+                        let misused = EventKind::ChannelMisused { partition: partition.clone(), what };
+                        self.events.emit_of_channel(partition, misused);
                     }
-                    shared.set_agent(None);
                 }
-                // It is served again when it starts.
-                Err(HypervisorError::NotRunning(_) | HypervisorError::NoSuchPartition(_)) => return,
-                Err(error) => tracing::warn!("channel of {partition}: {}", error_chain(&error)),
+                shared.set_agent(None);
             }
-            sleep(RECONNECT).await;
+            Err(HypervisorError::NotRunning(_) | HypervisorError::NoSuchPartition(_)) => return false,
+            Err(error) => tracing::warn!("channel of {partition}: {}", error_chain(&error)),
+        }
+        true
+    }
+
+    /// Whether a task may end, since nobody asked for its channel to be served since it looked. It is served no longer then.
+    fn is_done(&self, partition: &Name, shared: &Arc<Shared>) -> bool {
+        let mut all = self.lock();
+        match all.get_mut(partition) {
+            // Another task's, if this one was stopped meanwhile.
+            Some(served) if Arc::ptr_eq(&served.shared, shared) => {
+                let done = !std::mem::take(&mut served.again);
+                if done {
+                    all.remove(partition);
+                }
+                done
+            }
+            _ => true,
         }
     }
 

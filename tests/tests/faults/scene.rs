@@ -229,6 +229,7 @@ impl Hypervisor for Machines {
 
     async fn start(&self, partition: &Name) -> Result<Accelerator, HypervisorError> {
         self.with(partition, |machine| machine.running = true)?;
+        self.gate.pass("start").await;
         Ok(Accelerator::Kvm)
     }
 
@@ -253,6 +254,7 @@ impl Hypervisor for Machines {
     }
 
     async fn connect_channel(&self, partition: &Name) -> Result<ChannelEnd, HypervisorError> {
+        self.gate.pass("connect_channel").await;
         let not_running = || HypervisorError::NotRunning(partition.clone());
         let end = self.with(partition, |machine| {
             let (imp, guest) = UnixStream::pair().unwrap();
