@@ -32,10 +32,11 @@ impl Kernel {
         }
         let release = release_in(&root)?;
         let image = image_in(&root, &release)?;
+        let image = unpacked(&root, image)?;
         Ok(Self { root, release, image })
     }
 
-    /// The kernel itself, as QEMU's `-kernel` takes it.
+    /// The kernel itself, as QEMU's `-kernel` takes it: unpacked where that is possible.
     pub fn image(&self) -> &Path {
         &self.image
     }
@@ -135,6 +136,51 @@ fn image_in(root: &Path, release: &str) -> Result<PathBuf> {
     })
 }
 
+/// The kernel that is packed into this image, beside it in the cache, unpacked the first time; the image itself if it can't be.
+///
+/// QEMU starts an unpacked kernel through its PVH note (its `-kernel` takes an ELF file), and the emulated CPU doesn't have to unpack
+/// it: that is half of a guest's boot.
+fn unpacked(root: &Path, image: PathBuf) -> Result<PathBuf> {
+    let path = root.join("vmlinux");
+    if path.exists() {
+        return Ok(path);
+    }
+    let bytes = fs::read(&image).map_err(Error::file("read", &image))?;
+    let Some(packed) = payload(&bytes).filter(|packed| packed.starts_with(XZ)) else {
+        return Ok(image);
+    };
+    // Under another name until it is whole.
+    let part = root.join("vmlinux.xz");
+    fs::write(&part, packed).map_err(Error::file("write", &part))?;
+    // The kernel's own length comes after the end of the stream.
+    let plain = Command::new("xz").args(["--decompress", "--stdout", "--single-stream"]).arg(&part).output();
+    let plain = plain.map_err(|source| Error::Start { program: "xz".into(), source })?;
+    if !plain.stdout.starts_with(ELF) {
+        return Ok(image);
+    }
+    fs::write(&part, &plain.stdout).map_err(Error::file("write", &part))?;
+    fs::rename(&part, &path).map_err(Error::file("create", &path))?;
+    Ok(path)
+}
+
+const XZ: &[u8] = b"\xfd7zXZ\0";
+const ELF: &[u8] = b"\x7fELF";
+
+/// The packed kernel in a bzImage (Linux, Documentation/arch/x86/boot.rst: setup_sects, payload_offset, payload_length).
+fn payload(image: &[u8]) -> Option<&[u8]> {
+    let long = |at: usize| {
+        let bytes = image.get(at..at.checked_add(4)?)?;
+        usize::try_from(u32::from_le_bytes(bytes.try_into().ok()?)).ok()
+    };
+    image.get(0x202..0x206).filter(|magic| *magic == b"HdrS")?;
+    let setup_sectors = match image.get(0x1f1)? {
+        0 => 4,
+        sectors => usize::from(*sectors),
+    };
+    let start = (setup_sectors + 1) * 512 + long(0x248)?;
+    image.get(start..start.checked_add(long(0x24c)?)?)
+}
+
 fn release_in(root: &Path) -> Result<String> {
     let path = only_entry(&root.join("lib/modules"))?;
     Ok(path.file_name().unwrap_or_default().to_string_lossy().into_owned())
@@ -163,6 +209,20 @@ mod tests {
         let text = "linux-image-7.3.4-amd64\n  Depends: kmod\n  Depends: linux-base\n  \
             Depends: linux-base-7.3.4-amd64\n  Depends: linux-modules-7.3.4-amd64\n |Depends: initramfs-tools\n";
         assert_eq!(kernel_packages(text), ["linux-base-7.3.4-amd64", "linux-modules-7.3.4-amd64"]);
+    }
+
+    #[test]
+    fn a_packed_kernel_is_found_in_its_image() {
+        let mut image = vec![0; 0x800];
+        image[0x1f1] = 1;
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x248..0x24c].copy_from_slice(&0x10_u32.to_le_bytes());
+        image[0x24c..0x250].copy_from_slice(&4_u32.to_le_bytes());
+        image[0x410..0x414].copy_from_slice(b"here");
+        assert_eq!(payload(&image).unwrap(), b"here");
+        image[0x24c..0x250].copy_from_slice(&0x400_u32.to_le_bytes());
+        assert_eq!(payload(&image), None, "it would be longer than its image");
+        assert_eq!(payload(b"\x7fELF"), None);
     }
 
     /// Debian's 7.3 has its kernel beside the modules, and the lab looked in boot alone.
