@@ -63,8 +63,10 @@ goes_on() { # PARTITION COUNT: whether more than COUNT have been
   [ "$(answered "$1")" -gt "$2" ]
 }
 unbroken() { # PARTITION: every ping up to the last answer has its own answer; those after it were still on their way
-  lab-guest "$1" "awk '/seq=/ { sub(/.*seq=/, \"\"); if (\$1 + 0 != n++) exit bad = 1 }
-    /transmitted/ { told = 1 } END { exit bad || !told }' /run/pings" >/dev/null
+  local gaps
+  gaps=$(lab-guest "$1" "awk '/seq=/ { sub(/.*seq=/, \"\"); if (\$1 + 0 != n) print \"no answer to\", n, \"but to\", \$1; n = \$1 + 1 }
+    /transmitted/ { told = 1 } END { if (!told) print \"it goes on\" }' /run/pings")
+  [ -z "$gaps" ] || { echo "$gaps"; return 1; }
 }
 
 trap 'status=$?; [ $status = 0 ] || tail -30 /run/ioward.log >&2; exit $status' EXIT
