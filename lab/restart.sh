@@ -62,11 +62,12 @@ answered() { # PARTITION: how many pings have been answered
 goes_on() { # PARTITION COUNT: whether more than COUNT have been
   [ "$(answered "$1")" -gt "$2" ]
 }
-unbroken() { # PARTITION: every ping up to the last answer has its own answer; those after it were still on their way
-  local gaps
-  gaps=$(lab-guest "$1" "awk '/seq=/ { sub(/.*seq=/, \"\"); if (\$1 + 0 != n) print \"no answer to\", n, \"but to\", \$1; n = \$1 + 1 }
-    /transmitted/ { told = 1 } END { if (!told) print \"it goes on\" }' /run/pings")
-  [ -z "$gaps" ] || { echo "$gaps"; return 1; }
+unbroken() { # PARTITION: every ping up to the last answer has its own answer, and one at most was still on its way; says what is not so
+  local lost
+  lost=$(lab-guest "$1" "awk '/seq=/ { sub(/.*seq=/, \"\"); if (\$1 + 0 != n) print \"no answer to\", n, \"but to\", \$1; n = \$1 + 1 }
+    /transmitted/ { if (\$1 - n > 1) print \"no answer from\", n, \"on, of\", \$1; told = 1 }
+    END { if (!told) print \"it goes on\" }' /run/pings") || return
+  [ -z "$lost" ] || { echo "$lost"; return 1; }
 }
 
 trap 'status=$?; [ $status = 0 ] || tail -30 /run/ioward.log >&2; exit $status' EXIT

@@ -102,8 +102,8 @@ enum Only {
 /// How long `lab run`, `lab demo` and `lab restart` may take. Generous, as a busy machine takes several times as long: what
 /// hangs is found out sooner by its silence.
 const RUN_BOUND: Duration = Duration::from_secs(30 * 60);
-/// How long each half of the lab tests may take. With a third level 1 and a build beside them, one took 40 minutes.
-const LAB_TESTS_BOUND: Duration = Duration::from_secs(55 * 60);
+/// How long each half of the lab tests may take.
+const LAB_TESTS_BOUND: Duration = Duration::from_secs(40 * 60);
 /// How long `lab shell` may be open.
 const SHELL_BOUND: Duration = Duration::from_secs(24 * 60 * 60);
 
