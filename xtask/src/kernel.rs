@@ -75,18 +75,19 @@ fn read_module(path: &Path) -> Result<(String, Vec<u8>)> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     match name.strip_suffix(".xz") {
         None => Ok((name, fs::read(path).map_err(Error::file("read", path))?)),
-        Some(plain) => {
-            let unpacked = Command::new("xz").args(["--decompress", "--stdout"]).arg(path).output();
-            let unpacked = unpacked.map_err(|source| Error::Start { program: "xz".into(), source })?;
-            if !unpacked.status.success() {
-                return Err(Error::Other(format!(
-                    "{} is no xz file; remove the lab's cache",
-                    path.display()
-                )));
-            }
-            Ok((plain.to_owned(), unpacked.stdout))
-        }
+        Some(plain) => Ok((plain.to_owned(), unxz(path)?)),
     }
+}
+
+/// The contents of an xz file, whole. What comes after the end of its stream is left out.
+fn unxz(path: &Path) -> Result<Vec<u8>> {
+    let xz = Command::new("xz").args(["--decompress", "--stdout", "--single-stream"]).arg(path).output();
+    let xz = xz.map_err(|source| Error::Start { program: "xz".into(), source })?;
+    if !xz.status.success() {
+        let why = String::from_utf8_lossy(&xz.stderr);
+        return Err(Error::Other(format!("{}; remove the lab's cache", why.trim())));
+    }
+    Ok(xz.stdout)
 }
 
 fn download(into: &Path, apt: &mut Apt) -> Result<()> {
@@ -149,17 +150,19 @@ fn unpacked(root: &Path, image: PathBuf) -> Result<PathBuf> {
     let Some(packed) = payload(&bytes).filter(|packed| packed.starts_with(XZ)) else {
         return Ok(image);
     };
-    // Under another name until it is whole.
+    // The image has the kernel's length after the end of the stream.
     let part = root.join("vmlinux.xz");
     fs::write(&part, packed).map_err(Error::file("write", &part))?;
-    // The kernel's own length comes after the end of the stream.
-    let plain = Command::new("xz").args(["--decompress", "--stdout", "--single-stream"]).arg(&part).output();
-    let plain = plain.map_err(|source| Error::Start { program: "xz".into(), source })?;
-    if !plain.stdout.starts_with(ELF) {
+    let plain = unxz(&part);
+    fs::remove_file(&part).map_err(Error::file("remove", &part))?;
+    let plain = plain?;
+    if !plain.starts_with(ELF) {
         return Ok(image);
     }
-    fs::write(&part, &plain.stdout).map_err(Error::file("write", &part))?;
-    fs::rename(&part, &path).map_err(Error::file("create", &path))?;
+    // Under another name until it is whole.
+    let unfinished = root.join("vmlinux.unfinished");
+    fs::write(&unfinished, plain).map_err(Error::file("write", &unfinished))?;
+    fs::rename(&unfinished, &path).map_err(Error::file("create", &path))?;
     Ok(path)
 }
 
