@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     io,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -48,15 +49,13 @@ pub(crate) struct Channels {
 struct Served {
     task: AbortHandle,
     shared: Arc<Shared>,
-    /// It was to be served again while it was served already: its task is to look once more before it ends.
-    again: bool,
 }
 
 /// Shared between the task of a channel and the rest of the daemon.
 #[derive(Debug, Default)]
 struct Shared {
     vfs_changed: Notify,
-    /// There may be something to connect to now.
+    /// It was to be served while it was served already: its task looks once more before it ends.
     again: Notify,
     agent: Mutex<Option<String>>,
 }
@@ -108,24 +107,26 @@ impl Channels {
     /// cut off.
     pub(crate) fn serve(self: &Arc<Self>, partition: &Name) {
         let mut served = self.lock();
-        if let Some(served) = served.get_mut(partition) {
-            served.again = true;
+        if let Some(served) = served.get(partition) {
             served.shared.again.notify_one();
             return;
         }
         let shared = Arc::new(Shared::default());
         let task = tokio::spawn(Arc::clone(self).keep_serving(partition.clone(), Arc::clone(&shared)));
-        served.insert(partition.clone(), Served { task: task.abort_handle(), shared, again: false });
+        served.insert(partition.clone(), Served { task: task.abort_handle(), shared });
     }
 
     async fn keep_serving(self: Arc<Self>, partition: Name, shared: Arc<Shared>) {
         // Over all connections: a guest that breaks its channel gets a new one, and no new allowance.
         let mut allowance = Allowance::new(Instant::now());
-        while self.serve_once(&partition, &shared, &mut allowance).await || !self.is_done(&partition, &shared)
-        {
-            tokio::select! {
-                () = sleep(RECONNECT) => {}
-                () = shared.again.notified() => {}
+        loop {
+            if self.serve_once(&partition, &shared, &mut allowance).await {
+                tokio::select! {
+                    () = sleep(RECONNECT) => {}
+                    () = shared.again.notified() => {}
+                }
+            } else if self.is_done(&partition, &shared) {
+                return;
             }
         }
     }
@@ -162,17 +163,16 @@ impl Channels {
     /// Whether a task may end, since nobody asked for its channel to be served since it looked. It is served no longer then.
     fn is_done(&self, partition: &Name, shared: &Arc<Shared>) -> bool {
         let mut all = self.lock();
-        match all.get_mut(partition) {
-            // Another task's, if this one was stopped meanwhile.
-            Some(served) if Arc::ptr_eq(&served.shared, shared) => {
-                let done = !std::mem::take(&mut served.again);
-                if done {
-                    all.remove(partition);
-                }
-                done
-            }
-            _ => true,
+        // Another task's, if this one was stopped meanwhile.
+        if !all.get(partition).is_some_and(|served| Arc::ptr_eq(&served.shared, shared)) {
+            return true;
         }
+        // Whoever asks does so under the same lock.
+        let is_asked = pin!(shared.again.notified()).enable();
+        if !is_asked {
+            all.remove(partition);
+        }
+        !is_asked
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Name, Served>> {

@@ -23,7 +23,6 @@ mod identity;
 mod inventory;
 pub mod io_error;
 mod journal;
-mod kind;
 mod name;
 mod nearest;
 mod needs;
@@ -58,7 +57,6 @@ pub use inventory::{
     PhysicalFunction, Sriov, Subclass, VfBar, VirtualFunction,
 };
 pub use journal::{Ended, OpenOperation, PlanRecord, StepRecord};
-pub use kind::{DomainRef, ForeignNameError, NamespaceRef};
 pub use name::{Name, NameError, Owner, VfRef};
 pub use nearest::nearest;
 pub use needs::{Apart, Capability, FailureDomain, Guarantee, Guest, GuestOs, NumaPolicy};
