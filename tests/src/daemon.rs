@@ -272,7 +272,7 @@ pub fn partition(name: &str) -> String {
 name   = "{name}"
 cpus   = 1
 memory = "192MiB"
-boot   = {{ kernel = "/run/lab/guest/vmlinuz", initrd = "/run/lab/guest/initrd.img", cmdline = "console=ttyS0 loglevel=6 net.ifnames=0 nopv ioward.hostname={name}" }}
+boot   = {{ kernel = "/run/lab/guest/vmlinuz", initrd = "/run/lab/guest/initrd.img", cmdline = "console=ttyS0 loglevel=6 net.ifnames=0 nopv no_timer_check ioward.hostname={name}" }}
 "#
     )
 }
