@@ -1,6 +1,11 @@
 //! Why an operation on a partition failed.
 
-use std::{borrow::Cow, io, path::PathBuf, time::Duration};
+use std::{
+    borrow::Cow,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ioward_model::Name;
 use ioward_pci::Bdf;
@@ -86,6 +91,19 @@ pub enum HypervisorError {
         /// Its error description, or what was wrong with its answer.
         why: String,
     },
+    /// libvirt can't be asked.
+    #[error("{0}")]
+    NoLibvirt(String),
+    /// Something could not be done to a domain of libvirt's.
+    #[error("cannot {what} (partition {partition}): {why}")]
+    Domain {
+        /// The partition that it is, or was to be.
+        partition: Name,
+        /// The act: "start the domain web".
+        what: String,
+        /// What libvirt said, or what stood in the way.
+        why: String,
+    },
     /// A file or socket of a partition could not be used.
     #[error("cannot {what} {path}", path = .path.display())]
     Io {
@@ -97,4 +115,9 @@ pub enum HypervisorError {
         #[serde(with = "ioward_model::io_error")]
         source: io::Error,
     },
+}
+
+/// Makes a [`HypervisorError::Io`] of an [`io::Error`].
+pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HypervisorError {
+    move |source| HypervisorError::Io { what: what.into(), path: path.to_owned(), source }
 }

@@ -1,15 +1,15 @@
 //! Client partitions: starting and stopping them, giving VFs to them, making their communication structures.
 //!
-//! [`Hypervisor`] is the seam; [`qemu`] is QEMU with KVM, and [`sim`] runs processes instead of machines. A [`Guard`] around any
-//! of them sees to what must never happen. [`libvirt`] is a client of libvirt's daemon, on which a third backend can stand. QEMU's partitions
-//! outlive the daemon: a new [`Hypervisor`] over the same runtime folder finds every partition that the one before it
-//! started. Simulated ones end with it.
+//! [`Hypervisor`] is the seam; [`qemu`] is QEMU with KVM, [`libvirt`] has domains of libvirt's, and [`sim`] runs processes instead of
+//! machines. A [`Guard`] around any of them sees to what must never happen. Partitions outlive the daemon: a new [`Hypervisor`]
+//! over the same runtime folder finds every partition that the one before it had. Simulated ones end with it.
 
 mod backends;
 mod boot_files;
 pub mod cgroup;
 mod error;
 mod guard;
+mod json_file;
 pub mod libvirt;
 mod opening;
 pub mod qemu;

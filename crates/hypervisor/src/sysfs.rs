@@ -53,6 +53,13 @@ impl Sysfs {
     pub(crate) fn group(&self, function: Bdf) -> Option<OsString> {
         link_name(&self.devices.join(function.to_string()).join("iommu_group")).ok().flatten()
     }
+
+    /// The name of a function's node of its own, below /dev/vfio/devices; `None` where the kernel makes none
+    /// (Documentation/driver-api/vfio.rst, "VFIO device cdev").
+    pub(crate) fn own_node(&self, function: Bdf) -> Option<OsString> {
+        let folder = self.devices.join(function.to_string()).join("vfio-dev");
+        fs::read_dir(folder).ok()?.next()?.ok().map(|entry| entry.file_name())
+    }
 }
 
 fn address(name: &OsStr) -> io::Result<Bdf> {

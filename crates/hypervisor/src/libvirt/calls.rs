@@ -91,6 +91,16 @@ impl Connection {
         self.call("the state of a domain", Procedure::DomainGetState, arguments, wire::state).await
     }
 
+    /// Whether a domain is there also while it does not run.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn is_persistent(&self, domain: &Domain) -> Result<bool, LibvirtError> {
+        let arguments = write_domain(Writer::default(), domain);
+        let call = "whether a domain is persistent";
+        self.call(call, Procedure::DomainIsPersistent, arguments, wire::yes_or_no).await
+    }
+
     /// Plugs a device in. One of the same alias that is on its way out is still there: wait until it is gone.
     ///
     /// # Errors
