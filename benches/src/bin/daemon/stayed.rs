@@ -12,7 +12,7 @@ use ioward_hypervisor::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
     StopMode,
 };
-use ioward_model::{Name, Owner, PartitionSpec, State};
+use ioward_model::{KindName, Name, Owner, PartitionSpec, State};
 use ioward_pci::Bdf;
 use tokio::{net::UnixStream, sync::mpsc};
 
@@ -59,6 +59,7 @@ fn new(name: &Name) -> PartitionStatus {
         accelerator: Some(Accelerator::Sim),
         pid: None,
         console: None,
+        kind: KindName::Machine,
         vfs: Vec::new(),
         channel: false,
     }
