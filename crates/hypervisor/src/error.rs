@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ioward_model::Name;
+use ioward_model::{KindName, Name};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,35 @@ pub enum HypervisorError {
         partition: Name,
         /// Which it is to be, in words.
         kind: String,
+    },
+    /// Nothing here runs machines.
+    #[error("nothing on this host runs machines of ioward's own")]
+    NoMachines,
+    /// Those who run partitions of a kind do not say which they have.
+    #[error("nobody says within {} s which partitions of kind {kind} there are; nothing is given out or taken meanwhile", .after.as_secs_f32())]
+    Silent {
+        /// Of which kind.
+        kind: KindName,
+        /// The bound.
+        after: Duration,
+    },
+    /// It is there as something else.
+    #[error("partition {partition} is a {kind} already; remove it first: ioward remove {partition}")]
+    OtherKind {
+        /// The partition.
+        partition: Name,
+        /// Which it is.
+        kind: KindName,
+    },
+    /// Its kind has no such thing.
+    #[error("partition {partition} is a {kind}, and that is not {what}")]
+    NotForKind {
+        /// The partition.
+        partition: Name,
+        /// Which it is.
+        kind: KindName,
+        /// What it is not: "started".
+        what: Cow<'static, str>,
     },
     /// It has to be stopped for this.
     #[error("partition {0} is running; stop it first: ioward stop {0}")]

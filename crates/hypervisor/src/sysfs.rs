@@ -45,6 +45,7 @@ impl Sysfs {
             physical: link_name(&device.join("physfn"))?.map(|name| address(&name)).transpose()?,
             is_bridge: class.starts_with(PCI_BRIDGE),
             driver: link_name(&device.join("driver"))?.map(lossy),
+            has_netdev: fs::read_dir(device.join("net")).is_ok_and(|mut netdevs| netdevs.next().is_some()),
             group,
         }))
     }

@@ -12,10 +12,10 @@ use std::{
 use async_trait::async_trait;
 use ioward_fabric::sim::SimMachine;
 use ioward_hypervisor::{
-    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
-    UnusableFile,
+    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
+    StopMode,
 };
-use ioward_model::{Boot, Name, Owner, PartitionSpec};
+use ioward_model::{KindName, Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use tokio::sync::{Notify, mpsc};
 
@@ -31,6 +31,7 @@ const BOUND: Duration = Duration::from_secs(60);
 /// A partition's machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guest {
+    pub kind: KindName,
     pub running: bool,
     pub channel: bool,
     pub vfs: BTreeMap<Name, Held>,
@@ -268,7 +269,7 @@ impl Hypervisor for ModelHypervisor {
         Ok(Accelerator::Kvm)
     }
 
-    async fn check_boot(&self, _: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
+    async fn check_definition(&self, _: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
         Ok(Vec::new())
     }
 
@@ -409,6 +410,7 @@ impl Hypervisor for ModelHypervisor {
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {
         let of_one = |(name, guest): (&Name, &Guest)| PartitionStatus {
             name: name.clone(),
+            kind: guest.kind,
             running: guest.running,
             accelerator: guest.running.then_some(Accelerator::Kvm),
             pid: guest.running.then_some(1),

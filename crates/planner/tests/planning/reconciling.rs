@@ -1,6 +1,8 @@
 //! Hosts that are not as they are noted: the differences, the plan that repairs them, and plans that would not.
 
-use ioward_model::{Difference, Drift, Intent, Name, PartitionStatus, Plan, Step, VfId, VfSettings};
+use ioward_model::{
+    Difference, Drift, Intent, KindName, Name, PartitionStatus, Plan, Step, VfId, VfSettings,
+};
 use ioward_planner::{Comparison, lint};
 
 use crate::world::*;
@@ -81,6 +83,7 @@ fn nothing_is_taken_from_a_partition_that_runs() {
         accelerator: None,
         pid: None,
         console: None,
+        kind: KindName::Machine,
         vfs: vec![(name("net0"), vf)],
         channel: true,
     };

@@ -51,10 +51,12 @@ impl LibvirtHypervisor {
         partition: &Name,
         domain: &DomainRef,
     ) -> Result<Adoptable, HypervisorError> {
-        let (connection, found) = self.resolve(partition, domain).await?;
+        let refuse = |error| refused(partition, domain, error);
+        let found = self.resolve(domain).await.map_err(refuse)?;
         let known = Known::new(found.name.clone());
         let record = Record::new(partition.clone(), domain.clone(), found.uuid, known);
-        let seen = look(&connection, &self.shared.processes, &record).await;
+        let shared = &self.shared;
+        let seen = shared.line.ask(|connection| look(connection, &shared.processes, &record)).await;
         let seen = seen.map_err(|trouble| refused(partition, domain, trouble))?;
         let mut functions: Vec<AdoptableFunction> = Vec::new();
         for (facts, is_live) in [(&seen.live, true), (&seen.persistent, false)] {

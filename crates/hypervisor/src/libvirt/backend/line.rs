@@ -92,6 +92,19 @@ impl Line {
         }
     }
 
+    /// Asks something that changes nothing. A connection may be over without anybody having noticed: then it is asked once more,
+    /// over the next one.
+    pub(super) async fn ask<T, E: From<LibvirtError>, F: Future<Output = Result<T, E>>>(
+        &self,
+        question: impl Fn(Connection) -> F,
+    ) -> Result<T, E> {
+        let connection = self.connection().await?;
+        match question(connection.clone()).await {
+            Err(_) if connection.lost().is_some() => question(self.connection().await?).await,
+            answer => answer,
+        }
+    }
+
     /// Whether it is connected now.
     pub(super) fn is_connected(&self) -> bool {
         matches!(&*self.reach.borrow(), Reach::Connected(connection) if connection.lost().is_none())

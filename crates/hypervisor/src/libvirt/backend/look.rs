@@ -45,7 +45,7 @@ impl Trouble {
 
 /// Looks at the domain that is noted.
 pub(super) async fn look(
-    connection: &Connection,
+    connection: Connection,
     processes: &Processes,
     noted: &Record,
 ) -> Result<Seen, Trouble> {
@@ -56,7 +56,7 @@ pub(super) async fn look(
         persistent,
         known,
     };
-    match see(connection, noted.uuid).await {
+    match see(&connection, noted.uuid).await {
         Ok(Sight { domain, live, persistent, why_off }) => {
             let run = match live.as_ref().and_then(|live| Some((live, live.id?))) {
                 Some((live, id)) => {

@@ -31,7 +31,7 @@ pub use adopt::{Adoptable, AdoptableFunction};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use ioward_model::{Boot, DomainRef, Name, Owner, PartitionKind, PartitionSpec};
+use ioward_model::{DomainRef, KindName, Name, Owner, PartitionKind, PartitionSpec};
 use ioward_pci::Bdf;
 use tokio::{
     net::UnixStream,
@@ -49,10 +49,10 @@ use self::{
     process::Processes,
     record::Record,
 };
-use super::{Bounds as CallBounds, Connection, Domain, LibvirtError, Link, Refusal, sockets};
+use super::{Bounds as CallBounds, Connection, Domain, LibvirtError, Link, Refusal, Uuid, sockets};
 use crate::{
-    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
-    UnusableFile, error::io_error, sysfs::Sysfs,
+    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
+    StopMode, error::io_error, qemu::QemuConfig, sysfs::Sysfs,
 };
 
 /// Events that may wait to be fetched.
@@ -78,6 +78,15 @@ pub struct LibvirtConfig {
     pub devices: PathBuf,
     /// How long things may take.
     pub bounds: Bounds,
+}
+
+impl LibvirtConfig {
+    /// The one to use beside machines of ioward's own on the same host.
+    #[must_use]
+    pub fn beside(qemu: &QemuConfig) -> Self {
+        let QemuConfig { runtime_dir, sysfs, devices, .. } = qemu.clone();
+        Self { runtime_dir, sysfs, devices, ..Self::default() }
+    }
 }
 
 impl Default for LibvirtConfig {
@@ -199,28 +208,14 @@ impl LibvirtHypervisor {
     }
 
     /// The domain that a Spec names.
-    async fn resolve(
-        &self,
-        partition: &Name,
-        reference: &DomainRef,
-    ) -> Result<(Connection, Domain), HypervisorError> {
-        let found = async {
-            let connection = self.shared.line.connection().await?;
-            // As virsh does it: a domain may have another one's UUID for a name.
-            let by_uuid = match reference.as_str().parse() {
-                Ok(uuid) => match connection.domain_with(uuid).await {
-                    Err(error) if error.refusal() == Some(Refusal::NoDomain) => None,
-                    found => Some(found?),
-                },
-                Err(_) => None,
-            };
-            let domain = match by_uuid {
-                Some(domain) => domain,
-                None => connection.domain_named(reference.as_str()).await?,
-            };
-            Ok((connection, domain))
-        };
-        found.await.map_err(|error: LibvirtError| refused(partition, reference, error))
+    async fn resolve(&self, reference: &DomainRef) -> Result<Domain, LibvirtError> {
+        self.shared.line.ask(|connection| find(connection, reference)).await
+    }
+
+    /// The partition that a domain is, but for this one.
+    fn taken(&self, partition: &Name, domain: Uuid) -> Option<Name> {
+        let other = self.partitions.with(domain).filter(|other| other.name != *partition);
+        other.map(|other| other.name.clone())
     }
 
     /// Which process a domain is, as far as that is known.
@@ -242,6 +237,7 @@ impl LibvirtHypervisor {
         let devices = if run.is_some() { &record.known.live } else { &record.known.persistent };
         PartitionStatus {
             name: partition.name.clone(),
+            kind: KindName::Domain,
             running: run.is_some(),
             accelerator: run.and_then(|run| run.accelerator),
             pid: process.filter(|_| run.is_some()).map(|process| process.pid),
@@ -304,6 +300,25 @@ fn running(seen: &Seen) -> Option<&Domain> {
     seen.domain.as_ref().filter(|_| seen.live.is_some())
 }
 
+/// The domain that a Spec names: as virsh does it, for a domain may have another one's UUID for a name.
+async fn find(connection: Connection, reference: &DomainRef) -> Result<Domain, LibvirtError> {
+    if let Ok(uuid) = reference.as_str().parse() {
+        match connection.domain_with(uuid).await {
+            Err(error) if error.refusal() == Some(Refusal::NoDomain) => {}
+            found => return found,
+        }
+    }
+    connection.domain_named(reference.as_str()).await
+}
+
+/// The domain that a partition of this kind is to be.
+fn domain_of(spec: &PartitionSpec) -> Result<&DomainRef, HypervisorError> {
+    match &spec.kind {
+        PartitionKind::Domain(reference) => Ok(reference),
+        kind => Err(HypervisorError::NoBackend { partition: spec.name.clone(), kind: kind.to_string() }),
+    }
+}
+
 /// A domain that can't be a partition.
 fn refused(partition: &Name, reference: &DomainRef, why: impl ToString) -> HypervisorError {
     let what = format!("take the domain {reference}");
@@ -324,17 +339,36 @@ impl Hypervisor for LibvirtHypervisor {
         Ok(if has_kvm { Accelerator::Kvm } else { Accelerator::Tcg })
     }
 
-    /// What a domain boots from is libvirt's.
-    async fn check_boot(&self, _boot: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
-        Ok(Vec::new())
+    /// libvirt is asked only for what is not a partition yet.
+    async fn check_definition(&self, spec: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
+        let reference = domain_of(spec)?;
+        let record = self.partitions.get(&spec.name).map(|partition| partition.record());
+        if record.is_some_and(|record| record.reference == *reference && record.known.there) {
+            return Ok(Vec::new());
+        }
+        let required = format!("a domain {reference} that no other partition is");
+        let obstacle = |found: String, remedy: &str| Obstacle { required, found, remedy: remedy.to_owned() };
+        Ok(match self.resolve(reference).await {
+            Err(error) if error.refusal() == Some(Refusal::NoDomain) => {
+                let remedy =
+                    "'virsh list --all' lists the domains; define it (virsh define), or name another";
+                vec![obstacle("none".to_owned(), remedy)]
+            }
+            // The error says what to do.
+            Err(error) => vec![obstacle(error.to_string(), "")],
+            Ok(domain) => match self.taken(&spec.name, domain.uuid) {
+                Some(other) => {
+                    vec![obstacle(format!("it is partition {other}"), "a domain is one partition")]
+                }
+                None => Vec::new(),
+            },
+        })
     }
 
     /// Notes which domain a partition is: by its UUID, so that it may be renamed. Nothing of the domain is changed.
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
         let name = &spec.name;
-        let PartitionKind::Domain(reference) = &spec.kind else {
-            return Err(HypervisorError::NoBackend { partition: name.clone(), kind: spec.kind.to_string() });
-        };
+        let reference = domain_of(spec)?;
         let _defining = self.defining.lock().await;
         let entered = self.enter(name).await.ok();
         // One that was renamed is found no more by what the Spec calls it, or somebody else is.
@@ -347,10 +381,9 @@ impl Hypervisor for LibvirtHypervisor {
                 return Ok(());
             }
         }
-        let (_, domain) = self.resolve(name, reference).await?;
-        let other = self.partitions.with(domain.uuid).filter(|other| other.name != *name);
-        if let Some(other) = other {
-            let why = format!("it is partition {} already, and a domain is one partition", other.name);
+        let domain = self.resolve(reference).await.map_err(|error| refused(name, reference, error))?;
+        if let Some(other) = self.taken(name, domain.uuid) {
+            let why = format!("it is partition {other} already, and a domain is one partition");
             return Err(refused(name, reference, why));
         }
         let known = Known::new(domain.name.clone());

@@ -111,9 +111,8 @@ impl Partition {
     /// Looks at the domain and notes what it is like. What of that is news, and nobody expected, is told.
     pub(super) async fn look(&self, shared: &Shared) -> Result<Seen, Trouble> {
         let _looking = self.looking.lock().await;
-        let connection = shared.line.connection().await?;
         let record = self.record();
-        let seen = look(&connection, &shared.processes, &record).await?;
+        let seen = shared.line.ask(|connection| look(connection, &shared.processes, &record)).await?;
         let before = record.known;
         let news = seen.known.news_since(&before, &lock(&self.expected));
         let nobody_works = self.operation.try_lock();

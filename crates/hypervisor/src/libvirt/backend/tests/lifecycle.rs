@@ -33,6 +33,26 @@ async fn a_domain_is_one_partition_by_its_name_or_its_uuid() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_stands_in_the_way_of_a_partition_is_said_before_it_is_made() {
+    let mut host = Host::new();
+    let hypervisor = with_web(&host).await;
+    for (partition, domain, found, remedy) in [
+        ("mole", "web", "it is partition web", "one partition"),
+        ("mole", "nosuch", "none", "virsh list --all"),
+    ] {
+        let obstacles = hypervisor.check_definition(&spec(partition, domain)).await.unwrap();
+        let [obstacle] = &obstacles[..] else { panic!("{obstacles:?}") };
+        assert!(obstacle.required.contains(domain) && obstacle.remedy.contains(remedy), "{obstacle:?}");
+        assert_eq!(obstacle.found, found);
+    }
+    host.kill_daemon().await;
+    // A partition that is there does not take libvirt to be planned with.
+    assert_eq!(hypervisor.check_definition(&spec("web", "web")).await.unwrap(), []);
+    let obstacles = hypervisor.check_definition(&spec("db", "db")).await.unwrap();
+    assert!(obstacles[0].found.contains("no libvirt daemon listens here"), "{obstacles:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_domain_that_is_renamed_stays_its_partition() {
     let host = Host::new();
     let hypervisor = with_web(&host).await;
