@@ -116,7 +116,7 @@ fn the_validator_refuses_steps_that_repair_nothing() {
     let bind = position(|step| matches!(step, Step::BindDriver { .. }));
     let cases = [
         (bind, Step::ConfigureVf { vf: held, to: mac }, "it is to be set otherwise"),
-        (bind, Step::BindDriver { vf: held, to: None }, "through vfio-pci"),
+        (bind, Step::BindDriver { vf: held, to: None }, "by another driver"),
         (bind, Step::BindDriver { vf: nobodys, to: vfio() }, "in nobody's hands"),
         (0, Step::BindDriver { vf: held, to: vfio() }, "it is not there"),
         (0, Step::SetVfCount { pf, to: 4, from: 0 }, "drivers would take the VFs"),
