@@ -20,7 +20,7 @@ use super::{
 use crate::{
     HypervisorError,
     libvirt::{
-        Affects, Domain, State,
+        Affects, Domain, LibvirtError, State,
         xml::{self, Facts, XmlError},
     },
 };
@@ -121,7 +121,10 @@ impl Work<'_> {
         }
         self.in_doubt(&owner.vf, function)?;
         let put = self.put(&seen, &device).await;
-        self.settle(&owner.vf).await;
+        // One that was not answered may be carried out yet.
+        if !matches!(put, Err(Trouble::Libvirt(LibvirtError::NoAnswer { .. }))) {
+            self.settle(&owner.vf).await;
+        }
         put.map_err(|trouble| refuse(trouble.to_string()))
     }
 

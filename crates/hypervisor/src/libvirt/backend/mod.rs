@@ -218,31 +218,39 @@ impl LibvirtHypervisor {
         other.map(|other| other.name.clone())
     }
 
-    /// Which process a domain is, as far as that is known.
-    async fn process(&self, partition: &Partition) -> Option<process::Process> {
-        let Record { uuid, known, .. } = partition.record();
-        match known.run?.process {
-            Some(process) => Some(process),
-            None => self.shared.processes.of(&known.name, uuid).await,
+    /// What is known of a domain now. While libvirt is not there nobody tells of an end or a start, and the host is looked at.
+    async fn known(&self, partition: &Partition) -> Known {
+        let Record { uuid, mut known, .. } = partition.record();
+        let process = known.run.as_ref().and_then(|run| run.process);
+        let runs_on = process.is_some_and(|process| self.shared.processes.runs(process));
+        if self.shared.line.is_connected() || runs_on {
+            return known;
         }
+        match self.shared.processes.of(&known.name, uuid).await {
+            // Another run, which has begun with what was there for it.
+            Some(process) => {
+                known.run = Some(Run { id: 0, process: Some(process), accelerator: None });
+                known.live = known.persistent.clone();
+            }
+            // One whose process was never found can't be missed.
+            None if process.is_some() => known.run = None,
+            None => {}
+        }
+        known
     }
 
-    fn status(&self, partition: &Partition) -> PartitionStatus {
-        let record = partition.record();
-        let is_known = self.shared.line.is_connected();
-        let process = record.known.run.as_ref().and_then(|run| run.process);
-        // Nobody tells of its end while libvirt is not there.
-        let has_ended = !is_known && process.is_some_and(|process| !self.shared.processes.runs(process));
-        let run = record.known.run.as_ref().filter(|_| !has_ended);
-        let devices = if run.is_some() { &record.known.live } else { &record.known.persistent };
+    async fn status(&self, partition: &Partition) -> PartitionStatus {
+        let record = partition.record().with(self.known(partition).await);
+        let (known, socket) = (&record.known, partition.socket.to_string_lossy());
+        let run = known.run.as_ref();
         PartitionStatus {
             name: partition.name.clone(),
             kind: KindName::Domain,
             running: run.is_some(),
             accelerator: run.and_then(|run| run.accelerator),
-            pid: process.filter(|_| run.is_some()).map(|process| process.pid),
+            pid: run.and_then(|run| run.process).map(|process| process.pid),
             console: None,
-            channel: devices.channel.as_deref() == Some(&*partition.socket.to_string_lossy()),
+            channel: known.devices().channel.as_deref() == Some(&*socket),
             vfs: record.vfs(),
         }
     }
@@ -484,7 +492,7 @@ impl Hypervisor for LibvirtHypervisor {
     /// machine listen there, so whoever answers has to be this domain's QEMU.
     async fn connect_channel(&self, name: &Name) -> Result<ChannelEnd, HypervisorError> {
         let partition = self.partition(name)?;
-        let Some(run) = partition.record().known.run else {
+        let Known { run: Some(run), name: domain, .. } = self.known(&partition).await else {
             return Err(HypervisorError::NotRunning(name.clone()));
         };
         let path = &partition.socket;
@@ -494,7 +502,7 @@ impl Hypervisor for LibvirtHypervisor {
         let answers = stream.peer_cred().map_err(io_error("look at", path))?.pid();
         let expected = match run.process {
             Some(process) => Some(process),
-            None => self.process(&partition).await,
+            None => self.shared.processes.of(&domain, partition.record().uuid).await,
         };
         let expected = expected.and_then(|process| i32::try_from(process.pid).ok());
         if expected.is_none() || answers != expected {
@@ -508,7 +516,11 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {
-        Ok(self.partitions.all().iter().map(|partition| self.status(partition)).collect())
+        let mut all = Vec::new();
+        for partition in self.partitions.all() {
+            all.push(self.status(&partition).await);
+        }
+        Ok(all)
     }
 
     async fn events(&self) -> mpsc::Receiver<HypervisorEvent> {

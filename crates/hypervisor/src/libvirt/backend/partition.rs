@@ -115,14 +115,7 @@ impl Partition {
         let seen = shared.line.ask(|connection| look(connection, &shared.processes, &record)).await?;
         let before = record.known;
         let news = seen.known.news_since(&before, &lock(&self.expected));
-        let nobody_works = self.operation.try_lock();
-        let noted = self.change(|record| {
-            record.known = seen.known.clone();
-            if nobody_works.is_ok() {
-                record.settle();
-            }
-        });
-        if let Err(error) = noted {
+        if let Err(error) = self.change(|record| record.known = seen.known.clone()) {
             tracing::error!("{error}: {:?}", std::error::Error::source(&error));
         }
         self.tell(news);

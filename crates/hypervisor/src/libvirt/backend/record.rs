@@ -27,13 +27,19 @@ pub(super) struct Record {
     pub uuid: Uuid,
     /// What was seen of it last.
     pub known: Known,
-    /// VFs on their way in or out. They count as its own until it was seen that it has them, or not.
+    /// VFs on their way in or out. They count as its own until they are: what is done halfway, and what libvirt has not answered, may
+    /// be done yet, and it is done again or undone.
     pub in_doubt: BTreeMap<Name, Bdf>,
 }
 
 impl Record {
     pub(super) fn new(partition: Name, reference: DomainRef, uuid: Uuid, known: Known) -> Self {
         Self { version: VERSION, partition, reference, uuid, known, in_doubt: BTreeMap::new() }
+    }
+
+    /// The same, and this is known.
+    pub(super) fn with(self, known: Known) -> Self {
+        Self { known, ..self }
     }
 
     /// The VFs that it holds, or may hold.
@@ -45,14 +51,6 @@ impl Record {
             }
         }
         vfs
-    }
-
-    /// Forgets doubts that a look has settled, when nobody works on the domain: those of VFs that both of its definitions have, or
-    /// neither.
-    pub(super) fn settle(&mut self) {
-        let Known { live, persistent, run, .. } = &self.known;
-        let has = |devices: &Devices, vf: &Name| devices.vfs.iter().any(|(name, _)| name == vf);
-        self.in_doubt.retain(|vf, _| run.is_some() && has(live, vf) != has(persistent, vf));
     }
 
     /// The same when libvirt has no such domain any more.
@@ -114,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vf_on_its_way_counts_until_a_look_has_shown_the_same_in_both_definitions() {
+    fn a_vf_on_its_way_counts_whichever_definition_has_it() {
         let mut record = record();
         let held =
             |record: &Record| record.vfs().into_iter().map(|(vf, _)| vf.to_string()).collect::<Vec<_>>();
@@ -123,11 +121,9 @@ mod tests {
             ["net0", "net1", "net2"].map(|vf| (vf.parse().unwrap(), "0000:01:10.0".parse().unwrap()));
         record.in_doubt = doubts.into();
         assert_eq!(held(&record), ["net0", "net1", "net2"]);
-        record.settle();
-        assert_eq!(held(&record), ["net0", "net1"]);
         record.known.run = None;
-        assert_eq!(held(&record), ["net1", "net0"]);
-        record.settle();
+        assert_eq!(held(&record), ["net1", "net0", "net2"]);
+        record.in_doubt.clear();
         assert_eq!(held(&record), ["net1"]);
     }
 }

@@ -243,6 +243,22 @@ async fn a_daemon_that_dies_in_the_middle_leaves_nothing_that_doing_it_again_or_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_vf_that_libvirt_does_not_answer_about_stays_the_domains() {
+    let host = Host::new();
+    host.world().start("web");
+    let hypervisor = with_web(&host).await;
+    host.world().hangs_at = Some("+ua-ioward-net0 live");
+    let begun = tokio::time::Instant::now();
+    let error = attach(&hypervisor).await.unwrap_err().to_string();
+    assert!(error.contains("did not answer to attach a device within 300 s"), "{error}");
+    assert!(begun.elapsed().as_secs() < 310, "{:?}", begun.elapsed());
+    assert_eq!(vfs(&status(&hypervisor).await), held(VF), "it may get it yet");
+    hypervisor.detach_vf(&owner("net0"), false).await.unwrap();
+    assert_eq!(vfs(&status(&hypervisor).await), []);
+    assert_eq!(host.definitions().1, Some(definition("web", UUID, 4)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn this_daemon_may_end_in_the_middle_and_the_next_one_says_that_the_vf_is_there() {
     let host = Host::new();
     host.world().start("web");

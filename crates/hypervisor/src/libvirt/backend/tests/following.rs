@@ -151,4 +151,10 @@ async fn a_domain_is_not_taken_for_stopped_because_libvirt_is_away() {
     host.world().kill_process("web");
     let now = status(&hypervisor).await;
     assert_eq!((now.running, vfs(&now).len(), now.pid), (false, 1, None), "{now:?}");
+    // And one that was started before libvirt went away is running.
+    host.world().start("web");
+    let now = status(&hypervisor).await;
+    assert!(now.running && now.vfs.len() == 1 && now.pid.is_some(), "{now:?}");
+    let error = hypervisor.connect_channel(&name("web")).await.unwrap_err().to_string();
+    assert!(error.contains("web.sock"), "it is tried: {error}");
 }
