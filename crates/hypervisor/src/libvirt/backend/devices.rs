@@ -30,6 +30,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(6);
 /// Between two looks at the files that a process has open.
 const POLL: Duration = Duration::from_millis(50);
 
+/// More controllers and ports than ioward adds to a domain.
+const MAX_IDLE: usize = 300;
+
 /// A device of ioward's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Device {
@@ -136,15 +139,17 @@ impl Work<'_> {
             return self.forget(|had| had.vfs.retain(|(vf, _)| *vf != owner.vf));
         }
         let mut held = seen.live.iter().chain(&seen.persistent).flat_map(|facts| &facts.host_devices);
-        let function =
-            held.find(|device| device.vf.as_ref() == Some(&owner.vf)).map(|device| device.function);
-        let Some(function) = function else {
-            self.settle(&owner.vf).await;
-            return Ok(());
-        };
+        let held = held.find(|device| device.vf.as_ref() == Some(&owner.vf));
         let no_address =
             || self.failed(what, "the device has no address on the host; remove it (virsh edit)");
-        let function = function.ok_or_else(no_address)?;
+        let function = match held {
+            Some(device) => device.function.ok_or_else(no_address)?,
+            // One that libvirt has no more may be open yet.
+            None => match self.partition.record().in_doubt.get(&owner.vf) {
+                Some(function) => *function,
+                None => return Ok(()),
+            },
+        };
         let device = Device::Vf(owner.vf.clone(), function);
         let _expected = self.partition.expect(Expected::Detach(owner.vf.clone()));
         self.in_doubt(&owner.vf, function)?;
@@ -199,7 +204,9 @@ impl Work<'_> {
                 match attached {
                     Ok(()) if affects == Affects::Config => added.push(part),
                     Ok(()) => {}
-                    Err(error) if self.has(&part, affects).await => tracing::debug!("{error}; it is there"),
+                    Err(error) if self.has(&part, affects).await == Some(true) => {
+                        tracing::debug!("{error}; it is there");
+                    }
                     Err(error) => {
                         self.take_back(domain, &added).await;
                         return Err(error.into());
@@ -210,13 +217,13 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Whether a device is where it should be now, or need not be: the machine has ended, and it is in what that starts with next.
-    async fn has(&self, device: &Device, affects: Affects) -> bool {
-        let Ok(seen) = self.partition.look(self.shared).await else { return false };
-        match (affects, &seen.live) {
+    /// Whether a definition has a device now. Of a machine that has ended, what it starts with next counts. `None`: nobody knows.
+    async fn has(&self, device: &Device, affects: Affects) -> Option<bool> {
+        let seen = self.partition.look(self.shared).await.ok()?;
+        Some(match (affects, &seen.live) {
             (Affects::Live, Some(live)) => device.is_in(live),
             _ => seen.persistent.as_ref().is_some_and(|facts| device.is_in(facts)),
-        }
+        })
     }
 
     /// Takes what was just put into the persistent definition out again.
@@ -239,23 +246,27 @@ impl Work<'_> {
         if device.is_in(facts) {
             let detached = seen.connection.detach_alias(domain, &device.alias(), Affects::Config).await;
             if let Err(error) = detached
-                && self.has(device, Affects::Config).await
+                && self.has(device, Affects::Config).await != Some(false)
             {
                 return Err(self.failed(what, error));
             }
         }
-        self.tidy(what).await
+        if let Err(trouble) = self.tidy().await {
+            // It does no harm, and goes with the next device.
+            tracing::warn!("partition {}: what is not needed any more stays: {trouble}", self.partition.name);
+        }
+        Ok(())
     }
 
     /// Takes what nothing needs any more out of the persistent definition. A machine that runs keeps it: neither can be unplugged.
-    async fn tidy(&self, what: impl Fn() -> String) -> Result<(), HypervisorError> {
-        loop {
-            let seen = self.look(&what).await?;
+    async fn tidy(&self) -> Result<(), Trouble> {
+        for _ in 0..MAX_IDLE {
+            let seen = self.partition.look(self.shared).await?;
             let (Some(domain), Some(facts)) = (&seen.domain, &seen.persistent) else { return Ok(()) };
             let Some(device) = idle(facts) else { return Ok(()) };
-            let detached = seen.connection.detach_alias(domain, &device.alias(), Affects::Config).await;
-            detached.map_err(|error| self.failed(&what, error))?;
+            seen.connection.detach_alias(domain, &device.alias(), Affects::Config).await?;
         }
+        Ok(())
     }
 
     /// Takes a device out of the machine that runs: asks the guest, again and again, until it has let go.

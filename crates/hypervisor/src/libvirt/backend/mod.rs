@@ -9,12 +9,13 @@
 //!   partition.rs   one partition, its watcher  line.rs      the connection, and who follows it
 //!   record.rs      what is on the disk         look.rs      a look at a domain
 //!   known.rs       what is known, what is news process.rs   its QEMU, as the host shows it
-//!   adopt.rs       what a domain has already
+//!   adopt.rs       what a domain has already   config.rs    where things are, and bounds
 //! ```
 //! While libvirt's daemon does not run, a partition is what it was at the last look, and runs as long as its QEMU does: domains
 //! outlive the daemon.
 
 mod adopt;
+mod config;
 mod devices;
 mod known;
 mod line;
@@ -27,6 +28,7 @@ mod record;
 mod tests;
 
 pub use adopt::{Adoptable, AdoptableFunction};
+pub use config::{Bounds, LibvirtConfig};
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -49,83 +51,16 @@ use self::{
     process::Processes,
     record::Record,
 };
-use super::{Bounds as CallBounds, Connection, Domain, LibvirtError, Link, Refusal, Uuid, sockets};
+use super::{Connection, Domain, LibvirtError, Link, Refusal, Uuid};
 use crate::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
-    StopMode, error::io_error, qemu::QemuConfig, sysfs::Sysfs,
+    StopMode, error::io_error, sysfs::Sysfs,
 };
 
 /// Events that may wait to be fetched.
 const MAX_EVENTS: usize = 64;
 /// Between two presses of a power button that has not done anything.
 const PRESS_AGAIN: Duration = Duration::from_secs(6);
-
-/// Where libvirt is, and where ioward works.
-#[derive(Clone, Debug)]
-pub struct LibvirtConfig {
-    /// Where partitions have their records (in `domains/`) and channels (in `channels/`); made when they are not there. Whoever
-    /// opens this is in charge of it.
-    pub runtime_dir: PathBuf,
-    /// Where libvirt's daemon listens.
-    pub sockets: Vec<PathBuf>,
-    /// Where libvirt writes down which process a domain is.
-    pub pid_files: PathBuf,
-    /// The kernel's view of devices; `/sys` but in tests.
-    pub sysfs: PathBuf,
-    /// Processes; `/proc` but in tests.
-    pub proc: PathBuf,
-    /// Device nodes; `/dev` but in tests.
-    pub devices: PathBuf,
-    /// How long things may take.
-    pub bounds: Bounds,
-}
-
-impl LibvirtConfig {
-    /// The one to use beside machines of ioward's own on the same host.
-    #[must_use]
-    pub fn beside(qemu: &QemuConfig) -> Self {
-        let QemuConfig { runtime_dir, sysfs, devices, .. } = qemu.clone();
-        Self { runtime_dir, sysfs, devices, ..Self::default() }
-    }
-}
-
-impl Default for LibvirtConfig {
-    fn default() -> Self {
-        Self {
-            runtime_dir: "/run/ioward".into(),
-            sockets: sockets(),
-            pid_files: "/run/libvirt/qemu".into(),
-            sysfs: "/sys".into(),
-            proc: "/proc".into(),
-            devices: "/dev".into(),
-            bounds: Bounds::default(),
-        }
-    }
-}
-
-/// How long libvirt and guests may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// For libvirt's answers.
-    pub calls: CallBounds,
-    /// Until there is a connection, where there was one before.
-    pub reconnect: Duration,
-    /// Until a guest has let go of a VF.
-    pub unplug: Duration,
-    /// Until a guest has turned itself off.
-    pub power_down: Duration,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            calls: CallBounds::default(),
-            reconnect: Duration::from_secs(5),
-            unplug: Duration::from_secs(30),
-            power_down: Duration::from_secs(120),
-        }
-    }
-}
 
 /// Domains of libvirt's as partitions. Whether a VF may be given to one is for the [`crate::Guard`] around it to say.
 pub struct LibvirtHypervisor {

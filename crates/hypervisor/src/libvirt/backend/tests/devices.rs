@@ -243,6 +243,24 @@ async fn a_daemon_that_dies_in_the_middle_leaves_nothing_that_doing_it_again_or_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_vf_is_not_taken_for_gone_because_nobody_can_say_so() {
+    for dies_with in ["-ua-ioward-net0 live", "-ua-ioward-net0 next"] {
+        let mut host = Host::new();
+        host.world().start("web");
+        let hypervisor = with_web(&host).await;
+        attach(&hypervisor).await.unwrap();
+        host.world().dies_with = Some(dies_with);
+        hypervisor.detach_vf(&owner("net0"), false).await.unwrap_err();
+        assert_eq!(vfs(&status(&hypervisor).await), held(VF));
+        host.kill_daemon().await;
+        host.start_daemon();
+        hypervisor.detach_vf(&owner("net0"), false).await.unwrap();
+        assert_eq!(vfs(&status(&hypervisor).await), []);
+        assert_eq!(host.definitions().1, Some(definition("web", UUID, 4)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_vf_that_libvirt_does_not_answer_about_stays_the_domains() {
     let host = Host::new();
     host.world().start("web");
