@@ -14,10 +14,10 @@ use ioward_hypervisor::{
 };
 use ioward_model::{DomainRef, Name, Owner, PartitionSpec};
 use ioward_tests::{
-    daemon::{SOON, clean_up},
+    daemon::{Daemon, SOON, VERSION, clean_up, how_the_host_is, vf as a_vf},
     guest::Guest,
     harness::Outcome,
-    level1::{NIC0, set_attribute, sh, virtual_functions, wait_until},
+    level1::{NIC0, kernel_vf, set_attribute, sh, virtual_functions, wait_until},
 };
 use tokio::{runtime::Runtime, sync::mpsc, time::timeout};
 
@@ -161,10 +161,7 @@ pub fn a_domain_that_runs_gets_a_vf_and_a_channel_and_gives_them_back_without_a_
     backend.runtime.block_on(backend.hypervisor.attach_vf(&net0()?, vf.parse()?))?;
     others_do_with_it_what_they_like(&mut backend, &libvirt)?;
 
-    // The machine has started with what it was given, at the same socket.
-    let mut guest = console()?;
-    assert_eq!(backend.hear(&mut guest, "again")?, "again\n");
-    assert!(guest.run("ip link", SOON)?.contains("52:54:00:aa:00:01"));
+    sh("virsh destroy web")?;
     let taken = async {
         backend.hypervisor.detach_vf(&net0()?, false).await?;
         backend.hypervisor.destroy_channel(&name()?).await?;
@@ -173,9 +170,8 @@ pub fn a_domain_that_runs_gets_a_vf_and_a_channel_and_gives_them_back_without_a_
     };
     backend.runtime.block_on(taken)?;
     assert_eq!(sh("virsh dumpxml --inactive web")?, next);
-    assert!(!sh("virsh dumpxml web")?.contains("org.ioward"), "the controller alone stays until it is off");
     assert_eq!(sh(&format!("ls {RUNTIME}/domains {RUNTIME}/channels | grep web || true"))?, "");
-    sh("virsh destroy web && virsh start web")?;
+    sh("virsh start web")?;
     let without_id = |xml: &str| xml.lines().skip(1).collect::<Vec<_>>().join("\n");
     assert_eq!(without_id(&definitions()?.0), without_id(&live));
     drop((backend, libvirt));
@@ -237,5 +233,65 @@ fn others_do_with_it_what_they_like(backend: &mut Backend, libvirt: &Libvirt) ->
     sh("virsh start web")?;
     let event = backend.next_event()?;
     assert!(matches!(event, HypervisorEvent::Started { .. }), "{event:?}");
+    Ok(())
+}
+
+/// By the command, as a person does it.
+pub fn a_spec_gives_vfs_to_a_domain_that_runs_and_virsh_goes_on_beside_it() -> Outcome {
+    clean_up();
+    let before = how_the_host_is()?;
+    let libvirt = Libvirt::start()?;
+    fs::write("/run/web.xml", DEFINITION)?;
+    sh("virsh define /run/web.xml && virsh start web")?;
+    let (live, next) = definitions()?;
+    let mut daemon = Daemon::start()?;
+    let net0 = "pf = \"0000:01:00.0\"\nmac = \"52:54:00:aa:00:01\"\nguest_may = [\"mac\"]";
+    let shop = |domain: &str, vfs: &str| {
+        [VERSION, "\n[[partition]]\nname = \"shop\"\nlibvirt = \"", domain, "\"\n", vfs].concat()
+    };
+    let refused = daemon.try_apply(&shop("nosuch", ""), &[])?;
+    assert!(refused.status == 3 && refused.stderr.contains("virsh list --all"), "{refused:?}");
+    let spec = shop("web", &a_vf("net0", "network", net0));
+    let mut guest = console()?;
+    daemon.apply(&spec)?;
+    assert!(daemon.apply(&spec)?.contains("nothing to do"));
+    the_guest_configures_its_vf(&mut guest)?;
+    let shown = daemon.done(&["partitions"])?;
+    assert!(shown.contains("domain web") && shown.contains("shop"), "{shown}");
+    assert_eq!(daemon.done(&["drift", "--json"])?.trim(), "[]");
+
+    // What virsh does, also while this daemon is not there.
+    sh("virsh destroy web")?;
+    daemon.events_until("its end is told", |events| events.contains("virsh destroy"))?;
+    assert_eq!(daemon.done(&["drift", "--json"])?.trim(), "[]");
+    daemon.crash()?;
+    sh("virsh start web")?;
+    libvirt.kill_daemon()?;
+    daemon.restart()?;
+    let shown = daemon.done(&["partitions"])?;
+    assert!(shown.contains("running"), "{shown}");
+    libvirt.start_daemon()?;
+    let mut guest = console()?;
+    the_guest_configures_its_vf(&mut guest)?;
+
+    // The domain runs on without what it was given.
+    daemon.done(&["remove", "--yes", "shop"])?;
+    let (live_now, next_now) = definitions()?;
+    assert_eq!(next_now, next);
+    assert!(!live_now.contains("org.ioward.0") && !live_now.contains("<hostdev"), "{live_now} was {live}");
+    assert!(!guest.run("ip link", SOON)?.contains("52:54:00:aa"));
+    assert_eq!(how_the_host_is()?, before);
+    Ok(())
+}
+
+fn the_guest_configures_its_vf(guest: &mut Guest) -> Outcome {
+    guest.run(
+        "n=0; until ioward-agent vf list | grep net0; do sleep 1; n=$((n+1)); [ $n -lt 60 ] || exit 1; done",
+        SOON,
+    )?;
+    guest.run("ioward-agent vf set net0 mac=52:54:00:aa:00:77", SOON)?;
+    assert_eq!(kernel_vf("eth0", 0)?["address"], "52:54:00:aa:00:77");
+    let (status, refusal) = guest.try_run("ioward-agent vf set net0 vlan=100", SOON)?;
+    assert!(status == 3 && refusal.contains("vlan is not in guest_may"), "{status}: {refusal}");
     Ok(())
 }

@@ -41,9 +41,11 @@ impl Libvirt {
 
 impl Drop for Libvirt {
     fn drop(&mut self) {
-        // Whatever of it there is.
-        let _ = sh(
-            "virsh destroy web; virsh undefine web; kill $(cat /run/libvirtd.pid /run/virtlogd.pid); umount -l /usr",
-        );
+        // Whatever of it there is. The files of numbers have no line ends.
+        let _ = sh("virsh destroy web; virsh undefine web
+            for daemon in libvirtd virtlogd; do
+                pid=$(cat /run/$daemon.pid) && kill $pid && while kill -0 $pid 2>/dev/null; do sleep 0.1; done
+            done
+            umount -l /usr");
     }
 }
