@@ -1,19 +1,17 @@
-//! A real libvirt, and ioward's client of it. libvirt runs here only, in level 1: it is not installed, its packages are laid over
-//! /usr.
+//! ioward's client of libvirt, and a real one.
 
 use std::future::Future;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use ioward_hypervisor::libvirt::{
     Affects, Bounds, Connection, Definition, Domain, Event, Lifecycle, Link, News, Refusal, State, sockets,
     xml,
 };
 use ioward_tests::harness::Outcome;
-use ioward_tests::level1::{sh, wait_until};
+use ioward_tests::level1::sh;
 
-/// Far above what anything here takes.
-const LONG: Duration = Duration::from_secs(180);
+use crate::libvirtd::{LONG, Libvirt};
+
 const UUID: &str = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0";
 const SOCKET: &str = "/run/ioward-libvirt/web.channel";
 
@@ -32,47 +30,6 @@ const WEB: &str = "<domain type='kvm'>
     <controller type='pci' model='pcie-root-port'/>
   </devices>
 </domain>";
-
-/// libvirt's daemon. It and its domains end when this is dropped.
-struct Libvirt;
-
-impl Libvirt {
-    fn start() -> Result<Self, Box<dyn std::error::Error>> {
-        let libvirt = Self;
-        // Debian's libvirt runs machines as libvirt-qemu, whom its package makes.
-        sh("set -e
-            mount -t overlay overlay -o lowerdir=/run/lab/libvirt/usr:/usr /usr
-            getent group kvm || groupadd -r kvm
-            getent group libvirt || groupadd -r libvirt
-            getent group libvirt-qemu || groupadd -r libvirt-qemu
-            getent passwd libvirt-qemu || useradd -r -M -g libvirt-qemu -G kvm -d /var/lib/libvirt libvirt-qemu
-            mkdir -p /run/libvirt /run/ioward-libvirt /var/log/libvirt/qemu /var/lib/libvirt
-            virtlogd -d -p /run/virtlogd.pid")?;
-        libvirt.start_daemon()?;
-        std::fs::write("/run/web.xml", WEB)?;
-        Ok(libvirt)
-    }
-
-    fn start_daemon(&self) -> Outcome {
-        sh("libvirtd -d -p /run/libvirtd.pid")?;
-        wait_until("libvirt answers", LONG, || sh("virsh version").is_ok())
-    }
-
-    fn kill_daemon(&self) -> Outcome {
-        sh("pid=$(cat /run/libvirtd.pid) && kill -9 $pid && rm /run/libvirtd.pid
-            while kill -0 $pid 2>/dev/null; do sleep 0.1; done")
-        .map(drop)
-    }
-}
-
-impl Drop for Libvirt {
-    fn drop(&mut self) {
-        // Whatever of it there is.
-        let _ = sh(
-            "virsh destroy web; virsh undefine web; kill $(cat /run/libvirtd.pid /run/virtlogd.pid); umount -l /usr",
-        );
-    }
-}
 
 /// The next thing that befell the link.
 async fn next(link: &mut Link) -> Result<News, Box<dyn std::error::Error>> {
@@ -115,6 +72,7 @@ fn block_on(future: impl Future<Output = Outcome>) -> Outcome {
 
 pub fn a_domain_is_read_changed_and_followed_and_the_daemon_may_be_killed() -> Outcome {
     let libvirt = Libvirt::start()?;
+    std::fs::write("/run/web.xml", WEB)?;
     block_on(async {
         let mut link = Link::new(sockets(), Bounds::default());
         let connection = connected(&mut link).await?;

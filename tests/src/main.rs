@@ -7,12 +7,14 @@
 mod channel;
 mod choosing;
 mod crashes;
+mod domains;
 mod drift;
 mod holders;
 mod hostile;
 mod identify;
 mod lab;
 mod libvirt;
+mod libvirtd;
 mod main_job;
 mod on_linux;
 mod package;
@@ -74,6 +76,8 @@ fn main() -> ExitCode {
         privileges::each_machine_is_a_user_of_its_own_with_its_own_device_nodes_only,
         privileges::a_compromised_management_partition_reaches_nothing_of_others,
         libvirt::a_domain_is_read_changed_and_followed_and_the_daemon_may_be_killed,
+        domains::a_domain_that_runs_gets_a_vf_and_a_channel_and_gives_them_back_without_a_trace,
+        domains::a_spec_gives_vfs_to_a_domain_that_runs_and_virsh_goes_on_beside_it,
         package::it_is_installed_upgraded_under_a_running_partition_and_removed,
         units::they_start_restart_and_stop_the_daemon_under_a_running_partition,
         crashes::fifty_kills_during_changes_lose_nothing,

@@ -3,6 +3,7 @@
 //! ```text
 //!   usr/bin/ioward, ioward-agent          lib/systemd/system/ioward.service, .socket
 //!   usr/share/man/man1/ioward*.1.gz       etc/default/ioward           (packaging/)
+//!   usr/lib/tmpfiles.d/ioward.conf
 //!   usr/share/doc/ioward/                 DEBIAN/control, conffiles, postinst, prerm, postrm
 //! ```
 //!
@@ -49,6 +50,7 @@ pub fn build(dev: bool) -> Result<PathBuf> {
     for unit in ["ioward.service", "ioward.socket"] {
         tree.copy(&packaging.join(unit), &format!("lib/systemd/system/{unit}"), 0o644)?;
     }
+    tree.copy(&packaging.join("tmpfiles.conf"), "usr/lib/tmpfiles.d/ioward.conf", 0o644)?;
     tree.copy(&packaging.join("default"), "etc/default/ioward", 0o644)?;
     tree.copy(&packaging.join("copyright"), "usr/share/doc/ioward/copyright", 0o644)?;
     for document in ["README.md", "CHANGELOG.md", "SECURITY.md"] {

@@ -1,8 +1,13 @@
 //! Why an operation on a partition failed.
 
-use std::{borrow::Cow, io, path::PathBuf, time::Duration};
+use std::{
+    borrow::Cow,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use ioward_model::Name;
+use ioward_model::{KindName, Name};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +44,43 @@ pub enum HypervisorError {
     /// There is no such partition.
     #[error("there is no partition {0}; 'ioward partitions' lists them")]
     NoSuchPartition(Name),
+    /// Nothing here runs partitions of this kind.
+    #[error("partition {partition} is to be {kind}, and nothing on this host runs one")]
+    NoBackend {
+        /// The partition.
+        partition: Name,
+        /// Which it is to be, in words.
+        kind: String,
+    },
+    /// Nothing here runs machines.
+    #[error("nothing on this host runs machines of ioward's own")]
+    NoMachines,
+    /// Those who run partitions of a kind do not say which they have.
+    #[error("nobody says within {} s which partitions of kind {kind} there are; nothing is given out or taken meanwhile", .after.as_secs_f32())]
+    Silent {
+        /// Of which kind.
+        kind: KindName,
+        /// The bound.
+        after: Duration,
+    },
+    /// It is there as something else.
+    #[error("partition {partition} is a {kind} already; remove it first: ioward remove {partition}")]
+    OtherKind {
+        /// The partition.
+        partition: Name,
+        /// Which it is.
+        kind: KindName,
+    },
+    /// Its kind has no such thing.
+    #[error("partition {partition} is a {kind}, and that is not {what}")]
+    NotForKind {
+        /// The partition.
+        partition: Name,
+        /// Which it is.
+        kind: KindName,
+        /// What it is not: "started".
+        what: Cow<'static, str>,
+    },
     /// It has to be stopped for this.
     #[error("partition {0} is running; stop it first: ioward stop {0}")]
     Running(Name),
@@ -78,6 +120,19 @@ pub enum HypervisorError {
         /// Its error description, or what was wrong with its answer.
         why: String,
     },
+    /// libvirt can't be asked.
+    #[error("{0}")]
+    NoLibvirt(String),
+    /// Something could not be done to a domain of libvirt's.
+    #[error("cannot {what} (partition {partition}): {why}")]
+    Domain {
+        /// The partition that it is, or was to be.
+        partition: Name,
+        /// The act: "start the domain web".
+        what: String,
+        /// What libvirt said, or what stood in the way.
+        why: String,
+    },
     /// A file or socket of a partition could not be used.
     #[error("cannot {what} {path}", path = .path.display())]
     Io {
@@ -89,4 +144,9 @@ pub enum HypervisorError {
         #[serde(with = "ioward_model::io_error")]
         source: io::Error,
     },
+}
+
+/// Makes a [`HypervisorError::Io`] of an [`io::Error`].
+pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HypervisorError {
+    move |source| HypervisorError::Io { what: what.into(), path: path.to_owned(), source }
 }

@@ -1,18 +1,20 @@
 //! Client partitions: starting and stopping them, giving VFs to them, making their communication structures.
 //!
-//! [`Hypervisor`] is the seam; [`qemu`] is QEMU with KVM, and [`sim`] runs processes instead of machines. A [`Guard`] around any
-//! of them sees to what must never happen. [`libvirt`] is a client of libvirt's daemon, on which a third backend can stand. QEMU's partitions
-//! outlive the daemon: a new [`Hypervisor`] over the same runtime folder finds every partition that the one before it
-//! started. Simulated ones end with it.
+//! [`Hypervisor`] is the seam; [`qemu`] is QEMU with KVM, [`libvirt`] has domains of libvirt's, and [`sim`] runs processes instead of
+//! machines. A [`Router`] makes one of several, and a [`Guard`] around all sees to what must never happen. Partitions outlive the
+//! daemon: a new [`Hypervisor`] over the same runtime folder finds every partition that the one before it had. Simulated ones
+//! end with it.
 
 mod backends;
 mod boot_files;
 pub mod cgroup;
 mod error;
 mod guard;
+mod json_file;
 pub mod libvirt;
 mod opening;
 pub mod qemu;
+mod router;
 pub mod sim;
 mod sysfs;
 mod text;
@@ -20,13 +22,14 @@ mod text;
 pub use backends::on_this_host;
 pub use error::HypervisorError;
 pub use guard::{Claim, Guard};
+pub use router::Router;
 
-use std::{os::fd::OwnedFd, path::PathBuf};
+use std::os::fd::OwnedFd;
 
 use async_trait::async_trait;
 use ioward_channel::shared::EndFds;
 pub use ioward_model::{Accelerator, PartitionStatus};
-use ioward_model::{Boot, Name, Owner, PartitionSpec};
+use ioward_model::{Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -50,11 +53,11 @@ pub enum StopMode {
     Force,
 }
 
-/// A file that a partition cannot boot from.
+/// What stands in the way of a partition's definition on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnusableFile {
-    /// The file, as the definition names it.
-    pub path: PathBuf,
+pub struct Obstacle {
+    /// What there must be: "a file to boot from at /boot/vmlinuz", "a domain web".
+    pub required: String,
     /// The thing that is there instead: "a folder", "No such file or directory".
     pub found: String,
     /// How to put it right.
@@ -64,13 +67,56 @@ pub struct UnusableFile {
 /// An event that a hypervisor reports unasked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HypervisorEvent {
-    /// A partition's machine has ended, and nobody had asked for it.
+    /// A partition runs no longer, and ioward had not asked for that.
     Ended {
         /// The partition.
         partition: Name,
         /// How it ended: "the guest turned itself off", "killed by signal 9".
         why: String,
     },
+    /// A partition runs, and somebody else has started it.
+    Started {
+        /// The partition.
+        partition: Name,
+    },
+    /// A partition runs no longer and can't start again as it is: its domain was undefined, its namespace is removed. The hypervisor
+    /// keeps its own record of it, with its VFs, until it is told otherwise.
+    Gone {
+        /// The partition.
+        partition: Name,
+        /// What has become of it.
+        why: String,
+    },
+    /// Somebody else has taken a VF out of a partition.
+    Detached {
+        /// The VF.
+        owner: Owner,
+        /// Who, or how, as far as that is known.
+        why: String,
+    },
+}
+
+impl HypervisorEvent {
+    /// The partition it is about.
+    #[must_use]
+    pub fn partition(&self) -> &Name {
+        match self {
+            Self::Ended { partition, .. } | Self::Started { partition } | Self::Gone { partition, .. } => {
+                partition
+            }
+            Self::Detached { owner, .. } => &owner.partition,
+        }
+    }
+
+    /// Whether it makes `older` old news: it is about the same VF, or about how the same partition is.
+    #[must_use]
+    pub fn replaces(&self, older: &Self) -> bool {
+        match (self, older) {
+            (Self::Detached { owner, .. }, Self::Detached { owner: other, .. }) => owner == other,
+            (Self::Detached { .. }, _) | (_, Self::Detached { .. }) => false,
+            _ => self.partition() == older.partition(),
+        }
+    }
 }
 
 /// Runs client partitions.
@@ -84,23 +130,25 @@ pub trait Hypervisor: Send + Sync {
     /// When the machine emulator is missing or does not start: says which package brings it.
     async fn check(&self) -> Result<Accelerator, HypervisorError>;
 
-    /// Which of the files that a partition is to boot from it could not use.
+    /// What stands in the way of a partition of this definition: files that it could not boot from, a domain or a namespace that
+    /// is not there or is another partition's. Empty: it can be defined.
     ///
     /// # Errors
     /// When that can't be found out.
-    async fn check_boot(&self, boot: &Boot) -> Result<Vec<UnusableFile>, HypervisorError>;
+    async fn check_definition(&self, spec: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError>;
 
-    /// Creates a partition, or changes what it is to have when it starts next. `spec.vfs` is not looked at: VFs come by
-    /// [`Hypervisor::attach_vf`].
+    /// Creates a partition, or changes what it is to have when it starts next. A domain or a namespace is there already, and is only
+    /// noted as a partition. `spec.vfs` is not looked at: VFs come by [`Hypervisor::attach_vf`].
     ///
     /// # Errors
-    /// When the partition's folder can't be written.
+    /// When the partition's folder can't be written, it is there as something else, or its domain or namespace is not there or is
+    /// another partition's.
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError>;
 
-    /// Forgets a stopped partition and removes its folder.
+    /// Forgets a partition and removes its folder. A domain or a namespace stays as it is, also one that runs.
     ///
     /// # Errors
-    /// When it runs.
+    /// When it is a machine that runs.
     async fn undefine(&self, partition: &Name) -> Result<(), HypervisorError>;
 
     /// Starts a partition with the VFs and the channel it has been given, and returns once its machine executes.
@@ -115,7 +163,8 @@ pub trait Hypervisor: Send + Sync {
     /// When the guest does not turn itself off within the bound.
     async fn stop(&self, partition: &Name, mode: StopMode) -> Result<(), HypervisorError>;
 
-    /// Gives a VF, bound to vfio-pci, to a partition: at its next start, or at once while it runs.
+    /// Gives a VF to a partition: at its next start, or at once while it runs. For a machine or domain it is bound to vfio-pci, for a
+    /// namespace to a driver of the host's that has made a network interface of it.
     ///
     /// Whether it may be given at all, the [`Guard`] knows.
     ///
@@ -149,7 +198,8 @@ pub trait Hypervisor: Send + Sync {
     /// When the partition does not run or has no channel.
     async fn connect_channel(&self, partition: &Name) -> Result<ChannelEnd, HypervisorError>;
 
-    /// All partitions, by name.
+    /// All partitions, by name, with the VFs that it has been given for them: from its own records, also while what runs them does
+    /// not answer. A partition that it leaves out is taken for gone, and its VFs for free.
     ///
     /// # Errors
     /// When the runtime folder can't be read.

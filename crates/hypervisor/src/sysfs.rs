@@ -45,6 +45,7 @@ impl Sysfs {
             physical: link_name(&device.join("physfn"))?.map(|name| address(&name)).transpose()?,
             is_bridge: class.starts_with(PCI_BRIDGE),
             driver: link_name(&device.join("driver"))?.map(lossy),
+            has_netdev: fs::read_dir(device.join("net")).is_ok_and(|mut netdevs| netdevs.next().is_some()),
             group,
         }))
     }
@@ -52,6 +53,13 @@ impl Sysfs {
     /// The number of a function's IOMMU group; `None` when it has none, or is gone.
     pub(crate) fn group(&self, function: Bdf) -> Option<OsString> {
         link_name(&self.devices.join(function.to_string()).join("iommu_group")).ok().flatten()
+    }
+
+    /// The name of a function's node of its own, below /dev/vfio/devices; `None` where the kernel makes none
+    /// (Documentation/driver-api/vfio.rst, "VFIO device cdev").
+    pub(crate) fn own_node(&self, function: Bdf) -> Option<OsString> {
+        let folder = self.devices.join(function.to_string()).join("vfio-dev");
+        fs::read_dir(folder).ok()?.next()?.ok().map(|entry| entry.file_name())
     }
 }
 

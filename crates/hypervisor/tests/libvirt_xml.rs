@@ -3,9 +3,10 @@
 // Test helpers are tests too, which the lints do not know.
 #![allow(clippy::unwrap_used)]
 
+use ioward_hypervisor::Accelerator;
 use ioward_hypervisor::libvirt::xml::{
-    CHANNEL_ALIAS, CONTROLLER_ALIAS, Facts, Foreign, XmlError, channel, hostdev, insert, read, remove,
-    serial_controller, vf_alias,
+    CHANNEL_ALIAS, CONTROLLER_ALIAS, Facts, Foreign, XmlError, channel, hostdev, insert, port_alias, read,
+    remove, root_port, serial_controller, vf_alias,
 };
 use ioward_model::Name;
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -84,6 +85,41 @@ fn what_ioward_made_is_known_again() {
     assert_eq!(facts.channel.unwrap().socket.as_deref(), Some(SOCKET));
     assert_eq!((facts.serial_controllers[0].index, facts.serial_controllers[0].is_ours), (2, true));
     assert_eq!(facts.foreign, []);
+}
+
+#[test]
+fn a_port_is_added_under_the_next_number_and_known_again() {
+    let express = "<controller type='pci' index='0' model='pcie-root'/>";
+    let ports = "<controller type='pci' index='7' model='pcie-root-port'/><controller type='usb' index='9'/>";
+    assert_eq!(facts(&format!("{express}{ports}")).next_port, Some(8));
+    assert_eq!(facts(express).next_port, Some(1));
+    for without in ["", ports, "<controller type='pci' index='0' model='pci-root'/>"] {
+        assert_eq!(facts(without).next_port, None, "it has no PCI Express: {without}");
+    }
+    let found = facts(&format!("{express}{ports}{}", root_port(8)));
+    let of = |index| found.root_ports.iter().find(|port| port.index == index).unwrap();
+    assert_eq!((of(8).is_ours, of(8).free, of(7).is_ours), (true, true, false));
+    assert_eq!((found.next_port, &found.foreign[..]), (Some(9), &[][..]));
+    let bridge = root_port(8).replace("'pcie-root-port'>", "'pcie-to-pci-bridge'>");
+    assert_eq!(facts(&bridge).foreign[0].alias, port_alias(8));
+}
+
+#[test]
+fn a_controller_serves_others_when_a_device_that_is_not_iowards_is_plugged_into_it() {
+    let plugged = |device: &str| device.replace("</", "<address type='virtio-serial' controller='0'/></");
+    let ours = serial_controller(0) + &channel(SOCKET).unwrap().replace("</channel>", &plugged("</channel>"));
+    assert!(!facts(&ours).serial_controllers[0].serves_others);
+    let others = ours + &plugged("<console type='pty'></console>");
+    assert!(facts(&others).serial_controllers[0].serves_others);
+}
+
+#[test]
+fn a_domain_runs_under_kvm_or_in_emulation() {
+    let of = |kind: &str| read(&domain("").replace("'kvm'", kind)).unwrap().accelerator;
+    assert_eq!(
+        (of("'kvm'"), of("'qemu'"), of("'xen'")),
+        (Some(Accelerator::Kvm), Some(Accelerator::Tcg), None)
+    );
 }
 
 #[test]

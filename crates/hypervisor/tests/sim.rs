@@ -20,7 +20,8 @@ use ioward_hypervisor::{
     sim::{Bounds, SimConfig, SimHypervisor},
 };
 use ioward_model::{
-    Boot, Class, FunctionFacts, Name, OpError, OpErrorKind, OpOutcome, Owner, Spec, VfOp, VfSettings, VfView,
+    Boot, Class, FunctionFacts, Name, OpError, OpErrorKind, OpOutcome, Owner, PartitionSpec, Spec, VfOp,
+    VfSettings, VfView,
 };
 use ioward_pci::Bdf;
 use rustix::{
@@ -77,6 +78,7 @@ impl Bench {
             physical: Some("0000:01:00.0".parse().unwrap()),
             is_bridge: false,
             driver: Some("vfio-pci".into()),
+            has_netdev: false,
             group: Some(vec![function.to_string()]),
         };
         Guard::new(Arc::new(partitions.unwrap()), move |function| Ok(Some(facts(function))))
@@ -94,9 +96,9 @@ async fn status(hypervisor: &Guard, partition: &Name) -> PartitionStatus {
 }
 
 async fn next_end(events: &mut mpsc::Receiver<HypervisorEvent>) -> (Name, String) {
-    match timeout(LONG, events.recv()).await.expect("no partition ended").unwrap() {
-        HypervisorEvent::Ended { partition, why } => (partition, why),
-    }
+    let event = timeout(LONG, events.recv()).await.expect("no partition ended").unwrap();
+    let HypervisorEvent::Ended { partition, why } = event else { unreachable!("{event:?}") };
+    (partition, why)
 }
 
 fn owner(text: &str) -> Owner {
@@ -112,7 +114,7 @@ struct Person(UnixStream);
 
 impl Person {
     async fn at_console_of(hypervisor: &Guard, partition: &Name) -> Self {
-        let socket = UnixStream::connect(status(hypervisor, partition).await.console).unwrap();
+        let socket = UnixStream::connect(status(hypervisor, partition).await.console.unwrap()).unwrap();
         socket.set_read_timeout(Some(LONG)).unwrap();
         let mut person = Self(socket);
         // Output before the first reader is lost. Now there is a reader.
@@ -209,7 +211,7 @@ async fn a_partition_is_defined_started_stopped_and_forgotten() {
     assert!(!status(&hypervisor, &web).await.running);
     assert_eq!(hypervisor.start(&web).await.unwrap(), Accelerator::Sim);
     let running = status(&hypervisor, &web).await;
-    assert!(running.running && running.console.exists());
+    assert!(running.running && running.console.unwrap().exists());
     hypervisor.start(&web).await.unwrap();
     assert_eq!(status(&hypervisor, &web).await.pid, running.pid, "starting it again changes nothing");
     assert!(matches!(hypervisor.undefine(&web).await, Err(HypervisorError::Running(_))));
@@ -219,7 +221,7 @@ async fn a_partition_is_defined_started_stopped_and_forgotten() {
     hypervisor.stop(&web, StopMode::Force).await.unwrap();
     assert!(events.try_recv().is_err(), "it was asked for");
     let stopped = status(&hypervisor, &web).await;
-    assert!(!stopped.running && stopped.pid.is_none() && !stopped.console.exists());
+    assert!(!stopped.running && stopped.pid.is_none() && !stopped.console.unwrap().exists());
     hypervisor.undefine(&web).await.unwrap();
     hypervisor.undefine(&web).await.unwrap();
     assert!(!bench.folder.path().join("partitions/web").exists());
@@ -240,7 +242,8 @@ async fn a_fifo_to_boot_from_is_not_waited_for() {
         disk: Some(folder.path().to_owned()),
         ..Boot::default()
     };
-    let unusable = hypervisor.check_boot(&boot).await.unwrap();
+    let spec = PartitionSpec::new("web".parse().unwrap(), boot);
+    let unusable = hypervisor.check_definition(&spec).await.unwrap();
     let found: Vec<_> = unusable.iter().map(|file| file.found.as_str()).collect();
     assert_eq!(found, ["No such file or directory (os error 2)", "a folder"]);
 }
@@ -536,7 +539,7 @@ async fn who_prints_without_end_or_is_not_read_holds_nobody_up() {
     let hypervisor = bench.of_script("echo started >&0; exec yes a long line that is printed for ever");
     let web = define(&hypervisor, "web").await;
     hypervisor.start(&web).await.unwrap();
-    let silent = UnixStream::connect(status(&hypervisor, &web).await.console).unwrap();
+    let silent = UnixStream::connect(status(&hypervisor, &web).await.console.unwrap()).unwrap();
     let log = bench.folder.path().join("partitions/web/console.log");
     // It has been cut once it is shorter than it was.
     let mut longest = 0;

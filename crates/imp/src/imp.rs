@@ -13,7 +13,10 @@ use ioward_model::{
     Rule, Spec, State, Step, VfOp,
 };
 use ioward_store::{Contents, Export, Interrupted, Store, StoreError};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::timeout,
+};
 
 use crate::{
     changes::{Change, Changes},
@@ -114,6 +117,7 @@ impl Imp {
             notes: Arc::clone(&notes),
             events: Arc::clone(&events),
             channels: Arc::clone(&channels),
+            news: Notify::new(),
         });
         let runner = StepRunner {
             fabric: Arc::clone(&fabric),
@@ -299,7 +303,7 @@ impl Imp {
         if now != plan {
             return Err(outdated(&plan, &now));
         }
-        if plan.steps.iter().any(|step| matches!(step, Step::StartPartition { .. })) {
+        if starts_a_machine(&plan, &self.state()) {
             self.hypervisor.check().await?;
         }
         let number = self.changes.next_number();
@@ -433,7 +437,7 @@ impl Imp {
             boot: &self.run.boot,
         };
         recovery.recover(interrupted).await;
-        self.machines.note_those_gone("its machine was gone when the daemon started").await?;
+        self.machines.note_how_they_are("its machine was gone when the daemon started").await?;
         if self.looks.has_booted() {
             // Nor is anybody served before they are noted where they are.
             self.reconciler.relocation.follow(&self.look().await?);
@@ -484,6 +488,20 @@ impl Imp {
         let slow = |_| StoreError::Slow { after: DISK_TIMEOUT };
         Ok(timeout(DISK_TIMEOUT, reading).await.map_err(slow)??)
     }
+}
+
+/// Whether a plan starts a machine of ioward's own.
+fn starts_a_machine(plan: &Plan, state: &State) -> bool {
+    let is_machine = |name: &Name| {
+        let defined = plan.steps.iter().find_map(|step| match step {
+            Step::DefinePartition { to, .. } if to.name == *name => Some(to),
+            _ => None,
+        });
+        let spec = defined.or_else(|| Some(&state.partitions.get(name)?.spec));
+        spec.is_none_or(|spec| spec.machine().is_some())
+    };
+    let mut steps = plan.steps.iter();
+    steps.any(|step| matches!(step, Step::StartPartition { partition } if is_machine(partition)))
 }
 
 fn outdated(plan: &Plan, now: &Plan) -> ImpError {

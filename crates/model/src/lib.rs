@@ -23,11 +23,13 @@ mod identity;
 mod inventory;
 pub mod io_error;
 mod journal;
+mod kind;
 mod name;
 mod nearest;
 mod needs;
 mod op;
 mod partition;
+mod partition_form;
 mod plan;
 mod reason;
 mod row;
@@ -57,6 +59,7 @@ pub use inventory::{
     PhysicalFunction, Sriov, Subclass, VfBar, VirtualFunction,
 };
 pub use journal::{Ended, OpenOperation, PlanRecord, StepRecord};
+pub use kind::{DomainRef, ForeignNameError, KindName, Machine, NamespaceRef, PartitionKind};
 pub use name::{Name, NameError, Owner, VfRef};
 pub use nearest::nearest;
 pub use needs::{Apart, Capability, FailureDomain, Guarantee, Guest, GuestOs, NumaPolicy};

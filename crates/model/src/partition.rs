@@ -5,21 +5,23 @@ use std::path::PathBuf;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{Accelerator, Name};
+use crate::{Accelerator, KindName, Name};
 
 /// How a partition is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionStatus {
     /// The partition.
     pub name: Name,
-    /// Whether its machine runs.
+    /// What it is.
+    pub kind: KindName,
+    /// Whether its machine or domain runs, or its namespace is there.
     pub running: bool,
     /// The engine that executes its instructions, while it runs.
     pub accelerator: Option<Accelerator>,
     /// Process ID of its machine, while it runs.
     pub pid: Option<u32>,
-    /// Where its serial console can be reached: a Unix stream socket.
-    pub console: PathBuf,
+    /// Where its serial console can be reached: a Unix stream socket. `None`: a domain's is libvirt's, a namespace has none.
+    pub console: Option<PathBuf>,
     /// The VFs handed to it.
     pub vfs: Vec<(Name, Bdf)>,
     /// Whether it has a channel.

@@ -14,13 +14,13 @@ use ioward_fabric::{
     sim::{SimFabric, SimMachine},
 };
 use ioward_hypervisor::{
-    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
-    UnusableFile,
+    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
+    StopMode,
 };
 use ioward_imp::{Imp, Run};
 use ioward_model::{
-    Boot, EventKind, Intent, Inventory, Name, Options, Owner, PartitionSpec, Spec, VfId, VfOp, VfSettings,
-    VfStatistics,
+    EventKind, Intent, Inventory, KindName, Name, Options, Owner, PartitionKind, PartitionSpec, Spec, VfId,
+    VfOp, VfSettings, VfStatistics,
 };
 use ioward_pci::Bdf;
 use ioward_store::{Contents, MemoryFile, StateFile, Store};
@@ -29,6 +29,9 @@ use tokio::sync::{mpsc, watch};
 
 /// Turns a hang into a failure. Nothing here waits for it to pass.
 const BOUND: Duration = Duration::from_secs(60);
+
+/// The name of a domain that is not there.
+pub const NO_DOMAIN: &str = "none";
 
 pub const NIC: &str = "0000:01:00.0";
 
@@ -168,6 +171,7 @@ impl Fabric for GatedFabric {
 
 #[derive(Default)]
 struct Machine {
+    kind: KindName,
     running: bool,
     channel: bool,
     vfs: BTreeMap<Name, Bdf>,
@@ -181,9 +185,32 @@ pub struct Machines {
     gate: Arc<Gate>,
     all: Mutex<BTreeMap<Name, Machine>>,
     connected: tokio::sync::Notify,
+    listener: Mutex<Option<mpsc::Sender<HypervisorEvent>>>,
 }
 
 impl Machines {
+    /// Somebody else starts a partition, or ends it, and nobody is told.
+    pub fn turn(&self, partition: &str, running: bool) {
+        self.with(&name(partition), |machine| machine.running = running).unwrap();
+    }
+
+    /// Tells whoever follows, once somebody does.
+    pub async fn tell(&self, event: HypervisorEvent) {
+        let listens = async {
+            loop {
+                let listener = self.listener.lock().unwrap().clone();
+                match listener {
+                    Some(listener) => return listener,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        let listener = tokio::time::timeout(BOUND, listens)
+            .await
+            .unwrap_or_else(|_| panic!("nobody follows the hypervisor"));
+        listener.send(event).await.unwrap();
+    }
+
     fn with<T>(
         &self,
         partition: &Name,
@@ -212,13 +239,19 @@ impl Hypervisor for Machines {
         Ok(Accelerator::Kvm)
     }
 
-    async fn check_boot(&self, _: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
-        Ok(Vec::new())
+    async fn check_definition(&self, spec: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
+        let is_there = !matches!(&spec.kind, PartitionKind::Domain(domain) if domain.as_str() == NO_DOMAIN);
+        let obstacle = Obstacle {
+            required: format!("a {}", spec.kind),
+            found: "none of that name".into(),
+            remedy: "virsh list --all shows them".into(),
+        };
+        Ok(if is_there { Vec::new() } else { vec![obstacle] })
     }
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
         self.gate.pass("define").await;
-        self.all.lock().unwrap().entry(spec.name.clone()).or_default();
+        self.all.lock().unwrap().entry(spec.name.clone()).or_default().kind = spec.kind.name();
         Ok(())
     }
 
@@ -271,10 +304,11 @@ impl Hypervisor for Machines {
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {
         let of_one = |(name, machine): (&Name, &Machine)| PartitionStatus {
             name: name.clone(),
+            kind: machine.kind,
             running: machine.running,
             accelerator: None,
             pid: None,
-            console: "/dev/null".into(),
+            console: Some("/dev/null".into()),
             vfs: machine.vfs.iter().map(|(name, vf)| (name.clone(), *vf)).collect(),
             channel: machine.channel,
         };
@@ -282,7 +316,9 @@ impl Hypervisor for Machines {
     }
 
     async fn events(&self) -> mpsc::Receiver<HypervisorEvent> {
-        mpsc::channel(1).1
+        let (sender, receiver) = mpsc::channel(16);
+        *self.listener.lock().unwrap() = Some(sender);
+        receiver
     }
 }
 

@@ -134,7 +134,9 @@ async fn select(embedded: &Embedded, args: &DemoArgs) -> Result<Spec, CliError> 
         let mut spec = spec_file::read(file)?.spec;
         // The boot files need not be here: nothing is booted.
         for partition in &mut spec.partitions {
-            partition.boot = Boot { kernel: Some(embedded.boot_file.clone()), ..Boot::default() };
+            if let Some(machine) = partition.machine_mut() {
+                machine.boot = Boot { kernel: Some(embedded.boot_file.clone()), ..Boot::default() };
+            }
         }
         spec
     } else {
@@ -291,6 +293,8 @@ impl Embedded {
         let _ = self.server.await;
         for partition in self.hypervisor.partitions().await.unwrap_or_default() {
             let _ = self.hypervisor.stop(&partition.name, StopMode::Force).await;
+            // A namespace is not stopped, and ends with this.
+            let _ = self.hypervisor.undefine(&partition.name).await;
         }
         let path = self.folder.path().display().to_string();
         place::remove(self.folder)

@@ -1,5 +1,7 @@
 //! The calls that ioward makes, each by its name.
 
+use std::time::Duration;
+
 use super::{
     connection::{Connection, nothing},
     error::LibvirtError,
@@ -91,13 +93,25 @@ impl Connection {
         self.call("the state of a domain", Procedure::DomainGetState, arguments, wire::state).await
     }
 
+    /// Whether a domain is there also while it does not run.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn is_persistent(&self, domain: &Domain) -> Result<bool, LibvirtError> {
+        let arguments = write_domain(Writer::default(), domain);
+        let call = "whether a domain is persistent";
+        self.call(call, Procedure::DomainIsPersistent, arguments, wire::yes_or_no).await
+    }
+
     /// Plugs a device in. One of the same alias that is on its way out is still there: wait until it is gone.
     ///
     /// # Errors
     /// When the domain does not take it, or the call fails.
     pub async fn attach(&self, domain: &Domain, device: &str, affects: Affects) -> Result<(), LibvirtError> {
         let call = "to attach a device";
-        self.with_text(call, Procedure::DomainAttachDeviceFlags, domain, device, affects).await
+        // The first VF pins the whole memory of a machine.
+        let bound = self.bounds.start;
+        self.with_text(bound, call, Procedure::DomainAttachDeviceFlags, domain, device, affects).await
     }
 
     /// Unplugs the device that is like this one. In a machine that runs this only asks the guest: the device is out with
@@ -108,7 +122,8 @@ impl Connection {
     /// When there is no such device, or the call fails.
     pub async fn detach(&self, domain: &Domain, device: &str, affects: Affects) -> Result<(), LibvirtError> {
         let call = "to detach a device";
-        self.with_text(call, Procedure::DomainDetachDeviceFlags, domain, device, affects).await
+        self.with_text(self.bounds.call, call, Procedure::DomainDetachDeviceFlags, domain, device, affects)
+            .await
     }
 
     /// The same for the device of this alias.
@@ -122,7 +137,8 @@ impl Connection {
         affects: Affects,
     ) -> Result<(), LibvirtError> {
         let call = "to detach a device by its alias";
-        self.with_text(call, Procedure::DomainDetachDeviceAlias, domain, alias, affects).await
+        self.with_text(self.bounds.call, call, Procedure::DomainDetachDeviceAlias, domain, alias, affects)
+            .await
     }
 
     /// Makes a domain, or changes what one of this name and UUID starts with next.
@@ -168,6 +184,7 @@ impl Connection {
     /// For the procedures that take a domain, a text and [`Affects`].
     async fn with_text(
         &self,
+        after: Duration,
         call: &'static str,
         procedure: Procedure,
         domain: &Domain,
@@ -176,7 +193,7 @@ impl Connection {
     ) -> Result<(), LibvirtError> {
         let arguments =
             write_domain(Writer::default(), domain).string(bounded(call, text)?).u32(affects as u32);
-        self.call(call, procedure, arguments, nothing).await
+        self.call_within(after, call, procedure, arguments, nothing).await
     }
 }
 

@@ -39,7 +39,7 @@ const CHUNK: usize = 64 << 10;
 pub struct Bounds {
     /// For most calls. libvirt itself waits 30 s for a domain that is busy.
     pub call: Duration,
-    /// To start a domain or to turn it off.
+    /// To start a domain, to turn it off, or to plug a device in: the first VF pins the whole memory of a machine.
     pub start: Duration,
     /// It is asked for a sign of life when it has said nothing for so long, and again after as long.
     pub quiet: Duration,

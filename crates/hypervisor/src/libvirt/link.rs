@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 
 use super::{
     connection::{Bounds, Connection, Events},
@@ -23,6 +26,7 @@ pub struct Link {
     current: Option<(Connection, Events, Instant)>,
     next_attempt: Instant,
     pause: Duration,
+    hurry: Arc<Notify>,
 }
 
 /// Something that befell a [`Link`] or a domain.
@@ -42,7 +46,14 @@ impl Link {
     /// Over the first of `sockets` that somebody listens at, each time. Nothing happens before [`Link::next`].
     #[must_use]
     pub fn new(sockets: Vec<PathBuf>, bounds: Bounds) -> Self {
-        Self { sockets, bounds, current: None, next_attempt: Instant::now(), pause: FIRST_PAUSE }
+        let hurry = Arc::default();
+        Self { sockets, bounds, current: None, next_attempt: Instant::now(), pause: FIRST_PAUSE, hurry }
+    }
+
+    /// `notify_waiters` of it ends the pause between two attempts to connect: somebody waits for a connection.
+    #[must_use]
+    pub fn hurry(&self) -> Arc<Notify> {
+        Arc::clone(&self.hurry)
     }
 
     /// What comes next; waits for it. May be dropped at any time, but an attempt to connect then begins anew.
@@ -59,7 +70,10 @@ impl Link {
             self.wait_longer();
             return News::Lost(why);
         }
-        sleep_until(self.next_attempt).await;
+        tokio::select! {
+            () = sleep_until(self.next_attempt) => {}
+            () = self.hurry.notified() => {}
+        }
         match Connection::open(&self.sockets, self.bounds).await {
             Ok((connection, events)) => {
                 self.current = Some((connection.clone(), events, Instant::now()));

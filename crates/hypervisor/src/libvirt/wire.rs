@@ -7,6 +7,8 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 use super::xdr::{Reader, Writer, XdrError};
 use crate::text::printable;
 
@@ -46,6 +48,7 @@ pub(super) enum Procedure {
     DomainLookupByName = 23,
     DomainLookupByUuid = 24,
     AuthList = 66,
+    DomainIsPersistent = 151,
     ConnectGetLibVersion = 157,
     DomainAttachDeviceFlags = 160,
     DomainDetachDeviceFlags = 161,
@@ -110,7 +113,8 @@ pub(super) struct Refusal {
 }
 
 /// A domain's UUID, written with hyphens.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Uuid([u8; 16]);
 
 /// A text that is not a [`Uuid`].
@@ -143,6 +147,20 @@ impl FromStr for Uuid {
         let number = u128::from_str_radix(&digits, 16).map_err(|_| UuidError)?;
         let uuid = Self(number.to_be_bytes());
         if uuid.to_string().eq_ignore_ascii_case(text) { Ok(uuid) } else { Err(UuidError) }
+    }
+}
+
+impl TryFrom<String> for Uuid {
+    type Error = UuidError;
+
+    fn try_from(text: String) -> Result<Self, UuidError> {
+        text.parse()
+    }
+}
+
+impl From<Uuid> for String {
+    fn from(uuid: Uuid) -> Self {
+        uuid.to_string()
     }
 }
 
@@ -444,6 +462,11 @@ pub(super) fn all_domains(reader: &mut Reader<'_>) -> Result<Vec<Domain>, XdrErr
 /// `remote_domain_get_state_ret`: the state, and a reason for it that depends on the state.
 pub(super) fn state(reader: &mut Reader<'_>) -> Result<(State, i32), XdrError> {
     Ok((reader.i32()?.into(), reader.i32()?))
+}
+
+/// `remote_domain_is_persistent_ret`.
+pub(super) fn yes_or_no(reader: &mut Reader<'_>) -> Result<bool, XdrError> {
+    Ok(reader.i32()? != 0)
 }
 
 /// `remote_auth_list_ret`: numbers of `remote_auth_type`.

@@ -24,6 +24,7 @@ use std::{
 use ioward_model::Name;
 
 use crate::HypervisorError;
+pub(super) use crate::error::io_error;
 
 /// Where a log is cut. A guest decides how much it prints, and the runtime folder is usually memory.
 const MAX_LOG: u64 = 4 << 20;
@@ -165,9 +166,4 @@ fn remove(path: &Path) {
     {
         tracing::warn!("cannot remove {}: {error}", path.display());
     }
-}
-
-/// Makes a [`HypervisorError::Io`] of an [`io::Error`].
-pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HypervisorError {
-    move |source| HypervisorError::Io { what: what.into(), path: path.to_owned(), source }
 }

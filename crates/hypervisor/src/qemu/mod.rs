@@ -34,7 +34,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ioward_model::{Boot, Name, Owner, PartitionSpec};
+use ioward_model::{Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use rustix::{fs::FlockOperation, io::Errno};
 use tokio::{
@@ -51,11 +51,11 @@ use self::{
     machine::Machine,
     partition::{Listener, Partition, lock},
     process::Process,
-    record::{HeldVf, Record, SLOTS},
+    record::{Definition, HeldVf, Record, SLOTS},
 };
 use crate::{
-    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
-    UnusableFile, cgroup, opening::Opening, sysfs::Sysfs,
+    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
+    StopMode, cgroup, opening::Opening, sysfs::Sysfs,
 };
 
 /// Events that may wait to be fetched.
@@ -226,7 +226,7 @@ impl QemuHypervisor {
             self.give_node(&record, &owner, vf.function)?;
         }
         let BootFiles { kernel, initrd, disk } =
-            BootFiles::open(&record.spec.boot, self.config.users.as_ref(), &self.opening).await?;
+            BootFiles::open(&record.spec.machine.boot, self.config.users.as_ref(), &self.opening).await?;
         let folder = &partition.folder;
         folder.clear();
         let (log, console_log) = folder.open_logs()?;
@@ -324,14 +324,16 @@ impl Hypervisor for QemuHypervisor {
     }
 
     /// Opens every file to see.
-    async fn check_boot(&self, boot: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
-        Ok(boot::unusable_in_time(boot, self.config.users.as_ref(), &self.opening).await)
+    async fn check_definition(&self, spec: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
+        let Definition { machine, .. } = spec.clone().try_into()?;
+        Ok(boot::unusable_in_time(&machine.boot, self.config.users.as_ref(), &self.opening).await)
     }
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
+        let definition = Definition::try_from(spec.clone())?;
         loop {
             if let Ok((partition, _operation)) = self.enter(&spec.name).await {
-                return partition.change(|record| record.spec = Record::new(spec, None).spec);
+                return partition.change(|record| record.spec = definition.clone());
             }
             let folder = Folder::new(&self.folder, &spec.name);
             let user = self.user_for(&folder).await?;
@@ -340,7 +342,7 @@ impl Hypervisor for QemuHypervisor {
             // Somebody may have been faster, with this name or as this user.
             if !partitions.contains_key(&spec.name) && !partitions.values().any(is_taken) {
                 folder.create()?;
-                let record = Record::new(spec, user);
+                let record = Record::new(definition, user);
                 record.save(&folder.record())?;
                 partitions.insert(spec.name.clone(), Partition::new(folder, record));
                 return Ok(());

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use ioward_model::Name;
+use ioward_model::{KindName, Name};
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{folder::Folder, machine::Machine, record::Record};
@@ -81,7 +81,8 @@ impl Partition {
             running: machine.is_some(),
             accelerator: machine.and_then(|machine| machine.accelerator()),
             pid: machine.map(|machine| machine.process().pid()),
-            console: self.folder.console(),
+            console: Some(self.folder.console()),
+            kind: KindName::Machine,
             vfs: now.record.vfs.iter().map(|vf| (vf.name.clone(), vf.function)).collect(),
             channel: now.record.channel,
         }

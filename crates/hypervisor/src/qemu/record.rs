@@ -1,23 +1,15 @@
 //! A partition on disk: its definition, the VFs it holds and whether it has a channel.
 
-use std::{
-    fs::{self, File},
-    io::{self, Read, Write},
-    path::Path,
-};
+use std::path::Path;
 
-use ioward_model::{Name, PartitionSpec};
+use ioward_model::{Machine, Name, PartitionKind, PartitionSpec};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use super::folder::io_error;
-use crate::HypervisorError;
+use crate::{HypervisorError, json_file};
 
 /// PCIe slots of a machine for VFs, and with that the most VFs it can hold.
 pub(super) const SLOTS: u8 = 8;
-
-/// More than any record that this program writes.
-const MAX_BYTES: u64 = 1 << 20;
 
 const VERSION: u32 = 1;
 
@@ -26,8 +18,8 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {
     version: u32,
-    /// Its definition, without VFs.
-    pub spec: PartitionSpec,
+    /// What it is made of.
+    pub spec: Definition,
     /// The user that its machine runs as; left out: the daemon's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<u32>,
@@ -35,6 +27,34 @@ pub(super) struct Record {
     pub channel: bool,
     /// The VFs it holds.
     pub vfs: Vec<HeldVf>,
+}
+
+/// What a machine is made of. On disk it is a partition of a Spec, without VFs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "PartitionSpec", into = "PartitionSpec")]
+pub(super) struct Definition {
+    pub name: Name,
+    pub numa_node: Option<u32>,
+    pub machine: Machine,
+}
+
+impl TryFrom<PartitionSpec> for Definition {
+    type Error = HypervisorError;
+
+    fn try_from(spec: PartitionSpec) -> Result<Self, HypervisorError> {
+        match spec.kind {
+            PartitionKind::Machine(machine) => {
+                Ok(Self { name: spec.name, numa_node: spec.numa_node, machine })
+            }
+            kind => Err(HypervisorError::NoBackend { partition: spec.name, kind: kind.to_string() }),
+        }
+    }
+}
+
+impl From<Definition> for PartitionSpec {
+    fn from(definition: Definition) -> Self {
+        Self { numa_node: definition.numa_node, ..Self::new(definition.name, definition.machine) }
+    }
 }
 
 /// A VF in a slot.
@@ -50,8 +70,7 @@ pub(super) struct HeldVf {
 }
 
 impl Record {
-    pub(super) fn new(spec: &PartitionSpec, user: Option<u32>) -> Self {
-        let spec = PartitionSpec { vfs: Vec::new(), ..spec.clone() };
+    pub(super) fn new(spec: Definition, user: Option<u32>) -> Self {
         Self { version: VERSION, spec, user, channel: false, vfs: Vec::new() }
     }
 
@@ -67,43 +86,32 @@ impl Record {
 
     /// Reads a record.
     pub(super) fn load(path: &Path) -> Result<Self, HypervisorError> {
-        let mut text = Vec::new();
-        let file = File::open(path).map_err(io_error("open", path))?;
-        file.take(MAX_BYTES).read_to_end(&mut text).map_err(io_error("read", path))?;
-        Self::parse(&text)
-            .map_err(|why| io_error("understand", path)(io::Error::new(io::ErrorKind::InvalidData, why)))
+        json_file::load(path, Self::check)
     }
 
-    fn parse(text: &[u8]) -> Result<Self, String> {
-        let record: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-        if record.version != VERSION {
-            return Err(format!("version {} of the form is not known", record.version));
+    fn check(&self) -> Result<(), String> {
+        if self.version != VERSION {
+            return Err(format!("version {} of the form is not known", self.version));
         }
-        let mut slots: Vec<u8> = record.vfs.iter().map(|vf| vf.slot).collect();
+        let mut slots: Vec<u8> = self.vfs.iter().map(|vf| vf.slot).collect();
         slots.sort_unstable();
         slots.dedup();
-        if slots.len() != record.vfs.len() || slots.iter().any(|slot| !(1..=SLOTS).contains(slot)) {
+        if slots.len() != self.vfs.len() || slots.iter().any(|slot| !(1..=SLOTS).contains(slot)) {
             return Err("its slots make no sense".into());
         }
-        Ok(record)
+        Ok(())
     }
 
     /// Writes a record: afterwards the file holds the old one or this one, never a part.
     pub(super) fn save(&self, path: &Path) -> Result<(), HypervisorError> {
-        let new = path.with_extension("new");
-        let text = serde_json::to_vec_pretty(self).map_err(|error| io_error("write", path)(error.into()))?;
-        let write = || {
-            let mut file = File::create(&new)?;
-            file.write_all(&text)?;
-            file.sync_all()
-        };
-        write().map_err(io_error("write", &new))?;
-        fs::rename(&new, path).map_err(io_error("write", path))
+        json_file::save(self, path)
     }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::fs;
+
     use ioward_model::Spec;
 
     use super::*;
@@ -111,7 +119,8 @@ pub(super) mod tests {
     /// A partition `web` with whatever else the TOML says.
     pub(crate) fn record(toml: &str) -> Record {
         let text = format!("version = 1\n[[partition]]\nname = \"web\"\n{toml}");
-        Record::new(&Spec::parse(text.as_bytes()).unwrap().partitions[0], Some(1_879_048_193))
+        let spec = Spec::parse(text.as_bytes()).unwrap().partitions.remove(0);
+        Record::new(spec.try_into().unwrap(), Some(1_879_048_193))
     }
 
     pub(crate) fn held(name: &str, function: &str, slot: u8) -> HeldVf {

@@ -1,8 +1,8 @@
 //! Hosts that are not as they are noted: the differences, the plan that repairs them, and plans that would not.
 
-use std::path::PathBuf;
-
-use ioward_model::{Difference, Drift, Intent, Name, PartitionStatus, Plan, Step, VfId, VfSettings};
+use ioward_model::{
+    Difference, Drift, Intent, KindName, Name, PartitionStatus, Plan, Step, VfId, VfSettings,
+};
 use ioward_planner::{Comparison, lint};
 
 use crate::world::*;
@@ -17,7 +17,11 @@ fn name(text: &str) -> Name {
 fn noted() -> World {
     let mut world = host().nic(NIC, 7);
     world.does(&spec(&[adapter(NIC, "4"), partition("web", &[WISH])]), SAFE);
-    world.state.partitions.values_mut().for_each(|partition| partition.spec.autostart = true);
+    world
+        .state
+        .partitions
+        .values_mut()
+        .for_each(|partition| partition.spec.machine_mut().unwrap().autostart = true);
     world
 }
 
@@ -78,7 +82,8 @@ fn nothing_is_taken_from_a_partition_that_runs() {
         running: true,
         accelerator: None,
         pid: None,
-        console: PathBuf::new(),
+        console: None,
+        kind: KindName::Machine,
         vfs: vec![(name("net0"), vf)],
         channel: true,
     };
@@ -111,7 +116,7 @@ fn the_validator_refuses_steps_that_repair_nothing() {
     let bind = position(|step| matches!(step, Step::BindDriver { .. }));
     let cases = [
         (bind, Step::ConfigureVf { vf: held, to: mac }, "it is to be set otherwise"),
-        (bind, Step::BindDriver { vf: held, to: None }, "through vfio-pci"),
+        (bind, Step::BindDriver { vf: held, to: None }, "by another driver"),
         (bind, Step::BindDriver { vf: nobodys, to: vfio() }, "in nobody's hands"),
         (0, Step::BindDriver { vf: held, to: vfio() }, "it is not there"),
         (0, Step::SetVfCount { pf, to: 4, from: 0 }, "drivers would take the VFs"),

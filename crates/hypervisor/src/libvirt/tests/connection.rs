@@ -47,11 +47,7 @@ async fn a_refusal_is_told_with_its_meaning() {
     let (connection, _events, mut daemon) = connected().await;
     let refuse = async {
         let call = daemon.expect(Procedure::DomainLookupByName).await;
-        let error = Writer::default().i32(42).i32(10).u32(1).string("Domain not found: \u{1b}[31mweb").i32(2);
-        let body = error.u32(0).u32(0).u32(0).u32(0).i32(-1).i32(-1).u32(0).done();
-        let mut bytes = wire::message(REMOTE, call.procedure, REPLY, call.serial, &body);
-        bytes[27] = 1;
-        daemon.send(&bytes).await;
+        daemon.refuse(&call, 42, "Domain not found: \u{1b}[31mweb").await;
     };
     let (answer, ()) = tokio::join!(connection.domain_named("web"), refuse);
     let error = answer.unwrap_err();

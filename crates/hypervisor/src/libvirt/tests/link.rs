@@ -63,6 +63,27 @@ async fn attempts_become_rarer_up_to_a_bound() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn somebody_who_waits_ends_a_pause_and_only_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut link = Link::new(sockets(folder.path()), BOUNDS);
+    for _ in 0..10 {
+        link.next().await;
+    }
+    let hurry = link.hurry();
+    hurry.notify_waiters();
+    let before = Instant::now();
+    link.next().await;
+    assert!(before.elapsed().as_secs() >= 10, "nobody was in a pause then");
+    let (_, before) = tokio::join!(link.next(), async {
+        let before = Instant::now();
+        tokio::task::yield_now().await;
+        hurry.notify_waiters();
+        before
+    });
+    assert!(before.elapsed().as_secs() < 1, "{:?}", before.elapsed());
+}
+
 #[tokio::test]
 async fn the_daemon_for_qemu_alone_comes_first_unless_nobody_is_there() {
     let folder = tempfile::tempdir().unwrap();

@@ -18,12 +18,12 @@ use super::{
     xdr::Writer,
 };
 
-const REMOTE: u32 = 0x2000_8086;
+pub(super) const REMOTE: u32 = 0x2000_8086;
 const KEEPALIVE: u32 = 0x6b65_6570;
-const REPLY: u32 = 1;
-const MESSAGE: u32 = 2;
+pub(super) const REPLY: u32 = 1;
+pub(super) const MESSAGE: u32 = 2;
 
-const BOUNDS: Bounds = Bounds {
+pub(super) const BOUNDS: Bounds = Bounds {
     call: Duration::from_secs(60),
     start: Duration::from_secs(300),
     quiet: Duration::from_secs(5),
@@ -31,19 +31,19 @@ const BOUNDS: Bounds = Bounds {
 };
 
 /// The daemon's end.
-struct Daemon(UnixStream);
+pub(super) struct Daemon(pub(super) UnixStream);
 
 /// A call that has come.
 #[derive(Debug, PartialEq, Eq)]
-struct Call {
-    program: u32,
-    procedure: u32,
-    serial: u32,
-    arguments: Vec<u8>,
+pub(super) struct Call {
+    pub(super) program: u32,
+    pub(super) procedure: u32,
+    pub(super) serial: u32,
+    pub(super) arguments: Vec<u8>,
 }
 
 impl Daemon {
-    async fn next(&mut self) -> Option<Call> {
+    pub(super) async fn next(&mut self) -> Option<Call> {
         let mut header = [0; 28];
         self.0.read_exact(&mut header).await.ok()?;
         let word = |index: usize| u32::from_be_bytes(header[4 * index..][..4].try_into().unwrap());
@@ -59,16 +59,25 @@ impl Daemon {
         call
     }
 
-    async fn send(&mut self, bytes: &[u8]) {
+    pub(super) async fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).await.unwrap();
     }
 
-    async fn answer(&mut self, call: &Call, returned: Writer) {
+    pub(super) async fn answer(&mut self, call: &Call, returned: Writer) {
         self.send(&wire::message(REMOTE, call.procedure, REPLY, call.serial, &returned.done())).await;
     }
 
+    /// Says no: `virNetMessageError`.
+    pub(super) async fn refuse(&mut self, call: &Call, code: i32, why: &str) {
+        let error = Writer::default().i32(code).i32(10).u32(1).string(why).i32(2);
+        let body = error.u32(0).u32(0).u32(0).u32(0).i32(-1).i32(-1).u32(0).done();
+        let mut bytes = wire::message(REMOTE, call.procedure, REPLY, call.serial, &body);
+        bytes[27] = 1;
+        self.send(&bytes).await;
+    }
+
     /// Answers what a client asks before it can be used.
-    async fn welcome(&mut self) {
+    pub(super) async fn welcome(&mut self) {
         let call = self.expect(Procedure::AuthList).await;
         self.answer(&call, Writer::default().u32(1).u32(0)).await;
         let call = self.expect(Procedure::ConnectOpen).await;

@@ -3,7 +3,7 @@
 use ioward_model::Name;
 use ioward_pci::Bdf;
 
-use super::{CHANNEL_ALIAS, CHANNEL_NAME, CONTROLLER_ALIAS, XmlError, vf_alias};
+use super::{CHANNEL_ALIAS, CHANNEL_NAME, CONTROLLER_ALIAS, XmlError, port_alias, vf_alias};
 
 /// `sun_path` has 108 bytes, of which the last is 0 (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
@@ -41,5 +41,18 @@ pub fn channel(socket: &str) -> Result<String, XmlError> {
 pub fn serial_controller(index: u32) -> String {
     format!(
         "<controller type='virtio-serial' index='{index}'><alias name='{CONTROLLER_ALIAS}'/></controller>"
+    )
+}
+
+/// A PCIe root port with this number, for a definition in which no other is free. It is to be the next number: libvirt adds ports
+/// of its own for those that are left out. libvirt adds one by itself where a device needs it, too, but then nobody could tell
+/// whose it is when the device is gone. Model and target have to be there (libvirt 11.3 does not fill them in when a controller is
+/// attached); chassis are told apart by their number, and libvirt gives each that of its port.
+#[must_use]
+pub fn root_port(index: u32) -> String {
+    let (chassis, port, alias) = (index, index & 0xff, port_alias(index));
+    format!(
+        "<controller type='pci' index='{index}' model='pcie-root-port'><model name='pcie-root-port'/>\
+         <target chassis='{chassis}' port='0x{port:x}'/><alias name='{alias}'/></controller>"
     )
 }

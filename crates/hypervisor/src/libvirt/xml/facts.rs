@@ -7,10 +7,10 @@ use ioward_pci::Bdf;
 use roxmltree::Node;
 
 use super::{
-    CHANNEL_ALIAS, CHANNEL_NAME, CONTROLLER_ALIAS, DomainName, VF_ALIAS, XmlError, alias, child, children,
-    devices, is_ours, parse,
+    CHANNEL_ALIAS, CHANNEL_NAME, CONTROLLER_ALIAS, DomainName, PORT_ALIAS, VF_ALIAS, XmlError, alias, child,
+    children, devices, is_ours, parse,
 };
-use crate::libvirt::Uuid;
+use crate::{Accelerator, libvirt::Uuid};
 
 /// A domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Facts {
     pub uuid: Option<Uuid>,
     /// The number of its run, in the definition of a machine that runs.
     pub id: Option<u32>,
+    /// The engine that executes its instructions; `None` for one that ioward does not know.
+    pub accelerator: Option<Accelerator>,
     /// Bytes of memory it has at most.
     pub memory: u64,
     /// vCPUs it has at most.
@@ -33,6 +35,8 @@ pub struct Facts {
     pub serial_controllers: Vec<Controller>,
     /// Its slots for hot-plug, free or not.
     pub root_ports: Vec<RootPort>,
+    /// The number that a root port that is added gets. `None` where the machine has no PCI Express.
+    pub next_port: Option<u32>,
     /// Devices under an alias of ioward's that ioward did not make. They are told of and never touched.
     pub foreign: Vec<Foreign>,
 }
@@ -44,6 +48,8 @@ pub struct HostDevice {
     pub function: Option<Bdf>,
     /// Whether libvirt binds it to its driver, and back.
     pub managed: bool,
+    /// Whether it is an `<interface type='hostdev'>`.
+    pub interface: bool,
     /// Its alias; libvirt makes one up for a machine that runs.
     pub alias: Option<String>,
     /// The MAC address, of an `<interface type='hostdev'>`. libvirt sets it through the PF.
@@ -66,6 +72,8 @@ pub struct Controller {
     pub index: u32,
     /// Whether ioward added it.
     pub is_ours: bool,
+    /// Whether a device that is not ioward's is plugged into it.
+    pub serves_others: bool,
 }
 
 /// A PCIe root port, which takes one device.
@@ -75,6 +83,8 @@ pub struct RootPort {
     pub index: u32,
     /// Whether nothing is plugged into it, and something can be while the machine runs.
     pub free: bool,
+    /// Whether ioward added it.
+    pub is_ours: bool,
 }
 
 /// A device that is not ioward's, and named as if.
@@ -114,6 +124,11 @@ pub fn read(xml: &str) -> Result<Facts, XmlError> {
         name,
         uuid,
         id: domain.attribute("id").and_then(number),
+        accelerator: match domain.attribute("type") {
+            Some("kvm") => Some(Accelerator::Kvm),
+            Some("qemu") => Some(Accelerator::Tcg),
+            _ => None,
+        },
         memory: child(domain, "memory").and_then(memory).ok_or(XmlError::Missing("<memory>"))?,
         // A definition without it is one of one vCPU.
         vcpus: vcpus.unwrap_or(1),
@@ -121,9 +136,11 @@ pub fn read(xml: &str) -> Result<Facts, XmlError> {
         channel: None,
         serial_controllers: Vec::new(),
         root_ports: Vec::new(),
+        next_port: next_port(devices),
         foreign: Vec::new(),
     };
     let taken: BTreeSet<u32> = devices.children().filter_map(bus).collect();
+    let serving: BTreeSet<u32> = devices.children().filter_map(serial_bus_of_others).collect();
     for device in devices.children().filter(Node::is_element) {
         let is_ours = is_made_by_ioward(device);
         match device.tag_name().name() {
@@ -135,15 +152,19 @@ pub fn read(xml: &str) -> Result<Facts, XmlError> {
             "controller" => match (device.attribute("type"), device.attribute("model")) {
                 (Some("virtio-serial"), _) => {
                     let index = device.attribute("index").and_then(number).unwrap_or(0);
-                    facts.serial_controllers.push(Controller { index, is_ours });
+                    let serves_others = serving.contains(&index);
+                    facts.serial_controllers.push(Controller { index, is_ours, serves_others });
                 }
                 (Some("pci"), Some("pcie-root-port")) => {
                     let target = child(device, "target");
                     let hotplug = target.and_then(|target| target.attribute("hotplug")) != Some("off");
                     let index = device.attribute("index").and_then(number);
-                    facts.root_ports.extend(
-                        index.map(|index| RootPort { index, free: hotplug && !taken.contains(&index) }),
-                    );
+                    let free = |index: u32| hotplug && !taken.contains(&index);
+                    facts.root_ports.extend(index.map(|index| RootPort {
+                        index,
+                        free: free(index),
+                        is_ours,
+                    }));
                 }
                 _ => {}
             },
@@ -165,6 +186,9 @@ pub(super) fn is_made_by_ioward(device: Node<'_, '_>) -> bool {
             alias == CHANNEL_ALIAS && name == Some(CHANNEL_NAME)
         }
         ("controller", Some("virtio-serial")) => alias == CONTROLLER_ALIAS,
+        ("controller", Some("pci")) => {
+            alias.starts_with(PORT_ALIAS) && device.attribute("model") == Some("pcie-root-port")
+        }
         ("hostdev", Some("pci")) => vf_name(alias).is_some() && !is_managed(device),
         _ => false,
     }
@@ -208,6 +232,7 @@ fn host_device(device: Node<'_, '_>) -> Option<HostDevice> {
     Some(HostDevice {
         function,
         managed: is_managed(device),
+        interface: is_interface,
         alias: alias(device).map(str::to_owned),
         mac: mac.map(str::to_owned),
         vf: alias(device).and_then(vf_name).filter(|_| is_made_by_ioward(device)),
@@ -228,6 +253,21 @@ fn bus(device: Node<'_, '_>) -> Option<u32> {
     let mut addresses = children(device, "address");
     let address = addresses.find(|address| address.attribute("type") == Some("pci"))?;
     address.attribute("bus").and_then(number)
+}
+
+/// The number of the controller for channels that a device which is not ioward's is plugged into.
+fn serial_bus_of_others(device: Node<'_, '_>) -> Option<u32> {
+    let mut addresses = children(device, "address").filter(|_| !is_made_by_ioward(device));
+    let address = addresses.find(|address| address.attribute("type") == Some("virtio-serial"))?;
+    address.attribute("controller").map_or(Some(0), number)
+}
+
+/// One more than the highest number of a PCI controller, on a machine with PCI Express.
+fn next_port(devices: Node<'_, '_>) -> Option<u32> {
+    let pci = || children(devices, "controller").filter(|device| device.attribute("type") == Some("pci"));
+    let has_express = pci().any(|device| device.attribute("model") == Some("pcie-root"));
+    let highest = pci().filter_map(|device| device.attribute("index").and_then(number)).max()?;
+    highest.checked_add(1).filter(|_| has_express)
 }
 
 /// Bytes, of a number with a unit (libvirt.org, "Memory Allocation").

@@ -7,7 +7,7 @@ mod devices;
 mod edit;
 mod facts;
 
-pub use devices::{channel, hostdev, serial_controller};
+pub use devices::{channel, hostdev, root_port, serial_controller};
 pub use edit::{insert, remove};
 pub use facts::{Channel, Controller, Facts, Foreign, HostDevice, RootPort, read};
 
@@ -32,6 +32,8 @@ pub const CHANNEL_NAME: &str = "org.ioward.0";
 pub const CONTROLLER_ALIAS: &str = "ua-ioward_serial";
 /// What the alias of a VF begins with, before the VF's name.
 const VF_ALIAS: &str = "ua-ioward-";
+/// What the alias of a PCIe root port that ioward adds begins with, before its number.
+const PORT_ALIAS: &str = "ua-ioward_port";
 
 /// The alias of a VF of this name.
 #[must_use]
@@ -39,9 +41,18 @@ pub fn vf_alias(vf: &Name) -> String {
     format!("{VF_ALIAS}{vf}")
 }
 
+/// The alias of ioward's root port of this number.
+#[must_use]
+pub fn port_alias(index: u32) -> String {
+    format!("{PORT_ALIAS}{index}")
+}
+
 /// Whether an alias is one that only ioward gives.
 fn is_ours(alias: &str) -> bool {
-    alias == CHANNEL_ALIAS || alias == CONTROLLER_ALIAS || alias.starts_with(VF_ALIAS)
+    alias == CHANNEL_ALIAS
+        || alias == CONTROLLER_ALIAS
+        || alias.starts_with(VF_ALIAS)
+        || alias.starts_with(PORT_ALIAS)
 }
 
 /// Why a definition can't be read or edited.

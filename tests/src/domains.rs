@@ -1,0 +1,297 @@
+//! A domain of a real libvirt as a partition: what it is given while it runs, what virsh does beside that, and nothing left of it.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
+};
+
+use ioward_hypervisor::{
+    ChannelEnd, Hypervisor, HypervisorEvent, PartitionStatus,
+    libvirt::{LibvirtConfig, LibvirtHypervisor},
+};
+use ioward_model::{DomainRef, Name, Owner, PartitionSpec};
+use ioward_tests::{
+    daemon::{Daemon, SOON, VERSION, clean_up, how_the_host_is, vf as a_vf},
+    guest::Guest,
+    harness::Outcome,
+    level1::{NIC0, kernel_vf, set_attribute, sh, virtual_functions, wait_until},
+};
+use tokio::{runtime::Runtime, sync::mpsc, time::timeout};
+
+use crate::libvirtd::{LONG, Libvirt};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// How long a guest's console may be silent.
+const SILENCE: Duration = Duration::from_secs(180);
+const RUNTIME: &str = "/run/ioward-test/run";
+
+/// The lab's guest as a domain that virsh alone makes, with three root ports and no controller for channels.
+pub const DEFINITION: &str = "<domain type='kvm'>
+  <name>web</name>
+  <metadata><m:team xmlns:m='https://example.org/team'>ops &amp; co</m:team></metadata>
+  <memory unit='MiB'>192</memory><vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='q35'>hvm</type><kernel>/run/lab/guest/vmlinuz</kernel><initrd>/run/lab/guest/initrd.img</initrd>
+    <cmdline>console=ttyS0 loglevel=6 net.ifnames=0 nopv ioward.hostname=web</cmdline></os>
+  <features><acpi/></features><cpu mode='host-passthrough' check='none' migratable='off'/>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <controller type='usb' model='none'/><memballoon model='none'/>
+    <controller type='pci' model='pcie-root'/>
+    <controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>
+    <controller type='pci' model='pcie-root-port'/>
+    <serial type='unix'><source mode='bind' path='/run/web.serial'/><log file='/run/web.log' append='off'/><target port='0'/></serial>
+  </devices>
+</domain>";
+
+/// The console of the guest.
+pub fn console() -> Result<Guest> {
+    Guest::connect(Path::new("/run/web.serial"), SILENCE)
+}
+
+fn definitions() -> Result<(String, String)> {
+    Ok((sh("virsh dumpxml web")?, sh("virsh dumpxml --inactive web")?))
+}
+
+fn name() -> Result<Name> {
+    Ok("web".parse()?)
+}
+
+fn net0() -> Result<Owner> {
+    Ok(Owner { partition: name()?, vf: "net0".parse()? })
+}
+
+/// The backend, with `web` as a partition.
+struct Backend {
+    runtime: Runtime,
+    hypervisor: LibvirtHypervisor,
+    events: mpsc::Receiver<HypervisorEvent>,
+}
+
+impl Backend {
+    fn open() -> Result<Self> {
+        // Events are followed while a test waits for its guest.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let config = LibvirtConfig { runtime_dir: RUNTIME.into(), ..LibvirtConfig::default() };
+        let (hypervisor, events) = runtime.block_on(async {
+            let hypervisor = LibvirtHypervisor::open(config).await?;
+            let events = hypervisor.events().await;
+            Result::Ok((hypervisor, events))
+        })?;
+        Ok(Self { runtime, hypervisor, events })
+    }
+
+    fn status(&self) -> Result<PartitionStatus> {
+        let mut all = self.runtime.block_on(self.hypervisor.partitions())?;
+        let status = all.pop().ok_or("it is no partition")?;
+        if all.is_empty() { Ok(status) } else { Err(format!("{all:?}").into()) }
+    }
+
+    fn has_vf(&self) -> Result<bool> {
+        Ok(!self.status()?.vfs.is_empty())
+    }
+
+    fn next_event(&mut self) -> Result<HypervisorEvent> {
+        let event = self.runtime.block_on(async { timeout(LONG, self.events.recv()).await })?;
+        event.ok_or_else(|| "nothing is told any more".into())
+    }
+
+    /// What a guest writes into its end of the channel.
+    fn hear(&self, guest: &mut Guest, words: &str) -> Result<String> {
+        let ChannelEnd::Stream(end) = self.runtime.block_on(self.hypervisor.connect_channel(&name()?))?
+        else {
+            return Err("a domain has a stream".into());
+        };
+        let mut end = UnixStream::from(end);
+        end.set_nonblocking(false)?;
+        end.set_read_timeout(Some(SOON))?;
+        let port =
+            "p=$(grep -l org.ioward.0 /sys/class/virtio-ports/*/name) && p=${p%/name} && p=/dev/${p##*/}";
+        guest.run(&format!("{port} && echo {words} >$p"), SOON)?;
+        let mut heard = vec![0; words.len() + 1];
+        end.read_exact(&mut heard)?;
+        end.write_all(b"ok\n")?;
+        Ok(String::from_utf8(heard)?)
+    }
+}
+
+/// Makes a VF that is bound to vfio-pci, and gives its address.
+fn ready_vf() -> Result<String> {
+    set_attribute(NIC0, "sriov_drivers_autoprobe", "0")?;
+    set_attribute(NIC0, "sriov_numvfs", "1")?;
+    sh("ip link set eth0 vf 0 mac 52:54:00:aa:00:01")?;
+    let vf = virtual_functions(NIC0)?.remove(0);
+    set_attribute(&vf, "driver_override", "vfio-pci")?;
+    fs::write("/sys/bus/pci/drivers_probe", &vf)?;
+    Ok(vf)
+}
+
+pub fn a_domain_that_runs_gets_a_vf_and_a_channel_and_gives_them_back_without_a_trace() -> Outcome {
+    clean_up();
+    let _ = fs::remove_dir_all(RUNTIME);
+    let libvirt = Libvirt::start()?;
+    fs::write("/run/web.xml", DEFINITION)?;
+    sh("virsh define /run/web.xml && virsh start web")?;
+    let (live, next) = definitions()?;
+    let vf = ready_vf()?;
+    let mut backend = Backend::open()?;
+    let domain: DomainRef = "web".parse()?;
+    backend.runtime.block_on(backend.hypervisor.define(&PartitionSpec::new(name()?, domain)))?;
+    assert_eq!(definitions()?, (live.clone(), next.clone()), "being a partition changes nothing of it");
+
+    let mut guest = console()?;
+    let given = async {
+        backend.hypervisor.create_channel(&name()?).await?;
+        backend.hypervisor.attach_vf(&net0()?, vf.parse()?).await?;
+        Outcome::Ok(())
+    };
+    backend.runtime.block_on(given)?;
+    assert_eq!(backend.hear(&mut guest, "hello")?, "hello\n");
+    guest.run(
+        "n=0; until ip link | grep 52:54:00:aa:00:01; do sleep 1; n=$((n+1)); [ $n -lt 60 ] || exit 1; done",
+        SOON,
+    )?;
+    let status = backend.status()?;
+    assert!(status.running && status.channel && status.vfs.len() == 1, "{status:?}");
+
+    the_guest_is_asked_and_not_believed(&mut backend)?;
+    backend.runtime.block_on(backend.hypervisor.attach_vf(&net0()?, vf.parse()?))?;
+    others_do_with_it_what_they_like(&mut backend, &libvirt)?;
+
+    sh("virsh destroy web")?;
+    let taken = async {
+        backend.hypervisor.detach_vf(&net0()?, false).await?;
+        backend.hypervisor.destroy_channel(&name()?).await?;
+        backend.hypervisor.undefine(&name()?).await?;
+        Outcome::Ok(())
+    };
+    backend.runtime.block_on(taken)?;
+    assert_eq!(sh("virsh dumpxml --inactive web")?, next);
+    assert_eq!(sh(&format!("ls {RUNTIME}/domains {RUNTIME}/channels | grep web || true"))?, "");
+    sh("virsh start web")?;
+    let without_id = |xml: &str| xml.lines().skip(1).collect::<Vec<_>>().join("\n");
+    assert_eq!(without_id(&definitions()?.0), without_id(&live));
+    drop((backend, libvirt));
+    clean_up();
+    Ok(())
+}
+
+/// libvirt says "detached" while a guest that is paused still has the VF.
+fn the_guest_is_asked_and_not_believed(backend: &mut Backend) -> Outcome {
+    sh("virsh suspend web")?;
+    let (hypervisor, owner) = (&backend.hypervisor, net0()?);
+    let detached = async {
+        let mut detaching = std::pin::pin!(hypervisor.detach_vf(&owner, false));
+        let early = timeout(Duration::from_secs(10), &mut detaching).await;
+        assert!(early.is_err(), "{early:?}");
+        assert!(sh("virsh dumpxml web")?.contains("ua-ioward-net0"));
+        sh("virsh resume web")?;
+        detaching.await?;
+        Outcome::Ok(())
+    };
+    backend.runtime.block_on(detached)?;
+    assert!(!backend.has_vf()?);
+    let (live, next) = definitions()?;
+    assert!(!live.contains("ua-ioward-net0") && !next.contains("ua-ioward-net0"));
+    // Nobody has it open any more.
+    assert_eq!(sh("ls -l /proc/*/fd 2>/dev/null | grep '/dev/vfio/[0-9]' || true")?, "");
+    Ok(())
+}
+
+fn others_do_with_it_what_they_like(backend: &mut Backend, libvirt: &Libvirt) -> Outcome {
+    sh("virsh destroy web")?;
+    let event = backend.next_event()?;
+    assert!(
+        matches!(&event, HypervisorEvent::Ended { why, .. } if why.contains("virsh destroy")),
+        "{event:?}"
+    );
+    let status = backend.status()?;
+    assert!(!status.running && status.vfs.len() == 1 && status.channel, "{status:?}");
+
+    // While libvirt's daemon is away, it is what it was.
+    libvirt.kill_daemon()?;
+    assert!(backend.has_vf()?);
+    libvirt.start_daemon()?;
+    sh("virsh start web")?;
+    let event = backend.next_event()?;
+    assert!(matches!(event, HypervisorEvent::Started { .. }), "{event:?}");
+    libvirt.kill_daemon()?;
+    let status = backend.status()?;
+    assert!(status.running && status.vfs.len() == 1 && status.pid.is_some(), "{status:?}");
+    libvirt.start_daemon()?;
+
+    // One that ends while nobody tells of it.
+    libvirt.kill_daemon()?;
+    sh("kill -9 $(cat /run/libvirt/qemu/web.pid)")?;
+    wait_until("it is known to be off", LONG, || backend.status().is_ok_and(|status| !status.running))?;
+    libvirt.start_daemon()?;
+    let event = backend.next_event()?;
+    assert!(matches!(event, HypervisorEvent::Ended { .. }), "{event:?}");
+    sh("virsh start web")?;
+    let event = backend.next_event()?;
+    assert!(matches!(event, HypervisorEvent::Started { .. }), "{event:?}");
+    Ok(())
+}
+
+/// By the command, as a person does it.
+pub fn a_spec_gives_vfs_to_a_domain_that_runs_and_virsh_goes_on_beside_it() -> Outcome {
+    clean_up();
+    let before = how_the_host_is()?;
+    let libvirt = Libvirt::start()?;
+    fs::write("/run/web.xml", DEFINITION)?;
+    sh("virsh define /run/web.xml && virsh start web")?;
+    let (live, next) = definitions()?;
+    let mut daemon = Daemon::start()?;
+    let net0 = "pf = \"0000:01:00.0\"\nmac = \"52:54:00:aa:00:01\"\nguest_may = [\"mac\"]";
+    let shop = |domain: &str, vfs: &str| {
+        [VERSION, "\n[[partition]]\nname = \"shop\"\nlibvirt = \"", domain, "\"\n", vfs].concat()
+    };
+    let refused = daemon.try_apply(&shop("nosuch", ""), &[])?;
+    assert!(refused.status == 3 && refused.stderr.contains("virsh list --all"), "{refused:?}");
+    let spec = shop("web", &a_vf("net0", "network", net0));
+    let mut guest = console()?;
+    daemon.apply(&spec)?;
+    assert!(daemon.apply(&spec)?.contains("nothing to do"));
+    the_guest_configures_its_vf(&mut guest)?;
+    let shown = daemon.done(&["partitions"])?;
+    assert!(shown.contains("domain web") && shown.contains("shop"), "{shown}");
+    assert_eq!(daemon.done(&["drift", "--json"])?.trim(), "[]");
+
+    // What virsh does, also while this daemon is not there.
+    sh("virsh destroy web")?;
+    daemon.events_until("its end is told", |events| events.contains("virsh destroy"))?;
+    assert_eq!(daemon.done(&["drift", "--json"])?.trim(), "[]");
+    daemon.crash()?;
+    sh("virsh start web")?;
+    libvirt.kill_daemon()?;
+    daemon.restart()?;
+    let shown = daemon.done(&["partitions"])?;
+    assert!(shown.contains("running"), "{shown}");
+    libvirt.start_daemon()?;
+    let mut guest = console()?;
+    the_guest_configures_its_vf(&mut guest)?;
+
+    // The domain runs on without what it was given.
+    daemon.done(&["remove", "--yes", "shop"])?;
+    let (live_now, next_now) = definitions()?;
+    assert_eq!(next_now, next);
+    assert!(!live_now.contains("org.ioward.0") && !live_now.contains("<hostdev"), "{live_now} was {live}");
+    assert!(!guest.run("ip link", SOON)?.contains("52:54:00:aa"));
+    assert_eq!(how_the_host_is()?, before);
+    Ok(())
+}
+
+fn the_guest_configures_its_vf(guest: &mut Guest) -> Outcome {
+    guest.run(
+        "n=0; until ioward-agent vf list | grep net0; do sleep 1; n=$((n+1)); [ $n -lt 60 ] || exit 1; done",
+        SOON,
+    )?;
+    guest.run("ioward-agent vf set net0 mac=52:54:00:aa:00:77", SOON)?;
+    assert_eq!(kernel_vf("eth0", 0)?["address"], "52:54:00:aa:00:77");
+    let (status, refusal) = guest.try_run("ioward-agent vf set net0 vlan=100", SOON)?;
+    assert!(status == 3 && refusal.contains("vlan is not in guest_may"), "{status}: {refusal}");
+    Ok(())
+}
