@@ -143,7 +143,7 @@ fn define_and_start(link: &mut Link, what: &str, boot: Boot) {
     let text =
         "version = 1\n[[partition]]\nname = \"mole\"\nmemory = \"64MiB\"\nboot = { kernel = \"/x\" }\n";
     let mut spec = Spec::parse(text.as_bytes()).unwrap().partitions.remove(0);
-    spec.boot = boot;
+    spec.machine_mut().unwrap().boot = boot;
     let partition = spec.name.clone();
     link.last += 1;
     let define = Call::Define { spec };

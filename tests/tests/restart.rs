@@ -12,14 +12,14 @@ use std::sync::{
 use ioward_fabric::sim::SimMachine;
 use ioward_hypervisor::sim::{Bounds, SimConfig, SimHypervisor};
 use ioward_imp::{Imp, Run};
-use ioward_model::{Boot, EventKind, MemorySize, Name, PartitionSpec, PartitionState, State};
+use ioward_model::{Boot, EventKind, Machine, MemorySize, Name, PartitionSpec, PartitionState, State};
 use ioward_store::Contents;
 use ioward_tests::told_store::ToldStore;
 
 fn partition(name: &Name, running: bool) -> PartitionState {
     let boot = Boot { kernel: Some("/kernel".into()), ..Boot::default() };
     let memory = MemorySize::from_mebibytes(64).unwrap();
-    let spec = PartitionSpec { memory, ..PartitionSpec::new(name.clone(), boot) };
+    let spec = PartitionSpec::new(name.clone(), Machine { memory, ..Machine::new(boot) });
     PartitionState { spec, running, channel: true, vfs: Default::default() }
 }
 

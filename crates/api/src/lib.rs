@@ -9,8 +9,8 @@ pub use change::{ChangeId, ChangeIdError, ChangeStatus, ChangeView};
 use std::path::PathBuf;
 
 use ioward_model::{
-    Accelerator, AuditDropped, AuditEntry, Class, Intent, MemorySize, Name, Options, Orphan, Owner, Plan,
-    Reason, Spec, VfId, VfSettings, Way,
+    Accelerator, AuditDropped, AuditEntry, Class, DomainRef, Intent, Machine, MemorySize, Name, NamespaceRef,
+    Options, Orphan, Owner, PartitionKind, Plan, Reason, Spec, VfId, VfSettings, Way,
 };
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
@@ -123,18 +123,50 @@ pub struct PartitionView {
     pub accelerator: Option<Accelerator>,
     /// The process ID, while it runs.
     pub pid: Option<u32>,
-    /// Number of virtual CPUs.
-    pub cpus: u16,
-    /// Memory size.
-    pub memory: MemorySize,
+    /// What it is.
+    #[serde(flatten)]
+    pub kind: KindView,
     /// Whether it has a channel.
     pub channel: bool,
     /// The name and version its agent gave in its hello.
     pub agent: Option<String>,
-    /// Unix stream socket of its serial console.
-    pub console: PathBuf,
+    /// Unix stream socket of its serial console; `None`: a domain's is libvirt's, a namespace has none.
+    pub console: Option<PathBuf>,
     /// Its VFs.
     pub vfs: Vec<AssignedVf>,
+}
+
+/// What a partition is, by the keys of a Spec.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum KindView {
+    /// A machine of ioward's own.
+    Machine {
+        /// Number of virtual CPUs.
+        cpus: u16,
+        /// Memory size.
+        memory: MemorySize,
+    },
+    /// A domain of libvirt's.
+    Domain {
+        /// Its name or UUID.
+        libvirt: DomainRef,
+    },
+    /// A network namespace.
+    Namespace {
+        /// Its name or file.
+        netns: NamespaceRef,
+    },
+}
+
+impl From<&PartitionKind> for KindView {
+    fn from(kind: &PartitionKind) -> Self {
+        match kind.clone() {
+            PartitionKind::Machine(Machine { cpus, memory, .. }) => Self::Machine { cpus, memory },
+            PartitionKind::Domain(libvirt) => Self::Domain { libvirt },
+            PartitionKind::Namespace(netns) => Self::Namespace { netns },
+        }
+    }
 }
 
 /// A VF of a partition.

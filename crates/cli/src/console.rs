@@ -2,15 +2,15 @@
 
 use std::{future, io};
 
-use ioward_api::PartitionView;
-use ioward_model::Name;
+use ioward_api::{KindView, PartitionView};
+use ioward_model::{Name, NamespaceRef};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::UnixStream,
 };
 
-use crate::{client::Client, error::CliError, signals::Signals};
+use crate::{client::Client, error::CliError, present::text, signals::Signals};
 
 /// Ctrl-]: what telnet and `virsh console` leave with.
 const LEAVE: u8 = 0x1d;
@@ -26,7 +26,7 @@ pub async fn console(client: &Client, name: Name) -> Result<(), CliError> {
     if !partition.running {
         return Err(CliError::NotFound(format!("{name} is stopped; start it with: ioward start {name}")));
     }
-    let path = partition.console;
+    let path = partition.console.ok_or_else(|| no_console(&name, &partition.kind))?;
     let failed = |source| CliError::Console { partition: name.clone(), path: path.clone(), source };
     let socket = UnixStream::connect(&path).await.map_err(failed)?;
 
@@ -56,6 +56,29 @@ pub async fn console(client: &Client, name: Name) -> Result<(), CliError> {
         Ok(End::OutputFailed(error)) => Err(CliError::Output(error)),
         Err(source) => Err(failed(source)),
     }
+}
+
+/// Where to look instead.
+fn no_console(partition: &Name, kind: &KindView) -> CliError {
+    CliError::NotFound(match kind {
+        KindView::Machine { .. } => {
+            format!("{partition} has no console; 'ioward partitions' shows how it is")
+        }
+        KindView::Domain { libvirt } => {
+            let domain = text::shell_word(libvirt.as_str());
+            format!("the console of {partition} is libvirt's; use: virsh -c qemu:///system console {domain}")
+        }
+        KindView::Namespace { netns } => {
+            let enter = match netns {
+                NamespaceRef::Named(name) => format!("ip netns exec {} sh", text::shell_word(name)),
+                NamespaceRef::PidFile(file) => {
+                    let file = text::shell_word(&file.display().to_string());
+                    format!("nsenter --net --target \"$(cat {file})\" sh")
+                }
+            };
+            format!("{partition} is a network namespace and has no console; for a shell in it use: {enter}")
+        }
+    })
 }
 
 /// A remark beside the console's own text; nobody depends on it.

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ioward_model::{MAX_SPEC_BYTES, Spec, SpecError};
+use ioward_model::{MAX_SPEC_BYTES, Machine, NamespaceRef, PartitionKind, Spec, SpecError};
 
 use crate::error::CliError;
 
@@ -39,7 +39,7 @@ impl SpecSource {
     }
 }
 
-/// Reads a Spec from a file, or with `-` from stdin. Relative boot files are taken from the Spec's folder, or from the
+/// Reads a Spec from a file, or with `-` from stdin. Relative paths are taken from the Spec's folder, or from the
 /// working folder.
 ///
 /// # Errors
@@ -80,8 +80,14 @@ fn too_large() -> SpecError {
 }
 
 fn make_absolute(spec: &mut Spec, folder: &Path) {
-    let boots = spec.partitions.iter_mut().map(|partition| &mut partition.boot);
-    let files = boots.flat_map(|boot| [&mut boot.kernel, &mut boot.initrd, &mut boot.disk]);
+    let kinds = spec.partitions.iter_mut().map(|partition| &mut partition.kind);
+    let files = kinds.flat_map(|kind| match kind {
+        PartitionKind::Machine(Machine { boot, .. }) => {
+            [boot.kernel.as_mut(), boot.initrd.as_mut(), boot.disk.as_mut()]
+        }
+        PartitionKind::Namespace(NamespaceRef::PidFile(file)) => [Some(file), None, None],
+        PartitionKind::Namespace(NamespaceRef::Named(_)) | PartitionKind::Domain(_) => [None, None, None],
+    });
     for file in files.flatten() {
         *file = folder.join(&file) as PathBuf;
     }

@@ -39,6 +39,14 @@ pub enum HypervisorError {
     /// There is no such partition.
     #[error("there is no partition {0}; 'ioward partitions' lists them")]
     NoSuchPartition(Name),
+    /// Nothing here runs partitions of this kind.
+    #[error("partition {partition} is to be {kind}, and nothing on this host runs one")]
+    NoBackend {
+        /// The partition.
+        partition: Name,
+        /// Which it is to be, in words.
+        kind: String,
+    },
     /// It has to be stopped for this.
     #[error("partition {0} is running; stop it first: ioward stop {0}")]
     Running(Name),

@@ -250,7 +250,7 @@ async fn vfs_that_are_being_made_anew_are_handed_to_nobody_and_keep_their_driver
 async fn a_definition_that_breaks_the_rules_of_a_spec_is_refused(host: Host) {
     let text = "version = 1\n[[partition]]\nname = \"mole\"\nboot = { disk = '/none' }\n";
     let mut spec = Spec::parse(text.as_bytes()).unwrap().partitions.remove(0);
-    spec.cpus = 0;
+    spec.machine_mut().unwrap().cpus = 0;
     host.guard.define(&spec).await.unwrap_err();
     assert_eq!(host.guard.partitions().await.unwrap().len(), 2);
 }

@@ -34,7 +34,7 @@ async fn a_partition_is_defined_started_stopped_and_forgotten() {
     let running = status(&hypervisor, &web).await;
     assert!(running.running);
     assert_eq!(running.accelerator, Some(accelerator));
-    UnixStream::connect(&running.console).unwrap();
+    UnixStream::connect(running.console.as_ref().unwrap()).unwrap();
 
     hypervisor.start(&web).await.unwrap();
     assert_eq!(status(&hypervisor, &web).await.pid, running.pid, "starting it again changes nothing");
@@ -43,7 +43,7 @@ async fn a_partition_is_defined_started_stopped_and_forgotten() {
     hypervisor.stop(&web, StopMode::Force).await.unwrap();
     hypervisor.stop(&web, StopMode::Force).await.unwrap();
     let stopped = status(&hypervisor, &web).await;
-    assert!(!stopped.running && stopped.pid.is_none() && !stopped.console.exists());
+    assert!(!stopped.running && stopped.pid.is_none() && !stopped.console.unwrap().exists());
 
     hypervisor.undefine(&web).await.unwrap();
     hypervisor.undefine(&web).await.unwrap();
@@ -119,7 +119,7 @@ async fn a_new_hypervisor_finds_the_machines_of_the_one_before() {
     second.connect_channel(&web).await.unwrap();
 
     let mut events = second.events().await;
-    type_on(&web_before.console, b'x');
+    type_on(web_before.console.as_ref().unwrap(), b'x');
     assert_eq!(next_end(&mut events).await, (web.clone(), "the guest turned itself off".into()));
     second.start(&web).await.unwrap();
     second.stop(&web, StopMode::Force).await.unwrap();
@@ -135,7 +135,7 @@ async fn a_machine_that_is_killed_is_told_about_and_can_be_started_again() {
     signal(&status(&hypervisor, &web).await, Signal::KILL);
     assert_eq!(next_end(&mut events).await, (web.clone(), "killed by signal 9".into()));
     let ended = status(&hypervisor, &web).await;
-    assert!(!ended.running && !ended.console.exists());
+    assert!(!ended.running && !ended.console.unwrap().exists());
     hypervisor.start(&web).await.unwrap();
     assert!(status(&hypervisor, &web).await.running);
 }

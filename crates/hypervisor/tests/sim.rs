@@ -112,7 +112,7 @@ struct Person(UnixStream);
 
 impl Person {
     async fn at_console_of(hypervisor: &Guard, partition: &Name) -> Self {
-        let socket = UnixStream::connect(status(hypervisor, partition).await.console).unwrap();
+        let socket = UnixStream::connect(status(hypervisor, partition).await.console.unwrap()).unwrap();
         socket.set_read_timeout(Some(LONG)).unwrap();
         let mut person = Self(socket);
         // Output before the first reader is lost. Now there is a reader.
@@ -209,7 +209,7 @@ async fn a_partition_is_defined_started_stopped_and_forgotten() {
     assert!(!status(&hypervisor, &web).await.running);
     assert_eq!(hypervisor.start(&web).await.unwrap(), Accelerator::Sim);
     let running = status(&hypervisor, &web).await;
-    assert!(running.running && running.console.exists());
+    assert!(running.running && running.console.unwrap().exists());
     hypervisor.start(&web).await.unwrap();
     assert_eq!(status(&hypervisor, &web).await.pid, running.pid, "starting it again changes nothing");
     assert!(matches!(hypervisor.undefine(&web).await, Err(HypervisorError::Running(_))));
@@ -219,7 +219,7 @@ async fn a_partition_is_defined_started_stopped_and_forgotten() {
     hypervisor.stop(&web, StopMode::Force).await.unwrap();
     assert!(events.try_recv().is_err(), "it was asked for");
     let stopped = status(&hypervisor, &web).await;
-    assert!(!stopped.running && stopped.pid.is_none() && !stopped.console.exists());
+    assert!(!stopped.running && stopped.pid.is_none() && !stopped.console.unwrap().exists());
     hypervisor.undefine(&web).await.unwrap();
     hypervisor.undefine(&web).await.unwrap();
     assert!(!bench.folder.path().join("partitions/web").exists());
@@ -536,7 +536,7 @@ async fn who_prints_without_end_or_is_not_read_holds_nobody_up() {
     let hypervisor = bench.of_script("echo started >&0; exec yes a long line that is printed for ever");
     let web = define(&hypervisor, "web").await;
     hypervisor.start(&web).await.unwrap();
-    let silent = UnixStream::connect(status(&hypervisor, &web).await.console).unwrap();
+    let silent = UnixStream::connect(status(&hypervisor, &web).await.console.unwrap()).unwrap();
     let log = bench.folder.path().join("partitions/web/console.log");
     // It has been cut once it is shorter than it was.
     let mut longest = 0;

@@ -47,11 +47,10 @@ impl Machines {
                 running: machine.is_some_and(|machine| machine.running),
                 accelerator: machine.and_then(|machine| machine.accelerator),
                 pid: machine.and_then(|machine| machine.pid),
-                cpus: partition.spec.cpus,
-                memory: partition.spec.memory,
+                kind: (&partition.spec.kind).into(),
                 channel: partition.channel,
                 agent: self.channels.agent(&partition.spec.name),
-                console: machine.map(|machine| machine.console.clone()).unwrap_or_default(),
+                console: machine.and_then(|machine| machine.console.clone()),
                 vfs: vfs.collect(),
             }
         });

@@ -93,7 +93,8 @@ impl Planning {
         let Intent::Apply { spec } = intent else { return Ok(Vec::new()) };
         let mut reasons = Vec::new();
         for partition in &spec.partitions {
-            let unusable = self.hypervisor.check_boot(&partition.boot).await?;
+            let Some(machine) = partition.machine() else { continue };
+            let unusable = self.hypervisor.check_boot(&machine.boot).await?;
             reasons.extend(unusable.iter().map(|file| unusable_file(&partition.name, file)));
         }
         Ok(reasons)

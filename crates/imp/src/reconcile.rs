@@ -130,7 +130,7 @@ impl Found {
     /// Partitions that are to start with the host, and do not run, or are not noted as running.
     fn to_start(&self) -> BTreeSet<Name> {
         let is_to_start = |(name, noted): &(&Name, &PartitionState)| {
-            self.booted && noted.spec.autostart && !(noted.running && self.runs(name))
+            self.booted && noted.spec.autostart() && !(noted.running && self.runs(name))
         };
         self.state.partitions.iter().filter(is_to_start).map(|(name, _)| name.clone()).collect()
     }
@@ -207,7 +207,7 @@ impl Reconciler {
         let runs = |name: &Name| machines.iter().any(|machine| machine.running && machine.name == *name);
         let partitions = self.executor.notes.state().partitions;
         let stopped =
-            partitions.into_iter().filter(|(name, partition)| partition.spec.autostart && !runs(name));
+            partitions.into_iter().filter(|(name, partition)| partition.spec.autostart() && !runs(name));
         let stopped = stopped.map(|(name, _)| name).collect();
         self.looks.set_booted(false);
         self.note_boot();

@@ -4,8 +4,82 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::{Boot, MemorySize};
+
 /// The longest name of a domain or a namespace, in bytes: what fits into a file's name (NAME_MAX).
 const LONGEST: usize = 255;
+
+/// What a partition is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PartitionKind {
+    /// A machine of ioward's own: QEMU with KVM.
+    Machine(Machine),
+    /// A domain of libvirt's. Its CPUs, memory and disks are libvirt's.
+    Domain(DomainRef),
+    /// A network namespace of the host: a container's, or one that `ip netns` made.
+    Namespace(NamespaceRef),
+}
+
+/// What a machine of ioward's own is made of, beside its VFs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Virtual CPUs, 1 to 288 (the most that QEMU's q35 machine takes).
+    pub cpus: u16,
+    /// Memory.
+    pub memory: MemorySize,
+    /// Whether it is started when the host has booted.
+    pub autostart: bool,
+    /// The files it starts from.
+    pub boot: Boot,
+}
+
+impl Machine {
+    /// What a Spec makes of the key `boot` alone.
+    #[must_use]
+    pub fn new(boot: Boot) -> Self {
+        let memory =
+            MemorySize::from_mebibytes(512).unwrap_or_else(|| unreachable!("512 MiB is within bounds"));
+        Self { cpus: 1, memory, autostart: false, boot }
+    }
+}
+
+/// In a person's words: `2 CPUs, 512MiB`, `domain web`, `namespace web`.
+impl fmt::Display for PartitionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Machine(Machine { cpus, memory, .. }) => {
+                let plural = if *cpus == 1 { "" } else { "s" };
+                write!(f, "{cpus} CPU{plural}, {memory}")
+            }
+            Self::Domain(domain) => write!(f, "domain {domain}"),
+            Self::Namespace(namespace) => write!(f, "namespace {namespace}"),
+        }
+    }
+}
+
+impl From<Boot> for PartitionKind {
+    fn from(boot: Boot) -> Self {
+        Self::Machine(Machine::new(boot))
+    }
+}
+
+impl From<Machine> for PartitionKind {
+    fn from(machine: Machine) -> Self {
+        Self::Machine(machine)
+    }
+}
+
+impl From<DomainRef> for PartitionKind {
+    fn from(domain: DomainRef) -> Self {
+        Self::Domain(domain)
+    }
+}
+
+impl From<NamespaceRef> for PartitionKind {
+    fn from(namespace: NamespaceRef) -> Self {
+        Self::Namespace(namespace)
+    }
+}
 
 /// A domain of libvirt's, on `qemu:///system`: by its name or its UUID.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -29,6 +29,7 @@ mod nearest;
 mod needs;
 mod op;
 mod partition;
+mod partition_form;
 mod plan;
 mod reason;
 mod row;
@@ -58,7 +59,7 @@ pub use inventory::{
     PhysicalFunction, Sriov, Subclass, VfBar, VirtualFunction,
 };
 pub use journal::{Ended, OpenOperation, PlanRecord, StepRecord};
-pub use kind::{DomainRef, ForeignNameError, NamespaceRef};
+pub use kind::{DomainRef, ForeignNameError, Machine, NamespaceRef, PartitionKind};
 pub use name::{Name, NameError, Owner, VfRef};
 pub use nearest::nearest;
 pub use needs::{Apart, Capability, FailureDomain, Guarantee, Guest, GuestOs, NumaPolicy};

@@ -18,8 +18,8 @@ pub struct PartitionStatus {
     pub accelerator: Option<Accelerator>,
     /// Process ID of its machine, while it runs.
     pub pid: Option<u32>,
-    /// Where its serial console can be reached: a Unix stream socket.
-    pub console: PathBuf,
+    /// Where its serial console can be reached: a Unix stream socket. `None`: a domain's is libvirt's, a namespace has none.
+    pub console: Option<PathBuf>,
     /// The VFs handed to it.
     pub vfs: Vec<(Name, Bdf)>,
     /// Whether it has a channel.

@@ -9,8 +9,9 @@ use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
-    Apart, BitRate, Capability, Class, Guarantee, Guest, GuestMay, LinkState, MacAddress, MemorySize, Name,
-    NumaPolicy, Setting, Subclass, VfSettings, Vlan, VlanProtocol, for_each_setting,
+    Apart, BitRate, Capability, Class, Guarantee, Guest, GuestMay, LinkState, MacAddress, Machine, Name,
+    NumaPolicy, PartitionKind, Setting, Subclass, VfSettings, Vlan, VlanProtocol, for_each_setting,
+    partition_form::PartitionForm,
 };
 
 /// The choice of a person: how many VFs each adapter gives, and which partitions there are, with which VFs.
@@ -100,43 +101,24 @@ impl<'de> Deserialize<'de> for VfCount {
     }
 }
 
-/// A client partition: its resources and the VFs it asks for.
+/// A client partition: what it is, and the VFs it asks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "PartitionForm", into = "PartitionForm")]
 pub struct PartitionSpec {
     /// Its name.
     pub name: Name,
-    /// Virtual CPUs, 1 to 288 (the most that QEMU's q35 machine takes).
-    #[serde(default = "one")]
-    pub cpus: u16,
-    /// Memory.
-    #[serde(default = "default_memory")]
-    pub memory: MemorySize,
-    /// The host's NUMA node that its memory and CPUs are placed on; left out: wherever the kernel puts them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What it is.
+    pub kind: PartitionKind,
+    /// The host's NUMA node of its CPUs and memory. Those of a machine of ioward's own are placed there; left out: wherever the
+    /// kernel puts them.
     pub numa_node: Option<u32>,
-    /// Whether it is started when the host has booted.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub autostart: bool,
     /// The guest that runs in it, as far as it matters for VFs; left out: anything may.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<Guest>,
-    /// The files it starts from.
-    pub boot: Boot,
     /// The VFs it asks for.
-    #[serde(default, rename = "vf", skip_serializing_if = "Vec::is_empty")]
     pub vfs: Vec<VfRequest>,
 }
 
-fn one() -> u16 {
-    1
-}
-
-fn default_memory() -> MemorySize {
-    MemorySize::from_mebibytes(512).unwrap_or_else(|| unreachable!("512 MiB is within bounds"))
-}
-
-/// The files a partition starts from: a kernel, or a disk. Paths are absolute once a Spec has left the command line, which
+/// The files a machine starts from: a kernel, or a disk. Paths are absolute once a Spec has left the command line, which
 /// reads relative ones from the Spec's folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -293,19 +275,33 @@ impl Asked<BitRate> for Guarantee {
 }
 
 impl PartitionSpec {
-    /// What a Spec makes of these two keys alone.
+    /// What a Spec makes of its name and one of `boot`, `libvirt` and `netns` alone.
     #[must_use]
-    pub fn new(name: Name, boot: Boot) -> Self {
-        Self {
-            name,
-            cpus: one(),
-            memory: default_memory(),
-            numa_node: None,
-            autostart: false,
-            guest: None,
-            boot,
-            vfs: Vec::new(),
+    pub fn new(name: Name, kind: impl Into<PartitionKind>) -> Self {
+        Self { name, kind: kind.into(), numa_node: None, guest: None, vfs: Vec::new() }
+    }
+
+    /// What the machine is made of; `None` where the partition is none of ioward's own machines.
+    #[must_use]
+    pub fn machine(&self) -> Option<&Machine> {
+        match &self.kind {
+            PartitionKind::Machine(machine) => Some(machine),
+            PartitionKind::Domain(_) | PartitionKind::Namespace(_) => None,
         }
+    }
+
+    /// The same, to be changed.
+    pub fn machine_mut(&mut self) -> Option<&mut Machine> {
+        match &mut self.kind {
+            PartitionKind::Machine(machine) => Some(machine),
+            PartitionKind::Domain(_) | PartitionKind::Namespace(_) => None,
+        }
+    }
+
+    /// Whether ioward starts it when the host has booted.
+    #[must_use]
+    pub fn autostart(&self) -> bool {
+        self.machine().is_some_and(|machine| machine.autostart)
     }
 
     /// The VF request of this name.

@@ -8,7 +8,7 @@ use toml::{
     de::{DeArray, DeTable, DeValue, Deserializer},
 };
 
-use crate::{Spec, nearest};
+use crate::{Spec, nearest, partition_form::SpecForm};
 
 /// The most mistakes that are told at once.
 const MAX_MISTAKES: usize = 32;
@@ -25,6 +25,8 @@ pub(crate) struct Read {
     pub spec: Option<Spec>,
     /// The mistakes.
     pub mistakes: Vec<Mistake>,
+    /// Keys of its partitions that don't go together, as `(partition[0].cpus, message)`.
+    pub misplaced: Vec<(String, String)>,
     /// Whether the tables that are left have the places in their lists that they have in the text.
     pub in_place: bool,
     /// Where keys were left out: what is wrong there may come of that.
@@ -33,13 +35,20 @@ pub(crate) struct Read {
 
 /// Reads what can be read. The text is TOML.
 pub(crate) fn read(document: Spanned<DeTable<'_>>) -> Read {
-    let mut read = Read { spec: None, mistakes: Vec::new(), in_place: true, incomplete: Vec::new() };
+    let mut read = Read {
+        spec: None,
+        mistakes: Vec::new(),
+        misplaced: Vec::new(),
+        in_place: true,
+        incomplete: Vec::new(),
+    };
     let mut left_out: BTreeSet<(usize, String)> = BTreeSet::new();
     let mut document = document;
     for _ in 0..MAX_MISTAKES {
-        let error = match Spec::deserialize(Deserializer::from(document.clone())) {
-            Ok(spec) => {
-                read.spec = Some(spec);
+        let error = match SpecForm::deserialize(Deserializer::from(document.clone())) {
+            Ok(form) => {
+                let (spec, misplaced) = form.read();
+                (read.spec, read.misplaced) = (Some(spec), misplaced);
                 return read;
             }
             Err(error) => error,

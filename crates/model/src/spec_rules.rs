@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_pci::Bdf;
 
-use crate::{Class, FailureDomain, Guarantee, MacAddress, Owner, PartitionSpec, Spec, VfRequest, Vlan};
+use crate::{
+    Class, FailureDomain, Guarantee, MacAddress, Machine, Owner, PartitionKind, PartitionSpec, Spec,
+    VfRequest, Vlan,
+};
 
 /// All problems by key, as `(partition[0].vf[1].mac, message)`, except that of the version.
 pub(crate) fn problems(spec: &Spec) -> Vec<(String, String)> {
@@ -48,6 +51,7 @@ impl<'a> Problems<'a> {
 
     fn partitions(&mut self, spec: &'a Spec) {
         let mut names = BTreeMap::new();
+        let mut foreign = BTreeMap::new();
         for (n, partition) in spec.partitions.iter().enumerate() {
             let key = format!("partition[{n}]");
             if let Some(first) = names.insert(&partition.name, key.clone()) {
@@ -56,20 +60,26 @@ impl<'a> Problems<'a> {
                     format!("'{}' is already the name of {first}", partition.name),
                 );
             }
+            let word = match &partition.kind {
+                PartitionKind::Machine(_) => None,
+                PartitionKind::Domain(_) => Some("libvirt"),
+                PartitionKind::Namespace(_) => Some("netns"),
+            };
+            if let Some(word) = word {
+                let what = partition.kind.to_string();
+                if let Some(first) = foreign.get(&what) {
+                    self.add(format!("{key}.{word}"), format!("{what} is already {first}"));
+                } else {
+                    foreign.insert(what, key.clone());
+                }
+            }
             self.partition(&key, partition);
         }
     }
 
     fn partition(&mut self, key: &str, partition: &'a PartitionSpec) {
-        if !(1..=288).contains(&partition.cpus) {
-            self.add(format!("{key}.cpus"), format!("{} virtual CPUs; use 1 to 288", partition.cpus));
-        }
-        let boot = &partition.boot;
-        if boot.kernel.is_none() && boot.disk.is_none() {
-            self.add(format!("{key}.boot"), "nothing to boot from; give kernel = \"…\" or disk = \"…\"");
-        }
-        if boot.kernel.is_none() && (boot.initrd.is_some() || boot.cmdline.is_some()) {
-            self.add(format!("{key}.boot"), "initrd and cmdline go with a kernel; give kernel = \"…\"");
+        if let Some(machine) = partition.machine() {
+            self.machine(key, machine);
         }
         let drivers = partition.guest.iter().flat_map(|guest| &guest.drivers);
         if let Some(driver) = drivers.clone().find(|driver| !is_driver_name(driver)) {
@@ -88,6 +98,19 @@ impl<'a> Problems<'a> {
             self.vf(&key, vf);
             let owner = Owner { partition: partition.name.clone(), vf: vf.name.clone() };
             self.requests.entry(owner).or_insert((key, vf));
+        }
+    }
+
+    fn machine(&mut self, key: &str, machine: &Machine) {
+        if !(1..=288).contains(&machine.cpus) {
+            self.add(format!("{key}.cpus"), format!("{} virtual CPUs; use 1 to 288", machine.cpus));
+        }
+        let boot = &machine.boot;
+        if boot.kernel.is_none() && boot.disk.is_none() {
+            self.add(format!("{key}.boot"), "nothing to boot from; give kernel = \"…\" or disk = \"…\"");
+        }
+        if boot.kernel.is_none() && (boot.initrd.is_some() || boot.cmdline.is_some()) {
+            self.add(format!("{key}.boot"), "initrd and cmdline go with a kernel; give kernel = \"…\"");
         }
     }
 

@@ -131,7 +131,11 @@ impl Spec {
                     .iter()
                     .any(|table| table.start <= span.start && span.start < table_end(text, table))
             };
-            problems.extend(spec_rules::problems(spec).into_iter().filter_map(|(key, message)| {
+            // Nothing more of a key that should not be there, or is missing.
+            let misplaced = |key: &str| read.misplaced.iter().any(|(other, _)| other == key);
+            let mut rules = spec_rules::problems(spec);
+            rules.retain(|(key, _)| !misplaced(key));
+            problems.extend(read.misplaced.iter().cloned().chain(rules).filter_map(|(key, message)| {
                 let span = find(located.get_ref(), &key);
                 let place = span.as_ref().map(|span| TextPlace::of(text, span));
                 // A key that seems to be missing there may have been left out.

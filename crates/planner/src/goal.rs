@@ -260,11 +260,14 @@ fn check(spec: &Spec) -> Result<(), Vec<Reason>> {
 
 /// CPUs, memory, where they are, and what it starts from are fixed while a partition runs; its VFs are not.
 fn changed_while_running(present: &PartitionState, wanted: &PartitionSpec) -> Option<Reason> {
+    let (Some(machine), Some(wanted_machine)) = (present.spec.machine(), wanted.machine()) else {
+        return None;
+    };
     let changes = [
-        ("cpus", present.spec.cpus != wanted.cpus),
-        ("memory", present.spec.memory != wanted.memory),
+        ("cpus", machine.cpus != wanted_machine.cpus),
+        ("memory", machine.memory != wanted_machine.memory),
         ("numa_node", present.spec.numa_node != wanted.numa_node),
-        ("boot", present.spec.boot != wanted.boot),
+        ("boot", machine.boot != wanted_machine.boot),
     ];
     let changed: Vec<_> = changes.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
     (present.running && !changed.is_empty()).then(|| {

@@ -121,8 +121,11 @@ impl Machine {
                 let present = self.state.partitions.get(&to.name).map(|partition| &partition.spec);
                 check(present == from.as_ref(), || format!("{} was defined otherwise", to.name))?;
                 let runs = self.guests.get(&to.name).is_some_and(|guest| guest.running);
-                let same = from.as_ref().is_some_and(|from| {
-                    (from.cpus, from.memory, &from.boot) == (to.cpus, to.memory, &to.boot)
+                let same = from.as_ref().is_some_and(|from| match (from.machine(), to.machine()) {
+                    (Some(from), Some(to)) => {
+                        (from.cpus, from.memory, &from.boot) == (to.cpus, to.memory, &to.boot)
+                    }
+                    _ => from.kind == to.kind,
                 });
                 check(same || !runs, || format!("{} runs", to.name))?;
                 self.guests.entry(to.name.clone()).or_default();

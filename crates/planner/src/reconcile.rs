@@ -211,7 +211,7 @@ impl Check<'_> {
             }
             Step::StartPartition { partition } => {
                 self.ready.insert(partition.clone());
-                let autostart = state.partitions.get(partition).is_some_and(|noted| noted.spec.autostart);
+                let autostart = state.partitions.get(partition).is_some_and(|noted| noted.spec.autostart());
                 must(autostart && start.contains(partition), "nobody wants it to start")
             }
             Step::HoldAdapter { .. }

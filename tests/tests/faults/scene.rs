@@ -274,7 +274,7 @@ impl Hypervisor for Machines {
             running: machine.running,
             accelerator: None,
             pid: None,
-            console: "/dev/null".into(),
+            console: Some("/dev/null".into()),
             vfs: machine.vfs.iter().map(|(name, vf)| (name.clone(), *vf)).collect(),
             channel: machine.channel,
         };

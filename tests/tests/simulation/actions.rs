@@ -2,7 +2,7 @@
 
 use ioward_model::{
     AdapterSpec, Apart, BitRate, Boot, Class, FailureDomain, Guarantee, Guest, GuestMay, GuestOs, Intent,
-    LinkState, MacAddress, MemorySize, Name, Options, Owner, PartitionSpec, Spec, State, VfCount, VfId, VfOp,
+    LinkState, MacAddress, Machine, Name, Options, Owner, PartitionSpec, Spec, State, VfCount, VfId, VfOp,
     VfRef, VfRequest, VfSettings, Vlan,
 };
 use ioward_pci::Bdf;
@@ -208,12 +208,9 @@ impl Chooser<'_> {
         let boot = Boot { disk: Some("/dev/null".into()), ..Boot::default() };
         PartitionSpec {
             name: partition,
-            cpus: if self.random.percent(10) { 2 } else { 1 },
-            memory: MemorySize::from_mebibytes(512).unwrap(),
+            kind: Machine { cpus: if self.random.percent(10) { 2 } else { 1 }, ..Machine::new(boot) }.into(),
             numa_node: self.random.maybe(20, |random| random.below(2).into()),
-            autostart: false,
             guest: self.random.maybe(10, |_| Guest { os: Some(GuestOs::Linux), ..Guest::default() }),
-            boot,
             vfs,
         }
     }

@@ -412,7 +412,7 @@ impl Hypervisor for ModelHypervisor {
             running: guest.running,
             accelerator: guest.running.then_some(Accelerator::Kvm),
             pid: guest.running.then_some(1),
-            console: "/dev/null".into(),
+            console: Some("/dev/null".into()),
             vfs: guest.vfs.iter().map(|(vf, held)| (vf.clone(), held.function)).collect(),
             channel: guest.channel,
         };

@@ -20,7 +20,7 @@ use ioward_hypervisor::{
 };
 use ioward_imp::{Imp, Run, serve_on};
 use ioward_model::{
-    Boot, Class, EventKind, Intent, MemorySize, Options, PartitionSpec, Spec, State, VfRequest,
+    Boot, Class, EventKind, Intent, Machine, MemorySize, Options, PartitionSpec, Spec, State, VfRequest,
 };
 use ioward_store::Contents;
 use tokio::{runtime::Runtime, sync::mpsc};
@@ -158,13 +158,11 @@ fn processes(folder: &Path) -> SimHypervisor {
 fn spec(folder: &Path, partitions: usize) -> Spec {
     let kernel = folder.join("kernel");
     fs::write(&kernel, "simulated\n").unwrap();
+    let boot = Boot { kernel: Some(kernel), ..Boot::default() };
+    let machine = Machine { memory: MemorySize::from_mebibytes(64).unwrap(), ..Machine::new(boot) };
     let partition = |n: usize| PartitionSpec {
-        memory: MemorySize::from_mebibytes(64).unwrap(),
         vfs: vec![VfRequest::new("net0".parse().unwrap(), Class::Network)],
-        ..PartitionSpec::new(
-            format!("p{n:04}").parse().unwrap(),
-            Boot { kernel: Some(kernel.clone()), ..Boot::default() },
-        )
+        ..PartitionSpec::new(format!("p{n:04}").parse().unwrap(), machine.clone())
     };
     Spec { version: 1, adapters: Vec::new(), partitions: (0..partitions).map(partition).collect() }
 }

@@ -58,7 +58,7 @@ fn new(name: &Name) -> PartitionStatus {
         running: false,
         accelerator: Some(Accelerator::Sim),
         pid: None,
-        console: PathBuf::new(),
+        console: None,
         vfs: Vec::new(),
         channel: false,
     }

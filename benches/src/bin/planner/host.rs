@@ -1,7 +1,7 @@
 //! A large host and a large Spec, the same in every run.
 
 use ioward_model::{
-    Apart, Boot, Class, FailureDomain, HexId, Intent, Inventory, MemorySize, Netdev, NumaNode, Outcome,
+    Apart, Boot, Class, FailureDomain, HexId, Intent, Inventory, Machine, Netdev, NumaNode, Outcome,
     PartitionSpec, PhysicalFunction, Plan, Spec, Sriov, State, Step, VfRef, VfRequest, VirtualFunction,
 };
 use ioward_pci::Bdf;
@@ -112,13 +112,11 @@ pub fn spec(partitions: usize, pfs: u16) -> Spec {
             Apart { vf: VfRef::Own("net0".parse().unwrap()), by: FailureDomain::Adapter, prefer: false };
         PartitionSpec {
             name: format!("p{n:04}").parse().unwrap(),
-            cpus: 2,
-            memory: MemorySize::from_mebibytes(512).unwrap(),
+            kind: Machine { cpus: 2, ..Machine::new(Boot { disk: Some("/disk".into()), ..Boot::default() }) }
+                .into(),
             // A little more on some nodes than on others, so that not all of it fits where it should be.
             numa_node: Some(u32::try_from(n * n % 7).unwrap() % nodes),
-            autostart: false,
             guest: None,
-            boot: Boot { disk: Some("/disk".into()), ..Boot::default() },
             vfs: vec![request("net0"), VfRequest { apart_from: vec![apart], ..request("net1") }],
         }
     };

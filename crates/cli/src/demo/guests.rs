@@ -37,9 +37,11 @@ struct Console {
 
 impl Console {
     async fn open(partition: &PartitionView) -> Result<Self, CliError> {
-        let stream = UnixStream::connect(&partition.console).await.map_err(|error| {
-            CliError::Demo(format!("cannot reach the console of {}: {error}", partition.name))
-        })?;
+        let unreached = |why: &dyn std::fmt::Display| {
+            CliError::Demo(format!("cannot reach the console of {}: {why}", partition.name))
+        };
+        let console = partition.console.as_ref().ok_or_else(|| unreached(&"it has none"))?;
+        let stream = UnixStream::connect(console).await.map_err(|error| unreached(&error))?;
         let mut console = Self { partition: partition.name.clone(), stream };
         while !console.answer(MARK).await?.contains(MARK) {}
         Ok(console)

@@ -134,7 +134,9 @@ async fn select(embedded: &Embedded, args: &DemoArgs) -> Result<Spec, CliError> 
         let mut spec = spec_file::read(file)?.spec;
         // The boot files need not be here: nothing is booted.
         for partition in &mut spec.partitions {
-            partition.boot = Boot { kernel: Some(embedded.boot_file.clone()), ..Boot::default() };
+            if let Some(machine) = partition.machine_mut() {
+                machine.boot = Boot { kernel: Some(embedded.boot_file.clone()), ..Boot::default() };
+            }
         }
         spec
     } else {

@@ -322,7 +322,7 @@ impl<'a> PartitionChange<'a> {
         let mut parts = Vec::new();
         match self.defined {
             Some((to, None)) => {
-                parts.extend([counted(to.cpus.into(), "CPU"), to.memory.to_string()]);
+                parts.push(to.kind.to_string());
                 parts.extend(to.numa_node.map(|node| format!("on NUMA node {node}")));
             }
             Some((to, Some(from))) => parts.extend(spec_diff::partition(from, to)),

@@ -1,6 +1,6 @@
 //! Client partitions (`ioward partitions`).
 
-use ioward_api::{AssignedVf, PartitionView};
+use ioward_api::{AssignedVf, KindView, PartitionView};
 use ioward_hypervisor::Accelerator;
 use ioward_model::PartitionSpec;
 
@@ -12,6 +12,9 @@ use super::{
 /// The most columns for the text by which a guest names its agent.
 const AGENT_COLUMNS: usize = 20;
 
+/// The most columns for the domain or the namespace that a partition is.
+const KIND_COLUMNS: usize = 30;
+
 /// The partitions, and for each VF a line with where it comes from and what the guest may change.
 #[must_use]
 pub fn partitions(partitions: &[PartitionView], width: usize) -> String {
@@ -20,6 +23,7 @@ pub fn partitions(partitions: &[PartitionView], width: usize) -> String {
     }
     let mut table = Table::new([
         ("NAME", Align::Left),
+        ("KIND", Align::Left),
         ("STATE", Align::Left),
         ("CPUS", Align::Right),
         ("MEMORY", Align::Right),
@@ -31,11 +35,16 @@ pub fn partitions(partitions: &[PartitionView], width: usize) -> String {
     partitions.sort_by_key(|partition| text::natural(partition.name.as_str()));
     for partition in partitions {
         let nothing = || "-".to_owned();
+        let (cpus, memory) = match partition.kind {
+            KindView::Machine { cpus, memory } => (Some(cpus), Some(memory)),
+            KindView::Domain { .. } | KindView::Namespace { .. } => (None, None),
+        };
         table.row([
             partition.name.to_string(),
+            kind(&partition.kind),
             state(partition).to_owned(),
-            partition.cpus.to_string(),
-            partition.memory.to_string(),
+            cpus.map_or_else(nothing, |cpus| cpus.to_string()),
+            memory.map_or_else(nothing, |memory| memory.to_string()),
             partition.pid.map_or_else(nothing, |pid| pid.to_string()),
             if partition.channel { "yes" } else { "no" }.to_owned(),
             partition.agent.as_ref().map_or_else(nothing, |agent| text::elide(agent, AGENT_COLUMNS)),
@@ -59,20 +68,29 @@ pub fn partition(partition: &PartitionView, spec: Option<&PartitionSpec>, width:
     let process = partition.pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
     line("state", &format!("{}{process}", state(partition)));
     let node = spec.and_then(|spec| spec.numa_node).map(|node| format!(", on NUMA node {node}"));
-    let cpus = text::counted(partition.cpus.into(), "CPU");
-    line("resources", &format!("{cpus}, {}{}", partition.memory, node.unwrap_or_default()));
-    if let Some(spec) = spec {
-        let boot = &spec.boot;
+    let node = node.unwrap_or_default();
+    match partition.kind {
+        KindView::Machine { cpus, memory } => {
+            line("resources", &format!("{}, {memory}{node}", text::counted(cpus.into(), "CPU")));
+        }
+        KindView::Domain { .. } | KindView::Namespace { .. } => {
+            line("is", &format!("{}{node}", kind(&partition.kind)));
+        }
+    }
+    if let Some(machine) = spec.and_then(PartitionSpec::machine) {
+        let boot = &machine.boot;
         let files = [("kernel", &boot.kernel), ("initrd", &boot.initrd), ("disk", &boot.disk)];
         let files =
             files.into_iter().filter_map(|(what, file)| Some(format!("{what} {}", file.as_ref()?.display())));
         let cmdline = boot.cmdline.iter().map(|cmdline| format!("command line {cmdline}"));
         line("boots from", &files.chain(cmdline).collect::<Vec<_>>().join(", "));
-        line("autostart", if spec.autostart { "yes: started when the host has booted" } else { "no" });
+        line("autostart", if machine.autostart { "yes: started when the host has booted" } else { "no" });
     }
     let agent = partition.agent.as_ref().map(|agent| format!(", {agent}")).unwrap_or_default();
     line("channel", &format!("{}{agent}", if partition.channel { "yes" } else { "no" }));
-    line("console", &partition.console.display().to_string());
+    if let Some(console) = &partition.console {
+        line("console", &console.display().to_string());
+    }
     for vf in in_order(&partition.vfs) {
         let address = vf.address.map(|address| format!(" at {address}")).unwrap_or_default();
         out += &format!("\n  {}: {} {}{address}\n", vf.name, vf.class, vf.vf);
@@ -101,6 +119,16 @@ fn may(vf: &AssignedVf) -> String {
     }
 }
 
+/// What it is, in a person's words.
+fn kind(kind: &KindView) -> String {
+    let words = match kind {
+        KindView::Machine { .. } => "machine".to_owned(),
+        KindView::Domain { libvirt } => format!("domain {libvirt}"),
+        KindView::Namespace { netns } => format!("namespace {netns}"),
+    };
+    text::elide(&words, KIND_COLUMNS)
+}
+
 fn state(partition: &PartitionView) -> &'static str {
     match (partition.running, partition.accelerator) {
         (false, _) => "stopped",
@@ -117,10 +145,10 @@ mod tests {
     fn partitions_at_80_columns() {
         let text = include_str!("../../tests/data/partitions.json");
         let expected = "\
-NAME  STATE            CPUS  MEMORY   PID  CHANNEL  AGENT
-db    stopped             1    2GiB     -  no       -
+NAME  KIND     STATE            CPUS  MEMORY   PID  CHANNEL  AGENT
+db    machine  stopped             1    2GiB     -  no       -
   disk0: nvme VF 0 of 0000:03:00.0; the guest may change nothing
-web   running, no KVM     2  512MiB  4711  yes      ioward-agent 0.1.0
+web   machine  running, no KVM     2  512MiB  4711  yes      ioward-agent 0.1.0
   net0: network VF 0 of 0000:01:00.0 at 0000:01:10.0; the guest may change mac,
     vlan 100-110
 ";

@@ -102,6 +102,16 @@ pub fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{plural}")
 }
 
+/// A text as one word of a shell's command line.
+#[must_use]
+pub fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@+".contains(c);
+    if !text.is_empty() && !text.starts_with('-') && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// Columns that `text` takes on a terminal.
 #[must_use]
 pub fn columns(text: &str) -> usize {
@@ -146,6 +156,15 @@ mod tests {
         let expected =
             "plan\n  \x1b[32m+ new\x1b[0m\n  \x1b[33m~ changed\x1b[0m\n\x1b[31m✗ missing\x1b[0m\n    -5\n";
         assert_eq!(coloured("plan\n  + new\n  ~ changed\n✗ missing\n    -5\n"), expected);
+    }
+
+    #[test]
+    fn a_hostile_name_is_one_word_for_a_shell() {
+        for (text, word) in
+            [("web", "web"), ("my web", "'my web'"), ("it's;x", r"'it'\''s;x'"), ("-x", "'-x'"), ("", "''")]
+        {
+            assert_eq!(shell_word(text), word);
+        }
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::{
     str::FromStr,
 };
 
-use ioward_model::{Boot, Class, GuestMay, MemorySize, Name, PartitionSpec, VfRequest};
+use ioward_model::{
+    Boot, Class, GuestMay, Machine, MemorySize, Name, PartitionKind, PartitionSpec, VfRequest,
+};
 use serde_json::{Map, Value};
 
 use super::{input::Input, key::Key};
@@ -191,17 +193,24 @@ impl Form {
     #[must_use]
     pub fn partition(present: Option<&PartitionSpec>) -> Self {
         let path = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
-        let boot = present.map(|present| present.boot.clone()).unwrap_or_default();
-        let text = |value: Option<String>, default: &str| value.unwrap_or_else(|| default.to_owned());
+        let said = |value: Option<String>| value.unwrap_or_default();
+        let name =
+            (NAME, "a letter, then letters, digits, - and _", said(present.map(|p| p.name.to_string())));
+        let node = said(present.and_then(|p| p.numa_node).map(|n| n.to_string()));
+        let node = (NODE, "a number, or nothing: any", node);
+        // The rest of a domain or a namespace is not ioward's.
+        if let Some(present) = present.filter(|present| present.machine().is_none()) {
+            let title = format!("Partition {}: {}", present.name, present.kind);
+            return Self::new(title, &[name, node]).locked();
+        }
+        let new = || Machine::new(Boot::default());
+        let Machine { cpus, memory, boot, .. } =
+            present.and_then(PartitionSpec::machine).cloned().unwrap_or_else(new);
         let fields = [
-            (NAME, "a letter, then letters, digits, - and _", text(present.map(|p| p.name.to_string()), "")),
-            (CPUS, "1 to 288", text(present.map(|p| p.cpus.to_string()), "1")),
-            (MEMORY, "512MiB, 2GiB", text(present.map(|p| p.memory.to_string()), "512MiB")),
-            (
-                NODE,
-                "a number, or nothing: any",
-                text(present.and_then(|p| p.numa_node).map(|n| n.to_string()), ""),
-            ),
+            name,
+            (CPUS, "1 to 288", cpus.to_string()),
+            (MEMORY, "512MiB, 2GiB", memory.to_string()),
+            node,
             (DISK, "an image to boot from, or to have beside a kernel", path(boot.disk.as_ref())),
             (KERNEL, "a Linux kernel to start directly, or nothing", path(boot.kernel.as_ref())),
             (INITRD, "its initial RAM disk", path(boot.initrd.as_ref())),
@@ -223,21 +232,22 @@ impl Form {
         let path = |text: String| (!text.is_empty()).then(|| folder.join(text));
         let cmdline = Some(self.text(CMDLINE)).filter(|text| !text.is_empty());
         let numa_node = if self.text(NODE).is_empty() { None } else { Some(self.number(NODE)?) };
-        Some(PartitionSpec {
-            name,
-            cpus: self.number(CPUS)?,
-            memory: self.value::<MemorySize>(MEMORY)?,
-            numa_node,
-            autostart: present.is_some_and(|present| present.autostart),
-            guest: present.and_then(|present| present.guest.clone()),
-            boot: Boot {
-                kernel: path(self.text(KERNEL)),
-                initrd: path(self.text(INITRD)),
-                cmdline,
-                disk: path(self.text(DISK)),
-            },
-            vfs: Vec::new(),
-        })
+        let kind = match present.map(|present| &present.kind) {
+            Some(kind @ (PartitionKind::Domain(_) | PartitionKind::Namespace(_))) => kind.clone(),
+            Some(PartitionKind::Machine(_)) | None => PartitionKind::Machine(Machine {
+                cpus: self.number(CPUS)?,
+                memory: self.value::<MemorySize>(MEMORY)?,
+                autostart: present.is_some_and(PartitionSpec::autostart),
+                boot: Boot {
+                    kernel: path(self.text(KERNEL)),
+                    initrd: path(self.text(INITRD)),
+                    cmdline,
+                    disk: path(self.text(DISK)),
+                },
+            }),
+        };
+        let guest = present.and_then(|present| present.guest.clone());
+        Some(PartitionSpec { name, kind, numa_node, guest, vfs: Vec::new() })
     }
 
     /// The form for a VF of a partition: a new one with a name to begin with, or one that is there.

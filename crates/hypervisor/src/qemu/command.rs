@@ -12,10 +12,12 @@ use std::{
     path::Path,
 };
 
+use ioward_model::Machine;
+
 use super::{
     disk::DiskFormat,
     folder::Folder,
-    record::{HeldVf, Record, SLOTS},
+    record::{Definition, HeldVf, Record, SLOTS},
 };
 
 /// The virtio-serial port by which a guest knows its channel.
@@ -114,18 +116,18 @@ pub(super) fn arguments(
     folder: &Folder,
     accelerators: &[&str],
 ) -> Vec<OsString> {
-    let spec = &record.spec;
+    let Definition { numa_node, machine: Machine { cpus, memory, boot, .. }, .. } = &record.spec;
     let mut line = Line::default();
     line.add("-name", mark(folder));
     line.flag("-nodefaults").flag("-no-user-config").add("-display", "none");
-    line.add("-machine", if spec.numa_node.is_some() { "q35,memory-backend=memory" } else { "q35" });
+    line.add("-machine", if numa_node.is_some() { "q35,memory-backend=memory" } else { "q35" });
     line.add("-cpu", "max");
     for accelerator in accelerators {
         line.add("-accel", *accelerator);
     }
-    line.add("-smp", format!("cpus={}", spec.cpus)).add("-m", format!("size={}M", spec.memory.mebibytes()));
-    if let Some(node) = spec.numa_node {
-        let size = spec.memory.mebibytes();
+    line.add("-smp", format!("cpus={cpus}")).add("-m", format!("size={}M", memory.mebibytes()));
+    if let Some(node) = numa_node {
+        let size = memory.mebibytes();
         line.add(
             "-object",
             format!("memory-backend-ram,id=memory,size={size}M,host-nodes={node},policy=bind"),
@@ -143,7 +145,7 @@ pub(super) fn arguments(
         if let Some(initrd) = &given.initrd {
             line.add("-initrd", by_number(initrd));
         }
-        if let Some(cmdline) = &spec.boot.cmdline {
+        if let Some(cmdline) = &boot.cmdline {
             line.add("-append", cmdline);
         }
     }
@@ -236,7 +238,7 @@ mod tests {
     }
 
     fn given(record: &Record, disk: Option<DiskFormat>) -> Given {
-        let boot = &record.spec.boot;
+        let boot = &record.spec.machine.boot;
         Given {
             qmp: null(),
             console: null(),

@@ -51,7 +51,7 @@ use self::{
     machine::Machine,
     partition::{Listener, Partition, lock},
     process::Process,
-    record::{HeldVf, Record, SLOTS},
+    record::{Definition, HeldVf, Record, SLOTS},
 };
 use crate::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
@@ -226,7 +226,7 @@ impl QemuHypervisor {
             self.give_node(&record, &owner, vf.function)?;
         }
         let BootFiles { kernel, initrd, disk } =
-            BootFiles::open(&record.spec.boot, self.config.users.as_ref(), &self.opening).await?;
+            BootFiles::open(&record.spec.machine.boot, self.config.users.as_ref(), &self.opening).await?;
         let folder = &partition.folder;
         folder.clear();
         let (log, console_log) = folder.open_logs()?;
@@ -329,9 +329,10 @@ impl Hypervisor for QemuHypervisor {
     }
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
+        let definition = Definition::try_from(spec.clone())?;
         loop {
             if let Ok((partition, _operation)) = self.enter(&spec.name).await {
-                return partition.change(|record| record.spec = Record::new(spec, None).spec);
+                return partition.change(|record| record.spec = definition.clone());
             }
             let folder = Folder::new(&self.folder, &spec.name);
             let user = self.user_for(&folder).await?;
@@ -340,7 +341,7 @@ impl Hypervisor for QemuHypervisor {
             // Somebody may have been faster, with this name or as this user.
             if !partitions.contains_key(&spec.name) && !partitions.values().any(is_taken) {
                 folder.create()?;
-                let record = Record::new(spec, user);
+                let record = Record::new(definition, user);
                 record.save(&folder.record())?;
                 partitions.insert(spec.name.clone(), Partition::new(folder, record));
                 return Ok(());

@@ -81,7 +81,7 @@ impl Partition {
             running: machine.is_some(),
             accelerator: machine.and_then(|machine| machine.accelerator()),
             pid: machine.map(|machine| machine.process().pid()),
-            console: self.folder.console(),
+            console: Some(self.folder.console()),
             vfs: now.record.vfs.iter().map(|vf| (vf.name.clone(), vf.function)).collect(),
             channel: now.record.channel,
         }

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use ioward_model::{Name, PartitionSpec};
+use ioward_model::{Machine, Name, PartitionKind, PartitionSpec};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
@@ -26,8 +26,8 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {
     version: u32,
-    /// Its definition, without VFs.
-    pub spec: PartitionSpec,
+    /// What it is made of.
+    pub spec: Definition,
     /// The user that its machine runs as; left out: the daemon's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<u32>,
@@ -35,6 +35,34 @@ pub(super) struct Record {
     pub channel: bool,
     /// The VFs it holds.
     pub vfs: Vec<HeldVf>,
+}
+
+/// What a machine is made of. On disk it is a partition of a Spec, without VFs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "PartitionSpec", into = "PartitionSpec")]
+pub(super) struct Definition {
+    pub name: Name,
+    pub numa_node: Option<u32>,
+    pub machine: Machine,
+}
+
+impl TryFrom<PartitionSpec> for Definition {
+    type Error = HypervisorError;
+
+    fn try_from(spec: PartitionSpec) -> Result<Self, HypervisorError> {
+        match spec.kind {
+            PartitionKind::Machine(machine) => {
+                Ok(Self { name: spec.name, numa_node: spec.numa_node, machine })
+            }
+            kind => Err(HypervisorError::NoBackend { partition: spec.name, kind: kind.to_string() }),
+        }
+    }
+}
+
+impl From<Definition> for PartitionSpec {
+    fn from(definition: Definition) -> Self {
+        Self { numa_node: definition.numa_node, ..Self::new(definition.name, definition.machine) }
+    }
 }
 
 /// A VF in a slot.
@@ -50,8 +78,7 @@ pub(super) struct HeldVf {
 }
 
 impl Record {
-    pub(super) fn new(spec: &PartitionSpec, user: Option<u32>) -> Self {
-        let spec = PartitionSpec { vfs: Vec::new(), ..spec.clone() };
+    pub(super) fn new(spec: Definition, user: Option<u32>) -> Self {
         Self { version: VERSION, spec, user, channel: false, vfs: Vec::new() }
     }
 
@@ -111,7 +138,8 @@ pub(super) mod tests {
     /// A partition `web` with whatever else the TOML says.
     pub(crate) fn record(toml: &str) -> Record {
         let text = format!("version = 1\n[[partition]]\nname = \"web\"\n{toml}");
-        Record::new(&Spec::parse(text.as_bytes()).unwrap().partitions[0], Some(1_879_048_193))
+        let spec = Spec::parse(text.as_bytes()).unwrap().partitions.remove(0);
+        Record::new(spec.try_into().unwrap(), Some(1_879_048_193))
     }
 
     pub(crate) fn held(name: &str, function: &str, slot: u8) -> HeldVf {

@@ -362,7 +362,7 @@ impl Hypervisor for SimHypervisor {
                 running: now.machine.is_some(),
                 accelerator: now.machine.as_ref().map(|_| Accelerator::Sim),
                 pid: now.machine.as_ref().map(|machine| machine.pid()),
-                console: partition.console(),
+                console: Some(partition.console()),
                 vfs: now.vfs.iter().map(|(name, function)| (name.clone(), *function)).collect(),
                 channel: now.channel,
             }

@@ -230,8 +230,7 @@ impl fmt::Display for Step {
             Self::ResetVf { vf } => write!(f, "reset {vf}"),
             Self::DefinePartition { to, from } => {
                 let verb = if from.is_some() { "redefine" } else { "create" };
-                let plural = if to.cpus == 1 { "" } else { "s" };
-                write!(f, "{verb} partition {}: {} CPU{plural}, {}", to.name, to.cpus, to.memory)
+                write!(f, "{verb} partition {}: {}", to.name, to.kind)
             }
             Self::UndefinePartition { from } => write!(f, "remove partition {}", from.name),
             Self::CreateChannel { partition } => write!(f, "create the channel of {partition}"),

@@ -1,7 +1,7 @@
 //! Laws that hold of every step: one that is added is listed here, and then all of them are tried on it.
 
 use super::*;
-use crate::{AdapterOriginal, Boot, Inventory, PartitionStatus, RowKey, State};
+use crate::{AdapterOriginal, Boot, Inventory, Machine, PartitionStatus, RowKey, State};
 
 fn pf() -> Bdf {
     "0000:01:00.0".parse().unwrap()
@@ -16,7 +16,7 @@ fn owner() -> Owner {
 }
 
 fn spec(cpus: u16) -> PartitionSpec {
-    PartitionSpec { cpus, ..PartitionSpec::new(owner().partition, Boot::default()) }
+    PartitionSpec::new(owner().partition, Machine { cpus, ..Machine::new(Boot::default()) })
 }
 
 /// One of every kind, and of those with a choice in them one of each.
@@ -121,7 +121,7 @@ fn a_look_tells_whether_a_step_is_done() {
         running: false,
         accelerator: None,
         pid: None,
-        console: std::path::PathBuf::new(),
+        console: None,
         vfs: Vec::new(),
         channel: false,
     };

@@ -1,7 +1,5 @@
 //! Hosts that are not as they are noted: the differences, the plan that repairs them, and plans that would not.
 
-use std::path::PathBuf;
-
 use ioward_model::{Difference, Drift, Intent, Name, PartitionStatus, Plan, Step, VfId, VfSettings};
 use ioward_planner::{Comparison, lint};
 
@@ -17,7 +15,11 @@ fn name(text: &str) -> Name {
 fn noted() -> World {
     let mut world = host().nic(NIC, 7);
     world.does(&spec(&[adapter(NIC, "4"), partition("web", &[WISH])]), SAFE);
-    world.state.partitions.values_mut().for_each(|partition| partition.spec.autostart = true);
+    world
+        .state
+        .partitions
+        .values_mut()
+        .for_each(|partition| partition.spec.machine_mut().unwrap().autostart = true);
     world
 }
 
@@ -78,7 +80,7 @@ fn nothing_is_taken_from_a_partition_that_runs() {
         running: true,
         accelerator: None,
         pid: None,
-        console: PathBuf::new(),
+        console: None,
         vfs: vec![(name("net0"), vf)],
         channel: true,
     };

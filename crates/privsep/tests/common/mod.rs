@@ -169,7 +169,7 @@ impl Hypervisor for SlowHypervisor {
             running: false,
             accelerator: None,
             pid: None,
-            console: "/nonexistent".into(),
+            console: Some("/nonexistent".into()),
             vfs: self.vfs.lock().unwrap().clone(),
             channel: false,
         }])

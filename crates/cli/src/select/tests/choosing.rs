@@ -137,7 +137,11 @@ fn a_vf_is_changed_and_what_the_form_does_not_speak_of_stays() {
         "guest_may": {"mac": true, "vlan": "100-110"}}"#;
     assert_eq!(screen.choice.spec().partitions[1].vfs, [data(expected)]);
     press(&mut screen, "<Up><Enter><Back>3<Enter>");
-    assert_eq!(screen.choice.spec().partitions[1].cpus, 3, "a name is not asked for twice");
+    assert_eq!(
+        screen.choice.spec().partitions[1].machine().unwrap().cpus,
+        3,
+        "a name is not asked for twice"
+    );
     assert_eq!(screen.choice.spec().partitions[1].vfs.len(), 1);
     assert!(seen(&screen).contains(">~ web") && seen(&screen).contains(" ~   net0"), "{}", seen(&screen));
 }

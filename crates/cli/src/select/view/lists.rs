@@ -1,6 +1,6 @@
 //! Adapters and partitions, one list above the other, and what is to be said of the row under the cursor.
 
-use ioward_model::{Apart, Name, Owner, PartitionSpec, PhysicalFunction, VfRequest};
+use ioward_model::{Apart, Machine, Name, Owner, PartitionSpec, PhysicalFunction, VfRequest};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -238,18 +238,12 @@ fn function(screen: &Screen, owner: &Owner) -> String {
 }
 
 fn partition_words(partition: &PartitionSpec) -> String {
-    let boot = &partition.boot;
-    let from = boot.kernel.as_ref().or(boot.disk.as_ref());
+    let from =
+        partition.machine().and_then(|machine| machine.boot.kernel.as_ref().or(machine.boot.disk.as_ref()));
     let from =
         from.and_then(|path| path.file_name()).map(|name| format!(", boots {}", name.to_string_lossy()));
     let node = partition.numa_node.map(|node| format!(", NUMA node {node}"));
-    let words = format!(
-        "{}, {}{}{}",
-        text::counted(partition.cpus.into(), "CPU"),
-        partition.memory,
-        node.unwrap_or_default(),
-        from.unwrap_or_default()
-    );
+    let words = format!("{}{}{}", partition.kind, node.unwrap_or_default(), from.unwrap_or_default());
     text::printable(&words)
 }
 
@@ -287,14 +281,15 @@ fn about_row(screen: &Screen, row: &Row) -> String {
     match row {
         Row::Partition(name) => {
             let Some(partition) = screen.choice.partition(name) else { return String::new() };
-            let boot = &partition.boot;
+            let words = format!("{name}: {}", partition_words(partition));
+            let Some(Machine { boot, .. }) = partition.machine() else { return words };
             let files = [("kernel", &boot.kernel), ("initrd", &boot.initrd), ("disk", &boot.disk)];
             let files = files
                 .iter()
                 .filter_map(|(what, path)| path.as_ref().map(|path| format!("{what} {}", path.display())));
             let cmdline = boot.cmdline.as_ref().map(|cmdline| format!("command line {cmdline}"));
             let boots = files.chain(cmdline).collect::<Vec<_>>().join(", ");
-            format!("{name}: {}\n{boots}", partition_words(partition))
+            format!("{words}\n{boots}")
         }
         Row::Vf(owner) => {
             let Some(vf) = screen.choice.vf(owner) else { return String::new() };
