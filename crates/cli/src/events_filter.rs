@@ -156,7 +156,9 @@ impl EventsFilter {
             Value::Object(keys) => keys.iter().any(|(key, value)| match (key.as_str(), value) {
                 ("partition" | "owner" | "who" | "request", Value::String(text)) => is_one(text),
                 // Of a partition that is made or changed.
-                ("to" | "from", Value::Object(keys)) if keys.contains_key("boot") => {
+                ("to" | "from", Value::Object(keys))
+                    if ["boot", "libvirt", "netns"].iter().any(|kind| keys.contains_key(*kind)) =>
+                {
                     keys.get("name").and_then(Value::as_str).is_some_and(is_one)
                 }
                 (_, value) => self.names_partition(value),

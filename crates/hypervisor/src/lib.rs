@@ -64,13 +64,56 @@ pub struct UnusableFile {
 /// An event that a hypervisor reports unasked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HypervisorEvent {
-    /// A partition's machine has ended, and nobody had asked for it.
+    /// A partition runs no longer, and ioward had not asked for that.
     Ended {
         /// The partition.
         partition: Name,
         /// How it ended: "the guest turned itself off", "killed by signal 9".
         why: String,
     },
+    /// A partition runs, and somebody else has started it.
+    Started {
+        /// The partition.
+        partition: Name,
+    },
+    /// A partition runs no longer and can't start again as it is: its domain was undefined, its namespace is removed. The hypervisor
+    /// keeps its own record of it, with its VFs, until it is told otherwise.
+    Gone {
+        /// The partition.
+        partition: Name,
+        /// What has become of it.
+        why: String,
+    },
+    /// Somebody else has taken a VF out of a partition.
+    Detached {
+        /// The VF.
+        owner: Owner,
+        /// Who, or how, as far as that is known.
+        why: String,
+    },
+}
+
+impl HypervisorEvent {
+    /// The partition it is about.
+    #[must_use]
+    pub fn partition(&self) -> &Name {
+        match self {
+            Self::Ended { partition, .. } | Self::Started { partition } | Self::Gone { partition, .. } => {
+                partition
+            }
+            Self::Detached { owner, .. } => &owner.partition,
+        }
+    }
+
+    /// Whether it makes `older` old news: it is about the same VF, or about how the same partition is.
+    #[must_use]
+    pub fn replaces(&self, older: &Self) -> bool {
+        match (self, older) {
+            (Self::Detached { owner, .. }, Self::Detached { owner: other, .. }) => owner == other,
+            (Self::Detached { .. }, _) | (_, Self::Detached { .. }) => false,
+            _ => self.partition() == older.partition(),
+        }
+    }
 }
 
 /// Runs client partitions.

@@ -94,9 +94,9 @@ async fn status(hypervisor: &Guard, partition: &Name) -> PartitionStatus {
 }
 
 async fn next_end(events: &mut mpsc::Receiver<HypervisorEvent>) -> (Name, String) {
-    match timeout(LONG, events.recv()).await.expect("no partition ended").unwrap() {
-        HypervisorEvent::Ended { partition, why } => (partition, why),
-    }
+    let event = timeout(LONG, events.recv()).await.expect("no partition ended").unwrap();
+    let HypervisorEvent::Ended { partition, why } = event else { unreachable!("{event:?}") };
+    (partition, why)
 }
 
 fn owner(text: &str) -> Owner {

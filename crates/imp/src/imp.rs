@@ -13,7 +13,10 @@ use ioward_model::{
     Rule, Spec, State, Step, VfOp,
 };
 use ioward_store::{Contents, Export, Interrupted, Store, StoreError};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::timeout,
+};
 
 use crate::{
     changes::{Change, Changes},
@@ -114,6 +117,7 @@ impl Imp {
             notes: Arc::clone(&notes),
             events: Arc::clone(&events),
             channels: Arc::clone(&channels),
+            news: Notify::new(),
         });
         let runner = StepRunner {
             fabric: Arc::clone(&fabric),
@@ -433,7 +437,7 @@ impl Imp {
             boot: &self.run.boot,
         };
         recovery.recover(interrupted).await;
-        self.machines.note_those_gone("its machine was gone when the daemon started").await?;
+        self.machines.note_how_they_are("its machine was gone when the daemon started").await?;
         if self.looks.has_booted() {
             // Nor is anybody served before they are noted where they are.
             self.reconciler.relocation.follow(&self.look().await?);

@@ -3,8 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use ioward_api::{AssignedVf, PartitionView};
-use ioward_hypervisor::{Hypervisor, HypervisorEvent};
-use ioward_model::{Class, EventKind, Name, RowKey, State};
+use ioward_hypervisor::{Hypervisor, HypervisorEvent, PartitionStatus};
+use ioward_model::{Class, EventKind, Name, Owner, RowKey, State};
+use tokio::sync::Notify;
 
 use crate::{
     channels::Channels,
@@ -19,6 +20,8 @@ pub(crate) struct Machines {
     pub(crate) notes: Arc<Notes>,
     pub(crate) events: Arc<EventLog>,
     pub(crate) channels: Arc<Channels>,
+    /// The hypervisor has told something that is worth a look at the host.
+    pub(crate) news: Notify,
 }
 
 impl Machines {
@@ -62,57 +65,130 @@ impl Machines {
         machines.iter().any(|machine| machine.name == *partition && machine.running)
     }
 
-    pub(crate) async fn note_those_gone(&self, why: &str) -> Result<(), ImpError> {
-        // Before the look: what is started after it has not gone.
-        let noted = self.notes.state().partitions;
-        let machines = self.hypervisor.partitions().await?;
-        let running: BTreeSet<_> =
-            machines.iter().filter(|machine| machine.running).map(|machine| &machine.name).collect();
-        let gone = noted.iter().filter(|(name, partition)| partition.running && !running.contains(name));
-        self.note_ended(gone.map(|(name, _)| name), why);
+    /// Notes what has ended, or been started by others, and was not told; serves the channels of the latter.
+    ///
+    /// # Errors
+    /// When the hypervisor can't tell.
+    pub(crate) async fn catch_up(&self, why: &str) -> Result<(), ImpError> {
+        self.note_how_they_are(why).await?.iter().for_each(|partition| self.channels.serve(partition));
         Ok(())
+    }
+
+    /// The same, and serves nobody yet. Those that were started.
+    ///
+    /// # Errors
+    /// When the hypervisor can't tell.
+    pub(crate) async fn note_how_they_are(&self, why: &str) -> Result<Vec<Name>, ImpError> {
+        // Before the look: what is started after it has not gone.
+        let noted = self.notes.state();
+        let machines = self.hypervisor.partitions().await?;
+        let Misnoted { ended, started } = misnoted(&noted, &machines);
+        for partition in self.note_ended(&ended) {
+            self.events.emit(EventKind::PartitionEnded { partition, why: why.to_owned() });
+        }
+        started.iter().for_each(|partition| self.note_started(partition));
+        Ok(started)
     }
 
     /// Follows what the hypervisor tells, for as long as the daemon lives.
     pub(crate) async fn follow(&self) {
         let mut events = self.hypervisor.events().await;
         // Nobody tells of a machine that ended after it was adopted and before somebody listened.
-        if let Err(error) = self.note_those_gone("its machine was gone when the daemon started").await {
+        if let Err(error) = self.catch_up("its machine was gone when the daemon started").await {
             tracing::error!("cannot look for machines that have ended: {}", error_chain(&error));
         }
-        while let Some(HypervisorEvent::Ended { partition, why }) = events.recv().await {
-            // The news may be older than the latest start, and a start may come while it is looked.
-            let is_running =
-                |state: &State| state.partitions.get(&partition).is_some_and(|noted| noted.running);
-            let was_running = self.notes.look(is_running);
-            if self.runs(&partition).await {
-                continue;
+        while let Some(event) = events.recv().await {
+            self.handle(event).await;
+            self.news.notify_one();
+        }
+    }
+
+    /// The news may be older than the latest start, and a start may come while it is looked.
+    async fn handle(&self, event: HypervisorEvent) {
+        match event {
+            HypervisorEvent::Ended { partition, why } => {
+                let is_running =
+                    |state: &State| state.partitions.get(&partition).is_some_and(|noted| noted.running);
+                let was_running = self.notes.look(is_running);
+                if self.runs(&partition).await {
+                    return;
+                }
+                if !was_running || !self.note_ended(std::slice::from_ref(&partition)).is_empty() {
+                    self.events.emit(EventKind::PartitionEnded { partition, why });
+                }
             }
-            if was_running {
-                self.note_ended([&partition], &why);
-            } else {
-                self.events.emit(EventKind::PartitionEnded { partition, why });
+            HypervisorEvent::Started { partition } => {
+                if self.runs(&partition).await {
+                    self.note_started(&partition);
+                    self.channels.serve(&partition);
+                }
+            }
+            HypervisorEvent::Gone { partition, why } => {
+                if self.runs(&partition).await {
+                    return;
+                }
+                self.note_ended(std::slice::from_ref(&partition));
+                self.events.emit(EventKind::PartitionGone { partition, why });
+            }
+            HypervisorEvent::Detached { owner: Owner { partition, vf }, why } => {
+                self.events.emit(EventKind::VfTakenOut { partition, vf, why });
             }
         }
     }
 
-    /// Notes all of them at once: a disk takes as long for one as for those of a whole host.
-    fn note_ended<'a>(&self, partitions: impl IntoIterator<Item = &'a Name>, why: &str) {
-        let partitions: Vec<_> = partitions.into_iter().collect();
+    /// Notes that a partition runs, which somebody else has started.
+    fn note_started(&self, partition: &Name) {
+        let rows = |_: &State| vec![RowKey::Partition(partition.clone())];
+        let mut is_news = false;
+        // That it can't be written down makes it no less so; the log says it.
+        let _ = self.notes.change(Must::BeKnown, rows, Vec::new(), |state| {
+            if let Some(noted) = state.partitions.get_mut(partition) {
+                is_news = !std::mem::replace(&mut noted.running, true);
+            }
+        });
+        if is_news {
+            self.events.emit(EventKind::PartitionStartedElsewhere { partition: partition.clone() });
+        }
+    }
+
+    /// Notes all of them at once: a disk takes as long for one as for those of a whole host. Those that were noted as running.
+    fn note_ended(&self, partitions: &[Name]) -> Vec<Name> {
         partitions.iter().for_each(|partition| self.channels.stop(partition));
-        let rows = |_: &State| partitions.iter().map(|name| RowKey::Partition((*name).clone())).collect();
+        let rows = |_: &State| partitions.iter().cloned().map(RowKey::Partition).collect();
         let mut news = Vec::new();
         // That it can't be written down makes it no less so; the log says it.
         let _ = self.notes.change(Must::BeKnown, rows, Vec::new(), |state| {
-            for name in &partitions {
-                let noted = state.partitions.get_mut(*name);
+            for name in partitions {
+                let noted = state.partitions.get_mut(name);
                 if noted.is_some_and(|partition| std::mem::take(&mut partition.running)) {
-                    news.push((*name).clone());
+                    news.push(name.clone());
                 }
             }
         });
-        for partition in news {
-            self.events.emit(EventKind::PartitionEnded { partition, why: why.to_owned() });
+        news
+    }
+}
+
+/// Partitions that are noted otherwise than they are.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Misnoted {
+    /// Noted as running, and not so.
+    pub(crate) ended: Vec<Name>,
+    /// Domains and namespaces that run and are not noted so. A machine of ioward's own is started by steps only, which note it.
+    pub(crate) started: Vec<Name>,
+}
+
+/// Compares what is noted with what the hypervisor says.
+pub(crate) fn misnoted(state: &State, machines: &[PartitionStatus]) -> Misnoted {
+    let running: BTreeSet<_> =
+        machines.iter().filter(|machine| machine.running).map(|machine| &machine.name).collect();
+    let mut all = Misnoted::default();
+    for (name, noted) in &state.partitions {
+        match (noted.running, running.contains(name)) {
+            (true, false) => all.ended.push(name.clone()),
+            (false, true) if noted.spec.machine().is_none() => all.started.push(name.clone()),
+            _ => {}
         }
     }
+    all
 }

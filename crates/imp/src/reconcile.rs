@@ -2,9 +2,10 @@
 //! same; tells each difference; has those repaired that may be. After a boot of the host, that is everything.
 //!
 //! ```text
-//!   uevent, link change ─┐
-//!   30 s have passed ────┴─> look ─> differences ─┬─> told       (adapters that have moved are followed before)
-//!                                                 └─> intent ─> plan ─> executor, by best effort ─> told
+//!   uevent, link change ────┐
+//!   told by the hypervisor ─┤
+//!   30 s have passed ───────┴─> look ─> differences ─┬─> told       (adapters that have moved are followed before)
+//!                                                    └─> intent ─> plan ─> executor, by best effort ─> told
 //! ```
 //!
 //! A plan like this one is never rolled back: each step brings the host nearer to what is noted already, so a daemon that dies
@@ -36,7 +37,7 @@ use crate::{
     imp::Run,
     journal::Journal,
     look::Looks,
-    machines::Machines,
+    machines::{Machines, Misnoted, misnoted},
     notes::Must,
     planning::plan_for,
     relocation::Relocation,
@@ -112,8 +113,8 @@ impl Found {
         self.machines.iter().any(|machine| machine.running && machine.name == *partition)
     }
 
-    fn is_noted_as_running_what_has_ended(&self) -> bool {
-        self.state.partitions.iter().any(|(name, noted)| noted.running && !self.runs(name))
+    fn is_noted_as_it_is(&self) -> bool {
+        misnoted(&self.state, &self.machines) == Misnoted::default()
     }
 
     /// Wants everything repaired that may be, and these partitions started.
@@ -171,7 +172,7 @@ impl Reconciler {
         self.restore(&mut changes).await;
         loop {
             self.reconcile_or_say().await;
-            if wait_for_change(&mut changes, LOOK_EACH).await {
+            if self.wait_for_news(&mut changes, LOOK_EACH).await {
                 sleep(DEBOUNCE).await;
                 while changes.try_recv().is_ok() {}
             }
@@ -195,7 +196,7 @@ impl Reconciler {
         let until = Instant::now() + RESTORE_TIMEOUT;
         let mut left = self.reconcile_or_say().await;
         while !left.is_empty() && Instant::now() < until {
-            wait_for_change(changes, TRY_EACH).await;
+            self.wait_for_news(changes, TRY_EACH).await;
             left = self.reconcile_or_say().await;
         }
         self.end_restoring(left).await;
@@ -236,14 +237,14 @@ impl Reconciler {
         let is_repairable = found.drifts.iter().any(|drift| drift.left_because.is_none());
         if !found.booted
             && !is_repairable
-            && !found.is_noted_as_running_what_has_ended()
+            && found.is_noted_as_it_is()
             && !self.relocation.has_news(&found.inventory)
             && found.drifts == self.told().drifts
         {
             return Ok(found.drifts);
         }
         let _nothing_changes = self.once_nothing_changes().await;
-        self.machines.note_those_gone("its machine is gone").await?;
+        self.machines.catch_up("its machine is gone").await?;
         let mut found = self.find().await?;
         if self.relocation.follow(&found.inventory) {
             found = self.find().await?;
@@ -353,20 +354,26 @@ impl Reconciler {
             == Some(noted.clone())
     }
 
+    /// Waits for news of the host or of partitions, or until it has waited long enough. Whether there is news.
+    async fn wait_for_news(&self, changes: &mut mpsc::Receiver<()>, at_most: Duration) -> bool {
+        let of_the_host = async {
+            match changes.recv().await {
+                Some(()) => {}
+                None => std::future::pending().await,
+            }
+        };
+        let news = async {
+            tokio::select! {
+                () = of_the_host => {}
+                () = self.machines.news.notified() => {}
+            }
+        };
+        timeout(at_most, news).await.is_ok()
+    }
+
     fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Waits for news, or until it has waited long enough. Whether there is news.
-async fn wait_for_change(changes: &mut mpsc::Receiver<()>, at_most: Duration) -> bool {
-    let news = async {
-        match changes.recv().await {
-            Some(()) => {}
-            None => std::future::pending().await,
-        }
-    };
-    timeout(at_most, news).await.is_ok()
 }
 
 /// A number that tells one boot from another (FNV-1a, 64 bits).

@@ -181,11 +181,32 @@ pub enum EventKind {
         /// The VF.
         orphan: Orphan,
     },
-    /// A partition's machine ended on its own.
+    /// A partition ended, and ioward did not stop it.
     PartitionEnded {
         /// The partition.
         partition: Name,
         /// Whatever is known about the cause.
+        why: String,
+    },
+    /// Somebody else has started a partition.
+    PartitionStartedElsewhere {
+        /// The partition.
+        partition: Name,
+    },
+    /// A partition's domain or namespace is gone: it can't start again as it is. Its VFs stay its own.
+    PartitionGone {
+        /// The partition.
+        partition: Name,
+        /// What has become of it.
+        why: String,
+    },
+    /// Somebody else has taken a VF out of a partition.
+    VfTakenOut {
+        /// The partition.
+        partition: Name,
+        /// The VF's name in it.
+        vf: Name,
+        /// Who, or how, as far as that is known.
         why: String,
     },
     /// A partition's agent said hello on its channel.
@@ -286,6 +307,16 @@ impl fmt::Display for EventKind {
                 write!(f, "{vf} at {address} belonged to nobody; it has no driver now")
             }
             Self::PartitionEnded { partition, why } => write!(f, "partition {partition} ended: {why}"),
+            Self::PartitionStartedElsewhere { partition } => {
+                write!(f, "partition {partition} was started, and not by ioward")
+            }
+            Self::PartitionGone { partition, why } => write!(
+                f,
+                "partition {partition} is gone: {why}; its VFs stay its own until 'ioward remove {partition}'"
+            ),
+            Self::VfTakenOut { partition, vf, why } => {
+                write!(f, "{partition}/{vf} was taken out, and not by ioward: {why}")
+            }
             Self::ChannelOpened { partition, agent } => {
                 write!(f, "channel of {partition}: {agent} said hello")
             }

@@ -1,5 +1,5 @@
-//! Events on their way to whoever consumes them. Whoever puts one in never waits: for each partition the newest that nobody has
-//! fetched yet is kept, so that there are no more than partitions.
+//! Events on their way to whoever consumes them. Whoever puts one in never waits: for each partition and each of its VFs the
+//! newest that nobody has fetched yet is kept, so that there are no more than these.
 
 use std::{
     collections::VecDeque,
@@ -16,18 +16,12 @@ pub(crate) struct News {
 }
 
 impl News {
-    /// Takes the place of one of the same partition that still waits.
+    /// Takes the place of one that still waits and is old news by it.
     pub(crate) fn put(&self, event: HypervisorEvent) {
-        let HypervisorEvent::Ended { partition, .. } = &event;
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |other: &&mut HypervisorEvent| {
-            let HypervisorEvent::Ended { partition: of, .. } = other;
-            of == partition
-        };
-        match waiting.iter_mut().find(same) {
-            Some(older) => *older = event,
-            None => waiting.push_back(event),
-        }
+        // At the end of those that wait: what is told last was so last.
+        waiting.retain(|older| !event.replaces(older));
+        waiting.push_back(event);
         self.arrived.notify_one();
     }
 

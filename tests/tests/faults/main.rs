@@ -9,4 +9,5 @@ mod disk;
 mod events;
 mod looks;
 mod operations;
+mod others;
 mod scene;

@@ -181,9 +181,32 @@ pub struct Machines {
     gate: Arc<Gate>,
     all: Mutex<BTreeMap<Name, Machine>>,
     connected: tokio::sync::Notify,
+    listener: Mutex<Option<mpsc::Sender<HypervisorEvent>>>,
 }
 
 impl Machines {
+    /// Somebody else starts a partition, or ends it, and nobody is told.
+    pub fn turn(&self, partition: &str, running: bool) {
+        self.with(&name(partition), |machine| machine.running = running).unwrap();
+    }
+
+    /// Tells whoever follows, once somebody does.
+    pub async fn tell(&self, event: HypervisorEvent) {
+        let listens = async {
+            loop {
+                let listener = self.listener.lock().unwrap().clone();
+                match listener {
+                    Some(listener) => return listener,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        let listener = tokio::time::timeout(BOUND, listens)
+            .await
+            .unwrap_or_else(|_| panic!("nobody follows the hypervisor"));
+        listener.send(event).await.unwrap();
+    }
+
     fn with<T>(
         &self,
         partition: &Name,
@@ -282,7 +305,9 @@ impl Hypervisor for Machines {
     }
 
     async fn events(&self) -> mpsc::Receiver<HypervisorEvent> {
-        mpsc::channel(1).1
+        let (sender, receiver) = mpsc::channel(16);
+        *self.listener.lock().unwrap() = Some(sender);
+        receiver
     }
 }
 

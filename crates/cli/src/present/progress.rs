@@ -96,6 +96,9 @@ impl Progress {
             | EventKind::RepairFailed { .. }
             | EventKind::OrphanReaped { .. }
             | EventKind::PartitionEnded { .. }
+            | EventKind::PartitionStartedElsewhere { .. }
+            | EventKind::PartitionGone { .. }
+            | EventKind::VfTakenOut { .. }
             | EventKind::ChannelOpened { .. }
             | EventKind::ChannelMisused { .. }
             | EventKind::ChannelEventsLeftOut { .. }

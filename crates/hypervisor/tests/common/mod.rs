@@ -161,9 +161,9 @@ pub fn signal(status: &PartitionStatus, signal: Signal) {
 
 /// The next partition that ends unasked, and why.
 pub async fn next_end(events: &mut mpsc::Receiver<HypervisorEvent>) -> (Name, String) {
-    match tokio::time::timeout(LONG, events.recv()).await.expect("no partition ended").unwrap() {
-        HypervisorEvent::Ended { partition, why } => (partition, why),
-    }
+    let event = tokio::time::timeout(LONG, events.recv()).await.expect("no partition ended").unwrap();
+    let HypervisorEvent::Ended { partition, why } = event else { unreachable!("{event:?}") };
+    (partition, why)
 }
 
 /// Waits until a log holds `text`.

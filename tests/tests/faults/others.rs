@@ -1,0 +1,72 @@
+//! Domains and namespaces are others' to start, end and remove: the management partition notes what they do, tells it, and serves
+//! whoever runs.
+
+use ioward_hypervisor::HypervisorEvent;
+use ioward_imp::Imp;
+use ioward_model::EventKind;
+
+use crate::scene::{Scene, name, partition};
+
+const MAC: &str = "52:54:00:00:00:0a";
+
+/// The same partition as a domain.
+fn domain(name: &str) -> String {
+    partition(name, 0, MAC).replace("boot = { disk = \"/dev/null\" }", &format!("libvirt = \"{name}\""))
+}
+
+fn runs(imp: &Imp) -> bool {
+    imp.state().partitions[&name("web")].running
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_domain_that_somebody_ends_and_starts_is_noted_so_and_served() {
+    let scene = Scene::new();
+    scene.apply(&domain("web")).await;
+    let web = name("web");
+    tokio::spawn(std::sync::Arc::clone(&scene.imp).follow_hypervisor());
+    scene.machines.turn("web", false);
+    scene.machines.tell(HypervisorEvent::Ended { partition: web.clone(), why: "virsh destroy".into() }).await;
+    scene.until("it is noted as ended", |imp| !runs(imp)).await;
+
+    scene.machines.turn("web", true);
+    scene.machines.tell(HypervisorEvent::Started { partition: web.clone() }).await;
+    scene.until("it is noted as running", runs).await;
+    scene.machines.guest("web").await.hello().await;
+    let told = |kind: &EventKind| matches!(kind, EventKind::PartitionStartedElsewhere { .. });
+    scene.until("it is told", |_| scene.count(told) == 1).await;
+
+    // Old news: it runs, whatever was said of it before.
+    scene.machines.tell(HypervisorEvent::Gone { partition: web.clone(), why: "undefined".into() }).await;
+    let why = "virsh detach-device".to_owned();
+    scene.machines.tell(HypervisorEvent::Detached { owner: "web/net0".parse().unwrap(), why }).await;
+    scene
+        .until("the loss is told", |_| scene.count(|kind| matches!(kind, EventKind::VfTakenOut { .. })) == 1)
+        .await;
+    let gone = |kind: &EventKind| matches!(kind, EventKind::PartitionGone { .. });
+    assert!(runs(&scene.imp) && scene.count(gone) == 0);
+
+    scene.machines.turn("web", false);
+    scene.machines.tell(HypervisorEvent::Gone { partition: web, why: "undefined".into() }).await;
+    scene.until("it is told", |_| scene.count(gone) == 1).await;
+    assert!(!runs(&scene.imp), "and noted as ended");
+    assert_eq!(scene.imp.state().partitions[&name("web")].vfs.len(), 1, "its VF stays its own");
+}
+
+/// Nobody tells what happened while no daemon was there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_became_of_domains_meanwhile_is_found_by_a_look() {
+    let scene = Scene::new();
+    scene.apply(&domain("web")).await;
+    scene.machines.turn("web", false);
+    let scene = scene.restarted().await;
+    assert!(!runs(&scene.imp));
+    scene.machines.turn("web", true);
+    scene.imp.reconcile().await.unwrap();
+    assert!(runs(&scene.imp));
+    scene.machines.turn("web", false);
+    let scene = scene.restarted().await;
+    scene.machines.turn("web", true);
+    let scene = scene.restarted().await;
+    assert!(runs(&scene.imp));
+    scene.machines.guest("web").await.hello().await;
+}
