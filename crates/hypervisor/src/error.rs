@@ -63,6 +63,19 @@ pub enum HypervisorError {
         /// Which rule forbids it.
         why: String,
     },
+    /// A network namespace is not there, or does not take or give back what it should.
+    #[error("the network namespace of {partition} ({namespace}) {why}")]
+    Namespace {
+        /// The partition.
+        partition: Name,
+        /// Its namespace, in words.
+        namespace: String,
+        /// What is with it, from the verb on.
+        why: String,
+    },
+    /// Nobody is there to talk to, and it will be told when somebody is.
+    #[error("no agent is connected to the channel of {0}")]
+    NoAgent(Name),
     /// The guest did not do its part in time.
     #[error(
         "the guest of {partition} did not {what} within {} s; try again, or turn it off: ioward stop {partition} --force",

@@ -9,8 +9,10 @@ mod backends;
 mod boot_files;
 pub mod cgroup;
 mod error;
+mod file;
 mod guard;
 pub mod libvirt;
+pub mod netns;
 mod opening;
 pub mod qemu;
 pub mod sim;
@@ -91,6 +93,12 @@ pub enum HypervisorEvent {
         /// Who, or how, as far as that is known.
         why: String,
     },
+    /// An agent has connected to the channel of a partition, and waits to be served: [`Hypervisor::connect_channel`] gives it. Told
+    /// again now and then, as long as it waits.
+    AgentConnected {
+        /// The partition.
+        partition: Name,
+    },
 }
 
 impl HypervisorEvent {
@@ -98,9 +106,10 @@ impl HypervisorEvent {
     #[must_use]
     pub fn partition(&self) -> &Name {
         match self {
-            Self::Ended { partition, .. } | Self::Started { partition } | Self::Gone { partition, .. } => {
-                partition
-            }
+            Self::Ended { partition, .. }
+            | Self::Started { partition }
+            | Self::Gone { partition, .. }
+            | Self::AgentConnected { partition } => partition,
             Self::Detached { owner, .. } => &owner.partition,
         }
     }
@@ -111,6 +120,10 @@ impl HypervisorEvent {
         match (self, older) {
             (Self::Detached { owner, .. }, Self::Detached { owner: other, .. }) => owner == other,
             (Self::Detached { .. }, _) | (_, Self::Detached { .. }) => false,
+            (Self::AgentConnected { partition }, Self::AgentConnected { partition: other }) => {
+                partition == other
+            }
+            (Self::AgentConnected { .. }, _) | (_, Self::AgentConnected { .. }) => false,
             _ => self.partition() == older.partition(),
         }
     }

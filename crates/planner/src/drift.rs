@@ -174,12 +174,14 @@ impl Comparison<'_> {
         let machine = self.machine(&owner.partition)?;
         let present = self.existing(assignment.vf)?;
         let found = machine.vfs.iter().find(|(vf, _)| *vf == owner.vf).map(|(_, function)| *function);
-        if found == Some(present.address) {
+        let lacks = machine.lacks.contains(&owner.vf);
+        if found == Some(present.address) && !lacks {
             return None;
         }
+        let found = found.filter(|found| *found != present.address);
         let what = Difference::NotAttached { vf: assignment.vf, found };
         let why = "its partition runs without it; detach it and attach it again";
-        let left_because = machine.running.then(|| why.to_owned());
+        let left_because = (machine.running && !lacks).then(|| why.to_owned());
         Some(Drift { what, breaks: vec![owner.clone()], left_because })
     }
 }

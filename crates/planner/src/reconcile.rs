@@ -144,6 +144,11 @@ impl<'a> Repairs<'a> {
     fn runs(&self, partition: &Name) -> bool {
         self.running.contains(partition)
     }
+
+    /// Whether its partition has nothing in this VF's place, and takes it.
+    fn is_lacking(&self, vf: VfId) -> bool {
+        self.repairable().any(|drift| drift.what == Difference::NotAttached { vf, found: None })
+    }
 }
 
 /// Everything that is wrong with a plan of this kind: steps that lead away from what is noted, take something from a partition
@@ -200,7 +205,8 @@ impl Check<'_> {
             Step::AttachVf { owner, vf } | Step::DetachVf { owner, vf, .. } => {
                 let (noted, _) = self.held(*vf)?;
                 must(noted == *owner, "it is another's")?;
-                must(!self.repairs.runs(&owner.partition), "its partition runs")
+                let is_lacking = matches!(step, Step::AttachVf { .. }) && self.repairs.is_lacking(*vf);
+                must(is_lacking || !self.repairs.runs(&owner.partition), "its partition runs")
             }
             Step::DefinePartition { to, .. } => {
                 let noted = state.partitions.get(&to.name).map(|partition| &partition.spec);

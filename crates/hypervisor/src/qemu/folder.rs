@@ -23,7 +23,8 @@ use std::{
 
 use ioward_model::Name;
 
-use crate::HypervisorError;
+pub(super) use crate::file::io_error;
+use crate::{HypervisorError, file::remove};
 
 /// Where a log is cut. A guest decides how much it prints, and the runtime folder is usually memory.
 const MAX_LOG: u64 = 4 << 20;
@@ -157,17 +158,4 @@ impl Folder {
             }
         }
     }
-}
-
-fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!("cannot remove {}: {error}", path.display());
-    }
-}
-
-/// Makes a [`HypervisorError::Io`] of an [`io::Error`].
-pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HypervisorError {
-    move |source| HypervisorError::Io { what: what.into(), path: path.to_owned(), source }
 }

@@ -83,6 +83,7 @@ impl Partition {
             pid: machine.map(|machine| machine.process().pid()),
             console: Some(self.folder.console()),
             vfs: now.record.vfs.iter().map(|vf| (vf.name.clone(), vf.function)).collect(),
+            lacks: Vec::new(),
             channel: now.record.channel,
         }
     }

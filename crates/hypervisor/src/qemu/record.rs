@@ -1,23 +1,15 @@
 //! A partition on disk: its definition, the VFs it holds and whether it has a channel.
 
-use std::{
-    fs::{self, File},
-    io::{self, Read, Write},
-    path::Path,
-};
+use std::path::Path;
 
 use ioward_model::{Machine, Name, PartitionKind, PartitionSpec};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use super::folder::io_error;
-use crate::HypervisorError;
+use crate::{HypervisorError, file};
 
 /// PCIe slots of a machine for VFs, and with that the most VFs it can hold.
 pub(super) const SLOTS: u8 = 8;
-
-/// More than any record that this program writes.
-const MAX_BYTES: u64 = 1 << 20;
 
 const VERSION: u32 = 1;
 
@@ -94,43 +86,32 @@ impl Record {
 
     /// Reads a record.
     pub(super) fn load(path: &Path) -> Result<Self, HypervisorError> {
-        let mut text = Vec::new();
-        let file = File::open(path).map_err(io_error("open", path))?;
-        file.take(MAX_BYTES).read_to_end(&mut text).map_err(io_error("read", path))?;
-        Self::parse(&text)
-            .map_err(|why| io_error("understand", path)(io::Error::new(io::ErrorKind::InvalidData, why)))
+        file::load(path, Self::check)
     }
 
-    fn parse(text: &[u8]) -> Result<Self, String> {
-        let record: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-        if record.version != VERSION {
-            return Err(format!("version {} of the form is not known", record.version));
+    fn check(&self) -> Result<(), String> {
+        if self.version != VERSION {
+            return Err(format!("version {} of the form is not known", self.version));
         }
-        let mut slots: Vec<u8> = record.vfs.iter().map(|vf| vf.slot).collect();
+        let mut slots: Vec<u8> = self.vfs.iter().map(|vf| vf.slot).collect();
         slots.sort_unstable();
         slots.dedup();
-        if slots.len() != record.vfs.len() || slots.iter().any(|slot| !(1..=SLOTS).contains(slot)) {
+        if slots.len() != self.vfs.len() || slots.iter().any(|slot| !(1..=SLOTS).contains(slot)) {
             return Err("its slots make no sense".into());
         }
-        Ok(record)
+        Ok(())
     }
 
     /// Writes a record: afterwards the file holds the old one or this one, never a part.
     pub(super) fn save(&self, path: &Path) -> Result<(), HypervisorError> {
-        let new = path.with_extension("new");
-        let text = serde_json::to_vec_pretty(self).map_err(|error| io_error("write", path)(error.into()))?;
-        let write = || {
-            let mut file = File::create(&new)?;
-            file.write_all(&text)?;
-            file.sync_all()
-        };
-        write().map_err(io_error("write", &new))?;
-        fs::rename(&new, path).map_err(io_error("write", path))
+        file::save(path, self)
     }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::fs;
+
     use ioward_model::Spec;
 
     use super::*;

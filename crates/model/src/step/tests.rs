@@ -123,6 +123,7 @@ fn a_look_tells_whether_a_step_is_done() {
         pid: None,
         console: None,
         vfs: Vec::new(),
+        lacks: Vec::new(),
         channel: false,
     };
     let inventory = Inventory::default();

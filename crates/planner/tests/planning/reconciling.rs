@@ -1,6 +1,7 @@
 //! Hosts that are not as they are noted: the differences, the plan that repairs them, and plans that would not.
 
 use ioward_model::{Difference, Drift, Intent, Name, PartitionStatus, Plan, Step, VfId, VfSettings};
+use ioward_pci::Bdf;
 use ioward_planner::{Comparison, lint};
 
 use crate::world::*;
@@ -82,6 +83,7 @@ fn nothing_is_taken_from_a_partition_that_runs() {
         pid: None,
         console: None,
         vfs: vec![(name("net0"), vf)],
+        lacks: Vec::new(),
         channel: true,
     };
     let left = |running| {
@@ -97,6 +99,45 @@ fn nothing_is_taken_from_a_partition_that_runs() {
     let plan = ioward_planner::plan(&world.inventory, &world.state, &reconcile(drifts, &[], &["web"]), &SAFE);
     let problems = lint(&plan.unwrap(), &world.inventory, &world.state).join("\n");
     assert!(problems.contains("web/net0 would lose its VF, and runs"), "{problems}");
+}
+
+/// A container was started anew: its namespace is another one, and its VFs went back to the host with the one before.
+#[test]
+fn a_vf_that_a_running_partition_lacks_is_attached() {
+    let world = noted();
+    let held = VfId { pf: at(NIC), index: 0 };
+    let address = world.pf(at(NIC)).virtual_functions[0].address;
+    let machine = |vfs: &[(Name, Bdf)], lacks: &[Name]| PartitionStatus {
+        name: name("web"),
+        running: true,
+        accelerator: None,
+        pid: None,
+        console: None,
+        vfs: vfs.to_vec(),
+        lacks: lacks.to_vec(),
+        channel: true,
+    };
+    let its = [(name("net0"), address)];
+    assert_eq!(differences(&world, &[machine(&its, &[])]), []);
+    let drifts = differences(&world, &[machine(&its, &[name("net0")])]);
+    let [Drift { what: Difference::NotAttached { vf, found: None }, left_because: None, .. }] = &drifts[..]
+    else {
+        panic!("{drifts:?}")
+    };
+    assert_eq!(*vf, held);
+    let plan = world.plan(&reconcile(drifts, &[], &["web"]), SAFE).unwrap();
+    assert_eq!(plan.steps, [Step::AttachVf { owner: "web/net0".parse().unwrap(), vf: held }]);
+    assert_eq!(lint(&plan, &world.inventory, &world.state), Vec::<String>::new());
+
+    // One that does not have it and does not say that it would take it keeps it so.
+    let drifts = differences(&world, &[machine(&[], &[])]);
+    assert!(drifts[0].left_because.as_ref().unwrap().contains("runs without it"), "{drifts:?}");
+    assert!(
+        ioward_planner::plan(&world.inventory, &world.state, &reconcile(drifts, &[], &["web"]), &SAFE)
+            .unwrap()
+            .steps
+            .is_empty()
+    );
 }
 
 /// Whatever leads away from what is noted, or touches what is nobody's, is no repair.

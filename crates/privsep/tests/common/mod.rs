@@ -171,6 +171,7 @@ impl Hypervisor for SlowHypervisor {
             pid: None,
             console: Some("/nonexistent".into()),
             vfs: self.vfs.lock().unwrap().clone(),
+            lacks: Vec::new(),
             channel: false,
         }])
     }
