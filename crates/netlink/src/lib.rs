@@ -12,7 +12,7 @@ pub mod message;
 mod namespace;
 mod socket;
 
-pub use link::{LONGEST_NAME, Link};
+pub use link::Link;
 pub use namespace::Namespace;
 pub use socket::Socket;
 

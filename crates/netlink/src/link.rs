@@ -19,8 +19,6 @@ const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_PARENT_DEV_NAME: u16 = 56;
 const IFLA_PARENT_DEV_BUS_NAME: u16 = 57;
 
-/// The longest name of an interface, in bytes (IFNAMSIZ, without the zero at its end).
-pub const LONGEST_NAME: usize = 15;
 /// Most interfaces that are taken from one network namespace.
 const MAX_LINKS: usize = 1 << 16;
 

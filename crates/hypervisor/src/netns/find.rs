@@ -3,15 +3,15 @@
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::Path,
 };
 
 use ioward_model::NamespaceRef;
 use ioward_netlink::Namespace;
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, open};
 use serde::{Deserialize, Serialize};
 
 /// Where `ip netns` keeps namespaces by name (ip-netns(8)).
@@ -114,6 +114,9 @@ fn of_pid_file(file: &Path) -> Result<Place, Absent> {
         io::ErrorKind::NotFound => Absent::Gone(format!("is not there: there is no {}", file.display())),
         _ => Absent::Refused(format!("can't be found: {}: {error}", file.display())),
     };
+    if !file.is_absolute() {
+        return Err(Absent::Refused(format!("can't be found: {} is no absolute path", file.display())));
+    }
     let pid = read_pid(file).map_err(unreadable)?;
     let gone = |_| Absent::Gone(format!("is not there: process {pid} of {} has ended", file.display()));
     let path = Path::new("/proc").join(pid.to_string()).join("ns/net");
@@ -137,11 +140,9 @@ fn of_pid_file(file: &Path) -> Result<Place, Absent> {
 /// The process's number in a file that only root can have written: any other user could name a container of somebody else.
 fn read_pid(path: &Path) -> io::Result<u32> {
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
-    // A file of this name may be a pipe or a terminal.
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    let metadata = file.metadata()?;
+    // Looked at before it is opened: to open a device can do something.
+    let place = File::from(open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
+    let metadata = place.metadata()?;
     if !metadata.is_file() {
         return Err(invalid("it is no file"));
     }
@@ -149,6 +150,7 @@ fn read_pid(path: &Path) -> io::Result<u32> {
     if metadata.uid() != own || metadata.mode() & 0o022 != 0 {
         return Err(invalid("others than root can write it; give it to root alone (chown root, chmod go-w)"));
     }
+    let file = File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))?;
     parse_pid(&read_start(&file, MAX_PID_FILE)?).ok_or_else(|| invalid("it holds no number of a process"))
 }
 
@@ -226,6 +228,12 @@ mod tests {
             let Err(Absent::Refused(why)) = of_file("1\n", mode) else { panic!("{mode:o}") };
             assert!(why.contains("others than root can write it"), "{why}");
         }
+    }
+
+    #[test]
+    fn a_pid_file_is_not_looked_for_in_the_daemons_folder() {
+        let found = find(&NamespaceRef::PidFile("web.pid".into()));
+        assert!(matches!(found, Err(Absent::Refused(_))), "{found:?}");
     }
 
     #[test]

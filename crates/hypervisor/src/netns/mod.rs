@@ -36,8 +36,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ioward_model::{Boot, Name, NamespaceRef, Owner, PartitionKind, PartitionSpec};
-use ioward_netlink::LONGEST_NAME;
+use ioward_model::{Boot, LONGEST_INTERFACE, Name, NamespaceRef, Owner, PartitionKind, PartitionSpec};
 use ioward_pci::Bdf;
 use tokio::{
     sync::{OwnedMutexGuard, mpsc, oneshot},
@@ -384,9 +383,9 @@ impl<K: Kernel> Hypervisor for NetnsHypervisor<K> {
             let refuse =
                 |why| HypervisorError::NotAttachable { function, partition: partition.name.clone(), why };
             let length = owner.vf.as_str().len();
-            if length > LONGEST_NAME {
+            if length > LONGEST_INTERFACE {
                 return Err(refuse(format!(
-                    "an interface has a name of {LONGEST_NAME} characters at most, and {} has {length}",
+                    "an interface has a name of {LONGEST_INTERFACE} characters at most, and {} has {length}",
                     owner.vf
                 )));
             }
