@@ -22,10 +22,11 @@ use crate::audit::{self, Log};
 use crate::{Change, Contents, Export, ExportedPlan, ExportedStep, Interrupted};
 
 /// The version of the tables and of the values in them. Version 1 was `state.json`.
-pub const SCHEMA: u64 = 3;
+pub const SCHEMA: u64 = 4;
 
-/// A version that can be read as it is: it has no reconciling plans yet. The next commit turns it into [`SCHEMA`].
-const SCHEMA_BEFORE: u64 = 2;
+/// The oldest version that can be read as it is. 2 has no reconciling plans yet, 3 no domains and namespaces. The next commit turns it
+/// into [`SCHEMA`].
+const OLDEST: u64 = 2;
 
 /// Number of plans kept: of users' plans, and of repairs, each including the running one.
 pub const KEPT_PLANS: usize = 8;
@@ -299,7 +300,7 @@ impl Tables {
     /// The version, if this program can read it.
     fn check_schema(&self) -> Result<(), Wrong> {
         match self.open(NUMBERS)?.get("schema")?.map(|schema| schema.value()) {
-            Some(SCHEMA | SCHEMA_BEFORE) => Ok(()),
+            Some(OLDEST..=SCHEMA) => Ok(()),
             Some(schema) => Err(Wrong::Version(schema)),
             None => Err(Wrong::Content("it has no version".to_owned())),
         }

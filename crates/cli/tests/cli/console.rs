@@ -122,6 +122,25 @@ fn a_console_that_is_not_there_says_why() {
 }
 
 #[test]
+fn of_what_has_no_console_it_is_said_what_to_use_instead() {
+    for (kind, value, says) in [
+        ("libvirt", json!("one's"), r"virsh -c qemu:///system console 'one'\''s'"),
+        ("netns", json!("blue"), "has no console; for a shell in it use: ip netns exec blue sh"),
+        ("netns", json!({"pid_file": "/run/c.pid"}), "nsenter --net --target \"$(cat /run/c.pid)\" sh"),
+    ] {
+        let mut partitions = data("partitions.json");
+        let web = partitions[0].as_object_mut().unwrap();
+        (web["console"], web["pid"], web["accelerator"]) = (Value::Null, Value::Null, Value::Null);
+        web.remove("cpus");
+        web.remove("memory");
+        web.insert(kind.to_owned(), value);
+        let daemon = Daemon::with("200 OK", partitions);
+        let refused = run(&mut ioward(&daemon.socket(), &["console", "web"]));
+        assert!(refused.status == 1 && refused.stderr.contains(says), "{}", refused.stderr);
+    }
+}
+
+#[test]
 fn apply_asks_on_a_terminal_and_takes_only_a_yes_for_one() {
     const EVENTS: &str = "{\"number\":1,\"time_ms\":0,\"event\":\"plan-done\",\"plan\":3}\n";
     let folder = Folder::new();

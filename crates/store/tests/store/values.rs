@@ -51,6 +51,20 @@ pub fn state_wanted() -> State {
     State { wanted: Some(serde_json::from_value(spec).unwrap()), ..state() }
 }
 
+/// The same, with a domain and a namespace.
+pub fn state_of_kinds() -> State {
+    let mut state = state_wanted();
+    for spec in [
+        json!({"name": "guest", "libvirt": "one@stack"}),
+        json!({"name": "pod", "netns": {"pid_file": "/run/p"}}),
+    ] {
+        let held = json!({"spec": spec, "running": true, "channel": false, "vfs": {}});
+        let name = spec["name"].as_str().unwrap().parse().unwrap();
+        state.partitions.insert(name, serde_json::from_value(held).unwrap());
+    }
+    state
+}
+
 /// The changes that restate a whole state.
 pub fn rows(state: &State) -> Vec<Change> {
     state.keys().map(|key| Change::Row(state.row(&key))).collect()
