@@ -145,7 +145,7 @@ fn link_frames() -> Outcome<Vec<LinkFrame>> {
         Call::SetVfCount { pf, count: 4 },
         Call::Bind { vf, driver: Some("vfio-pci".to_owned()) },
         Call::Configure { vf, change },
-        Call::CheckBoot { boot: spec.machine().unwrap().boot.clone() },
+        Call::CheckDefinition { spec: spec.clone() },
         Call::Define { spec },
         Call::Stop { partition: partition.clone(), mode: StopMode::Graceful },
         Call::AttachVf { owner: owner.clone(), function: pf },

@@ -10,14 +10,14 @@ use std::{
 use ioward_model::Boot;
 use rustix::fs::OFlags;
 
-use crate::{UnusableFile, opening::Opening};
+use crate::{Obstacle, opening::Opening};
 
 /// Which files of a [`Boot`] cannot be used, as `unusable` finds on threads that may wait; one that does not answer can't either.
 pub(crate) async fn unusable_in_time(
     boot: &Boot,
     opening: &Opening,
-    unusable: impl Fn(&Boot) -> Vec<UnusableFile> + Clone + Send + 'static,
-) -> Vec<UnusableFile> {
+    unusable: impl Fn(&Boot) -> Vec<Obstacle> + Clone + Send + 'static,
+) -> Vec<Obstacle> {
     let of_one = |kernel, initrd, disk| Boot { kernel, initrd, disk, cmdline: None };
     let each = [
         (boot.kernel.clone(), of_one(boot.kernel.clone(), None, None)),
@@ -32,7 +32,7 @@ pub(crate) async fn unusable_in_time(
             Ok(unusable) => found.extend(unusable),
             Err(error) => {
                 let remedy = "see to the server or the disk it is on, or boot from another file".to_owned();
-                found.push(UnusableFile { path, found: error.to_string(), remedy });
+                found.push(unusable_file(&path, error.to_string(), remedy));
             }
         }
     }
@@ -44,7 +44,7 @@ pub(crate) fn unusable(
     boot: &Boot,
     open: impl Fn(&Path, bool) -> io::Result<()>,
     remedy: impl Fn(&Path, bool, &io::Error) -> Option<String>,
-) -> Vec<UnusableFile> {
+) -> Vec<Obstacle> {
     let files = [(&boot.kernel, false), (&boot.initrd, false), (&boot.disk, true)];
     let named = files.into_iter().filter_map(|(path, is_disk)| Some((path.as_deref()?, is_disk)));
     let tried = named.filter_map(|(path, is_disk)| {
@@ -55,9 +55,13 @@ pub(crate) fn unusable(
             let error = open(path, is_disk).err()?;
             (error.to_string(), remedy(path, is_disk, &error).unwrap_or_else(correct))
         };
-        Some(UnusableFile { path: path.to_owned(), found, remedy })
+        Some(unusable_file(path, found, remedy))
     });
     tried.collect()
+}
+
+fn unusable_file(path: &Path, found: String, remedy: String) -> Obstacle {
+    Obstacle { required: format!("a file to boot from at {}", path.display()), found, remedy }
 }
 
 /// Opens a file to boot from. Neither a FIFO nor a terminal is waited for, and a folder is refused: nobody can boot from one.

@@ -17,13 +17,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ioward_model::{Accelerator, Boot, FunctionFacts, Name, Owner, PartitionSpec, Spec};
+use ioward_model::{Accelerator, FunctionFacts, Name, Owner, PartitionSpec, Spec};
 use ioward_pci::Bdf;
 use tokio::sync::mpsc;
 
-use crate::{
-    ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode, UnusableFile,
-};
+use crate::{ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus, StopMode};
 
 /// The one driver of a VF that a partition holds.
 const VFIO: &str = "vfio-pci";
@@ -263,8 +261,8 @@ impl Hypervisor for Guard {
         self.inner.check().await
     }
 
-    async fn check_boot(&self, boot: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
-        self.inner.check_boot(boot).await
+    async fn check_definition(&self, spec: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
+        self.inner.check_definition(spec).await
     }
 
     /// A definition is held against the rules of a Spec once more.

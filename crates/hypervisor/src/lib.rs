@@ -23,12 +23,12 @@ pub use backends::on_this_host;
 pub use error::HypervisorError;
 pub use guard::{Claim, Guard};
 
-use std::{os::fd::OwnedFd, path::PathBuf};
+use std::os::fd::OwnedFd;
 
 use async_trait::async_trait;
 use ioward_channel::shared::EndFds;
 pub use ioward_model::{Accelerator, PartitionStatus};
-use ioward_model::{Boot, Name, Owner, PartitionSpec};
+use ioward_model::{Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -52,11 +52,11 @@ pub enum StopMode {
     Force,
 }
 
-/// A file that a partition cannot boot from.
+/// What stands in the way of a partition's definition on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnusableFile {
-    /// The file, as the definition names it.
-    pub path: PathBuf,
+pub struct Obstacle {
+    /// What there must be: "a file to boot from at /boot/vmlinuz", "a domain web".
+    pub required: String,
     /// The thing that is there instead: "a folder", "No such file or directory".
     pub found: String,
     /// How to put it right.
@@ -140,23 +140,24 @@ pub trait Hypervisor: Send + Sync {
     /// When the machine emulator is missing or does not start: says which package brings it.
     async fn check(&self) -> Result<Accelerator, HypervisorError>;
 
-    /// Which of the files that a partition is to boot from it could not use.
+    /// What stands in the way of a partition of this definition: files that it could not boot from, a domain or a namespace that
+    /// is not there or is another partition's. Empty: it can be defined.
     ///
     /// # Errors
     /// When that can't be found out.
-    async fn check_boot(&self, boot: &Boot) -> Result<Vec<UnusableFile>, HypervisorError>;
+    async fn check_definition(&self, spec: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError>;
 
-    /// Creates a partition, or changes what it is to have when it starts next. `spec.vfs` is not looked at: VFs come by
-    /// [`Hypervisor::attach_vf`].
+    /// Creates a partition, or changes what it is to have when it starts next. A domain or a namespace is there already, and is only
+    /// noted as a partition. `spec.vfs` is not looked at: VFs come by [`Hypervisor::attach_vf`].
     ///
     /// # Errors
-    /// When the partition's folder can't be written.
+    /// When the partition's folder can't be written, or it is there as something else.
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError>;
 
-    /// Forgets a stopped partition and removes its folder.
+    /// Forgets a partition and removes its folder. A domain or a namespace stays as it is, also one that runs.
     ///
     /// # Errors
-    /// When it runs.
+    /// When it is a machine that runs.
     async fn undefine(&self, partition: &Name) -> Result<(), HypervisorError>;
 
     /// Starts a partition with the VFs and the channel it has been given, and returns once its machine executes.

@@ -17,7 +17,7 @@ use ioward_hypervisor::{
     ChannelEnd, Hypervisor, HypervisorError, StopMode, on_this_host,
     qemu::{Bounds, QemuConfig, Users},
 };
-use ioward_model::Boot;
+use ioward_model::{Boot, PartitionSpec};
 use rustix::process::Signal;
 
 #[tokio::test]
@@ -190,7 +190,7 @@ async fn a_file_that_is_not_there_is_named_before_anything_is_started() {
     let error = hypervisor.start(&web).await.unwrap_err();
     assert!(chain(&error).contains("/no/such,kernel: No such file"), "{}", chain(&error));
     let boot = Boot { kernel: Some("/no/such,kernel".into()), ..Boot::default() };
-    assert_eq!(hypervisor.check_boot(&boot).await.unwrap().len(), 1);
+    assert_eq!(hypervisor.check_definition(&PartitionSpec::new(web, boot)).await.unwrap().len(), 1);
 }
 
 /// Machines ran as root: a guest that broke out of its QEMU was root. Root starts them as others, so this test is root's.
@@ -205,12 +205,13 @@ async fn each_machine_runs_as_a_user_of_its_own_who_has_no_right_to_anything() {
     let disk = bench.disk(DEAF);
     let web = bench.define(&hypervisor, "web", &disk).await;
     let boot = Boot { disk: Some(disk.clone()), ..Boot::default() };
-    let refused = &hypervisor.check_boot(&boot).await.unwrap()[0];
+    let spec = PartitionSpec::new(web.clone(), boot);
+    let refused = &hypervisor.check_definition(&spec).await.unwrap()[0];
     assert!(refused.remedy.contains("chgrp ioward"), "{refused:?}");
     assert!(hypervisor.start(&web).await.is_err(), "the disk was given to nobody");
 
     bench.give(&disk, first);
-    assert_eq!(hypervisor.check_boot(&boot).await.unwrap(), []);
+    assert_eq!(hypervisor.check_definition(&spec).await.unwrap(), []);
     hypervisor.start(&web).await.unwrap();
     hypervisor.create_channel(&web).await.unwrap();
     hypervisor.connect_channel(&web).await.unwrap();

@@ -20,7 +20,8 @@ use ioward_hypervisor::{
     sim::{Bounds, SimConfig, SimHypervisor},
 };
 use ioward_model::{
-    Boot, Class, FunctionFacts, Name, OpError, OpErrorKind, OpOutcome, Owner, Spec, VfOp, VfSettings, VfView,
+    Boot, Class, FunctionFacts, Name, OpError, OpErrorKind, OpOutcome, Owner, PartitionSpec, Spec, VfOp,
+    VfSettings, VfView,
 };
 use ioward_pci::Bdf;
 use rustix::{
@@ -240,7 +241,8 @@ async fn a_fifo_to_boot_from_is_not_waited_for() {
         disk: Some(folder.path().to_owned()),
         ..Boot::default()
     };
-    let unusable = hypervisor.check_boot(&boot).await.unwrap();
+    let spec = PartitionSpec::new("web".parse().unwrap(), boot);
+    let unusable = hypervisor.check_definition(&spec).await.unwrap();
     let found: Vec<_> = unusable.iter().map(|file| file.found.as_str()).collect();
     assert_eq!(found, ["No such file or directory (os error 2)", "a folder"]);
 }

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use ioward_api::Compatible;
-use ioward_hypervisor::{Hypervisor, UnusableFile};
-use ioward_model::{Intent, Inventory, Name, Options, Plan, Policy, Reason, Rule, Spec, State};
+use ioward_hypervisor::{Hypervisor, Obstacle};
+use ioward_model::{
+    Intent, Inventory, Name, Options, PartitionKind, PartitionSpec, Plan, Policy, Reason, Rule, Spec, State,
+};
 use tokio::sync::Semaphore;
 
 use crate::{compatible, error::ImpError, look::Looks, notes::Notes, workers::off_the_workers};
@@ -75,10 +77,10 @@ impl Planning {
                 "only the daemon itself asks for a host to be reconciled; 'ioward drift' shows what differs";
             return Err(ImpError::Invalid(message.to_owned()));
         }
-        // A partition that can't boot is better refused before its VFs are made than undone after.
-        let unusable = self.unusable_files(intent).await?;
-        if !unusable.is_empty() {
-            return Err(refused(unusable));
+        // A partition that can't boot, or is not there, is better refused before its VFs are made than undone after.
+        let obstacles = self.obstacles(intent).await?;
+        if !obstacles.is_empty() {
+            return Err(refused(obstacles));
         }
         let (inventory, state) = (self.looks.look().await?, self.notes.state());
         let (intent, options) = (intent.clone(), *options);
@@ -89,13 +91,12 @@ impl Planning {
         .await
     }
 
-    async fn unusable_files(&self, intent: &Intent) -> Result<Vec<Reason>, ImpError> {
+    async fn obstacles(&self, intent: &Intent) -> Result<Vec<Reason>, ImpError> {
         let Intent::Apply { spec } = intent else { return Ok(Vec::new()) };
         let mut reasons = Vec::new();
         for partition in &spec.partitions {
-            let Some(machine) = partition.machine() else { continue };
-            let unusable = self.hypervisor.check_boot(&machine.boot).await?;
-            reasons.extend(unusable.iter().map(|file| unusable_file(&partition.name, file)));
+            let obstacles = self.hypervisor.check_definition(partition).await?;
+            reasons.extend(obstacles.into_iter().map(|obstacle| in_the_way(partition, obstacle)));
         }
         Ok(reasons)
     }
@@ -121,11 +122,13 @@ pub(crate) fn refused(reasons: Vec<Reason>) -> ImpError {
     ImpError::Refused { reasons, ways: Vec::new() }
 }
 
-/// A file that a partition can't boot from.
-fn unusable_file(partition: &Name, file: &UnusableFile) -> Reason {
-    let required = format!("a file to boot from at {}", file.path.display());
-    Reason::new(Rule::BootFile, required, file.found.clone())
-        .for_request(partition)
-        .key("boot")
-        .remedy(file.remedy.clone())
+/// What stands in the way of a partition, as the hypervisor says.
+fn in_the_way(partition: &PartitionSpec, obstacle: Obstacle) -> Reason {
+    let (rule, key) = match partition.kind {
+        PartitionKind::Machine(_) => (Rule::BootFile, "boot"),
+        PartitionKind::Domain(_) => (Rule::Domain, "libvirt"),
+        PartitionKind::Namespace(_) => (Rule::Namespace, "netns"),
+    };
+    let Obstacle { required, found, remedy } = obstacle;
+    Reason::new(rule, required, found).for_request(&partition.name).key(key).remedy(remedy)
 }

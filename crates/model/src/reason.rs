@@ -86,6 +86,10 @@ pub enum Rule {
     PlanCurrent,
     /// The partition's boot file exists.
     BootFile,
+    /// The partition's domain is there, and libvirt can be asked for it.
+    Domain,
+    /// The partition's network namespace is there.
+    Namespace,
 }
 
 impl fmt::Display for Rule {

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use ioward_fabric::FabricError;
 use ioward_hypervisor::{HypervisorError, HypervisorEvent, StopMode};
-use ioward_model::{Boot, Name, Owner, PartitionSpec, VfId, VfSettings};
+use ioward_model::{Name, Owner, PartitionSpec, VfId, VfSettings};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
@@ -120,7 +120,7 @@ macro_rules! operations {
             }
             hypervisor {
                 Check check() -> Accelerator;
-                CheckBoot check_boot(boot: @& Boot) -> Vec<UnusableFile>;
+                CheckDefinition check_definition(spec: @& PartitionSpec) -> Vec<Obstacle>;
                 Define define(spec: @& PartitionSpec) -> ();
                 Undefine undefine(partition: @& Name) -> ();
                 Start start(partition: @& Name) -> Accelerator;

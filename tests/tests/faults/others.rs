@@ -3,9 +3,9 @@
 
 use ioward_hypervisor::HypervisorEvent;
 use ioward_imp::Imp;
-use ioward_model::EventKind;
+use ioward_model::{EventKind, Intent, Options, Rule, Spec};
 
-use crate::scene::{Scene, name, partition};
+use crate::scene::{NO_DOMAIN, Scene, name, partition};
 
 const MAC: &str = "52:54:00:00:00:0a";
 
@@ -69,4 +69,18 @@ async fn what_became_of_domains_meanwhile_is_found_by_a_look() {
     let scene = scene.restarted().await;
     assert!(runs(&scene.imp));
     scene.machines.guest("web").await.hello().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_domain_that_is_not_there_is_refused_before_anything_is_done() {
+    let scene = Scene::new();
+    let spec = Spec::parse(format!("version = 1\n{}", domain(NO_DOMAIN)).as_bytes()).unwrap();
+    let refused = scene.imp.plan(&Intent::Apply { spec }, &Options::default()).await.unwrap_err();
+    let refused = ioward_api::ApiError::from(refused);
+    let [reason] = refused.reasons.as_slice() else { unreachable!("{refused:?}") };
+    assert_eq!((reason.rule, reason.key.as_deref()), (Rule::Domain, Some("libvirt")));
+    assert_eq!(
+        reason.to_string(),
+        "none: required a domain none; found none of that name; virsh list --all shows them"
+    );
 }

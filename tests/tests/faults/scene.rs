@@ -14,13 +14,13 @@ use ioward_fabric::{
     sim::{SimFabric, SimMachine},
 };
 use ioward_hypervisor::{
-    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
-    UnusableFile,
+    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
+    StopMode,
 };
 use ioward_imp::{Imp, Run};
 use ioward_model::{
-    Boot, EventKind, Intent, Inventory, Name, Options, Owner, PartitionSpec, Spec, VfId, VfOp, VfSettings,
-    VfStatistics,
+    EventKind, Intent, Inventory, Name, Options, Owner, PartitionKind, PartitionSpec, Spec, VfId, VfOp,
+    VfSettings, VfStatistics,
 };
 use ioward_pci::Bdf;
 use ioward_store::{Contents, MemoryFile, StateFile, Store};
@@ -29,6 +29,9 @@ use tokio::sync::{mpsc, watch};
 
 /// Turns a hang into a failure. Nothing here waits for it to pass.
 const BOUND: Duration = Duration::from_secs(60);
+
+/// The name of a domain that is not there.
+pub const NO_DOMAIN: &str = "none";
 
 pub const NIC: &str = "0000:01:00.0";
 
@@ -249,8 +252,14 @@ impl Hypervisor for Machines {
         Ok(Accelerator::Kvm)
     }
 
-    async fn check_boot(&self, _: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
-        Ok(Vec::new())
+    async fn check_definition(&self, spec: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
+        let is_there = !matches!(&spec.kind, PartitionKind::Domain(domain) if domain.as_str() == NO_DOMAIN);
+        let obstacle = Obstacle {
+            required: format!("a {}", spec.kind),
+            found: "none of that name".into(),
+            remedy: "virsh list --all shows them".into(),
+        };
+        Ok(if is_there { Vec::new() } else { vec![obstacle] })
     }
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {

@@ -12,10 +12,10 @@ use std::{
 use async_trait::async_trait;
 use ioward_fabric::sim::SimMachine;
 use ioward_hypervisor::{
-    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
-    UnusableFile,
+    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
+    StopMode,
 };
-use ioward_model::{Boot, Name, Owner, PartitionSpec};
+use ioward_model::{Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use tokio::sync::{Notify, mpsc};
 
@@ -268,7 +268,7 @@ impl Hypervisor for ModelHypervisor {
         Ok(Accelerator::Kvm)
     }
 
-    async fn check_boot(&self, _: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
+    async fn check_definition(&self, _: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
         Ok(Vec::new())
     }
 

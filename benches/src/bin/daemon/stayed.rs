@@ -9,10 +9,10 @@ use std::{
 
 use async_trait::async_trait;
 use ioward_hypervisor::{
-    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
-    UnusableFile,
+    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
+    StopMode,
 };
-use ioward_model::{Boot, Name, Owner, PartitionSpec, State};
+use ioward_model::{Name, Owner, PartitionSpec, State};
 use ioward_pci::Bdf;
 use tokio::{net::UnixStream, sync::mpsc};
 
@@ -71,7 +71,7 @@ impl Hypervisor for Stayed {
         Ok(Accelerator::Sim)
     }
 
-    async fn check_boot(&self, _: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
+    async fn check_definition(&self, _: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
         Ok(Vec::new())
     }
 

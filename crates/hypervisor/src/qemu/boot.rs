@@ -11,7 +11,7 @@ use super::{
     folder::io_error,
     users::{Users, with_rights_of},
 };
-use crate::{HypervisorError, UnusableFile, boot_files, opening::Opening};
+use crate::{HypervisorError, Obstacle, boot_files, opening::Opening};
 
 /// Open files of a [`Boot`].
 #[derive(Debug, Default)]
@@ -57,16 +57,12 @@ fn to_write(path: &Path, users: Option<&Users>) -> Result<(File, DiskFormat), Hy
 }
 
 /// Which files of a [`Boot`] cannot be used, and why: one that does not answer can't either.
-pub(super) async fn unusable_in_time(
-    boot: &Boot,
-    users: Option<&Users>,
-    opening: &Opening,
-) -> Vec<UnusableFile> {
+pub(super) async fn unusable_in_time(boot: &Boot, users: Option<&Users>, opening: &Opening) -> Vec<Obstacle> {
     let users = users.cloned();
     boot_files::unusable_in_time(boot, opening, move |boot| unusable(boot, users.as_ref())).await
 }
 
-fn unusable(boot: &Boot, users: Option<&Users>) -> Vec<UnusableFile> {
+fn unusable(boot: &Boot, users: Option<&Users>) -> Vec<Obstacle> {
     let give = |path: &Path, is_disk, error: &io::Error| {
         let group = &users.filter(|_| error.kind() == io::ErrorKind::PermissionDenied)?.boot_group_name;
         let (path, rights) = (path.display(), if is_disk { "rw" } else { "r" });
@@ -154,8 +150,13 @@ mod tests {
             cmdline: None,
         };
         let refused = unusable(&boot, Some(&users()));
-        let paths: Vec<_> = refused.iter().map(|file| Some(&file.path)).collect();
-        assert_eq!(paths, [boot.initrd.as_ref(), boot.disk.as_ref()], "a disk is written, too");
+        let required: Vec<_> = refused.iter().map(|file| file.required.as_str()).collect();
+        let named = [&boot.initrd, &boot.disk].map(|path| path.as_ref().unwrap().display().to_string());
+        assert_eq!(
+            required,
+            named.map(|path| format!("a file to boot from at {path}")),
+            "a disk is written, too"
+        );
         assert!(refused[1].remedy.contains("chgrp ioward /") && refused[1].remedy.contains("chmod g+rw"));
         assert!(opened(&boot, Some(&users())).is_err());
         assert_eq!(unusable(&boot, None), [], "where machines are who the daemon is, its rights count");

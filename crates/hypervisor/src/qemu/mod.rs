@@ -34,7 +34,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ioward_model::{Boot, Name, Owner, PartitionSpec};
+use ioward_model::{Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use rustix::{fs::FlockOperation, io::Errno};
 use tokio::{
@@ -54,8 +54,8 @@ use self::{
     record::{Definition, HeldVf, Record, SLOTS},
 };
 use crate::{
-    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
-    UnusableFile, cgroup, opening::Opening, sysfs::Sysfs,
+    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
+    StopMode, cgroup, opening::Opening, sysfs::Sysfs,
 };
 
 /// Events that may wait to be fetched.
@@ -324,8 +324,9 @@ impl Hypervisor for QemuHypervisor {
     }
 
     /// Opens every file to see.
-    async fn check_boot(&self, boot: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
-        Ok(boot::unusable_in_time(boot, self.config.users.as_ref(), &self.opening).await)
+    async fn check_definition(&self, spec: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
+        let Definition { machine, .. } = spec.clone().try_into()?;
+        Ok(boot::unusable_in_time(&machine.boot, self.config.users.as_ref(), &self.opening).await)
     }
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {

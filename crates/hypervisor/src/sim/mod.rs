@@ -22,7 +22,7 @@ use std::{
 
 use async_trait::async_trait;
 use ioward_channel::control::ToPartition;
-use ioward_model::{Boot, Name, Owner, PartitionSpec};
+use ioward_model::{Boot, Machine as MachineSpec, Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use tokio::{
     sync::{OwnedMutexGuard, mpsc},
@@ -31,8 +31,8 @@ use tokio::{
 
 use self::machine::Machine;
 use crate::{
-    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
-    UnusableFile, boot_files, opening::Opening,
+    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
+    StopMode, boot_files, opening::Opening,
 };
 
 /// Events that may wait to be fetched.
@@ -204,7 +204,8 @@ impl Hypervisor for SimHypervisor {
         Ok(Accelerator::Sim)
     }
 
-    async fn check_boot(&self, boot: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
+    async fn check_definition(&self, spec: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
+        let Some(MachineSpec { boot, .. }) = spec.machine() else { return Ok(Vec::new()) };
         // No partition writes to its disk here.
         let open = |path: &Path, _| boot_files::open(path, false).map(drop);
         let unusable = move |boot: &Boot| boot_files::unusable(boot, open, |_, _, _| None);

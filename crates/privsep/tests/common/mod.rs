@@ -6,10 +6,10 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use ioward_fabric::{Fabric, FabricError};
 use ioward_hypervisor::{
-    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
-    UnusableFile,
+    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
+    StopMode,
 };
-use ioward_model::{Boot, Inventory, Name, Owner, PartitionSpec, VfId, VfSettings, VfStatistics};
+use ioward_model::{Inventory, Name, Owner, PartitionSpec, VfId, VfSettings, VfStatistics};
 use ioward_pci::Bdf;
 use tokio::sync::{mpsc, watch};
 
@@ -121,7 +121,7 @@ impl Hypervisor for SlowHypervisor {
         unimplemented!()
     }
 
-    async fn check_boot(&self, _: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
+    async fn check_definition(&self, _: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
         unimplemented!()
     }
 
