@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags, open};
 use serde::{Deserialize, Serialize};
 
 /// Where `ip netns` keeps namespaces by name (ip-netns(8)).
-const NAMED: &str = "/run/netns";
+pub(super) const NAMED: &str = "/run/netns";
 /// More than a process's number and a newline.
 const MAX_PID_FILE: usize = 32;
 /// More than a line of /proc/PID/stat has.
@@ -71,6 +71,11 @@ impl Place {
 }
 
 impl Identity {
+    /// Whether they are the same namespace, however they were found.
+    pub(super) fn is_of(self, other: Self) -> bool {
+        self.id == other.id
+    }
+
     /// The process that a pid file named.
     pub(super) fn pid(self) -> Option<u32> {
         match self.since {

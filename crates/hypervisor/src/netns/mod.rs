@@ -36,7 +36,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ioward_model::{Boot, LONGEST_INTERFACE, Name, NamespaceRef, Owner, PartitionKind, PartitionSpec};
+use ioward_model::{LONGEST_INTERFACE, Name, NamespaceRef, Owner, PartitionKind, PartitionSpec};
 use ioward_pci::Bdf;
 use tokio::{
     sync::{OwnedMutexGuard, mpsc, oneshot},
@@ -46,7 +46,7 @@ use tokio::{
 
 use self::{
     channel::Teller,
-    find::{Absent, Place},
+    find::{Absent, NAMED, Place},
     folder::Folder,
     kernel::{Kernel, Linux},
     moving::Mover,
@@ -54,8 +54,8 @@ use self::{
     record::{At, HeldVf, Record},
 };
 use crate::{
-    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, PartitionStatus, StopMode,
-    UnusableFile, file::io_error, opening::Opening,
+    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
+    StopMode, file::io_error, opening::Opening,
 };
 
 /// Events that may wait to be fetched.
@@ -224,7 +224,7 @@ impl<K: Kernel> Shared<K> {
             partitions.into_iter().partition(|p| matches!(p.record().namespace, NamespaceRef::Named(_)));
         // A file may be on a server that does not answer any more: it holds up nobody but its own partition.
         let mut looks = JoinSet::new();
-        looks.spawn(Arc::clone(self).look_at(PathBuf::from("/run/netns"), named));
+        looks.spawn(Arc::clone(self).look_at(PathBuf::from(NAMED), named));
         for partition in of_files {
             if let NamespaceRef::PidFile(file) = partition.record().namespace {
                 looks.spawn(Arc::clone(self).look_at(file, vec![partition]));
@@ -289,6 +289,20 @@ impl<K: Kernel> Shared<K> {
         result
     }
 
+    /// Why a namespace can't be this partition.
+    fn obstacle(&self, name: &Name, namespace: &NamespaceRef) -> Option<String> {
+        match self.kernel.find(namespace) {
+            Err(Absent::Gone(_)) => None,
+            Err(Absent::Refused(why)) => Some(format!("it {why}")),
+            Ok(place) => {
+                let partitions = lock(&self.partitions);
+                let mut others = partitions.values().filter(|other| other.name != *name);
+                let other = others.find(|other| other.is_present_as(&place))?;
+                Some(format!("it is partition {}", other.name))
+            }
+        }
+    }
+
     /// Makes a partition what it was not: new, or another namespace.
     fn define_new(&self, name: &Name, namespace: &NamespaceRef) -> Result<Arc<Partition>, HypervisorError> {
         let folder = Folder::new(&self.folder, name);
@@ -306,16 +320,25 @@ impl<K: Kernel> Hypervisor for NetnsHypervisor<K> {
         Ok(Accelerator::Kvm)
     }
 
-    async fn check_boot(&self, _boot: &Boot) -> Result<Vec<UnusableFile>, HypervisorError> {
-        Ok(Vec::new())
+    /// One that is not there may come.
+    async fn check_definition(&self, spec: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
+        let namespace = namespace_of(spec)?;
+        let (shared, name) = (Arc::clone(&self.shared), spec.name.clone());
+        let path = match &namespace {
+            NamespaceRef::Named(_) => PathBuf::from(NAMED),
+            NamespaceRef::PidFile(file) => file.clone(),
+        };
+        let required = format!("network namespace {namespace}");
+        let look = move || shared.obstacle(&name, &namespace);
+        let found =
+            self.shared.opening.run(&path, look).await.unwrap_or_else(|error| Some(error.to_string()));
+        let remedy = "name the namespace of a container, which no other partition is".to_owned();
+        Ok(found.map(|found| Obstacle { required, found, remedy }).into_iter().collect())
     }
 
     /// Where it was another namespace before, its VFs are taken from that one.
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
-        let PartitionKind::Namespace(namespace) = spec.kind.clone() else {
-            let (partition, kind) = (spec.name.clone(), spec.kind.to_string());
-            return Err(HypervisorError::NoBackend { partition, kind });
-        };
+        let namespace = namespace_of(spec)?;
         {
             let mut partitions = lock(&self.shared.partitions);
             if !partitions.contains_key(&spec.name) {
@@ -468,6 +491,13 @@ impl<K: Kernel> Hypervisor for NetnsHypervisor<K> {
         let (sender, receiver) = mpsc::channel(MAX_EVENTS);
         self.shared.teller.set(sender);
         receiver
+    }
+}
+
+fn namespace_of(spec: &PartitionSpec) -> Result<NamespaceRef, HypervisorError> {
+    match &spec.kind {
+        PartitionKind::Namespace(namespace) => Ok(namespace.clone()),
+        kind => Err(HypervisorError::NoBackend { partition: spec.name.clone(), kind: kind.to_string() }),
     }
 }
 

@@ -72,6 +72,11 @@ impl Partition {
         self.lock().present = place.map(|place| place.identity);
     }
 
+    /// Whether that was its namespace, when it was last looked for.
+    pub(super) fn is_present_as(&self, place: &Place) -> bool {
+        self.lock().present.is_some_and(|present| present.is_of(place.identity))
+    }
+
     /// An error about its namespace.
     pub(super) fn error(&self, why: impl Into<String>) -> HypervisorError {
         let namespace = self.lock().record.namespace.to_string();

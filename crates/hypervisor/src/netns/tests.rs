@@ -478,6 +478,20 @@ async fn the_hosts_own_namespace_takes_no_vf() {
 }
 
 #[tokio::test]
+async fn a_namespace_that_can_never_be_a_partition_is_said_before_it_is_one() {
+    let host = Host::new().await;
+    host.kernel.world().own.insert("host".into());
+    let found = async |partition: &str, namespace: &str| {
+        let obstacles = host.netns.check_definition(&spec(partition, namespace)).await.unwrap();
+        obstacles.into_iter().map(|obstacle| obstacle.found).collect::<Vec<_>>()
+    };
+    assert_eq!(found("db", "host").await, ["it is the host's own"]);
+    assert_eq!(found("db", "web").await, ["it is partition web"]);
+    assert_eq!(found("web", "web").await, [""; 0]);
+    assert_eq!(found("db", "later").await, [""; 0], "it may come");
+}
+
+#[tokio::test]
 async fn a_name_that_is_too_long_for_an_interface_is_refused() {
     let host = Host::new().await;
     let error = host.netns.attach_vf(&owner("web/net0123456789abc"), function()).await.unwrap_err();
