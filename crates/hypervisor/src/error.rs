@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, io, path::PathBuf, time::Duration};
 
-use ioward_model::Name;
+use ioward_model::{KindName, Name};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,24 @@ pub enum HypervisorError {
         partition: Name,
         /// Which it is to be, in words.
         kind: String,
+    },
+    /// It is there as something else.
+    #[error("partition {partition} is a {kind} already; remove it first: ioward remove {partition}")]
+    OtherKind {
+        /// The partition.
+        partition: Name,
+        /// Which it is.
+        kind: KindName,
+    },
+    /// Its kind has no such thing.
+    #[error("partition {partition} is a {kind}, and that is not {what}")]
+    NotForKind {
+        /// The partition.
+        partition: Name,
+        /// Which it is.
+        kind: KindName,
+        /// What it is not: "started".
+        what: Cow<'static, str>,
     },
     /// It has to be stopped for this.
     #[error("partition {0} is running; stop it first: ioward stop {0}")]

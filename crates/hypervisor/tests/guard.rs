@@ -43,7 +43,8 @@ fn functions() -> Functions {
     let function = |address: &str, driver: &str| {
         let group = Some(vec![address.to_owned()]);
         let (physical, is_bridge) = ((driver == "vfio-pci").then(|| bdf(PF)), driver == "pcieport");
-        (bdf(address), FunctionFacts { physical, is_bridge, driver: Some(driver.to_owned()), group })
+        let (driver, has_netdev) = (Some(driver.to_owned()), false);
+        (bdf(address), FunctionFacts { physical, is_bridge, driver, has_netdev, group })
     };
     [function(PF, "igb"), function(PORT, "pcieport"), function(VF, "vfio-pci"), function(SIBLING, "vfio-pci")]
         .into()

@@ -24,6 +24,58 @@ pub enum PartitionKind {
     Namespace(NamespaceRef),
 }
 
+/// Which of the kinds a partition is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KindName {
+    /// [`PartitionKind::Machine`].
+    #[default]
+    Machine,
+    /// [`PartitionKind::Domain`].
+    Domain,
+    /// [`PartitionKind::Namespace`].
+    Namespace,
+}
+
+impl KindName {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Machine, Self::Domain, Self::Namespace];
+
+    /// Its name as in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Machine => "machine",
+            Self::Domain => "domain",
+            Self::Namespace => "namespace",
+        }
+    }
+
+    /// Whether its partitions have VFs through VFIO; the others have them as interfaces of a driver of the host's.
+    #[must_use]
+    pub const fn uses_vfio(self) -> bool {
+        matches!(self, Self::Machine | Self::Domain)
+    }
+}
+
+impl fmt::Display for KindName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl PartitionKind {
+    /// Which of the kinds it is.
+    #[must_use]
+    pub const fn name(&self) -> KindName {
+        match self {
+            Self::Machine(_) => KindName::Machine,
+            Self::Domain(_) => KindName::Domain,
+            Self::Namespace(_) => KindName::Namespace,
+        }
+    }
+}
+
 /// What a machine of ioward's own is made of, beside its VFs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {

@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{Accelerator, Name};
+use crate::{Accelerator, KindName, Name};
 
 /// How a partition is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionStatus {
     /// The partition.
     pub name: Name,
-    /// Whether its machine runs.
+    /// What it is.
+    pub kind: KindName,
+    /// Whether its machine or domain runs, or its namespace is there.
     pub running: bool,
     /// The engine that executes its instructions, while it runs.
     pub accelerator: Option<Accelerator>,

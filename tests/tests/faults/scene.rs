@@ -19,8 +19,8 @@ use ioward_hypervisor::{
 };
 use ioward_imp::{Imp, Run};
 use ioward_model::{
-    EventKind, Intent, Inventory, Name, Options, Owner, PartitionKind, PartitionSpec, Spec, VfId, VfOp,
-    VfSettings, VfStatistics,
+    EventKind, Intent, Inventory, KindName, Name, Options, Owner, PartitionKind, PartitionSpec, Spec, VfId,
+    VfOp, VfSettings, VfStatistics,
 };
 use ioward_pci::Bdf;
 use ioward_store::{Contents, MemoryFile, StateFile, Store};
@@ -171,6 +171,7 @@ impl Fabric for GatedFabric {
 
 #[derive(Default)]
 struct Machine {
+    kind: KindName,
     running: bool,
     channel: bool,
     vfs: BTreeMap<Name, Bdf>,
@@ -264,7 +265,7 @@ impl Hypervisor for Machines {
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
         self.gate.pass("define").await;
-        self.all.lock().unwrap().entry(spec.name.clone()).or_default();
+        self.all.lock().unwrap().entry(spec.name.clone()).or_default().kind = spec.kind.name();
         Ok(())
     }
 
@@ -322,6 +323,7 @@ impl Hypervisor for Machines {
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {
         let of_one = |(name, machine): (&Name, &Machine)| PartitionStatus {
             name: name.clone(),
+            kind: machine.kind,
             running: machine.running,
             accelerator: None,
             pid: None,

@@ -15,7 +15,7 @@ use ioward_hypervisor::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
     StopMode,
 };
-use ioward_model::{Name, Owner, PartitionSpec};
+use ioward_model::{KindName, Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use tokio::sync::{Notify, mpsc};
 
@@ -31,6 +31,7 @@ const BOUND: Duration = Duration::from_secs(60);
 /// A partition's machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guest {
+    pub kind: KindName,
     pub running: bool,
     pub channel: bool,
     pub vfs: BTreeMap<Name, Held>,
@@ -409,6 +410,7 @@ impl Hypervisor for ModelHypervisor {
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {
         let of_one = |(name, guest): (&Name, &Guest)| PartitionStatus {
             name: name.clone(),
+            kind: guest.kind,
             running: guest.running,
             accelerator: guest.running.then_some(Accelerator::Kvm),
             pid: guest.running.then_some(1),

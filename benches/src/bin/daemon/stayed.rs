@@ -12,7 +12,7 @@ use ioward_hypervisor::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
     StopMode,
 };
-use ioward_model::{Name, Owner, PartitionSpec, State};
+use ioward_model::{KindName, Name, Owner, PartitionSpec, State};
 use ioward_pci::Bdf;
 use tokio::{net::UnixStream, sync::mpsc};
 
@@ -60,6 +60,7 @@ fn new(name: &Name) -> PartitionStatus {
         pid: None,
         console: None,
         lacks: Vec::new(),
+        kind: KindName::Machine,
         vfs: Vec::new(),
         channel: false,
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ioward_model::{Name, Owner};
+use ioward_model::{KindName, Name, Owner};
 
 use super::{
     channel::{Channel, Teller},
@@ -55,14 +55,17 @@ impl Partition {
     pub(super) fn status(&self) -> PartitionStatus {
         let now = self.lock();
         let present = now.present.filter(|_| !now.record.stopped);
+        // Whoever has taken one out has it: it is as if it were detached, but that is for whoever attached it to say.
+        let held = now.record.vfs.iter().filter(|vf| vf.at != At::TakenOut);
         let lacks = now.record.vfs.iter().filter(|vf| present.is_some() && vf.at == At::Home);
         PartitionStatus {
             name: self.name.clone(),
+            kind: KindName::Namespace,
             running: present.is_some(),
             accelerator: None,
             pid: present.and_then(Identity::pid),
             console: None,
-            vfs: now.record.vfs.iter().map(|vf| (vf.name.clone(), vf.function)).collect(),
+            vfs: held.map(|vf| (vf.name.clone(), vf.function)).collect(),
             lacks: lacks.map(|vf| vf.name.clone()).collect(),
             channel: now.record.channel,
         }

@@ -448,7 +448,12 @@ async fn an_interface_moved_out_by_hand_is_told_once() {
     let why = "its interface was moved out of the network namespace".into();
     assert_eq!(host.news().await, [HypervisorEvent::Detached { owner: owner("web/net0"), why }]);
     assert_eq!(host.news().await, []);
-    assert!(host.status().await.lacks.is_empty(), "whoever did it meant it");
+    let status = host.status().await;
+    assert!(status.vfs.is_empty() && status.lacks.is_empty(), "whoever did it meant it: {status:?}");
+    host.detach().await;
+    host.attach().await.unwrap();
+    assert_eq!(host.place(), Some((web, "net0".into())));
+    assert_eq!(host.status().await.vfs.len(), 1);
 }
 
 /// A container's root can move its interface into a namespace of its own, that nobody finds; or back and forth all the time.

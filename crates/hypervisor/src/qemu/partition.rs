@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use ioward_model::Name;
+use ioward_model::{KindName, Name};
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{folder::Folder, machine::Machine, record::Record};
@@ -82,6 +82,7 @@ impl Partition {
             accelerator: machine.and_then(|machine| machine.accelerator()),
             pid: machine.map(|machine| machine.process().pid()),
             console: Some(self.folder.console()),
+            kind: KindName::Machine,
             vfs: now.record.vfs.iter().map(|vf| (vf.name.clone(), vf.function)).collect(),
             lacks: Vec::new(),
             channel: now.record.channel,

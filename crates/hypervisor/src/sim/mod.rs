@@ -22,7 +22,7 @@ use std::{
 
 use async_trait::async_trait;
 use ioward_channel::control::ToPartition;
-use ioward_model::{Boot, Machine as MachineSpec, Name, Owner, PartitionSpec};
+use ioward_model::{Boot, KindName, Machine as MachineSpec, Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use tokio::{
     sync::{OwnedMutexGuard, mpsc},
@@ -90,6 +90,7 @@ type Listener = Arc<Mutex<Option<mpsc::Sender<HypervisorEvent>>>>;
 
 struct Partition {
     name: Name,
+    kind: KindName,
     folder: PathBuf,
     /// Held for the whole of an operation on this partition, except for stopping it and looking at it.
     operation: Arc<tokio::sync::Mutex<()>>,
@@ -106,6 +107,15 @@ struct Now {
 impl Partition {
     fn machine(&self) -> Option<Arc<Machine>> {
         lock(&self.now).machine.clone()
+    }
+
+    /// A namespace is there, or it is not.
+    fn check_is_started(&self, what: &'static str) -> Result<(), HypervisorError> {
+        if self.kind != KindName::Namespace {
+            return Ok(());
+        }
+        let (partition, kind) = (self.name.clone(), self.kind);
+        Err(HypervisorError::NotForKind { partition, kind, what: what.into() })
     }
 
     fn console(&self) -> PathBuf {
@@ -194,51 +204,9 @@ impl SimHypervisor {
         }
         machine.boot().await
     }
-}
 
-#[async_trait]
-impl Hypervisor for SimHypervisor {
-    async fn check(&self) -> Result<Accelerator, HypervisorError> {
-        let program = &self.config.program;
-        fs::metadata(program).map_err(io_error("find", program))?;
-        Ok(Accelerator::Sim)
-    }
-
-    async fn check_definition(&self, spec: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
-        let Some(MachineSpec { boot, .. }) = spec.machine() else { return Ok(Vec::new()) };
-        // No partition writes to its disk here.
-        let open = |path: &Path, _| boot_files::open(path, false).map(drop);
-        let unusable = move |boot: &Boot| boot_files::unusable(boot, open, |_, _, _| None);
-        Ok(boot_files::unusable_in_time(boot, &self.opening, unusable).await)
-    }
-
-    async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
-        let mut partitions = lock(&self.partitions);
-        if !partitions.contains_key(&spec.name) {
-            let folder = self.folder.join(spec.name.as_str());
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&folder)
-                .map_err(io_error("create", &folder))?;
-            let name = spec.name.clone();
-            let (operation, now) = Default::default();
-            partitions.insert(name.clone(), Arc::new(Partition { name, folder, operation, now }));
-        }
-        Ok(())
-    }
-
-    async fn undefine(&self, name: &Name) -> Result<(), HypervisorError> {
-        let Ok((partition, _operation)) = self.enter(name).await else { return Ok(()) };
-        if partition.machine().is_some() {
-            return Err(HypervisorError::Running(name.clone()));
-        }
-        fs::remove_dir_all(&partition.folder).map_err(io_error("remove", &partition.folder))?;
-        lock(&self.partitions).remove(name);
-        Ok(())
-    }
-
-    async fn start(&self, name: &Name) -> Result<Accelerator, HypervisorError> {
+    /// Starts a partition that does not run.
+    async fn run(&self, name: &Name) -> Result<Accelerator, HypervisorError> {
         let (partition, _operation) = self.enter(name).await?;
         if partition.machine().is_some() {
             return Ok(Accelerator::Sim);
@@ -262,9 +230,75 @@ impl Hypervisor for SimHypervisor {
         }
         Ok(Accelerator::Sim)
     }
+}
+
+#[async_trait]
+impl Hypervisor for SimHypervisor {
+    async fn check(&self) -> Result<Accelerator, HypervisorError> {
+        let program = &self.config.program;
+        fs::metadata(program).map_err(io_error("find", program))?;
+        Ok(Accelerator::Sim)
+    }
+
+    async fn check_definition(&self, spec: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
+        let Some(MachineSpec { boot, .. }) = spec.machine() else { return Ok(Vec::new()) };
+        // No partition writes to its disk here.
+        let open = |path: &Path, _| boot_files::open(path, false).map(drop);
+        let unusable = move |boot: &Boot| boot_files::unusable(boot, open, |_, _, _| None);
+        Ok(boot_files::unusable_in_time(boot, &self.opening, unusable).await)
+    }
+
+    /// A domain and a namespace run from then on: they are there before they are partitions.
+    async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
+        let kind = spec.kind.name();
+        {
+            let mut partitions = lock(&self.partitions);
+            if let Some(present) = partitions.get(&spec.name) {
+                let (partition, present) = (spec.name.clone(), present.kind);
+                let other = HypervisorError::OtherKind { partition, kind: present };
+                return if present == kind { Ok(()) } else { Err(other) };
+            }
+            let folder = self.folder.join(spec.name.as_str());
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&folder)
+                .map_err(io_error("create", &folder))?;
+            let name = spec.name.clone();
+            let (operation, now) = Default::default();
+            partitions.insert(name.clone(), Arc::new(Partition { name, kind, folder, operation, now }));
+        }
+        if kind != KindName::Machine {
+            self.run(&spec.name).await?;
+        }
+        Ok(())
+    }
+
+    async fn undefine(&self, name: &Name) -> Result<(), HypervisorError> {
+        let Ok((partition, _operation)) = self.enter(name).await else { return Ok(()) };
+        if let Some(machine) = partition.machine() {
+            if partition.kind == KindName::Machine {
+                return Err(HypervisorError::Running(name.clone()));
+            }
+            // Nobody else would end it here.
+            let _expected = machine.expect_end();
+            machine.kill();
+            machine.gone().await;
+        }
+        fs::remove_dir_all(&partition.folder).map_err(io_error("remove", &partition.folder))?;
+        lock(&self.partitions).remove(name);
+        Ok(())
+    }
+
+    async fn start(&self, name: &Name) -> Result<Accelerator, HypervisorError> {
+        self.partition(name)?.check_is_started("started")?;
+        self.run(name).await
+    }
 
     async fn stop(&self, name: &Name, mode: StopMode) -> Result<(), HypervisorError> {
-        let Some(machine) = self.partition(name)?.machine() else { return Ok(()) };
+        let partition = self.partition(name)?;
+        partition.check_is_started("stopped")?;
+        let Some(machine) = partition.machine() else { return Ok(()) };
         let _expected = machine.expect_end();
         match mode {
             StopMode::Graceful => machine.power_down().await,
@@ -360,6 +394,7 @@ impl Hypervisor for SimHypervisor {
             let now = lock(&partition.now);
             PartitionStatus {
                 name: partition.name.clone(),
+                kind: partition.kind,
                 running: now.machine.is_some(),
                 accelerator: now.machine.as_ref().map(|_| Accelerator::Sim),
                 pid: now.machine.as_ref().map(|machine| machine.pid()),

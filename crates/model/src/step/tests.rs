@@ -1,7 +1,7 @@
 //! Laws that hold of every step: one that is added is listed here, and then all of them are tried on it.
 
 use super::*;
-use crate::{AdapterOriginal, Boot, Inventory, Machine, PartitionStatus, RowKey, State};
+use crate::{AdapterOriginal, Boot, Inventory, KindName, Machine, PartitionStatus, RowKey, State};
 
 fn pf() -> Bdf {
     "0000:01:00.0".parse().unwrap()
@@ -122,6 +122,7 @@ fn a_look_tells_whether_a_step_is_done() {
         accelerator: None,
         pid: None,
         console: None,
+        kind: KindName::Machine,
         vfs: Vec::new(),
         lacks: Vec::new(),
         channel: false,

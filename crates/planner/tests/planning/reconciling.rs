@@ -1,6 +1,8 @@
 //! Hosts that are not as they are noted: the differences, the plan that repairs them, and plans that would not.
 
-use ioward_model::{Difference, Drift, Intent, Name, PartitionStatus, Plan, Step, VfId, VfSettings};
+use ioward_model::{
+    Difference, Drift, Intent, KindName, Name, PartitionStatus, Plan, Step, VfId, VfSettings,
+};
 use ioward_pci::Bdf;
 use ioward_planner::{Comparison, lint};
 
@@ -82,6 +84,7 @@ fn nothing_is_taken_from_a_partition_that_runs() {
         accelerator: None,
         pid: None,
         console: None,
+        kind: KindName::Machine,
         vfs: vec![(name("net0"), vf)],
         lacks: Vec::new(),
         channel: true,
@@ -109,6 +112,7 @@ fn a_vf_that_a_running_partition_lacks_is_attached() {
     let address = world.pf(at(NIC)).virtual_functions[0].address;
     let machine = |vfs: &[(Name, Bdf)], lacks: &[Name]| PartitionStatus {
         name: name("web"),
+        kind: KindName::Namespace,
         running: true,
         accelerator: None,
         pid: None,

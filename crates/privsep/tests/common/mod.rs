@@ -9,7 +9,7 @@ use ioward_hypervisor::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
     StopMode,
 };
-use ioward_model::{Inventory, Name, Owner, PartitionSpec, VfId, VfSettings, VfStatistics};
+use ioward_model::{Inventory, KindName, Name, Owner, PartitionSpec, VfId, VfSettings, VfStatistics};
 use ioward_pci::Bdf;
 use tokio::sync::{mpsc, watch};
 
@@ -170,6 +170,7 @@ impl Hypervisor for SlowHypervisor {
             accelerator: None,
             pid: None,
             console: Some("/nonexistent".into()),
+            kind: KindName::Machine,
             vfs: self.vfs.lock().unwrap().clone(),
             lacks: Vec::new(),
             channel: false,
