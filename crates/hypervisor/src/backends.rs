@@ -1,11 +1,11 @@
-//! Which backend has a partition. There is one kind of partition today, so that there is one backend: a second kind gets a
-//! backend beside QEMU here, and what goes to which by a partition's definition. The guard is around all of them: a VF has one
-//! holder over all kinds.
+//! Which backend there is for what on this host. The guard is around all of them: a VF has one holder over all kinds.
 
 use std::sync::Arc;
 
+use ioward_model::KindName;
+
 use crate::{
-    Guard, HypervisorError,
+    Guard, HypervisorError, Router,
     qemu::{QemuConfig, QemuHypervisor},
     sysfs::Sysfs,
 };
@@ -17,5 +17,7 @@ use crate::{
 pub async fn on_this_host(qemu: QemuConfig) -> Result<Guard, HypervisorError> {
     let sysfs = Sysfs::new(&qemu.sysfs);
     let qemu = QemuHypervisor::open(qemu).await?;
-    Ok(Guard::new(Arc::new(qemu), move |function| sysfs.facts(function)))
+    // A backend for another kind is one more line.
+    let all = Router::default().with(KindName::Machine, Arc::new(qemu));
+    Ok(Guard::new(Arc::new(all), move |function| sysfs.facts(function)))
 }

@@ -47,6 +47,17 @@ pub enum HypervisorError {
         /// Which it is to be, in words.
         kind: String,
     },
+    /// Nothing here runs machines.
+    #[error("nothing on this host runs machines of ioward's own")]
+    NoMachines,
+    /// Those who run partitions of a kind do not say which they have.
+    #[error("nobody says within {} s which partitions of kind {kind} there are; nothing is given out or taken meanwhile", .after.as_secs_f32())]
+    Silent {
+        /// Of which kind.
+        kind: KindName,
+        /// The bound.
+        after: Duration,
+    },
     /// It is there as something else.
     #[error("partition {partition} is a {kind} already; remove it first: ioward remove {partition}")]
     OtherKind {

@@ -1,8 +1,8 @@
 //! Client partitions: starting and stopping them, giving VFs to them, making their communication structures.
 //!
-//! [`Hypervisor`] is the seam; [`qemu`] is QEMU with KVM, and [`sim`] runs processes instead of machines. A [`Guard`] around any
-//! of them sees to what must never happen. [`libvirt`] is a client of libvirt's daemon, on which a third backend can stand. QEMU's partitions
-//! outlive the daemon: a new [`Hypervisor`] over the same runtime folder finds every partition that the one before it
+//! [`Hypervisor`] is the seam; [`qemu`] is QEMU with KVM, and [`sim`] runs processes instead of machines. A [`Router`] makes one of
+//! several, and a [`Guard`] around all sees to what must never happen. [`libvirt`] is a client of libvirt's daemon, on which a third backend can
+//! stand. QEMU's partitions outlive the daemon: a new [`Hypervisor`] over the same runtime folder finds every partition that the one before it
 //! started. Simulated ones end with it.
 
 mod backends;
@@ -15,6 +15,7 @@ pub mod libvirt;
 pub mod netns;
 mod opening;
 pub mod qemu;
+mod router;
 pub mod sim;
 mod sysfs;
 mod text;
@@ -22,6 +23,7 @@ mod text;
 pub use backends::on_this_host;
 pub use error::HypervisorError;
 pub use guard::{Claim, Guard};
+pub use router::Router;
 
 use std::os::fd::OwnedFd;
 
@@ -206,7 +208,8 @@ pub trait Hypervisor: Send + Sync {
     /// When the partition does not run or has no channel.
     async fn connect_channel(&self, partition: &Name) -> Result<ChannelEnd, HypervisorError>;
 
-    /// All partitions, by name.
+    /// All partitions, by name, with the VFs that it has been given for them: from its own records, also while what runs them does
+    /// not answer. A partition that it leaves out is taken for gone, and its VFs for free.
     ///
     /// # Errors
     /// When the runtime folder can't be read.
