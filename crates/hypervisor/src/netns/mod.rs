@@ -315,9 +315,8 @@ impl<K: Kernel> Shared<K> {
 
 #[async_trait]
 impl<K: Kernel> Hypervisor for NetnsHypervisor<K> {
-    /// Namespaces run on the host's own processors: there is nothing to check.
     async fn check(&self) -> Result<Accelerator, HypervisorError> {
-        Ok(Accelerator::Kvm)
+        Err(HypervisorError::NoMachines)
     }
 
     /// One that is not there may come.

@@ -80,6 +80,7 @@ impl Hypervisor for Stub {
             accelerator: None,
             pid: None,
             console: None,
+            lacks: Vec::new(),
             vfs: Vec::new(),
             channel: false,
         };
