@@ -4,9 +4,13 @@
 //! - a VF is handed out whose IOMMU group holds anything foreign: the kernel lets a process have a function through VFIO only
 //!   together with the whole group, and devices in one group may reach each other past the IOMMU. So a group is handed out whole,
 //!   to one partition, or not at all;
-//! - two partitions hold one VF;
-//! - a VF that a partition holds, or one beside it in its group, is bound to a driver of the host's;
+//! - two partitions hold one VF, of whichever kinds they are;
+//! - a VF that a machine or domain holds, or one beside it in its group, is bound to a driver of the host's;
+//! - a namespace is given a VF that is no network interface of the host's, or one that it has is bound to another driver;
 //! - a VF is handed out or bound while the VFs of its PF are made anew: another may be at its address by then.
+//!
+//! A machine or a domain has its VFs through VFIO; the IOMMU keeps it apart from the host. A namespace has them by a driver of the host's,
+//! which does the DMA: no group matters to it.
 //!
 //! Who holds which VF is asked of the backend each time, so that a daemon that has just started knows it too. An act is held
 //! against that and against all acts under way at once; from then on until it has ended, every other act is held against it.
@@ -17,13 +21,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ioward_model::{Accelerator, FunctionFacts, Name, Owner, PartitionSpec, Spec};
+use ioward_model::{Accelerator, FunctionFacts, KindName, Name, Owner, PartitionSpec, Spec};
 use ioward_pci::Bdf;
 use tokio::sync::mpsc;
 
 use crate::{ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus, StopMode};
 
-/// The one driver of a VF that a partition holds.
+/// The one driver of a VF that a machine or domain holds, and none of a namespace's.
 const VFIO: &str = "vfio-pci";
 
 type Look = dyn Fn(Bdf) -> io::Result<Option<FunctionFacts>> + Send + Sync;
@@ -51,8 +55,11 @@ struct Act {
 enum Kind {
     /// It is handed to somebody.
     HandOut(Owner),
-    /// It is bound to a driver of the host's, or to none.
-    Rebind,
+    /// It is bound to another driver, or to none.
+    Rebind {
+        /// To vfio-pci.
+        to_vfio: bool,
+    },
     /// It is a PF, and gets another number of VFs.
     Recount,
 }
@@ -86,12 +93,29 @@ impl Holdings {
         let about_to_be = self.under_way.iter().filter(move |act| act.function == function);
         held.chain(about_to_be.filter_map(|act| match &act.kind {
             Kind::HandOut(owner) => Some(owner.clone()),
-            Kind::Rebind | Kind::Recount => None,
+            Kind::Rebind { .. } | Kind::Recount => None,
         }))
     }
 
+    /// Which kind a partition is of. One that nobody knows gets nothing anyway.
+    fn kind(&self, partition: &Name) -> KindName {
+        let known = self.partitions.iter().find(|status| status.name == *partition);
+        known.map_or(KindName::Machine, |status| status.kind)
+    }
+
+    /// Those of the holders who have it through VFIO.
+    fn through_vfio(&self, function: Bdf) -> impl Iterator<Item = Owner> {
+        self.holders(function).filter(|holder| self.kind(&holder.partition).uses_vfio())
+    }
+
     fn is_rebound(&self, function: Bdf) -> bool {
-        self.under_way.iter().any(|act| act.function == function && act.kind == Kind::Rebind)
+        self.under_way.iter().any(|act| act.function == function && matches!(act.kind, Kind::Rebind { .. }))
+    }
+
+    /// To a driver of the host's, or to none.
+    fn leaves_vfio(&self, function: Bdf) -> bool {
+        let leaves = Kind::Rebind { to_vfio: false };
+        self.under_way.iter().any(|act| act.function == function && act.kind == leaves)
     }
 
     fn check_count(&self, pf: Bdf) -> Result<(), String> {
@@ -122,14 +146,15 @@ impl Guard {
         if let Some(act) = acts.iter().find(|act| act.pf == pf) {
             return Err(match &act.kind {
                 Kind::HandOut(owner) => format!("{} is being given to {owner}", act.function),
-                Kind::Rebind => format!("{} is being bound to another driver", act.function),
+                Kind::Rebind { .. } => format!("{} is being bound to another driver", act.function),
                 Kind::Recount => "it is being changed already".into(),
             });
         }
         Ok(self.claim(pf, pf, Kind::Recount))
     }
 
-    /// Lets a VF of this PF be bound to this driver, as long as what is returned is kept. `None` where any time is a good one.
+    /// Lets a VF of this PF be bound to this driver, as long as what is returned is kept. `None` for a VF that is to be bound to
+    /// vfio-pci, for who has it through that: any time is a good one.
     ///
     /// # Errors
     /// Why it must not be bound, in words.
@@ -139,15 +164,15 @@ impl Guard {
         function: Bdf,
         driver: Option<&str>,
     ) -> Result<Option<Claim>, String> {
-        if driver == Some(VFIO) {
-            return Ok(None);
-        }
         let _turn = self.turn.lock().await;
         let holdings =
             self.holdings().await.map_err(|error| format!("nobody knows who holds it: {error}"))?;
+        if driver == Some(VFIO) && holdings.through_vfio(function).next().is_some() {
+            return Ok(None);
+        }
         holdings.check_count(pf)?;
         self.check_rebind(function, driver, &holdings)?;
-        Ok(Some(self.claim(function, pf, Kind::Rebind)))
+        Ok(Some(self.claim(function, pf, Kind::Rebind { to_vfio: driver == Some(VFIO) })))
     }
 
     async fn hand_out(&self, function: Bdf, owner: &Owner) -> Result<Claim, HypervisorError> {
@@ -180,8 +205,23 @@ impl Guard {
         let facts = (self.look)(function).map_err(unreadable)?.ok_or("there is no such function")?;
         let pf = facts.physical.ok_or("it is no virtual function, and only those are handed out")?;
         holdings.check_count(pf)?;
+        if holdings.is_rebound(function) {
+            return Err("its driver is being changed".into());
+        }
+        if !holdings.kind(&owner.partition).uses_vfio() {
+            // The interface of one that it has already is in its namespace, where it is not seen from here.
+            let is_there = facts.has_netdev || holdings.holders(function).any(|holder| holder == *owner);
+            return match facts.driver.as_deref() {
+                None | Some(VFIO) => {
+                    Err("it is bound to no driver of the host's, and a namespace has it by one".into())
+                }
+                Some(driver) if !is_there => {
+                    Err(format!("its driver {driver} has made no network interface of it"))
+                }
+                Some(_) => Ok(pf),
+            };
+        }
         match facts.driver.as_deref() {
-            _ if holdings.is_rebound(function) => return Err("its driver is being changed".into()),
             Some(VFIO) => {}
             Some(driver) => return Err(format!("it is bound to {driver}, not to {VFIO}")),
             None => return Err(format!("it is bound to no driver, and has to be to {VFIO}")),
@@ -205,7 +245,7 @@ impl Guard {
         if facts.physical.is_none() {
             return Err("is no virtual function".into());
         }
-        if holdings.is_rebound(function) {
+        if holdings.leaves_vfio(function) {
             return Err("is being bound to another driver".into());
         }
         if let Some(driver) = facts.driver.filter(|driver| driver != VFIO) {
@@ -224,12 +264,16 @@ impl Guard {
         if holdings.is_rebound(function) {
             return Err("its driver is being changed already".into());
         }
-        // Whoever binds one that is not there is told so. And beside one that is held there may be one without a driver.
+        // Beside one that is held through VFIO there may be one that is bound to that too, or to no driver.
+        if driver.is_none_or(|driver| driver == VFIO) {
+            return Ok(());
+        }
+        // Whoever binds one that is not there is told so.
         let Ok(Some(FunctionFacts { group: Some(members), .. })) = (self.look)(function) else {
             return Ok(());
         };
-        for member in members.iter().filter(|_| driver.is_some()) {
-            let holder = member.parse().ok().and_then(|member| holdings.holders(member).next());
+        for member in members {
+            let holder = member.parse().ok().and_then(|member| holdings.through_vfio(member).next());
             if let Some(holder) = holder {
                 return Err(format!("{member} in its IOMMU group belongs to {holder}"));
             }

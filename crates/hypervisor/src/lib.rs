@@ -153,7 +153,8 @@ pub trait Hypervisor: Send + Sync {
     /// noted as a partition. `spec.vfs` is not looked at: VFs come by [`Hypervisor::attach_vf`].
     ///
     /// # Errors
-    /// When the partition's folder can't be written, or it is there as something else.
+    /// When the partition's folder can't be written, it is there as something else, or its domain or namespace is not there or is
+    /// another partition's.
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError>;
 
     /// Forgets a partition and removes its folder. A domain or a namespace stays as it is, also one that runs.
@@ -174,7 +175,8 @@ pub trait Hypervisor: Send + Sync {
     /// When the guest does not turn itself off within the bound.
     async fn stop(&self, partition: &Name, mode: StopMode) -> Result<(), HypervisorError>;
 
-    /// Gives a VF, bound to vfio-pci, to a partition: at its next start, or at once while it runs.
+    /// Gives a VF to a partition: at its next start, or at once while it runs. For a machine or domain it is bound to vfio-pci, for a
+    /// namespace to a driver of the host's that has made a network interface of it.
     ///
     /// Whether it may be given at all, the [`Guard`] knows.
     ///

@@ -1,6 +1,8 @@
 //! The rules of the guard, over each kind of partition. No machine is started here.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, missing_docs)]
 
+mod stub;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -10,12 +12,13 @@ use std::{
 };
 
 use ioward_hypervisor::{
-    Guard, Hypervisor, HypervisorError, on_this_host,
+    Guard, Hypervisor, HypervisorError, Router, on_this_host,
     qemu::QemuConfig,
     sim::{self, SimConfig, SimHypervisor},
 };
-use ioward_model::{FunctionFacts, Owner, Spec};
+use ioward_model::{FunctionFacts, KindName, Owner, Spec};
 use ioward_pci::Bdf;
+use stub::Stub;
 
 const PF: &str = "0000:01:00.0";
 const VF: &str = "0000:01:10.0";
@@ -256,7 +259,121 @@ async fn a_definition_that_breaks_the_rules_of_a_spec_is_refused(host: Host) {
     assert_eq!(host.guard.partitions().await.unwrap().len(), 2);
 }
 
-/// One test for each body and each kind of partition.
+async fn a_vf_beside_one_that_is_being_bound_to_vfio_pci_is_handed_out(host: Host) {
+    host.add_to_group_of(VF, SIBLING);
+    host.bind(SIBLING, None);
+    let claim = host.guard.rebind(bdf(PF), bdf(SIBLING), Some("vfio-pci")).await.unwrap();
+    assert!(claim.is_some());
+    host.attach("web/net0", VF).await;
+}
+
+/// Over all kinds: web and db are machines, guest is a domain, pod and box are namespaces.
+mod over_kinds {
+    use super::*;
+
+    /// The same host, with the VF on its own driver and beside another in its group.
+    async fn host() -> Host {
+        let folder = tempfile::tempdir().unwrap();
+        let functions = Arc::new(Mutex::new(functions()));
+        let known = Arc::clone(&functions);
+        let all =
+            KindName::ALL.into_iter().fold(Router::default(), |all, kind| all.with(kind, Stub::new(kind)));
+        let guard =
+            Guard::new(Arc::new(all), move |function| Ok(known.lock().unwrap().get(&function).cloned()));
+        let host = Host { guard, functions, folder }.with_partitions().await;
+        for (name, kind) in [("guest", "libvirt"), ("pod", "netns"), ("box", "netns")] {
+            let text = format!("version = 1\n[[partition]]\nname = \"{name}\"\n{kind} = '{name}'\n");
+            host.guard.define(&Spec::parse(text.as_bytes()).unwrap().partitions[0]).await.unwrap();
+        }
+        host.add_to_group_of(VF, SIBLING);
+        host.add_to_group_of(SIBLING, VF);
+        host
+    }
+
+    fn as_interface(host: &Host, function: &str) {
+        host.set(function, |facts| (facts.driver, facts.has_netdev) = (Some("igbvf".into()), true));
+    }
+
+    #[tokio::test]
+    async fn a_namespace_has_a_vf_by_a_driver_of_the_host_s_whatever_is_in_its_group() {
+        let host = host().await;
+        host.refuses("pod/net0", VF, "no driver of the host's").await;
+        host.bind(VF, None);
+        host.refuses("pod/net0", VF, "no driver of the host's").await;
+        host.bind(VF, Some("igbvf"));
+        host.refuses("pod/net0", VF, "its driver igbvf has made no network interface of it").await;
+        host.refuses("pod/net0", PF, "no virtual function").await;
+        as_interface(&host, VF);
+        host.set(VF, |facts| facts.group = Some(vec![VF.into(), PF.into(), "serial8250".into()]));
+        host.attach("pod/net0", VF).await;
+        // It is in its namespace now, where the host does not see it.
+        host.set(VF, |facts| facts.has_netdev = false);
+        host.attach("pod/net0", VF).await;
+        host.set(SIBLING, |facts| (facts.driver, facts.group) = (Some("igbvf".into()), None));
+        host.refuses("pod/net1", SIBLING, "no network interface").await;
+        as_interface(&host, SIBLING);
+        host.attach("pod/net1", SIBLING).await;
+    }
+
+    #[tokio::test]
+    async fn a_domain_is_as_a_machine_and_a_group_is_either_s_alone() {
+        let host = host().await;
+        host.attach("guest/net0", VF).await;
+        host.refuses("web/net0", SIBLING, "0000:01:10.0 in its IOMMU group belongs to guest/net0").await;
+        host.attach("guest/net1", SIBLING).await;
+        host.guard.detach_vf(&owner("guest/net1"), false).await.unwrap();
+        as_interface(&host, SIBLING);
+        host.refuses("guest/net1", SIBLING, "bound to igbvf, not to vfio-pci").await;
+    }
+
+    #[tokio::test]
+    async fn no_two_partitions_hold_one_vf_whatever_they_are() {
+        for first in ["web/net0", "guest/net0", "pod/net0"] {
+            let host = host().await;
+            if first.starts_with("pod") {
+                as_interface(&host, VF);
+            }
+            host.attach(first, VF).await;
+            for second in ["db/net0", "guest/net9", "box/net0", "pod/net9"] {
+                host.refuses(second, VF, &format!("belongs to {first}")).await;
+            }
+            // Unless it is to vfio-pci for who has it through that.
+            for driver in [Some("igbvf"), Some("ixgbevf"), None, Some("vfio-pci")] {
+                let may = host.may_be_rebound(VF, driver).await;
+                let is_so = driver == Some("vfio-pci") && !first.starts_with("pod");
+                assert_eq!(may.is_ok(), is_so, "{first} {driver:?} {may:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn beside_a_vf_of_a_namespace_another_is_bound_to_any_driver() {
+        let host = host().await;
+        as_interface(&host, VF);
+        host.attach("pod/net0", VF).await;
+        for driver in [Some("igbvf"), Some("vfio-pci"), None] {
+            host.may_be_rebound(SIBLING, driver).await.unwrap();
+        }
+        host.refuses("web/net0", SIBLING, "0000:01:10.0 in its IOMMU group is bound to igbvf").await;
+    }
+
+    #[tokio::test]
+    async fn a_vf_whose_driver_is_being_changed_is_not_moved_into_a_namespace() {
+        let host = host().await;
+        as_interface(&host, VF);
+        for driver in [Some("igbvf"), Some("vfio-pci"), None] {
+            let claim = host.guard.rebind(bdf(PF), bdf(VF), driver).await.unwrap();
+            host.refuses("pod/net0", VF, "its driver is being changed").await;
+            drop(claim);
+        }
+        let claim = host.guard.recount(bdf(PF)).await.unwrap();
+        host.refuses("pod/net0", VF, "the number of VFs").await;
+        drop(claim);
+        host.attach("pod/net0", VF).await;
+    }
+}
+
+/// One test for each body and each of the backends.
 macro_rules! suite {
     ($($name:ident)*) => {
         mod of_qemu {
@@ -290,6 +407,7 @@ suite! {
     a_vf_is_looked_at_again_before_a_partition_starts_with_it
     a_vf_that_is_held_keeps_its_driver_and_so_do_those_beside_it
     a_vf_whose_driver_is_being_changed_is_handed_to_nobody_nor_is_one_beside_it
+    a_vf_beside_one_that_is_being_bound_to_vfio_pci_is_handed_out
     vfs_that_are_being_made_anew_are_handed_to_nobody_and_keep_their_drivers
     a_definition_that_breaks_the_rules_of_a_spec_is_refused
 }
