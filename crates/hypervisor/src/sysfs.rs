@@ -44,7 +44,6 @@ impl Sysfs {
             physical: link_name(&device.join("physfn"))?.map(|name| address(&name)).transpose()?,
             is_bridge: class.starts_with(PCI_BRIDGE),
             driver: self.driver(function)?,
-            has_netdev: self.has_interface(function),
             group,
         }))
     }
