@@ -2,8 +2,8 @@
 //! into the namespace.
 //!
 //! A namespace is never made or ended here: it is there or not, and comes and goes as its owner likes. A partition runs while its
-//! namespace is there. When that goes the kernel brings the interfaces home; they stay the partition's, and are moved in again when it
-//! is started, which whoever hears of [`HypervisorEvent::Started`] does.
+//! namespace is there. When that goes the kernel brings the interfaces home; they stay the partition's, which lacks them when the
+//! namespace is there again ([`PartitionStatus::lacks`]) until they are attached once more.
 //!
 //! ```text
 //!   Partition (record) ── operation ──> Mover ──> Kernel: rtnetlink, sysfs
@@ -36,7 +36,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ioward_model::{LONGEST_INTERFACE, Name, NamespaceRef, Owner, PartitionKind, PartitionSpec};
+use ioward_model::{KindName, LONGEST_INTERFACE, Name, NamespaceRef, Owner, PartitionKind, PartitionSpec};
 use ioward_pci::Bdf;
 use tokio::{
     sync::{OwnedMutexGuard, mpsc, oneshot},
@@ -51,7 +51,7 @@ use self::{
     kernel::{Kernel, Linux},
     moving::Mover,
     partition::Partition,
-    record::{At, HeldVf, Record},
+    record::{HeldVf, Record},
 };
 use crate::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
@@ -353,7 +353,7 @@ impl<K: Kernel> Hypervisor for NetnsHypervisor<K> {
             }
             // Whether it is there is no matter here.
             let is_there = shared.look(partition).is_ok();
-            if is_another && is_there && !partition.record().stopped {
+            if is_another && is_there {
                 shared.move_all_in(partition)?;
             }
             Ok(())
@@ -376,27 +376,13 @@ impl<K: Kernel> Hypervisor for NetnsHypervisor<K> {
         }
     }
 
-    /// Moves its VFs in.
-    ///
-    /// # Errors
-    /// When the namespace is not there, or does not take one.
+    /// It is there or not, as its owner likes.
     async fn start(&self, name: &Name) -> Result<Accelerator, HypervisorError> {
-        let start = |shared: &Shared<K>, partition: &Partition| {
-            shared.look(partition).map_err(|absent| partition.error(absent.to_string()))?;
-            shared.move_all_in(partition)?;
-            partition.change(|record| record.stopped = false)?;
-            Ok(Accelerator::Kvm)
-        };
-        self.shared.operate(name, start).await
+        Err(not_for_a_namespace(name, "started"))
     }
 
-    /// Takes its VFs home. What else runs in the namespace goes on.
     async fn stop(&self, name: &Name, _mode: StopMode) -> Result<(), HypervisorError> {
-        let stop = |shared: &Shared<K>, partition: &Partition| {
-            shared.move_all_home(partition)?;
-            partition.change(|record| record.stopped = true)
-        };
-        self.shared.operate(name, stop).await
+        Err(not_for_a_namespace(name, "stopped"))
     }
 
     async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
@@ -420,11 +406,10 @@ impl<K: Kernel> Hypervisor for NetnsHypervisor<K> {
                 None => true,
             };
             if is_new {
-                let vf = HeldVf { name: owner.vf.clone(), function, before: None, at: At::Home };
+                let vf = HeldVf { name: owner.vf.clone(), function, before: None, inside: false };
                 partition.change(|record| record.vfs.push(vf))?;
             }
             let moved = match shared.look(partition) {
-                _ if record.stopped => Ok(()),
                 // It is moved in when that has come.
                 Err(Absent::Gone(_)) => Ok(()),
                 Err(Absent::Refused(why)) => Err(why),
@@ -491,6 +476,10 @@ impl<K: Kernel> Hypervisor for NetnsHypervisor<K> {
         self.shared.teller.set(sender);
         receiver
     }
+}
+
+fn not_for_a_namespace(partition: &Name, what: &'static str) -> HypervisorError {
+    HypervisorError::NotForKind { partition: partition.clone(), kind: KindName::Namespace, what: what.into() }
 }
 
 fn namespace_of(spec: &PartitionSpec) -> Result<NamespaceRef, HypervisorError> {

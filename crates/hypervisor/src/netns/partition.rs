@@ -10,7 +10,7 @@ use super::{
     folder::Folder,
     kernel::Kernel,
     moving::Mover,
-    record::{At, HeldVf, Record},
+    record::{HeldVf, Record},
 };
 use crate::{HypervisorError, HypervisorEvent, PartitionStatus};
 
@@ -54,10 +54,8 @@ impl Partition {
 
     pub(super) fn status(&self) -> PartitionStatus {
         let now = self.lock();
-        let present = now.present.filter(|_| !now.record.stopped);
-        // Whoever has taken one out has it: it is as if it were detached, but that is for whoever attached it to say.
-        let held = now.record.vfs.iter().filter(|vf| vf.at != At::TakenOut);
-        let lacks = now.record.vfs.iter().filter(|vf| present.is_some() && vf.at == At::Home);
+        let present = now.present;
+        let lacks = now.record.vfs.iter().filter(|vf| present.is_some() && !vf.inside);
         PartitionStatus {
             name: self.name.clone(),
             kind: KindName::Namespace,
@@ -65,7 +63,7 @@ impl Partition {
             accelerator: None,
             pid: present.and_then(Identity::pid),
             console: None,
-            vfs: held.map(|vf| (vf.name.clone(), vf.function)).collect(),
+            vfs: now.record.vfs.iter().map(|vf| (vf.name.clone(), vf.function)).collect(),
             lacks: lacks.map(|vf| vf.name.clone()).collect(),
             channel: now.record.channel,
         }
@@ -119,7 +117,7 @@ impl Partition {
             let before = String::from_utf8(before.to_vec()).ok();
             change(&|vf| vf.before = vf.before.take().or_else(|| before.clone()))
         })?;
-        change(&|vf| vf.at = At::Inside)
+        change(&|vf| vf.inside = true)
     }
 
     /// Takes a VF home.
@@ -131,7 +129,7 @@ impl Partition {
         let namespace = self.record().namespace;
         mover.home(&namespace, vf).map_err(|why| self.error(why))?;
         self.change(|record| {
-            record.vfs.iter_mut().filter(|held| held.name == vf.name).for_each(|vf| vf.at = At::Home);
+            record.vfs.iter_mut().filter(|held| held.name == vf.name).for_each(|vf| vf.inside = false);
         })
     }
 
@@ -147,30 +145,28 @@ impl Partition {
                     Ok(_) => "its network namespace was made anew".to_owned(),
                 };
                 news.push(HypervisorEvent::Gone { partition: self.name.clone(), why });
-                out.extend(record.vfs.iter().map(|vf| (vf.name.clone(), At::Home)));
+                out.extend(record.vfs.iter().map(|vf| vf.name.clone()));
             }
             if present.is_some() {
                 news.push(HypervisorEvent::Started { partition: self.name.clone() });
             }
         } else if present.is_some() {
-            for vf in record.vfs.iter().filter(|vf| vf.at == At::Inside && kernel.is_home(vf.function)) {
+            for vf in record.vfs.iter().filter(|vf| vf.inside && kernel.is_home(vf.function)) {
                 let owner = Owner { partition: self.name.clone(), vf: vf.name.clone() };
                 let why = "its interface was moved out of the network namespace".to_owned();
                 news.push(HypervisorEvent::Detached { owner, why });
-                out.push((vf.name.clone(), At::TakenOut));
+                out.push(vf.name.clone());
             }
         }
         let noted = self.change(|record| {
             record.told = present;
-            for (name, at) in &out {
-                record.vfs.iter_mut().filter(|vf| vf.name == *name).for_each(|vf| vf.at = *at);
-            }
+            record.vfs.iter_mut().filter(|vf| out.contains(&vf.name)).for_each(|vf| vf.inside = false);
         });
         if let Err(error) = noted {
             // Told again after the next look.
             tracing::warn!("{error}");
         }
-        if record.stopped { Vec::new() } else { news }
+        news
     }
 
     fn lock(&self) -> MutexGuard<'_, Now> {

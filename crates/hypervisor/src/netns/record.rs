@@ -20,8 +20,6 @@ pub(super) struct Record {
     pub(super) namespace: NamespaceRef,
     /// Whether it has a channel.
     pub(super) channel: bool,
-    /// Whether its VFs stay at home though the namespace is there.
-    pub(super) stopped: bool,
     /// The namespace that was last told of; `None`: that it was not there.
     pub(super) told: Option<Identity>,
     /// The VFs it holds.
@@ -38,32 +36,13 @@ pub(super) struct HeldVf {
     pub(super) function: Bdf,
     /// The name that its interface had at home; `None` before it was moved, or where that was no text.
     pub(super) before: Option<String>,
-    /// Where that is, as far as is known here.
-    pub(super) at: At,
-}
-
-/// Where a VF's interface is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum At {
-    /// In the host's own namespace.
-    Home,
-    /// In the partition's.
-    Inside,
-    /// Somebody else has taken it out of the partition's.
-    TakenOut,
+    /// Whether that has been moved into the namespace, as far as is known here.
+    pub(super) inside: bool,
 }
 
 impl Record {
     pub(super) fn new(name: Name, namespace: NamespaceRef) -> Self {
-        Self {
-            version: VERSION,
-            name,
-            namespace,
-            channel: false,
-            stopped: false,
-            told: None,
-            vfs: Vec::new(),
-        }
+        Self { version: VERSION, name, namespace, channel: false, told: None, vfs: Vec::new() }
     }
 
     /// The VF of this name.
@@ -105,7 +84,7 @@ mod tests {
         let mut record = Record::new(web.clone(), NamespaceRef::Named("web".into()));
         record.told = Some(Identity::numbered(7));
         let function = "0000:01:10.0".parse().unwrap();
-        record.vfs.push(HeldVf { name: web, function, before: Some("eth4".into()), at: At::Inside });
+        record.vfs.push(HeldVf { name: web, function, before: Some("eth4".into()), inside: true });
         record.save(&path).unwrap();
         assert_eq!(Record::load(&path).unwrap(), record);
 

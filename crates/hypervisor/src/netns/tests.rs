@@ -320,15 +320,13 @@ async fn without_a_namespace_a_vf_is_noted_and_moved_in_when_that_has_come() {
     host.attach().await.unwrap();
     assert_eq!(host.news().await, []);
     assert!(!host.status().await.running);
-    let error = host.netns.start(&name("web")).await.unwrap_err();
-    assert_eq!(error.to_string(), "the network namespace of web (web) is not there");
     assert_eq!(host.place(), Some((HOME, "eth4".into())));
 
     host.kernel.world().add_namespace("web");
     assert_eq!(host.news().await, [started()]);
     assert_eq!(host.place(), Some((HOME, "eth4".into())), "that is for whoever is told");
     assert_eq!(host.status().await.lacks, [name("net0")]);
-    host.netns.start(&name("web")).await.unwrap();
+    host.attach().await.unwrap();
     assert!(host.status().await.lacks.is_empty());
     assert_eq!(host.place(), Some((host.web(), "net0".into())));
     assert_eq!(host.news().await, [], "told once");
@@ -433,7 +431,7 @@ async fn a_namespace_made_anew_between_two_looks_is_another_one() {
     host.kernel.world().delete_namespace("web");
     host.kernel.world().add_namespace("web");
     assert_eq!(host.news().await, [gone("was made anew"), started()]);
-    host.netns.start(&name("web")).await.unwrap();
+    host.attach().await.unwrap();
     assert_eq!(host.place(), Some((host.web(), "net0".into())));
     assert_eq!(host.news().await, []);
 }
@@ -448,12 +446,10 @@ async fn an_interface_moved_out_by_hand_is_told_once() {
     let why = "its interface was moved out of the network namespace".into();
     assert_eq!(host.news().await, [HypervisorEvent::Detached { owner: owner("web/net0"), why }]);
     assert_eq!(host.news().await, []);
-    let status = host.status().await;
-    assert!(status.vfs.is_empty() && status.lacks.is_empty(), "whoever did it meant it: {status:?}");
-    host.detach().await;
+    assert_eq!(host.status().await.lacks, [name("net0")]);
     host.attach().await.unwrap();
     assert_eq!(host.place(), Some((web, "net0".into())));
-    assert_eq!(host.status().await.vfs.len(), 1);
+    assert!(host.status().await.lacks.is_empty());
 }
 
 /// A container's root can move its interface into a namespace of its own, that nobody finds; or back and forth all the time.
@@ -475,9 +471,8 @@ async fn the_hosts_own_namespace_takes_no_vf() {
     host.kernel.world().own.insert("host".into());
     host.netns.define(&spec("web", "host")).await.unwrap();
     assert!(!host.status().await.running);
-    for refused in [host.attach().await.unwrap_err(), host.netns.start(&name("web")).await.unwrap_err()] {
-        assert_eq!(refused.to_string(), "the network namespace of web (host) is the host's own");
-    }
+    let refused = host.attach().await.unwrap_err();
+    assert_eq!(refused.to_string(), "the network namespace of web (host) is the host's own");
     assert!(host.status().await.vfs.is_empty());
     assert_eq!(host.place(), Some((HOME, "eth4".into())));
 }
@@ -502,26 +497,6 @@ async fn a_name_that_is_too_long_for_an_interface_is_refused() {
     let error = host.netns.attach_vf(&owner("web/net0123456789abc"), function()).await.unwrap_err();
     assert!(error.to_string().contains("15 characters at most, and net0123456789abc has 16"), "{error}");
     host.netns.attach_vf(&owner("web/net0123456789ab"), function()).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_stopped_partition_has_its_vfs_at_home_until_it_is_started() {
-    let mut host = Host::new().await;
-    assert_eq!(host.news().await, [started()]);
-    host.attach().await.unwrap();
-    host.netns.stop(&name("web"), StopMode::Graceful).await.unwrap();
-    assert!(!host.status().await.running);
-    assert_eq!(host.place(), Some((HOME, "eth4".into())));
-    host.attach().await.unwrap();
-    assert_eq!(host.place(), Some((HOME, "eth4".into())));
-    host.kernel.world().delete_namespace("web");
-    host.kernel.world().add_namespace("web");
-    assert_eq!(host.news().await, [], "nobody waits for it");
-    let mut host = host.restarted().await;
-    assert_eq!(host.news().await, []);
-    host.netns.start(&name("web")).await.unwrap();
-    assert_eq!(host.place(), Some((host.web(), "net0".into())));
-    assert!(host.status().await.running);
 }
 
 #[tokio::test]
