@@ -303,7 +303,7 @@ impl Imp {
         if now != plan {
             return Err(outdated(&plan, &now));
         }
-        if plan.steps.iter().any(|step| matches!(step, Step::StartPartition { .. })) {
+        if starts_a_machine(&plan, &self.state()) {
             self.hypervisor.check().await?;
         }
         let number = self.changes.next_number();
@@ -488,6 +488,20 @@ impl Imp {
         let slow = |_| StoreError::Slow { after: DISK_TIMEOUT };
         Ok(timeout(DISK_TIMEOUT, reading).await.map_err(slow)??)
     }
+}
+
+/// Whether a plan starts a machine of ioward's own.
+fn starts_a_machine(plan: &Plan, state: &State) -> bool {
+    let is_machine = |name: &Name| {
+        let defined = plan.steps.iter().find_map(|step| match step {
+            Step::DefinePartition { to, .. } if to.name == *name => Some(to),
+            _ => None,
+        });
+        let spec = defined.or_else(|| Some(&state.partitions.get(name)?.spec));
+        spec.is_none_or(|spec| spec.machine().is_some())
+    };
+    let mut steps = plan.steps.iter();
+    steps.any(|step| matches!(step, Step::StartPartition { partition } if is_machine(partition)))
 }
 
 fn outdated(plan: &Plan, now: &Plan) -> ImpError {

@@ -97,8 +97,15 @@ fn complete(
         let address = pf.address;
         for vf in &mut pf.virtual_functions {
             vf.owner = state.owner(VfId { pf: address, index: vf.index });
-            // The process that has it open is the partition's own.
-            let is_own = matches!(vf.holder, Some(Holder::Process(_) | Holder::Nobody));
+            // The process that has it open, or the namespace that it is in, is the partition's own.
+            let partition = vf.owner.as_ref().and_then(|owner| state.partitions.get(&owner.partition));
+            let uses_vfio = partition.is_none_or(|partition| partition.spec.kind.name().uses_vfio());
+            let is_own = match vf.holder {
+                Some(Holder::Process(_)) => uses_vfio,
+                Some(Holder::NetworkNamespace { .. }) => !uses_vfio,
+                Some(Holder::Nobody) => true,
+                None => false,
+            };
             vf.holder = vf.holder.take().filter(|_| vf.owner.is_none() || !is_own);
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ioward_fabric::{Fabric, FabricError};
 use ioward_hypervisor::{Accelerator, Hypervisor, HypervisorError, StopMode};
-use ioward_model::{FoundBefore, KeepsOut, Meaning, Outcome, Step};
+use ioward_model::{FoundBefore, KeepsOut, Meaning, Name, Outcome, Step};
 use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::{channels::Channels, error::ImpError, notes::Notes, ownership::Ownership};
@@ -85,7 +85,11 @@ impl StepRunner {
                 outcome.driver_before = self.fabric.bind(*vf, to.as_deref()).await?;
             }
             Step::ResetVf { vf } => self.fabric.reset(*vf).await?,
-            Step::DefinePartition { to, .. } => self.hypervisor.define(to).await?,
+            Step::DefinePartition { to, .. } => {
+                self.hypervisor.define(to).await?;
+                // Where that can't be told it is found at the next look.
+                outcome.runs = to.machine().is_none() && self.runs(&to.name).await;
+            }
             Step::UndefinePartition { from } => self.hypervisor.undefine(&from.name).await?,
             Step::CreateChannel { partition } => self.hypervisor.create_channel(partition).await?,
             Step::DestroyChannel { partition } => {
@@ -111,6 +115,11 @@ impl StepRunner {
             }
         }
         Ok(outcome)
+    }
+
+    async fn runs(&self, partition: &Name) -> bool {
+        let partitions = self.hypervisor.partitions().await.unwrap_or_default();
+        partitions.iter().any(|known| known.running && known.name == *partition)
     }
 
     /// Keeps operations of partitions away from an adapter while a step changes it, its VFs, or whose they are.

@@ -8,14 +8,14 @@
 
 use ioward_pci::Bdf;
 
-use crate::{Inventory, PhysicalFunction, Reason, Rule};
+use crate::{Inventory, KindName, PhysicalFunction, Reason, Rule};
 
 /// The operation that an obstacle blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocks {
     /// Making VFs. Those that are there can be given to partitions all the same.
     Making,
-    /// Giving VFs to partitions. They can be made all the same.
+    /// Giving VFs to partitions that have them through VFIO: machines and domains. They can be made all the same.
     Giving,
     /// Both.
     Both,
@@ -28,10 +28,20 @@ impl Blocks {
         self != Self::Giving
     }
 
-    /// Whether VFs that are there can't be given away.
+    /// Whether VFs that are there can't be given to a machine or a domain.
     #[must_use]
     pub fn giving(self) -> bool {
-        self != Self::Making
+        self.giving_to(KindName::Machine)
+    }
+
+    /// Whether VFs that are there can't be given to a partition of this kind.
+    #[must_use]
+    pub fn giving_to(self, kind: KindName) -> bool {
+        match self {
+            Self::Making => false,
+            Self::Giving => kind.uses_vfio(),
+            Self::Both => true,
+        }
     }
 }
 
@@ -95,7 +105,7 @@ pub fn adapter(inventory: &Inventory, pf: &PhysicalFunction) -> Vec<Obstacle> {
         .collect()
 }
 
-/// Obstacles that keep every adapter of a host from giving VFs to partitions.
+/// Obstacles that keep every adapter of a host from giving VFs to partitions that have them through VFIO.
 #[must_use]
 pub fn host(inventory: &Inventory) -> Vec<Reason> {
     let iommu = (!inventory.iommu).then(|| {

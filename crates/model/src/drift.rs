@@ -42,10 +42,13 @@ pub enum Difference {
         /// NumVFs.
         found: u16,
     },
-    /// A partition's VF is not bound to vfio-pci.
+    /// A partition's VF is not bound to the driver by which that has it.
     Driver {
         /// The VF.
         vf: VfId,
+        /// The driver that it is to have: vfio-pci for a machine or a domain, its own for a namespace.
+        #[serde(default = "vfio_pci")]
+        noted: String,
         /// Its driver.
         found: Option<String>,
     },
@@ -99,11 +102,11 @@ impl fmt::Display for Difference {
                 write!(f, "{pf} is not known to be the adapter that is noted there: it is {found}")
             }
             Self::VfCount { pf, noted, found } => write!(f, "{pf} has {found} VFs and is to have {noted}"),
-            Self::Driver { vf, found: Some(found) } => {
-                write!(f, "{vf} is bound to {found} and is to be bound to vfio-pci")
+            Self::Driver { vf, noted, found: Some(found) } => {
+                write!(f, "{vf} is bound to {found} and is to be bound to {noted}")
             }
-            Self::Driver { vf, found: None } => {
-                write!(f, "{vf} has no driver and is to be bound to vfio-pci")
+            Self::Driver { vf, noted, found: None } => {
+                write!(f, "{vf} has no driver and is to be bound to {noted}")
             }
             Self::Settings { vf, noted, found } => {
                 write!(f, "{vf} has {} and is to have {}", words(found), words(noted))
@@ -118,6 +121,11 @@ impl fmt::Display for Difference {
             }
         }
     }
+}
+
+/// As it was before there were namespaces, and it was not said.
+fn vfio_pci() -> String {
+    "vfio-pci".to_owned()
 }
 
 fn words(settings: &VfSettings) -> String {

@@ -84,6 +84,8 @@ pub enum Rule {
     ChangeWhileRunning,
     /// The plan was made from the current inventory and state.
     PlanCurrent,
+    /// A partition stays of its kind.
+    PartitionKind,
     /// The partition's boot file exists.
     BootFile,
     /// The partition's domain is there, and libvirt can be asked for it.

@@ -155,13 +155,6 @@ impl<'a> Problems<'a> {
 
     /// A VF of a namespace is an interface there, which has the VF's name.
     fn interface(&mut self, key: &str, vf: &VfRequest) {
-        if vf.class != Class::Network {
-            let class = vf.class;
-            self.add(
-                format!("{key}.class"),
-                format!("a VF of class {class} has no interface to give to a network namespace"),
-            );
-        }
         let length = vf.name.as_str().len();
         if length > LONGEST_INTERFACE {
             self.add(

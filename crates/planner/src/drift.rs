@@ -6,12 +6,12 @@
 use std::collections::BTreeSet;
 
 use ioward_model::{
-    Assignment, Class, Difference, Drift, Identity, Inventory, Name, Owner, PartitionStatus,
+    Assignment, Class, Difference, Drift, Identity, Inventory, KindName, Name, Owner, PartitionStatus,
     PhysicalFunction, Place, Reason, Rule, State, VfId, VirtualFunction, Whereabouts,
 };
 use ioward_pci::Bdf;
 
-use crate::ledger::VFIO;
+use crate::drivers;
 
 /// A host, and the state that it is held against.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +73,17 @@ impl Comparison<'_> {
 
     fn machine(&self, partition: &Name) -> Option<&PartitionStatus> {
         self.machines.iter().find(|machine| machine.name == *partition)
+    }
+
+    /// What a partition is.
+    fn kind(&self, partition: &Name) -> KindName {
+        self.state.partitions.get(partition).map_or(KindName::Machine, |noted| noted.spec.kind.name())
+    }
+
+    /// Whether the hypervisor has some function for this VF of a partition.
+    fn has(&self, owner: &Owner) -> bool {
+        let machine = self.machine(&owner.partition);
+        machine.is_some_and(|machine| machine.vfs.iter().any(|(vf, _)| *vf == owner.vf))
     }
 
     fn runs(&self, partition: &Name) -> bool {
@@ -158,9 +169,15 @@ impl Comparison<'_> {
             let left_because = (runs && class == Class::Nvme).then(|| why.to_owned());
             all.push(Drift { what, breaks: vec![owner.clone()], left_because });
         }
-        if assignment.original_driver.is_some() && present.driver.as_deref() != Some(VFIO) {
-            let what = Difference::Driver { vf, found: present.driver.clone() };
-            let left_because = if runs {
+        let kind = self.kind(&owner.partition);
+        let noted = self.pf(vf.pf).and_then(|pf| drivers::of_vf(kind, pf));
+        if let Some(noted) = noted.filter(|noted| present.driver.as_deref() != Some(noted))
+            && assignment.original_driver.is_some()
+        {
+            let what = Difference::Driver { vf, noted: noted.to_owned(), found: present.driver.clone() };
+            // A namespace goes on without an interface, and gets it back; what it has is not bound anew.
+            let is_kept = if kind == KindName::Namespace { self.has(owner) } else { runs };
+            let left_because = if is_kept {
                 Some("its partition runs without it; detach it and attach it again".to_owned())
             } else {
                 present.foreign_use().map(|used| format!("somebody else uses it: {used}"))
@@ -180,8 +197,12 @@ impl Comparison<'_> {
         }
         let found = found.filter(|found| *found != present.address);
         let what = Difference::NotAttached { vf: assignment.vf, found };
-        let why = "its partition runs without it; detach it and attach it again";
-        let left_because = (machine.running && !lacks).then(|| why.to_owned());
+        let why = match (self.kind(&owner.partition), machine.running) {
+            (KindName::Namespace, true) | (KindName::Machine | KindName::Domain, false) => None,
+            (KindName::Namespace, false) => Some("its namespace is not there"),
+            (_, true) => Some("its partition runs without it; detach it and attach it again"),
+        };
+        let left_because = why.map(str::to_owned);
         Some(Drift { what, breaks: vec![owner.clone()], left_because })
     }
 }

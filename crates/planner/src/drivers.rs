@@ -1,8 +1,9 @@
-//! Drivers: when the host's drivers of PFs do what they can, and guests' drivers of VFs. Tables, each row with its source.
+//! Drivers: when the host's drivers of PFs do what they can, and the drivers of VFs, in guests as on the host. Tables, each row with
+//! its source.
 //!
 //! The capabilities of a PF's driver are in the inventory.
 
-use ioward_model::{Class, GuestOs, HexId};
+use ioward_model::{Class, GuestOs, HexId, KindName, PhysicalFunction, VirtualFunction};
 
 /// When a PF's driver does what it can. One that is not here does it always.
 pub(crate) struct PfDriver {
@@ -26,7 +27,25 @@ impl PfDriver {
     }
 }
 
-/// Drivers of a VF in guests.
+/// The driver through which machines and domains get their VFs.
+pub(crate) const VFIO: &str = "vfio-pci";
+
+/// The driver that a VF of this PF is bound to for a partition of this kind: for a namespace Linux's own for it. `None`: none is known.
+pub(crate) fn of_vf(kind: KindName, pf: &PhysicalFunction) -> Option<&'static str> {
+    if kind.uses_vfio() {
+        return Some(VFIO);
+    }
+    let device = pf.sriov.as_ref()?.vf_device_id;
+    VfDrivers::of(pf.class, pf.vendor_id, device)?.in_os(GuestOs::Linux)
+}
+
+/// Whether a VF is bound as a partition of this kind has it.
+pub(crate) fn is_ready(kind: KindName, pf: &PhysicalFunction, vf: &VirtualFunction) -> bool {
+    let bound = vf.driver.as_deref();
+    bound.is_some() && bound == of_vf(kind, pf)
+}
+
+/// Drivers of a VF by operating system.
 pub(crate) struct VfDrivers {
     vendor: u16,
     devices: &'static [u16],

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
-    AdapterSpec, Assignment, Guarantee, Intent, Inventory, Name, Owner, PartitionSpec, PartitionState,
-    PhysicalFunction, Reason, Rule, Spec, State, VfCount, VfRequest, nearest,
+    AdapterSpec, Assignment, Guarantee, Intent, Inventory, KindName, Name, Owner, PartitionKind,
+    PartitionSpec, PartitionState, PhysicalFunction, Reason, Rule, Spec, State, VfCount, VfRequest, nearest,
 };
 use ioward_pci::Bdf;
 
 use crate::{
     compat::{self, Need},
-    steps,
+    drivers, steps,
 };
 
 /// The end that a plan is to reach. Whatever it does not name stays as it is.
@@ -50,17 +50,19 @@ impl Goal {
         match intent {
             Intent::Apply { spec } => apply(inventory, state, spec),
             Intent::Remove { partition } => {
-                let running = existing(state, partition)?.running;
-                let stop = running.then(|| partition.clone());
+                let present = existing(state, partition)?;
+                // What others run is only forgotten.
+                let is_stopped = present.running && present.spec.machine().is_some();
+                let stop = is_stopped.then(|| partition.clone());
                 let concerned = BTreeSet::from([partition.clone()]);
                 Ok(Self { stop, remove: Some(partition.clone()), concerned, ..Self::default() })
             }
             Intent::Start { partition } => {
-                let present = existing(state, partition)?;
+                let present = startable(state, partition)?;
                 Ok(if present.running { Self::default() } else { one(present.spec.clone(), true) })
             }
             Intent::Stop { partition } => {
-                let running = existing(state, partition)?.running;
+                let running = startable(state, partition)?.running;
                 Ok(Self { stop: running.then(|| partition.clone()), ..Self::default() })
             }
             Intent::Attach { partition, vfs } => {
@@ -152,8 +154,12 @@ fn apply(inventory: &Inventory, state: &State, spec: &Spec) -> Result<Goal, Vec<
             continue;
         }
         reasons.extend(present.and_then(|present| changed_while_running(present, partition)));
+        reasons.extend(present.and_then(|present| changed_kind(present, partition)));
+        reasons.extend(taken_by_another(state, spec, partition));
         reasons.extend(apart_from_nobody(state, &spec.partitions, partition));
-        partitions.push(PartitionGoal { spec: partition.clone(), start: present.is_none() });
+        // A domain is as it is, and a namespace is there.
+        let start = present.is_none() && partition.machine().is_some();
+        partitions.push(PartitionGoal { spec: partition.clone(), start });
     }
     let mut goal = Goal { settled, ..Goal::of_partitions(partitions) };
     goal.adapters = spec.adapters.iter().map(|adapter| (adapter.pf, adapter.count())).collect();
@@ -168,9 +174,11 @@ fn is_settled(
 ) -> bool {
     let follows_link = |vf: &VfRequest| matches!(vf.min_tx_rate, Some(Guarantee::Percent(_)));
     let is_sound = |held: &Assignment| {
-        let function = pfs.get(&held.vf.pf).and_then(|pf| pf.virtual_function(held.vf.index));
-        held.attached
-            && function.is_some_and(|function| steps::is_bound(function) && !steps::is_bare(held, function))
+        let Some(pf) = pfs.get(&held.vf.pf) else { return false };
+        let function = pf.virtual_function(held.vf.index);
+        let kind = wanted.kind.name();
+        let is_sound = |vf| drivers::is_ready(kind, pf, vf) && !steps::is_bare(held, vf);
+        held.attached && function.is_some_and(is_sound)
     };
     present.spec == *wanted
         && present.vfs.len() == wanted.vfs.len()
@@ -237,14 +245,62 @@ fn existing<'a>(state: &'a State, partition: &Name) -> Result<&'a PartitionState
     })
 }
 
+/// A partition that can be started and stopped.
+fn startable<'a>(state: &'a State, partition: &Name) -> Result<&'a PartitionState, Vec<Reason>> {
+    let present = existing(state, partition)?;
+    if present.spec.kind.name() != KindName::Namespace {
+        return Ok(present);
+    }
+    let reason = Reason::new(
+        Rule::PartitionPhase,
+        "a partition that is started and stopped",
+        format!("{partition} is a {}: a namespace is not started", present.spec.kind),
+    );
+    Err(vec![reason.for_request(partition).remedy("start or stop what made the namespace")])
+}
+
+/// A partition stays what it is. A domain may be named otherwise, by its UUID or after it was renamed: libvirt knows whether it is
+/// the same.
+fn changed_kind(present: &PartitionState, wanted: &PartitionSpec) -> Option<Reason> {
+    let (before, after) = (&present.spec.kind, &wanted.kind);
+    let is_same = match (before, after) {
+        (PartitionKind::Namespace(before), PartitionKind::Namespace(after)) => before == after,
+        _ => before.name() == after.name(),
+    };
+    (!is_same).then(|| {
+        let what = |kind: &PartitionKind| match kind {
+            PartitionKind::Machine(_) => "a machine of ioward's own".to_owned(),
+            other => other.to_string(),
+        };
+        Reason::new(Rule::PartitionKind, format!("{}, which is {}", wanted.name, what(before)), what(after))
+            .for_request(&wanted.name)
+            .remedy(format!("remove it first (ioward remove {}), or choose another name", wanted.name))
+    })
+}
+
+/// A domain or a namespace is one partition. Those of one Spec are looked at with the Spec.
+fn taken_by_another(state: &State, spec: &Spec, wanted: &PartitionSpec) -> Option<Reason> {
+    let (rule, key) = match &wanted.kind {
+        PartitionKind::Machine(_) => return None,
+        PartitionKind::Domain(_) => (Rule::Domain, "libvirt"),
+        PartitionKind::Namespace(_) => (Rule::Namespace, "netns"),
+    };
+    let is_in_spec = |name: &Name| spec.partitions.iter().any(|partition| partition.name == *name);
+    let mut others = state.partitions.iter().filter(|(name, _)| !is_in_spec(name));
+    let (other, _) = others.find(|(_, other)| other.spec.kind == wanted.kind)?;
+    let required = format!("a {} that no other partition is", wanted.kind.name());
+    let reason = Reason::new(rule, required, format!("{} is partition {other}", wanted.kind));
+    Some(reason.for_request(&wanted.name).key(key).remedy(format!("ioward remove {other} gives it free")))
+}
+
 /// The Spec's own checks, for requests that did not come through a Spec's text.
 fn check(spec: &Spec) -> Result<(), Vec<Reason>> {
     let mut unsupported = Vec::new();
     for partition in &spec.partitions {
         for vf in &partition.vfs {
             let owner = Owner { partition: partition.name.clone(), vf: vf.name.clone() };
-            unsupported
-                .extend(compat::settings_supported(vf).into_iter().map(|reason| reason.for_request(&owner)));
+            let impossible = compat::possible(partition.kind.name(), vf).into_iter();
+            unsupported.extend(impossible.map(|reason| reason.for_request(&owner)));
         }
     }
     if !unsupported.is_empty() {

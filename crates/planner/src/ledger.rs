@@ -6,20 +6,18 @@ use std::{
 };
 
 use ioward_model::{
-    Apart, Assignment, BitRate, Disturbance, FailureDomain, Inventory, MacAddress, Name, NvmeResources,
-    Options, Owner, PartitionSpec, PhysicalFunction, Reason, State, VfCount, VfId, VfRef, VfRequest,
-    VfSettings, VirtualFunction, checks,
+    Apart, Assignment, BitRate, Disturbance, FailureDomain, Inventory, KindName, MacAddress, Name,
+    NvmeResources, Options, Owner, PartitionSpec, PhysicalFunction, Reason, State, VfCount, VfId, VfRef,
+    VfRequest, VfSettings, VirtualFunction, checks,
 };
 use ioward_pci::Bdf;
 
 use crate::{
+    drivers,
     goal::Goal,
     held::{Held, Survey},
     macs::Macs,
 };
-
-/// The driver through which partitions get their VFs.
-pub(crate) const VFIO: &str = "vfio-pci";
 
 /// The host, the state, and what the plan has decided so far.
 pub(crate) struct Ledger<'a> {
@@ -38,6 +36,8 @@ pub(crate) struct Ledger<'a> {
     held: BTreeMap<Owner, VfId>,
     /// Partitions whose VFs are decided anew.
     concerned: BTreeSet<Name>,
+    /// What partitions are that are no machines.
+    kinds: BTreeMap<Name, KindName>,
     ties: BTreeMap<Owner, Vec<Tie>>,
     counts: BTreeMap<Bdf, u16>,
     /// VFs that a person asked PFs to give beyond those that are assigned.
@@ -131,6 +131,14 @@ impl<'a> Ledger<'a> {
             holders: BTreeMap::new(),
             held: BTreeMap::new(),
             concerned: goal.concerned().clone(),
+            kinds: state
+                .partitions
+                .values()
+                .map(|partition| &partition.spec)
+                .chain(goal.partitions.iter().map(|partition| &partition.spec))
+                .map(|spec| (spec.name.clone(), spec.kind.name()))
+                .filter(|(_, kind)| *kind != KindName::Machine)
+                .collect(),
             ties: ties(state, goal, &now),
             now,
             counts: wanted.iter().filter_map(resolve).collect(),
@@ -241,6 +249,22 @@ impl<'a> Ledger<'a> {
     /// Whether a partition runs now.
     pub fn runs(&self, owner: &Owner) -> bool {
         self.state.partitions.get(&owner.partition).is_some_and(|partition| partition.running)
+    }
+
+    /// What a partition is, or is to be.
+    pub fn kind(&self, partition: &Name) -> KindName {
+        self.kinds.get(partition).copied().unwrap_or_default()
+    }
+
+    /// The driver that a VF is bound to for a partition; `None`: none is known.
+    pub fn driver(&self, partition: &Name, vf: VfId) -> Option<&'static str> {
+        drivers::of_vf(self.kind(partition), self.pf(vf.pf)?)
+    }
+
+    /// Whether a VF is bound as a partition has it.
+    pub fn is_ready(&self, partition: &Name, vf: VfId, present: &VirtualFunction) -> bool {
+        let pf = self.pf(vf.pf);
+        pf.is_some_and(|pf| drivers::is_ready(self.kind(partition), pf, present))
     }
 
     /// The VF, when it exists now.

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 
 use ioward_model::{
-    Assignment, Disturbance, Holder, Intent, Inventory, Name, Outcome, PartitionState, Plan, Policy, State,
-    Step, VfId, VfSettings,
+    Assignment, Disturbance, Holder, Intent, Inventory, Name, Outcome, Owner, PartitionState, Plan, Policy,
+    State, Step, VfId, VfSettings,
 };
 use ioward_pci::Bdf;
 
-use crate::Machine;
+use crate::{Machine, machine::has_vf_by};
 
 /// Everything that is wrong with a plan for this inventory and this state; empty when it is safe.
 ///
@@ -148,7 +148,8 @@ fn unsafe_here(plan: &Plan, n: usize, machine: &Machine) -> Vec<String> {
         Step::DetachVf { owner, vf, .. } => {
             let runs = state.partitions.get(&owner.partition).is_some_and(|partition| partition.running);
             let present = pf_of(vf.pf).and_then(|pf| pf.virtual_function(vf.index));
-            let present = present.filter(|present| present.driver.as_deref() == Some("vfio-pci"));
+            let present =
+                present.filter(|present| has_vf_by(state, &owner.partition, present.driver.as_deref()));
             if let Some(present) = present.filter(|present| runs && !declared(present.address)) {
                 problems.push(format!("{} is lost and not named as disturbed", present.address));
             }
@@ -158,7 +159,7 @@ fn unsafe_here(plan: &Plan, n: usize, machine: &Machine) -> Vec<String> {
                 state.partitions.get(partition).into_iter().flat_map(|partition| partition.vfs.values());
             let attached = held.filter(|held| held.attached);
             let present = attached.filter_map(|held| pf_of(held.vf.pf)?.virtual_function(held.vf.index));
-            let bound = present.filter(|present| present.driver.as_deref() == Some("vfio-pci"));
+            let bound = present.filter(|present| has_vf_by(state, partition, present.driver.as_deref()));
             problems.extend(
                 bound.filter(|present| !declared(present.address)).map(|present| {
                     format!("{} stops with it and is not named as disturbed", present.address)
@@ -176,11 +177,11 @@ fn unsafe_here(plan: &Plan, n: usize, machine: &Machine) -> Vec<String> {
 
 /// Whether everything assigned is attached, and there: what is broken already can't be put back.
 fn is_sound(machine: &Machine) -> bool {
-    let bound = |vf: VfId| {
+    let bound = |owner: &Owner, vf: VfId| {
         let function = machine.inventory().physical_function(vf.pf)?.virtual_function(vf.index)?;
-        (function.driver.as_deref() == Some("vfio-pci")).then_some(())
+        has_vf_by(machine.state(), &owner.partition, function.driver.as_deref()).then_some(())
     };
-    machine.state().assignments().all(|(_, held)| held.attached && bound(held.vf).is_some())
+    machine.state().assignments().all(|(owner, held)| held.attached && bound(&owner, held.vf).is_some())
 }
 
 /// A step that has been carried out.

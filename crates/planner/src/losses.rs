@@ -4,7 +4,7 @@
 use ioward_model::{Assignment, Disturbance, Name, Owner, Reason, Rule};
 use ioward_pci::Bdf;
 
-use crate::{goal::Goal, ledger::Ledger, placement::Holding, steps};
+use crate::{goal::Goal, ledger::Ledger, placement::Holding};
 
 /// A VF that a running partition loses.
 struct Loss {
@@ -61,10 +61,12 @@ fn taken(ledger: &Ledger<'_>, goal: &Goal, holdings: &[Holding<'_>]) -> Vec<Loss
     let stay = goal.concerned().iter().filter(|name| goal.stop.as_ref() != Some(name));
     let loss = |(owner, held, address): (Owner, &Assignment, Bdf)| {
         let then = holdings.iter().find(|holding| holding.owner == owner);
-        let is_asked_for = goal.detach.as_ref() == Some(&owner);
+        let is_removed = goal.remove.as_ref() == Some(&owner.partition);
+        let is_asked_for = is_removed || goal.detach.as_ref() == Some(&owner);
         let why = match then {
             Some(holding) if holding.vf == held.vf => return None,
             Some(holding) => format!("for {}, which takes its place", holding.vf),
+            None if is_removed => "as it is removed".to_owned(),
             None if is_asked_for => "as it is detached".to_owned(),
             None => "for good: it is not asked for any more".to_owned(),
         };
@@ -82,7 +84,7 @@ fn in_use<'a>(
     let attached =
         partition.into_iter().flat_map(|partition| &partition.vfs).filter(|(_, held)| held.attached);
     attached.filter_map(move |(vf, held)| {
-        let present = ledger.existing(held.vf).filter(|present| steps::is_bound(present))?;
+        let present = ledger.existing(held.vf).filter(|present| ledger.is_ready(name, held.vf, present))?;
         Some((Owner { partition: name.clone(), vf: vf.clone() }, held, present.address))
     })
 }

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use ioward_model::{
-    Assignment, BitRate, Class, Inventory, LinkState, MacAddress, Name, Outcome, PhysicalFunction, State,
-    Step, VfId, VfSettings, VirtualFunction, Vlan,
+    Assignment, BitRate, Class, Inventory, KindName, LinkState, MacAddress, Name, Outcome, PartitionKind,
+    PhysicalFunction, State, Step, VfId, VfSettings, VirtualFunction, Vlan,
 };
 use ioward_pci::Bdf;
 
@@ -17,6 +17,8 @@ pub struct Machine {
     inventory: Inventory,
     state: State,
     guests: BTreeMap<Name, Guest>,
+    /// Whether a domain or a namespace runs: it goes on as it is when it is forgotten.
+    others: BTreeMap<Name, bool>,
 }
 
 /// A partition as the hypervisor knows it.
@@ -40,7 +42,9 @@ impl Machine {
             (name.clone(), Guest { running: partition.running, channel: partition.channel, vfs })
         };
         let guests = state.partitions.iter().map(guest).collect();
-        Self { inventory: inventory.clone(), state: state.clone(), guests }
+        let others = state.partitions.iter().filter(|(_, noted)| noted.spec.machine().is_none());
+        let others = others.map(|(name, noted)| (name.clone(), noted.running)).collect();
+        Self { inventory: inventory.clone(), state: state.clone(), guests, others }
     }
 
     /// The host as it is now.
@@ -121,18 +125,30 @@ impl Machine {
                 let present = self.state.partitions.get(&to.name).map(|partition| &partition.spec);
                 check(present == from.as_ref(), || format!("{} was defined otherwise", to.name))?;
                 let runs = self.guests.get(&to.name).is_some_and(|guest| guest.running);
-                let same = from.as_ref().is_some_and(|from| match (from.machine(), to.machine()) {
-                    (Some(from), Some(to)) => {
+                let same = from.as_ref().is_some_and(|from| match (&from.kind, &to.kind) {
+                    (PartitionKind::Machine(from), PartitionKind::Machine(to)) => {
                         (from.cpus, from.memory, &from.boot) == (to.cpus, to.memory, &to.boot)
                     }
-                    _ => from.kind == to.kind,
+                    // By another name.
+                    (PartitionKind::Domain(_), PartitionKind::Domain(_)) => true,
+                    (from, to) => from == to,
                 });
                 check(same || !runs, || format!("{} runs", to.name))?;
-                self.guests.entry(to.name.clone()).or_default();
+                // Of others' that was no partition before: a namespace is there, and a domain is off.
+                let known = self.others.get(&to.name).copied();
+                let running = match to.kind.name() {
+                    KindName::Machine => false,
+                    KindName::Domain => known.unwrap_or(false),
+                    KindName::Namespace => known.unwrap_or(true),
+                };
+                let new = || Guest { running, ..Guest::default() };
+                let guest = self.guests.entry(to.name.clone()).or_insert_with(new);
+                return Ok(Outcome { runs: guest.running, ..Outcome::default() });
             }
             Step::UndefinePartition { from } => {
+                let is_ours = from.machine().is_some();
                 let guest = self.guest(&from.name)?;
-                check(!guest.running && !guest.channel && guest.vfs.is_empty(), || {
+                check((!guest.running || !is_ours) && !guest.channel && guest.vfs.is_empty(), || {
                     format!("{} is not empty", from.name)
                 })?;
                 let holds =
@@ -156,7 +172,9 @@ impl Machine {
                 check(self.state.owner(*vf).as_ref() == Some(owner), || format!("{vf} is not {owner}'s"))?;
                 check(!self.is_attached(*vf), || format!("{vf} is attached already"))?;
                 let driver = self.vf_mut(*vf)?.driver.clone();
-                check(driver.as_deref() == Some("vfio-pci"), || format!("{vf} is bound to {driver:?}"))?;
+                check(has_vf_by(&self.state, &owner.partition, driver.as_deref()), || {
+                    format!("{vf} is bound to {driver:?}")
+                })?;
                 let guest = self.guest(&owner.partition)?;
                 check(guest.channel, || format!("{} has no channel", owner.partition))?;
                 guest.vfs.insert(owner.vf.clone(), *vf);
@@ -169,21 +187,25 @@ impl Machine {
             }
             Step::StartPartition { partition } => {
                 let held = self.state.partitions.get(partition).map(|partition| partition.vfs.len());
+                check(!self.is_namespace(partition), || format!("{partition} is a namespace"))?;
                 let guest = self.guest(partition)?;
                 check(!guest.running, || format!("{partition} runs"))?;
                 check(Some(guest.vfs.len()) == held, || {
                     format!("{partition} starts without some of its VFs")
                 })?;
                 guest.running = true;
+                self.others.insert(partition.clone(), true);
                 for vf in self.guest(partition)?.vfs.clone().into_values() {
                     let driver = self.vf_mut(vf)?.driver.clone();
                     check(driver.as_deref() == Some("vfio-pci"), || format!("{vf} is bound to {driver:?}"))?;
                 }
             }
             Step::StopPartition { partition, .. } => {
+                check(!self.is_namespace(partition), || format!("{partition} is a namespace"))?;
                 let guest = self.guest(partition)?;
                 check(guest.running, || format!("{partition} does not run"))?;
                 guest.running = false;
+                self.others.insert(partition.clone(), false);
             }
             other => return Err(format!("not a step for the hypervisor: {other}")),
         }
@@ -246,6 +268,11 @@ impl Machine {
         Ok(Outcome { address: Some(address), settings_before: Some(settings_before), ..Outcome::default() })
     }
 
+    fn is_namespace(&self, partition: &Name) -> bool {
+        let noted = self.state.partitions.get(partition);
+        noted.is_some_and(|noted| noted.spec.kind.name() == KindName::Namespace)
+    }
+
     fn is_attached(&self, vf: VfId) -> bool {
         self.guests.values().any(|guest| guest.vfs.values().any(|attached| *attached == vf))
     }
@@ -262,6 +289,17 @@ impl Machine {
     fn vf_mut(&mut self, vf: VfId) -> Result<&mut VirtualFunction, Refusal> {
         let mut all = self.pf_mut(vf.pf)?.virtual_functions.iter_mut();
         all.find(|function| function.index == vf.index).ok_or_else(|| format!("{vf} does not exist"))
+    }
+}
+
+/// Whether a partition can have a VF that is bound to this driver.
+pub(crate) fn has_vf_by(state: &State, partition: &Name, driver: Option<&str>) -> bool {
+    let kind = state.partitions.get(partition).map(|noted| noted.spec.kind.name());
+    match kind.unwrap_or_default() {
+        KindName::Machine | KindName::Domain => driver == Some("vfio-pci"),
+        KindName::Namespace => {
+            driver.is_some_and(|driver| !driver.contains("vfio") && !driver.contains("uio"))
+        }
     }
 }
 

@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
-    Assignment, Difference, Drift, Intent, Inventory, Name, Owner, PhysicalFunction, Plan, State, Step, VfId,
+    Assignment, Difference, Drift, Intent, Inventory, KindName, Name, Owner, PhysicalFunction, Plan, State,
+    Step, VfId,
 };
 use ioward_pci::Bdf;
 
-use crate::ledger::VFIO;
+use crate::drivers::{self, VFIO};
 
 /// The parts of an [`Intent::Reconcile`], and what they are about.
 #[derive(Clone, Copy)]
@@ -44,8 +45,8 @@ impl<'a> Repairs<'a> {
                 Difference::Settings { vf, noted, .. } if !made.contains_key(&vf.pf) => {
                     steps.push(Step::ConfigureVf { vf: *vf, to: noted.clone() });
                 }
-                Difference::Driver { vf, .. } if !made.contains_key(&vf.pf) => {
-                    steps.push(Step::BindDriver { vf: *vf, to: Some(VFIO.to_owned()) });
+                Difference::Driver { vf, noted, .. } if !made.contains_key(&vf.pf) => {
+                    steps.push(Step::BindDriver { vf: *vf, to: Some(noted.clone()) });
                 }
                 Difference::ChannelMissing { partition } => {
                     steps.push(Step::CreateChannel { partition: partition.clone() });
@@ -58,12 +59,12 @@ impl<'a> Repairs<'a> {
                 | Difference::AdapterMissing { .. } => {}
             }
         }
-        for (_, held) in self.attached().filter(|(_, held)| made.contains_key(&held.vf.pf)) {
+        for (owner, held) in self.attached().filter(|(_, held)| made.contains_key(&held.vf.pf)) {
             let (vf, to) = (held.vf, held.effective_settings());
             steps.extend((!to.is_empty()).then_some(Step::ConfigureVf { vf, to }));
-            if held.original_driver.is_some() {
-                steps.push(Step::BindDriver { vf, to: Some(VFIO.to_owned()) });
-            }
+            let driver = self.pf(vf.pf).and_then(|pf| drivers::of_vf(self.kind(&owner.partition), pf));
+            let driver = driver.filter(|_| held.original_driver.is_some());
+            steps.extend(driver.map(|driver| Step::BindDriver { vf, to: Some(driver.to_owned()) }));
         }
         for name in &missing {
             let Some(partition) = self.state.partitions.get(*name) else { continue };
@@ -83,7 +84,7 @@ impl<'a> Repairs<'a> {
             }
             // One that is not there yet is attached once it is.
             let lacks = missing.contains(&owner.partition) && self.exists(vf);
-            let is_made = made.contains_key(&vf.pf) && !self.runs(&owner.partition);
+            let is_made = made.contains_key(&vf.pf) && !self.keeps_vfs(&owner.partition);
             if elsewhere.is_some() || lacks || is_made {
                 steps.push(Step::AttachVf { owner, vf });
             }
@@ -145,9 +146,13 @@ impl<'a> Repairs<'a> {
         self.running.contains(partition)
     }
 
-    /// Whether its partition has nothing in this VF's place, and takes it.
-    fn is_lacking(&self, vf: VfId) -> bool {
-        self.repairable().any(|drift| drift.what == Difference::NotAttached { vf, found: None })
+    fn kind(&self, partition: &Name) -> KindName {
+        self.state.partitions.get(partition).map_or(KindName::Machine, |noted| noted.spec.kind.name())
+    }
+
+    /// Whether a partition runs, so that its VFs neither come nor go by a repair. A namespace takes an interface at any time.
+    fn keeps_vfs(&self, partition: &Name) -> bool {
+        self.runs(partition) && self.kind(partition).uses_vfio()
     }
 }
 
@@ -198,15 +203,19 @@ impl Check<'_> {
             }
             Step::BindDriver { vf, to } => {
                 let (owner, _) = self.held(*vf)?;
-                must(to.as_deref() == Some(VFIO), "guests have their VFs through vfio-pci")?;
+                let is_of_kind = match self.repairs.kind(&owner.partition) {
+                    KindName::Machine | KindName::Domain => to.as_deref() == Some(VFIO),
+                    KindName::Namespace => to.as_ref().is_some_and(|driver| driver != VFIO),
+                };
+                must(is_of_kind, "its partition has its VFs by another driver")?;
                 // A VF that has just been made is nobody's yet.
-                must(self.made.contains(&vf.pf) || !self.repairs.runs(&owner.partition), "its partition runs")
+                let runs = self.repairs.keeps_vfs(&owner.partition);
+                must(self.made.contains(&vf.pf) || !runs, "its partition runs")
             }
             Step::AttachVf { owner, vf } | Step::DetachVf { owner, vf, .. } => {
                 let (noted, _) = self.held(*vf)?;
                 must(noted == *owner, "it is another's")?;
-                let is_lacking = matches!(step, Step::AttachVf { .. }) && self.repairs.is_lacking(*vf);
-                must(is_lacking || !self.repairs.runs(&owner.partition), "its partition runs")
+                must(!self.repairs.keeps_vfs(&owner.partition), "its partition runs")
             }
             Step::DefinePartition { to, .. } => {
                 let noted = state.partitions.get(&to.name).map(|partition| &partition.spec);

@@ -10,12 +10,7 @@ use std::collections::BTreeSet;
 use ioward_model::{Assignment, Name, Owner, Step, VfId, VirtualFunction};
 use ioward_pci::Bdf;
 
-use crate::{
-    adapters::AdapterChange,
-    goal::Goal,
-    ledger::{Ledger, VFIO},
-    placement::Holding,
-};
+use crate::{adapters::AdapterChange, drivers::VFIO, goal::Goal, ledger::Ledger, placement::Holding};
 
 /// All steps, in order.
 pub(crate) fn order<'a>(
@@ -29,7 +24,9 @@ pub(crate) fn order<'a>(
     holdings.extend(bystanders(ledger, goal, &resized));
     holdings.sort_by(|a, b| a.owner.cmp(&b.owner));
     let remade = |holding: &&Holding<'_>| {
-        let sound = || ledger.existing(holding.vf).is_some_and(is_bound);
+        let partition = &holding.owner.partition;
+        let sound =
+            || ledger.existing(holding.vf).is_some_and(|vf| ledger.is_ready(partition, holding.vf, vf));
         holding.before.is_some() && (resized.contains(&holding.vf.pf) || !sound())
     };
     let remade: BTreeSet<VfId> = holdings.iter().filter(remade).map(|holding| holding.vf).collect();
@@ -56,7 +53,8 @@ pub(crate) fn order<'a>(
         }
     }
     for holding in &holdings {
-        prepare(ledger, holding, remade.contains(&holding.vf), &mut steps);
+        let is_made = resized.contains(&holding.vf.pf);
+        prepare(ledger, holding, remade.contains(&holding.vf), is_made, &mut steps);
     }
     attach(ledger, &holdings, &remade, &mut steps);
     let starts = goal.partitions.iter().filter(|partition| partition.start);
@@ -81,10 +79,6 @@ fn bystanders<'a>(ledger: &Ledger<'a>, goal: &Goal, resized: &BTreeSet<Bdf>) -> 
             settings: held.settings.clone(),
         })
         .collect()
-}
-
-pub(crate) fn is_bound(vf: &VirtualFunction) -> bool {
-    vf.driver.as_deref() == Some(VFIO)
 }
 
 /// VFs and partitions that do not go.
@@ -117,7 +111,7 @@ fn release(ledger: &Ledger<'_>, goal: &Goal, name: &Name, stays: &Stays<'_>, ste
         steps.push(Step::DestroyChannel { partition: name.clone() });
     }
     for (vf, held) in goes {
-        clean(ledger, held, steps);
+        clean(ledger, name, held, steps);
         let from = Assignment { attached: false, ..held.clone() };
         steps.push(Step::Unassign { owner: owner(vf), from });
     }
@@ -127,17 +121,26 @@ fn release(ledger: &Ledger<'_>, goal: &Goal, name: &Name, stays: &Stays<'_>, ste
 }
 
 /// Puts a VF back to what it was, unless it was lost meanwhile.
-fn clean(ledger: &Ledger<'_>, held: &Assignment, steps: &mut Vec<Step>) {
+fn clean(ledger: &Ledger<'_>, name: &Name, held: &Assignment, steps: &mut Vec<Step>) {
     let vf = held.vf;
-    let Some(present) = ledger.existing(vf).filter(|present| !is_lost(held, present)) else { return };
+    let Some(present) = ledger.existing(vf).filter(|present| !is_lost(ledger, name, held, present)) else {
+        return;
+    };
+    // A driver of the host's does not see that its device is reset.
+    let is_taken_off =
+        !ledger.kind(name).uses_vfio() && held.original_driver.is_some() && present.driver.is_some();
+    if is_taken_off {
+        steps.push(Step::BindDriver { vf, to: None });
+    }
     steps.push(Step::ResetVf { vf });
     if !held.original_settings.is_empty() {
         steps.push(Step::ConfigureVf { vf, to: held.original_settings.clone() });
     }
     match &held.original_driver {
+        Some(None) if is_taken_off => {}
         Some(driver) => steps.push(Step::BindDriver { vf, to: driver.clone() }),
         // Somebody has bound it while it was a partition's.
-        None if is_bound(present) => steps.push(Step::BindDriver { vf, to: None }),
+        None if present.driver.as_deref() == Some(VFIO) => steps.push(Step::BindDriver { vf, to: None }),
         None => {}
     }
 }
@@ -156,25 +159,32 @@ pub(crate) fn is_bare(held: &Assignment, present: &VirtualFunction) -> bool {
 }
 
 /// Whether a VF was lost, and perhaps made again by somebody else, whose it is then. One that has no driver but still
-/// has something that was set for its partition, or has been taken from it, is not lost: its way back was interrupted.
-fn is_lost(held: &Assignment, present: &VirtualFunction) -> bool {
+/// has something that was set for its partition, or has been taken from it, is not lost: its way back was interrupted. One on the driver
+/// by which a namespace has it may be the host's by now.
+fn is_lost(ledger: &Ledger<'_>, name: &Name, held: &Assignment, present: &VirtualFunction) -> bool {
+    let is_ready = ledger.is_ready(name, held.vf, present);
+    if is_ready && !ledger.kind(name).uses_vfio() {
+        return present.foreign_use().is_some();
+    }
     let asked = held.effective_settings().missing_from(&held.original_settings);
     let carries_ours = !held.attached || asked.missing_from(&present.settings) != asked;
-    held.original_driver.is_some() && !is_bound(present) && !(present.driver.is_none() && carries_ours)
+    held.original_driver.is_some() && !is_ready && !(present.driver.is_none() && carries_ours)
 }
 
 /// Takes a VF that is about to be lost, or is lost already, out of its partition for a while.
 fn suspend(ledger: &Ledger<'_>, holding: &Holding<'_>, steps: &mut Vec<Step>) {
     let Some(held) = holding.before else { return };
-    let vf = holding.vf;
+    let (name, vf) = (&holding.owner.partition, holding.vf);
     if held.attached {
         steps.push(Step::DetachVf { owner: holding.owner.clone(), vf, force: ledger.options.force });
     }
-    let Some(present) = ledger.existing(vf).filter(|present| !is_lost(held, present)) else { return };
+    let Some(present) = ledger.existing(vf).filter(|present| !is_lost(ledger, name, held, present)) else {
+        return;
+    };
     if !held.original_settings.is_empty() {
         steps.push(Step::ConfigureVf { vf, to: held.original_settings.clone() });
     }
-    if is_bound(present) {
+    if ledger.is_ready(name, vf, present) {
         steps.push(Step::BindDriver { vf, to: None });
     }
 }
@@ -203,9 +213,17 @@ fn adapter(change: &AdapterChange, steps: &mut Vec<Step>) {
     }
 }
 
-/// Makes a VF ready for its partition: settings first, so that they are there when the guest sees it.
-fn prepare(ledger: &Ledger<'_>, holding: &Holding<'_>, is_remade: bool, steps: &mut Vec<Step>) {
+/// Makes a VF ready for its partition: settings first, so that they are there when the guest sees it, or its driver on the host.
+/// `is_made`: it is one that this plan has the kernel make.
+fn prepare(
+    ledger: &Ledger<'_>,
+    holding: &Holding<'_>,
+    is_remade: bool,
+    is_made: bool,
+    steps: &mut Vec<Step>,
+) {
     let vf = holding.vf;
+    let driver = ledger.driver(&holding.owner.partition, vf);
     if holding.before.is_none() {
         steps.push(Step::Assign { owner: holding.owner.clone(), to: Assignment::new(vf) });
     }
@@ -221,11 +239,17 @@ fn prepare(ledger: &Ledger<'_>, holding: &Holding<'_>, is_remade: bool, steps: &
         // A secondary controller is offline while its resources change.
         to.online = Some(true);
     }
+    let present = ledger.existing(vf).filter(|_| !is_made && kept.is_none());
+    if present.is_some_and(|present| present.driver.is_some() && present.driver.as_deref() == driver) {
+        // Its driver reads the settings when it is bound.
+        steps.push(Step::BindDriver { vf, to: None });
+    }
     if !to.is_empty() {
         steps.push(Step::ConfigureVf { vf, to });
     }
-    if kept.is_none() {
-        steps.push(Step::BindDriver { vf, to: Some(VFIO.into()) });
+    let to = driver.map(str::to_owned);
+    if kept.is_none() && to.is_some() {
+        steps.push(Step::BindDriver { vf, to });
     }
 }
 

@@ -40,8 +40,10 @@ pub fn suitability(
     let goal = Goal::question(named, partition);
     let ledger = Ledger::new(inventory, state, Options::default(), &goal);
     let preferences = Preferences::new(&ledger);
-    let of_request: Vec<_> =
-        compat::settings_supported(request).into_iter().chain(ledger.mac_conflict(owner, request)).collect();
+    let of_request: Vec<_> = compat::possible(partition.kind.name(), request)
+        .into_iter()
+        .chain(ledger.mac_conflict(owner, request))
+        .collect();
     let mut candidates = Vec::new();
     for pf in
         inventory.physical_functions.iter().filter(|pf| request.pf.is_none_or(|pinned| pinned == pf.address))

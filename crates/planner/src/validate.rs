@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
-    Apart, Capability, FailureDomain, Holder, Intent, Inventory, NumaPolicy, Owner, PartitionSpec,
-    PhysicalFunction, Plan, State, Step, Subclass, VfId, VfRequest, VfSettings,
+    Apart, Capability, Class, FailureDomain, Holder, Intent, Inventory, NumaPolicy, Owner, PartitionKind,
+    PartitionSpec, PhysicalFunction, Plan, State, Step, Subclass, VfId, VfRequest, VfSettings,
 };
 use ioward_pci::Bdf;
 
@@ -121,6 +121,7 @@ impl Found<'_> {
         let vectors = pf.virtual_functions.iter().filter_map(|vf| vf.msix_vectors).max().map(u32::from);
         let node = partition.numa_node.filter(|_| request.numa == Some(NumaPolicy::Require));
         let function = pf.virtual_functions.iter().find(|function| function.index == vf.index);
+        let is_namespace = matches!(partition.kind, PartitionKind::Namespace(_));
         let management = self.plan.options.allow_management_nic || pf.in_use_by_host.is_empty();
         let rules = [
             (
@@ -148,19 +149,21 @@ impl Found<'_> {
                     .is_none_or(|wanted| pf.vf_msix_total.or(vectors) >= Some(wanted.into())),
             ),
             ("a PF that the host does not use", management),
-            ("an IOMMU", self.inventory.iommu),
+            ("a network interface, for a namespace", !is_namespace || request.class == Class::Network),
+            ("an IOMMU", is_namespace || self.inventory.iommu),
             (
                 "a slot that keeps devices apart",
-                pf.iommu_group_shared_with.is_empty() && pf.conditions.port_in_group.is_none(),
+                is_namespace
+                    || pf.iommu_group_shared_with.is_empty() && pf.conditions.port_in_group.is_none(),
             ),
-            ("vfio-pci", self.inventory.vfio_pci != Some(false)),
-            ("a PF whose VFs vfio-pci can hand on", pf.driver.as_deref() != Some("nvidia")),
+            ("vfio-pci", is_namespace || self.inventory.vfio_pci != Some(false)),
+            ("a PF whose VFs vfio-pci can hand on", is_namespace || pf.driver.as_deref() != Some("nvidia")),
             (
                 "a VF that nobody else uses",
                 function.is_none_or(|function| {
                     function.in_use_by_host.is_empty()
                         && matches!(function.holder, None | Some(Holder::Nobody))
-                        && function.iommu_group_shared_with.is_empty()
+                        && (is_namespace || function.iommu_group_shared_with.is_empty())
                         && function.flr != Some(false)
                 }),
             ),

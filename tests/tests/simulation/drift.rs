@@ -293,7 +293,7 @@ fn repairs_are_made_on_a_full_disk_too() {
 fn only_the_daemon_can_request_a_reconcile() {
     runtime().block_on(async {
         let world = world("a made-up drift").await;
-        let what = Difference::Driver { vf: net0(&world), found: None };
+        let what = Difference::Driver { vf: net0(&world), noted: "vfio-pci".into(), found: None };
         let drifts = vec![Drift { what, breaks: Vec::new(), left_because: None }];
         let intent = Intent::Reconcile { drifts, start: Vec::new(), running: Vec::new() };
         let refused = world.imp().plan(&intent, &OPEN).await.unwrap_err();

@@ -95,14 +95,14 @@ pub enum Step {
         /// The VF.
         vf: VfId,
     },
-    /// Create a partition, or change what it is to have when it starts next.
+    /// Create a partition, or change what it is to have when it starts next. A domain or a namespace that is there becomes one.
     DefinePartition {
         /// The new value.
         to: PartitionSpec,
         /// The value before.
         from: Option<PartitionSpec>,
     },
-    /// Forget a stopped partition.
+    /// Forget a partition: a machine that is stopped, or a domain or a namespace, which stays as it is.
     UndefinePartition {
         /// The value before.
         from: PartitionSpec,
@@ -159,6 +159,9 @@ pub struct Outcome {
     /// The VF's driver before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver_before: Option<String>,
+    /// Whether a partition that was defined runs already: a domain or a namespace that others have started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub runs: bool,
     /// A note for people, as "no KVM: runs in software emulation".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,

@@ -51,7 +51,7 @@ impl State {
             Step::DefinePartition { to, .. } => {
                 let new = || PartitionState {
                     spec: to.clone(),
-                    running: false,
+                    running: outcome.runs,
                     channel: false,
                     vfs: BTreeMap::new(),
                 };

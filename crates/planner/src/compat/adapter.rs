@@ -7,7 +7,7 @@ use ioward_model::{
 
 use super::Need;
 use crate::{
-    drivers::{PfDriver, VfDrivers},
+    drivers::{self, PfDriver, VfDrivers},
     ledger::Ledger,
 };
 
@@ -123,6 +123,18 @@ pub(super) fn guest_driver(pf: &PhysicalFunction, need: &Need<'_>) -> Option<Rea
         "use another adapter, or leave guest out"
     };
     Some(Reason::new(Rule::GuestDriver, required, found).remedy(remedy))
+}
+
+/// A namespace has its VF by the host's driver for it.
+pub(super) fn host_driver(pf: &PhysicalFunction, need: &Need<'_>) -> Option<Reason> {
+    let device = pf.sriov.as_ref()?.vf_device_id;
+    if drivers::of_vf(need.partition.kind.name(), pf).is_some() {
+        return None;
+    }
+    let required = "a VF that Linux is known to have a driver for";
+    let reason =
+        Reason::new(Rule::GuestDriver, required, format!("none is known for {}:{device}", pf.vendor_id));
+    Some(reason.remedy("use another adapter for a namespace"))
 }
 
 /// Capabilities that are needed by name, or by the settings asked for.

@@ -2,7 +2,7 @@
 
 use ioward_model::{Holder, Owner, PhysicalFunction, Reason, Rule, VfId, checks};
 
-use crate::ledger::{Ledger, VFIO};
+use crate::{drivers::VFIO, ledger::Ledger};
 
 pub(super) fn vf_index(ledger: &Ledger<'_>, pf: &PhysicalFunction, index: u16) -> Option<Reason> {
     let (total, most) = (pf.total_vfs(), checks::most_vfs(pf));
@@ -49,7 +49,11 @@ pub(super) fn vf_readable(ledger: &Ledger<'_>, pf: &PhysicalFunction, vf: VfId) 
     })
 }
 
-pub(super) fn iommu_group(ledger: &Ledger<'_>, vf: VfId) -> Option<Reason> {
+/// What a namespace has by a driver of the host's is kept apart by nothing else.
+pub(super) fn iommu_group(ledger: &Ledger<'_>, vf: VfId, owner: &Owner) -> Option<Reason> {
+    if !ledger.kind(&owner.partition).uses_vfio() {
+        return None;
+    }
     let function = ledger.existing(vf).filter(|function| !function.iommu_group_shared_with.is_empty())?;
     let with: Vec<_> = function.iommu_group_shared_with.iter().take(8).map(ToString::to_string).collect();
     let reason = Reason::new(

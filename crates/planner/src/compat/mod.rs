@@ -12,7 +12,8 @@ pub(crate) use budget::{LEAST_INTERRUPTS, LEAST_QUEUES, demand, left_of};
 pub(crate) use function::disruption;
 
 use ioward_model::{
-    Name, Owner, PartitionSpec, PhysicalFunction, Reason, Rule, VfId, VfRequest, VfSettings, checks,
+    Class, KindName, Name, Owner, PartitionSpec, PhysicalFunction, Reason, Rule, VfId, VfRequest, VfSettings,
+    checks,
 };
 use ioward_pci::Bdf;
 
@@ -39,11 +40,13 @@ impl Need<'_> {
 /// Why no VF of this PF suits the request, whoever else gets one; empty: some may.
 pub(crate) fn of_adapter(ledger: &Ledger<'_>, pf: &PhysicalFunction, need: &Need<'_>) -> Vec<Reason> {
     let mut reasons: Vec<_> = adapter::class(pf, need.request).into_iter().collect();
-    reasons.extend(checks::host(ledger.inventory));
+    let kind = need.partition.kind.name();
+    if kind.uses_vfio() {
+        reasons.extend(checks::host(ledger.inventory));
+    }
     let obstacles = ledger.obstacles(pf.address).iter();
-    reasons.extend(
-        obstacles.filter(|obstacle| obstacle.blocks.giving()).map(|obstacle| obstacle.reason.clone()),
-    );
+    let obstacles = obstacles.filter(|obstacle| obstacle.blocks.giving_to(kind));
+    reasons.extend(obstacles.map(|obstacle| obstacle.reason.clone()));
     // Of an adapter of another class nothing more is worth saying.
     if need.request.class.takes(pf) {
         reasons.extend(abilities(ledger, pf, need));
@@ -74,6 +77,7 @@ pub(crate) fn abilities(ledger: &Ledger<'_>, pf: &PhysicalFunction, need: &Need<
     reasons.extend(adapter::pcie_bandwidth(pf, need.request));
     reasons.extend(adapter::numa_node(pf, need));
     reasons.extend(adapter::guest_driver(pf, need));
+    reasons.extend(adapter::host_driver(pf, need));
     reasons.extend(adapter::capabilities(pf, need.request));
     reasons.extend(adapter::namespaces(pf, need.request));
     reasons.extend(adapter::msix_vectors(ledger, pf, need.request));
@@ -92,7 +96,7 @@ pub(crate) fn of_function(
         function::vf_index(ledger, pf, index),
         function::vf_free(ledger, pf, vf, owner),
         function::vf_readable(ledger, pf, vf),
-        function::iommu_group(ledger, vf),
+        function::iommu_group(ledger, vf, owner),
         function::reset(ledger, vf),
         function::to_be_made(ledger, pf, index),
         function::growth(ledger, pf, index),
@@ -141,8 +145,19 @@ pub(crate) fn of_kept(
     rules.into_iter().flatten().map(|reason| at_vf(ledger, pf, vf, reason)).collect()
 }
 
+/// What no VF can be for a partition of this kind, whatever the host.
+pub(crate) fn possible(kind: KindName, request: &VfRequest) -> Vec<Reason> {
+    let mut reasons = settings_supported(request);
+    if kind == KindName::Namespace && request.class != Class::Network {
+        let required = "a VF of class network: a namespace has network interfaces and nothing else";
+        let reason = Reason::new(Rule::Class, required, format!("one of class {}", request.class));
+        reasons.push(reason.key("class").remedy("ask for it for a machine or a domain"));
+    }
+    reasons
+}
+
 /// Settings that the class of the request does not have.
-pub(crate) fn settings_supported(request: &VfRequest) -> Vec<Reason> {
+fn settings_supported(request: &VfRequest) -> Vec<Reason> {
     let named = request.settings().describe().into_iter().map(|(name, _)| name);
     let unsupported = named.filter(|name| !request.class.has_setting(name));
     let reason = |name: &str| {

@@ -331,7 +331,9 @@ impl Market {
         let pfs: Vec<_> = ledger.inventory.physical_functions.iter().collect();
         let mut market = Self { problem: Problem::default(), slots: Vec::new(), ranked: Vec::new() };
         let mut adapters: Vec<&PhysicalFunction> = Vec::new();
-        let Some(someone) = needs.first().map(Need::owner) else { return market };
+        // Where one has to be in a group of its own, all take only such: a group is shared by VFs seldom, and by one kind only.
+        let strictest = needs.iter().find(|need| need.partition.kind.name().uses_vfio()).or(needs.first());
+        let Some(someone) = strictest.map(Need::owner) else { return market };
         for pf in &pfs {
             let adapter = adapters.iter().position(|other| other.is_same_adapter(pf)).unwrap_or_else(|| {
                 adapters.push(pf);
@@ -344,8 +346,8 @@ impl Market {
             let stripped = selection(need.request, &someone.vf);
             let alike = templates.iter().find(|(like, request, _)| {
                 *request == stripped
-                    && (like.partition.numa_node, &like.partition.guest)
-                        == (need.partition.numa_node, &need.partition.guest)
+                    && (like.partition.numa_node, &like.partition.guest, like.partition.kind.name())
+                        == (need.partition.numa_node, &need.partition.guest, need.partition.kind.name())
             });
             let list = match alike {
                 Some((_, _, list)) => *list,

@@ -1,7 +1,7 @@
 //! Laws that hold for every host and every wish. Each plan is also linted (see `World::plan`): every step is one that
 //! the host would carry out where it stands, and undoing leads back from every point.
 
-use ioward_model::{Intent, Options};
+use ioward_model::{Intent, KindName, Options};
 use proptest::{
     prelude::*,
     sample::{select, subsequence},
@@ -102,6 +102,30 @@ fn any_vf(name: &'static str) -> impl Strategy<Value = String> {
 }
 
 fn any_partition(name: &'static str) -> impl Strategy<Value = String> {
+    let kind = select(vec!["boot", "boot", "libvirt", "netns"]);
+    (any_machine(name), kind).prop_map(|(partition, kind)| match kind {
+        "boot" => partition,
+        // A namespace has network interfaces only: more is refused, and shows nothing.
+        "netns" => of_kind(kind, &without_nvme(&partition)),
+        _ => of_kind(kind, &partition),
+    })
+}
+
+fn any_kind() -> impl Strategy<Value = &'static str> {
+    select(vec!["boot", "libvirt", "netns"])
+}
+
+fn without_nvme(partition: &str) -> String {
+    let (head, vfs) = partition.split_once("vf = [").unwrap();
+    let vfs = vfs.trim_end().trim_end_matches(']').split_inclusive('}');
+    let kept: Vec<_> = vfs
+        .map(|vf| vf.trim_start_matches(", "))
+        .filter(|vf| !vf.is_empty() && !vf.contains("nvme"))
+        .collect();
+    format!("{head}vf = [{}]\n", kept.join(", "))
+}
+
+fn any_machine(name: &'static str) -> impl Strategy<Value = String> {
     let vfs = (any_vf("a"), any_vf("b"), any_vf("c")).prop_map(|(a, b, c)| vec![a, b, c]);
     let vfs = vfs.prop_flat_map(|vfs| subsequence(vfs, 0..=3));
     vfs.prop_map(move |mut vfs| {
@@ -196,8 +220,10 @@ proptest! {
             world.does(&wish, ANYTHING);
             let again = world.plan(&wish, SAFE).map(|plan| lines(&plan));
             prop_assert_eq!(again.map_err(|reasons| told(&reasons)), Ok(Vec::new()));
-            for name in world.state.partitions.keys().cloned().collect::<Vec<_>>() {
-                world.does(&start(name.as_str()), SAFE);
+            for (name, noted) in world.state.partitions.clone() {
+                if noted.spec.kind.name() != KindName::Namespace {
+                    world.does(&start(name.as_str()), SAFE);
+                }
             }
         }
     }
@@ -212,12 +238,17 @@ proptest! {
 
     /// Placement finds nothing exactly where suitability finds nothing.
     #[test]
-    fn plan_and_suitability_agree(mut world in any_host(true), life in any_life(), vf in any_vf("n")) {
+    fn plan_and_suitability_agree(mut world in any_host(true), life in any_life(), vf in any_vf("n"), kind in any_kind()) {
         live(&mut world, &life);
-        let new = partition_of("new", &[&vf]);
+        let wish = match kind {
+            "boot" => only("new", &[&vf]),
+            kind => spec(&[of_kind(kind, &partition("new", &[&vf]))]),
+        };
+        let Intent::Apply { spec } = &wish else { unreachable!() };
+        let new = spec.partitions[0].clone();
         let candidates = ioward_planner::suitability(&world.inventory, &world.state, &[], &new, &new.vfs[0]);
         let best = candidates.first().filter(|candidate| candidate.reasons.is_empty());
-        match world.plan(&only("new", &[&vf]), SAFE) {
+        match world.plan(&wish, SAFE) {
             Ok(plan) => {
                 world.carry_out(&plan);
                 let best = best.map(|candidate| format!("{}/{}", candidate.vf.pf, candidate.vf.index));

@@ -10,6 +10,7 @@ mod changing;
 mod checking;
 mod choosing;
 mod giving_back;
+mod kinds;
 mod laws;
 mod linting;
 mod losing;

@@ -3,7 +3,6 @@
 use ioward_model::{
     Difference, Drift, Intent, KindName, Name, PartitionStatus, Plan, Step, VfId, VfSettings,
 };
-use ioward_pci::Bdf;
 use ioward_planner::{Comparison, lint};
 
 use crate::world::*;
@@ -104,46 +103,6 @@ fn nothing_is_taken_from_a_partition_that_runs() {
     assert!(problems.contains("web/net0 would lose its VF, and runs"), "{problems}");
 }
 
-/// A container was started anew: its namespace is another one, and its VFs went back to the host with the one before.
-#[test]
-fn a_vf_that_a_running_partition_lacks_is_attached() {
-    let world = noted();
-    let held = VfId { pf: at(NIC), index: 0 };
-    let address = world.pf(at(NIC)).virtual_functions[0].address;
-    let machine = |vfs: &[(Name, Bdf)], lacks: &[Name]| PartitionStatus {
-        name: name("web"),
-        kind: KindName::Namespace,
-        running: true,
-        accelerator: None,
-        pid: None,
-        console: None,
-        vfs: vfs.to_vec(),
-        lacks: lacks.to_vec(),
-        channel: true,
-    };
-    let its = [(name("net0"), address)];
-    assert_eq!(differences(&world, &[machine(&its, &[])]), []);
-    let drifts = differences(&world, &[machine(&its, &[name("net0")])]);
-    let [Drift { what: Difference::NotAttached { vf, found: None }, left_because: None, .. }] = &drifts[..]
-    else {
-        panic!("{drifts:?}")
-    };
-    assert_eq!(*vf, held);
-    let plan = world.plan(&reconcile(drifts, &[], &["web"]), SAFE).unwrap();
-    assert_eq!(plan.steps, [Step::AttachVf { owner: "web/net0".parse().unwrap(), vf: held }]);
-    assert_eq!(lint(&plan, &world.inventory, &world.state), Vec::<String>::new());
-
-    // One that does not have it and does not say that it would take it keeps it so.
-    let drifts = differences(&world, &[machine(&[], &[])]);
-    assert!(drifts[0].left_because.as_ref().unwrap().contains("runs without it"), "{drifts:?}");
-    assert!(
-        ioward_planner::plan(&world.inventory, &world.state, &reconcile(drifts, &[], &["web"]), &SAFE)
-            .unwrap()
-            .steps
-            .is_empty()
-    );
-}
-
 /// Whatever leads away from what is noted, or touches what is nobody's, is no repair.
 #[test]
 fn the_validator_refuses_steps_that_repair_nothing() {
@@ -158,7 +117,7 @@ fn the_validator_refuses_steps_that_repair_nothing() {
     let bind = position(|step| matches!(step, Step::BindDriver { .. }));
     let cases = [
         (bind, Step::ConfigureVf { vf: held, to: mac }, "it is to be set otherwise"),
-        (bind, Step::BindDriver { vf: held, to: None }, "through vfio-pci"),
+        (bind, Step::BindDriver { vf: held, to: None }, "by another driver"),
         (bind, Step::BindDriver { vf: nobodys, to: vfio() }, "in nobody's hands"),
         (0, Step::BindDriver { vf: held, to: vfio() }, "it is not there"),
         (0, Step::SetVfCount { pf, to: 4, from: 0 }, "drivers would take the VFs"),

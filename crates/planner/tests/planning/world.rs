@@ -284,6 +284,12 @@ pub fn partition(name: &str, vfs: &[&str]) -> String {
     format!("[[partition]]\nname = \"{name}\"\nboot = {{ kernel = \"/k\" }}\nvf = [{}]\n", vfs.join(", "))
 }
 
+/// The same partition as a `libvirt` domain or a `netns` namespace of its name.
+pub fn of_kind(kind: &str, partition: &str) -> String {
+    let name = partition.split('"').nth(1).unwrap();
+    partition.replace("boot = { kernel = \"/k\" }", &format!("{kind} = \"{name}\""))
+}
+
 fn inline(vf: &str) -> String {
     let mut words = vf.split_whitespace();
     let (name, class) = (words.next().unwrap(), words.next().unwrap());
