@@ -31,7 +31,7 @@ const FRAMES_PER_SECOND: f64 = 200.0;
 /// Frames that it may send at once after a pause.
 const BURST: f64 = 100.0;
 /// What a connection costs, in tokens: an agent that does nothing but connect is held back, too.
-const CONNECTION: f64 = 1.0;
+const CONNECTION: f64 = 5.0;
 /// How long to wait before connecting again to a channel that was closed.
 const RECONNECT: Duration = Duration::from_millis(500);
 
