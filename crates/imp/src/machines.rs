@@ -86,8 +86,15 @@ impl Machines {
         for partition in self.note_ended(&ended) {
             self.events.emit(EventKind::PartitionEnded { partition, why: why.to_owned() });
         }
-        started.iter().for_each(|partition| self.note_started(partition));
-        Ok(started)
+        let mut running = Vec::new();
+        for partition in started {
+            // A plan may have started it meanwhile, and another have stopped it.
+            if self.runs(&partition).await {
+                self.note_started(&partition);
+                running.push(partition);
+            }
+        }
+        Ok(running)
     }
 
     /// Follows what the hypervisor tells, for as long as the daemon lives.

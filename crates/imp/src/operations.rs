@@ -179,6 +179,11 @@ impl Operations {
                     }
                 }
             }
+            VfOp::Reset { .. } if !holder.spec.kind.name().uses_vfio() => {
+                let message = "the host's driver has this VF, and would not see that it is reset; take its interface \
+                               down and up instead";
+                return Err(OpError::new(OpErrorKind::Invalid, message));
+            }
             VfOp::Reset { .. } => {
                 self.fabric.reset(vf).await.map_err(failed)?;
                 Operated { outcome: OpOutcome::Done, set: None, _owners: owners, _mac: None }

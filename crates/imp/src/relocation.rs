@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use ioward_model::{EventKind, Inventory, Move, RowKey, State, Whereabouts};
+use ioward_model::{EventKind, Inventory, Move, PartitionState, RowKey, State, Whereabouts};
 
 use crate::{
     error::error_chain,
@@ -32,7 +32,8 @@ impl Relocation {
         let booted = self.looks.has_booted();
         self.notes.look(|state| {
             let whereabouts = Whereabouts::of(state, inventory, booted);
-            !moves(state, &whereabouts).is_empty() || !whereabouts.identities(state, inventory).is_empty()
+            !moves(state, &whereabouts, booted).is_empty()
+                || !whereabouts.identities(state, inventory).is_empty()
         })
     }
 
@@ -42,7 +43,7 @@ impl Relocation {
         let booted = self.looks.has_booted();
         let whereabouts = |notes: &Notes| notes.look(|state| Whereabouts::of(state, inventory, booted));
         let before = self.notes.state();
-        let moves = moves(&before, &whereabouts(&self.notes));
+        let moves = moves(&before, &whereabouts(&self.notes), booted);
         let has_moved = !moves.is_empty() && self.note_moves(&before, &moves);
         self.note_identities(&whereabouts(&self.notes), inventory);
         has_moved
@@ -88,12 +89,15 @@ impl Relocation {
 }
 
 /// How what is noted is to be changed. While a partition runs that has VFs of an adapter, they are where they were for it: an
-/// adapter is followed only then when nobody has anything of it in hand.
-fn moves(state: &State, whereabouts: &Whereabouts) -> Vec<Move> {
+/// adapter is followed only then when nobody has anything of it in hand. What others have started since a boot has no VF until ioward
+/// has made them again.
+fn moves(state: &State, whereabouts: &Whereabouts, booted: bool) -> Vec<Move> {
     let moves = whereabouts.moves();
+    let runs_with_vfs =
+        |partition: &PartitionState| partition.running && (partition.spec.machine().is_some() || !booted);
     let is_in_use = |one: &Move| {
         state.assignments().any(|(owner, held)| {
-            held.vf.pf == one.from && state.partitions.get(&owner.partition).is_some_and(|held| held.running)
+            held.vf.pf == one.from && state.partitions.get(&owner.partition).is_some_and(runs_with_vfs)
         })
     };
     // They are one permutation, or several: what gives way does so for another.

@@ -84,7 +84,7 @@ impl<'a> Repairs<'a> {
             }
             // One that is not there yet is attached once it is.
             let lacks = missing.contains(&owner.partition) && self.exists(vf);
-            let is_made = made.contains_key(&vf.pf) && !self.keeps_vfs(&owner.partition);
+            let is_made = made.contains_key(&vf.pf) && !self.takes_nothing(&owner.partition);
             if elsewhere.is_some() || lacks || is_made {
                 steps.push(Step::AttachVf { owner, vf });
             }
@@ -150,7 +150,13 @@ impl<'a> Repairs<'a> {
         self.state.partitions.get(partition).map_or(KindName::Machine, |noted| noted.spec.kind.name())
     }
 
-    /// Whether a partition runs, so that its VFs neither come nor go by a repair. A namespace takes an interface at any time.
+    /// Whether a partition runs and is given nothing by a repair. A domain that libvirt has started with the host gets what was not there
+    /// then, and a namespace takes an interface at any time.
+    fn takes_nothing(&self, partition: &Name) -> bool {
+        self.runs(partition) && self.kind(partition) == KindName::Machine
+    }
+
+    /// Whether a partition runs and loses nothing by a repair.
     fn keeps_vfs(&self, partition: &Name) -> bool {
         self.runs(partition) && self.kind(partition).uses_vfio()
     }
@@ -215,7 +221,11 @@ impl Check<'_> {
             Step::AttachVf { owner, vf } | Step::DetachVf { owner, vf, .. } => {
                 let (noted, _) = self.held(*vf)?;
                 must(noted == *owner, "it is another's")?;
-                must(!self.repairs.keeps_vfs(&owner.partition), "its partition runs")
+                let is_kept = match step {
+                    Step::AttachVf { .. } => self.repairs.takes_nothing(&owner.partition),
+                    _ => self.repairs.keeps_vfs(&owner.partition),
+                };
+                must(!is_kept, "its partition runs")
             }
             Step::DefinePartition { to, .. } => {
                 let noted = state.partitions.get(&to.name).map(|partition| &partition.spec);

@@ -3,9 +3,9 @@
 
 use ioward_hypervisor::HypervisorEvent;
 use ioward_imp::Imp;
-use ioward_model::{EventKind, Intent, Options, Rule, Spec};
+use ioward_model::{EventKind, Intent, OpErrorKind, Options, Rule, Spec, VfOp};
 
-use crate::scene::{NO_DOMAIN, Scene, name, partition};
+use crate::scene::{NO_DOMAIN, Scene, name, partition, set_mac, vf};
 
 const MAC: &str = "52:54:00:00:00:0a";
 
@@ -69,6 +69,19 @@ async fn what_became_of_domains_meanwhile_is_found_by_a_look() {
     let scene = scene.restarted().await;
     assert!(runs(&scene.imp));
     scene.machines.guest("web").await.hello().await;
+}
+
+/// The host's driver does not see that its device is reset, and has no use for it until it is bound anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vf_that_a_driver_of_the_hosts_has_is_not_reset_under_it() {
+    let scene = Scene::new();
+    scene.apply(&domain("web").replace("libvirt", "netns")).await;
+    let resets = || scene.machine.snapshot().physical_functions[&vf(0).pf].vfs[0].resets;
+    let before = resets();
+    let refused = scene.imp.operate(&name("web"), VfOp::Reset { vf: name("net0") }).await.unwrap_err();
+    assert_eq!(refused.kind, OpErrorKind::Invalid, "{refused}");
+    assert_eq!(resets(), before);
+    scene.imp.operate(&name("web"), set_mac("52:54:00:00:00:0b")).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

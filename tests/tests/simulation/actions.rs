@@ -1,9 +1,9 @@
 //! [`Action`], plain data, and how the seed chooses the next one.
 
 use ioward_model::{
-    AdapterSpec, Apart, BitRate, Boot, Class, FailureDomain, Guarantee, Guest, GuestMay, GuestOs, Intent,
-    LinkState, MacAddress, Machine, Name, Options, Owner, PartitionSpec, Spec, State, VfCount, VfId, VfOp,
-    VfRef, VfRequest, VfSettings, Vlan,
+    AdapterSpec, Apart, BitRate, Boot, Class, DomainRef, FailureDomain, Guarantee, Guest, GuestMay, GuestOs,
+    Intent, LinkState, MacAddress, Machine, Name, NamespaceRef, Options, Owner, PartitionSpec, Spec, State,
+    VfCount, VfId, VfOp, VfRef, VfRequest, VfSettings, Vlan,
 };
 use ioward_pci::Bdf;
 
@@ -26,7 +26,7 @@ pub enum Action {
     Operate { partition: Name, op: VfOp },
     /// The driver in a guest sets its own MAC, bypassing the management partition.
     GuestSetsMac { vf: Bdf, mac: MacAddress },
-    /// A guest turns itself off.
+    /// A guest turns itself off, or somebody ends a domain or a namespace; one of these that is off is started again.
     GuestEnds { partition: Name },
     /// An adapter is taken out; `pf` is any of its PFs.
     Unplug { pf: Bdf },
@@ -47,7 +47,11 @@ pub const OPEN: Options = Options { allow_management_nic: true, allow_disruption
 /// MACs chosen by drivers in guests begin with this byte, and no others do.
 pub const OWN_MAC: u8 = 0x02;
 
-pub const PARTITIONS: [&str; 4] = ["p0", "p1", "p2", "p3"];
+pub const PARTITIONS: [&str; 4] = ["p0", "p1", DOMAIN, NAMESPACE];
+/// The one that is a domain of libvirt's.
+pub const DOMAIN: &str = "p2";
+/// The one that is a network namespace.
+pub const NAMESPACE: &str = "p3";
 const VFS: [&str; 3] = ["a", "b", "c"];
 
 /// Values of `guest_may` in these Specs. [`may`] restates what each allows, independently of the model.
@@ -206,9 +210,19 @@ impl Chooser<'_> {
             }
         }
         let boot = Boot { disk: Some("/dev/null".into()), ..Boot::default() };
+        let machine = Machine { cpus: if self.random.percent(10) { 2 } else { 1 }, ..Machine::new(boot) };
+        let kind = match partition.as_str() {
+            DOMAIN => DOMAIN.parse::<DomainRef>().unwrap().into(),
+            NAMESPACE => NamespaceRef::Named(NAMESPACE.to_owned()).into(),
+            _ => machine.into(),
+        };
+        if partition.as_str() == NAMESPACE {
+            // What it can't have is refused, and shows nothing.
+            vfs.retain(|vf| vf.class == Class::Network);
+        }
         PartitionSpec {
             name: partition,
-            kind: Machine { cpus: if self.random.percent(10) { 2 } else { 1 }, ..Machine::new(boot) }.into(),
+            kind,
             numa_node: self.random.maybe(20, |random| random.below(2).into()),
             guest: self.random.maybe(10, |_| Guest { os: Some(GuestOs::Linux), ..Guest::default() }),
             vfs,

@@ -7,7 +7,7 @@ use ioward_model::{Assignment, MacAddress, Name, Owner, State, VfId, VfSettings}
 use ioward_pci::Bdf;
 
 use crate::{
-    actions::OWN_MAC,
+    actions::{NAMESPACE, OWN_MAC},
     host::Host,
     hypervisor::{Guest, ModelHypervisor},
     world::{Loose, Wrong},
@@ -124,9 +124,10 @@ impl Scene<'_> {
         wrong
     }
 
-    /// No attached VF shares its IOMMU group.
+    /// No VF that is attached through VFIO shares its IOMMU group.
     fn shared_groups(&self) -> Vec<Wrong> {
         let attached = self.state.assignments().filter(|(_, held)| held.attached);
+        let attached = attached.filter(|(owner, _)| owner.partition.as_str() != NAMESPACE);
         let shared = attached.filter(|(_, held)| self.host.pf(held.vf.pf).is_some_and(|pf| pf.shared));
         shared.map(|(owner, held)| format!("{} of {owner} shares its IOMMU group", held.vf)).collect()
     }
@@ -155,7 +156,10 @@ impl Scene<'_> {
         let vf = held.vf;
         let Some(present) = self.vf(vf) else { return vec![format!("{owner}: {vf} is not there")] };
         let mut wrong = Vec::new();
-        if present.driver.as_deref() != Some(VFIO) {
+        let is_namespace = owner.partition.as_str() == NAMESPACE;
+        let driver = present.driver.as_deref();
+        if is_namespace && driver.is_none_or(|driver| driver == VFIO) || !is_namespace && driver != Some(VFIO)
+        {
             wrong.push(format!("{owner}: {vf} is bound to {:?}", present.driver));
         }
         if !held.attached {
@@ -166,7 +170,8 @@ impl Scene<'_> {
         if in_hand.map(|held| held.function) != Some(present.address) {
             wrong.push(format!("{owner}: {vf} is at {}, and the machine has {in_hand:?}", present.address));
         }
-        if guest.is_some_and(|guest| guest.running) != present.held {
+        let is_held = guest.is_some_and(|guest| guest.running) && !is_namespace;
+        if is_held != present.held {
             wrong.push(format!("{owner}: {vf} is open: {}, and the machine is {guest:?}", present.held));
         }
         let mut wanted = held.effective_settings();

@@ -335,7 +335,7 @@ async fn reboot(world: &World, film: &Film, picture: &Picture, has_moved: bool) 
     let differs = checks::differences(&fresh, &woken.host.machine.snapshot());
     // Recovery may define a partition again as it was, but gives nothing to it and starts nothing.
     let nothing = |(name, guest): (&Name, &Guest)| {
-        *guest == Guest::default() && film.before.state.partitions.contains_key(name)
+        *guest == Guest::new(guest.kind) && film.before.state.partitions.contains_key(name)
     };
     let guests = woken.hypervisor.guests();
     if !differs.is_empty() || !guests.iter().all(nothing) {

@@ -15,8 +15,9 @@ use ioward_hypervisor::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
     StopMode,
 };
-use ioward_model::{KindName, Name, Owner, PartitionSpec};
+use ioward_model::{Holder, KindName, Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
+use rustix::io::Errno;
 use tokio::sync::{Notify, mpsc};
 
 use crate::{
@@ -32,6 +33,8 @@ const BOUND: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guest {
     pub kind: KindName,
+    /// It is no partition any more, and goes on as it is: a domain or a namespace.
+    pub forgotten: bool,
     pub running: bool,
     pub channel: bool,
     pub vfs: BTreeMap<Name, Held>,
@@ -39,6 +42,13 @@ pub struct Guest {
     pub starts: u32,
     /// Its power button was pressed: it turns itself off when it comes to it.
     pub leaving: bool,
+}
+
+impl Guest {
+    /// A partition that has just been defined. A domain that nobody has heard of yet was started by somebody.
+    pub fn new(kind: KindName) -> Self {
+        Self { kind, running: kind != KindName::Machine, ..Self::default() }
+    }
 }
 
 /// All machines, by partition. Clones are handles on the same ones.
@@ -117,8 +127,57 @@ impl ModelHypervisor {
         self.camera.set(camera).unwrap();
     }
 
+    /// Those that are partitions.
     pub fn guests(&self) -> BTreeMap<Name, Guest> {
-        self.guests.lock().clone()
+        let mut guests = self.guests.lock().clone();
+        guests.retain(|_, guest| !guest.forgotten);
+        guests
+    }
+
+    /// Whether somebody has this function open, or in a namespace.
+    pub fn is_open(&self, function: Bdf) -> bool {
+        let guests = self.guests.lock();
+        guests
+            .values()
+            .flat_map(|guest| guest.vfs.values())
+            .any(|held| held.open && held.function == function)
+    }
+
+    /// Somebody starts a domain, or a namespace is there again. Whether it runs then.
+    pub fn started_by_others(&self, partition: &Name) -> bool {
+        let mut guests = self.guests.lock();
+        let Some(guest) = guests.get_mut(partition).filter(|guest| !guest.forgotten && !guest.running) else {
+            return false;
+        };
+        if self.open_all(guest).is_err() {
+            self.turn_off(partition, guest);
+            return false;
+        }
+        guest.running = true;
+        guest.starts += 1;
+        if let Some(events) = &self.lock().events {
+            let _ = events.try_send(HypervisorEvent::Started { partition: partition.clone() });
+        }
+        true
+    }
+
+    /// A guest that starts has all its VFs.
+    fn open_all(&self, guest: &mut Guest) -> Result<(), (Bdf, Errno)> {
+        let kind = guest.kind;
+        for held in guest.vfs.values_mut() {
+            self.open(kind, held.function).map_err(|errno| (held.function, errno))?;
+            (held.open, held.half) = (true, false);
+        }
+        Ok(())
+    }
+
+    /// Through VFIO, or moved into the namespace.
+    fn open(&self, kind: KindName, function: Bdf) -> Result<(), Errno> {
+        if kind.uses_vfio() {
+            return self.machine.hold(function);
+        }
+        let holder = Holder::NetworkNamespace { name: None, netdevs: Vec::new(), process: None };
+        self.machine.lend(function, holder)
     }
 
     /// Requests that should never have been made.
@@ -159,8 +218,11 @@ impl ModelHypervisor {
         let Some(guest) = guests.get_mut(partition).filter(|guest| guest.running) else { return };
         self.turn_off(partition, guest);
         if let Some(events) = &self.lock().events {
-            let why = "the guest turned itself off".to_owned();
-            let _ = events.try_send(HypervisorEvent::Ended { partition: partition.clone(), why });
+            let (partition, why) = (partition.clone(), "the guest turned itself off".to_owned());
+            let _ = events.try_send(match guest.kind {
+                KindName::Namespace => HypervisorEvent::Gone { partition, why },
+                KindName::Machine | KindName::Domain => HypervisorEvent::Ended { partition, why },
+            });
         }
     }
 
@@ -201,8 +263,11 @@ impl ModelHypervisor {
         let view = self.machine.snapshot();
         let vfs: BTreeMap<_, _> =
             view.physical_functions.values().flat_map(|pf| &pf.vfs).map(|vf| (vf.address, vf.held)).collect();
-        for held in self.guests.lock().values_mut().flat_map(|guest| guest.vfs.values_mut()) {
-            held.open &= vfs.get(&held.function) == Some(&true);
+        for guest in self.guests.lock().values_mut() {
+            let is_by_vfio = guest.kind.uses_vfio();
+            for held in guest.vfs.values_mut() {
+                held.open &= vfs.get(&held.function).is_some_and(|is_held| *is_held || !is_by_vfio);
+            }
         }
     }
 
@@ -260,7 +325,8 @@ fn guest<'a>(
     guests: &'a mut BTreeMap<Name, Guest>,
     partition: &Name,
 ) -> Result<&'a mut Guest, HypervisorError> {
-    guests.get_mut(partition).ok_or_else(|| HypervisorError::NoSuchPartition(partition.clone()))
+    let known = guests.get_mut(partition).filter(|guest| !guest.forgotten);
+    known.ok_or_else(|| HypervisorError::NoSuchPartition(partition.clone()))
 }
 
 #[async_trait]
@@ -275,15 +341,23 @@ impl Hypervisor for ModelHypervisor {
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
         self.pass(&spec.name, "define").await?;
-        self.guests.lock().entry(spec.name.clone()).or_default();
+        let kind = spec.kind.name();
+        let mut guests = self.guests.lock();
+        guests.entry(spec.name.clone()).or_insert_with(|| Guest::new(kind)).forgotten = false;
         Ok(())
     }
 
     async fn undefine(&self, partition: &Name) -> Result<(), HypervisorError> {
         self.pass(partition, "undefine").await?;
-        let guest = self.guests.lock().remove(partition).unwrap_or_default();
-        if guest.running || guest.channel || !guest.vfs.is_empty() {
+        let mut guests = self.guests.lock();
+        let mut guest = guests.remove(partition).unwrap_or_default();
+        let is_machine = guest.kind == KindName::Machine;
+        if guest.running && is_machine || guest.channel || !guest.vfs.is_empty() {
             self.violation(format!("{partition} is forgotten, and is {guest:?}"));
+        }
+        if !is_machine {
+            guest.forgotten = true;
+            guests.insert(partition.clone(), guest);
         }
         Ok(())
     }
@@ -295,14 +369,14 @@ impl Hypervisor for ModelHypervisor {
         if guest.running {
             return Ok(Accelerator::Kvm);
         }
-        for held in guest.vfs.values_mut() {
-            if let Err(errno) = self.machine.hold(held.function) {
-                let last_words = format!("vfio {}: {errno}", held.function);
-                self.turn_off(partition, guest);
-                let (partition, status) = (partition.clone(), "exit status 1".to_owned());
-                return Err(HypervisorError::EndedAtOnce { partition, status, last_words });
-            }
-            (held.open, held.half) = (true, false);
+        if guest.kind == KindName::Namespace {
+            self.violation(format!("{partition} is started, and is a namespace"));
+        }
+        if let Err((function, errno)) = self.open_all(guest) {
+            let last_words = format!("vfio {function}: {errno}");
+            self.turn_off(partition, guest);
+            let (partition, status) = (partition.clone(), "exit status 1".to_owned());
+            return Err(HypervisorError::EndedAtOnce { partition, status, last_words });
         }
         guest.running = true;
         guest.starts += 1;
@@ -312,7 +386,12 @@ impl Hypervisor for ModelHypervisor {
     async fn stop(&self, partition: &Name, mode: StopMode) -> Result<(), HypervisorError> {
         self.pass(partition, "stop").await?;
         self.half_way(partition, |_, guest| guest.leaving = mode == StopMode::Graceful);
-        self.turn_off(partition, guest(&mut self.guests.lock(), partition)?);
+        let mut guests = self.guests.lock();
+        let guest = guest(&mut guests, partition)?;
+        if guest.kind == KindName::Namespace {
+            self.violation(format!("{partition} is stopped, and is a namespace"));
+        }
+        self.turn_off(partition, guest);
         Ok(())
     }
 
@@ -343,7 +422,7 @@ impl Hypervisor for ModelHypervisor {
             return Ok(());
         }
         // A real one looks at the IOMMU group without opening the VF; the rule is the same.
-        if let Err(errno) = self.machine.hold(function) {
+        if let Err(errno) = self.open(guest.kind, function) {
             let (partition, why) = (owner.partition.clone(), errno.to_string());
             return Err(HypervisorError::NotAttachable { function, partition, why });
         }
@@ -425,7 +504,7 @@ impl Hypervisor for ModelHypervisor {
             let look = inner.looks;
             inner.slow_look.take_if(|(number, _)| *number == look)
         };
-        let answer = self.guests.lock().iter().map(of_one).collect();
+        let answer = self.guests().iter().map(of_one).collect();
         if let Some((_, let_go)) = waits {
             let_go.notified().await;
         }

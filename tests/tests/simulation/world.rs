@@ -18,7 +18,7 @@ use ioward_store::{MemoryFile, StateFile};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
-    actions::{Action, OPEN, PARTITIONS, may, name},
+    actions::{Action, DOMAIN, NAMESPACE, OPEN, PARTITIONS, may, name},
     camera::{Camera, Disk},
     checks,
     gate::{Gate, Trouble, WatchedFabric},
@@ -503,6 +503,13 @@ impl World {
             }
             Action::GuestEnds { partition } => {
                 let was_running = self.state().partitions.get(partition).is_some_and(|held| held.running);
+                if !was_running && [DOMAIN, NAMESPACE].contains(&partition.as_str()) {
+                    if self.hypervisor.started_by_others(partition) {
+                        let runs = || self.state().partitions[partition].running;
+                        wait_until("the state says that it was started", runs).await?;
+                    }
+                    return Ok(());
+                }
                 self.hypervisor.ends_by_itself(partition);
                 let ended = || !(was_running && self.state().partitions[partition].running);
                 wait_until("the state says that the guest has ended", ended).await?;
@@ -522,7 +529,7 @@ impl World {
                 let view = machine.snapshot();
                 let Some(present) = view.physical_functions.get(pf) else { return Ok(()) };
                 // Waiting for a guest is covered by the fabric's own tests.
-                if present.vfs.iter().any(|vf| vf.held) {
+                if present.vfs.iter().any(|vf| self.hypervisor.is_open(vf.address)) {
                     return Ok(());
                 }
                 let results = [machine.write_numvfs(*pf, 0), machine.write_numvfs(*pf, *count)];
@@ -532,7 +539,8 @@ impl World {
             Action::HandBind { vf, driver } => {
                 let view = machine.snapshot();
                 let Some(present) = view.physical_functions.get(&vf.pf) else { return Ok(()) };
-                if present.vfs.get(usize::from(vf.index)).is_none_or(|vf| vf.held) {
+                let function = present.vfs.get(usize::from(vf.index));
+                if function.is_none_or(|vf| self.hypervisor.is_open(vf.address)) {
                     return Ok(());
                 }
                 let result = machine.fabric().bind(*vf, driver.as_deref()).await;

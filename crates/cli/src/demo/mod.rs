@@ -293,6 +293,8 @@ impl Embedded {
         let _ = self.server.await;
         for partition in self.hypervisor.partitions().await.unwrap_or_default() {
             let _ = self.hypervisor.stop(&partition.name, StopMode::Force).await;
+            // A namespace is not stopped, and ends with this.
+            let _ = self.hypervisor.undefine(&partition.name).await;
         }
         let path = self.folder.path().display().to_string();
         place::remove(self.folder)

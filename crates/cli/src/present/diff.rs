@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
-    AdapterState, Name, Owner, PartitionSpec, Plan, Step, VfCount, VfId, VfRequest, VfSettings,
+    AdapterState, Name, Owner, PartitionKind, PartitionSpec, Plan, Step, VfCount, VfId, VfRequest, VfSettings,
 };
 use ioward_pci::Bdf;
 
@@ -144,7 +144,7 @@ struct VfChange<'a> {
 #[derive(Default)]
 struct PartitionChange<'a> {
     defined: Option<(&'a PartitionSpec, Option<&'a PartitionSpec>)>,
-    undefined: bool,
+    undefined: Option<&'a PartitionSpec>,
     runs: Option<bool>,
     channel: Option<bool>,
     vfs: BTreeMap<&'a Name, Held>,
@@ -194,7 +194,7 @@ impl<'a> Changes<'a> {
             Step::DefinePartition { to, from } => {
                 self.partition(&to.name).defined = Some((to, from.as_ref()));
             }
-            Step::UndefinePartition { from } => self.partition(&from.name).undefined = true,
+            Step::UndefinePartition { from } => self.partition(&from.name).undefined = Some(from),
             Step::CreateChannel { partition } => self.partition(partition).channel = Some(true),
             Step::DestroyChannel { partition } => self.partition(partition).channel = Some(false),
             Step::AttachVf { owner, vf } => {
@@ -318,7 +318,7 @@ impl VfChange<'_> {
 impl<'a> PartitionChange<'a> {
     fn present(&self, name: &Name) -> Change {
         let made = matches!(self.defined, Some((_, None)));
-        let sign = Sign::of(!made, !self.undefined);
+        let sign = Sign::of(!made, self.undefined.is_none());
         let mut parts = Vec::new();
         match self.defined {
             Some((to, None)) => {
@@ -332,9 +332,7 @@ impl<'a> PartitionChange<'a> {
             self.channel.map(|made| if made { "gets a channel" } else { "loses its channel" }.to_owned()),
         );
         parts.extend(self.runs.map(|runs| if runs { "starts" } else { "is stopped" }.to_owned()));
-        if self.undefined {
-            parts.push("is forgotten".to_owned());
-        }
+        parts.extend(self.undefined.map(forgotten));
         let mut change = Change::new(sign, name, &parts);
         let reworded = self.defined.map(|(to, from)| reworded(from, to)).unwrap_or_default();
         let names: BTreeSet<&Name> = self.vfs.keys().copied().chain(reworded).collect();
@@ -349,6 +347,14 @@ impl<'a> PartitionChange<'a> {
         });
         change.within = vfs.collect();
         change
+    }
+}
+
+/// What becomes of a partition that is removed: what others run goes on.
+pub fn forgotten(partition: &PartitionSpec) -> String {
+    match &partition.kind {
+        PartitionKind::Machine(_) => "is forgotten".to_owned(),
+        other => format!("is forgotten, and {other} stays as it is"),
     }
 }
 
@@ -450,6 +456,18 @@ mod tests {
             "    + net0: VF 0 of 0000:01:00.0",
         ];
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn what_others_run_is_named_and_goes_on() {
+        let domain = json!({"name": "web", "libvirt": "shop", "vf": []});
+        let renamed = json!({"name": "web", "libvirt": "old", "vf": []});
+        let made = lines(json!([{"step": "define-partition", "to": domain, "from": null}]));
+        assert_eq!(made, ["+ web: domain shop"]);
+        let changed = lines(json!([{"step": "define-partition", "to": domain, "from": renamed}]));
+        assert_eq!(changed, ["~ web: domain old → shop"]);
+        let gone = lines(json!([{"step": "undefine-partition", "from": domain}]));
+        assert_eq!(gone, ["- web: is forgotten, and domain shop stays as it is"]);
     }
 
     #[test]

@@ -157,6 +157,27 @@ web   machine  running, no KVM     2  512MiB  4711  yes      ioward-agent 0.1.0
     }
 
     #[test]
+    fn what_a_partition_is_is_shown() {
+        let text = include_str!("../../tests/data/partitions.json");
+        let mut all: serde_json::Value = serde_json::from_str(text).unwrap();
+        for (n, kind, value) in [(0, "libvirt", "shop"), (1, "netns", "blue")] {
+            let partition = all[n].as_object_mut().unwrap();
+            partition.retain(|key, _| !["cpus", "memory"].contains(&key.as_str()));
+            partition.insert(kind.to_owned(), value.into());
+            partition["console"] = serde_json::Value::Null;
+        }
+        let all: Vec<PartitionView> = serde_json::from_value(all).unwrap();
+        let shown = partitions(&all, 100);
+        assert!(shown.contains("db    namespace blue  stopped             -       -     -  no"), "{shown}");
+        assert!(shown.contains("web   domain shop     running, no KVM     -       -  4711  yes"), "{shown}");
+        let spec = serde_json::from_str(r#"{"name": "web", "libvirt": "shop", "numa_node": 1}"#).unwrap();
+        let shown = partition(&all[0], Some(&spec), 80);
+        assert!(shown.starts_with("web\n  state       running, no KVM, process 4711\n"), "{shown}");
+        assert!(shown.contains("  is          domain shop, on NUMA node 1\n"), "{shown}");
+        assert!(!shown.contains("console") && !shown.contains("boots from"), "{shown}");
+    }
+
+    #[test]
     fn a_partition_in_detail() {
         let text = include_str!("../../tests/data/partitions.json");
         let partitions: Vec<PartitionView> = serde_json::from_str(text).unwrap();

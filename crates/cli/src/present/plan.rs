@@ -65,7 +65,7 @@ pub fn results(plan: &Plan) -> String {
         }
         Step::Assign { owner, to } => Some(format!("{owner} is {}", to.vf)),
         Step::Unassign { owner, from } => Some(format!("{}, which was {owner}, is as it was found", from.vf)),
-        Step::UndefinePartition { from } => Some(format!("{} is forgotten", from.name)),
+        Step::UndefinePartition { from } => Some(format!("{} {}", from.name, diff::forgotten(from))),
         Step::StartPartition { partition } => Some(format!("{partition} runs")),
         Step::StopPartition { partition, .. } => Some(format!("{partition} is stopped")),
         _ => None,

@@ -83,6 +83,8 @@ fn name(key: &str) -> &str {
         "cpus" => "CPUs",
         "numa_node" => "NUMA node",
         "cmdline" => "command line",
+        "libvirt" => "domain",
+        "netns" => "namespace",
         key => key,
     }
 }

@@ -150,6 +150,31 @@ fn a_spec_of_ones_own_is_applied_without_what_it_boots_from() {
     assert_eq!(place.left_over(), Vec::<String>::new());
 }
 
+#[test]
+fn a_domain_and_a_namespace_are_partitions_of_it_too() {
+    let place = Place::new();
+    let spec = place.program.file(
+        "spec.toml",
+        "version = 1\n[[partition]]\nname = \"guest\"\nlibvirt = \"shop\"\n\
+         vf = [{ name = \"net0\", class = \"network\", guest_may = [\"mac\"] }]\n\
+         [[partition]]\nname = \"pod\"\nnetns = \"blue\"\nvf = [{ name = \"net0\", class = \"network\" }]\n",
+    );
+    let shown = run(&mut place.demo(&["--yes", "--spec", spec.to_str().unwrap()]));
+    assert_eq!(shown.status, 0, "{}", shown.stderr);
+    for line in [
+        "+ guest: domain shop, gets a channel\n",
+        "+ pod: namespace blue, gets a channel\n",
+        "guest  domain shop     running",
+        "pod    namespace blue  running",
+        "guest# vf list",
+        "pod# vf list",
+    ] {
+        assert!(shown.stdout.contains(line), "{line}: {}", shown.stdout);
+    }
+    assert!(shown.stdout.ends_with(NOTHING_LEFT), "{}", shown.stdout);
+    assert_eq!(place.left_over(), Vec::<String>::new());
+}
+
 /// The second port of an adapter was taken for an adapter of its own: it was pulled out with the first port's VF in use.
 #[test]
 fn an_adapter_is_taken_away_only_when_no_port_of_it_is_in_use() {

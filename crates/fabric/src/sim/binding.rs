@@ -52,14 +52,25 @@ impl Slot {
             return Err(Errno::NODEV);
         }
         let is_nic = matches!(family.kind, Kind::Nic(_)) && driver == family.drivers.1;
-        let ports = self.device.ports.len();
-        let name = is_nic.then(|| format!("{}v{index}", interface_name(pf.address, ports > 1)));
+        let name = is_nic.then(|| self.vf_interface(port, index));
         let now = host.now;
         let vf = &mut self.pfs[port].vfs[index];
         vf.driver = Some(driver.to_owned());
         vf.interface = name;
         vf.nic.runs(true, now);
         Ok(())
+    }
+
+    fn vf_interface(&self, port: usize, index: usize) -> String {
+        let has_ports = self.device.ports.len() > 1;
+        format!("{}v{index}", interface_name(self.pfs[port].address, has_ports))
+    }
+
+    /// The interface of a VF moves back into the host's namespace.
+    pub(super) fn give_interface_back(&mut self, port: usize, index: usize) {
+        let name = self.vf_interface(port, index);
+        let vf = &mut self.pfs[port].vfs[index];
+        (vf.interface, vf.holder) = (Some(name), None);
     }
 
     /// A write to a driver's `unbind`. vfio-pci keeps the function while it is open: the write never returns here.

@@ -222,12 +222,17 @@ impl SimMachine {
         })
     }
 
-    /// Closes a VF, which resets it. A write that waited for this returns.
+    /// Closes a VF, which resets it. A write that waited for this returns. The interface of one that was in another network namespace
+    /// comes back.
     ///
     /// # Errors
     /// ENODEV when the VF does not exist.
     pub fn release(&self, vf: Bdf) -> Result<(), Errno> {
         self.with_vf(vf, |slot, (port, index), host| {
+            if matches!(slot.pfs[port].vfs[index].holder, Some(Holder::NetworkNamespace { .. })) {
+                slot.give_interface_back(port, index);
+                return Ok(());
+            }
             slot.pfs[port].vfs[index].held = false;
             slot.pfs[port].vfs[index].holder = None;
             slot.reset_vf(port, index, host);

@@ -78,6 +78,7 @@ impl State {
     pub fn record_repair(&mut self, step: &Step, outcome: &Outcome) {
         match step {
             Step::StartPartition { .. } => self.record(step, outcome),
+            Step::DefinePartition { to, .. } if outcome.runs => self.with(&to.name, |p| p.running = true),
             _ => {
                 if let Some(vf) = step.subject().vf {
                     self.record_address(vf, outcome.address);

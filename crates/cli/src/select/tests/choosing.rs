@@ -129,6 +129,20 @@ fn what_is_wrong_in_a_form_is_said_at_its_field() {
 }
 
 #[test]
+fn a_domain_is_changed_in_what_is_not_libvirt_s_and_stays_one() {
+    let held = HELD.replace("cpus = 2\nboot = { kernel = \"/boot/vmlinuz\" }", "libvirt = \"shop\"");
+    let mut screen = Screen::new(known(&held), None, None, "/home/me".into(), (80, 24));
+    press(&mut screen, "<Tab><Down><Down>");
+    assert!(seen(&screen).contains("web: domain shop"), "{}", seen(&screen));
+    press(&mut screen, "e");
+    let form = seen(&screen);
+    assert!(form.contains("Partition web: domain shop") && !form.contains("Memory"), "{form}");
+    press(&mut screen, "1<Enter>");
+    let web = &screen.choice.spec().partitions[1];
+    assert_eq!((web.kind.to_string().as_str(), web.numa_node, web.vfs.len()), ("domain shop", Some(1), 1));
+}
+
+#[test]
 fn a_vf_is_changed_and_what_the_form_does_not_speak_of_stays() {
     let mut screen = screen();
     screen.choice.pin(&"web/net0".parse().unwrap(), Some("0000:01:00.0".parse().unwrap()), Some(0));
