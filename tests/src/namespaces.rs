@@ -104,6 +104,10 @@ fn in_a_namespace() -> Outcome {
     sh("ip netns del web; ip netns add web")?;
     wait_until("it is in the new one", SOON, is_in)?;
 
+    // Its interface ends with its driver, and both are put right.
+    sh(&format!("echo {function} >/sys/bus/pci/devices/{function}/driver/unbind"))?;
+    wait_until("it is in it once more", SOON, is_in)?;
+
     daemon.crash_and_restart()?;
     assert!(is_in());
     let list = agent(&daemon, "vf list")?;

@@ -351,6 +351,21 @@ mod over_kinds {
         host.refuses("web/net0", SIBLING, "0000:01:10.0 in its IOMMU group is bound to igbvf").await;
     }
 
+    /// Its driver was taken from it by hand, and the interface ended with that: it is bound again, and to nothing else.
+    #[tokio::test]
+    async fn a_vf_that_its_namespace_lacks_gets_a_driver_of_the_host_s_again() {
+        let host = host().await;
+        as_interface(&host, VF);
+        host.attach("pod/lost", VF).await;
+        host.bind(VF, None);
+        host.may_be_rebound(VF, Some("igbvf")).await.unwrap();
+        for driver in [Some("vfio-pci"), None] {
+            let refused = host.may_be_rebound(VF, driver).await.unwrap_err();
+            assert!(refused.contains("belongs to pod/lost"), "{refused}");
+        }
+        host.refuses("web/net0", VF, "belongs to pod/lost").await;
+    }
+
     #[tokio::test]
     async fn a_vf_whose_driver_is_being_changed_is_not_moved_into_a_namespace() {
         let host = host().await;

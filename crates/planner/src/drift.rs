@@ -80,10 +80,12 @@ impl Comparison<'_> {
         self.state.partitions.get(partition).map_or(KindName::Machine, |noted| noted.spec.kind.name())
     }
 
-    /// Whether the hypervisor has some function for this VF of a partition.
+    /// Whether a partition has some function for this VF of its.
     fn has(&self, owner: &Owner) -> bool {
         let machine = self.machine(&owner.partition);
-        machine.is_some_and(|machine| machine.vfs.iter().any(|(vf, _)| *vf == owner.vf))
+        machine.is_some_and(|machine| {
+            machine.vfs.iter().any(|(vf, _)| *vf == owner.vf) && !machine.lacks.contains(&owner.vf)
+        })
     }
 
     fn runs(&self, partition: &Name) -> bool {

@@ -151,10 +151,16 @@ impl Partition {
                 news.push(HypervisorEvent::Started { partition: self.name.clone() });
             }
         } else if present.is_some() {
-            for vf in record.vfs.iter().filter(|vf| vf.inside && kernel.is_home(vf.function)) {
+            for vf in record.vfs.iter().filter(|vf| vf.inside) {
+                let why = match kernel.driver(vf.function) {
+                    Ok(Some(_)) if kernel.is_home(vf.function) => {
+                        "its interface was moved out of the network namespace"
+                    }
+                    Ok(None) => "its driver was taken from it, and its interface ended with that",
+                    Ok(Some(_)) | Err(_) => continue,
+                };
                 let owner = Owner { partition: self.name.clone(), vf: vf.name.clone() };
-                let why = "its interface was moved out of the network namespace".to_owned();
-                news.push(HypervisorEvent::Detached { owner, why });
+                news.push(HypervisorEvent::Detached { owner, why: why.to_owned() });
                 out.push(vf.name.clone());
             }
         }

@@ -452,6 +452,24 @@ async fn an_interface_moved_out_by_hand_is_told_once() {
     assert!(host.status().await.lacks.is_empty());
 }
 
+#[tokio::test]
+async fn an_interface_that_ended_with_its_driver_is_told_and_comes_again_with_the_next() {
+    let mut host = Host::new().await;
+    assert_eq!(host.news().await, [started()]);
+    host.attach().await.unwrap();
+    host.kernel.unbind(function()).unwrap();
+    let why = "its driver was taken from it, and its interface ended with that".into();
+    assert_eq!(host.news().await, [HypervisorEvent::Detached { owner: owner("web/net0"), why }]);
+    assert_eq!(host.status().await.lacks, [name("net0")]);
+    {
+        let mut world = host.kernel.world();
+        world.drivers.insert(function(), "igbvf".into());
+        world.add_link(HOME, "eth7", Some(function()));
+    }
+    host.attach().await.unwrap();
+    assert_eq!(host.place(), Some((host.web(), "net0".into())));
+}
+
 /// A container's root can move its interface into a namespace of its own, that nobody finds; or back and forth all the time.
 #[tokio::test]
 async fn an_interface_that_is_hidden_ends_with_its_driver() {

@@ -238,4 +238,7 @@ fn the_driver_that_a_namespace_s_vf_has_lost_is_its_own() {
     let vf = world.pf(at(NIC)).virtual_functions[0].address.to_string();
     let (told, _) = repaired(&world, status(KindName::Namespace, "pod", true, &[&vf]));
     assert!(told[0].1.is_some(), "what it has is not bound anew");
+    let lacking =
+        PartitionStatus { lacks: vec![name("net0")], ..status(KindName::Namespace, "pod", true, &[&vf]) };
+    assert_eq!(repaired(&world, lacking).1, expected, "what it lacks is");
 }
