@@ -121,6 +121,12 @@ impl Daemon {
         self.folder.join("state")
     }
 
+    /// Its runtime folder.
+    #[must_use]
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.folder.join("run")
+    }
+
     fn wait_until_up(&self) -> Result<(), Box<dyn Error>> {
         let up = || self.ioward(&["events"]).is_ok_and(|answer| answer.status == 0);
         wait_until("the daemon answers", Duration::from_secs(30), up)

@@ -16,6 +16,7 @@ mod lab;
 mod libvirt;
 mod libvirtd;
 mod main_job;
+mod namespaces;
 mod on_linux;
 mod package;
 mod privileges;
@@ -71,6 +72,8 @@ fn main() -> ExitCode {
         drift::an_adapter_that_gets_other_bus_numbers_is_found_again,
         holders::a_machine_that_is_not_iowards_is_named_and_keeps_its_vf,
         holders::a_vf_whose_interface_is_in_a_network_namespace_is_told_and_stays_there,
+        namespaces::a_namespace_gets_its_vf_configures_it_and_loses_it_with_its_end_only,
+        namespaces::a_container_known_by_a_pid_file_is_served_and_keeps_no_vf_that_it_hides,
         privileges::the_management_partition_has_almost_no_permissions,
         privileges::neither_side_of_the_daemon_outlives_the_other,
         privileges::each_machine_is_a_user_of_its_own_with_its_own_device_nodes_only,

@@ -15,7 +15,7 @@ use ioward_tests::{
     daemon::{BOOT, SOON, VERSION, clean_up, how_the_host_is, partition, vf},
     guest::Guest,
     harness::Outcome,
-    level1::{sh, wait_until},
+    level1::{NIC1, sh, wait_until},
 };
 use serde_json::Value;
 
@@ -53,6 +53,8 @@ impl Manager {
         .map_err(|error| {
             format!("{error}: {}", fs::read_to_string("/run/systemd.log").unwrap_or_default())
         })?;
+        // As it does itself where it is in no container.
+        manager.inside("mount --make-rshared /")?;
         Ok(manager)
     }
 
@@ -104,14 +106,25 @@ pub fn they_start_restart_and_stop_the_daemon_under_a_running_partition() -> Out
     let security = manager.inside("systemd-analyze security --no-pager ioward.service | tail -1")?;
     println!("{}", security.trim());
 
+    // The service has mounts of its own, into which the host's namespaces have to come.
+    sh("modprobe igbvf")?;
+    manager.inside("ip netns add blue")?;
     let spec = [
         VERSION,
         &partition("web"),
         &vf("net0", "network", "mac = \"52:54:00:aa:00:01\"\nguest_may = [\"mac\"]"),
+        "\n[[partition]]\nname = \"blue\"\nnetns = \"blue\"\n",
+        &vf("net0", "network", &format!("pf = \"{NIC1}\"")),
     ]
     .concat();
     fs::write("/run/web.toml", spec)?;
     ioward("apply --yes -f /run/web.toml")?;
+    let is_in = || manager.inside("ip -n blue link show net0").is_ok();
+    assert!(is_in(), "{}; {}", ioward("events")?, manager.inside("ls -l /run/netns")?);
+    manager.inside("sh -c 'ip netns del blue && ip netns add blue'")?;
+    wait_until("it is in the new one", SOON, is_in)?;
+    ioward("remove --yes blue")?;
+    sh("modprobe -r igbvf")?;
     let mut web = Guest::connect("/run/ioward/partitions/web/console.sock".as_ref(), BOOT)?;
     web.run("ioward-agent vf set net0 mac=52:54:00:aa:00:77", SOON)?;
     let machine = || -> Result<Value, Box<dyn Error>> {

@@ -12,7 +12,7 @@ pub enum AgentError {
     /// This machine has no channel.
     #[error(
         "this machine has no port '{PORT_NAME}': it holds no VF of ioward, or its kernel lacks the virtio_console \
-         driver (modprobe virtio_console)"
+         driver (modprobe virtio_console); in a container: its channel is not mounted at /run/ioward"
     )]
     NoPort,
     /// The port can't be opened.

@@ -22,8 +22,9 @@ use ioward_agent::{
 struct Arguments {
     #[command(flatten)]
     request: Request,
-    /// Character device or Unix socket of the channel [default: the virtio-serial port org.ioward.0]
-    #[arg(long, global = true, value_name = "PATH")]
+    /// Unix socket or character device of the channel [default: /run/ioward/channel.sock in a container, the virtio-serial port
+    /// org.ioward.0 in a machine]
+    #[arg(long, visible_alias = "socket", global = true, value_name = "PATH")]
     port: Option<PathBuf>,
 }
 

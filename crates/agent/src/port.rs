@@ -1,10 +1,10 @@
-//! The partition's end of the channel: a virtio-serial port, or a Unix socket where the partition is a process.
+//! The partition's end of the channel: a virtio-serial port, or a Unix socket where the partition is a container or a process.
 
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Read, Write},
     os::fd::OwnedFd,
-    os::unix::{fs::FileTypeExt, net::UnixStream},
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -14,6 +14,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{Mode, OFlags},
     io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with},
 };
 
 use crate::{AgentError, deadline::Deadline};
@@ -21,10 +22,14 @@ use crate::{AgentError, deadline::Deadline};
 /// The name of the virtio-serial port that carries the channel.
 pub const PORT_NAME: &str = "org.ioward.0";
 
+/// Where a container has the socket of its channel, if the folder that it is in was mounted at /run/ioward.
+const SOCKET: &str = "run/ioward/channel.sock";
+
 /// How often to poll a condition that no file descriptor reports.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// The virtio-serial port of this machine's channel: by its name where udev makes links, by sysfs elsewhere.
+/// This partition's channel: a container's socket, or a machine's virtio-serial port, by its name where udev makes links and by sysfs
+/// elsewhere. A container may see ports of the machine that it is in, and they are not its own.
 ///
 /// # Errors
 /// When there is none.
@@ -33,6 +38,10 @@ pub fn find_port() -> Result<PathBuf, AgentError> {
 }
 
 fn find_port_under(root: &Path) -> Result<PathBuf, AgentError> {
+    let socket = root.join(SOCKET);
+    if socket.exists() {
+        return Ok(socket);
+    }
     let named = root.join("dev/virtio-ports").join(PORT_NAME);
     if named.exists() {
         return Ok(named);
@@ -56,20 +65,14 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// Opens a port; waits while another process holds it.
+    /// Opens a port; waits while another process holds it, or nobody is there to accept.
     pub(crate) fn open(path: &Path, deadline: Deadline) -> Result<Self, AgentError> {
         let path = path.to_owned();
         let failed = |source: io::Error| AgentError::Open { path: path.clone(), source };
         let kind = fs::metadata(&path).map_err(failed)?.file_type();
         if kind.is_socket() {
-            let stream = UnixStream::connect(&path).map_err(failed)?;
-            stream.set_nonblocking(true).map_err(failed)?;
-            return Ok(Self {
-                file: File::from(OwnedFd::from(stream)),
-                path,
-                is_socket: true,
-                host_away: false,
-            });
+            let file = File::from(connect(&path, deadline)?);
+            return Ok(Self { file, path, is_socket: true, host_away: false });
         }
         if !kind.is_char_device() {
             return Err(failed(io::Error::other("neither a character device nor a Unix socket")));
@@ -187,8 +190,32 @@ impl Port {
     }
 }
 
+/// Connects to a socket. A blocking connect would wait for ever where too many wait already.
+fn connect(path: &Path, deadline: Deadline) -> Result<OwnedFd, AgentError> {
+    let failed = |errno: Errno| AgentError::Open { path: path.to_owned(), source: errno.into() };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let address = SocketAddrUnix::new(path).map_err(failed)?;
+    loop {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed)?;
+        let errno = match rustix::net::connect(&socket, &address) {
+            Ok(()) => return Ok(socket),
+            // A daemon that is started anew takes the place of the socket that nobody listens at.
+            Err(errno @ (Errno::AGAIN | Errno::CONNREFUSED | Errno::NOENT)) => errno,
+            Err(errno) => return Err(failed(errno)),
+        };
+        let (path, waited) = (path.to_owned(), deadline.bound);
+        match (deadline.left(), errno) {
+            (Some(left), _) => thread::sleep(left.min(LOOK_AGAIN)),
+            (None, Errno::AGAIN) => return Err(AgentError::InUse { path, waited }),
+            (None, _) => return Err(AgentError::NotConnected { path, waited }),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
     use super::*;
 
     /// A busybox guest has no udev, so /dev/virtio-ports does not exist.
@@ -206,6 +233,10 @@ mod tests {
         fs::create_dir_all(named.parent().unwrap()).unwrap();
         fs::write(&named, "").unwrap();
         assert_eq!(find_port_under(&root).unwrap(), named);
+        let socket = root.join(SOCKET);
+        fs::create_dir_all(socket.parent().unwrap()).unwrap();
+        fs::write(&socket, "").unwrap();
+        assert_eq!(find_port_under(&root).unwrap(), socket, "a container sees the ports of its host");
         fs::remove_dir_all(&root).unwrap();
     }
 
@@ -226,6 +257,23 @@ mod tests {
         let (away, _) = UnixStream::pair().unwrap();
         let error = port(File::from(OwnedFd::from(away))).write(&[0], soon()).unwrap_err();
         assert!(matches!(error, AgentError::NotConnected { .. }), "{error}");
+    }
+
+    /// An agent in a container: nobody listens while the daemon is started anew, and others may wait before it.
+    #[test]
+    fn a_socket_that_nobody_accepts_at_is_waited_for_within_the_bound() {
+        let path = std::env::temp_dir().join(format!("ioward-agent-socket-{}", std::process::id()));
+        let _ = fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let soon = || Deadline::after(Duration::from_millis(50));
+        let _first = Port::open(&path, soon()).unwrap();
+        let error = Port::open(&path, soon()).err().unwrap();
+        assert!(matches!(error, AgentError::InUse { .. }), "{error}");
+        drop(listener);
+        let error = Port::open(&path, soon()).err().unwrap();
+        assert!(matches!(error, AgentError::NotConnected { .. }), "{error}");
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]

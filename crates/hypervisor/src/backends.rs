@@ -7,6 +7,7 @@ use ioward_model::KindName;
 use crate::{
     Guard, HypervisorError, Router,
     libvirt::{LibvirtConfig, LibvirtHypervisor},
+    netns::{NetnsConfig, NetnsHypervisor},
     qemu::{QemuConfig, QemuHypervisor},
     sysfs::Sysfs,
 };
@@ -18,10 +19,18 @@ use crate::{
 pub async fn on_this_host(qemu: QemuConfig) -> Result<Guard, HypervisorError> {
     let sysfs = Sysfs::new(&qemu.sysfs);
     let of_domains = LibvirtConfig::beside(&qemu);
+    let of_namespaces = NetnsConfig {
+        runtime_dir: qemu.runtime_dir.clone(),
+        sysfs: qemu.sysfs.clone(),
+        ..NetnsConfig::default()
+    };
     // It takes charge of the runtime folder, for all of them.
-    let qemu = QemuHypervisor::open(qemu).await?;
-    let libvirt = LibvirtHypervisor::open(of_domains).await?;
-    let all =
-        Router::default().with(KindName::Machine, Arc::new(qemu)).with(KindName::Domain, Arc::new(libvirt));
+    let machines = QemuHypervisor::open(qemu).await?;
+    let domains = LibvirtHypervisor::open(of_domains).await?;
+    let namespaces = NetnsHypervisor::open(of_namespaces).await?;
+    let all = Router::default()
+        .with(KindName::Machine, Arc::new(machines))
+        .with(KindName::Domain, Arc::new(domains))
+        .with(KindName::Namespace, Arc::new(namespaces));
     Ok(Guard::new(Arc::new(all), move |function| sysfs.facts(function)))
 }

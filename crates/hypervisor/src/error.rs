@@ -97,6 +97,19 @@ pub enum HypervisorError {
         /// Which rule forbids it.
         why: String,
     },
+    /// A network namespace is not there, or does not take or give back what it should.
+    #[error("the network namespace of {partition} ({namespace}) {why}")]
+    Namespace {
+        /// The partition.
+        partition: Name,
+        /// Its namespace, in words.
+        namespace: String,
+        /// What is with it, from the verb on.
+        why: String,
+    },
+    /// Nobody is there to talk to, and it will be told when somebody is.
+    #[error("no agent is connected to the channel of {0}")]
+    NoAgent(Name),
     /// The guest did not do its part in time.
     #[error(
         "the guest of {partition} did not {what} within {} s; try again, or turn it off: ioward stop {partition} --force",
@@ -144,9 +157,4 @@ pub enum HypervisorError {
         #[serde(with = "ioward_model::io_error")]
         source: io::Error,
     },
-}
-
-/// Makes a [`HypervisorError::Io`] of an [`io::Error`].
-pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HypervisorError {
-    move |source| HypervisorError::Io { what: what.into(), path: path.to_owned(), source }
 }

@@ -6,7 +6,7 @@
 //!   to one partition, or not at all;
 //! - two partitions hold one VF, of whichever kinds they are;
 //! - a VF that a machine or domain holds, or one beside it in its group, is bound to a driver of the host's;
-//! - a namespace is given a VF that is no network interface of the host's, or one that it has is bound to another driver;
+//! - a namespace is given a VF that no driver of the host's has, or one that is in it is bound to another driver;
 //! - a VF is handed out or bound while the VFs of its PF are made anew: another may be at its address by then.
 //!
 //! A machine or a domain has its VFs through VFIO; the IOMMU keeps it apart from the host. A namespace has them by a driver of the host's,
@@ -101,6 +101,12 @@ impl Holdings {
     fn kind(&self, partition: &Name) -> KindName {
         let known = self.partitions.iter().find(|status| status.name == *partition);
         known.map_or(KindName::Machine, |status| status.kind)
+    }
+
+    /// Whether a partition runs without this VF, and would take it.
+    fn lacks(&self, owner: &Owner) -> bool {
+        let known = self.partitions.iter().find(|status| status.name == owner.partition);
+        known.is_some_and(|status| !status.kind.uses_vfio() && status.lacks.contains(&owner.vf))
     }
 
     /// Those of the holders who have it through VFIO.
@@ -209,14 +215,10 @@ impl Guard {
             return Err("its driver is being changed".into());
         }
         if !holdings.kind(&owner.partition).uses_vfio() {
-            // The interface of one that it has already is in its namespace, where it is not seen from here.
-            let is_there = facts.has_netdev || holdings.holders(function).any(|holder| holder == *owner);
+            // Whether its driver makes an interface of it is for the backend to see: some take seconds for that.
             return match facts.driver.as_deref() {
                 None | Some(VFIO) => {
                     Err("it is bound to no driver of the host's, and a namespace has it by one".into())
-                }
-                Some(driver) if !is_there => {
-                    Err(format!("its driver {driver} has made no network interface of it"))
                 }
                 Some(_) => Ok(pf),
             };
@@ -258,14 +260,17 @@ impl Guard {
     }
 
     fn check_rebind(&self, function: Bdf, driver: Option<&str>, holdings: &Holdings) -> Result<(), String> {
-        if let Some(holder) = holdings.holders(function).next() {
+        // One that its namespace lacks is put right by that: its interface is made anew.
+        let is_hosts = driver.is_some_and(|driver| driver != VFIO);
+        let mut holders = holdings.holders(function);
+        if let Some(holder) = holders.find(|holder| !is_hosts || !holdings.lacks(holder)) {
             return Err(format!("it belongs to {holder}"));
         }
         if holdings.is_rebound(function) {
             return Err("its driver is being changed already".into());
         }
         // Beside one that is held through VFIO there may be one that is bound to that too, or to no driver.
-        if driver.is_none_or(|driver| driver == VFIO) {
+        if !is_hosts {
             return Ok(());
         }
         // Whoever binds one that is not there is told so.

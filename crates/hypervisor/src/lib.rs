@@ -1,17 +1,18 @@
 //! Client partitions: starting and stopping them, giving VFs to them, making their communication structures.
 //!
-//! [`Hypervisor`] is the seam; [`qemu`] is QEMU with KVM, [`libvirt`] has domains of libvirt's, and [`sim`] runs processes instead of
-//! machines. A [`Router`] makes one of several, and a [`Guard`] around all sees to what must never happen. Partitions outlive the
-//! daemon: a new [`Hypervisor`] over the same runtime folder finds every partition that the one before it had. Simulated ones
-//! end with it.
+//! [`Hypervisor`] is the seam; [`qemu`] is QEMU with KVM, [`libvirt`] has domains of libvirt's, [`netns`] has network
+//! namespaces, and [`sim`] runs processes instead of machines. A [`Router`] makes one of several, and a [`Guard`] around all sees
+//! to what must never happen. Partitions outlive the daemon: a new [`Hypervisor`] over the same runtime folder finds every
+//! partition that the one before it had. Simulated ones end with it.
 
 mod backends;
 mod boot_files;
 pub mod cgroup;
 mod error;
+mod file;
 mod guard;
-mod json_file;
 pub mod libvirt;
+pub mod netns;
 mod opening;
 pub mod qemu;
 mod router;
@@ -94,6 +95,12 @@ pub enum HypervisorEvent {
         /// Who, or how, as far as that is known.
         why: String,
     },
+    /// An agent has connected to the channel of a partition, and waits to be served: [`Hypervisor::connect_channel`] gives it. Told
+    /// again now and then, as long as it waits.
+    AgentConnected {
+        /// The partition.
+        partition: Name,
+    },
 }
 
 impl HypervisorEvent {
@@ -101,9 +108,10 @@ impl HypervisorEvent {
     #[must_use]
     pub fn partition(&self) -> &Name {
         match self {
-            Self::Ended { partition, .. } | Self::Started { partition } | Self::Gone { partition, .. } => {
-                partition
-            }
+            Self::Ended { partition, .. }
+            | Self::Started { partition }
+            | Self::Gone { partition, .. }
+            | Self::AgentConnected { partition } => partition,
             Self::Detached { owner, .. } => &owner.partition,
         }
     }
@@ -114,6 +122,10 @@ impl HypervisorEvent {
         match (self, older) {
             (Self::Detached { owner, .. }, Self::Detached { owner: other, .. }) => owner == other,
             (Self::Detached { .. }, _) | (_, Self::Detached { .. }) => false,
+            (Self::AgentConnected { partition }, Self::AgentConnected { partition: other }) => {
+                partition == other
+            }
+            (Self::AgentConnected { .. }, _) | (_, Self::AgentConnected { .. }) => false,
             _ => self.partition() == older.partition(),
         }
     }

@@ -1,5 +1,5 @@
 //! The facts about PCI functions in the kernel's view of devices. All that is read here is a link or a number that the PCI core
-//! itself keeps: no driver is asked, so nothing blocks.
+//! itself keeps: no driver is asked, so nothing blocks, but for [`Sysfs::unbind`].
 
 use std::{
     ffi::{OsStr, OsString},
@@ -33,10 +33,9 @@ impl Sysfs {
             return Ok(None);
         }
         let class = fs::read_to_string(device.join("class"))?;
-        let lossy = |name: OsString| name.to_string_lossy().into_owned();
         let group = match fs::read_dir(device.join("iommu_group/devices")) {
             Ok(members) => {
-                Some(members.map(|member| Ok(lossy(member?.file_name()))).collect::<io::Result<_>>()?)
+                Some(members.map(|member| Ok(lossy(&member?.file_name()))).collect::<io::Result<_>>()?)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
@@ -44,10 +43,26 @@ impl Sysfs {
         Ok(Some(FunctionFacts {
             physical: link_name(&device.join("physfn"))?.map(|name| address(&name)).transpose()?,
             is_bridge: class.starts_with(PCI_BRIDGE),
-            driver: link_name(&device.join("driver"))?.map(lossy),
-            has_netdev: fs::read_dir(device.join("net")).is_ok_and(|mut netdevs| netdevs.next().is_some()),
+            driver: self.driver(function)?,
             group,
         }))
+    }
+
+    /// A function's driver; `None` when it has none, or there is no such function.
+    pub(crate) fn driver(&self, function: Bdf) -> io::Result<Option<String>> {
+        Ok(link_name(&self.devices.join(function.to_string()).join("driver"))?.map(|name| lossy(&name)))
+    }
+
+    /// Takes a function from its driver. Waits for the driver, for which there is no bound.
+    pub(crate) fn unbind(&self, function: Bdf) -> io::Result<()> {
+        let address = function.to_string();
+        fs::write(self.devices.join(&address).join("driver/unbind"), address)
+    }
+
+    /// Whether a function has a network interface in the namespace of this tree: that of whoever mounted it.
+    pub(crate) fn has_interface(&self, function: Bdf) -> bool {
+        let interfaces = fs::read_dir(self.devices.join(function.to_string()).join("net"));
+        interfaces.is_ok_and(|mut interfaces| interfaces.next().is_some())
     }
 
     /// The number of a function's IOMMU group; `None` when it has none, or is gone.
@@ -61,6 +76,10 @@ impl Sysfs {
         let folder = self.devices.join(function.to_string()).join("vfio-dev");
         fs::read_dir(folder).ok()?.next()?.ok().map(|entry| entry.file_name())
     }
+}
+
+fn lossy(name: &OsStr) -> String {
+    name.to_string_lossy().into_owned()
 }
 
 fn address(name: &OsStr) -> io::Result<Bdf> {

@@ -46,8 +46,8 @@ fn functions() -> Functions {
     let function = |address: &str, driver: &str| {
         let group = Some(vec![address.to_owned()]);
         let (physical, is_bridge) = ((driver == "vfio-pci").then(|| bdf(PF)), driver == "pcieport");
-        let (driver, has_netdev) = (Some(driver.to_owned()), false);
-        (bdf(address), FunctionFacts { physical, is_bridge, driver, has_netdev, group })
+        let driver = Some(driver.to_owned());
+        (bdf(address), FunctionFacts { physical, is_bridge, driver, group })
     };
     [function(PF, "igb"), function(PORT, "pcieport"), function(VF, "vfio-pci"), function(SIBLING, "vfio-pci")]
         .into()
@@ -291,7 +291,7 @@ mod over_kinds {
     }
 
     fn as_interface(host: &Host, function: &str) {
-        host.set(function, |facts| (facts.driver, facts.has_netdev) = (Some("igbvf".into()), true));
+        host.set(function, |facts| facts.driver = Some("igbvf".into()));
     }
 
     #[tokio::test]
@@ -300,18 +300,12 @@ mod over_kinds {
         host.refuses("pod/net0", VF, "no driver of the host's").await;
         host.bind(VF, None);
         host.refuses("pod/net0", VF, "no driver of the host's").await;
-        host.bind(VF, Some("igbvf"));
-        host.refuses("pod/net0", VF, "its driver igbvf has made no network interface of it").await;
         host.refuses("pod/net0", PF, "no virtual function").await;
         as_interface(&host, VF);
         host.set(VF, |facts| facts.group = Some(vec![VF.into(), PF.into(), "serial8250".into()]));
         host.attach("pod/net0", VF).await;
-        // It is in its namespace now, where the host does not see it.
-        host.set(VF, |facts| facts.has_netdev = false);
-        host.attach("pod/net0", VF).await;
-        host.set(SIBLING, |facts| (facts.driver, facts.group) = (Some("igbvf".into()), None));
-        host.refuses("pod/net1", SIBLING, "no network interface").await;
         as_interface(&host, SIBLING);
+        host.set(SIBLING, |facts| facts.group = None);
         host.attach("pod/net1", SIBLING).await;
     }
 
@@ -355,6 +349,21 @@ mod over_kinds {
             host.may_be_rebound(SIBLING, driver).await.unwrap();
         }
         host.refuses("web/net0", SIBLING, "0000:01:10.0 in its IOMMU group is bound to igbvf").await;
+    }
+
+    /// Its driver was taken from it by hand, and the interface ended with that: it is bound again, and to nothing else.
+    #[tokio::test]
+    async fn a_vf_that_its_namespace_lacks_gets_a_driver_of_the_host_s_again() {
+        let host = host().await;
+        as_interface(&host, VF);
+        host.attach("pod/lost", VF).await;
+        host.bind(VF, None);
+        host.may_be_rebound(VF, Some("igbvf")).await.unwrap();
+        for driver in [Some("vfio-pci"), None] {
+            let refused = host.may_be_rebound(VF, driver).await.unwrap_err();
+            assert!(refused.contains("belongs to pod/lost"), "{refused}");
+        }
+        host.refuses("web/net0", VF, "belongs to pod/lost").await;
     }
 
     #[tokio::test]

@@ -78,7 +78,6 @@ impl Bench {
             physical: Some("0000:01:00.0".parse().unwrap()),
             is_bridge: false,
             driver: Some("vfio-pci".into()),
-            has_netdev: false,
             group: Some(vec![function.to_string()]),
         };
         Guard::new(Arc::new(partitions.unwrap()), move |function| Ok(Some(facts(function))))

@@ -31,6 +31,8 @@ use crate::{
 const FRAMES_PER_SECOND: f64 = 200.0;
 /// Frames that it may send at once after a pause.
 const BURST: f64 = 100.0;
+/// What a connection costs, in tokens: an agent that does nothing but connect is held back, too.
+const CONNECTION: f64 = 5.0;
 /// How long to wait before connecting again to a channel that was closed.
 const RECONNECT: Duration = Duration::from_millis(500);
 
@@ -49,6 +51,16 @@ pub(crate) struct Channels {
 struct Served {
     task: AbortHandle,
     shared: Arc<Shared>,
+}
+
+/// What comes after a connection.
+enum Next {
+    /// Another one, if there is something to connect to.
+    Soon,
+    /// The hypervisor tells when there is something to connect to.
+    WhenTold,
+    /// None, until the machine is started or gets a channel.
+    Never,
 }
 
 /// Shared between the task of a channel and the rest of the daemon.
@@ -120,23 +132,23 @@ impl Channels {
         // Over all connections: a guest that breaks its channel gets a new one, and no new allowance.
         let mut allowance = Allowance::new(Instant::now());
         loop {
-            if self.serve_once(&partition, &shared, &mut allowance).await {
-                tokio::select! {
+            match self.serve_once(&partition, &shared, &mut allowance).await {
+                Next::Never if self.is_done(&partition, &shared) => return,
+                Next::WhenTold => shared.again.notified().await,
+                Next::Soon | Next::Never => tokio::select! {
                     () = sleep(RECONNECT) => {}
                     () = shared.again.notified() => {}
-                }
-            } else if self.is_done(&partition, &shared) {
-                return;
+                },
             }
         }
     }
 
-    /// Serves one connection. Whether there may be another one soon; if not, it is served again when its machine starts.
-    async fn serve_once(&self, partition: &Name, shared: &Shared, allowance: &mut Allowance) -> bool {
+    /// Serves one connection.
+    async fn serve_once(&self, partition: &Name, shared: &Shared, allowance: &mut Allowance) -> Next {
         let has_channel = |state: &State| state.partitions.get(partition).is_some_and(|state| state.channel);
         let has_channel = self.notes.look(has_channel);
         if !has_channel {
-            return false;
+            return Next::Never;
         }
         match self.hypervisor.connect_channel(partition).await {
             Ok(end) => {
@@ -153,11 +165,15 @@ impl Channels {
                     }
                 }
                 shared.set_agent(None);
+                Next::Soon
             }
-            Err(HypervisorError::NotRunning(_) | HypervisorError::NoSuchPartition(_)) => return false,
-            Err(error) => tracing::warn!("channel of {partition}: {}", error_chain(&error)),
+            Err(HypervisorError::NotRunning(_) | HypervisorError::NoSuchPartition(_)) => Next::Never,
+            Err(HypervisorError::NoAgent(_)) => Next::WhenTold,
+            Err(error) => {
+                tracing::warn!("channel of {partition}: {}", error_chain(&error));
+                Next::Soon
+            }
         }
-        true
     }
 
     /// Whether a task may end, since nobody asked for its channel to be served since it looked. It is served no longer then.
@@ -206,6 +222,7 @@ impl<'a> Session<'a> {
 
     /// Goes on until the other end closes.
     async fn run(mut self) -> io::Result<()> {
+        self.pay(CONNECTION).await;
         self.send(ImpMessage::Reset { epoch: self.channels.epoch }).await?;
         loop {
             let arrival = tokio::select! {

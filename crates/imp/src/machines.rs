@@ -105,8 +105,12 @@ impl Machines {
             tracing::error!("cannot look for machines that have ended: {}", error_chain(&error));
         }
         while let Some(event) = events.recv().await {
+            // A guest that connects is no reason to look at the host.
+            let is_news = !matches!(event, HypervisorEvent::AgentConnected { .. });
             self.handle(event).await;
-            self.news.notify_one();
+            if is_news {
+                self.news.notify_one();
+            }
         }
     }
 
@@ -130,6 +134,7 @@ impl Machines {
                     self.channels.serve(&partition);
                 }
             }
+            HypervisorEvent::AgentConnected { partition } => self.channels.serve(&partition),
             HypervisorEvent::Gone { partition, why } => {
                 if self.runs(&partition).await {
                     return;

@@ -11,8 +11,6 @@ pub struct FunctionFacts {
     pub is_bridge: bool,
     /// The driver it is bound to.
     pub driver: Option<String>,
-    /// Whether it has a network interface in the namespace that is looked from: one that was moved into another one is not seen.
-    pub has_netdev: bool,
     /// The names of all devices of its IOMMU group, itself among them; `None` when it is in no group. Not every device is a
     /// PCI function.
     pub group: Option<Vec<String>>,

@@ -9,6 +9,10 @@ use crate::{Boot, MemorySize};
 /// The longest name of a domain or a namespace, in bytes: what fits into a file's name (NAME_MAX).
 const LONGEST: usize = 255;
 
+/// The longest name of a network interface, in bytes (IFNAMSIZ of Linux, without the zero at its end): a VF of a namespace has the name
+/// of its interface there.
+pub const LONGEST_INTERFACE: usize = 15;
+
 /// What a partition is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartitionKind {

@@ -59,7 +59,9 @@ pub use inventory::{
     PhysicalFunction, Sriov, Subclass, VfBar, VirtualFunction,
 };
 pub use journal::{Ended, OpenOperation, PlanRecord, StepRecord};
-pub use kind::{DomainRef, ForeignNameError, KindName, Machine, NamespaceRef, PartitionKind};
+pub use kind::{
+    DomainRef, ForeignNameError, KindName, LONGEST_INTERFACE, Machine, NamespaceRef, PartitionKind,
+};
 pub use name::{Name, NameError, Owner, VfRef};
 pub use nearest::nearest;
 pub use needs::{Apart, Capability, FailureDomain, Guarantee, Guest, GuestOs, NumaPolicy};

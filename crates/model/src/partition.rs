@@ -24,6 +24,8 @@ pub struct PartitionStatus {
     pub console: Option<PathBuf>,
     /// The VFs handed to it.
     pub vfs: Vec<(Name, Bdf)>,
+    /// Those of them that it runs without, and would take at once: its namespace was made anew.
+    pub lacks: Vec<Name>,
     /// Whether it has a channel.
     pub channel: bool,
 }

@@ -243,6 +243,15 @@ line 8, column 44: partition[0].vf[0].vlan: a VF of class nvme has no such setti
     }
 
     #[test]
+    fn a_vf_of_a_namespace_is_an_interface_of_its_name() {
+        let wrong = "netns = \"web\"\nvf = [{ name = \"net0123456789abc\", class = \"network\" }, \
+                     { name = \"net0123456789ab\", class = \"network\" }]";
+        let expected = "\
+line 6, column 16: partition[0].vf[0].name: 'net0123456789abc' has 16 characters, and the name of an interface 15 at most";
+        assert_eq!(read(wrong).unwrap_err(), expected);
+    }
+
+    #[test]
     fn a_partition_that_is_nothing_is_told_the_three_ways_and_a_wrong_one_is_not() {
         let nothing = read("cpus = 2").unwrap_err();
         assert_eq!(

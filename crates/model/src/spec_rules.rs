@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ioward_pci::Bdf;
 
 use crate::{
-    Class, FailureDomain, Guarantee, MacAddress, Machine, Owner, PartitionKind, PartitionSpec, Spec,
-    VfRequest, Vlan,
+    Class, FailureDomain, Guarantee, LONGEST_INTERFACE, MacAddress, Machine, Owner, PartitionKind,
+    PartitionSpec, Spec, VfRequest, Vlan,
 };
 
 /// All problems by key, as `(partition[0].vf[1].mac, message)`, except that of the version.
@@ -96,6 +96,9 @@ impl<'a> Problems<'a> {
                 self.add(format!("{key}.numa"), "the partition is on no NUMA node; give it numa_node = 0");
             }
             self.vf(&key, vf);
+            if matches!(partition.kind, PartitionKind::Namespace(_)) {
+                self.interface(&key, vf);
+            }
             let owner = Owner { partition: partition.name.clone(), vf: vf.name.clone() };
             self.requests.entry(owner).or_insert((key, vf));
         }
@@ -148,6 +151,20 @@ impl<'a> Problems<'a> {
             self.add(format!("{key}.{name}"), format!("a VF of class {class} has no such setting"));
         }
         self.needs(key, vf);
+    }
+
+    /// A VF of a namespace is an interface there, which has the VF's name.
+    fn interface(&mut self, key: &str, vf: &VfRequest) {
+        let length = vf.name.as_str().len();
+        if length > LONGEST_INTERFACE {
+            self.add(
+                format!("{key}.name"),
+                format!(
+                    "'{}' has {length} characters, and the name of an interface {LONGEST_INTERFACE} at most",
+                    vf.name
+                ),
+            );
+        }
     }
 
     /// Requirements that no adapter of the class ever meets.

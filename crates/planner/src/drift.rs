@@ -80,10 +80,12 @@ impl Comparison<'_> {
         self.state.partitions.get(partition).map_or(KindName::Machine, |noted| noted.spec.kind.name())
     }
 
-    /// Whether the hypervisor has some function for this VF of a partition.
+    /// Whether a partition has some function for this VF of its.
     fn has(&self, owner: &Owner) -> bool {
         let machine = self.machine(&owner.partition);
-        machine.is_some_and(|machine| machine.vfs.iter().any(|(vf, _)| *vf == owner.vf))
+        machine.is_some_and(|machine| {
+            machine.vfs.iter().any(|(vf, _)| *vf == owner.vf) && !machine.lacks.contains(&owner.vf)
+        })
     }
 
     fn runs(&self, partition: &Name) -> bool {
@@ -191,9 +193,11 @@ impl Comparison<'_> {
         let machine = self.machine(&owner.partition)?;
         let present = self.existing(assignment.vf)?;
         let found = machine.vfs.iter().find(|(vf, _)| *vf == owner.vf).map(|(_, function)| *function);
-        if found == Some(present.address) {
+        let lacks = machine.lacks.contains(&owner.vf);
+        if found == Some(present.address) && !lacks {
             return None;
         }
+        let found = found.filter(|found| *found != present.address);
         let what = Difference::NotAttached { vf: assignment.vf, found };
         let why = match (self.kind(&owner.partition), machine.running) {
             (KindName::Namespace, true) | (KindName::Machine | KindName::Domain, false) => None,

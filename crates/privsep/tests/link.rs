@@ -39,7 +39,6 @@ fn guarded(hypervisor: Arc<SlowHypervisor>) -> Guard {
         physical: Some(vf().pf),
         is_bridge: false,
         driver: Some("vfio-pci".into()),
-        has_netdev: false,
         group: Some(vec![VF_ADDRESS.into()]),
     };
     Guard::new(hypervisor, move |function| Ok((function.to_string() == VF_ADDRESS).then(|| facts.clone())))

@@ -177,6 +177,8 @@ struct Machine {
     vfs: BTreeMap<Name, Bdf>,
     /// The guest's end of the latest connection, until somebody takes it.
     guest: Option<UnixStream>,
+    /// It is a container: agents connect to it, and this is the management partition's end of the one that waits.
+    waiting: Option<Option<UnixStream>>,
 }
 
 /// Machines as plain data, with channels.
@@ -192,6 +194,18 @@ impl Machines {
     /// Somebody else starts a partition, or ends it, and nobody is told.
     pub fn turn(&self, partition: &str, running: bool) {
         self.with(&name(partition), |machine| machine.running = running).unwrap();
+    }
+
+    /// From now on it is agents that connect to its channel.
+    pub fn listen(&self, partition: &str) {
+        self.with(&name(partition), |machine| machine.waiting = Some(None)).unwrap();
+    }
+
+    /// An agent connects. Nobody is told.
+    pub fn connect(&self, partition: &str) -> GuestEnd {
+        let (imp, guest) = UnixStream::pair().unwrap();
+        self.with(&name(partition), |machine| machine.waiting = Some(Some(imp))).unwrap();
+        GuestEnd::new(guest).unwrap()
     }
 
     /// Tells whoever follows, once somebody does.
@@ -289,6 +303,11 @@ impl Hypervisor for Machines {
     async fn connect_channel(&self, partition: &Name) -> Result<ChannelEnd, HypervisorError> {
         self.gate.pass("connect_channel").await;
         let not_running = || HypervisorError::NotRunning(partition.clone());
+        let waiting = self.with(partition, |machine| machine.waiting.as_mut().map(Option::take))?;
+        if let Some(waiting) = waiting {
+            let no_agent = || HypervisorError::NoAgent(partition.clone());
+            return waiting.map(|end| ChannelEnd::Stream(end.into())).ok_or_else(no_agent);
+        }
         let end = self.with(partition, |machine| {
             let (imp, guest) = UnixStream::pair().unwrap();
             (machine.running && machine.channel).then(|| {
@@ -309,6 +328,7 @@ impl Hypervisor for Machines {
             accelerator: None,
             pid: None,
             console: Some("/dev/null".into()),
+            lacks: Vec::new(),
             vfs: machine.vfs.iter().map(|(name, vf)| (name.clone(), *vf)).collect(),
             channel: machine.channel,
         };

@@ -494,6 +494,7 @@ impl Hypervisor for ModelHypervisor {
             accelerator: guest.running.then_some(Accelerator::Kvm),
             pid: guest.running.then_some(1),
             console: Some("/dev/null".into()),
+            lacks: Vec::new(),
             vfs: guest.vfs.iter().map(|(vf, held)| (vf.clone(), held.function)).collect(),
             channel: guest.channel,
         };

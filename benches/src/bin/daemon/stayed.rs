@@ -59,6 +59,7 @@ fn new(name: &Name) -> PartitionStatus {
         accelerator: Some(Accelerator::Sim),
         pid: None,
         console: None,
+        lacks: Vec::new(),
         kind: KindName::Machine,
         vfs: Vec::new(),
         channel: false,

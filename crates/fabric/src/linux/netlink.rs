@@ -1,42 +1,26 @@
 //! rtnetlink as far as VFs need it: one link with its VF list (`RTM_GETLINK`), and one change to one VF (`RTM_SETLINK`).
 //!
-//! Written by hand, for two reasons. A PF with some 220 VFs answers with more than 64 KiB: the usual readers' buffers
-//! are too small for that, and the list's own 16-bit length wraps around (nlattr has no more bits), so that it has to be
-//! read by the number of VFs and not by its length. And a setting that the driver does not have is reported as
-//! 0xffffffff, which must not come out as "off".
+//! The list's own 16-bit length wraps around with some 220 VFs (nlattr has no more bits), so that it has to be read by the
+//! number of VFs and not by its length. And a setting that the driver does not have is reported as 0xffffffff, which must not
+//! come out as "off".
 //!
-//! include/uapi/linux/{netlink,rtnetlink,if_link}.h, rtnl_fill_vfinfo() in net/core/rtnetlink.c.
+//! include/uapi/linux/if_link.h, rtnl_fill_vfinfo() in net/core/rtnetlink.c.
 
-use std::{cell::Cell, io, time::Duration};
+use std::io;
 
 use ioward_model::{MacAddress, VfStatistics};
-use ioward_pci::Bdf;
-use rustix::{
-    fd::OwnedFd,
-    net::{
-        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind,
-        netlink::SocketAddrNetlink,
-        recv, sendto, socket_with,
-        sockopt::{Timeout, set_socket_timeout},
+use ioward_netlink::{
+    IFLA_EXT_MASK, NLM_F_ACK, NLM_F_REQUEST, RTEXT_FILTER_SKIP_STATS, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK,
+    Socket,
+    message::{
+        IFINFOMSG, NLA_HEADER, NLA_TYPE_MASK, attribute, attributes, first_attribute, invalid, request,
+        u16_at, u32_at, u64_at,
     },
 };
 
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const RTM_NEWLINK: u16 = 16;
-const RTM_GETLINK: u16 = 18;
-const RTM_SETLINK: u16 = 19;
-const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
-const NLM_F_DUMP: u16 = 0x300;
-
-const IFLA_IFNAME: u16 = 3;
 const IFLA_NUM_VF: u16 = 21;
 const IFLA_VFINFO_LIST: u16 = 22;
-const IFLA_EXT_MASK: u16 = 29;
 const IFLA_PERM_ADDRESS: u16 = 54;
-const IFLA_PARENT_DEV_NAME: u16 = 56;
-const IFLA_PARENT_DEV_BUS_NAME: u16 = 57;
 const IFLA_VF_INFO: u16 = 1;
 const IFLA_VF_MAC: u16 = 1;
 const IFLA_VF_VLAN: u16 = 2;
@@ -51,21 +35,6 @@ const IFLA_VF_VLAN_INFO: u16 = 1;
 /// The protocol that `IFLA_VF_VLAN` stands for.
 const ETH_P_8021Q: u16 = 0x8100;
 const RTEXT_FILTER_VF: u32 = 1;
-/// Leave the counters out; they are half of the answer.
-const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
-
-const NLMSG_HEADER: usize = 16;
-const IFINFOMSG: usize = 16;
-const NLA_HEADER: usize = 4;
-/// The two high bits of an attribute's type are flags (nested, network byte order).
-const NLA_TYPE_MASK: u16 = 0x3fff;
-
-/// No answer of the kernel is larger: 65535 VFs, the most that PCIe can count, need about 20 MiB.
-const MAX_ANSWER: usize = 32 << 20;
-/// Most interfaces of PCI functions that are taken from one network namespace.
-const MAX_LINKS: usize = 1 << 16;
-/// How long the kernel may take for one message: it waits for its network configuration lock meanwhile.
-const ANSWER_WITHIN: Duration = Duration::from_secs(25);
 
 /// The attributes of a VF, by their `IFLA_VF_*` number, with their `struct ifla_vf_*`. All begin with the VF's index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,17 +79,12 @@ pub(super) struct LinkInfo {
 
 /// A socket to the kernel's network configuration.
 pub(super) struct Netlink {
-    socket: OwnedFd,
-    sequence: Cell<u32>,
+    socket: Socket,
 }
 
 impl Netlink {
     pub(super) fn open() -> io::Result<Self> {
-        // NETLINK_ROUTE is protocol 0.
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
-        bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_WITHIN))?;
-        Ok(Self { socket, sequence: Cell::new(0) })
+        Ok(Self { socket: Socket::open()? })
     }
 
     /// An interface with its VFs, with or without their counters.
@@ -128,29 +92,7 @@ impl Netlink {
         let mask = if counters { RTEXT_FILTER_VF } else { RTEXT_FILTER_VF | RTEXT_FILTER_SKIP_STATS };
         let mut message = request(RTM_GETLINK, NLM_F_REQUEST, ifindex);
         attribute(&mut message, IFLA_EXT_MASK, &mask.to_ne_bytes());
-        parse_link(&self.ask(message, RTM_NEWLINK)?)
-    }
-
-    /// The interfaces of the socket's network namespace that a PCI function has, with their names. Known since Linux 5.14.
-    pub(super) fn links_of_functions(&self) -> io::Result<Vec<(Bdf, Vec<u8>)>> {
-        let mut message = request(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, 0);
-        attribute(&mut message, IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
-        let sequence = self.send(message)?;
-        let mut links = Vec::new();
-        loop {
-            let answer = self.receive()?;
-            for (sequence_of, kind, body) in messages(&answer) {
-                match (kind, i32_at(body, 0)) {
-                    _ if sequence_of != sequence => {}
-                    (NLMSG_DONE, _) => return Ok(links),
-                    (NLMSG_ERROR, Some(error)) => {
-                        return Err(io::Error::from_raw_os_error(error.saturating_neg()));
-                    }
-                    (RTM_NEWLINK, _) if links.len() < MAX_LINKS => links.extend(function_of_link(body)),
-                    _ => {}
-                }
-            }
-        }
+        parse_link(&self.socket.ask(message, RTM_NEWLINK)?)
     }
 
     /// Sets one attribute of one VF.
@@ -162,76 +104,8 @@ impl Netlink {
         attribute(&mut list, IFLA_VF_INFO, &info);
         let mut message = request(RTM_SETLINK, NLM_F_REQUEST | NLM_F_ACK, ifindex);
         attribute(&mut message, IFLA_VFINFO_LIST, &list);
-        self.ask(message, NLMSG_ERROR).map(drop)
+        self.socket.tell(message)
     }
-
-    /// Sends a request and returns the body of its one answer.
-    fn ask(&self, message: Vec<u8>, expected: u16) -> io::Result<Vec<u8>> {
-        let sequence = self.send(message)?;
-        loop {
-            let answer = self.receive()?;
-            // One that came too late for the question before.
-            if u32_at(&answer, 8) != Some(sequence) {
-                continue;
-            }
-            let (kind, body) = message_body(&answer)?;
-            return match (kind, i32_at(body, 0)) {
-                (NLMSG_ERROR, Some(error)) if error != 0 => {
-                    Err(io::Error::from_raw_os_error(error.saturating_neg()))
-                }
-                _ if kind == expected => Ok(body.to_vec()),
-                _ => Err(invalid("the kernel answered something else than was asked")),
-            };
-        }
-    }
-
-    /// Sends a request; returns the number that its answers carry.
-    fn send(&self, mut message: Vec<u8>) -> io::Result<u32> {
-        let length = u32::try_from(message.len()).map_err(io::Error::other)?;
-        let sequence = self.sequence.get().wrapping_add(1);
-        self.sequence.set(sequence);
-        message[..4].copy_from_slice(&length.to_ne_bytes());
-        message[8..12].copy_from_slice(&sequence.to_ne_bytes());
-        sendto(&self.socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
-        Ok(sequence)
-    }
-
-    /// One datagram, whatever its length.
-    fn receive(&self) -> io::Result<Vec<u8>> {
-        let (_, length) = recv(&self.socket, &mut [0; 0][..], RecvFlags::PEEK | RecvFlags::TRUNC)?;
-        if length > MAX_ANSWER {
-            return Err(invalid("the answer is too large"));
-        }
-        let mut answer = vec![0; length];
-        recv(&self.socket, &mut answer[..], RecvFlags::empty())?;
-        Ok(answer)
-    }
-}
-
-fn invalid(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-/// A message about one interface: `struct nlmsghdr`, its length still 0, and `struct ifinfomsg`.
-fn request(kind: u16, flags: u16, ifindex: u32) -> Vec<u8> {
-    let mut message = Vec::with_capacity(128);
-    message.extend([0; 4]);
-    message.extend(kind.to_ne_bytes());
-    message.extend(flags.to_ne_bytes());
-    message.extend([0; NLMSG_HEADER - 8]);
-    message.extend([0; 4]);
-    message.extend(ifindex.to_ne_bytes());
-    message.extend([0; 8]);
-    message
-}
-
-/// Appends one attribute. What is sent from here is far shorter than an attribute can be.
-fn attribute(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let length = u16::try_from(NLA_HEADER + value.len()).unwrap_or(u16::MAX);
-    to.extend(length.to_ne_bytes());
-    to.extend(kind.to_ne_bytes());
-    to.extend(value);
-    to.resize(to.len().next_multiple_of(4), 0);
 }
 
 fn emit_vf(vf: u32, setting: VfAttribute) -> (u16, Vec<u8>) {
@@ -261,68 +135,8 @@ fn emit_vf(vf: u32, setting: VfAttribute) -> (u16, Vec<u8>) {
     }
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
-    Some(i32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
 fn mac_at(bytes: &[u8], at: usize) -> Option<MacAddress> {
     Some(MacAddress::new(*bytes.get(at..)?.first_chunk()?))
-}
-
-/// The type and the body of a message that fills `bytes`.
-fn message_body(bytes: &[u8]) -> io::Result<(u16, &[u8])> {
-    let length = u32_at(bytes, 0).and_then(|length| usize::try_from(length).ok());
-    let body = length.and_then(|length| bytes.get(NLMSG_HEADER..length));
-    u16_at(bytes, 4).zip(body).ok_or_else(|| invalid("the kernel's message is cut off"))
-}
-
-/// The messages in a datagram of a dump, up to the first that is malformed: sequence number, type, body.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u32, u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let (kind, body) = message_body(bytes).ok()?;
-        let sequence = u32_at(bytes, 8)?;
-        bytes = bytes.get((NLMSG_HEADER + body.len()).next_multiple_of(4)..).unwrap_or_default();
-        Some((sequence, kind, body))
-    })
-}
-
-/// The PCI function that an interface is of, and the interface's name, from the body of an `RTM_NEWLINK`.
-fn function_of_link(body: &[u8]) -> Option<(Bdf, Vec<u8>)> {
-    let text = |wanted: u16| {
-        let (_, value) = attributes(body.get(IFINFOMSG..)?).find(|(kind, _)| *kind == wanted)?;
-        Some(value.strip_suffix(&[0]).unwrap_or(value))
-    };
-    let parent = std::str::from_utf8(text(IFLA_PARENT_DEV_NAME)?).ok()?;
-    let is_pci = text(IFLA_PARENT_DEV_BUS_NAME)? == b"pci";
-    Some((parent.parse().ok().filter(|_| is_pci)?, text(IFLA_IFNAME)?.to_vec()))
-}
-
-/// One attribute at the start of `bytes`: its type, its value, and where the next one starts.
-fn first_attribute(bytes: &[u8]) -> Option<(u16, &[u8], usize)> {
-    let length = usize::from(u16_at(bytes, 0)?);
-    let value = bytes.get(NLA_HEADER..length)?;
-    Some((u16_at(bytes, 2)? & NLA_TYPE_MASK, value, length.next_multiple_of(4)))
-}
-
-/// The attributes in `bytes`, up to the first that is malformed.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let (kind, value, next) = first_attribute(bytes)?;
-        bytes = bytes.get(next..).unwrap_or_default();
-        Some((kind, value))
-    })
 }
 
 /// Reads the body of an `RTM_NEWLINK`.
@@ -514,40 +328,6 @@ mod tests {
         let mut body = link(1);
         body[IFINFOMSG + 4..IFINFOMSG + 8].copy_from_slice(&u32::MAX.to_ne_bytes());
         assert!(parse_link(&body).is_err(), "more VFs announced than listed");
-        assert!(message_body(&[1; 8]).is_err());
-        assert!(message_body(&[0xff; 16]).is_err());
-    }
-
-    /// A message of a dump: `struct nlmsghdr`, and an interface of a function with this parent.
-    fn dumped(sequence: u32, kind: u16, bus: &[u8], parent: &[u8], name: &[u8]) -> Vec<u8> {
-        let mut message = request(kind, 0, 7);
-        for (kind, value) in
-            [(IFLA_IFNAME, name), (IFLA_PARENT_DEV_NAME, parent), (IFLA_PARENT_DEV_BUS_NAME, bus)]
-        {
-            attribute(&mut message, kind, value);
-        }
-        let length = u32::try_from(message.len()).unwrap();
-        message[..4].copy_from_slice(&length.to_ne_bytes());
-        message[8..12].copy_from_slice(&sequence.to_ne_bytes());
-        message
-    }
-
-    #[test]
-    fn the_interfaces_of_functions_are_taken_from_a_dump() {
-        let dump = [
-            dumped(1, RTM_NEWLINK, b"pci\0", b"0000:01:10.0\0", b"eth1\0"),
-            dumped(1, RTM_NEWLINK, b"virtio\0", b"0000:01:10.1\0", b"eth2\0"),
-            dumped(1, RTM_NEWLINK, b"pci\0", b"\x1b[2J\0", b"eth3\0"),
-            dumped(2, NLMSG_DONE, b"", b"", b""),
-        ]
-        .concat();
-        let seen: Vec<_> = messages(&dump).map(|(sequence, kind, _)| (sequence, kind)).collect();
-        assert_eq!(seen, [(1, RTM_NEWLINK), (1, RTM_NEWLINK), (1, RTM_NEWLINK), (2, NLMSG_DONE)]);
-        let links: Vec<_> = messages(&dump).filter_map(|(_, _, body)| function_of_link(body)).collect();
-        assert_eq!(links, [("0000:01:10.0".parse().unwrap(), b"eth1".to_vec())]);
-        for length in 0..dump.len() {
-            assert!(messages(&dump[..length]).count() <= 4);
-        }
     }
 
     #[test]
@@ -555,7 +335,6 @@ mod tests {
         let netlink = Netlink::open().unwrap();
         let loopback = netlink.link(1, true).unwrap();
         assert!(loopback.vfs.is_empty());
-        assert!(netlink.links_of_functions().is_ok());
         assert_eq!(netlink.link(u32::MAX >> 1, false).unwrap_err().raw_os_error(), Some(19), "ENODEV");
     }
 }

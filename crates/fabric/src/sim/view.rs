@@ -70,7 +70,6 @@ impl SimMachine {
         Some(FunctionFacts {
             physical: vf.map(|(pf, _)| pf),
             is_bridge: false,
-            has_netdev: vf.is_some_and(|(_, vf)| vf.interface.is_some()),
             driver,
             group: members.map(names),
         })

@@ -23,8 +23,8 @@ use std::{
 
 use ioward_model::Name;
 
-use crate::HypervisorError;
-pub(super) use crate::error::io_error;
+pub(super) use crate::file::io_error;
+use crate::{HypervisorError, file::remove};
 
 /// Where a log is cut. A guest decides how much it prints, and the runtime folder is usually memory.
 const MAX_LOG: u64 = 4 << 20;
@@ -157,13 +157,5 @@ impl Folder {
                 tracing::warn!("cannot cut {}: {error}", log.display());
             }
         }
-    }
-}
-
-fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!("cannot remove {}: {error}", path.display());
     }
 }

@@ -84,6 +84,7 @@ impl Partition {
             console: Some(self.folder.console()),
             kind: KindName::Machine,
             vfs: now.record.vfs.iter().map(|vf| (vf.name.clone(), vf.function)).collect(),
+            lacks: Vec::new(),
             channel: now.record.channel,
         }
     }

@@ -6,7 +6,7 @@ use ioward_model::{Machine, Name, PartitionKind, PartitionSpec};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{HypervisorError, json_file};
+use crate::{HypervisorError, file};
 
 /// PCIe slots of a machine for VFs, and with that the most VFs it can hold.
 pub(super) const SLOTS: u8 = 8;
@@ -86,7 +86,7 @@ impl Record {
 
     /// Reads a record.
     pub(super) fn load(path: &Path) -> Result<Self, HypervisorError> {
-        json_file::load(path, Self::check)
+        file::load(path, Self::check)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -104,7 +104,7 @@ impl Record {
 
     /// Writes a record: afterwards the file holds the old one or this one, never a part.
     pub(super) fn save(&self, path: &Path) -> Result<(), HypervisorError> {
-        json_file::save(self, path)
+        file::save(path, self)
     }
 }
 

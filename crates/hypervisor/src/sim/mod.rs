@@ -400,6 +400,7 @@ impl Hypervisor for SimHypervisor {
                 pid: now.machine.as_ref().map(|machine| machine.pid()),
                 console: Some(partition.console()),
                 vfs: now.vfs.iter().map(|(name, function)| (name.clone(), *function)).collect(),
+                lacks: Vec::new(),
                 channel: now.channel,
             }
         });

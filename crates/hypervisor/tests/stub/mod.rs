@@ -80,6 +80,7 @@ impl Hypervisor for Stub {
             accelerator: None,
             pid: None,
             console: None,
+            lacks: Vec::new(),
             vfs: Vec::new(),
             channel: false,
         };
@@ -101,10 +102,12 @@ impl Hypervisor for Stub {
         self.with(partition, |status| status.running = false)
     }
 
+    /// One that is called `lost` does not arrive.
     async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
         self.with(&owner.partition, |status| {
             status.vfs.retain(|(vf, _)| *vf != owner.vf);
             status.vfs.push((owner.vf.clone(), function));
+            status.lacks.extend((owner.vf.as_str() == "lost").then(|| owner.vf.clone()));
         })
     }
 

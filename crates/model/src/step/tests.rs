@@ -124,6 +124,7 @@ fn a_look_tells_whether_a_step_is_done() {
         console: None,
         kind: KindName::Machine,
         vfs: Vec::new(),
+        lacks: Vec::new(),
         channel: false,
     };
     let inventory = Inventory::default();

@@ -179,6 +179,7 @@ fn status(kind: KindName, partition: &str, running: bool, vfs: &[&str]) -> Parti
         pid: None,
         console: None,
         vfs: vfs.iter().map(|address| (name("net0"), at(address))).collect(),
+        lacks: Vec::new(),
         channel: true,
     }
 }
@@ -212,6 +213,9 @@ fn a_namespace_that_is_there_again_gets_its_interface_back_and_a_domain_is_left(
         let is_namespace = kind == KindName::Namespace;
         assert_eq!(left.is_none(), is_namespace, "{left:?}");
         assert_eq!(steps.is_empty(), !is_namespace, "{steps:?}");
+        // It is noted for the namespace all the same: nobody else gets it meanwhile.
+        let lacking = PartitionStatus { lacks: vec![name("net0")], ..status(kind, "p", true, &[&vf]) };
+        assert_eq!(repaired(&world, lacking), (told, steps));
         let (told, _) = repaired(&world, status(kind, "p", false, &[]));
         assert_eq!(told[0].1.as_deref(), is_namespace.then_some("its namespace is not there"));
     }
@@ -234,4 +238,7 @@ fn the_driver_that_a_namespace_s_vf_has_lost_is_its_own() {
     let vf = world.pf(at(NIC)).virtual_functions[0].address.to_string();
     let (told, _) = repaired(&world, status(KindName::Namespace, "pod", true, &[&vf]));
     assert!(told[0].1.is_some(), "what it has is not bound anew");
+    let lacking =
+        PartitionStatus { lacks: vec![name("net0")], ..status(KindName::Namespace, "pod", true, &[&vf]) };
+    assert_eq!(repaired(&world, lacking).1, expected, "what it lacks is");
 }

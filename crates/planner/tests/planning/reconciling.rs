@@ -85,6 +85,7 @@ fn nothing_is_taken_from_a_partition_that_runs() {
         console: None,
         kind: KindName::Machine,
         vfs: vec![(name("net0"), vf)],
+        lacks: Vec::new(),
         channel: true,
     };
     let left = |running| {

@@ -172,6 +172,7 @@ impl Hypervisor for SlowHypervisor {
             console: Some("/nonexistent".into()),
             kind: KindName::Machine,
             vfs: self.vfs.lock().unwrap().clone(),
+            lacks: Vec::new(),
             channel: false,
         }])
     }

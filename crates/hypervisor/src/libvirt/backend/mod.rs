@@ -54,7 +54,7 @@ use self::{
 use super::{Connection, Domain, LibvirtError, Link, Refusal, Uuid};
 use crate::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
-    StopMode, error::io_error, sysfs::Sysfs,
+    StopMode, file::io_error, sysfs::Sysfs,
 };
 
 /// Events that may wait to be fetched.

@@ -24,7 +24,7 @@ use super::{
     look::{Seen, Trouble, look},
     record::Record,
 };
-use crate::{HypervisorError, HypervisorEvent, error::io_error, libvirt::Uuid};
+use crate::{HypervisorError, HypervisorEvent, file::{self, io_error}, libvirt::Uuid};
 
 /// Between two looks at a domain that can't be seen although libvirt is there.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -193,11 +193,7 @@ impl Partition {
 
     /// Removes the socket of its channel, which QEMU leaves behind.
     pub(super) fn remove_socket(&self) {
-        if let Err(error) = fs::remove_file(&self.socket)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!("cannot remove {}: {error}", self.socket.display());
-        }
+        file::remove(&self.socket);
     }
 }
 

@@ -10,7 +10,7 @@ use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
 use super::known::{Devices, Known};
-use crate::{HypervisorError, json_file, libvirt::Uuid};
+use crate::{HypervisorError, file, libvirt::Uuid};
 
 const VERSION: u32 = 1;
 
@@ -61,7 +61,7 @@ impl Record {
 
     /// Reads a record.
     pub(super) fn load(path: &Path) -> Result<Self, HypervisorError> {
-        json_file::load(path, |record: &Self| match record.version {
+        file::load(path, |record: &Self| match record.version {
             VERSION => Ok(()),
             other => Err(format!("version {other} of the form is not known")),
         })
@@ -69,7 +69,7 @@ impl Record {
 
     /// Writes a record: afterwards the file holds the old one or this one, never a part.
     pub(super) fn save(&self, path: &Path) -> Result<(), HypervisorError> {
-        json_file::save(self, path)
+        file::save(path, self)
     }
 }
 
