@@ -118,6 +118,7 @@ impl Imp {
             events: Arc::clone(&events),
             channels: Arc::clone(&channels),
             news: Notify::new(),
+            noting: tokio::sync::Mutex::default(),
         });
         let runner = StepRunner {
             fabric: Arc::clone(&fabric),

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use ioward_api::{AssignedVf, PartitionView};
 use ioward_hypervisor::{Hypervisor, HypervisorEvent, PartitionStatus};
 use ioward_model::{Class, EventKind, Name, Owner, RowKey, State};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 use crate::{
     channels::Channels,
@@ -22,6 +22,9 @@ pub(crate) struct Machines {
     pub(crate) channels: Arc<Channels>,
     /// The hypervisor has told something that is worth a look at the host.
     pub(crate) news: Notify,
+    /// Held while one event or one look is noted. A look in the middle of an event would note its end first, and its reason would be
+    /// told by nobody.
+    pub(crate) noting: Mutex<()>,
 }
 
 impl Machines {
@@ -79,6 +82,7 @@ impl Machines {
     /// # Errors
     /// When the hypervisor can't tell.
     pub(crate) async fn note_how_they_are(&self, why: &str) -> Result<Vec<Name>, ImpError> {
+        let _noting = self.noting.lock().await;
         // Before the look: what is started after it has not gone.
         let noted = self.notes.state();
         let machines = self.hypervisor.partitions().await?;
@@ -116,6 +120,7 @@ impl Machines {
 
     /// The news may be older than the latest start, and a start may come while it is looked.
     async fn handle(&self, event: HypervisorEvent) {
+        let _noting = self.noting.lock().await;
         match event {
             HypervisorEvent::Ended { partition, why } => {
                 let is_running =

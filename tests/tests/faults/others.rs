@@ -52,6 +52,35 @@ async fn a_domain_that_somebody_ends_and_starts_is_noted_so_and_served() {
     assert_eq!(scene.imp.state().partitions[&name("web")].vfs.len(), 1, "its VF stays its own");
 }
 
+/// A look in the middle of the event noted the end first, as "its machine is gone", and the reason was told by nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_domain_has_ended_is_told_though_somebody_looks_meanwhile() {
+    let scene = Scene::new();
+    scene.apply(&domain("web")).await;
+    tokio::spawn(std::sync::Arc::clone(&scene.imp).follow_hypervisor());
+    scene.machines.turn("web", true);
+    scene.machines.tell(HypervisorEvent::Started { partition: name("web") }).await;
+    let lost = HypervisorEvent::Detached { owner: "web/net0".parse().unwrap(), why: "virsh edit".into() };
+    scene.machines.tell(lost).await;
+    let followed = |kind: &EventKind| matches!(kind, EventKind::VfTakenOut { .. });
+    scene.until("all of that is noted", |_| scene.count(followed) == 1).await;
+    assert!(runs(&scene.imp));
+    scene.machines.turn("web", false);
+    scene.gate.close("partitions");
+    let why = "virsh destroy".to_owned();
+    scene.machines.tell(HypervisorEvent::Ended { partition: name("web"), why: why.clone() }).await;
+    scene.gate.is_reached("partitions", 1).await;
+    scene.gate.let_pass("partitions");
+    let imp = std::sync::Arc::clone(&scene.imp);
+    let mut look = tokio::spawn(async move { imp.reconcile().await });
+    // It may wait for the event to be noted, and then does not end before.
+    let _ = tokio::time::timeout(std::time::Duration::from_millis(300), &mut look).await;
+    scene.gate.open("partitions");
+    let told = |kind: &EventKind| matches!(kind, EventKind::PartitionEnded { why: it, .. } if *it == why);
+    scene.until("the reason is told", |_| scene.count(told) == 1).await;
+    assert!(!runs(&scene.imp));
+}
+
 /// Nobody tells what happened while no daemon was there.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_became_of_domains_meanwhile_is_found_by_a_look() {

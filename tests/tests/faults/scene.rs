@@ -332,7 +332,9 @@ impl Hypervisor for Machines {
             vfs: machine.vfs.iter().map(|(name, vf)| (name.clone(), *vf)).collect(),
             channel: machine.channel,
         };
-        Ok(self.all.lock().unwrap().iter().map(of_one).collect())
+        let all = self.all.lock().unwrap().iter().map(of_one).collect();
+        self.gate.pass("partitions").await;
+        Ok(all)
     }
 
     async fn events(&self) -> mpsc::Receiver<HypervisorEvent> {
