@@ -94,7 +94,10 @@ impl BareMachine {
                 "-initrd",
                 &env::var("IOWARD_LAB_GUEST_INITRD")?,
             ])
-            .args(["-append", "console=ttyS0 loglevel=4 mitigations=off nopv no_timer_check ioward.hostname=lab-test"])
+            .args([
+                "-append",
+                "console=ttyS0 loglevel=4 mitigations=off nopv no_timer_check ioward.hostname=lab-test",
+            ])
             .arg("-chardev")
             .arg(format!("socket,id=console,server=on,wait=off,path={}", console.display()))
             .args(["-serial", "chardev:console", "-qmp"])

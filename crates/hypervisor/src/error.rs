@@ -1,11 +1,6 @@
 //! Why an operation on a partition failed.
 
-use std::{
-    borrow::Cow,
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{borrow::Cow, io, path::PathBuf, time::Duration};
 
 use ioward_model::{KindName, Name};
 use ioward_pci::Bdf;

@@ -187,6 +187,7 @@ impl LibvirtHypervisor {
             console: None,
             channel: known.devices().channel.as_deref() == Some(&*socket),
             vfs: record.vfs(),
+            lacks: Vec::new(),
         }
     }
 

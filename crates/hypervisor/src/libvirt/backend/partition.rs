@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fs::{self, DirBuilder},
-    io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -24,7 +23,11 @@ use super::{
     look::{Seen, Trouble, look},
     record::Record,
 };
-use crate::{HypervisorError, HypervisorEvent, file::{self, io_error}, libvirt::Uuid};
+use crate::{
+    HypervisorError, HypervisorEvent,
+    file::{self, io_error},
+    libvirt::Uuid,
+};
 
 /// Between two looks at a domain that can't be seen although libvirt is there.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
