@@ -42,7 +42,7 @@ const WITHOUT_A_GUEST: &str = "<domain type='kvm'>
 
 /// What the lab's guest boots from, after the type of the machine.
 const BOOT: &str = "</type><kernel>/run/lab/guest/vmlinuz</kernel><initrd>/run/lab/guest/initrd.img</initrd>
-    <cmdline>console=ttyS0 loglevel=6 net.ifnames=0 nopv ioward.hostname=web</cmdline>";
+    <cmdline>console=ttyS0 loglevel=6 net.ifnames=0 nopv no_timer_check ioward.hostname=web</cmdline>";
 
 /// Makes the domain and starts it.
 fn start(definition: &str) -> Outcome {
@@ -243,6 +243,14 @@ pub fn a_spec_gives_vfs_to_a_domain_that_runs_and_virsh_goes_on_beside_it() -> O
     assert!(!live_now.contains("org.ioward.0") && !live_now.contains("<hostdev"), "{live_now} was {live}");
     assert!(!guest.run("ip link", SOON)?.contains("52:54:00:aa"));
     assert_eq!(how_the_host_is()?, before);
+
+    // One that is undefined gives its VFs back.
+    sh("virsh destroy web")?;
+    daemon.apply(&spec)?;
+    sh("virsh undefine web")?;
+    let is_back = || how_the_host_is().is_ok_and(|now| now == before);
+    wait_until("the host has its VF back", SOON, is_back)?;
+    assert_eq!(daemon.done(&["partitions", "--json"])?.trim(), "[]");
     Ok(())
 }
 

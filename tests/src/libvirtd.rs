@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ioward_tests::harness::Outcome;
-use ioward_tests::level1::{sh, wait_until};
+use ioward_tests::level1::sh;
 
 /// Far above what anything of libvirt's takes.
 pub const LONG: Duration = Duration::from_secs(180);
@@ -14,22 +14,12 @@ pub struct Libvirt;
 impl Libvirt {
     pub fn start() -> Result<Self, Box<dyn std::error::Error>> {
         let libvirt = Self;
-        // Debian's libvirt runs machines as libvirt-qemu, whom its package makes.
-        sh("set -e
-            mount -t overlay overlay -o lowerdir=/run/lab/libvirt/usr:/usr /usr
-            getent group kvm || groupadd -r kvm
-            getent group libvirt || groupadd -r libvirt
-            getent group libvirt-qemu || groupadd -r libvirt-qemu
-            getent passwd libvirt-qemu || useradd -r -M -g libvirt-qemu -G kvm -d /var/lib/libvirt libvirt-qemu
-            mkdir -p /run/libvirt /run/ioward-libvirt /var/log/libvirt/qemu /var/lib/libvirt
-            virtlogd -d -p /run/virtlogd.pid")?;
-        libvirt.start_daemon()?;
+        sh("set -e; . lab/libvirtd.sh; libvirt_up")?;
         Ok(libvirt)
     }
 
     pub fn start_daemon(&self) -> Outcome {
-        sh("libvirtd -d -p /run/libvirtd.pid")?;
-        wait_until("libvirt answers", LONG, || sh("virsh version").is_ok())
+        sh("set -e; . lab/libvirtd.sh; libvirtd_up").map(drop)
     }
 
     pub fn kill_daemon(&self) -> Outcome {
@@ -42,10 +32,12 @@ impl Libvirt {
 impl Drop for Libvirt {
     fn drop(&mut self) {
         // Whatever of it there is. The files of numbers have no line ends.
-        let _ = sh("virsh destroy web; virsh undefine web
+        let _ = sh(
+            "for domain in $(virsh list --all --name); do virsh destroy $domain; virsh undefine $domain; done
             for daemon in libvirtd virtlogd; do
                 pid=$(cat /run/$daemon.pid) && kill $pid && while kill -0 $pid 2>/dev/null; do sleep 0.1; done
             done
-            umount -l /usr");
+            umount -l /usr",
+        );
     }
 }

@@ -50,7 +50,7 @@ const FLUSH_EACH: Duration = Duration::from_secs(1);
 /// The I/O virtualization management partition of one host: what [`crate::serve`] runs, for those who bring a machine
 /// of their own. It is made of parts, each of which knows only those that it needs.
 pub struct Imp {
-    hypervisor: Arc<dyn Hypervisor>,
+    pub(crate) hypervisor: Arc<dyn Hypervisor>,
     notes: Arc<Notes>,
     pub(crate) events: Arc<EventLog>,
     looks: Arc<Looks>,

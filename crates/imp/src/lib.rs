@@ -56,6 +56,7 @@ mod service;
 mod step;
 mod stuck;
 mod transport;
+mod undefined;
 mod workers;
 
 pub use compatible::compatible;
@@ -65,3 +66,4 @@ pub use host::{IMP_COMMAND, ServeConfig, serve};
 pub use imp::{Imp, Run};
 pub use planning::plan_for;
 pub use serve::{ServeError, serve_on};
+pub use undefined::Undefined;

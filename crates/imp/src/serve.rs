@@ -114,6 +114,7 @@ pub(crate) async fn run(
     imp.adopt().await.map_err(|error: ImpError| ServeError::Adopt(error_chain(&error)))?;
     tokio::spawn(Arc::clone(&imp).follow_hypervisor());
     let follower = tokio::spawn(Arc::clone(&imp).follow_host());
+    let undefined = tokio::spawn(Arc::clone(&imp).follow_undefined());
     let flusher = tokio::spawn(Arc::clone(&imp).keep_flushing());
     tracing::info!("listening at {}", socket.display());
     (supervised.tell)(Life::Ready { partitions: imp.count() });
@@ -131,6 +132,7 @@ pub(crate) async fn run(
     std::mem::forget(imp.finish_operations().await);
     imp.stop_channels();
     follower.abort();
+    undefined.abort();
     flusher.abort();
     imp.flush_or_say();
     alive.abort();

@@ -193,7 +193,7 @@ pub enum EventKind {
         /// The partition.
         partition: Name,
     },
-    /// A partition's domain or namespace is gone: it can't start again as it is. Its VFs stay its own.
+    /// A partition's domain or namespace is gone: it can't start again as it is. A namespace may come again.
     PartitionGone {
         /// The partition.
         partition: Name,

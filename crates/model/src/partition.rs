@@ -26,6 +26,8 @@ pub struct PartitionStatus {
     pub vfs: Vec<(Name, Bdf)>,
     /// Those of them that it runs without, and would take at once: its namespace was made anew.
     pub lacks: Vec<Name>,
+    /// Whether its domain was undefined: what it holds is of no use to anybody.
+    pub gone: bool,
     /// Whether it has a channel.
     pub channel: bool,
 }

@@ -2,7 +2,7 @@
 //! whoever runs.
 
 use ioward_hypervisor::HypervisorEvent;
-use ioward_imp::Imp;
+use ioward_imp::{Imp, Undefined};
 use ioward_model::{EventKind, Intent, OpErrorKind, Options, Rule, Spec, VfOp};
 
 use crate::scene::{NO_DOMAIN, Scene, name, partition, set_mac, vf};
@@ -79,6 +79,37 @@ async fn why_a_domain_has_ended_is_told_though_somebody_looks_meanwhile() {
     let told = |kind: &EventKind| matches!(kind, EventKind::PartitionEnded { why: it, .. } if *it == why);
     scene.until("the reason is told", |_| scene.count(told) == 1).await;
     assert!(!runs(&scene.imp));
+}
+
+/// What it held was of no use to anybody, until a person found out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_domain_that_is_undefined_gives_its_vfs_back() {
+    let scene = Scene::new();
+    scene.apply(&domain("web")).await;
+    let mut undefined = Undefined::default();
+    let held = |imp: &Imp| imp.state().partitions.len();
+
+    // As long as it runs it has them.
+    scene.machines.undefine("web", true);
+    for _ in 0..3 {
+        scene.imp.give_back_undefined(&mut undefined).await.unwrap();
+    }
+    assert_eq!(held(&scene.imp), 1);
+
+    // It is defined anew between two looks: somebody has edited it.
+    scene.machines.turn("web", false);
+    scene.imp.give_back_undefined(&mut undefined).await.unwrap();
+    scene.machines.undefine("web", false);
+    scene.imp.give_back_undefined(&mut undefined).await.unwrap();
+    scene.machines.undefine("web", true);
+    scene.imp.give_back_undefined(&mut undefined).await.unwrap();
+    assert_eq!(held(&scene.imp), 1);
+
+    scene.imp.give_back_undefined(&mut undefined).await.unwrap();
+    scene.until("it is removed", |imp| held(imp) == 0).await;
+    let done = |kind: &EventKind| matches!(kind, EventKind::PlanDone { .. });
+    scene.until("as by a plan", |_| scene.count(done) >= 1).await;
+    assert!(scene.imp.state().adapters.is_empty(), "and its adapter is let go of");
 }
 
 /// Nobody tells what happened while no daemon was there.

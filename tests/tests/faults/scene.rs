@@ -173,6 +173,7 @@ impl Fabric for GatedFabric {
 struct Machine {
     kind: KindName,
     running: bool,
+    gone: bool,
     channel: bool,
     vfs: BTreeMap<Name, Bdf>,
     /// The guest's end of the latest connection, until somebody takes it.
@@ -194,6 +195,11 @@ impl Machines {
     /// Somebody else starts a partition, or ends it, and nobody is told.
     pub fn turn(&self, partition: &str, running: bool) {
         self.with(&name(partition), |machine| machine.running = running).unwrap();
+    }
+
+    /// Somebody undefines a domain, or defines it anew, and nobody is told.
+    pub fn undefine(&self, partition: &str, gone: bool) {
+        self.with(&name(partition), |machine| machine.gone = gone).unwrap();
     }
 
     /// From now on it is agents that connect to its channel.
@@ -329,6 +335,7 @@ impl Hypervisor for Machines {
             pid: None,
             console: Some("/dev/null".into()),
             lacks: Vec::new(),
+            gone: machine.gone,
             vfs: machine.vfs.iter().map(|(name, vf)| (name.clone(), *vf)).collect(),
             channel: machine.channel,
         };

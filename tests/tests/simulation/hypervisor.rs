@@ -495,6 +495,7 @@ impl Hypervisor for ModelHypervisor {
             pid: guest.running.then_some(1),
             console: Some("/dev/null".into()),
             lacks: Vec::new(),
+            gone: false,
             vfs: guest.vfs.iter().map(|(vf, held)| (vf.clone(), held.function)).collect(),
             channel: guest.channel,
         };

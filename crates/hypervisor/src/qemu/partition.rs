@@ -85,6 +85,7 @@ impl Partition {
             kind: KindName::Machine,
             vfs: now.record.vfs.iter().map(|vf| (vf.name.clone(), vf.function)).collect(),
             lacks: Vec::new(),
+            gone: false,
             channel: now.record.channel,
         }
     }

@@ -401,6 +401,7 @@ impl Hypervisor for SimHypervisor {
                 console: Some(partition.console()),
                 vfs: now.vfs.iter().map(|(name, function)| (name.clone(), *function)).collect(),
                 lacks: Vec::new(),
+                gone: false,
                 channel: now.channel,
             }
         });

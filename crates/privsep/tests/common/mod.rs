@@ -173,6 +173,7 @@ impl Hypervisor for SlowHypervisor {
             kind: KindName::Machine,
             vfs: self.vfs.lock().unwrap().clone(),
             lacks: Vec::new(),
+            gone: false,
             channel: false,
         }])
     }

@@ -188,6 +188,7 @@ impl LibvirtHypervisor {
             channel: known.devices().channel.as_deref() == Some(&*socket),
             vfs: record.vfs(),
             lacks: Vec::new(),
+            gone: !known.there,
         }
     }
 

@@ -1,0 +1,20 @@
+# shellcheck shell=bash
+# A real libvirt in level 1: it is not installed, its packages are laid over /usr.
+
+libvirt_up() { # if it is not up already
+  ! virsh version >/dev/null 2>&1 || return 0
+  mountpoint -q /usr || mount -t overlay overlay -o lowerdir=/run/lab/libvirt/usr:/usr /usr
+  # Debian's libvirt runs machines as libvirt-qemu, whom its package makes.
+  local group
+  for group in kvm libvirt libvirt-qemu; do getent group "$group" >/dev/null || groupadd -r "$group"; done
+  getent passwd libvirt-qemu >/dev/null ||
+    useradd -r -M -g libvirt-qemu -G kvm -d /var/lib/libvirt libvirt-qemu
+  mkdir -p /run/libvirt /run/ioward-libvirt /var/log/libvirt/qemu /var/lib/libvirt
+  virtlogd -d -p /run/virtlogd.pid
+  libvirtd_up
+}
+libvirtd_up() {
+  libvirtd -d -p /run/libvirtd.pid
+  local until=$((SECONDS + 180))
+  until virsh version >/dev/null 2>&1; do [ $SECONDS -le $until ] || return 1; sleep 0.2; done
+}
