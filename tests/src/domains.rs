@@ -44,6 +44,12 @@ const WITHOUT_A_GUEST: &str = "<domain type='kvm'>
 const BOOT: &str = "</type><kernel>/run/lab/guest/vmlinuz</kernel><initrd>/run/lab/guest/initrd.img</initrd>
     <cmdline>console=ttyS0 loglevel=6 net.ifnames=0 nopv no_timer_check ioward.hostname=web</cmdline>";
 
+/// Makes a domain that finds nothing to boot from.
+pub fn define() -> Outcome {
+    fs::write("/run/web.xml", WITHOUT_A_GUEST)?;
+    sh("virsh define /run/web.xml").map(drop)
+}
+
 /// Makes the domain and starts it.
 fn start(definition: &str) -> Outcome {
     fs::write("/run/web.xml", definition)?;

@@ -4,9 +4,11 @@
 // Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::panic)]
 
+mod beside_virsh;
 mod channel;
 mod choosing;
 mod crashes;
+mod domain_crashes;
 mod domains;
 mod drift;
 mod holders;
@@ -81,6 +83,8 @@ fn main() -> ExitCode {
         libvirt::a_domain_is_read_changed_and_followed_and_the_daemon_may_be_killed,
         domains::a_domain_that_runs_gets_a_vf_and_a_channel_and_gives_them_back_without_a_trace,
         domains::a_spec_gives_vfs_to_a_domain_that_runs_and_virsh_goes_on_beside_it,
+        beside_virsh::each_verb_of_virsh_goes_on_working_and_is_followed,
+        domain_crashes::forty_kills_of_the_daemon_and_of_libvirts_lose_nothing,
         package::it_is_installed_upgraded_under_a_running_partition_and_removed,
         units::they_start_restart_and_stop_the_daemon_under_a_running_partition,
         crashes::fifty_kills_during_changes_lose_nothing,

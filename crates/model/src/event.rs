@@ -310,10 +310,7 @@ impl fmt::Display for EventKind {
             Self::PartitionStartedElsewhere { partition } => {
                 write!(f, "partition {partition} was started, and not by ioward")
             }
-            Self::PartitionGone { partition, why } => write!(
-                f,
-                "partition {partition} is gone: {why}; its VFs stay its own until 'ioward remove {partition}'"
-            ),
+            Self::PartitionGone { partition, why } => write!(f, "partition {partition} is gone: {why}"),
             Self::VfTakenOut { partition, vf, why } => {
                 write!(f, "{partition}/{vf} was taken out, and not by ioward: {why}")
             }

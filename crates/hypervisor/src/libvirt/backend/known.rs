@@ -79,7 +79,8 @@ pub(super) enum Expected {
 
 impl News {
     pub(super) fn gone() -> Self {
-        Self::Gone { why: "libvirt has its domain no more: it was undefined".to_owned() }
+        let why = "its domain was undefined; unless that is defined again at once, its VFs are given back";
+        Self::Gone { why: why.to_owned() }
     }
 }
 
