@@ -146,6 +146,12 @@ impl<'a> Journal<'a> {
         );
     }
 
+    /// A step that may have been carried out could not be undone.
+    pub(crate) fn left_in_doubt(&self, step: &Step, outcome: &Outcome) {
+        let noted = |state: &mut State| state.record_in_doubt(step, outcome);
+        let _ = self.notes.change(Must::BeKnown, |state| state.rows_of(step), Vec::new(), noted);
+    }
+
     /// The plan has failed. When something is left, plans made before no longer hold.
     pub(crate) fn failed_plan(&self, is_rolled_back: bool) {
         let ended = self.end(if is_rolled_back { Ended::Undone } else { Ended::Left });

@@ -83,6 +83,9 @@ impl Executor {
             if error.is_some() {
                 undone = false;
                 left.add(&inverse);
+                if carried.in_doubt {
+                    journal.left_in_doubt(carried.step, &carried.outcome);
+                }
             }
             progress.tell(EventKind::StepUndone { plan: *plan, number, error });
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ioward_fabric::{Fabric, FabricError};
 use ioward_hypervisor::{Accelerator, Hypervisor, HypervisorError, StopMode};
-use ioward_model::{FoundBefore, KeepsOut, Meaning, Name, Outcome, Step};
+use ioward_model::{FoundBefore, KeepsOut, Meaning, Name, Outcome, Owner, Step};
 use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::{channels::Channels, error::ImpError, notes::Notes, ownership::Ownership};
@@ -57,11 +57,15 @@ impl StepRunner {
             Ok(outcome) => outcome,
             Err(_) => Err(ImpError::TooLong { step: step.to_string(), after: limit }),
         };
-        if let (Err(_), Step::DestroyChannel { partition }) = (&outcome, step) {
+        let mut outcome = outcome.map_err(Failure::from);
+        match (&mut outcome, step) {
             // It may still be there, with a guest that asks.
-            self.channels.serve(partition);
+            (Err(_), Step::DestroyChannel { partition }) => self.channels.serve(partition),
+            // A hypervisor that had no answer holds it until it knows.
+            (Err(failure), Step::AttachVf { owner, .. }) => failure.in_doubt |= self.has(owner).await,
+            _ => {}
         }
-        Ok(outcome?)
+        outcome
     }
 
     async fn do_unbounded(&self, step: &Step, found: Outcome) -> Result<Outcome, ImpError> {
@@ -115,6 +119,12 @@ impl StepRunner {
             }
         }
         Ok(outcome)
+    }
+
+    async fn has(&self, owner: &Owner) -> bool {
+        let partitions = self.hypervisor.partitions().await.unwrap_or_default();
+        let known = partitions.iter().find(|known| known.name == owner.partition);
+        known.is_some_and(|known| known.vfs.iter().any(|(vf, _)| *vf == owner.vf))
     }
 
     async fn runs(&self, partition: &Name) -> bool {

@@ -81,6 +81,26 @@ async fn why_a_domain_has_ended_is_told_though_somebody_looks_meanwhile() {
     assert!(!runs(&scene.imp));
 }
 
+/// libvirt's daemon was killed in the middle: the domain had the VF, and could not be asked to let go of it. Nobody took it out later,
+/// since it was not noted that it might have it, and so it could not be unbound for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vf_that_a_domain_may_have_got_is_taken_out_of_it_first() {
+    let scene = Scene::new();
+    scene.machines.be_silent(true);
+    let spec = Spec::parse(format!("version = 1\n{}", domain("web")).as_bytes()).unwrap();
+    let ended = scene.try_to(Intent::Apply { spec }).await;
+    assert!(matches!(ended, Some(EventKind::PlanFailed { undone: false, .. })), "{ended:?}");
+    assert_eq!(scene.machines.vfs("web"), 1);
+    let noted = scene.imp.state().partitions[&name("web")].clone();
+    assert!(noted.vfs.values().all(|vf| vf.attached) && noted.vfs.len() == 1, "{noted:?}");
+
+    drop(scene.imp.finish_changes().await);
+    scene.machines.be_silent(false);
+    scene.machines.turn("web", true);
+    scene.ask(Intent::Detach { partition: name("web"), vf: name("net0") }).await;
+    assert_eq!(scene.machines.vfs("web"), 0);
+}
+
 /// What it held was of no use to anybody, until a person found out.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_domain_that_is_undefined_gives_its_vfs_back() {

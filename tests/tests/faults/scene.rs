@@ -4,7 +4,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::unix::net::UnixStream,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -189,9 +192,20 @@ pub struct Machines {
     all: Mutex<BTreeMap<Name, Machine>>,
     connected: tokio::sync::Notify,
     listener: Mutex<Option<mpsc::Sender<HypervisorEvent>>>,
+    silent: AtomicBool,
 }
 
 impl Machines {
+    /// While it is silent, it gives VFs to partitions without an answer, and no guest lets go of one.
+    pub fn be_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+    }
+
+    /// The VFs that a partition has.
+    pub fn vfs(&self, partition: &str) -> usize {
+        self.with(&name(partition), |machine| machine.vfs.len()).unwrap()
+    }
+
     /// Somebody else starts a partition, or ends it, and nobody is told.
     pub fn turn(&self, partition: &str, running: bool) {
         self.with(&name(partition), |machine| machine.running = running).unwrap();
@@ -291,10 +305,19 @@ impl Hypervisor for Machines {
     }
 
     async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
-        self.with(&owner.partition, |machine| _ = machine.vfs.insert(owner.vf.clone(), function))
+        self.with(&owner.partition, |machine| _ = machine.vfs.insert(owner.vf.clone(), function))?;
+        if self.silent.load(Ordering::Relaxed) {
+            let (partition, why) = (owner.partition.clone(), "no answer".to_owned());
+            return Err(HypervisorError::NotAttachable { function, partition, why });
+        }
+        Ok(())
     }
 
     async fn detach_vf(&self, owner: &Owner, _: bool) -> Result<(), HypervisorError> {
+        if self.silent.load(Ordering::Relaxed) {
+            let (partition, what) = (owner.partition.clone(), format!("let go of {}", owner.vf));
+            return Err(HypervisorError::GuestUnresponsive { partition, what, after: BOUND });
+        }
         self.with(&owner.partition, |machine| _ = machine.vfs.remove(&owner.vf))
     }
 
