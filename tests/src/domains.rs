@@ -289,3 +289,70 @@ fn the_guest_configures_its_vf(guest: &mut Guest) -> Outcome {
     assert!(status == 3 && refusal.contains("vlan is not in guest_may"), "{status}: {refusal}");
     Ok(())
 }
+
+/// What a person writes for a VF, and a controller for channels of the domain's own.
+fn with_a_vf(vf: &str) -> String {
+    let [bus, slot, function] = [&vf[5..7], &vf[8..10], &vf[11..]];
+    let devices = format!(
+        "<devices><controller type='virtio-serial' index='0'/>
+    <hostdev mode='subsystem' type='pci' managed='no'>
+      <source><address domain='0x0000' bus='0x{bus}' slot='0x{slot}' function='0x{function}'/></source>
+    </hostdev>"
+    );
+    WITHOUT_A_GUEST.replacen("</type>", BOOT, 1).replacen("<devices>", &devices, 1)
+}
+
+/// By the command, as a person does it whose domain runs with a VF, made and bound by hand.
+pub fn a_domain_that_has_a_vf_is_taken_over_as_it_is_and_released_as_it_was() -> Outcome {
+    clean_up();
+    let libvirt = Libvirt::start()?;
+    set_attribute(NIC0, "sriov_drivers_autoprobe", "0")?;
+    set_attribute(NIC0, "sriov_numvfs", "3")?;
+    sh("ip link set eth0 vf 0 mac 52:54:00:aa:00:01 vlan 100")?;
+    let vf = virtual_functions(NIC0)?.remove(0);
+    set_attribute(&vf, "driver_override", "vfio-pci")?;
+    fs::write("/sys/bus/pci/drivers_probe", &vf)?;
+    start(&with_a_vf(&vf))?;
+    let (definitions_before, host_before) = (definitions()?, how_the_host_is()?);
+    let vf_before = kernel_vf("eth0", 0)?;
+    let mut guest = console()?;
+
+    let mut daemon = Daemon::start()?;
+    let refused = daemon.ioward(&["adopt", "web", "--name", "shop"])?;
+    assert!(refused.status == 3 && refused.stderr.contains("--yes"), "{refused:?}");
+    let file = "/run/ioward-test/shop.toml";
+    let shown = daemon.done(&["adopt", "web", "--name", "shop", "--output", file, "--yes"])?;
+    let spec = fs::read_to_string(file)?;
+    assert!(
+        shown.contains(&spec) && spec.contains("52:54:00:aa:00:01") && spec.contains("vlan = 100"),
+        "{shown}"
+    );
+    assert_eq!(definitions()?, definitions_before);
+    assert_eq!(how_the_host_is()?, host_before);
+    assert!(daemon.done(&["plan", "-f", file])?.contains("nothing to do"));
+    assert_eq!(daemon.done(&["drift", "--json"])?.trim(), "[]");
+    daemon.crash_and_restart()?;
+    assert!(daemon.done(&["vfs"])?.contains("shop/net0"));
+
+    // One more, while it runs.
+    let net1 = "pf = \"0000:01:00.0\"\nmac = \"52:54:00:aa:00:02\"";
+    daemon.apply(&(spec.clone() + &a_vf("net1", "network", net1)))?;
+    let agent =
+        "n=0; until ioward-agent vf list | grep net1; do sleep 1; n=$((n+1)); [ $n -lt 60 ] || exit 1; done";
+    guest.run(agent, SOON)?;
+    guest.run("ip link | grep 52:54:00:aa:00:01 && ip link | grep 52:54:00:aa:00:02", SOON)?;
+    let fewer = daemon.try_apply(&spec, &["--allow-disruption"])?;
+    assert_eq!(fewer.status, 0, "{fewer:?}");
+    assert_eq!(kernel_vf("eth0", 0)?, vf_before, "nobody has touched the one it had");
+
+    daemon.done(&["release", "--yes", "shop"])?;
+    assert_eq!(definitions()?, definitions_before);
+    assert_eq!(how_the_host_is()?, host_before);
+    assert_eq!(kernel_vf("eth0", 0)?, vf_before);
+    let vfs = daemon.done(&["vfs"])?;
+    assert!(vfs.contains("libvirt domain web") && !vfs.contains("shop"), "{vfs}");
+    guest.run("ip link | grep 52:54:00:aa:00:01", SOON)?;
+    drop((daemon, libvirt));
+    clean_up();
+    Ok(())
+}

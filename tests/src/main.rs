@@ -85,6 +85,7 @@ fn main() -> ExitCode {
         domains::a_spec_gives_vfs_to_a_domain_that_runs_and_virsh_goes_on_beside_it,
         beside_virsh::each_verb_of_virsh_goes_on_working_and_is_followed,
         domain_crashes::forty_kills_of_the_daemon_and_of_libvirts_lose_nothing,
+        domains::a_domain_that_has_a_vf_is_taken_over_as_it_is_and_released_as_it_was,
         package::it_is_installed_upgraded_under_a_running_partition_and_removed,
         units::they_start_restart_and_stop_the_daemon_under_a_running_partition,
         crashes::fifty_kills_during_changes_lose_nothing,

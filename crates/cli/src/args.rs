@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use ioward_api::{ChangeId, DEFAULT_SOCKET};
 use ioward_imp::IMP_COMMAND;
-use ioward_model::{Name, Options};
+use ioward_model::{DomainRef, Name, Options};
 
 use crate::{
     events_filter::{self, Since},
@@ -274,6 +274,36 @@ pub enum Command {
         #[command(flatten)]
         how: How,
     },
+    /// Make a partition of a libvirt domain that has VFs already, as it is, and print its Spec
+    #[command(
+        after_help = "Neither the domain nor its VFs change, whether it runs or not. VFs of <hostdev managed='no'> are taken over; the \
+        plan says what else the domain has, and why that is left out. 'ioward release' is the way back."
+    )]
+    Adopt {
+        /// The domain, by its name or its UUID
+        domain: DomainRef,
+        /// The partition's name [default: the domain's]
+        #[arg(long, value_name = "NAME")]
+        name: Option<Name>,
+        /// Also write the Spec to a file
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// How it is changed.
+        #[command(flatten)]
+        how: How,
+    },
+    /// Forget a partition that is a libvirt domain: the domain keeps its VFs, as they are
+    #[command(
+        after_help = "The channel is taken out of the domain again, and nothing else. Adapters go on giving as many VFs as they do. \
+        'ioward remove' takes the VFs back instead."
+    )]
+    Release {
+        /// The partition
+        name: Name,
+        /// How it is changed.
+        #[command(flatten)]
+        how: How,
+    },
     /// Print the Spec of what is held now, as TOML: applying it changes nothing
     Spec {
         /// Print it as JSON
@@ -397,7 +427,9 @@ impl Command {
             | Self::Stop { how, .. }
             | Self::Remove { how, .. }
             | Self::Attach { how, .. }
-            | Self::Detach { how, .. } => how.json,
+            | Self::Detach { how, .. }
+            | Self::Adopt { how, .. }
+            | Self::Release { how, .. } => how.json,
             Self::Demo(_)
             | Self::SimulatedPartition
             | Self::Serve(_)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ioward_model::{Class, Intent, Name, NameError, Spec, VfRequest};
+use ioward_model::{Intent, Name, NameError, Spec, VfRequest};
 
 use crate::{
     args::AssignArgs,
@@ -19,7 +19,7 @@ use crate::{
 /// a step fails.
 pub async fn assign(client: &Client, args: AssignArgs) -> Result<(), CliError> {
     let AssignArgs { name: partition, count, prefix, what, allow, how } = args;
-    let prefix = prefix.map_or_else(|| default_prefix(what.class).to_owned(), |prefix| prefix.to_string());
+    let prefix = prefix.map_or_else(|| what.class.vf_prefix().to_owned(), |prefix| prefix.to_string());
     // Each gets its name once it is known which are free.
     let first = name(format!("{prefix}0"))?;
     let pf = pf_ref::address(client, what.pf.as_ref()).await?;
@@ -43,17 +43,6 @@ pub async fn assign(client: &Client, args: AssignArgs) -> Result<(), CliError> {
 
 fn name(text: String) -> Result<Name, CliError> {
     text.parse().map_err(|error: NameError| CliError::Usage(error.to_string()))
-}
-
-/// The default prefix of VF names, as in the examples of docs/spec.md.
-pub fn default_prefix(class: Class) -> &'static str {
-    match class {
-        Class::Network => "net",
-        Class::Nvme => "disk",
-        Class::Display => "gpu",
-        Class::Accelerator => "accel",
-        Class::Other => "vf",
-    }
 }
 
 /// The first names of this prefix and a number that nobody has.

@@ -47,6 +47,8 @@ pub enum Asks {
     Always,
     /// Those that take something from somebody who runs: what else the command does, it says.
     IfItDisturbs,
+    /// All, and where nobody can be asked none is carried out without `--yes`.
+    Surely,
 }
 
 /// `ioward plan`: shows what would change, and writes it to a file for [`apply_plan`] where one is named. Whether anything would.
@@ -88,6 +90,20 @@ pub async fn change(
     asks: Asks,
     how: How,
 ) -> Result<(), CliError> {
+    carried(client, intent, options, asks, how).await.map(drop)
+}
+
+/// The same; the plan that was carried out, or that there was to show.
+///
+/// # Errors
+/// As [`change`].
+pub async fn carried(
+    client: &Client,
+    intent: Intent,
+    options: Options,
+    asks: Asks,
+    how: How,
+) -> Result<Plan, CliError> {
     let (mut tries, mut waiting) = (TRIES, Waiting::new(how));
     let mut agreed_to: Option<Plan> = None;
     loop {
@@ -96,10 +112,12 @@ pub async fn change(
             plan => plan?,
         };
         if how.dry_run {
-            return show_only(&plan, how);
+            show_only(&plan, how)?;
+            return Ok(plan);
         }
         if plan.steps.is_empty() {
-            return show(&plan, how.json);
+            show(&plan, how.json)?;
+            return Ok(plan);
         }
         let is_agreed = agreed_to
             .as_ref()
@@ -110,7 +128,7 @@ pub async fn change(
         match carry_out(client, plan.clone(), how.json).await {
             Err(error) if error.is_busy() && waiting.go_on().await? => {}
             Err(error) if error.is_of_an_old_plan() && tries > 1 => tries -= 1,
-            ended => return ended,
+            ended => return ended.map(|()| plan),
         }
         agreed_to = Some(plan);
     }
@@ -150,6 +168,7 @@ async fn agree(client: &Client, plan: &Plan, asks: Asks, how: How) -> Result<(),
     match ask::agreed("Apply?", how.stdin_is_read).await? {
         Some(true) => Ok(()),
         Some(false) => Err(CliError::Declined),
+        None if asks == Asks::Surely => Err(CliError::Unanswered),
         None if disturbed.is_empty() => Ok(()),
         None => Err(CliError::Unasked(disturbed.into_iter().collect::<Vec<_>>().join(", "))),
     }

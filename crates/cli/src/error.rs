@@ -107,6 +107,9 @@ pub enum CliError {
         "this takes something from {0} or stops it, and there is nobody to ask: --yes says that it is wanted; nothing has changed"
     )]
     Unasked(String),
+    /// Nobody could be asked about something that is asked about in any case.
+    #[error("there is nobody to ask whether this is wanted: --yes says that it is; nothing has changed")]
+    Unanswered,
     /// Ctrl-C before anything was carried out.
     #[error("interrupted; nothing has changed")]
     InterruptedBefore,
@@ -348,7 +351,7 @@ impl CliError {
             Self::Usage(_) | Self::NoRoot(_) | Self::SpecUnread { .. } | Self::Spec { .. } => 2,
             Self::SnapshotUnread { .. } | Self::Snapshot { .. } => 2,
             Self::NoPlan { .. } => 2,
-            Self::NothingSuits(_) | Self::Unasked(_) => 3,
+            Self::NothingSuits(_) | Self::Unasked(_) | Self::Unanswered => 3,
             Self::Api(_) | Self::SpecRefused(_) => match self.refusal().map(|error| error.kind) {
                 Some(ErrorKind::Invalid) => 2,
                 Some(ErrorKind::Refused) => 3,

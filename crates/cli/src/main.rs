@@ -7,6 +7,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod adopt;
 mod args;
 mod ask;
 mod assign;
@@ -41,7 +42,7 @@ use clap::Parser;
 use client::Client;
 use error::CliError;
 use events_filter::EventsFilter;
-use ioward_model::Intent;
+use ioward_model::{Intent, Options};
 use present::plan::Detail;
 use spec_file::SpecFile;
 use tokio::runtime::Builder;
@@ -161,6 +162,13 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Remove { name, force, allow, how } => {
             let intent = Intent::Remove { partition: name };
             change::change(&client, intent, allow.options(force), Asks::Always, how).await
+        }
+        Command::Adopt { domain, name, output, how } => {
+            adopt::adopt(&client, domain, name, output, how).await
+        }
+        Command::Release { name, how } => {
+            let intent = Intent::Release { partition: name };
+            change::change(&client, intent, Options::default(), Asks::Surely, how).await
         }
         Command::Select { file } => select::select(client, file).await,
         Command::Assign(args) => assign::assign(&client, args).await,

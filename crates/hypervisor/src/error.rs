@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, io, path::PathBuf, time::Duration};
 
-use ioward_model::{KindName, Name};
+use ioward_model::{DomainRef, KindName, Name};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +131,14 @@ pub enum HypervisorError {
     /// libvirt can't be asked.
     #[error("{0}")]
     NoLibvirt(String),
+    /// What a domain has can't be told.
+    #[error("the domain {domain} can't be looked at: {why}")]
+    NoSuchDomain {
+        /// The domain.
+        domain: DomainRef,
+        /// What libvirt said.
+        why: String,
+    },
     /// Something could not be done to a domain of libvirt's.
     #[error("cannot {what} (partition {partition}): {why}")]
     Domain {

@@ -21,7 +21,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ioward_model::{Accelerator, FunctionFacts, KindName, Name, Owner, PartitionSpec, Spec};
+use ioward_model::{
+    Accelerator, Adoptable, DomainRef, FunctionFacts, KindName, Name, Owner, PartitionSpec, Spec,
+};
 use ioward_pci::Bdf;
 use tokio::sync::mpsc;
 
@@ -349,6 +351,20 @@ impl Hypervisor for Guard {
 
     async fn detach_vf(&self, owner: &Owner, force: bool) -> Result<(), HypervisorError> {
         self.inner.detach_vf(owner, force).await
+    }
+
+    async fn adoptable(&self, domain: &DomainRef) -> Result<Adoptable, HypervisorError> {
+        self.inner.adoptable(domain).await
+    }
+
+    /// As if it were given: what must not be given is not taken over either.
+    async fn adopt_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
+        let _claim = self.hand_out(function, owner).await?;
+        self.inner.adopt_vf(owner, function).await
+    }
+
+    async fn release_vf(&self, owner: &Owner) -> Result<(), HypervisorError> {
+        self.inner.release_vf(owner).await
     }
 
     async fn create_channel(&self, partition: &Name) -> Result<(), HypervisorError> {

@@ -29,8 +29,8 @@ use std::os::fd::OwnedFd;
 
 use async_trait::async_trait;
 use ioward_channel::shared::EndFds;
-pub use ioward_model::{Accelerator, PartitionStatus};
-use ioward_model::{Name, Owner, PartitionSpec};
+pub use ioward_model::{Accelerator, Adoptable, AdoptableFunction, PartitionStatus};
+use ioward_model::{DomainRef, Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -190,6 +190,32 @@ pub trait Hypervisor: Send + Sync {
     /// When the guest does not let go within the bound. With `force` that is no error where the hypervisor can take
     /// it all the same.
     async fn detach_vf(&self, owner: &Owner, force: bool) -> Result<(), HypervisorError>;
+
+    /// The PCI functions that a domain has, whoever gave them to it. Nothing is changed or noted. Only one who has domains can say.
+    ///
+    /// # Errors
+    /// When there is no such domain, or libvirt can't be asked.
+    async fn adoptable(&self, domain: &DomainRef) -> Result<Adoptable, HypervisorError> {
+        let why = "nothing on this host has domains".to_owned();
+        Err(HypervisorError::NoSuchDomain { domain: domain.clone(), why })
+    }
+
+    /// Notes that a domain has had a VF before it was a partition, as `owner`. Nothing of the domain is changed.
+    ///
+    /// # Errors
+    /// When the domain does not have it, or in a way in which it is not ioward's to have.
+    async fn adopt_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
+        let why = "only a domain has VFs before it is a partition".to_owned();
+        Err(HypervisorError::NotAttachable { function, partition: owner.partition.clone(), why })
+    }
+
+    /// Forgets a VF of a domain, which keeps it: nothing of the domain is changed.
+    ///
+    /// # Errors
+    /// When that can't be written down.
+    async fn release_vf(&self, owner: &Owner) -> Result<(), HypervisorError> {
+        Err(HypervisorError::NoSuchPartition(owner.partition.clone()))
+    }
 
     /// Makes the partition's communication structure; in a running one at once.
     ///

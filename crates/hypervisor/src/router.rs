@@ -18,7 +18,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ioward_model::{KindName, Name, Owner, PartitionSpec};
+use ioward_model::{DomainRef, KindName, Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use tokio::{
     sync::mpsc,
@@ -27,8 +27,8 @@ use tokio::{
 };
 
 use crate::{
-    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
-    StopMode,
+    Accelerator, Adoptable, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle,
+    PartitionStatus, StopMode,
 };
 
 /// How long a backend may take to say which partitions it has.
@@ -243,6 +243,24 @@ impl Hypervisor for Router {
 
     async fn detach_vf(&self, owner: &Owner, force: bool) -> Result<(), HypervisorError> {
         self.change(&owner.partition).await?.hypervisor().detach_vf(owner, force).await
+    }
+
+    async fn adoptable(&self, domain: &DomainRef) -> Result<Adoptable, HypervisorError> {
+        match self.backend(KindName::Domain) {
+            Some(backend) => backend.hypervisor.adoptable(domain).await,
+            None => {
+                let why = "nothing on this host has domains".to_owned();
+                Err(HypervisorError::NoSuchDomain { domain: domain.clone(), why })
+            }
+        }
+    }
+
+    async fn adopt_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
+        self.change(&owner.partition).await?.hypervisor().adopt_vf(owner, function).await
+    }
+
+    async fn release_vf(&self, owner: &Owner) -> Result<(), HypervisorError> {
+        self.change(&owner.partition).await?.hypervisor().release_vf(owner).await
     }
 
     async fn create_channel(&self, partition: &Name) -> Result<(), HypervisorError> {

@@ -262,6 +262,7 @@ mod tests {
             placements: Vec::new(),
             gap: None,
             instead: Vec::new(),
+            left_out: Vec::new(),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use ioward_api::Compatible;
-use ioward_hypervisor::{Hypervisor, Obstacle};
+use ioward_hypervisor::{Hypervisor, HypervisorError, Obstacle};
 use ioward_model::{
     Intent, Inventory, Name, Options, PartitionKind, PartitionSpec, Plan, Policy, Reason, Rule, Spec, State,
 };
@@ -77,6 +77,7 @@ impl Planning {
                 "only the daemon itself asks for a host to be reconciled; 'ioward drift' shows what differs";
             return Err(ImpError::Invalid(message.to_owned()));
         }
+        let intent = &self.as_found(intent).await?;
         // A partition that can't boot, or is not there, is better refused before its VFs are made than undone after.
         let obstacles = self.obstacles(intent).await?;
         if !obstacles.is_empty() {
@@ -91,10 +92,36 @@ impl Planning {
         .await
     }
 
+    /// The intent with what the host has to say about it: what a domain has that is to be taken over. Whoever asked can't say that.
+    async fn as_found(&self, intent: &Intent) -> Result<Intent, ImpError> {
+        let Intent::Adopt { domain, partition, .. } = intent else { return Ok(intent.clone()) };
+        let refuse = |found: String, remedy: &str| {
+            let required = format!("a domain {domain} that libvirt knows, and a name for its partition");
+            refused(vec![Reason::new(Rule::Domain, required, found).remedy(remedy)])
+        };
+        let found = match self.hypervisor.adoptable(domain).await {
+            Err(error @ HypervisorError::NoSuchDomain { .. }) => {
+                return Err(refuse(error.to_string(), "'virsh list --all' lists the domains"));
+            }
+            found => found?,
+        };
+        let named = partition.clone().map_or_else(|| found.name.parse::<Name>(), Ok);
+        let named = named.map_err(|error| refuse(error.to_string(), "choose a name: --name NAME"))?;
+        Ok(Intent::Adopt { domain: domain.clone(), partition: Some(named), found: Some(Box::new(found)) })
+    }
+
     async fn obstacles(&self, intent: &Intent) -> Result<Vec<Reason>, ImpError> {
-        let Intent::Apply { spec } = intent else { return Ok(Vec::new()) };
+        let adopted;
+        let partitions = match intent {
+            Intent::Apply { spec } => &spec.partitions[..],
+            Intent::Adopt { domain, partition: Some(name), .. } => {
+                adopted = [PartitionSpec::new(name.clone(), domain.clone())];
+                &adopted[..]
+            }
+            _ => return Ok(Vec::new()),
+        };
         let mut reasons = Vec::new();
-        for partition in &spec.partitions {
+        for partition in partitions {
             let obstacles = self.hypervisor.check_definition(partition).await?;
             reasons.extend(obstacles.into_iter().map(|obstacle| in_the_way(partition, obstacle)));
         }

@@ -105,6 +105,12 @@ impl StepRunner {
                 self.hypervisor.attach_vf(owner, address).await?;
                 outcome.address = Some(address);
             }
+            Step::AdoptVf { owner, vf } => {
+                let address = self.fabric.vf_address(*vf).await?;
+                self.hypervisor.adopt_vf(owner, address).await?;
+                outcome.address = Some(address);
+            }
+            Step::ReleaseVf { owner, .. } => gone(self.hypervisor.release_vf(owner).await)?,
             Step::DetachVf { owner, force, .. } => gone(self.hypervisor.detach_vf(owner, *force).await)?,
             Step::StartPartition { partition } => {
                 if self.hypervisor.start(partition).await? == Accelerator::Tcg {
@@ -156,7 +162,10 @@ impl StepRunner {
             Step::CreateChannel { partition } | Step::StartPartition { partition } => {
                 self.channels.serve(partition);
             }
-            Step::AttachVf { owner, .. } | Step::DetachVf { owner, .. } => {
+            Step::AttachVf { owner, .. }
+            | Step::DetachVf { owner, .. }
+            | Step::AdoptVf { owner, .. }
+            | Step::ReleaseVf { owner, .. } => {
                 self.channels.vfs_changed(&owner.partition);
             }
             Step::ConfigureVf { vf, .. } => {

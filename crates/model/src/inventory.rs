@@ -342,6 +342,18 @@ pub enum Class {
 }
 
 impl Class {
+    /// What the names of its VFs begin with where nobody chooses one, as in the examples of docs/spec.md.
+    #[must_use]
+    pub fn vf_prefix(self) -> &'static str {
+        match self {
+            Self::Network => "net",
+            Self::Nvme => "disk",
+            Self::Display => "gpu",
+            Self::Accelerator => "accel",
+            Self::Other => "vf",
+        }
+    }
+
     /// From the 24-bit class code: base class, sub-class, programming interface.
     #[must_use]
     pub fn from_code(code: u32) -> Self {

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod accelerator;
+mod adoption;
 mod audit;
 pub mod checks;
 mod choice;
@@ -45,6 +46,7 @@ mod vlan;
 mod whereabouts;
 
 pub use accelerator::Accelerator;
+pub use adoption::{Adoptable, AdoptableFunction};
 pub use audit::{AuditDropped, AuditEntry, AuditKind, Verdict};
 pub use choice::{Criterion, Gap, Placement, Relaxation, Way};
 pub use conditions::Conditions;

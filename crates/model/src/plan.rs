@@ -5,7 +5,9 @@ use std::fmt;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{Drift, Gap, Name, Placement, Spec, Step, VfRequest, VfSettings, Way};
+use crate::{
+    Adoptable, DomainRef, Drift, Gap, Name, Placement, Reason, Spec, Step, VfRequest, VfSettings, Way,
+};
 
 /// A request to the management partition. Everything that changes something begins as one of these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +47,22 @@ pub enum Intent {
         /// The VF's name in it.
         vf: Name,
     },
+    /// Make a partition of a domain that has VFs already, as it is: nothing of it changes, nor of its VFs.
+    Adopt {
+        /// The domain.
+        domain: DomainRef,
+        /// The name that the partition gets; left out: the domain's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        partition: Option<Name>,
+        /// What the domain was found to have. The daemon looks for itself, whatever is said here.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        found: Option<Box<Adoptable>>,
+    },
+    /// Forget a partition that is a domain: the domain keeps its VFs, and they stay as they are.
+    Release {
+        /// The partition.
+        partition: Name,
+    },
     /// Make the host as it is noted again. It is the daemon that asks for this, nobody else.
     Reconcile {
         /// Differences that are to be repaired.
@@ -69,6 +87,8 @@ impl Intent {
             Self::Stop { .. } => "stop",
             Self::Attach { .. } => "attach",
             Self::Detach { .. } => "detach",
+            Self::Adopt { .. } => "adopt",
+            Self::Release { .. } => "release",
             Self::Reconcile { .. } => "reconcile",
         }
     }
@@ -125,6 +145,9 @@ pub struct Plan {
     pub before: Vec<SettingsBefore>,
     /// Who loses something while running, for a while or for good.
     pub disturbs: Vec<Disturbance>,
+    /// What a domain has that is not taken over with it, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<Reason>,
     /// Which VF each request of the intent gets, and why that one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub placements: Vec<Placement>,

@@ -86,7 +86,7 @@ impl Goal {
                         return Err(vec![reason]);
                     }
                 }
-                check(&Spec { version: 1, adapters: Vec::new(), partitions: vec![spec.clone()] })?;
+                check_one(&spec)?;
                 let nobody = apart_from_nobody(state, std::slice::from_ref(&spec), &spec);
                 if !nobody.is_empty() {
                     return Err(nobody
@@ -105,8 +105,8 @@ impl Goal {
                 let detach = Owner { partition: partition.clone(), vf: vf.clone() };
                 Ok(Self { detach: Some(detach), ..one(spec, false) })
             }
-            // It wants nothing that is not noted already.
-            Intent::Reconcile { .. } => Ok(Self::default()),
+            // They want nothing that is not there already.
+            Intent::Reconcile { .. } | Intent::Adopt { .. } | Intent::Release { .. } => Ok(Self::default()),
         }
     }
 
@@ -182,9 +182,15 @@ fn is_settled(
     };
     present.spec == *wanted
         && present.vfs.len() == wanted.vfs.len()
-        && present.channel != wanted.vfs.is_empty()
+        && has_its_channel(present)
         && !wanted.vfs.iter().any(follows_link)
         && present.vfs.values().all(is_sound)
+}
+
+/// Whether a partition has a channel as it should: with its first VF, but for a domain that has what it had before it was one.
+fn has_its_channel(present: &PartitionState) -> bool {
+    let may_lack_it = present.spec.kind.name() == KindName::Domain;
+    present.channel != present.vfs.is_empty() || may_lack_it && !present.channel
 }
 
 fn no_such_vf(partition: &PartitionSpec, vf: &Name) -> Reason {
@@ -230,7 +236,7 @@ fn apart_from_nobody(state: &State, wanted: &[PartitionSpec], partition: &Partit
     reasons
 }
 
-fn existing<'a>(state: &'a State, partition: &Name) -> Result<&'a PartitionState, Vec<Reason>> {
+pub(crate) fn existing<'a>(state: &'a State, partition: &Name) -> Result<&'a PartitionState, Vec<Reason>> {
     state.partitions.get(partition).ok_or_else(|| {
         let names: Vec<_> = state.partitions.keys().take(8).map(Name::as_str).collect();
         let found = if names.is_empty() {
@@ -291,6 +297,11 @@ fn taken_by_another(state: &State, spec: &Spec, wanted: &PartitionSpec) -> Optio
     let required = format!("a {} that no other partition is", wanted.kind.name());
     let reason = Reason::new(rule, required, format!("{} is partition {other}", wanted.kind));
     Some(reason.for_request(&wanted.name).key(key).remedy(format!("ioward remove {other} gives it free")))
+}
+
+/// The Spec's own checks, of one partition.
+pub(crate) fn check_one(partition: &PartitionSpec) -> Result<(), Vec<Reason>> {
+    check(&Spec { version: 1, adapters: Vec::new(), partitions: vec![partition.clone()] })
 }
 
 /// The Spec's own checks, for requests that did not come through a Spec's text.

@@ -10,13 +10,15 @@
 //!          steps ──> in which order          (such that the inverses, in reverse, lead back from any point)
 //! ```
 //!
-//! An intent to reconcile knows what differs already ([`Comparison`]), and goes another way: `reconcile.rs`.
+//! An intent to reconcile knows what differs already ([`Comparison`]), and goes another way: `reconcile.rs`. So does one to take over
+//! a domain as it is, or to let go of one: `adopt.rs`.
 //!
 //! No choice is left to be made when a plan is carried out, and the same input gives the same plan. [`lint`] checks a
 //! plan without looking at how it was made, by carrying it out on a [`Machine`] of values.
 #![forbid(unsafe_code)]
 
 mod adapters;
+mod adopt;
 mod before;
 mod compat;
 mod drift;
@@ -96,7 +98,8 @@ fn plan_or_all_reasons(
     intent: &Intent,
     options: &Options,
 ) -> Result<Plan, Vec<Reason>> {
-    let WorkedOut { steps, disturbs, placements, gap } = work_out(inventory, state, intent, *options)?;
+    let WorkedOut { steps, disturbs, placements, gap, left_out } =
+        work_out(inventory, state, intent, *options)?;
     let policy = intent.policy();
     Ok(Plan {
         id: state.revision + u64::from(policy == Policy::AllOrNothing),
@@ -107,6 +110,7 @@ fn plan_or_all_reasons(
         before: before::settings(inventory, state, &steps),
         steps,
         disturbs,
+        left_out,
         placements,
         gap,
         instead: Vec::new(),
@@ -119,6 +123,15 @@ struct WorkedOut {
     disturbs: Vec<Disturbance>,
     placements: Vec<Placement>,
     gap: Option<Gap>,
+    left_out: Vec<Reason>,
+}
+
+impl WorkedOut {
+    /// Steps that nobody is disturbed by, and that place nothing.
+    fn of(steps: Vec<Step>, left_out: Vec<Reason>) -> Self {
+        let (disturbs, placements) = (Vec::new(), Vec::new());
+        Self { steps, disturbs, placements, gap: None, left_out }
+    }
 }
 
 fn work_out(
@@ -128,8 +141,11 @@ fn work_out(
     options: Options,
 ) -> Result<WorkedOut, Vec<Reason>> {
     if let Some(repairs) = reconcile::Repairs::of(inventory, state, intent) {
-        let steps = repairs.steps();
-        return Ok(WorkedOut { steps, disturbs: Vec::new(), placements: Vec::new(), gap: None });
+        return Ok(WorkedOut::of(repairs.steps(), Vec::new()));
+    }
+    if let Some(worked_out) = adopt::work_out(inventory, state, intent) {
+        let (steps, left_out) = worked_out?;
+        return Ok(WorkedOut::of(steps, left_out));
     }
     let goal = goal::Goal::of(inventory, state, intent)?;
     let mut ledger = ledger::Ledger::new(inventory, state, options, &goal);
@@ -149,5 +165,5 @@ fn work_out(
     let changes = adapters::changes(&ledger, &goal, &holdings)?;
     disturbs.extend(changes.iter().flat_map(|change| adapters::disturbances(&ledger, change)));
     let steps = steps::order(&ledger, &goal, holdings, &changes);
-    Ok(WorkedOut { steps, disturbs, placements, gap })
+    Ok(WorkedOut { steps, disturbs, placements, gap, left_out: Vec::new() })
 }

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use ioward_model::{
-    Assignment, Disturbance, Holder, Intent, Inventory, Name, Outcome, Owner, PartitionState, Plan, Policy,
-    State, Step, VfId, VfSettings,
+    Assignment, Disturbance, Holder, Intent, Inventory, KindName, Name, Outcome, Owner, PartitionState, Plan,
+    Policy, State, Step, VfId, VfSettings,
 };
 use ioward_pci::Bdf;
 
@@ -63,9 +63,12 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
     let asked: BTreeSet<&Name> = match &plan.intent {
         Intent::Apply { spec } => spec.partitions.iter().map(|partition| &partition.name).collect(),
         Intent::Attach { partition, .. } | Intent::Detach { partition, .. } => BTreeSet::from([partition]),
-        Intent::Remove { .. } | Intent::Start { .. } | Intent::Stop { .. } | Intent::Reconcile { .. } => {
-            BTreeSet::new()
-        }
+        Intent::Adopt { partition, .. } => partition.iter().collect(),
+        Intent::Remove { .. }
+        | Intent::Start { .. }
+        | Intent::Stop { .. }
+        | Intent::Release { .. }
+        | Intent::Reconcile { .. } => BTreeSet::new(),
     };
     let new = unfinished(plan, &machine)
         .into_iter()
@@ -88,9 +91,12 @@ fn is_asked_for(plan: &Plan, disturbed: &Disturbance) -> bool {
             }
             partition
         }
-        Intent::Apply { .. } | Intent::Start { .. } | Intent::Attach { .. } | Intent::Reconcile { .. } => {
-            return false;
-        }
+        Intent::Apply { .. }
+        | Intent::Start { .. }
+        | Intent::Attach { .. }
+        | Intent::Adopt { .. }
+        | Intent::Release { .. }
+        | Intent::Reconcile { .. } => return false,
     };
     disturbed.who == about.as_str()
 }
@@ -130,6 +136,8 @@ fn unsafe_here(plan: &Plan, n: usize, machine: &Machine) -> Vec<String> {
                     .map(|vf| format!("{} is used and not named as disturbed", vf.address)),
             );
         }
+        // Its domain has it already, and it stays as it is: whose it is, `validate` has looked at.
+        Step::Assign { owner, .. } if adopts(plan, owner) => {}
         Step::Assign { to, .. } => {
             needs_no_host(to.vf.pf);
             let vf = pf_of(to.vf.pf).and_then(|pf| pf.virtual_function(to.vf.index));
@@ -173,6 +181,11 @@ fn unsafe_here(plan: &Plan, n: usize, machine: &Machine) -> Vec<String> {
         _ => {}
     }
     problems
+}
+
+/// Whether a plan takes a VF over as it is.
+pub(crate) fn adopts(plan: &Plan, owner: &Owner) -> bool {
+    plan.steps.iter().any(|step| matches!(step, Step::AdoptVf { owner: adopted, .. } if adopted == owner))
 }
 
 /// Whether everything assigned is attached, and there: what is broken already can't be put back.
@@ -266,12 +279,18 @@ fn unfinished(plan: &Plan, machine: &Machine) -> Vec<(Name, String)> {
     let mut problems = Vec::new();
     for (name, partition) in &machine.state().partitions {
         let mut found = Vec::new();
-        if partition.channel == partition.vfs.is_empty() {
+        let touches = |step: &Step| match step {
+            Step::AttachVf { owner, .. } => owner.partition == *name,
+            Step::DestroyChannel { partition } => partition == name,
+            _ => false,
+        };
+        let touched = plan.steps.iter().any(touches);
+        // A domain that was taken over as it was has none before it is given something.
+        let may_lack_it = partition.spec.kind.name() == KindName::Domain && !touched && !partition.channel;
+        if partition.channel == partition.vfs.is_empty() && !may_lack_it {
             let (vfs, channel) = (partition.vfs.len(), partition.channel);
             found.push(format!("at the end {name} has {vfs} VFs, and channel: {channel}"));
         }
-        let touches = |step: &Step| matches!(step, Step::AttachVf { owner, .. } if owner.partition == *name);
-        let touched = plan.steps.iter().any(touches);
         found.extend(short_of(partition).map(|what| format!("at the end {name} {what}")));
         let unattached = partition.vfs.iter().filter(|(_, held)| touched && !held.attached);
         found.extend(unattached.map(|(vf, _)| format!("{name}/{vf} is not attached")));

@@ -244,6 +244,8 @@ impl Check<'_> {
             | Step::Assign { .. }
             | Step::Unassign { .. }
             | Step::ResetVf { .. }
+            | Step::AdoptVf { .. }
+            | Step::ReleaseVf { .. }
             | Step::UndefinePartition { .. }
             | Step::DestroyChannel { .. }
             | Step::StopPartition { .. } => Err("this repairs nothing".to_owned()),

@@ -262,6 +262,8 @@ fn requests<'a>(state: &'a State, intent: &'a Intent) -> Vec<(&'a PartitionSpec,
         | Intent::Stop { .. }
         | Intent::Remove { .. }
         | Intent::Detach { .. }
+        | Intent::Adopt { .. }
+        | Intent::Release { .. }
         | Intent::Reconcile { .. } => Vec::new(),
     }
 }

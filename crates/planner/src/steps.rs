@@ -56,7 +56,7 @@ pub(crate) fn order<'a>(
         let is_made = resized.contains(&holding.vf.pf);
         prepare(ledger, holding, remade.contains(&holding.vf), is_made, &mut steps);
     }
-    attach(ledger, &holdings, &remade, &mut steps);
+    attach(ledger, goal, &holdings, &remade, &mut steps);
     let starts = goal.partitions.iter().filter(|partition| partition.start);
     steps.extend(starts.map(|partition| Step::StartPartition { partition: partition.spec.name.clone() }));
     steps
@@ -254,17 +254,37 @@ fn prepare(
 }
 
 /// Gives VFs to their partitions, through a channel that is there before the first of them.
-fn attach(ledger: &Ledger<'_>, holdings: &[Holding<'_>], remade: &BTreeSet<VfId>, steps: &mut Vec<Step>) {
+fn attach(
+    ledger: &Ledger<'_>,
+    goal: &Goal,
+    holdings: &[Holding<'_>],
+    remade: &BTreeSet<VfId>,
+    steps: &mut Vec<Step>,
+) {
+    let is_given = |holding: &Holding<'_>| {
+        !holding.before.is_some_and(|held| held.attached) || remade.contains(&holding.vf)
+    };
     let mut with_channel: BTreeSet<&Name> = BTreeSet::new();
-    let has_channel =
-        |name: &Name| ledger.state.partitions.get(name).is_some_and(|partition| partition.channel);
     for holding in holdings {
         let (owner, vf) = (holding.owner.clone(), holding.vf);
-        if with_channel.insert(&holding.owner.partition) && !has_channel(&owner.partition) {
-            steps.push(Step::CreateChannel { partition: owner.partition.clone() });
+        let name = &holding.owner.partition;
+        if with_channel.insert(name) {
+            let gets_one = holdings.iter().any(|other| other.owner.partition == *name && is_given(other));
+            let present = ledger.state.partitions.get(name);
+            let lacks_it = present.is_none_or(|present| !present.channel);
+            if lacks_it && (gets_one || is_reworded(ledger, goal, name)) {
+                steps.push(Step::CreateChannel { partition: name.clone() });
+            }
         }
-        if !holding.before.is_some_and(|held| held.attached) || remade.contains(&vf) {
+        if is_given(holding) {
             steps.push(Step::AttachVf { owner, vf });
         }
     }
+}
+
+/// Whether more is asked for a partition than before. A domain that was taken over as it was gets no channel before that.
+fn is_reworded(ledger: &Ledger<'_>, goal: &Goal, name: &Name) -> bool {
+    let before = ledger.state.partitions.get(name).map(|present| &present.spec);
+    let mut wanted = goal.partitions.iter().map(|partition| &partition.spec);
+    goal.detach.is_none() && wanted.any(|spec| spec.name == *name && before != Some(spec))
 }

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
     Apart, Capability, Class, FailureDomain, Holder, Intent, Inventory, NumaPolicy, Owner, PartitionKind,
-    PartitionSpec, PhysicalFunction, Plan, State, Step, Subclass, VfId, VfRequest, VfSettings,
+    PartitionSpec, PhysicalFunction, Plan, Process, Runs, State, Step, Subclass, VfId, VfRequest, VfSettings,
+    VirtualFunction,
 };
 use ioward_pci::Bdf;
 
@@ -84,7 +85,7 @@ impl Found<'_> {
                     if let Some(other) = by_vf.insert(to.vf, owner.clone()) {
                         self.problems.push(format!("{} is assigned to {owner} while {other} has it", to.vf));
                     }
-                    holders.insert(owner.clone(), (to.vf, VfSettings::default()));
+                    holders.insert(owner.clone(), (to.vf, to.effective_settings()));
                 }
                 Step::Unassign { owner, from } => {
                     holders.remove(owner);
@@ -122,7 +123,14 @@ impl Found<'_> {
         let node = partition.numa_node.filter(|_| request.numa == Some(NumaPolicy::Require));
         let function = pf.virtual_functions.iter().find(|function| function.index == vf.index);
         let is_namespace = matches!(partition.kind, PartitionKind::Namespace(_));
-        let management = self.plan.options.allow_management_nic || pf.in_use_by_host.is_empty();
+        // One that its domain has already changes nothing of the PF.
+        let is_adopted = crate::lint::adopts(self.plan, owner);
+        let management = self.plan.options.allow_management_nic || pf.in_use_by_host.is_empty() || is_adopted;
+        let is_nobodys = |function: &VirtualFunction| match &function.holder {
+            None | Some(Holder::Nobody) => true,
+            Some(Holder::Process(process)) => is_adopted && self.is_adopted_from(process),
+            Some(Holder::NetworkNamespace { .. }) => false,
+        };
         let rules = [
             (
                 "the class",
@@ -162,7 +170,7 @@ impl Found<'_> {
                 "a VF that nobody else uses",
                 function.is_none_or(|function| {
                     function.in_use_by_host.is_empty()
-                        && matches!(function.holder, None | Some(Holder::Nobody))
+                        && is_nobodys(function)
                         && (is_namespace || function.iommu_group_shared_with.is_empty())
                         && function.flr != Some(false)
                 }),
@@ -172,6 +180,13 @@ impl Found<'_> {
         if !missed.is_empty() {
             self.problems.push(format!("{owner} gets {vf} and not {}", missed.join(", ")));
         }
+    }
+
+    /// Whether a process is the machine of the domain that is taken over.
+    fn is_adopted_from(&self, process: &Process) -> bool {
+        let Intent::Adopt { found: Some(found), .. } = &self.plan.intent else { return false };
+        let is_named = matches!(&process.runs, Runs::LibvirtDomain { name } if name.as_str() == found.name);
+        found.running && found.pid.map_or(is_named, |pid| process.pid == pid)
     }
 
     /// Two that are to be apart are, unless neither is new.
@@ -215,7 +230,9 @@ impl Found<'_> {
             *queues += settings.queues.map_or(0, u64::from);
             *interrupts += settings.interrupts.map_or(0, u64::from);
         }
-        let touched: BTreeSet<Bdf> = new.iter().map(|owner| holders[*owner].0.pf).collect();
+        // What is taken over as it is takes nothing more from its PF.
+        let given = new.iter().filter(|owner| !crate::lint::adopts(self.plan, owner));
+        let touched: BTreeSet<Bdf> = given.map(|owner| holders[*owner].0.pf).collect();
         for address in touched {
             let (rate, queues, interrupts) = sums.get(&address).copied().unwrap_or_default();
             let Some(pf) = self.pf(address) else { continue };

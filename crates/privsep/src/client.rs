@@ -13,10 +13,10 @@ use std::{
 use async_trait::async_trait;
 use ioward_fabric::{Fabric, FabricError};
 use ioward_hypervisor::{
-    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
-    StopMode,
+    Accelerator, Adoptable, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle,
+    PartitionStatus, StopMode,
 };
-use ioward_model::{Inventory, Name, Owner, PartitionSpec, VfId, VfSettings, VfStatistics};
+use ioward_model::{DomainRef, Inventory, Name, Owner, PartitionSpec, VfId, VfSettings, VfStatistics};
 use ioward_pci::Bdf;
 use serde::de::DeserializeOwned;
 use tokio::{

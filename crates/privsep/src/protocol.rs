@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use ioward_fabric::FabricError;
 use ioward_hypervisor::{HypervisorError, HypervisorEvent, StopMode};
-use ioward_model::{Name, Owner, PartitionSpec, VfId, VfSettings};
+use ioward_model::{DomainRef, Name, Owner, PartitionSpec, VfId, VfSettings};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +127,9 @@ macro_rules! operations {
                 Stop stop(partition: @& Name, mode: StopMode) -> ();
                 AttachVf attach_vf(owner: @& Owner, function: Bdf) -> ();
                 DetachVf detach_vf(owner: @& Owner, force: bool) -> ();
+                Adoptable adoptable(domain: @& DomainRef) -> Adoptable;
+                AdoptVf adopt_vf(owner: @& Owner, function: Bdf) -> ();
+                ReleaseVf release_vf(owner: @& Owner) -> ();
                 CreateChannel create_channel(partition: @& Name) -> ();
                 DestroyChannel destroy_channel(partition: @& Name) -> ();
                 Partitions partitions() -> Vec<PartitionStatus>;

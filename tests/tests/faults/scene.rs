@@ -17,13 +17,13 @@ use ioward_fabric::{
     sim::{SimFabric, SimMachine},
 };
 use ioward_hypervisor::{
-    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
-    StopMode,
+    Accelerator, Adoptable, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle,
+    PartitionStatus, StopMode,
 };
 use ioward_imp::{Imp, Run};
 use ioward_model::{
-    EventKind, Intent, Inventory, KindName, Name, Options, Owner, PartitionKind, PartitionSpec, Spec, VfId,
-    VfOp, VfSettings, VfStatistics,
+    DomainRef, EventKind, Intent, Inventory, KindName, Name, Options, Owner, PartitionKind, PartitionSpec,
+    Spec, VfId, VfOp, VfSettings, VfStatistics,
 };
 use ioward_pci::Bdf;
 use ioward_store::{Contents, MemoryFile, StateFile, Store};
@@ -189,6 +189,8 @@ struct Machine {
 #[derive(Default)]
 pub struct Machines {
     gate: Arc<Gate>,
+    /// The domain that there is, which is no partition at first.
+    pub domain: Mutex<Option<Adoptable>>,
     all: Mutex<BTreeMap<Name, Machine>>,
     connected: tokio::sync::Notify,
     listener: Mutex<Option<mpsc::Sender<HypervisorEvent>>>,
@@ -319,6 +321,24 @@ impl Hypervisor for Machines {
             return Err(HypervisorError::GuestUnresponsive { partition, what, after: BOUND });
         }
         self.with(&owner.partition, |machine| _ = machine.vfs.remove(&owner.vf))
+    }
+
+    async fn adoptable(&self, domain: &DomainRef) -> Result<Adoptable, HypervisorError> {
+        let none =
+            || HypervisorError::NoSuchDomain { domain: domain.clone(), why: "none of that name".into() };
+        self.domain.lock().unwrap().clone().ok_or_else(none)
+    }
+
+    async fn adopt_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
+        self.with(&owner.partition, |machine| _ = machine.vfs.insert(owner.vf.clone(), function))?;
+        self.gate.pass("adopt_vf").await;
+        Ok(())
+    }
+
+    async fn release_vf(&self, owner: &Owner) -> Result<(), HypervisorError> {
+        self.with(&owner.partition, |machine| _ = machine.vfs.remove(&owner.vf))?;
+        self.gate.pass("release_vf").await;
+        Ok(())
     }
 
     async fn create_channel(&self, partition: &Name) -> Result<(), HypervisorError> {

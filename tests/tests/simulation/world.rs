@@ -687,8 +687,11 @@ fn concerned(intent: &Intent) -> BTreeSet<Name> {
         Intent::Attach { partition, .. } | Intent::Detach { partition, .. } => {
             BTreeSet::from([partition.clone()])
         }
-        Intent::Start { .. } | Intent::Stop { .. } | Intent::Remove { .. } | Intent::Reconcile { .. } => {
-            BTreeSet::new()
-        }
+        Intent::Start { .. }
+        | Intent::Stop { .. }
+        | Intent::Remove { .. }
+        | Intent::Adopt { .. }
+        | Intent::Release { .. }
+        | Intent::Reconcile { .. } => BTreeSet::new(),
     }
 }

@@ -128,6 +128,8 @@ struct PfChange<'a> {
     autoprobe: Option<bool>,
     held: Option<(&'a AdapterState, Option<&'a AdapterState>)>,
     released: bool,
+    /// It keeps the VFs that it gives.
+    keeps_vfs: bool,
 }
 
 #[derive(Default)]
@@ -137,6 +139,8 @@ struct VfChange<'a> {
     /// Whose it stays, where a step says it.
     of: Option<&'a Owner>,
     made_again: bool,
+    /// It is the domain's before and after.
+    stays: bool,
     settings: VfSettings,
     driver: Option<Option<&'a str>>,
 }
@@ -157,6 +161,8 @@ struct Held {
     given: Option<VfId>,
     detached: Option<VfId>,
     attached: Option<VfId>,
+    /// It is the domain's before and after.
+    stays: bool,
 }
 
 impl<'a> Changes<'a> {
@@ -205,6 +211,15 @@ impl<'a> Changes<'a> {
                 self.vf(*vf).of = Some(owner);
                 self.held(owner).detached = Some(*vf);
             }
+            Step::AdoptVf { owner, vf } => {
+                self.vf(*vf).stays = true;
+                self.held(owner).stays = true;
+            }
+            Step::ReleaseVf { owner, vf } => {
+                self.vf(*vf).stays = true;
+                self.held(owner).stays = true;
+                self.pf(vf.pf).keeps_vfs = true;
+            }
             Step::StartPartition { partition } => self.partition(partition).runs = Some(true),
             Step::StopPartition { partition, .. } => self.partition(partition).runs = Some(false),
         }
@@ -251,7 +266,10 @@ impl PfChange<'_> {
         }
         parts.extend(self.autoprobe.map(|on| format!("driver autoprobe {}", if on { "on" } else { "off" })));
         if self.released {
-            parts.push("left as it was found".to_owned());
+            parts.push(
+                if self.keeps_vfs { "forgotten, with its VFs as they are" } else { "left as it was found" }
+                    .to_owned(),
+            );
         }
         (!parts.is_empty()).then(|| Change::new(sign, pf, &parts))
     }
@@ -278,7 +296,9 @@ impl VfChange<'_> {
                 parts.push(from.into_iter().chain(to).collect::<Vec<_>>().join(" "));
             }
         }
-        if self.given.is_none() && self.taken.is_some() {
+        if self.stays {
+            parts.push("stays as it is".to_owned());
+        } else if self.given.is_none() && self.taken.is_some() {
             parts.push("left as it was found".to_owned());
             return Some(Change::new(sign, vf, &parts));
         }
@@ -379,7 +399,8 @@ impl Held {
                 (None, None) => (Sign::Changed, None),
             },
         };
-        let mut change = Change::new(sign, name, &Vec::from_iter(text));
+        let stays = if self.stays { ", stays as it is" } else { "" };
+        let mut change = Change::new(sign, name, &Vec::from_iter(text.map(|text| text + stays)));
         if let (Some(before), Some(after)) = (before, after) {
             change.within = spec_diff::request(before, after);
         }

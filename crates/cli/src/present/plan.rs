@@ -1,6 +1,6 @@
 //! A plan before it is carried out (`ioward plan`, `ioward apply`, `ioward select`).
 
-use ioward_model::{Placement, Plan, Step};
+use ioward_model::{Owner, Placement, Plan, Step};
 
 use super::{
     diff::{self, Change},
@@ -50,6 +50,14 @@ pub fn plan(plan: &Plan, detail: Detail, width: usize) -> String {
         out += "\nsteps\n";
         out += &steps(&plan.steps, width);
     }
+    if !plan.left_out.is_empty() {
+        out += "\nleft out, and left alone\n";
+        out += &plan
+            .left_out
+            .iter()
+            .map(|reason| text::wrap(&reason.to_string(), width, "  ", "    "))
+            .collect::<String>();
+    }
     out += "\n";
     out += &if plan.disturbs.is_empty() { "disturbs nobody\n".to_owned() } else { disturbed(plan, width) };
     let [made, changed, taken] = diff::of(plan).counts();
@@ -64,6 +72,9 @@ pub fn results(plan: &Plan) -> String {
             Some(format!("{pf} gives {} now", text::counted((*to).into(), "VF")))
         }
         Step::Assign { owner, to } => Some(format!("{owner} is {}", to.vf)),
+        Step::Unassign { owner, from } if releases(plan, owner) => {
+            Some(format!("{}, which was {owner}, stays as it is", from.vf))
+        }
         Step::Unassign { owner, from } => Some(format!("{}, which was {owner}, is as it was found", from.vf)),
         Step::UndefinePartition { from } => Some(format!("{} {}", from.name, diff::forgotten(from))),
         Step::StartPartition { partition } => Some(format!("{partition} runs")),
@@ -71,6 +82,11 @@ pub fn results(plan: &Plan) -> String {
         _ => None,
     };
     plan.steps.iter().filter_map(result).map(|line| line + "\n").collect()
+}
+
+/// Whether a plan leaves a VF with the domain that has it.
+fn releases(plan: &Plan, vf: &Owner) -> bool {
+    plan.steps.iter().any(|step| matches!(step, Step::ReleaseVf { owner, .. } if owner == vf))
 }
 
 /// Who is disturbed, a line each under a heading, and how nobody would be; nothing when nobody is.

@@ -104,7 +104,7 @@ impl Choice {
         let all = [&self.spec, &self.held].into_iter().filter_map(|spec| partition_in(spec, partition));
         let taken: BTreeSet<&str> =
             all.flat_map(|partition| &partition.vfs).map(|vf| vf.name.as_str()).collect();
-        assign::free_names(assign::default_prefix(class), 1, &taken).concat()
+        assign::free_names(class.vf_prefix(), 1, &taken).concat()
     }
 
     /// Adds a partition, or puts it in the place of that of the same name; its VF requests stay.

@@ -3,6 +3,7 @@
 // Helpers of tests are tests too, which the lints do not see.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod adopting;
 mod asking;
 mod assign;
 mod bad_spec;

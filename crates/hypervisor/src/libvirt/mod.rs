@@ -17,7 +17,7 @@ pub mod xml;
 #[cfg(test)]
 mod tests;
 
-pub use backend::{Adoptable, AdoptableFunction, Bounds as BackendBounds, LibvirtConfig, LibvirtHypervisor};
+pub use backend::{Bounds as BackendBounds, LibvirtConfig, LibvirtHypervisor};
 pub use calls::{Affects, Definition};
 pub use connection::{Bounds, Connection, Events, SOCKETS, sockets};
 pub use error::{LibvirtError, Refusal};

@@ -91,6 +91,8 @@ impl Step {
             Self::StartPartition { partition } => is(Aspect::Running(partition.clone()), true),
             Self::StopPartition { partition, .. } => is(Aspect::Running(partition.clone()), false),
             Self::AttachVf { owner, .. } => is(Aspect::Attached(owner.clone()), true),
+            Self::AdoptVf { owner, .. } => is(Aspect::Attached(owner.clone()), true),
+            Self::ReleaseVf { owner, .. } => is(Aspect::Attached(owner.clone()), false),
             Self::DetachVf { owner, .. } => is(Aspect::Attached(owner.clone()), false),
             Self::HoldAdapter { .. }
             | Self::ReleaseAdapter { .. }

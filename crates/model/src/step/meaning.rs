@@ -164,6 +164,12 @@ impl Step {
             Self::DetachVf { owner, vf, .. } => {
                 Meaning { keeps_out: KeepsOut::AtLast, asks_guest: true, ..Meaning::owned(owner, *vf) }
             }
+            Self::AdoptVf { owner, vf } => Meaning {
+                found_before: FoundBefore::Address,
+                outlives_boot: true,
+                ..Meaning::owned(owner, *vf)
+            },
+            Self::ReleaseVf { owner, vf } => Meaning { outlives_boot: true, ..Meaning::owned(owner, *vf) },
             Self::StartPartition { partition } => {
                 Meaning { time_limit: minutes(10), ..Meaning::partition(partition) }
             }

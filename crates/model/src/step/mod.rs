@@ -66,7 +66,7 @@ pub enum Step {
     Assign {
         /// Whose it becomes.
         owner: Owner,
-        /// The note of it: [`Assignment::new`] for a VF that it did not have before.
+        /// The note of it: [`Assignment::new`] for a VF that it did not have before, and what was found for one that it had.
         to: Assignment,
     },
     /// Note that a VF belongs to nobody.
@@ -133,6 +133,20 @@ pub enum Step {
         /// Do not wait for the guest.
         force: bool,
     },
+    /// Note with the hypervisor that a domain has had a VF before it was a partition. Nothing of the domain changes.
+    AdoptVf {
+        /// The partition and the VF's name in it.
+        owner: Owner,
+        /// The VF.
+        vf: VfId,
+    },
+    /// Have the hypervisor forget a VF of a domain, which keeps it.
+    ReleaseVf {
+        /// The partition and the VF's name in it.
+        owner: Owner,
+        /// The VF.
+        vf: VfId,
+    },
     /// Start a partition.
     StartPartition {
         /// The partition.
@@ -196,6 +210,8 @@ impl Step {
             Self::DestroyChannel { partition } => Self::CreateChannel { partition },
             Self::AttachVf { owner, vf } => Self::DetachVf { owner, vf, force: true },
             Self::DetachVf { owner, vf, .. } => Self::AttachVf { owner, vf },
+            Self::AdoptVf { owner, vf } => Self::ReleaseVf { owner, vf },
+            Self::ReleaseVf { owner, vf } => Self::AdoptVf { owner, vf },
             // A partition that this very plan has started has nothing to lose yet.
             Self::StartPartition { partition } => Self::StopPartition { partition, force: true },
             Self::StopPartition { partition, .. } => Self::StartPartition { partition },
@@ -241,6 +257,12 @@ impl fmt::Display for Step {
             Self::AttachVf { owner, vf } => write!(f, "attach {vf} to {} as {}", owner.partition, owner.vf),
             Self::DetachVf { owner, vf, .. } => {
                 write!(f, "detach {} ({vf}) from {}", owner.vf, owner.partition)
+            }
+            Self::AdoptVf { owner, vf } => {
+                write!(f, "take over {vf}, which {} has, as {}", owner.partition, owner.vf)
+            }
+            Self::ReleaseVf { owner, vf } => {
+                write!(f, "forget {} ({vf}), which {} keeps", owner.vf, owner.partition)
             }
             Self::StartPartition { partition } => write!(f, "start partition {partition}"),
             Self::StopPartition { partition, force } => {

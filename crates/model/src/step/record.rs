@@ -62,11 +62,11 @@ impl State {
             }
             Step::CreateChannel { partition } => self.with(partition, |p| p.channel = true),
             Step::DestroyChannel { partition } => self.with(partition, |p| p.channel = false),
-            Step::AttachVf { vf, .. } => {
+            Step::AttachVf { vf, .. } | Step::AdoptVf { vf, .. } => {
                 self.set_attached(*vf, true);
                 self.record_address(*vf, outcome.address);
             }
-            Step::DetachVf { vf, .. } => self.set_attached(*vf, false),
+            Step::DetachVf { vf, .. } | Step::ReleaseVf { vf, .. } => self.set_attached(*vf, false),
             Step::StartPartition { partition } => self.with(partition, |p| p.running = true),
             Step::StopPartition { partition, .. } => self.with(partition, |p| p.running = false),
         }

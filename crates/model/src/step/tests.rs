@@ -45,6 +45,8 @@ fn all() -> Vec<Step> {
         Step::DestroyChannel { partition: partition.clone() },
         Step::AttachVf { owner: owner(), vf: vf() },
         Step::DetachVf { owner: owner(), vf: vf(), force: false },
+        Step::AdoptVf { owner: owner(), vf: vf() },
+        Step::ReleaseVf { owner: owner(), vf: vf() },
         Step::StartPartition { partition: partition.clone() },
         Step::StopPartition { partition: partition.clone(), force: false },
         Step::StopPartition { partition, force: true },

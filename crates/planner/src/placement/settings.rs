@@ -47,6 +47,8 @@ pub(super) fn kept(
     };
     let no_longer_asked = before.settings.restored_from(&before.original_settings);
     let mut settings = new(ledger, owner, &request, before.vf, 0);
+    // A VF that was taken over without an address of its own keeps to that.
+    settings.mac = settings.mac.filter(|_| request.mac.is_some());
     if request.min_tx_rate.is_some() {
         // A part of a port that has no link now stays what it was.
         settings.min_tx_rate = settings.min_tx_rate.or(before.settings.min_tx_rate);

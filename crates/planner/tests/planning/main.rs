@@ -5,6 +5,7 @@
     reason = "the builders are test code too: what they cannot build is a broken test"
 )]
 
+mod adopting;
 mod applying;
 mod changing;
 mod checking;

@@ -100,6 +100,7 @@ fn plan_begun_for(number: u64, intent: Intent) -> Change {
         placements: Vec::new(),
         gap: None,
         instead: Vec::new(),
+        left_out: Vec::new(),
     };
     let boot = "1b4e28ba-2fa1-11d2-883f-0016d3cca427".to_owned();
     Change::PlanBegun(Box::new(PlanRecord { number, plan, boot, begun_ms: 1_700_000_000_000, ended: None }))

@@ -21,7 +21,7 @@ use crate::{
     HypervisorError,
     libvirt::{
         Affects, Domain, LibvirtError, State,
-        xml::{self, Facts, XmlError},
+        xml::{self, Facts, HostDevice, XmlError},
     },
 };
 
@@ -118,6 +118,7 @@ impl Work<'_> {
         let refuse =
             |why| HypervisorError::NotAttachable { function, partition: owner.partition.clone(), why };
         let device = Device::Vf(owner.vf.clone(), function);
+        let seen = self.as_it_has(seen, owner, function).await?;
         for facts in seen.persistent.iter().chain(&seen.live) {
             check_alias(facts, &device).map_err(|error| refuse(error.to_string()))?;
             check_function(facts, owner, function).map_err(refuse)?;
@@ -131,11 +132,26 @@ impl Work<'_> {
         put.map_err(|trouble| refuse(trouble.to_string()))
     }
 
+    /// Where a domain has a VF that it is to have, but not by ioward, that is its partition's from now on: it had it before it was one,
+    /// and a host that has booted has kept no record of that.
+    async fn as_it_has(&self, seen: Seen, owner: &Owner, function: Bdf) -> Result<Seen, HypervisorError> {
+        let adopted = self.partition.record().adopted.get(&owner.vf).copied();
+        if had_it(&seen, function) {
+            self.partition.change_between_looks(|record| record.adopt(&owner.vf, function)).await?;
+        } else if adopted.is_some_and(|adopted| adopted != function) {
+            self.partition.change_between_looks(|record| _ = record.adopted.remove(&owner.vf)).await?;
+        } else {
+            return Ok(seen);
+        }
+        self.look(|| format!("give {function} to")).await
+    }
+
     /// Takes a VF from the domain.
     pub(super) async fn detach_vf(&self, owner: &Owner) -> Result<(), HypervisorError> {
         let what = || format!("take {} from", owner.vf);
         let seen = self.look(what).await?;
         if seen.domain.is_none() {
+            self.partition.change(|record| _ = record.adopted.remove(&owner.vf))?;
             return self.forget(|had| had.vfs.retain(|(vf, _)| *vf != owner.vf));
         }
         let mut held = seen.live.iter().chain(&seen.persistent).flat_map(|facts| &facts.host_devices);
@@ -155,7 +171,9 @@ impl Work<'_> {
         self.in_doubt(&owner.vf, function)?;
         let taken = self.take(&device, what).await;
         self.settle(&owner.vf).await;
-        taken
+        taken?;
+        // Given again, it is ioward's by its alias.
+        self.partition.change_between_looks(|record| _ = record.adopted.remove(&owner.vf)).await
     }
 
     /// Gives the domain its channel.
@@ -244,7 +262,7 @@ impl Work<'_> {
         let (Some(domain), Some(facts)) = (&seen.domain, &seen.persistent) else { return Ok(()) };
         check_alias(facts, device).map_err(|error| self.failed(&what, error))?;
         if device.is_in(facts) {
-            let detached = seen.connection.detach_alias(domain, &device.alias(), Affects::Config).await;
+            let detached = detach(&seen, domain, facts, device, Affects::Config).await;
             if let Err(error) = detached
                 && self.has(device, Affects::Config).await != Some(false)
             {
@@ -285,7 +303,7 @@ impl Work<'_> {
             if !device.is_in(live) {
                 return self.closed(device, &seen, deadline).await;
             }
-            let asked = seen.connection.detach_alias(domain, &device.alias(), Affects::Live).await;
+            let asked = detach(&seen, domain, live, device, Affects::Live).await;
             if Instant::now() >= deadline {
                 let is_paused =
                     seen.connection.state(domain).await.is_ok_and(|(state, _)| state == State::Paused);
@@ -320,12 +338,12 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn look(&self, what: impl Fn() -> String) -> Result<Seen, HypervisorError> {
+    pub(super) async fn look(&self, what: impl Fn() -> String) -> Result<Seen, HypervisorError> {
         self.partition.look(self.shared).await.map_err(|trouble| self.failed(what, trouble))
     }
 
     /// Something that is done to a domain that is there.
-    fn domain(&self, seen: &Seen, what: impl Fn() -> String) -> Result<(), HypervisorError> {
+    pub(super) fn domain(&self, seen: &Seen, what: impl Fn() -> String) -> Result<(), HypervisorError> {
         let gone =
             "libvirt has no such domain any more; define it again (virsh define), or remove the partition";
         seen.domain.as_ref().map(|_| ()).ok_or_else(|| self.failed(what, gone))
@@ -370,6 +388,23 @@ impl Work<'_> {
     }
 }
 
+/// Takes a device out of a definition: one that the domain had before it was a partition by what it is, any other by its alias.
+async fn detach(
+    seen: &Seen,
+    domain: &Domain,
+    facts: &Facts,
+    device: &Device,
+    affects: Affects,
+) -> Result<(), LibvirtError> {
+    let alias = device.alias();
+    if let Device::Vf(vf, function) = device
+        && facts.host_devices.iter().any(|it| it.vf.as_ref() == Some(vf) && it.alias.as_ref() != Some(&alias))
+    {
+        return seen.connection.detach(domain, &xml::hostdev_like(*function), affects).await;
+    }
+    seen.connection.detach_alias(domain, &alias, affects).await
+}
+
 /// A controller or a port of ioward's that nothing is plugged into.
 fn idle(facts: &Facts) -> Option<Device> {
     let controllers = facts.serial_controllers.iter();
@@ -393,6 +428,14 @@ fn check_alias(facts: &Facts, device: &Device) -> Result<(), XmlError> {
         }
         None => Ok(()),
     }
+}
+
+/// Whether the domain has a function, under no name of ioward's, and in no way in which it is libvirt's.
+fn had_it(seen: &Seen, function: Bdf) -> bool {
+    let devices = seen.live.iter().chain(&seen.persistent).flat_map(|facts| &facts.host_devices);
+    let mut has_it =
+        devices.filter(|device| device.function == Some(function) && device.vf.is_none()).peekable();
+    has_it.peek().is_some() && has_it.all(HostDevice::is_plain)
 }
 
 /// Whether a definition can take a function as this VF, or has it as that.

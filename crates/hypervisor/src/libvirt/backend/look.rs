@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     libvirt::{
-        Connection, Definition, Domain, LibvirtError, Refusal, Uuid,
+        Connection, Definition, Domain, LibvirtError, Refusal,
         xml::{self, Facts, XmlError},
     },
     text::printable,
@@ -56,7 +56,7 @@ pub(super) async fn look(
         persistent,
         known,
     };
-    match see(&connection, noted.uuid).await {
+    match see(&connection, noted).await {
         Ok(Sight { domain, live, persistent, why_off }) => {
             let run = match live.as_ref().and_then(|live| Some((live, live.id?))) {
                 Some((live, id)) => {
@@ -90,9 +90,13 @@ struct Sight {
     why_off: Option<String>,
 }
 
-async fn see(connection: &Connection, uuid: Uuid) -> Result<Sight, Trouble> {
-    let domain = connection.domain_with(uuid).await?;
-    let current = xml::read(&connection.xml(&domain, Definition::Current).await?)?;
+async fn see(connection: &Connection, noted: &Record) -> Result<Sight, Trouble> {
+    let read = |definition: String| {
+        let facts = xml::read(&definition);
+        facts.map(|facts| facts.with_names(&noted.adopted, &noted.released))
+    };
+    let domain = connection.domain_with(noted.uuid).await?;
+    let current = read(connection.xml(&domain, Definition::Current).await?)?;
     // By its definition, and not by what was found before: it may start or stop in between.
     if current.id.is_none() {
         let (state, reason) = connection.state(&domain).await?;
@@ -100,7 +104,7 @@ async fn see(connection: &Connection, uuid: Uuid) -> Result<Sight, Trouble> {
         return Ok(Sight { domain, live, persistent, why_off });
     }
     let persistent = match connection.is_persistent(&domain).await? {
-        true => Some(xml::read(&connection.xml(&domain, Definition::Persistent).await?)?),
+        true => Some(read(connection.xml(&domain, Definition::Persistent).await?)?),
         false => None,
     };
     Ok(Sight { domain, live: Some(current), persistent, why_off: None })

@@ -9,7 +9,7 @@
 //!   partition.rs   one partition, its watcher  line.rs      the connection, and who follows it
 //!   record.rs      what is on the disk         look.rs      a look at a domain
 //!   known.rs       what is known, what is news process.rs   its QEMU, as the host shows it
-//!   adopt.rs       what a domain has already   config.rs    where things are, and bounds
+//!   adopt.rs       what it has had already     config.rs    where things are, and bounds
 //! ```
 //! While libvirt's daemon does not run, a partition is what it was at the last look, and runs as long as its QEMU does: domains
 //! outlive the daemon.
@@ -27,7 +27,6 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub use adopt::{Adoptable, AdoptableFunction};
 pub use config::{Bounds, LibvirtConfig};
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -53,8 +52,8 @@ use self::{
 };
 use super::{Connection, Domain, LibvirtError, Link, Refusal, Uuid};
 use crate::{
-    Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
-    StopMode, file::io_error, sysfs::Sysfs,
+    Accelerator, Adoptable, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle,
+    PartitionStatus, StopMode, file::io_error, sysfs::Sysfs,
 };
 
 /// Events that may wait to be fetched.
@@ -343,8 +342,11 @@ impl Hypervisor for LibvirtHypervisor {
                     return Err(refused(name, reference, why));
                 }
                 partition.change(|record| {
-                    let known = if before.uuid == domain.uuid { before.known } else { known };
-                    *record = Record::new(name.clone(), reference.clone(), domain.uuid, known);
+                    let is_same = before.uuid == domain.uuid;
+                    let known = if is_same { before.known } else { known };
+                    let new = Record::new(name.clone(), reference.clone(), domain.uuid, known);
+                    *record =
+                        if is_same { new.with_its_devices(before.adopted, before.released) } else { new };
                 })?;
             }
             None => {
@@ -413,6 +415,21 @@ impl Hypervisor for LibvirtHypervisor {
     async fn detach_vf(&self, owner: &Owner, _force: bool) -> Result<(), HypervisorError> {
         let (partition, _operation) = self.enter(&owner.partition).await?;
         Work { shared: &self.shared, partition: &partition }.detach_vf(owner).await
+    }
+
+    async fn adoptable(&self, domain: &DomainRef) -> Result<Adoptable, HypervisorError> {
+        self.functions_of(domain).await
+    }
+
+    async fn adopt_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
+        let (partition, _operation) = self.enter(&owner.partition).await?;
+        Work { shared: &self.shared, partition: &partition }.adopt_vf(owner, function).await
+    }
+
+    /// libvirt is asked for nothing.
+    async fn release_vf(&self, owner: &Owner) -> Result<(), HypervisorError> {
+        let (partition, _operation) = self.enter(&owner.partition).await?;
+        Work { shared: &self.shared, partition: &partition }.release_vf(owner).await
     }
 
     async fn create_channel(&self, name: &Name) -> Result<(), HypervisorError> {

@@ -111,6 +111,15 @@ impl Partition {
         saved
     }
 
+    /// Changes the record while nobody looks: a look that has begun before would note what it found by the record that was.
+    pub(super) async fn change_between_looks(
+        &self,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), HypervisorError> {
+        let _looking = self.looking.lock().await;
+        self.change(change)
+    }
+
     /// Looks at the domain and notes what it is like. What of that is news, and nobody expected, is told.
     pub(super) async fn look(&self, shared: &Shared) -> Result<Seen, Trouble> {
         let _looking = self.looking.lock().await;

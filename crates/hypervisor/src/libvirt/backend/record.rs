@@ -3,7 +3,10 @@
 //! The domain itself is libvirt's to keep. This is there for a daemon that comes while libvirt's does not run: it is not to take
 //! a domain for stopped, or its VFs for free, because nobody answers.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use ioward_model::{DomainRef, Name};
 use ioward_pci::Bdf;
@@ -30,16 +33,45 @@ pub(super) struct Record {
     /// VFs on their way in or out. They count as its own until they are: what is done halfway, and what libvirt has not answered, may
     /// be done yet, and it is done again or undone.
     pub in_doubt: BTreeMap<Name, Bdf>,
+    /// VFs that it had before it was a partition, under whichever alias: they are known by their functions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub adopted: BTreeMap<Name, Bdf>,
+    /// Functions that it keeps when it is no partition any more: they are not its partition's, under whichever alias.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub released: BTreeSet<Bdf>,
 }
 
 impl Record {
     pub(super) fn new(partition: Name, reference: DomainRef, uuid: Uuid, known: Known) -> Self {
-        Self { version: VERSION, partition, reference, uuid, known, in_doubt: BTreeMap::new() }
+        let (in_doubt, adopted, released) = Default::default();
+        Self { version: VERSION, partition, reference, uuid, known, in_doubt, adopted, released }
     }
 
     /// The same, and this is known.
     pub(super) fn with(self, known: Known) -> Self {
         Self { known, ..self }
+    }
+
+    /// The same, with these VFs known by their functions.
+    pub(super) fn with_its_devices(self, adopted: BTreeMap<Name, Bdf>, released: BTreeSet<Bdf>) -> Self {
+        Self { adopted, released, ..self }
+    }
+
+    /// Notes a VF that it has had.
+    pub(super) fn adopt(&mut self, vf: &Name, function: Bdf) {
+        self.released.remove(&function);
+        self.adopted.insert(vf.clone(), function);
+    }
+
+    /// Forgets a VF that it keeps.
+    pub(super) fn release(&mut self, vf: &Name) {
+        let held = self.vfs().into_iter().find(|(name, _)| name == vf);
+        self.released.extend(held.map(|(_, function)| function));
+        self.adopted.remove(vf);
+        self.in_doubt.remove(vf);
+        for devices in [&mut self.known.live, &mut self.known.persistent] {
+            devices.vfs.retain(|(name, _)| name != vf);
+        }
     }
 
     /// The VFs that it holds, or may hold.

@@ -11,12 +11,22 @@ const MAX_SOCKET_PATH: usize = 107;
 /// A VF. libvirt is to leave its driver and its settings alone (`managed='no'`): those are ioward's.
 #[must_use]
 pub fn hostdev(vf: &Name, function: Bdf) -> String {
+    with_alias(function, &format!("<alias name='{}'/>", vf_alias(vf)))
+}
+
+/// The device by which libvirt finds a VF under any alias, or none: it goes by the function (`virDomainHostdevFind`).
+#[must_use]
+pub fn hostdev_like(function: Bdf) -> String {
+    with_alias(function, "")
+}
+
+fn with_alias(function: Bdf, alias: &str) -> String {
     let [bus, devfn] = function.routing_id().to_be_bytes();
-    let (domain, slot, number, alias) = (function.domain(), devfn >> 3, devfn & 7, vf_alias(vf));
+    let (domain, slot, number) = (function.domain(), devfn >> 3, devfn & 7);
     format!(
         "<hostdev mode='subsystem' type='pci' managed='no'>\
          <source><address domain='0x{domain:04x}' bus='0x{bus:02x}' slot='0x{slot:02x}' function='0x{number:x}'/></source>\
-         <alias name='{alias}'/></hostdev>"
+         {alias}</hostdev>"
     )
 }
 

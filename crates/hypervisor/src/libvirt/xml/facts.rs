@@ -1,6 +1,6 @@
 //! What a definition says that matters to ioward.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::Name;
 use ioward_pci::Bdf;
@@ -58,6 +58,13 @@ pub struct HostDevice {
     pub vf: Option<Name>,
 }
 
+impl HostDevice {
+    /// Whether its driver and its settings are left to others than libvirt.
+    pub fn is_plain(&self) -> bool {
+        !self.managed && !self.interface
+    }
+}
+
 /// ioward's channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Channel {
@@ -97,6 +104,26 @@ pub struct Foreign {
 }
 
 impl Facts {
+    /// The same, with names for VFs that are known by their functions, and none for those that are `released`.
+    #[must_use]
+    pub fn with_names(mut self, adopted: &BTreeMap<Name, Bdf>, released: &BTreeSet<Bdf>) -> Self {
+        for device in self.host_devices.iter_mut().filter(|device| device.is_plain()) {
+            let Some(function) = device.function else { continue };
+            if let Some((name, _)) = adopted.iter().find(|(_, adopted)| **adopted == function) {
+                device.vf = Some(name.clone());
+            } else if released.contains(&function) {
+                device.vf = None;
+            }
+        }
+        self
+    }
+
+    /// Whether it has this function of the host's.
+    #[must_use]
+    pub fn has(&self, function: Bdf) -> bool {
+        self.host_devices.iter().any(|device| device.function == Some(function))
+    }
+
     /// The numbers of the root ports that a device can be plugged into now.
     pub fn free_root_ports(&self) -> impl Iterator<Item = u32> {
         self.root_ports.iter().filter(|port| port.free).map(|port| port.index)

@@ -7,7 +7,7 @@ mod devices;
 mod edit;
 mod facts;
 
-pub use devices::{channel, hostdev, root_port, serial_controller};
+pub use devices::{channel, hostdev, hostdev_like, root_port, serial_controller};
 pub use edit::{insert, remove};
 pub use facts::{Channel, Controller, Facts, Foreign, HostDevice, RootPort, read};
 

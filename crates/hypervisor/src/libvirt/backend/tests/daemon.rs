@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use ioward_pci::Bdf;
 use tokio::{
     net::UnixListener,
     sync::broadcast,
@@ -292,6 +293,11 @@ impl World {
             let found = found.ok_or((42, "Domain not found: no domain with matching name".to_owned()))?;
             return Ok(domain(Writer::default(), found));
         }
+        if is(Procedure::ConnectListAllDomains) {
+            let count = u32::try_from(self.domains.len()).unwrap();
+            let all = self.domains.iter().fold(Writer::default().u32(count), domain);
+            return Ok(all.u32(count));
+        }
         if !is(Procedure::DomainLookupByUuid) {
             reader.string().unwrap();
         }
@@ -364,6 +370,10 @@ impl World {
         } else if is(Procedure::DomainDetachDeviceAlias) {
             self.calls.push(format!("-{text} {place}"));
             self.detach(&uuid, &text, to_live)?;
+        } else if is(Procedure::DomainDetachDeviceFlags) {
+            let function = function_of(&text).expect("it is detached by its function");
+            self.calls.push(format!("-{function} {place}"));
+            self.detach_function(&uuid, function, to_live)?;
         } else {
             panic!("nobody calls {procedure}");
         }
@@ -397,6 +407,25 @@ impl World {
         Ok(())
     }
 
+    /// A device is found by its function, whatever its alias is.
+    fn detach_function(&mut self, uuid: &str, function: Bdf, to_live: bool) -> Result<(), Refused> {
+        let dom = self.by_uuid(uuid)?;
+        let name = dom.name.clone();
+        let definition = if to_live { &dom.live } else { &dom.persistent };
+        let text = definition.as_ref().ok_or((55, "Requested operation is not valid".to_owned()))?;
+        let missing = || (99, format!("device not found: host pci device {function} not found"));
+        let without = without(text, function).ok_or_else(missing)?;
+        if !to_live {
+            dom.persistent = Some(without);
+            self.tell(&name, Lifecycle::Defined);
+        } else if !dom.stubborn {
+            dom.live = Some(without);
+            let event = domain(Writer::default().i32(0), self.dom(&name)).string("hostdev0").done();
+            let _ = self.events.send(wire::message(REMOTE, 333, MESSAGE, 0, &event));
+        }
+        Ok(())
+    }
+
     fn detach(&mut self, uuid: &str, alias: &str, to_live: bool) -> Result<(), Refused> {
         let dom = self.by_uuid(uuid)?;
         let name = dom.name.clone();
@@ -420,6 +449,22 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// The function of the host's that a `<hostdev>` is.
+fn function_of(device: &str) -> Option<Bdf> {
+    let domain = format!("<domain><name>x</name><memory>1</memory><devices>{device}</devices></domain>");
+    xml::read(&domain).ok()?.host_devices.first()?.function
+}
+
+/// A definition without the `<hostdev>` that is this function.
+fn without(definition: &str, function: Bdf) -> Option<String> {
+    const END: &str = "</hostdev>";
+    let begins = definition.match_indices("<hostdev").map(|(begin, _)| begin);
+    let ranges = begins.filter_map(|begin| Some((begin, begin + definition[begin..].find(END)? + END.len())));
+    let (begin, end) =
+        ranges.into_iter().find(|(begin, end)| function_of(&definition[*begin..*end]) == Some(function))?;
+    Some([definition[..begin].trim_end(), &definition[end..]].concat())
 }
 
 type Refused = (i32, String);

@@ -370,7 +370,7 @@ async fn what_a_domain_has_already_can_be_listed_before_it_is_a_partition() {
     host.world().start("web");
     host.world().web().persistent = Some(xml::insert(&with, interface).unwrap());
     let hypervisor = LibvirtHypervisor::open(host.config()).await.unwrap();
-    let found = hypervisor.adoptable(&name("web"), &"web".parse().unwrap()).await.unwrap();
+    let found = hypervisor.adoptable(&"web".parse().unwrap()).await.unwrap();
     assert_eq!(
         (found.name.as_str(), found.uuid.as_str(), found.running, found.persistent),
         ("web", UUID, true, true)

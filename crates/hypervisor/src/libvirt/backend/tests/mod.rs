@@ -1,5 +1,6 @@
 //! The backend against a daemon in this process. A real one is in the lab.
 
+mod adopting;
 mod daemon;
 mod devices;
 mod following;
