@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use ioward_fabric::{Fabric, FabricError};
 use ioward_hypervisor::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
-    StopMode,
+    StopMode, libvirt::Uuid,
 };
 use ioward_model::{Inventory, Name, Owner, PartitionSpec, VfId, VfSettings, VfStatistics};
 use ioward_pci::Bdf;

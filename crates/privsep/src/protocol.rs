@@ -130,6 +130,7 @@ macro_rules! operations {
                 CreateChannel create_channel(partition: @& Name) -> ();
                 DestroyChannel destroy_channel(partition: @& Name) -> ();
                 Partitions partitions() -> Vec<PartitionStatus>;
+                Domains domains() -> Vec<(Name, Uuid)>;
             }
         }
     };

@@ -4,7 +4,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::unix::net::UnixStream,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -188,12 +191,18 @@ pub struct Machines {
     all: Mutex<BTreeMap<Name, Machine>>,
     connected: tokio::sync::Notify,
     listener: Mutex<Option<mpsc::Sender<HypervisorEvent>>>,
+    asked: AtomicUsize,
 }
 
 impl Machines {
     /// Somebody else starts a partition, or ends it, and nobody is told.
     pub fn turn(&self, partition: &str, running: bool) {
         self.with(&name(partition), |machine| machine.running = running).unwrap();
+    }
+
+    /// How often it was asked for something that libvirt would be asked for in turn.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// From now on it is agents that connect to its channel.
@@ -250,10 +259,12 @@ impl Machines {
 #[async_trait]
 impl Hypervisor for Machines {
     async fn check(&self) -> Result<Accelerator, HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         Ok(Accelerator::Kvm)
     }
 
     async fn check_definition(&self, spec: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let is_there = !matches!(&spec.kind, PartitionKind::Domain(domain) if domain.as_str() == NO_DOMAIN);
         let obstacle = Obstacle {
             required: format!("a {}", spec.kind),
@@ -264,39 +275,47 @@ impl Hypervisor for Machines {
     }
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.gate.pass("define").await;
         self.all.lock().unwrap().entry(spec.name.clone()).or_default().kind = spec.kind.name();
         Ok(())
     }
 
     async fn undefine(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.all.lock().unwrap().remove(partition);
         Ok(())
     }
 
     async fn start(&self, partition: &Name) -> Result<Accelerator, HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.with(partition, |machine| machine.running = true)?;
         self.gate.pass("start").await;
         Ok(Accelerator::Kvm)
     }
 
     async fn stop(&self, partition: &Name, _: StopMode) -> Result<(), HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.with(partition, |machine| machine.running = false)
     }
 
     async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.with(&owner.partition, |machine| _ = machine.vfs.insert(owner.vf.clone(), function))
     }
 
     async fn detach_vf(&self, owner: &Owner, _: bool) -> Result<(), HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.with(&owner.partition, |machine| _ = machine.vfs.remove(&owner.vf))
     }
 
     async fn create_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.with(partition, |machine| machine.channel = true)
     }
 
     async fn destroy_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.with(partition, |machine| machine.channel = false)
     }
 
@@ -384,6 +403,13 @@ impl Scene {
         let scene = Self::over(self.machine.clone(), Arc::clone(&self.machines), self.file.copy());
         scene.imp.adopt().await.unwrap();
         scene
+    }
+
+    /// The daemon after a boot of the host: VFs are gone, and so is what the hypervisor knew.
+    pub async fn booted(&self) -> Self {
+        self.machine.write_numvfs(NIC.parse().unwrap(), 0).unwrap();
+        self.machines.all.lock().unwrap().clear();
+        self.restarted().await
     }
 
     pub async fn apply(&self, spec: &str) {
