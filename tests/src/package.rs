@@ -126,6 +126,7 @@ pub fn it_is_installed_upgraded_under_a_running_partition_and_removed() -> Outco
     let before = how_the_host_is()?;
     sh(&format!("dpkg --no-triggers --install {package}"))?;
     sh("ls /usr/share/man/man1/ioward-apply.1.gz")?;
+    sh("/etc/libvirt/hooks/qemu.d/ioward web started begin - </dev/null")?;
     assert!(Path::new("/lib/systemd/system/ioward.service").exists());
     let mut service = Service::new()?;
     service.start()?;
@@ -149,6 +150,8 @@ pub fn it_is_installed_upgraded_under_a_running_partition_and_removed() -> Outco
     service.stop()?;
     sh("dpkg --no-triggers --remove ioward")?;
     assert!(!Path::new("/usr/bin/ioward").exists() && is_qemu(pid), "the partition outlives the package");
+    // Its hook is a file that an administrator may have changed, and stays until the package is purged.
+    sh("/etc/libvirt/hooks/qemu.d/ioward web prepare begin - </dev/null")?;
     assert!(Path::new(STATE).join("state.redb").exists(), "whose VF it is is not forgotten");
 
     sh(&format!("dpkg --no-triggers --install {package}"))?;
@@ -159,7 +162,13 @@ pub fn it_is_installed_upgraded_under_a_running_partition_and_removed() -> Outco
     service.stop()?;
     assert_eq!(how_the_host_is()?, before);
     sh("dpkg --no-triggers --purge ioward")?;
-    for gone in [STATE, "/etc/default/ioward", "/lib/systemd/system/ioward.socket", "/usr/bin/ioward-agent"] {
+    for gone in [
+        STATE,
+        "/etc/libvirt/hooks/qemu.d/ioward",
+        "/etc/default/ioward",
+        "/lib/systemd/system/ioward.socket",
+        "/usr/bin/ioward-agent",
+    ] {
         assert!(!Path::new(gone).exists(), "{gone} is left");
     }
     Ok(())

@@ -3,7 +3,7 @@
 //! ```text
 //!   usr/bin/ioward, ioward-agent          lib/systemd/system/ioward.service, .socket
 //!   usr/share/man/man1/ioward*.1.gz       etc/default/ioward           (packaging/)
-//!   usr/lib/tmpfiles.d/ioward.conf
+//!   usr/lib/tmpfiles.d/ioward.conf        etc/libvirt/hooks/qemu.d/ioward
 //!   usr/share/doc/ioward/                 DEBIAN/control, conffiles, postinst, prerm, postrm
 //! ```
 //!
@@ -52,6 +52,7 @@ pub fn build(dev: bool) -> Result<PathBuf> {
     }
     tree.copy(&packaging.join("tmpfiles.conf"), "usr/lib/tmpfiles.d/ioward.conf", 0o644)?;
     tree.copy(&packaging.join("default"), "etc/default/ioward", 0o644)?;
+    tree.copy(&packaging.join("libvirt-hook"), "etc/libvirt/hooks/qemu.d/ioward", 0o755)?;
     tree.copy(&packaging.join("copyright"), "usr/share/doc/ioward/copyright", 0o644)?;
     for document in ["README.md", "CHANGELOG.md", "SECURITY.md"] {
         tree.copy(&workspace.root.join(document), &format!("usr/share/doc/ioward/{document}"), 0o644)?;
@@ -59,7 +60,7 @@ pub fn build(dev: bool) -> Result<PathBuf> {
     for script in SCRIPTS {
         tree.copy(&packaging.join(script), &format!("DEBIAN/{script}"), 0o755)?;
     }
-    tree.write("DEBIAN/conffiles", b"/etc/default/ioward\n")?;
+    tree.write("DEBIAN/conffiles", b"/etc/default/ioward\n/etc/libvirt/hooks/qemu.d/ioward\n")?;
     let glibc = newest_glibc(&[&binaries.join("ioward"), &binaries.join("ioward-agent")])?;
     tree.write("DEBIAN/control", control(version, &glibc, tree.kibibytes()?).as_bytes())?;
 

@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod change;
+mod prepare;
 
 pub use change::{ChangeId, ChangeIdError, ChangeStatus, ChangeView};
+pub use prepare::{DomainFunction, PrepareRequest, Prepared};
 
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! The command line. Values are checked here, so that a wrong one never leaves this process.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
@@ -56,6 +56,9 @@ pub enum Command {
     /// Be the process of the management partition that 'ioward serve' starts.
     #[command(name = IMP_COMMAND, hide = true)]
     Imp,
+    /// Have the VFs of a domain ready before libvirt starts it: libvirt runs this as its hook, with the definition on stdin.
+    #[command(hide = true)]
+    LibvirtHook(HookArgs),
     /// Show the SR-IOV adapters of this host
     Host {
         /// Print the inventory as JSON
@@ -434,6 +437,7 @@ impl Command {
             | Self::SimulatedPartition
             | Self::Serve(_)
             | Self::Imp
+            | Self::LibvirtHook(_)
             | Self::Select { .. }
             | Self::Snapshot { .. }
             | Self::Console { .. }
@@ -478,6 +482,22 @@ pub struct DemoArgs {
     /// steps take that go side by side is this host's
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub seed: u64,
+}
+
+/// What libvirt gives to its hooks, after `--`: the name of a domain may begin with a hyphen.
+#[derive(Debug, Args)]
+pub struct HookArgs {
+    /// The most seconds that the start of a domain may be kept waiting
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(3..=600))]
+    pub within: u64,
+    /// The domain; which it is, is taken from its definition
+    pub domain: OsString,
+    /// What happens to it, as prepare
+    pub operation: OsString,
+    /// Which part of that, as begin
+    pub sub_operation: OsString,
+    /// More about it
+    pub extra: Vec<OsString>,
 }
 
 /// Where the daemon keeps its things.

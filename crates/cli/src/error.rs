@@ -200,6 +200,9 @@ pub enum CliError {
         /// The signal's number.
         signal: u8,
     },
+    /// A domain must not start, and why.
+    #[error("{0}")]
+    Hook(String),
     /// The daemon could not go on.
     #[error("the daemon ended: {0}")]
     Serve(String),
@@ -351,7 +354,7 @@ impl CliError {
             Self::Usage(_) | Self::NoRoot(_) | Self::SpecUnread { .. } | Self::Spec { .. } => 2,
             Self::SnapshotUnread { .. } | Self::Snapshot { .. } => 2,
             Self::NoPlan { .. } => 2,
-            Self::NothingSuits(_) | Self::Unasked(_) | Self::Unanswered => 3,
+            Self::NothingSuits(_) | Self::Unasked(_) | Self::Unanswered | Self::Hook(_) => 3,
             Self::Api(_) | Self::SpecRefused(_) => match self.refusal().map(|error| error.kind) {
                 Some(ErrorKind::Invalid) => 2,
                 Some(ErrorKind::Refused) => 3,

@@ -21,6 +21,7 @@ mod doctor;
 mod error;
 mod events;
 mod events_filter;
+mod hook;
 mod man;
 mod pf_ref;
 mod plan_file;
@@ -90,6 +91,7 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Demo(args) => demo::demo(args, cli.socket).await,
         // Taken care of before there was a runtime.
         Command::SimulatedPartition | Command::Imp => Ok(()),
+        Command::LibvirtHook(args) => hook::hook(&client, args).await,
         Command::Host { json, root, host } => {
             show::host(&client, root.as_deref(), host.as_deref(), json).await
         }

@@ -27,7 +27,10 @@ use ioward_model::{
 use ioward_pci::Bdf;
 use tokio::sync::mpsc;
 
-use crate::{ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus, StopMode};
+use crate::{
+    ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus, StopMode,
+    libvirt::Uuid,
+};
 
 /// The one driver of a VF that a machine or domain holds, and none of a namespace's.
 const VFIO: &str = "vfio-pci";
@@ -381,6 +384,10 @@ impl Hypervisor for Guard {
 
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {
         self.inner.partitions().await
+    }
+
+    async fn domains(&self) -> Result<Vec<(Name, Uuid)>, HypervisorError> {
+        self.inner.domains().await
     }
 
     async fn events(&self) -> mpsc::Receiver<HypervisorEvent> {

@@ -35,6 +35,8 @@ use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::libvirt::Uuid;
+
 /// The management partition's end of a channel.
 #[derive(Debug)]
 pub enum ChannelEnd {
@@ -242,6 +244,15 @@ pub trait Hypervisor: Send + Sync {
     /// # Errors
     /// When the runtime folder can't be read.
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError>;
+
+    /// The UUID of the domain that each partition is, of those that are domains: from its own records. libvirt is not asked, so that
+    /// this may be asked while libvirt waits for the answer.
+    ///
+    /// # Errors
+    /// When nobody can tell.
+    async fn domains(&self) -> Result<Vec<(Name, Uuid)>, HypervisorError> {
+        Ok(Vec::new())
+    }
 
     /// The events from now on. One receiver; a second call takes the first one's place.
     async fn events(&self) -> mpsc::Receiver<HypervisorEvent>;

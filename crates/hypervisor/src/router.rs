@@ -28,7 +28,7 @@ use tokio::{
 
 use crate::{
     Accelerator, Adoptable, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle,
-    PartitionStatus, StopMode,
+    PartitionStatus, StopMode, libvirt::Uuid,
 };
 
 /// How long a backend may take to say which partitions it has.
@@ -284,6 +284,13 @@ impl Hypervisor for Router {
         }
         all.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(all)
+    }
+
+    async fn domains(&self) -> Result<Vec<(Name, Uuid)>, HypervisorError> {
+        match self.backend(KindName::Domain) {
+            Some(backend) => backend.hypervisor.domains().await,
+            None => Ok(Vec::new()),
+        }
     }
 
     async fn events(&self) -> mpsc::Receiver<HypervisorEvent> {

@@ -16,8 +16,9 @@ use axum::{
 use futures_util::{Stream, StreamExt, stream};
 use ioward_api::{
     ApiError, ApplyRequest, AuditLine, ChangeId, ChangeIdError, ChangeRequest, ChangeView, Compatible,
-    CompatibleRequest, ErrorBody, ErrorKind, PartitionView, PlanRequest, Reaped,
+    CompatibleRequest, ErrorBody, ErrorKind, PartitionView, PlanRequest, PrepareRequest, Prepared, Reaped,
 };
+use ioward_hypervisor::libvirt::UuidError;
 use ioward_model::{Drift, Event, EventKind, Inventory, Orphan, Plan, Spec};
 use ioward_store::Export;
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,7 @@ pub(crate) fn router(imp: Arc<Imp>) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/audit", get(audit))
         .route("/v1/state", get(state))
+        .route("/v1/domains/{uuid}/prepare", post(prepare))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_route)
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -216,6 +218,16 @@ fn events_of(change: Arc<Change>) -> impl Stream<Item = Vec<Event>> + Send {
 
 fn change_id(text: &str) -> Result<ChangeId, Failure> {
     text.parse().map_err(|error: ChangeIdError| Failure::invalid(error.to_string()))
+}
+
+async fn prepare(
+    State(imp): State<Arc<Imp>>,
+    Path(uuid): Path<String>,
+    request: Result<Json<PrepareRequest>, JsonRejection>,
+) -> Result<Json<Prepared>, Failure> {
+    let Json(request) = request?;
+    let uuid = uuid.parse().map_err(|error: UuidError| Failure::invalid(error.to_string()))?;
+    Ok(Json(imp.prepare(uuid, &request).await?))
 }
 
 #[derive(Deserialize)]

@@ -38,7 +38,7 @@ use crate::{
     reconcile::{Reconciler, Told},
     recovery::Recovery,
     relocation::Relocation,
-    step::StepRunner,
+    step::{OwnStarts, StepRunner},
     stuck::StuckAdapters,
     workers::off_the_workers,
 };
@@ -51,19 +51,19 @@ const FLUSH_EACH: Duration = Duration::from_secs(1);
 /// of their own. It is made of parts, each of which knows only those that it needs.
 pub struct Imp {
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
-    notes: Arc<Notes>,
+    pub(crate) notes: Arc<Notes>,
     pub(crate) events: Arc<EventLog>,
-    looks: Arc<Looks>,
+    pub(crate) looks: Arc<Looks>,
     ownership: Arc<Ownership>,
-    operations: Arc<Operations>,
+    pub(crate) operations: Arc<Operations>,
     channels: Arc<Channels>,
     machines: Arc<Machines>,
     planning: Planning,
-    executor: Arc<Executor>,
-    reconciler: Reconciler,
+    pub(crate) executor: Arc<Executor>,
+    pub(crate) reconciler: Reconciler,
     orphans: Orphans,
     pub(crate) changes: Arc<Changes>,
-    changing: Arc<Changing>,
+    pub(crate) changing: Arc<Changing>,
     pub(crate) run: Run,
     /// The plan that the daemon before this one was in the middle of.
     interrupted: Mutex<Option<Interrupted>>,
@@ -126,6 +126,7 @@ impl Imp {
             notes: Arc::clone(&notes),
             ownership: Arc::clone(&ownership),
             channels: Arc::clone(&channels),
+            starting: OwnStarts::default(),
         };
         let executor = Arc::new(Executor {
             runner,

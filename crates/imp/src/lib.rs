@@ -46,6 +46,7 @@ mod order;
 mod orphans;
 mod ownership;
 mod planning;
+mod prepare;
 mod quarantine;
 mod reconcile;
 mod recovery;

@@ -264,7 +264,7 @@ impl Reconciler {
     }
 
     /// Carries out a plan of repairs, as far as that is possible. The steps that failed, with why.
-    async fn repair(&self, plan: &Plan) -> Vec<(Step, String)> {
+    pub(crate) async fn repair(&self, plan: &Plan) -> Vec<(Step, String)> {
         let number = self.changes.next_number();
         let progress = Starts { events: &self.executor.events, plan };
         let journal = Journal::begin_repairs(&self.executor.notes, &self.run.boot, number, plan);
@@ -303,6 +303,15 @@ impl Reconciler {
         let mut start = found.to_start();
         start.retain(|name| !broken.contains(name) && !told.not_started.contains(name));
         start
+    }
+
+    /// Tells that these were repaired, outside of a look that has told of them.
+    pub(crate) fn tell_repaired_at_once(&self, repaired: &[Drift]) {
+        let mut told = self.told();
+        told.drifts.retain(|drift| repaired.iter().all(|repaired| repaired.what != drift.what));
+        for drift in repaired {
+            self.executor.events.emit(EventKind::DriftRepaired { drift: drift.clone() });
+        }
     }
 
     fn tell_repaired(&self, before: &[Drift], after: &[Drift], failures: Vec<(Step, String)>) {

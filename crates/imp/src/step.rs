@@ -1,6 +1,9 @@
 //! Carries out one step: what its [`Meaning`] says, on the fabric and the hypervisor.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use ioward_fabric::{Fabric, FabricError};
 use ioward_hypervisor::{Accelerator, Hypervisor, HypervisorError, StopMode};
@@ -32,6 +35,39 @@ pub(crate) struct StepRunner {
     pub(crate) notes: Arc<Notes>,
     pub(crate) ownership: Arc<Ownership>,
     pub(crate) channels: Arc<Channels>,
+    pub(crate) starting: OwnStarts,
+}
+
+/// Partitions that a step is starting just now. libvirt asks for their VFs meanwhile, and is not to wait for the plan that the step is of.
+#[derive(Debug, Default)]
+pub(crate) struct OwnStarts(Mutex<BTreeSet<Name>>);
+
+impl OwnStarts {
+    /// Whether a step is starting this partition.
+    pub(crate) fn has(&self, partition: &Name) -> bool {
+        self.lock().contains(partition)
+    }
+
+    /// It is, until what this returns is dropped.
+    fn begin(&self, partition: &Name) -> impl Drop + Send {
+        self.lock().insert(partition.clone());
+        OwnStart { of: self, partition: partition.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<Name>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct OwnStart<'a> {
+    of: &'a OwnStarts,
+    partition: Name,
+}
+
+impl Drop for OwnStart<'_> {
+    fn drop(&mut self) {
+        self.of.lock().remove(&self.partition);
+    }
 }
 
 impl StepRunner {
@@ -113,6 +149,7 @@ impl StepRunner {
             Step::ReleaseVf { owner, .. } => gone(self.hypervisor.release_vf(owner).await)?,
             Step::DetachVf { owner, force, .. } => gone(self.hypervisor.detach_vf(owner, *force).await)?,
             Step::StartPartition { partition } => {
+                let _starting = self.starting.begin(partition);
                 if self.hypervisor.start(partition).await? == Accelerator::Tcg {
                     outcome.note =
                         Some("no usable /dev/kvm: it runs in software emulation, slowly".to_owned());

@@ -92,6 +92,8 @@ pub enum Rule {
     Domain,
     /// The partition's network namespace is there.
     Namespace,
+    /// The VFs of a domain that libvirt is about to start are there, and as they are to be.
+    VfReady,
 }
 
 impl fmt::Display for Rule {

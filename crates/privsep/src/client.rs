@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use ioward_fabric::{Fabric, FabricError};
 use ioward_hypervisor::{
     Accelerator, Adoptable, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle,
-    PartitionStatus, StopMode,
+    PartitionStatus, StopMode, libvirt::Uuid,
 };
 use ioward_model::{DomainRef, Inventory, Name, Owner, PartitionSpec, VfId, VfSettings, VfStatistics};
 use ioward_pci::Bdf;

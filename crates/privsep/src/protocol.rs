@@ -133,6 +133,7 @@ macro_rules! operations {
                 CreateChannel create_channel(partition: @& Name) -> ();
                 DestroyChannel destroy_channel(partition: @& Name) -> ();
                 Partitions partitions() -> Vec<PartitionStatus>;
+                Domains domains() -> Vec<(Name, Uuid)>;
             }
         }
     };

@@ -11,4 +11,5 @@ mod events;
 mod looks;
 mod operations;
 mod others;
+mod prepare;
 mod scene;

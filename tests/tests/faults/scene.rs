@@ -6,7 +6,7 @@ use std::{
     os::unix::net::UnixStream,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -195,6 +195,7 @@ pub struct Machines {
     connected: tokio::sync::Notify,
     listener: Mutex<Option<mpsc::Sender<HypervisorEvent>>>,
     silent: AtomicBool,
+    asked: AtomicUsize,
 }
 
 impl Machines {
@@ -216,6 +217,11 @@ impl Machines {
     /// Somebody undefines a domain, or defines it anew, and nobody is told.
     pub fn undefine(&self, partition: &str, gone: bool) {
         self.with(&name(partition), |machine| machine.gone = gone).unwrap();
+    }
+
+    /// How often it was asked for something that libvirt would be asked for in turn.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// From now on it is agents that connect to its channel.
@@ -272,10 +278,12 @@ impl Machines {
 #[async_trait]
 impl Hypervisor for Machines {
     async fn check(&self) -> Result<Accelerator, HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         Ok(Accelerator::Kvm)
     }
 
     async fn check_definition(&self, spec: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let is_there = !matches!(&spec.kind, PartitionKind::Domain(domain) if domain.as_str() == NO_DOMAIN);
         let obstacle = Obstacle {
             required: format!("a {}", spec.kind),
@@ -286,27 +294,32 @@ impl Hypervisor for Machines {
     }
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.gate.pass("define").await;
         self.all.lock().unwrap().entry(spec.name.clone()).or_default().kind = spec.kind.name();
         Ok(())
     }
 
     async fn undefine(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.all.lock().unwrap().remove(partition);
         Ok(())
     }
 
     async fn start(&self, partition: &Name) -> Result<Accelerator, HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.with(partition, |machine| machine.running = true)?;
         self.gate.pass("start").await;
         Ok(Accelerator::Kvm)
     }
 
     async fn stop(&self, partition: &Name, _: StopMode) -> Result<(), HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.with(partition, |machine| machine.running = false)
     }
 
     async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.with(&owner.partition, |machine| _ = machine.vfs.insert(owner.vf.clone(), function))?;
         if self.silent.load(Ordering::Relaxed) {
             let (partition, why) = (owner.partition.clone(), "no answer".to_owned());
@@ -316,6 +329,7 @@ impl Hypervisor for Machines {
     }
 
     async fn detach_vf(&self, owner: &Owner, _: bool) -> Result<(), HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         if self.silent.load(Ordering::Relaxed) {
             let (partition, what) = (owner.partition.clone(), format!("let go of {}", owner.vf));
             return Err(HypervisorError::GuestUnresponsive { partition, what, after: BOUND });
@@ -342,10 +356,12 @@ impl Hypervisor for Machines {
     }
 
     async fn create_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.with(partition, |machine| machine.channel = true)
     }
 
     async fn destroy_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.with(partition, |machine| machine.channel = false)
     }
 
@@ -434,6 +450,13 @@ impl Scene {
         let scene = Self::over(self.machine.clone(), Arc::clone(&self.machines), self.file.copy());
         scene.imp.adopt().await.unwrap();
         scene
+    }
+
+    /// The daemon after a boot of the host: VFs are gone, and so is what the hypervisor knew.
+    pub async fn booted(&self) -> Self {
+        self.machine.write_numvfs(NIC.parse().unwrap(), 0).unwrap();
+        self.machines.all.lock().unwrap().clear();
+        self.restarted().await
     }
 
     pub async fn apply(&self, spec: &str) {

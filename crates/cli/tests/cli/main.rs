@@ -14,6 +14,7 @@ mod command_line;
 mod console;
 mod daemon;
 mod demo;
+mod hook;
 mod plans;
 mod recorded;
 mod select;

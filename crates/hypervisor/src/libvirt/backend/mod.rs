@@ -477,6 +477,11 @@ impl Hypervisor for LibvirtHypervisor {
         Ok(all)
     }
 
+    async fn domains(&self) -> Result<Vec<(Name, Uuid)>, HypervisorError> {
+        let all = self.partitions.all();
+        Ok(all.iter().map(|partition| (partition.name.clone(), partition.record().uuid)).collect())
+    }
+
     async fn events(&self) -> mpsc::Receiver<HypervisorEvent> {
         let (sender, receiver) = mpsc::channel(MAX_EVENTS);
         *lock(&self.shared.listener) = Some(sender);
