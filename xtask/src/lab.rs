@@ -105,6 +105,11 @@ impl Lab {
         self.run("exec bash lab/demo.sh", bound)
     }
 
+    /// Shows what becomes of a domain of libvirt's.
+    pub fn libvirt(&self, bound: Duration) -> Result<u8> {
+        self.run("exec bash lab/libvirt.sh", bound)
+    }
+
     /// Shows that nothing is lost when the daemon is killed, nor when level 1 is reset.
     pub fn restart(&self, bound: Duration) -> Result<u8> {
         self.carry_out("exec bash lab/restart.sh", After::Boots, bound, std::io::stdout())

@@ -85,6 +85,8 @@ enum LabCommand {
     },
     /// Show the main job of ioward from end to end.
     Demo,
+    /// Show a domain of libvirt's that is adopted, given a second VF while it runs, and released.
+    Libvirt,
     /// Kill the daemon and reset the host under running partitions, and show that nothing is lost.
     Restart,
     /// An interactive shell in level 1.
@@ -99,8 +101,8 @@ enum Only {
     Lab,
 }
 
-/// How long `lab run`, `lab demo` and `lab restart` may take. Generous, as a busy machine takes several times as long: what
-/// hangs is found out sooner by its silence.
+/// How long `lab run` and what shows something may take. Generous, as a busy machine takes several times as long: what hangs is
+/// found out sooner by its silence.
 const RUN_BOUND: Duration = Duration::from_secs(30 * 60);
 /// How long each half of the lab tests may take.
 const LAB_TESTS_BOUND: Duration = Duration::from_secs(40 * 60);
@@ -133,6 +135,7 @@ fn run(command: Command) -> error::Result<u8> {
             match command {
                 LabCommand::Run { command } => lab.run(&command.join(" "), bound(RUN_BOUND)),
                 LabCommand::Demo => lab.demo(bound(RUN_BOUND)),
+                LabCommand::Libvirt => lab.libvirt(bound(RUN_BOUND)),
                 LabCommand::Restart => lab.restart(bound(RUN_BOUND)),
                 LabCommand::Shell => lab.shell(bound(SHELL_BOUND)),
             }

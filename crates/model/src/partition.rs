@@ -24,7 +24,7 @@ pub struct PartitionStatus {
     pub console: Option<PathBuf>,
     /// The VFs handed to it.
     pub vfs: Vec<(Name, Bdf)>,
-    /// Those of them that it runs without, and would take at once: its namespace was made anew.
+    /// Those of them that it does not have, and would take at once: its namespace was made anew, or libvirt ended in the middle.
     pub lacks: Vec<Name>,
     /// Whether its domain was undefined: what it holds is of no use to anybody.
     pub gone: bool,

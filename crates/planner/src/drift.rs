@@ -202,6 +202,8 @@ impl Comparison<'_> {
         let why = match (self.kind(&owner.partition), machine.running) {
             (KindName::Namespace, true) | (KindName::Machine | KindName::Domain, false) => None,
             (KindName::Namespace, false) => Some("its namespace is not there"),
+            // Nobody has taken it out: libvirt ended in the middle.
+            (KindName::Domain, true) if lacks => None,
             // Nobody has taken it out: it was not there yet when libvirt started its domain.
             (KindName::Domain, true) if self.booted && found.is_none() => None,
             (_, true) => Some("its partition runs without it; detach it and attach it again"),

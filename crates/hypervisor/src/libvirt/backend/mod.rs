@@ -186,7 +186,7 @@ impl LibvirtHypervisor {
             console: None,
             channel: known.devices().channel.as_deref() == Some(&*socket),
             vfs: record.vfs(),
-            lacks: Vec::new(),
+            lacks: if self.shared.line.is_connected() { record.lacks() } else { Vec::new() },
             gone: !known.there,
         }
     }

@@ -226,6 +226,16 @@ async fn a_daemon_that_dies_in_the_middle_leaves_nothing_that_doing_it_again_or_
             assert_eq!(vfs(&status(&hypervisor).await), held(VF), "nobody else may have it");
             host.kill_daemon().await;
             host.start_daemon();
+            let is_in = dies_with.ends_with("live");
+            let lacks = loop {
+                let lacks = status(&hypervisor).await.lacks;
+                // Nothing is known before it is connected again.
+                if is_in || !lacks.is_empty() {
+                    break lacks;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            };
+            assert_eq!(lacks.is_empty(), is_in, "{lacks:?}: it takes it at once");
             if undo {
                 hypervisor.detach_vf(&owner("net0"), false).await.unwrap();
                 assert_eq!(host.world().web().persistent, before);
