@@ -110,6 +110,7 @@ async fn a_domain_that_is_undefined_gives_its_vfs_back() {
     let held = |imp: &Imp| imp.state().partitions.len();
 
     // As long as it runs it has them.
+    scene.machines.turn("web", true);
     scene.machines.undefine("web", true);
     for _ in 0..3 {
         scene.imp.give_back_undefined(&mut undefined).await.unwrap();
