@@ -7,7 +7,12 @@ use ioward_model::{DomainRef, Owner};
 use ioward_pci::Bdf;
 
 use super::{
-    LibvirtHypervisor, devices::Work, find, known::Known, look::Trouble, look::look, record::Record,
+    LibvirtHypervisor,
+    devices::Work,
+    find,
+    known::Known,
+    look::{Seen, Trouble, look},
+    record::Record,
 };
 use crate::{
     Adoptable, AdoptableFunction, HypervisorError,
@@ -160,4 +165,31 @@ impl Work<'_> {
     pub(super) async fn release_vf(&self, owner: &Owner) -> Result<(), HypervisorError> {
         self.partition.change_between_looks(|record| record.release(&owner.vf)).await
     }
+
+    /// Where a domain has a VF that it is to have, but not by ioward, that is its partition's from now on: it had it before it was one,
+    /// and a host that has booted has kept no record of that.
+    pub(super) async fn as_it_has(
+        &self,
+        seen: Seen,
+        owner: &Owner,
+        function: Bdf,
+    ) -> Result<Seen, HypervisorError> {
+        let adopted = self.partition.record().adopted.get(&owner.vf).copied();
+        if had_it(&seen, function) {
+            self.partition.change_between_looks(|record| record.adopt(&owner.vf, function)).await?;
+        } else if adopted.is_some_and(|adopted| adopted != function) {
+            self.partition.change_between_looks(|record| _ = record.adopted.remove(&owner.vf)).await?;
+        } else {
+            return Ok(seen);
+        }
+        self.look(|| format!("give {function} to")).await
+    }
+}
+
+/// Whether the domain has a function, under no name of ioward's, and in no way in which it is libvirt's.
+fn had_it(seen: &Seen, function: Bdf) -> bool {
+    let devices = seen.live.iter().chain(&seen.persistent).flat_map(|facts| &facts.host_devices);
+    let mut has_it =
+        devices.filter(|device| device.function == Some(function) && device.vf.is_none()).peekable();
+    has_it.peek().is_some() && has_it.all(HostDevice::is_plain)
 }

@@ -21,7 +21,7 @@ use crate::{
     HypervisorError,
     libvirt::{
         Affects, Domain, LibvirtError, State,
-        xml::{self, Facts, HostDevice, XmlError},
+        xml::{self, Facts, XmlError},
     },
 };
 
@@ -130,20 +130,6 @@ impl Work<'_> {
             self.settle(&owner.vf).await;
         }
         put.map_err(|trouble| refuse(trouble.to_string()))
-    }
-
-    /// Where a domain has a VF that it is to have, but not by ioward, that is its partition's from now on: it had it before it was one,
-    /// and a host that has booted has kept no record of that.
-    async fn as_it_has(&self, seen: Seen, owner: &Owner, function: Bdf) -> Result<Seen, HypervisorError> {
-        let adopted = self.partition.record().adopted.get(&owner.vf).copied();
-        if had_it(&seen, function) {
-            self.partition.change_between_looks(|record| record.adopt(&owner.vf, function)).await?;
-        } else if adopted.is_some_and(|adopted| adopted != function) {
-            self.partition.change_between_looks(|record| _ = record.adopted.remove(&owner.vf)).await?;
-        } else {
-            return Ok(seen);
-        }
-        self.look(|| format!("give {function} to")).await
     }
 
     /// Takes a VF from the domain.
@@ -428,14 +414,6 @@ fn check_alias(facts: &Facts, device: &Device) -> Result<(), XmlError> {
         }
         None => Ok(()),
     }
-}
-
-/// Whether the domain has a function, under no name of ioward's, and in no way in which it is libvirt's.
-fn had_it(seen: &Seen, function: Bdf) -> bool {
-    let devices = seen.live.iter().chain(&seen.persistent).flat_map(|facts| &facts.host_devices);
-    let mut has_it =
-        devices.filter(|device| device.function == Some(function) && device.vf.is_none()).peekable();
-    has_it.peek().is_some() && has_it.all(HostDevice::is_plain)
 }
 
 /// Whether a definition can take a function as this VF, or has it as that.
