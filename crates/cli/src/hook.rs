@@ -19,7 +19,11 @@ use ioward_api::{DomainFunction, ErrorKind, PrepareRequest, Prepared};
 use ioward_hypervisor::libvirt::{Uuid, xml};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::{args::HookArgs, client::Client, error::CliError};
+use crate::{
+    args::HookArgs,
+    client::{Client, ClientError},
+    error::{CliError, plain},
+};
 
 /// The longest definition that is read to its end. libvirt's own end at a quarter of that.
 const MAX_XML: u64 = 16 << 20;
@@ -150,10 +154,18 @@ impl Domain {
     fn stranded(&self, error: &CliError) -> String {
         let (name, vfs) = (&self.request.name, self.ours.join(", "));
         match error {
-            CliError::Client(error) if error.may_pass() => format!(
-                "domain {name} has VFs of ioward's ({vfs}), and ioward is not running: systemctl start ioward, then \
-                 virsh start {name}; or take them out of the domain: virsh edit {name} ({error})"
-            ),
+            CliError::Client(error) if error.may_pass() => {
+                let why = match error {
+                    ClientError::Unreachable { socket, source } => {
+                        format!("{}: {}", socket.display(), plain(source))
+                    }
+                    error => error.to_string(),
+                };
+                format!(
+                    "domain {name} has VFs of ioward's ({vfs}), and ioward is not running: systemctl start ioward, then \
+                     virsh start {name}; or take them out of the domain: virsh edit {name} ({why})"
+                )
+            }
             error => format!(
                 "domain {name} has VFs of ioward's ({vfs}), and whether they are ready is not known: {error}; or take them \
                  out of the domain: virsh edit {name}"

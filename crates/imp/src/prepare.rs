@@ -37,6 +37,10 @@ const MAX_WAIT: Duration = Duration::from_secs(600);
 /// Between two looks whether what is under way has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
+/// What to do about a definition that has a VF where it was before its adapter moved.
+const BEHIND: &str =
+    "ioward puts the definition right while the domain is off, see 'ioward drift'; start it again then";
+
 /// The VFs of ioward's that a domain is about to start with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Wanted {
@@ -213,8 +217,7 @@ impl Found {
         for vf in &wanted.vfs {
             match self.address(vf.vf) {
                 Some(address) if address != vf.function => {
-                    let remedy = "ioward puts the definition right while the domain is off, see 'ioward drift'; start it again then";
-                    unready.reasons.push(vf.not_ready(format!("it is {address} now")).remedy(remedy));
+                    unready.reasons.push(vf.not_ready(format!("it is {address} now")).remedy(BEHIND));
                 }
                 None if unready.reasons.is_empty() => {
                     unready.reasons.push(vf.not_ready(format!("{} is not there", vf.vf)));
@@ -294,11 +297,14 @@ fn wanted(
             (None, Some(partition), Some(vf)) => {
                 let owner = Owner { partition: partition.clone(), vf: vf.clone() };
                 let held = state.partitions.get(partition).and_then(|noted| noted.vfs.get(vf));
-                let (found, remedy) = match held.and_then(|held| held.address) {
-                    Some(other) => (
-                        format!("it is {other} now"),
-                        "ioward puts the definition right while the domain is off, see 'ioward drift'; start it again then".to_owned(),
-                    ),
+                let (found, remedy) = match held {
+                    Some(held) => {
+                        let moved = || "none there: its adapter has moved".to_owned();
+                        (
+                            held.address.map_or_else(moved, |other| format!("it is {other} now")),
+                            BEHIND.to_owned(),
+                        )
+                    }
                     None => (
                         "no such VF of the partition".to_owned(),
                         format!("take it out of the domain: virsh edit {domain}"),
