@@ -63,6 +63,10 @@ impl Device {
         }
     }
 
+    fn takes_slot(&self) -> bool {
+        matches!(self, Self::Vf(..) | Self::Controller(_))
+    }
+
     /// Whether a definition has it, or another one under its alias that ioward made.
     fn is_in(&self, facts: &Facts) -> bool {
         match self {
@@ -86,8 +90,8 @@ impl Device {
     /// Itself and, before it, whatever it takes that a definition lacks. A root port can't be plugged into a machine that runs.
     fn with_what_it_takes(&self, facts: &Facts, affects: Affects) -> Vec<Self> {
         let needs_controller = matches!(self, Self::Channel(_)) && facts.serial_controllers.is_empty();
-        let needs_slot = needs_controller || matches!(self, Self::Vf(..));
-        let port = (affects == Affects::Config && needs_slot && facts.free_root_ports().next().is_none())
+        let needs_slot = needs_controller || self.takes_slot();
+        let port = (affects == Affects::Config && needs_slot && facts.is_full())
             .then_some(facts.next_port)
             .flatten();
         let controller = needs_controller.then_some(Self::Controller(0));
@@ -209,7 +213,8 @@ impl Work<'_> {
                     }
                     Err(error) => {
                         self.take_back(domain, &added).await;
-                        return Err(error.into());
+                        let is_full = part.takes_slot() && facts.is_full();
+                        return Err(if is_full { error.of_a_full_domain() } else { error }.into());
                     }
                 }
             }
