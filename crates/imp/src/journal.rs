@@ -146,6 +146,12 @@ impl<'a> Journal<'a> {
         );
     }
 
+    /// A step that is done, or perhaps is, could not be rolled back: it is noted as done.
+    pub(crate) fn left(&self, step: &Step, outcome: &Outcome) {
+        let rows = |state: &State| state.rows_of(step);
+        let _ = self.notes.change(Must::BeKnown, rows, Vec::new(), |state| state.record(step, outcome));
+    }
+
     /// The plan has failed. When something is left, plans made before no longer hold.
     pub(crate) fn failed_plan(&self, is_rolled_back: bool) {
         let ended = self.end(if is_rolled_back { Ended::Undone } else { Ended::Left });

@@ -51,6 +51,7 @@ mod reconcile;
 mod recovery;
 mod relocation;
 mod rollback;
+mod runs;
 mod serve;
 mod service;
 mod step;

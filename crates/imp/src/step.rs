@@ -7,7 +7,7 @@ use ioward_hypervisor::{Accelerator, Hypervisor, HypervisorError, StopMode};
 use ioward_model::{FoundBefore, KeepsOut, Meaning, Name, Outcome, Step};
 use tokio::sync::OwnedRwLockWriteGuard;
 
-use crate::{channels::Channels, error::ImpError, notes::Notes, ownership::Ownership};
+use crate::{channels::Channels, error::ImpError, notes::Notes, ownership::Ownership, runs::Runs};
 
 /// Why a step was not carried out.
 pub(crate) struct Failure {
@@ -16,11 +16,20 @@ pub(crate) struct Failure {
     pub in_doubt: bool,
 }
 
+/// Whether what failed so may be done all the same, or in part.
+pub(crate) fn is_in_doubt(error: &ImpError) -> bool {
+    matches!(
+        error,
+        ImpError::Fabric(FabricError::Stuck { .. })
+            | ImpError::Hypervisor(HypervisorError::InDoubt { .. })
+            | ImpError::TooLong { .. }
+    )
+}
+
 impl<E: Into<ImpError>> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = error.into();
-        let in_doubt =
-            matches!(error, ImpError::Fabric(FabricError::Stuck { .. }) | ImpError::TooLong { .. });
+        let in_doubt = is_in_doubt(&error);
         Self { error, in_doubt }
     }
 }
@@ -32,6 +41,7 @@ pub(crate) struct StepRunner {
     pub(crate) notes: Arc<Notes>,
     pub(crate) ownership: Arc<Ownership>,
     pub(crate) channels: Arc<Channels>,
+    pub(crate) runs: Arc<Runs>,
 }
 
 impl StepRunner {
@@ -57,6 +67,8 @@ impl StepRunner {
             Ok(outcome) => outcome,
             Err(_) => Err(ImpError::TooLong { step: step.to_string(), after: limit }),
         };
+        // Whatever came of it: what was seen before is old.
+        self.runs.count(step);
         if let (Err(_), Step::DestroyChannel { partition }) = (&outcome, step) {
             // It may still be there, with a guest that asks.
             self.channels.serve(partition);

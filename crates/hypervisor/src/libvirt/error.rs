@@ -160,6 +160,11 @@ impl LibvirtError {
         self
     }
 
+    /// Whether libvirt was asked, and has not answered.
+    pub(super) fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::NoAnswer { .. })
+    }
+
     /// The meaning of a refusal; `None` for any other error.
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {

@@ -226,7 +226,8 @@ async fn a_daemon_that_dies_in_the_middle_leaves_nothing_that_doing_it_again_or_
             let before = host.world().web().persistent.clone();
             let hypervisor = with_web(&host).await;
             host.world().dies_with = Some(dies_with);
-            attach(&hypervisor).await.unwrap_err();
+            let error = attach(&hypervisor).await.unwrap_err();
+            assert!(matches!(error, HypervisorError::InDoubt { .. }), "{error}");
             assert_eq!(vfs(&status(&hypervisor).await), held(VF), "nobody else may have it");
             host.kill_daemon().await;
             host.start_daemon();
@@ -254,7 +255,8 @@ async fn a_vf_is_not_taken_for_gone_because_nobody_can_say_so() {
         let hypervisor = with_web(&host).await;
         attach(&hypervisor).await.unwrap();
         host.world().dies_with = Some(dies_with);
-        hypervisor.detach_vf(&owner("net0"), false).await.unwrap_err();
+        let error = hypervisor.detach_vf(&owner("net0"), false).await.unwrap_err();
+        assert!(matches!(error, HypervisorError::InDoubt { .. }), "{error}");
         assert_eq!(vfs(&status(&hypervisor).await), held(VF));
         host.kill_daemon().await;
         host.start_daemon();
@@ -271,7 +273,9 @@ async fn a_vf_that_libvirt_does_not_answer_about_stays_the_domains() {
     let hypervisor = with_web(&host).await;
     host.world().hangs_at = Some("+ua-ioward-net0 live");
     let begun = tokio::time::Instant::now();
-    let error = attach(&hypervisor).await.unwrap_err().to_string();
+    let error = attach(&hypervisor).await.unwrap_err();
+    assert!(matches!(error, HypervisorError::InDoubt { .. }), "{error}");
+    let error = error.to_string();
     assert!(error.contains("did not answer to attach a device within 300 s"), "{error}");
     assert!(begun.elapsed().as_secs() < 310, "{:?}", begun.elapsed());
     assert_eq!(vfs(&status(&hypervisor).await), held(VF), "it may get it yet");
