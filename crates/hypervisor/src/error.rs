@@ -149,6 +149,16 @@ pub enum HypervisorError {
         /// What libvirt said, or what stood in the way.
         why: String,
     },
+    /// libvirt was asked to do something to a domain and has not answered. It may be done all the same, now or later.
+    #[error("cannot {what} (partition {partition}): {why}")]
+    InDoubt {
+        /// The partition that it is.
+        partition: Name,
+        /// The act: "start the domain web".
+        what: String,
+        /// How it came about that there is no answer.
+        why: String,
+    },
     /// A file or socket of a partition could not be used.
     #[error("cannot {what} {path}", path = .path.display())]
     Io {

@@ -38,6 +38,7 @@ use crate::{
     reconcile::{Reconciler, Told},
     recovery::Recovery,
     relocation::Relocation,
+    runs::Runs,
     step::{OwnStarts, StepRunner},
     stuck::StuckAdapters,
     workers::off_the_workers,
@@ -112,7 +113,9 @@ impl Imp {
             Arc::clone(&events),
             run.epoch,
         );
+        let runs = Arc::<Runs>::default();
         let machines = Arc::new(Machines {
+            runs: Arc::clone(&runs),
             hypervisor: Arc::clone(&hypervisor),
             notes: Arc::clone(&notes),
             events: Arc::clone(&events),
@@ -127,6 +130,7 @@ impl Imp {
             ownership: Arc::clone(&ownership),
             channels: Arc::clone(&channels),
             starting: OwnStarts::default(),
+            runs,
         };
         let executor = Arc::new(Executor {
             runner,

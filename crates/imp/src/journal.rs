@@ -146,10 +146,10 @@ impl<'a> Journal<'a> {
         );
     }
 
-    /// A step that may have been carried out could not be undone.
-    pub(crate) fn left_in_doubt(&self, step: &Step, outcome: &Outcome) {
-        let noted = |state: &mut State| state.record_in_doubt(step, outcome);
-        let _ = self.notes.change(Must::BeKnown, |state| state.rows_of(step), Vec::new(), noted);
+    /// A step that is done, or perhaps is, could not be rolled back: it is noted as done.
+    pub(crate) fn left(&self, step: &Step, outcome: &Outcome) {
+        let rows = |state: &State| state.rows_of(step);
+        let _ = self.notes.change(Must::BeKnown, rows, Vec::new(), |state| state.record(step, outcome));
     }
 
     /// The plan has failed. When something is left, plans made before no longer hold.

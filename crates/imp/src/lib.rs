@@ -52,6 +52,7 @@ mod reconcile;
 mod recovery;
 mod relocation;
 mod rollback;
+mod runs;
 mod serve;
 mod service;
 mod step;

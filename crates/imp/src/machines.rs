@@ -12,6 +12,7 @@ use crate::{
     error::{ImpError, error_chain},
     events::EventLog,
     notes::{Must, Notes},
+    runs::{Runs, RunsThen},
 };
 
 /// The part that knows of machines.
@@ -20,6 +21,7 @@ pub(crate) struct Machines {
     pub(crate) notes: Arc<Notes>,
     pub(crate) events: Arc<EventLog>,
     pub(crate) channels: Arc<Channels>,
+    pub(crate) runs: Arc<Runs>,
     /// The hypervisor has told something that is worth a look at the host.
     pub(crate) news: Notify,
     /// Held while one event or one look is noted. A look in the middle of an event would note its end first, and its reason would be
@@ -63,7 +65,7 @@ impl Machines {
         Ok(views.collect())
     }
 
-    async fn runs(&self, partition: &Name) -> bool {
+    async fn is_running(&self, partition: &Name) -> bool {
         let machines = self.hypervisor.partitions().await.unwrap_or_default();
         machines.iter().any(|machine| machine.name == *partition && machine.running)
     }
@@ -84,17 +86,17 @@ impl Machines {
     pub(crate) async fn note_how_they_are(&self, why: &str) -> Result<Vec<Name>, ImpError> {
         let _noting = self.noting.lock().await;
         // Before the look: what is started after it has not gone.
-        let noted = self.notes.state();
+        let (then, noted) = (self.runs.now(), self.notes.state());
         let machines = self.hypervisor.partitions().await?;
         let Misnoted { ended, started } = misnoted(&noted, &machines);
-        for partition in self.note_ended(&ended) {
+        for partition in self.note_ended(&then, &ended) {
             self.events.emit(EventKind::PartitionEnded { partition, why: why.to_owned() });
         }
         let mut running = Vec::new();
         for partition in started {
             // A plan may have started it meanwhile, and another have stopped it.
-            if self.runs(&partition).await {
-                self.note_started(&partition);
+            let then = self.runs.now();
+            if self.is_running(&partition).await && self.note_started(&then, &partition) {
                 running.push(partition);
             }
         }
@@ -121,30 +123,30 @@ impl Machines {
     /// The news may be older than the latest start, and a start may come while it is looked.
     async fn handle(&self, event: HypervisorEvent) {
         let _noting = self.noting.lock().await;
+        let then = self.runs.now();
         match event {
             HypervisorEvent::Ended { partition, why } => {
                 let is_running =
                     |state: &State| state.partitions.get(&partition).is_some_and(|noted| noted.running);
                 let was_running = self.notes.look(is_running);
-                if self.runs(&partition).await {
+                if self.is_running(&partition).await {
                     return;
                 }
-                if !was_running || !self.note_ended(std::slice::from_ref(&partition)).is_empty() {
+                if !was_running || !self.note_ended(&then, std::slice::from_ref(&partition)).is_empty() {
                     self.events.emit(EventKind::PartitionEnded { partition, why });
                 }
             }
             HypervisorEvent::Started { partition } => {
-                if self.runs(&partition).await {
-                    self.note_started(&partition);
+                if self.is_running(&partition).await && self.note_started(&then, &partition) {
                     self.channels.serve(&partition);
                 }
             }
             HypervisorEvent::AgentConnected { partition } => self.channels.serve(&partition),
             HypervisorEvent::Gone { partition, why } => {
-                if self.runs(&partition).await {
+                if self.is_running(&partition).await {
                     return;
                 }
-                self.note_ended(std::slice::from_ref(&partition));
+                self.note_ended(&then, std::slice::from_ref(&partition));
                 self.events.emit(EventKind::PartitionGone { partition, why });
             }
             HypervisorEvent::Detached { owner: Owner { partition, vf }, why } => {
@@ -153,36 +155,46 @@ impl Machines {
         }
     }
 
-    /// Notes that a partition runs, which somebody else has started.
-    fn note_started(&self, partition: &Name) {
+    /// Notes that a partition runs, which somebody else has started, unless a plan has started or stopped it since. Whether it is noted.
+    fn note_started(&self, then: &RunsThen, partition: &Name) -> bool {
         let rows = |_: &State| vec![RowKey::Partition(partition.clone())];
         let mut is_news = false;
-        // That it can't be written down makes it no less so; the log says it.
-        let _ = self.notes.change(Must::BeKnown, rows, Vec::new(), |state| {
-            if let Some(noted) = state.partitions.get_mut(partition) {
-                is_news = !std::mem::replace(&mut noted.running, true);
+        let is_so = self.runs.of_those_since(then, std::slice::from_ref(partition), |them| {
+            if them.is_empty() {
+                return false;
             }
+            // That it can't be written down makes it no less so; the log says it.
+            let _ = self.notes.change(Must::BeKnown, rows, Vec::new(), |state| {
+                if let Some(noted) = state.partitions.get_mut(partition) {
+                    is_news = !std::mem::replace(&mut noted.running, true);
+                }
+            });
+            true
         });
         if is_news {
             self.events.emit(EventKind::PartitionStartedElsewhere { partition: partition.clone() });
         }
+        is_so
     }
 
-    /// Notes all of them at once: a disk takes as long for one as for those of a whole host. Those that were noted as running.
-    fn note_ended(&self, partitions: &[Name]) -> Vec<Name> {
-        partitions.iter().for_each(|partition| self.channels.stop(partition));
-        let rows = |_: &State| partitions.iter().cloned().map(RowKey::Partition).collect();
-        let mut news = Vec::new();
-        // That it can't be written down makes it no less so; the log says it.
-        let _ = self.notes.change(Must::BeKnown, rows, Vec::new(), |state| {
-            for name in partitions {
-                let noted = state.partitions.get_mut(name);
-                if noted.is_some_and(|partition| std::mem::take(&mut partition.running)) {
-                    news.push(name.clone());
+    /// Notes all of them at once, but for those that a plan has started or stopped since: a disk takes as long for one as for those of a
+    /// whole host. Those that were noted as running.
+    fn note_ended(&self, then: &RunsThen, partitions: &[Name]) -> Vec<Name> {
+        self.runs.of_those_since(then, partitions, |partitions| {
+            partitions.iter().for_each(|partition| self.channels.stop(partition));
+            let rows = |_: &State| partitions.iter().cloned().map(RowKey::Partition).collect();
+            let mut news = Vec::new();
+            // That it can't be written down makes it no less so; the log says it.
+            let _ = self.notes.change(Must::BeKnown, rows, Vec::new(), |state| {
+                for name in &partitions {
+                    let noted = state.partitions.get_mut(name);
+                    if noted.is_some_and(|partition| std::mem::take(&mut partition.running)) {
+                        news.push(name.clone());
+                    }
                 }
-            }
-        });
-        news
+            });
+            news
+        })
     }
 }
 

@@ -1,12 +1,13 @@
 //! Makes plans: what is known of the host and of the state goes to the planner, and what it returns is seen by a second pair of
 //! eyes.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use ioward_api::Compatible;
 use ioward_hypervisor::{Hypervisor, HypervisorError, Obstacle};
 use ioward_model::{
     Intent, Inventory, Name, Options, PartitionKind, PartitionSpec, Plan, Policy, Reason, Rule, Spec, State,
+    Step,
 };
 use tokio::sync::Semaphore;
 
@@ -84,12 +85,35 @@ impl Planning {
             return Err(refused(obstacles));
         }
         let (inventory, state) = (self.looks.look().await?, self.notes.state());
-        let (intent, options) = (intent.clone(), *options);
-        off_the_workers(move || {
+        let (wanted, options) = (intent.clone(), *options);
+        let plan = off_the_workers(move || {
             let _turn = turn;
-            plan_for(&inventory, &state, &intent, &options)
+            plan_for(&inventory, &state, &wanted, &options)
         })
-        .await
+        .await?;
+        let gone = self.gone(&plan).await?;
+        if gone.is_empty() { Ok(plan) } else { Err(refused(gone)) }
+    }
+
+    /// Domains that are not there any more, and get something by a plan that is not about what they are: it would fail half way, and what
+    /// was taken from them by then could not be given back.
+    async fn gone(&self, plan: &Plan) -> Result<Vec<Reason>, ImpError> {
+        let is_asked = |name: &Name| matches!(&plan.intent, Intent::Apply { spec } if spec.partitions.iter().any(|it| it.name == *name));
+        let get = plan.steps.iter().filter_map(|step| match step {
+            Step::AttachVf { owner, .. } => Some(&owner.partition),
+            Step::CreateChannel { partition } | Step::StartPartition { partition } => Some(partition),
+            _ => None,
+        });
+        let names: BTreeSet<_> = get.filter(|name| !is_asked(name)).collect();
+        let spec = |name: &Name| self.notes.look(|state| Some(state.partitions.get(name)?.spec.clone()));
+        let mut reasons = Vec::new();
+        for partition in names.into_iter().filter_map(spec) {
+            if matches!(partition.kind, PartitionKind::Domain(_)) {
+                let obstacles = self.hypervisor.check_definition(&partition).await?;
+                reasons.extend(obstacles.into_iter().map(|obstacle| in_the_way(&partition, obstacle)));
+            }
+        }
+        Ok(reasons)
     }
 
     /// The intent with what the host has to say about it: what a domain has that is to be taken over. Whoever asked can't say that.

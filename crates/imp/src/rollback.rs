@@ -14,6 +14,7 @@ use crate::{
     error::{ImpError, error_chain},
     executor::{Execution, Executor},
     journal::Journal,
+    step::is_in_doubt,
 };
 
 /// A step that was carried out, or perhaps was.
@@ -70,27 +71,40 @@ impl Executor {
         for carried in steps.into_iter().rev() {
             let inverse = carried.step.inverse(&carried.outcome);
             let number = carried.number;
-            let error = if inverse.as_ref().is_some_and(|inverse| left.holds_up(inverse)) {
-                Some("left as it is: what it rests on could not be undone".to_owned())
+            let (error, in_doubt) = if inverse.as_ref().is_some_and(|inverse| left.holds_up(inverse)) {
+                (Some("left as it is: what it rests on could not be undone".to_owned()), false)
             } else {
-                let rolled_back = self.roll_back_step(journal, &carried, inverse.as_ref()).await;
-                rolled_back.err().map(|error| {
-                    self.watch_stuck(carried.step, &error);
-                    error_chain(&error)
-                })
+                match self.roll_back_step(journal, &carried, inverse.as_ref()).await {
+                    Ok(()) => (None, false),
+                    Err(error) => {
+                        self.watch_stuck(carried.step, &error);
+                        (Some(error_chain(&error)), is_in_doubt(&error))
+                    }
+                }
             };
             let Some(inverse) = inverse else { continue };
             if error.is_some() {
                 undone = false;
                 left.add(&inverse);
-                if carried.in_doubt {
-                    journal.left_in_doubt(carried.step, &carried.outcome);
-                }
+                self.note_what_may_be_there(
+                    journal,
+                    carried.in_doubt.then_some((carried.step, &carried.outcome)),
+                );
+                self.note_what_may_be_there(journal, in_doubt.then_some((&inverse, &Outcome::default())));
             }
             progress.tell(EventKind::StepUndone { plan: *plan, number, error });
         }
         journal.failed_plan(undone);
         progress.tell(EventKind::PlanFailed { plan: *plan, error, undone });
+    }
+
+    /// Notes what a partition may have been given, when nobody could say whether it was: the next plan takes it away, and nobody else gets
+    /// it before.
+    fn note_what_may_be_there(&self, journal: &Journal<'_>, given: Option<(&Step, &Outcome)>) {
+        if let Some((step @ (Step::AttachVf { .. } | Step::CreateChannel { .. }), outcome)) = given {
+            journal.left(step, outcome);
+            self.runner.tell_partitions(step);
+        }
     }
 
     /// Rolls one step back by its inverse, which leaves alone what is so already: for a step that was not carried out it does

@@ -7,10 +7,10 @@ use std::{
 
 use ioward_fabric::{Fabric, FabricError};
 use ioward_hypervisor::{Accelerator, Hypervisor, HypervisorError, StopMode};
-use ioward_model::{FoundBefore, KeepsOut, Meaning, Name, Outcome, Owner, Step};
+use ioward_model::{FoundBefore, KeepsOut, Meaning, Name, Outcome, Step};
 use tokio::sync::OwnedRwLockWriteGuard;
 
-use crate::{channels::Channels, error::ImpError, notes::Notes, ownership::Ownership};
+use crate::{channels::Channels, error::ImpError, notes::Notes, ownership::Ownership, runs::Runs};
 
 /// Why a step was not carried out.
 pub(crate) struct Failure {
@@ -19,11 +19,20 @@ pub(crate) struct Failure {
     pub in_doubt: bool,
 }
 
+/// Whether what failed so may be done all the same, or in part.
+pub(crate) fn is_in_doubt(error: &ImpError) -> bool {
+    matches!(
+        error,
+        ImpError::Fabric(FabricError::Stuck { .. })
+            | ImpError::Hypervisor(HypervisorError::InDoubt { .. })
+            | ImpError::TooLong { .. }
+    )
+}
+
 impl<E: Into<ImpError>> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = error.into();
-        let in_doubt =
-            matches!(error, ImpError::Fabric(FabricError::Stuck { .. }) | ImpError::TooLong { .. });
+        let in_doubt = is_in_doubt(&error);
         Self { error, in_doubt }
     }
 }
@@ -36,6 +45,7 @@ pub(crate) struct StepRunner {
     pub(crate) ownership: Arc<Ownership>,
     pub(crate) channels: Arc<Channels>,
     pub(crate) starting: OwnStarts,
+    pub(crate) runs: Arc<Runs>,
 }
 
 /// Partitions that a step is starting just now. libvirt asks for their VFs meanwhile, and is not to wait for the plan that the step is of.
@@ -93,15 +103,13 @@ impl StepRunner {
             Ok(outcome) => outcome,
             Err(_) => Err(ImpError::TooLong { step: step.to_string(), after: limit }),
         };
-        let mut outcome = outcome.map_err(Failure::from);
-        match (&mut outcome, step) {
+        // Whatever came of it: what was seen before is old.
+        self.runs.count(step);
+        if let (Err(_), Step::DestroyChannel { partition }) = (&outcome, step) {
             // It may still be there, with a guest that asks.
-            (Err(_), Step::DestroyChannel { partition }) => self.channels.serve(partition),
-            // A hypervisor that had no answer holds it until it knows.
-            (Err(failure), Step::AttachVf { owner, .. }) => failure.in_doubt |= self.has(owner).await,
-            _ => {}
+            self.channels.serve(partition);
         }
-        outcome
+        Ok(outcome?)
     }
 
     async fn do_unbounded(&self, step: &Step, found: Outcome) -> Result<Outcome, ImpError> {
@@ -162,12 +170,6 @@ impl StepRunner {
             }
         }
         Ok(outcome)
-    }
-
-    async fn has(&self, owner: &Owner) -> bool {
-        let partitions = self.hypervisor.partitions().await.unwrap_or_default();
-        let known = partitions.iter().find(|known| known.name == owner.partition);
-        known.is_some_and(|known| known.vfs.iter().any(|(vf, _)| *vf == owner.vf))
     }
 
     async fn runs(&self, partition: &Name) -> bool {

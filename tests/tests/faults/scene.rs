@@ -322,8 +322,8 @@ impl Hypervisor for Machines {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.with(&owner.partition, |machine| _ = machine.vfs.insert(owner.vf.clone(), function))?;
         if self.silent.load(Ordering::Relaxed) {
-            let (partition, why) = (owner.partition.clone(), "no answer".to_owned());
-            return Err(HypervisorError::NotAttachable { function, partition, why });
+            let (what, why) = (format!("give {function} to web"), "no answer".to_owned());
+            return Err(HypervisorError::InDoubt { partition: owner.partition.clone(), what, why });
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use ioward_model::{
 use ioward_pci::Bdf;
 
 use crate::{
-    gate::Trouble,
+    gate::{Death, Trouble},
     host::{Host, PfFacts},
     random::Random,
 };
@@ -36,10 +36,28 @@ pub enum Action {
     HandCount { pf: Bdf, count: u16 },
     /// Somebody binds or unbinds a VF that is not in use.
     HandBind { vf: VfId, driver: Option<String> },
+    /// Somebody does something with a domain, or with libvirt.
+    Virsh(Deed),
     /// The daemon compares the host with its state, and repairs what it may.
     Reconcile,
     /// The daemon is killed, a guest may end meanwhile, and the daemon is started again.
     Crash { ends: Option<Name> },
+}
+
+/// What people do with the domain, and what becomes of libvirt.
+#[derive(Clone, Debug)]
+pub enum Deed {
+    Undefine,
+    /// It is defined as it was.
+    Define,
+    Rename,
+    /// A VF is taken out of the machine that runs.
+    TakeOut(Name),
+    /// A VF is taken out of what the domain starts with next.
+    EditOut(Name),
+    /// The daemon of libvirt's is killed, or stopped.
+    LibvirtGoes,
+    LibvirtComes,
 }
 
 pub const OPEN: Options = Options { allow_management_nic: true, allow_disruption: true, force: true };
@@ -105,8 +123,9 @@ impl Chooser<'_> {
             42..=45 => Action::ApplyKept,
             46..=66 => self.operate(),
             67..=69 => self.guest_sets_mac(),
-            70..=72 => Action::GuestEnds { partition: self.partition() },
-            73..=76 => Action::Unplug { pf: self.pf() },
+            70..=71 => Action::GuestEnds { partition: self.partition() },
+            72..=74 => Action::Virsh(self.deed()),
+            75..=76 => Action::Unplug { pf: self.pf() },
             77..=83 => Action::Replug { pf: self.pf() },
             84..=87 => Action::HandCount { pf: self.pf(), count: self.random.pick(&[0, 0, 1, 2, 5]) },
             88..=91 => self.hand_bind(),
@@ -119,7 +138,7 @@ impl Chooser<'_> {
     }
 
     fn ask(&mut self) -> Action {
-        let (intent, options) = (self.intent(), self.options());
+        let (intent, options, death) = (self.intent(), self.options(), self.death());
         let random = &mut self.random;
         let mut trouble = Trouble::default();
         match random.below(100) {
@@ -132,9 +151,26 @@ impl Chooser<'_> {
             }
             25..=29 => trouble.person_leaves = Some(1 + u32::from(random.below(20))),
             30..=34 => trouble.per_million = 60_000,
+            35..=44 => trouble.libvirt_dies = Some(death),
             _ => {}
         }
         Action::Ask { intent, options, trouble }
+    }
+
+    pub fn death(&mut self) -> Death {
+        Death { at: 1 + u32::from(self.random.below(6)), is_away_for: self.random.below(4).into() }
+    }
+
+    fn deed(&mut self) -> Deed {
+        match self.random.below(16) {
+            0 | 1 => Deed::Undefine,
+            2..=4 => Deed::Define,
+            5 => Deed::Rename,
+            6..=8 => Deed::TakeOut(self.vf_name()),
+            9 | 10 => Deed::EditOut(self.vf_name()),
+            11 | 12 => Deed::LibvirtGoes,
+            _ => Deed::LibvirtComes,
+        }
     }
 
     fn options(&mut self) -> Options {
@@ -340,6 +376,9 @@ impl Chooser<'_> {
         let view = self.host.machine.snapshot();
         let held: Vec<_> =
             Host::vf_views(&view).into_iter().filter(|(_, vf)| vf.held).map(|(at, _)| at).collect();
+        let foreign = self.host.foreign(&view);
+        let held: Vec<_> =
+            held.into_iter().filter(|at| foreign.values().all(|vf| vf.address != *at)).collect();
         let [a, b, c, ..] = self.random.next().to_be_bytes();
         let mac = MacAddress::new([OWN_MAC, 0, 0, a, b, c]);
         if held.is_empty() {

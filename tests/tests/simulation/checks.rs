@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_fabric::sim::{MachineView, VfView};
-use ioward_model::{Assignment, MacAddress, Name, Owner, State, VfId, VfSettings};
+use ioward_model::{Assignment, KindName, MacAddress, Name, Owner, State, VfId, VfSettings};
 use ioward_pci::Bdf;
 
 use crate::{
-    actions::{NAMESPACE, OWN_MAC},
+    actions::OWN_MAC,
     host::Host,
     hypervisor::{Guest, ModelHypervisor},
     world::{Loose, Wrong},
@@ -21,6 +21,12 @@ struct Scene<'a> {
     view: MachineView,
     guests: BTreeMap<Name, Guest>,
     state: &'a State,
+    /// VFs that others have taken out of domains.
+    missing: BTreeSet<Owner>,
+    /// Partitions that have ended or started while nobody was there to tell it.
+    untold: BTreeSet<Name>,
+    /// VFs that somebody has who is no partition.
+    foreign: BTreeMap<VfId, VfView>,
 }
 
 /// Every violation. Partitions in `strictly` have just been reconciled: nothing about them is excused any more.
@@ -31,9 +37,14 @@ pub fn look(
     loose: &mut Loose,
     strictly: &BTreeSet<Name>,
 ) -> Vec<Wrong> {
-    let scene = Scene { host, view: host.machine.snapshot(), guests: hypervisor.guests(), state };
+    let view = host.machine.snapshot();
+    let (missing, foreign) = (hypervisor.missing(), host.foreign(&view));
+    let (guests, untold) = (hypervisor.guests(), loose.untold.clone());
+    let scene = Scene { host, view, guests, state, missing, untold, foreign };
     let mut wrong = host.machine.violations();
     wrong.extend(hypervisor.violations());
+    wrong.extend(hypervisor.left_behind());
+    wrong.extend(scene.foreign_and_changed());
     wrong.extend(scene.owned_twice());
     wrong.extend(scene.attached_twice());
     wrong.extend(scene.lost());
@@ -114,7 +125,8 @@ impl Scene<'_> {
             self.guests.iter().find(|(_, guest)| holds(guest)).map(|(name, _)| name)
         };
         let mut wrong = Vec::new();
-        for (id, vf) in self.vfs().filter(|(_, vf)| vf.held) {
+        let used = self.vfs().filter(|(id, vf)| (vf.held || vf.away) && !self.foreign.contains_key(id));
+        for (id, vf) in used {
             let owner = self.state.assignments().find(|(_, held)| held.vf == id && held.attached);
             let owner = owner.map(|(owner, _)| owner.partition);
             if owner.as_ref() != holder(vf.address) {
@@ -127,25 +139,48 @@ impl Scene<'_> {
     /// No VF that is attached through VFIO shares its IOMMU group.
     fn shared_groups(&self) -> Vec<Wrong> {
         let attached = self.state.assignments().filter(|(_, held)| held.attached);
-        let attached = attached.filter(|(owner, _)| owner.partition.as_str() != NAMESPACE);
+        let attached = attached.filter(|(owner, _)| self.kind(owner).uses_vfio());
         let shared = attached.filter(|(_, held)| self.host.pf(held.vf.pf).is_some_and(|pf| pf.shared));
         shared.map(|(owner, held)| format!("{} of {owner} shares its IOMMU group", held.vf)).collect()
+    }
+
+    /// What a partition is by its Spec.
+    fn kind(&self, owner: &Owner) -> KindName {
+        self.state.partitions[&owner.partition].spec.kind.name()
+    }
+
+    /// A VF of somebody who is no partition is as it was, to the last reset.
+    fn foreign_and_changed(&self) -> Vec<Wrong> {
+        let found = self.host.foreign(&self.host.found);
+        let changed = found.iter().filter(|(id, was)| self.foreign.get(id) != Some(was));
+        changed
+            .map(|(id, was)| {
+                format!("{id} is somebody else's; it was {was:?} and is {:?}", self.foreign.get(id))
+            })
+            .collect()
     }
 
     fn unlike_its_machine(&self, name: &Name) -> Vec<Wrong> {
         let noted = &self.state.partitions[name];
         let Some(guest) = self.guests.get(name) else { return vec![format!("{name} has no machine")] };
         let mut wrong = Vec::new();
-        if (noted.running, noted.channel) != (guest.running, guest.channel) {
+        let is_untold = self.untold.contains(name);
+        if !is_untold && noted.running != guest.running || noted.channel != guest.channel {
             let (running, channel) = (noted.running, noted.channel);
             wrong.push(format!("{name} is noted as running: {running}, channel: {channel}; it is {guest:?}"));
         }
         if noted.channel == noted.vfs.is_empty() {
             wrong.push(format!("{name} has {} VFs, and channel: {}", noted.vfs.len(), noted.channel));
         }
-        let attached: BTreeSet<_> =
-            noted.vfs.iter().filter(|(_, held)| held.attached).map(|(vf, _)| vf).collect();
-        if attached != guest.vfs.keys().collect() {
+        let is_missing =
+            |vf: &Name| self.missing.contains(&Owner { partition: name.clone(), vf: vf.clone() });
+        let attached: BTreeSet<_> = noted
+            .vfs
+            .iter()
+            .filter(|(vf, held)| held.attached && !is_missing(vf))
+            .map(|(vf, _)| vf)
+            .collect();
+        if attached != guest.vfs.keys().filter(|vf| !is_missing(vf)).collect() {
             wrong.push(format!("{name} is noted to have {attached:?}; it is {guest:?}"));
         }
         wrong
@@ -156,23 +191,29 @@ impl Scene<'_> {
         let vf = held.vf;
         let Some(present) = self.vf(vf) else { return vec![format!("{owner}: {vf} is not there")] };
         let mut wrong = Vec::new();
-        let is_namespace = owner.partition.as_str() == NAMESPACE;
-        let driver = present.driver.as_deref();
-        if is_namespace && driver.is_none_or(|driver| driver == VFIO) || !is_namespace && driver != Some(VFIO)
-        {
-            wrong.push(format!("{owner}: {vf} is bound to {:?}", present.driver));
+        let by_vfio = self.kind(owner).uses_vfio();
+        let driver = match by_vfio {
+            true => Some(VFIO),
+            false => self.host.pf(vf.pf).and_then(|pf| pf.driver.as_deref()),
+        };
+        if driver.is_none() || present.driver.as_deref() != driver {
+            wrong.push(format!("{owner}: {vf} is bound to {:?}, and not to {driver:?}", present.driver));
         }
         if !held.attached {
             wrong.push(format!("{owner}: {vf} is not attached"));
         }
         let guest = self.guests.get(&owner.partition);
         let in_hand = guest.and_then(|guest| guest.vfs.get(&owner.vf));
-        if in_hand.map(|held| held.function) != Some(present.address) {
+        let is_missing = self.missing.contains(owner);
+        if !is_missing && in_hand.map(|held| held.function) != Some(present.address) {
             wrong.push(format!("{owner}: {vf} is at {}, and the machine has {in_hand:?}", present.address));
         }
-        let is_held = guest.is_some_and(|guest| guest.running) && !is_namespace;
-        if is_held != present.held {
-            wrong.push(format!("{owner}: {vf} is open: {}, and the machine is {guest:?}", present.held));
+        let is_used = guest.is_some_and(|guest| guest.running) && !is_missing;
+        if in_hand.is_some_and(|held| held.open) != is_used
+            || (is_used && by_vfio, is_used && !by_vfio) != (present.held, present.away)
+        {
+            let (held, away) = (present.held, present.away);
+            wrong.push(format!("{owner}: {vf} is open: {held}, away: {away}, and the machine is {guest:?}"));
         }
         let mut wanted = held.effective_settings();
         if present.settings.mac.is_some_and(|mac| mac.bytes()[0] == OWN_MAC) {
@@ -212,12 +253,14 @@ impl Scene<'_> {
         let mut wrong = Vec::new();
         for (id, vf) in self.vfs() {
             let Some(pf) = self.host.pf(id.pf) else { continue };
-            if self.state.owner(id).is_some() {
+            if self.state.owner(id).is_some() || self.foreign.contains_key(&id) {
                 continue;
             }
-            if vf.held || vf.used {
-                wrong
-                    .push(format!("{id} is nobody's; open: {}, holds a guest's state: {}", vf.held, vf.used));
+            if vf.held || vf.away || vf.used {
+                let (held, away, used) = (vf.held, vf.away, vf.used);
+                wrong.push(format!(
+                    "{id} is nobody's; open: {held}, away: {away}, holds a guest's state: {used}"
+                ));
             }
             if loose.foreign.contains(&id.pf) {
                 continue;

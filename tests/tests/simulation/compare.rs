@@ -106,6 +106,19 @@ impl World {
                 }
             }
         }
+        // What somebody had taken out of a domain that runs is in it again when it was put back.
+        for owner in &self.was_missing {
+            let Some(held) = state.assignments().find(|(other, _)| other == owner).map(|(_, held)| held.vf)
+            else {
+                continue;
+            };
+            for view in [&mut before, &mut now] {
+                let pf = view.physical_functions.get_mut(&held.pf);
+                if let Some(vf) = pf.and_then(|pf| pf.vfs.get_mut(usize::from(held.index))) {
+                    vf.held = false;
+                }
+            }
+        }
         let differs = checks::differences(&before, &now);
         if !differs.is_empty() {
             return Err(format!("said to be undone, but {}", differs.join("; ")));

@@ -238,8 +238,7 @@ async fn film(world: &mut World, plan: Plan, trouble: &Trouble, is_filmed: bool)
 
 /// A world like that in a picture, without a running daemon.
 pub fn asleep(world: &World, picture: &Picture) -> World {
-    let (pfs, found) = (world.host.pfs.clone(), world.host.found.clone());
-    let host = Host { machine: picture.machine.copy(), pfs, found };
+    let host = Host { machine: picture.machine.copy(), ..world.host.clone() };
     let story = Story::new("after a crash".to_owned(), false);
     let ledger = world.ledger.copy(picture.told);
     World::asleep(host, story, Guests::new(&picture.guests), &picture.disk, ledger)
@@ -335,7 +334,8 @@ async fn reboot(world: &World, film: &Film, picture: &Picture, has_moved: bool) 
     let differs = checks::differences(&fresh, &woken.host.machine.snapshot());
     // Recovery may define a partition again as it was, but gives nothing to it and starts nothing.
     let nothing = |(name, guest): (&Name, &Guest)| {
-        *guest == Guest::new(guest.kind) && film.before.state.partitions.contains_key(name)
+        let noted = film.before.state.partitions.get(name);
+        noted.is_some_and(|noted| *guest == Guest::new(noted.spec.kind.name()))
     };
     let guests = woken.hypervisor.guests();
     if !differs.is_empty() || !guests.iter().all(nothing) {

@@ -33,6 +33,25 @@ pub struct Trouble {
     pub person_leaves: Option<u32>,
     /// Additional failures, per million changes of the machine.
     pub per_million: u32,
+    /// libvirt dies.
+    pub libvirt_dies: Option<Death>,
+}
+
+/// libvirt dies when it is asked for something, and has done that.
+#[derive(Clone, Copy, Debug)]
+pub struct Death {
+    /// At which question, counted from 1.
+    pub at: u32,
+    /// For so many questions more nobody answers.
+    pub is_away_for: u32,
+}
+
+/// What becomes of a question to libvirt.
+pub enum Libvirt {
+    Answers,
+    /// It is carried out, and not answered.
+    Dies,
+    IsAway,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +62,8 @@ struct Inner {
     trouble: Trouble,
     count: u32,
     struck: u32,
+    /// Questions to libvirt.
+    questions: u32,
     person: Option<UnboundedReceiver<Event>>,
     /// The durations of operations, in turns of the others.
     pace: Option<Random>,
@@ -94,6 +115,20 @@ impl Gate {
         let strikes = inner.trouble.failing.contains(&inner.count);
         inner.struck += u32::from(strikes);
         strikes
+    }
+
+    /// Counts a question to libvirt.
+    pub fn asks_libvirt(&self) -> Libvirt {
+        let mut inner = self.lock();
+        inner.questions += 1;
+        let Some(Death { at, is_away_for }) = inner.trouble.libvirt_dies else { return Libvirt::Answers };
+        let fate = match inner.questions {
+            question if question == at => Libvirt::Dies,
+            question if question > at && question - at <= is_away_for => Libvirt::IsAway,
+            _ => return Libvirt::Answers,
+        };
+        inner.struck += 1;
+        fate
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {

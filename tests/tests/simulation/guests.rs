@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use ioward_channel::{AgentMessage, ImpMessage};
 use ioward_imp::Imp;
-use ioward_model::{Name, OpError, OpErrorKind, OpOutcome, Owner, State, VfOp};
+use ioward_model::{
+    GuestMay, Name, OpError, OpErrorKind, OpOutcome, Owner, PartitionSpec, Plan, State, Step, VfOp,
+};
 use ioward_tests::guest_end::{GuestEnd, encoded};
 
 use crate::{
@@ -40,6 +42,16 @@ pub struct Acting {
     pub host: Host,
     pub ledger: Ledger,
     pub random: Random,
+    /// What the plan that is carried out meanwhile makes of the partition.
+    pub planned: Option<PartitionSpec>,
+}
+
+/// What a plan makes of a partition; `None` when it leaves its Spec as it is.
+pub fn planned(plan: &Plan, partition: &Name) -> Option<PartitionSpec> {
+    plan.steps.iter().find_map(|step| match step {
+        Step::DefinePartition { to, .. } if to.name == *partition => Some(to.clone()),
+        _ => None,
+    })
 }
 
 impl Guest {
@@ -191,7 +203,8 @@ async fn answer(end: &mut GuestEnd, request: u32) -> Option<Answer> {
     }
 }
 
-/// Whether an answer is one that `guest_may` gives, where no plan has changed that since `before`. Returns how much is granted.
+/// Whether an answer is one that `guest_may` gives: in the Spec as it was `before` or is now, or in the one that a plan makes of it. A plan
+/// that is undone may have come and gone in between. Returns how much is granted.
 fn is_right(
     acting: &Acting,
     partition: &Name,
@@ -203,19 +216,19 @@ fn is_right(
         acting.ledger.is_told(partition, op);
     }
     let now = acting.imp.state();
-    let spec = |state: &State| state.partitions.get(partition).map(|held| held.spec.clone());
-    let (was, is) = (spec(before), spec(&now));
-    let request = op.vf().and_then(|vf| is.as_ref()?.vf(vf).cloned());
-    if was == is
-        && let Some(request) = request
-    {
-        let denied = matches!(&answer, Err(no) if no.kind == OpErrorKind::Denied);
-        if answer.is_ok() && !may(&request.guest_may, op) || denied && may(&request.guest_may, op) {
-            return Err(format!(
-                "{partition} may {:?}, asks {op:?}, and hears {answer:?}",
-                request.guest_may
-            ));
+    let noted = |state: &State| state.partitions.get(partition).map(|held| held.spec.clone());
+    let specs: Vec<_> = [noted(before), noted(&now), acting.planned.clone()].into_iter().flatten().collect();
+    let is_possible = match &answer {
+        Ok(_) if *op == VfOp::List => true,
+        Ok(_) => requests(&specs, op).any(|guest_may| may(guest_may, op)),
+        Err(no) if no.kind == OpErrorKind::Denied => {
+            requests(&specs, op).any(|guest_may| !may(guest_may, op))
         }
+        Err(_) => true,
+    };
+    if !is_possible {
+        let may: Vec<_> = requests(&specs, op).collect();
+        return Err(format!("{partition} may {may:?}, asks {op:?}, and hears {answer:?}"));
     }
     match (op.vf(), &answer) {
         (Some(vf), Ok(OpOutcome::Vf(view))) if view.name != *vf => {
@@ -223,4 +236,9 @@ fn is_right(
         }
         _ => Ok(usize::from(answer.is_ok())),
     }
+}
+
+/// What is allowed to the VF of an operation, in each of these Specs that has it.
+fn requests<'a>(specs: &'a [PartitionSpec], op: &'a VfOp) -> impl Iterator<Item = &'a GuestMay> {
+    specs.iter().filter_map(|spec| Some(&spec.vf(op.vf()?)?.guest_may))
 }

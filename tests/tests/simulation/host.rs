@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ioward_fabric::sim::{Adapter, MachineView, SimMachine, SimMachineBuilder};
-use ioward_model::{Class, HostUse, VfSettings};
+use ioward_fabric::sim::{Adapter, MachineView, SimMachine, SimMachineBuilder, VfView};
+use ioward_model::{Class, HostUse, MacAddress, VfId, VfSettings};
 use ioward_pci::Bdf;
 
-use crate::random::Random;
+use crate::{actions::OWN_MAC, random::Random};
+
+const VFIO: &str = "vfio-pci";
 
 /// A machine, and the facts known about it independently of the management partition.
 #[derive(Clone)]
@@ -16,6 +18,8 @@ pub struct Host {
     pub pfs: Vec<PfFacts>,
     /// Its original state.
     pub found: MachineView,
+    /// VFs that a domain has which is no partition.
+    pub foreign: Vec<VfId>,
 }
 
 /// The constants of a PF.
@@ -29,6 +33,8 @@ pub struct PfFacts {
     pub shared: bool,
     /// The settings of a VF that has just been made.
     pub fresh: VfSettings,
+    /// The driver that the host has for its VFs.
+    pub driver: Option<String>,
 }
 
 /// One possible adapter of a machine.
@@ -111,8 +117,53 @@ impl Host {
                 let _ = host.machine.write_numvfs(pf.address, 1 + random.below(4));
             }
         }
+        host.give_one_to_somebody_else(random);
         host.found = host.machine.snapshot();
         host
+    }
+
+    /// A domain that is no partition has a VF that was made by hand, and its guest has chosen a MAC.
+    fn give_one_to_somebody_else(&mut self, random: &mut Random) {
+        let view = self.machine.snapshot();
+        let all = view.physical_functions.iter();
+        let all =
+            all.filter_map(|(pf, state)| Some((*pf, (0..state.num_vfs).next_back()?, state.vfs.last()?)));
+        for (pf, index, vf) in all {
+            let machine = &self.machine;
+            if let Some(driver) = &vf.driver {
+                let _ = machine.write_unbind(vf.address, driver);
+            }
+            let _ = machine.write_driver_override(vf.address, Some(VFIO));
+            let _ = machine.write_bind(vf.address, VFIO);
+            if machine.hold(vf.address).is_ok() {
+                let [a, b, c, ..] = random.next().to_be_bytes();
+                let _ = machine.guest_sets_mac(vf.address, MacAddress::new([OWN_MAC, 1, 0, a, b, c]));
+                self.foreign.push(VfId { pf, index });
+                continue;
+            }
+            // Without an IOMMU group of its own nobody can have it: it stays as it was.
+            let _ = machine.write_unbind(vf.address, VFIO);
+            let _ = machine.write_driver_override(vf.address, None);
+            if let Some(driver) = &vf.driver {
+                let _ = machine.write_bind(vf.address, driver);
+            }
+        }
+    }
+
+    /// The VFs that somebody else has, as they are now.
+    pub fn foreign(&self, view: &MachineView) -> BTreeMap<VfId, VfView> {
+        let of = |vf: &VfId| {
+            let pf = view.physical_functions.get(&vf.pf)?;
+            // Numbers of groups are given anew.
+            Some((*vf, VfView { group: None, ..pf.vfs.get(usize::from(vf.index))?.clone() }))
+        };
+        self.foreign.iter().filter_map(of).collect()
+    }
+
+    /// An adapter is taken out, and with it what somebody else had of it.
+    pub fn is_taken_out(&mut self, pf: Bdf) {
+        let ports: Vec<_> = self.ports(pf).collect();
+        self.foreign.retain(|vf| !ports.contains(&vf.pf));
     }
 
     pub fn new(builder: SimMachineBuilder, adapters: &[Choice]) -> Self {
@@ -124,12 +175,12 @@ impl Host {
         let facts = |(address, ((class, total), shared)): (Bdf, ((Class, u16), bool))| {
             let _ = twin.write_numvfs(address, 1);
             let first = twin.snapshot().physical_functions[&address].vfs.first().cloned();
-            let fresh = first.map(|vf| vf.settings).unwrap_or_default();
-            PfFacts { address, class, total, shared, fresh }
+            let (fresh, driver) = first.map(|vf| (vf.settings, vf.driver)).unwrap_or_default();
+            PfFacts { address, class, total, shared, fresh, driver }
         };
         let pfs = machine.physical_functions().into_iter().zip(classes).map(facts).collect();
         let found = machine.snapshot();
-        Self { machine, pfs, found }
+        Self { machine, pfs, found, foreign: Vec::new() }
     }
 
     pub fn pf(&self, address: Bdf) -> Option<&PfFacts> {

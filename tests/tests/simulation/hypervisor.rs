@@ -2,7 +2,7 @@
 //! itself, but writes down what a real one would have had to forbid. Like QEMU's, its machines outlive the daemon.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::Shutdown,
     os::unix::net::UnixStream,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -21,8 +21,9 @@ use rustix::io::Errno;
 use tokio::sync::{Notify, mpsc};
 
 use crate::{
+    actions::{DOMAIN, Deed, name},
     camera::{Camera, Moment},
-    gate::Gate,
+    gate::{Gate, Libvirt},
     world::Wrong,
 };
 
@@ -42,6 +43,21 @@ pub struct Guest {
     pub starts: u32,
     /// Its power button was pressed: it turns itself off when it comes to it.
     pub leaving: bool,
+    /// libvirt's definition of it, as others leave it.
+    pub definition: Definition,
+}
+
+/// What others have done with the definition of a domain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Definition {
+    #[default]
+    There,
+    /// It is called otherwise by now. Who knows its UUID finds it.
+    Renamed,
+    /// It was undefined while it ran, and goes when it ends.
+    Transient,
+    /// libvirt has no such domain.
+    Gone,
 }
 
 impl Guest {
@@ -76,6 +92,16 @@ pub struct Held {
     pub half: bool,
     /// The guest was asked to let go of it, and does so when it comes to it.
     pub leaving: bool,
+    /// Somebody has taken it out of the machine that runs, which starts with it next.
+    pub taken_out: bool,
+    /// Somebody has taken it out of what the domain starts with next.
+    pub edited_out: bool,
+}
+
+impl Held {
+    fn new(function: Bdf, open: bool) -> Self {
+        Self { function, open, half: false, leaving: false, taken_out: false, edited_out: false }
+    }
 }
 
 #[derive(Debug)]
@@ -115,6 +141,10 @@ struct Inner {
     looks: usize,
     /// The look of this number is answered only once somebody lets it.
     slow_look: Option<(usize, Arc<Notify>)>,
+    /// While libvirt is away: domains as they were when it went.
+    away: Option<BTreeMap<Name, Guest>>,
+    /// VFs that others have taken out of domains, and nobody has given back.
+    missing: BTreeSet<Owner>,
 }
 
 impl ModelHypervisor {
@@ -146,7 +176,8 @@ impl ModelHypervisor {
     /// Somebody starts a domain, or a namespace is there again. Whether it runs then.
     pub fn started_by_others(&self, partition: &Name) -> bool {
         let mut guests = self.guests.lock();
-        let Some(guest) = guests.get_mut(partition).filter(|guest| !guest.forgotten && !guest.running) else {
+        let may_start = |guest: &&mut Guest| !guest.running && guest.definition != Definition::Gone;
+        let Some(guest) = guests.get_mut(partition).filter(|guest| !guest.forgotten).filter(may_start) else {
             return false;
         };
         if self.open_all(guest).is_err() {
@@ -155,10 +186,155 @@ impl ModelHypervisor {
         }
         guest.running = true;
         guest.starts += 1;
-        if let Some(events) = &self.lock().events {
-            let _ = events.try_send(HypervisorEvent::Started { partition: partition.clone() });
+        self.has_started(partition, guest);
+        self.tell(guest.kind, HypervisorEvent::Started { partition: partition.clone() });
+        true
+    }
+
+    /// Unless it is about a domain, and nobody is there who would tell it.
+    fn tell(&self, kind: KindName, event: HypervisorEvent) {
+        let inner = self.lock();
+        if let Some(events) =
+            inner.events.as_ref().filter(|_| kind != KindName::Domain || inner.away.is_none())
+        {
+            let _ = events.try_send(event);
+        }
+    }
+
+    /// Whether nobody could do anything to this partition now, or say how it is: libvirt is away, or has no such domain.
+    pub fn is_out_of_reach(&self, partition: &Name) -> bool {
+        let guests = self.guests.lock();
+        let guest = guests.get(partition).filter(|guest| guest.kind == KindName::Domain);
+        guest.is_some_and(|guest| guest.definition == Definition::Gone || self.is_away())
+    }
+
+    /// Whether libvirt is away.
+    pub fn is_away(&self) -> bool {
+        self.lock().away.is_some()
+    }
+
+    /// VFs that others have taken out of domains, and nobody has given back.
+    pub fn missing(&self) -> BTreeSet<Owner> {
+        self.lock().missing.clone()
+    }
+
+    /// Others do something with a domain, or with libvirt. Whether there was something to do.
+    pub fn others_do(&self, deed: &Deed) -> bool {
+        let domain = name(DOMAIN);
+        let mut guests = self.guests.lock();
+        match deed {
+            Deed::LibvirtGoes => {
+                let domains = guests.iter().filter(|(_, guest)| guest.kind == KindName::Domain);
+                let as_it_goes = domains.map(|(name, guest)| (name.clone(), guest.clone())).collect();
+                self.lock().away.get_or_insert(as_it_goes);
+                return true;
+            }
+            Deed::LibvirtComes => {
+                let Some(before) = self.lock().away.take() else { return false };
+                for (name, before) in before {
+                    self.tell_what_is_new(&name, &before, guests.get(&name));
+                }
+                return true;
+            }
+            _ => {}
+        }
+        let Some(guest) = guests.get_mut(&domain) else { return false };
+        match deed {
+            Deed::Undefine if guest.running => guest.definition = Definition::Transient,
+            Deed::Undefine if guest.definition != Definition::Gone => self.is_gone(&domain, guest),
+            // From what somebody has kept of it.
+            Deed::Define if matches!(guest.definition, Definition::Gone | Definition::Transient) => {
+                guest.definition = Definition::There;
+            }
+            // libvirt renames none that runs.
+            Deed::Rename if !guest.running => {
+                guest.definition = match guest.definition {
+                    Definition::There => Definition::Renamed,
+                    Definition::Renamed => Definition::There,
+                    other => other,
+                };
+            }
+            Deed::TakeOut(vf) if guest.running => {
+                let Some(held) = guest.vfs.get_mut(vf).filter(|held| held.open) else { return false };
+                self.close(held);
+                (held.half, held.taken_out) = (true, true);
+                self.loses(&domain, guest.kind, vf, "virsh detach-device");
+            }
+            Deed::EditOut(vf) if guest.running => {
+                let Some(held) = guest.vfs.get_mut(vf) else { return false };
+                held.edited_out = true;
+            }
+            Deed::EditOut(vf) => {
+                if guest.definition == Definition::Gone || guest.vfs.remove(vf).is_none() {
+                    return false;
+                }
+                self.loses(&domain, guest.kind, vf, "virsh edit");
+            }
+            _ => return false,
         }
         true
+    }
+
+    fn is_gone(&self, partition: &Name, guest: &mut Guest) {
+        guest.definition = Definition::Gone;
+        if !guest.forgotten {
+            let (partition, why) = (partition.clone(), "it was undefined".to_owned());
+            self.tell(guest.kind, HypervisorEvent::Gone { partition, why });
+        }
+    }
+
+    fn loses(&self, partition: &Name, kind: KindName, vf: &Name, why: &str) {
+        let owner = Owner { partition: partition.clone(), vf: vf.clone() };
+        self.lock().missing.insert(owner.clone());
+        self.tell(kind, HypervisorEvent::Detached { owner, why: why.to_owned() });
+    }
+
+    /// What it lacked and is still in its definition it has again.
+    fn has_started(&self, partition: &Name, guest: &Guest) {
+        let has = |owner: &Owner| owner.partition == *partition && guest.vfs.contains_key(&owner.vf);
+        self.lock().missing.retain(|owner| !has(owner));
+    }
+
+    fn has_again(&self, owner: &Owner) {
+        let mut inner = self.lock();
+        inner.missing.remove(owner);
+    }
+
+    /// What happened while libvirt was away is told when it is back.
+    fn tell_what_is_new(&self, partition: &Name, before: &Guest, now: Option<&Guest>) {
+        let Some(now) = now.filter(|guest| !guest.forgotten) else { return };
+        let is_same = before.starts == now.starts && before.running == now.running;
+        let partition = partition.clone();
+        if before.running && !is_same {
+            let why = "it was turned off while nobody looked".to_owned();
+            self.tell(now.kind, HypervisorEvent::Ended { partition: partition.clone(), why });
+        }
+        if now.running && !is_same {
+            self.tell(now.kind, HypervisorEvent::Started { partition: partition.clone() });
+        }
+        for vf in before.vfs.keys().filter(|vf| now.vfs.get(*vf).is_none_or(|held| held.taken_out)) {
+            let owner = Owner { partition: partition.clone(), vf: vf.clone() };
+            self.tell(now.kind, HypervisorEvent::Detached { owner, why: "virsh edit".to_owned() });
+        }
+        if now.definition == Definition::Gone && before.definition != Definition::Gone {
+            let why = "it was undefined".to_owned();
+            self.tell(now.kind, HypervisorEvent::Gone { partition, why });
+        }
+    }
+
+    /// Partitions that are none any more, and have something of ioward's.
+    pub fn left_behind(&self) -> Vec<Wrong> {
+        let guests = self.guests.lock();
+        let left =
+            guests.iter().filter(|(_, guest)| guest.forgotten && (guest.channel || !guest.vfs.is_empty()));
+        left.map(|(name, guest)| format!("{name} is no partition, and is {guest:?}")).collect()
+    }
+
+    /// Whether domains and namespaces run, and how often they were started, partitions or not.
+    pub fn runs_of_others(&self) -> BTreeMap<Name, (bool, u32)> {
+        let guests = self.guests.lock();
+        let others = guests.iter().filter(|(_, guest)| guest.kind != KindName::Machine);
+        others.map(|(name, guest)| (name.clone(), (guest.running, guest.starts))).collect()
     }
 
     /// A guest that starts has all its VFs.
@@ -166,7 +342,7 @@ impl ModelHypervisor {
         let kind = guest.kind;
         for held in guest.vfs.values_mut() {
             self.open(kind, held.function).map_err(|errno| (held.function, errno))?;
-            (held.open, held.half) = (true, false);
+            (held.open, held.half, held.taken_out) = (true, false, false);
         }
         Ok(())
     }
@@ -203,7 +379,13 @@ impl ModelHypervisor {
             }
         };
         let end = tokio::time::timeout(BOUND, end).await;
-        end.map_err(|_| format!("nobody connects the channel of {partition}"))
+        end.map_err(|_| {
+            let guest = self.guests.lock().get(partition).cloned();
+            let connected = self.lock().channels.get(partition).map(|channel| channel.end.is_none());
+            format!(
+                "nobody connects the channel of {partition}, which is {guest:?}; it was connected, and taken: {connected:?}"
+            )
+        })
     }
 
     /// The daemon is dead: its ends of all channels are closed.
@@ -217,12 +399,31 @@ impl ModelHypervisor {
         let mut guests = self.guests.lock();
         let Some(guest) = guests.get_mut(partition).filter(|guest| guest.running) else { return };
         self.turn_off(partition, guest);
-        if let Some(events) = &self.lock().events {
-            let (partition, why) = (partition.clone(), "the guest turned itself off".to_owned());
-            let _ = events.try_send(match guest.kind {
-                KindName::Namespace => HypervisorEvent::Gone { partition, why },
-                KindName::Machine | KindName::Domain => HypervisorEvent::Ended { partition, why },
-            });
+        let why = "the guest turned itself off".to_owned();
+        let event = match guest.kind {
+            KindName::Namespace => HypervisorEvent::Gone { partition: partition.clone(), why },
+            KindName::Machine | KindName::Domain => {
+                HypervisorEvent::Ended { partition: partition.clone(), why }
+            }
+        };
+        self.tell(guest.kind, event);
+        self.has_ended(partition, guest);
+    }
+
+    /// What others have done to a domain while it ran shows now.
+    fn has_ended(&self, partition: &Name, guest: &mut Guest) {
+        let lost: Vec<_> = guest.vfs.extract_if(.., |_, held| held.edited_out).map(|(vf, _)| vf).collect();
+        for vf in lost {
+            self.loses(partition, guest.kind, &vf, "virsh edit");
+        }
+        for (vf, held) in &mut guest.vfs {
+            if std::mem::take(&mut held.taken_out) {
+                held.half = false;
+                self.has_again(&Owner { partition: partition.clone(), vf: vf.clone() });
+            }
+        }
+        if guest.definition == Definition::Transient {
+            self.is_gone(partition, guest);
         }
     }
 
@@ -290,16 +491,43 @@ impl ModelHypervisor {
         }
     }
 
-    async fn pass(&self, partition: &Name, command: &str) -> Result<(), HypervisorError> {
+    async fn pass(&self, partition: &Name, command: &str) -> Result<Answer, HypervisorError> {
         self.gate.dawdle().await;
         if let Some(camera) = self.camera.get() {
             camera.shoot(Moment::BeforeOperation);
         }
-        if !self.gate.strikes() {
+        let command = command.to_owned();
+        if self.gate.strikes() {
+            let why = "it was told to fail".to_owned();
+            return Err(HypervisorError::Qmp { partition: partition.clone(), command, why });
+        }
+        // ioward's own note of a domain takes no libvirt.
+        if partition.as_str() != DOMAIN || command == "undefine" {
+            return Ok(Answer(None));
+        }
+        if self.is_away() {
+            return Err(HypervisorError::NoLibvirt("no libvirt daemon listens here".to_owned()));
+        }
+        let (partition, what) = (partition.clone(), command);
+        match self.gate.asks_libvirt() {
+            Libvirt::Answers => Ok(Answer(None)),
+            Libvirt::Dies => {
+                let why = "libvirt was told to fail, and may have done it".to_owned();
+                Ok(Answer(Some(HypervisorError::InDoubt { partition, what, why })))
+            }
+            Libvirt::IsAway => {
+                Err(HypervisorError::NoLibvirt("libvirt was told to fail, and is away".to_owned()))
+            }
+        }
+    }
+
+    /// What is done to a domain that is there.
+    fn is_there(&self, partition: &Name, guest: &Guest) -> Result<(), HypervisorError> {
+        if guest.definition != Definition::Gone {
             return Ok(());
         }
-        let why = "it was told to fail".to_owned();
-        Err(HypervisorError::Qmp { partition: partition.clone(), command: command.to_owned(), why })
+        let (what, why) = ("change it".to_owned(), "libvirt has no such domain any more".to_owned());
+        Err(HypervisorError::Domain { partition: partition.clone(), what, why })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -321,6 +549,15 @@ impl ModelHypervisor {
     }
 }
 
+/// Whether an operation is answered when it is done.
+struct Answer(Option<HypervisorError>);
+
+impl Answer {
+    fn give<T>(self, value: T) -> Result<T, HypervisorError> {
+        self.0.map_or(Ok(value), Err)
+    }
+}
+
 fn guest<'a>(
     guests: &'a mut BTreeMap<Name, Guest>,
     partition: &Name,
@@ -335,16 +572,33 @@ impl Hypervisor for ModelHypervisor {
         Ok(Accelerator::Kvm)
     }
 
-    async fn check_definition(&self, _: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
-        Ok(Vec::new())
+    /// A domain that is a partition, and was there at the last look, is not asked for.
+    async fn check_definition(&self, spec: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
+        let guests = self.guests.lock();
+        let guest = guests.get(&spec.name).filter(|_| spec.kind.name() == KindName::Domain);
+        let is_known = guest.is_some_and(|guest| !guest.forgotten);
+        let found = match guest.map(|guest| guest.definition) {
+            Some(Definition::Gone) => "none",
+            Some(Definition::Renamed) if !is_known => "none of that name",
+            _ if spec.kind.name() == KindName::Domain && !is_known && self.is_away() => "no libvirt",
+            _ => return Ok(Vec::new()),
+        };
+        let (required, remedy) = ("a domain".to_owned(), "define it".to_owned());
+        Ok(vec![Obstacle { required, found: found.to_owned(), remedy }])
     }
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
-        self.pass(&spec.name, "define").await?;
+        let answer = self.pass(&spec.name, "define").await?;
         let kind = spec.kind.name();
         let mut guests = self.guests.lock();
-        guests.entry(spec.name.clone()).or_insert_with(|| Guest::new(kind)).forgotten = false;
-        Ok(())
+        let guest = guests.entry(spec.name.clone()).or_insert_with(|| Guest::new(kind));
+        self.is_there(&spec.name, guest)?;
+        if guest.forgotten && guest.definition == Definition::Renamed {
+            let (what, why) = ("find it".to_owned(), "there is no domain of that name".to_owned());
+            return Err(HypervisorError::Domain { partition: spec.name.clone(), what, why });
+        }
+        guest.forgotten = false;
+        answer.give(())
     }
 
     async fn undefine(&self, partition: &Name) -> Result<(), HypervisorError> {
@@ -359,13 +613,15 @@ impl Hypervisor for ModelHypervisor {
             guest.forgotten = true;
             guests.insert(partition.clone(), guest);
         }
+        self.lock().missing.retain(|owner| owner.partition != *partition);
         Ok(())
     }
 
     async fn start(&self, partition: &Name) -> Result<Accelerator, HypervisorError> {
-        self.pass(partition, "start").await?;
+        let answer = self.pass(partition, "start").await?;
         let mut guests = self.guests.lock();
         let guest = guest(&mut guests, partition)?;
+        self.is_there(partition, guest)?;
         if guest.running {
             return Ok(Accelerator::Kvm);
         }
@@ -380,25 +636,29 @@ impl Hypervisor for ModelHypervisor {
         }
         guest.running = true;
         guest.starts += 1;
-        Ok(Accelerator::Kvm)
+        self.has_started(partition, guest);
+        answer.give(Accelerator::Kvm)
     }
 
     async fn stop(&self, partition: &Name, mode: StopMode) -> Result<(), HypervisorError> {
-        self.pass(partition, "stop").await?;
+        let answer = self.pass(partition, "stop").await?;
         self.half_way(partition, |_, guest| guest.leaving = mode == StopMode::Graceful);
         let mut guests = self.guests.lock();
         let guest = guest(&mut guests, partition)?;
         if guest.kind == KindName::Namespace {
             self.violation(format!("{partition} is stopped, and is a namespace"));
         }
-        self.turn_off(partition, guest);
-        Ok(())
+        if guest.running {
+            self.turn_off(partition, guest);
+            self.has_ended(partition, guest);
+        }
+        answer.give(())
     }
 
     async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
-        self.pass(&owner.partition, "attach_vf").await?;
+        let answer = self.pass(&owner.partition, "attach_vf").await?;
         self.half_way(&owner.partition, |_, guest| {
-            let half = Held { function, open: false, half: guest.running, leaving: false };
+            let half = Held { half: guest.running, ..Held::new(function, false) };
             guest.vfs.entry(owner.vf.clone()).or_insert(half);
         });
         let mut guests = self.guests.lock();
@@ -412,11 +672,13 @@ impl Hypervisor for ModelHypervisor {
             self.violation(format!("{function} is given to {owner}, and {other} has it"));
         }
         let guest = guest(&mut guests, &owner.partition)?;
-        if let Some(present) = guest.vfs.get(&owner.vf)
+        self.is_there(&owner.partition, guest)?;
+        if let Some(present) = guest.vfs.get_mut(&owner.vf)
             && !(present.half && present.function == function)
         {
             if present.function == function && (present.open || !guest.running) {
-                return Ok(());
+                present.edited_out = false;
+                return answer.give(());
             }
             self.violation(format!("{function} is given to {owner}, which has {}", present.function));
             return Ok(());
@@ -429,14 +691,13 @@ impl Hypervisor for ModelHypervisor {
         if !guest.running {
             let _ = self.machine.release(function);
         }
-        guest
-            .vfs
-            .insert(owner.vf.clone(), Held { function, open: guest.running, half: false, leaving: false });
-        Ok(())
+        guest.vfs.insert(owner.vf.clone(), Held::new(function, guest.running));
+        self.has_again(owner);
+        answer.give(())
     }
 
     async fn detach_vf(&self, owner: &Owner, _force: bool) -> Result<(), HypervisorError> {
-        self.pass(&owner.partition, "detach_vf").await?;
+        let answer = self.pass(&owner.partition, "detach_vf").await?;
         self.half_way(&owner.partition, |_, guest| {
             if let Some(held) = guest.vfs.get_mut(&owner.vf) {
                 held.leaving = held.open;
@@ -451,17 +712,21 @@ impl Hypervisor for ModelHypervisor {
         if let Some(mut held) = guest(&mut self.guests.lock(), &owner.partition)?.vfs.remove(&owner.vf) {
             self.close(&mut held);
         }
-        Ok(())
+        self.has_again(owner);
+        answer.give(())
     }
 
     async fn create_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
-        self.pass(partition, "create_channel").await?;
-        guest(&mut self.guests.lock(), partition)?.channel = true;
-        Ok(())
+        let answer = self.pass(partition, "create_channel").await?;
+        let mut guests = self.guests.lock();
+        let guest = guest(&mut guests, partition)?;
+        self.is_there(partition, guest)?;
+        guest.channel = true;
+        answer.give(())
     }
 
     async fn destroy_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
-        self.pass(partition, "destroy_channel").await?;
+        let answer = self.pass(partition, "destroy_channel").await?;
         let mut guests = self.guests.lock();
         let guest = guest(&mut guests, partition)?;
         guest.channel = false;
@@ -469,7 +734,7 @@ impl Hypervisor for ModelHypervisor {
         if !guest.vfs.is_empty() {
             self.violation(format!("{partition} loses its channel while it has VFs"));
         }
-        Ok(())
+        answer.give(())
     }
 
     async fn connect_channel(&self, partition: &Name) -> Result<ChannelEnd, HypervisorError> {
@@ -487,7 +752,9 @@ impl Hypervisor for ModelHypervisor {
     }
 
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {
-        let of_one = |(name, guest): (&Name, &Guest)| PartitionStatus {
+        // Of a domain libvirt says nothing while it is away; whether it runs is seen.
+        let away = self.lock().away.clone().unwrap_or_default();
+        let of_one = |(name, guest): (&Name, &Guest), known: &Guest| PartitionStatus {
             name: name.clone(),
             kind: guest.kind,
             running: guest.running,
@@ -496,8 +763,13 @@ impl Hypervisor for ModelHypervisor {
             console: Some("/dev/null".into()),
             lacks: Vec::new(),
             gone: false,
-            vfs: guest.vfs.iter().map(|(vf, held)| (vf.clone(), held.function)).collect(),
-            channel: guest.channel,
+            vfs: known
+                .vfs
+                .iter()
+                .filter(|(_, held)| !held.taken_out)
+                .map(|(vf, held)| (vf.clone(), held.function))
+                .collect(),
+            channel: known.channel,
         };
         let waits = {
             let mut inner = self.lock();
@@ -505,7 +777,8 @@ impl Hypervisor for ModelHypervisor {
             let look = inner.looks;
             inner.slow_look.take_if(|(number, _)| *number == look)
         };
-        let answer = self.guests().iter().map(of_one).collect();
+        let guests = self.guests();
+        let answer = guests.iter().map(|one| of_one(one, away.get(one.0).unwrap_or(one.1))).collect();
         if let Some((_, let_go)) = waits {
             let_go.notified().await;
         }

@@ -70,6 +70,10 @@ async fn tell(seed: u64) -> Result<Counts, Wrong> {
         if random.percent(25) {
             trouble.failing.insert(1 + u32::from(random.below(24)));
         }
+        if random.percent(10) {
+            trouble.libvirt_dies =
+                Some(Chooser { random: &mut random, host: &world.host, state: &state }.death());
+        }
         let is_filmed = random.percent(10) && world.loose.is_empty();
         let Ok(plan) = world.imp().plan(&intent, &OPEN).await else { continue };
         if is_filmed {

@@ -112,6 +112,8 @@ pub fn booted_from(world: &World, picture: &Picture, slots: impl IntoIterator<It
     };
     booted.host.pfs = now.iter().map(|(address, view)| facts_of(address, view.serial)).collect();
     booted.host.found = booted.host.machine.snapshot();
+    // Domains and their VFs went with the host.
+    booted.host.foreign.clear();
     booted
 }
 

@@ -5,11 +5,12 @@ use ioward_fabric::sim::{Adapter, SimMachine};
 use ioward_model::{Intent, MacAddress, Options, Spec, VfId, VfOp, VfSettings, Vlan};
 
 use crate::{
-    actions::{Action, OPEN, OWN_MAC, name},
-    gate::Trouble,
+    actions::{Action, DOMAIN, OPEN, OWN_MAC, name},
+    gate::{Death, Trouble},
     host::{Choice, Host},
     runtime,
     story::Story,
+    wait_until,
     world::World,
 };
 
@@ -300,4 +301,60 @@ fn a_partition_that_is_started_while_it_is_looked_for_runs() {
         world.remove_everything().await.unwrap();
         world.end().await;
     });
+}
+
+/// A domain, or whatever else runs by itself, that was seen to have ended was noted so, and its channel served no longer, although a plan had
+/// started it again before that was noted.
+#[test]
+fn a_partition_that_is_started_while_news_of_its_end_is_noted_runs_and_is_served() {
+    runtime().block_on(async {
+        let host = Host::new(SimMachine::builder(1), &[Choice::gigabit()]);
+        let mut world = World::new(host, Story::new("started during news".to_owned(), false)).await;
+        let other = partition("db", &nic("net0", ""));
+        world.carry_out(&apply(&(before() + &other))).await.unwrap();
+        let (web, db) = (name("web"), name("db"));
+        let ask = |intent| Action::Ask { intent, options: Options::default(), trouble: Trouble::default() };
+        let looks = world.hypervisor.looks();
+        let answer = world.hypervisor.slow_look(1);
+        world.hypervisor.ends_by_itself(&web);
+        wait_until("it is looked whether it runs", || world.hypervisor.looks() != looks).await.unwrap();
+        world.carry_out(&ask(Intent::Stop { partition: web.clone() })).await.unwrap();
+        world.carry_out(&ask(Intent::Start { partition: web.clone() })).await.unwrap();
+        answer.notify_one();
+        // News after that is noted after it, too.
+        world.carry_out(&Action::GuestEnds { partition: db }).await.unwrap();
+        assert!(world.state().partitions[&web].running);
+        assert!(world.request(&web, &VfOp::List).await.unwrap().is_some());
+        world.remove_everything().await.unwrap();
+        world.end().await;
+    });
+}
+
+/// libvirt dies at each question of a plan that gives a VF and a channel to a domain that runs, and of one that takes them. It has done what
+/// it was asked for by then. That was taken for not done: the plan passed for undone, the domain kept the VF, and no plan could ever take
+/// it, since nobody had noted that it was there.
+#[test]
+fn what_libvirt_has_done_and_not_answered_is_undone_or_noted() {
+    let domain =
+        |vfs: &str| partition(DOMAIN, vfs).replace("boot = { disk = \"/dev/null\" }", "libvirt = \"p2\"");
+    let (one, two) = (domain(&nic("a", "")), domain(&(nic("a", "") + &nic("b", "trust = true"))));
+    let (mut undone, mut left) = (0, 0);
+    for is_away_for in [0, 1, 30] {
+        for at in 1..8 {
+            let death = Death { at, is_away_for };
+            let trouble = Trouble { libvirt_dies: Some(death), ..Trouble::default() };
+            let remove = Intent::Remove { partition: name(DOMAIN) };
+            let removed = Action::Ask { intent: remove, options: OPEN, trouble: trouble.clone() };
+            for told in [
+                vec![apply_with(&one, trouble.clone())],
+                vec![apply(&one), apply_with(&two, trouble.clone())],
+                vec![apply(&two), removed],
+            ] {
+                let lines = tell(&format!("{death:?}"), &[Choice::gigabit()], &told);
+                undone += lines.iter().filter(|line| *line == "  Undone").count();
+                left += lines.iter().filter(|line| *line == "  NotUndone").count();
+            }
+        }
+    }
+    assert!(undone > 10 && left > 10, "{undone} undone, {left} left");
 }

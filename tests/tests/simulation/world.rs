@@ -10,19 +10,19 @@ use ioward_fabric::Fabric;
 use ioward_hypervisor::Hypervisor as _;
 use ioward_imp::{Imp, Run};
 use ioward_model::{
-    Aspect, AspectValue, Change, EventKind, Intent, Name, Observation, OpErrorKind, OpOutcome, Options,
-    Outcome, Plan, State, VfCount, VfId, VfOp, VfSettings,
+    Aspect, AspectValue, Change, Difference, Drift, EventKind, Intent, Name, Observation, OpErrorKind,
+    OpOutcome, Options, Outcome, Owner, Plan, State, Step, VfCount, VfId, VfOp, VfSettings,
 };
 use ioward_pci::Bdf;
 use ioward_store::{MemoryFile, StateFile};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
-    actions::{Action, DOMAIN, NAMESPACE, OPEN, PARTITIONS, may, name},
+    actions::{Action, DOMAIN, Deed, NAMESPACE, OPEN, PARTITIONS, may, name},
     camera::{Camera, Disk},
     checks,
     gate::{Gate, Trouble, WatchedFabric},
-    guests::{Acting, Answer, Guest},
+    guests::{Acting, Answer, Guest, planned},
     host::Host,
     hypervisor::{Guests, ModelHypervisor},
     ledger::Ledger,
@@ -57,6 +57,8 @@ pub struct World {
     /// Steps that began while others were running.
     pub overlaps: usize,
     pub loose: Loose,
+    /// VFs that others had taken out of domains before the last plan.
+    pub was_missing: BTreeSet<Owner>,
 }
 
 /// Whatever another person or a failed rollback has disturbed. The management partition may be wrong about these
@@ -67,6 +69,8 @@ pub struct Loose {
     pub partitions: BTreeSet<Name>,
     /// PFs ever changed by another person: their original state is unknown.
     pub foreign: BTreeSet<Bdf>,
+    /// Partitions that have ended or started while nobody was there to tell it.
+    pub untold: BTreeSet<Name>,
 }
 
 struct Daemon {
@@ -118,6 +122,7 @@ impl World {
             done_in_order: Vec::new(),
             overlaps: 0,
             loose: Loose::default(),
+            was_missing: BTreeSet::new(),
         }
     }
 
@@ -275,7 +280,7 @@ impl World {
         trouble: &Trouble,
         random: &mut Random,
     ) -> Result<(Ended, usize), Wrong> {
-        let guests = self.guests_begin(random);
+        let guests = self.guests_begin(Some(plan), random);
         let ended = self.follow(plan, trouble).await?;
         let granted = self.guests_end(guests).await?;
         if ended == Ended::NotUndone {
@@ -287,18 +292,24 @@ impl World {
 
     /// All guests that have a channel act.
     pub async fn guests_act(&mut self, random: &mut Random) -> Result<usize, Wrong> {
-        let guests = self.guests_begin(random);
+        let guests = self.guests_begin(None, random);
         let granted = self.guests_end(guests).await?;
         self.is_quiet_and_sound(None).await?;
         Ok(granted)
     }
 
-    fn guests_begin(&mut self, random: &mut Random) -> Vec<JoinHandle<Result<(Guest, usize), Wrong>>> {
+    /// They act beside this plan, if there is one.
+    fn guests_begin(
+        &mut self,
+        plan: Option<&Plan>,
+        random: &mut Random,
+    ) -> Vec<JoinHandle<Result<(Guest, usize), Wrong>>> {
         let begin = |partition: &str| {
             let guest = self.guest(&name(partition));
+            let planned = plan.and_then(|plan| planned(plan, &guest.partition));
             let (imp, host) = (Arc::clone(self.imp()), self.host.clone());
             let (ledger, random) = (self.ledger.clone(), Random::new(random.next()));
-            tokio::spawn(guest.act(Acting { imp, host, ledger, random }))
+            tokio::spawn(guest.act(Acting { imp, host, ledger, random, planned }))
         };
         PARTITIONS.map(begin).into()
     }
@@ -373,6 +384,55 @@ impl World {
     }
 
     async fn follow(&mut self, plan: &Plan, trouble: &Trouble) -> Result<Ended, Wrong> {
+        if self.takes_from_others(plan)? {
+            // It says so, and nobody lets it.
+            return Ok(Ended::Refused);
+        }
+        self.was_missing = self.hypervisor.missing();
+        let others = self.hypervisor.runs_of_others();
+        let ended = self.follow_to_its_end(plan, trouble).await?;
+        self.others_run_as_before(plan, &others)?;
+        Ok(ended)
+    }
+
+    /// Whether VFs go with a plan that somebody has who is no partition. It has to say so.
+    fn takes_from_others(&self, plan: &Plan) -> Result<bool, Wrong> {
+        let view = self.host.machine.snapshot();
+        let is_resized = |vf: &VfId| {
+            plan.steps.iter().any(|step| matches!(step, Step::SetVfCount { pf, .. } if *pf == vf.pf))
+        };
+        let Some((vf, is)) = self.host.foreign(&view).into_iter().find(|(vf, _)| is_resized(vf)) else {
+            return Ok(false);
+        };
+        let is_said = plan.disturbs.iter().any(|disturbed| disturbed.function == is.address);
+        if is_said && plan.options.allow_disruption {
+            Ok(true)
+        } else {
+            Err(format!(
+                "{vf} is somebody else's, goes with the plan, and that is not said: {:?}",
+                plan.disturbs
+            ))
+        }
+    }
+
+    /// Domains and namespaces are started and ended by who asks for it, and by nobody else.
+    fn others_run_as_before(&self, plan: &Plan, before: &BTreeMap<Name, (bool, u32)>) -> Result<(), Wrong> {
+        let now = self.hypervisor.runs_of_others();
+        let is_asked = |name: &Name| {
+            plan.steps.iter().any(|step| {
+                matches!(step, Step::StartPartition { partition } | Step::StopPartition { partition, .. } if partition == name)
+            })
+        };
+        let changed = before.iter().find(|(name, was)| now.get(*name) != Some(was) && !is_asked(name));
+        changed.map_or(Ok(()), |(name, was)| {
+            Err(format!(
+                "{name} was {was:?} (runs, starts) and is {:?}, and nobody asked for it",
+                now.get(name)
+            ))
+        })
+    }
+
+    async fn follow_to_its_end(&mut self, plan: &Plan, trouble: &Trouble) -> Result<Ended, Wrong> {
         let imp = Arc::clone(self.imp());
         let (sender, events) = mpsc::unbounded_channel();
         let (person, mut events) = match trouble.person_leaves {
@@ -502,20 +562,28 @@ impl World {
                 self.story.tell(|| format!("  {result:?}"));
             }
             Action::GuestEnds { partition } => {
-                let was_running = self.state().partitions.get(partition).is_some_and(|held| held.running);
+                let runs = self.hypervisor.runs_of_others();
+                let was_running = match runs.get(partition) {
+                    Some((runs, _)) => *runs,
+                    None => self.state().partitions.get(partition).is_some_and(|held| held.running),
+                };
                 if !was_running && [DOMAIN, NAMESPACE].contains(&partition.as_str()) {
-                    if self.hypervisor.started_by_others(partition) {
+                    if self.hypervisor.started_by_others(partition) && !self.is_untold(partition) {
                         let runs = || self.state().partitions[partition].running;
                         wait_until("the state says that it was started", runs).await?;
                     }
                     return Ok(());
                 }
                 self.hypervisor.ends_by_itself(partition);
-                let ended = || !(was_running && self.state().partitions[partition].running);
+                if self.is_untold(partition) {
+                    return Ok(());
+                }
+                let ended = || !self.state().partitions.get(partition).is_some_and(|held| held.running);
                 wait_until("the state says that the guest has ended", ended).await?;
             }
             Action::Unplug { pf } => {
                 if machine.unplug(*pf) {
+                    self.host.is_taken_out(*pf);
                     self.disturbed(*pf);
                     self.hypervisor.notice_losses();
                 }
@@ -529,7 +597,7 @@ impl World {
                 let view = machine.snapshot();
                 let Some(present) = view.physical_functions.get(pf) else { return Ok(()) };
                 // Waiting for a guest is covered by the fabric's own tests.
-                if present.vfs.iter().any(|vf| self.hypervisor.is_open(vf.address)) {
+                if present.vfs.iter().any(|vf| vf.held || self.hypervisor.is_open(vf.address)) {
                     return Ok(());
                 }
                 let results = [machine.write_numvfs(*pf, 0), machine.write_numvfs(*pf, *count)];
@@ -540,13 +608,14 @@ impl World {
                 let view = machine.snapshot();
                 let Some(present) = view.physical_functions.get(&vf.pf) else { return Ok(()) };
                 let function = present.vfs.get(usize::from(vf.index));
-                if function.is_none_or(|vf| self.hypervisor.is_open(vf.address)) {
+                if function.is_none_or(|vf| vf.held || self.hypervisor.is_open(vf.address)) {
                     return Ok(());
                 }
                 let result = machine.fabric().bind(*vf, driver.as_deref()).await;
                 self.story.tell(|| format!("  {result:?}"));
                 self.disturbed(vf.pf);
             }
+            Action::Virsh(deed) => self.virsh(deed).await?,
             Action::Reconcile => self.reconcile().await?,
             Action::Crash { ends } => {
                 let before = self.state();
@@ -556,11 +625,13 @@ impl World {
                 }
                 self.start_daemon().await?;
                 let mut after = self.state();
+                let untold = self.loose.untold.clone();
                 for (name, held) in &mut after.partitions {
-                    if ends.as_ref() == Some(name) && !held.running {
+                    if ends.as_ref() == Some(name) && !held.running || untold.contains(name) {
                         held.running = before.partitions[name].running;
                     }
                 }
+                self.loose.untold.clear();
                 if after != before {
                     return Err(format!("the state before the crash was {before:?}, and after it {after:?}"));
                 }
@@ -590,10 +661,55 @@ impl World {
         if !differs.is_empty() {
             return Err(format!("reconciling touched what is nobody's: {}", differs.join("; ")));
         }
-        match left.iter().find(|drift| drift.left_because.is_none()) {
+        let is_reached = |drift: &&Drift| {
+            !drift.breaks.iter().any(|owner| self.hypervisor.is_out_of_reach(&owner.partition))
+                && !matches!(&drift.what, Difference::ChannelMissing { partition } if self.hypervisor.is_out_of_reach(partition))
+        };
+        self.loose.untold.clear();
+        let missing = self.hypervisor.missing();
+        let given_back = |owner: &&Owner| {
+            let is_off = |name: &Name| self.state().partitions.get(name).is_some_and(|held| !held.running);
+            is_off(&owner.partition)
+                && !self.hypervisor.is_out_of_reach(&owner.partition)
+                && !left.iter().any(|drift| drift.breaks.contains(owner))
+                && self.state().assignments().any(|(other, held)| other == **owner && held.attached)
+        };
+        if let Some(owner) = missing.iter().find(given_back) {
+            return Err(format!("{owner} was taken out of a domain that is off, and is not given back"));
+        }
+        match left.iter().filter(is_reached).find(|drift| drift.left_because.is_none()) {
             Some(drift) => Err(format!("not repaired, without a reason: {drift}")),
             None => Ok(()),
         }
+    }
+
+    /// Whether a partition has ended or started, and libvirt is not there to tell it. The next look at the machines finds that.
+    fn is_untold(&mut self, partition: &Name) -> bool {
+        let is_untold = partition.as_str() == DOMAIN && self.hypervisor.is_away();
+        if is_untold {
+            self.loose.untold.insert(partition.clone());
+        }
+        is_untold
+    }
+
+    /// Somebody does something with the domain, or with libvirt, and the management partition hears of it if anybody can tell.
+    async fn virsh(&mut self, deed: &Deed) -> Result<(), Wrong> {
+        if !self.hypervisor.others_do(deed) {
+            self.story.tell(|| "  nothing".to_owned());
+            return Ok(());
+        }
+        if matches!(deed, Deed::LibvirtComes) {
+            let (domain, hypervisor) = (name(DOMAIN), Arc::clone(&self.hypervisor));
+            let is_told = || {
+                let noted = self.state().partitions.get(&domain).map(|held| held.running);
+                noted.is_none_or(|noted| {
+                    hypervisor.runs_of_others().get(&domain).is_some_and(|is| is.0 == noted)
+                })
+            };
+            wait_until("the state says how the domain is since libvirt is back", is_told).await?;
+            self.loose.untold.clear();
+        }
+        Ok(())
     }
 
     fn disturbed(&mut self, pf: Bdf) {
@@ -629,6 +745,7 @@ impl World {
 
     /// The end of every story: restores all adapters, removes all partitions, releases all adapters.
     pub async fn remove_everything(&mut self) -> Result<(), Wrong> {
+        self.carry_out(&Action::Virsh(Deed::LibvirtComes)).await?;
         self.all_are_served().await?;
         self.story.tell(|| "at the end everything is removed".to_owned());
         for pf in self.host.adapters() {

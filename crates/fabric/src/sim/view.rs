@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ioward_model::{FunctionFacts, VfSettings};
+use ioward_model::{FunctionFacts, Holder, VfSettings};
 use ioward_pci::Bdf;
 
 use super::{kernel::Slot, machine::SimMachine, state::Machine};
@@ -42,6 +42,8 @@ pub struct VfView {
     pub group: Option<u32>,
     /// Whether it is open through VFIO.
     pub held: bool,
+    /// Whether its network interface is in another namespace than the host's.
+    pub away: bool,
     /// Function-level resets since it was made.
     pub resets: u32,
     /// Whether it holds unreset state of its last user.
@@ -138,6 +140,7 @@ impl Slot {
                 driver_override: vf.driver_override.clone(),
                 group: vf.group,
                 held: vf.held,
+                away: matches!(vf.holder, Some(Holder::NetworkNamespace { .. })),
                 resets: hardware.map_or(0, |hardware| hardware.resets),
                 used: hardware.is_some_and(|hardware| hardware.used),
                 settings: self.settings(port, index).unwrap_or_default(),

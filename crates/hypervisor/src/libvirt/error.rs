@@ -87,9 +87,9 @@ pub enum LibvirtError {
 
 /// The refusals that have to be told apart.
 ///
-/// libvirt has one number for several of them. Those are told apart by their text, which is English only when the daemon's locale
-/// is: in others they are [`Refusal::OperationInvalid`] or [`Refusal::Other`]. So nothing may hang on telling them apart but
-/// the words for a person.
+/// By libvirt's numbers where they do, which is most of them. It has one number (1, an internal error) for a domain without a free slot or
+/// a controller for channels, and one (8) for an argument of any kind: those are told apart by their text, which is English only when the
+/// daemon's locale is, and are [`Refusal::Other`] otherwise. So nothing may hang on telling these apart but the words for a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// There is no such domain.
@@ -110,16 +110,19 @@ pub enum Refusal {
     Other,
 }
 
+/// `VIR_FROM_NONE`. What keeps the host's devices names no part (`src/hypervisor/virhostdev.c`), and what keeps the state of domains does.
+const OF_NO_PART: i32 = 0;
+
 impl Refusal {
-    /// Numbers: `include/libvirt/virterror.h`. Texts: `src/hypervisor/virhostdev.c`, `src/conf/domain_addr.c`,
-    /// `src/qemu/qemu_driver.c`; libvirt 11.3.0.
-    fn of(code: i32, message: &str) -> Self {
+    /// Numbers: `include/libvirt/virterror.h`. Texts: `src/conf/domain_addr.c`, `src/qemu/qemu_driver.c`; libvirt 11.3.0.
+    fn of(code: i32, part: i32, message: &str) -> Self {
         match code {
             42 => Self::NoDomain,
             99 => Self::DeviceMissing,
             29 | 45 | 79 | 88 | 94 => Self::NotAllowed,
             8 if message.contains("device not present in domain configuration") => Self::DeviceMissing,
-            55 | 87 if message.contains("in use") => Self::InUse,
+            87 => Self::InUse,
+            55 if part == OF_NO_PART => Self::InUse,
             55 => Self::OperationInvalid,
             1 if message.contains("No more available PCI slots") => Self::NoFreeSlot,
             1 if message.contains("no virtio-serial controllers are available") => Self::NoSerialController,
@@ -146,7 +149,20 @@ impl Refusal {
 impl LibvirtError {
     pub(super) fn refused(call: &'static str, refusal: wire::Refusal) -> Self {
         let wire::Refusal { code, domain, message } = refusal;
-        Self::Refused { call, kind: Refusal::of(code, &message), code, part: domain, message }
+        Self::Refused { call, kind: Refusal::of(code, domain, &message), code, part: domain, message }
+    }
+
+    /// The same refusal by a domain whose definition shows that it has no free slot, whatever the language that libvirt says so in.
+    pub(super) fn of_a_full_domain(mut self) -> Self {
+        if let Self::Refused { kind: kind @ Refusal::Other, code: 1, .. } = &mut self {
+            *kind = Refusal::NoFreeSlot;
+        }
+        self
+    }
+
+    /// Whether libvirt was asked, and has not answered.
+    pub(super) fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::NoAnswer { .. })
     }
 
     /// The meaning of a refusal; `None` for any other error.
@@ -178,21 +194,26 @@ mod tests {
 
     #[test]
     fn refusals_that_matter_are_told_apart() {
-        for (code, message, kind) in [
-            (42, "Domain not found: no domain with matching name 'x'", Refusal::NoDomain),
-            (55, "Requested operation is not valid: domain is not running", Refusal::OperationInvalid),
+        for (code, domain, message, kind) in [
+            (42, 10, "Domain not found: no domain with matching name 'x'", Refusal::NoDomain),
+            (55, 10, "Requested operation is not valid: domain is not running", Refusal::OperationInvalid),
+            (55, 20, "Requested operation is not valid: domain is already in use", Refusal::OperationInvalid),
+            // By their numbers, in whatever language.
+            (55, 0, "PCI-Gerät 0000:01:10.0 wird von Treiber QEMU, Domain web verwendet", Refusal::InUse),
+            (87, 10, "Ressource belegt", Refusal::InUse),
+            (99, 10, "device not found: host pci device 0000:01:10.0 not found", Refusal::DeviceMissing),
+            (88, 10, "access denied", Refusal::NotAllowed),
+            // By their text.
+            (1, 20, "internal error: No more available PCI slots", Refusal::NoFreeSlot),
             (
-                55,
-                "Requested operation is not valid: PCI device 0000:01:10.0 is in use by driver QEMU, domain web",
-                Refusal::InUse,
+                1,
+                20,
+                "internal error: no virtio-serial controllers are available",
+                Refusal::NoSerialController,
             ),
-            (99, "device not found: host pci device 0000:01:10.0 not found", Refusal::DeviceMissing),
-            (1, "internal error: No more available PCI slots", Refusal::NoFreeSlot),
-            (1, "internal error: no virtio-serial controllers are available", Refusal::NoSerialController),
-            (1, "internal error: Kein freier Platz", Refusal::Other),
-            (88, "access denied", Refusal::NotAllowed),
+            (1, 20, "internal error: Kein freier Platz", Refusal::Other),
         ] {
-            let refusal = wire::Refusal { code, domain: 10, message: message.to_owned() };
+            let refusal = wire::Refusal { code, domain, message: message.to_owned() };
             let error = LibvirtError::refused("attach device", refusal);
             assert_eq!(error.refusal(), Some(kind), "{message}");
             assert!(

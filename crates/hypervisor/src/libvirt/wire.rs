@@ -492,7 +492,9 @@ pub fn read_stream(pieces: &[&[u8]]) -> Vec<String> {
                 Ok(Some(Message::Answer { result: Ok(body), .. })) => {
                     let domains = (returned(&body, one_domain), returned(&body, all_domains));
                     let others = (returned(&body, text), returned(&body, state), returned(&body, auth_types));
-                    said.push(format!("{domains:?} {others:?}"));
+                    let numbers =
+                        (returned(&body, lib_version), returned(&body, callback), returned(&body, yes_or_no));
+                    said.push(format!("{domains:?} {others:?} {numbers:?}"));
                 }
                 Err(_) => return said,
                 Ok(_) => {}

@@ -72,14 +72,6 @@ impl State {
         }
     }
 
-    /// Notes a step that may have been carried out and could not be undone: whoever takes back what it is about, takes back what it may
-    /// have made first, which leaves alone what is not there.
-    pub fn record_in_doubt(&mut self, step: &Step, outcome: &Outcome) {
-        if matches!(step, Step::AttachVf { .. } | Step::CreateChannel { .. }) {
-            self.record(step, outcome);
-        }
-    }
-
     /// Notes that a step has made something so again that is noted already, in a plan of [`Policy::BestEffort`]: only where a
     /// VF is now, and that a partition runs, is new. Who has set a setting, and whose a VF is, holds whatever becomes of the
     /// step.

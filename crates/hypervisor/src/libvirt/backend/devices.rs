@@ -63,6 +63,10 @@ impl Device {
         }
     }
 
+    fn takes_slot(&self) -> bool {
+        matches!(self, Self::Vf(..) | Self::Controller(_))
+    }
+
     /// Whether a definition has it, or another one under its alias that ioward made.
     fn is_in(&self, facts: &Facts) -> bool {
         match self {
@@ -86,8 +90,8 @@ impl Device {
     /// Itself and, before it, whatever it takes that a definition lacks. A root port can't be plugged into a machine that runs.
     fn with_what_it_takes(&self, facts: &Facts, affects: Affects) -> Vec<Self> {
         let needs_controller = matches!(self, Self::Channel(_)) && facts.serial_controllers.is_empty();
-        let needs_slot = needs_controller || matches!(self, Self::Vf(..));
-        let port = (affects == Affects::Config && needs_slot && facts.free_root_ports().next().is_none())
+        let needs_slot = needs_controller || self.takes_slot();
+        let port = (affects == Affects::Config && needs_slot && facts.is_full())
             .then_some(facts.next_port)
             .flatten();
         let controller = needs_controller.then_some(Self::Controller(0));
@@ -123,13 +127,16 @@ impl Work<'_> {
             check_alias(facts, &device).map_err(|error| refuse(error.to_string()))?;
             check_function(facts, owner, function).map_err(refuse)?;
         }
-        self.in_doubt(&owner.vf, function)?;
+        self.note_in_doubt(&owner.vf, function)?;
         let put = self.put(&seen, &device).await;
         // One that was not answered may be carried out yet.
         if !matches!(put, Err(Trouble::Libvirt(LibvirtError::NoAnswer { .. }))) {
             self.settle(&owner.vf).await;
         }
-        put.map_err(|trouble| refuse(trouble.to_string()))
+        put.map_err(|trouble| match trouble.is_unanswered() {
+            true => self.in_doubt_whether(what, trouble),
+            false => refuse(trouble.to_string()),
+        })
     }
 
     /// Takes a VF from the domain.
@@ -154,7 +161,7 @@ impl Work<'_> {
         };
         let device = Device::Vf(owner.vf.clone(), function);
         let _expected = self.partition.expect(Expected::Detach(owner.vf.clone()));
-        self.in_doubt(&owner.vf, function)?;
+        self.note_in_doubt(&owner.vf, function)?;
         let taken = self.take(&device, what).await;
         self.settle(&owner.vf).await;
         taken?;
@@ -181,7 +188,10 @@ impl Work<'_> {
             self.take(&device, what).await?;
             seen = self.look(what).await?;
         }
-        self.put(&seen, &device).await.map_err(|trouble| self.failed(what, trouble))?;
+        self.put(&seen, &device).await.map_err(|trouble| match trouble.is_unanswered() {
+            true => self.in_doubt_whether(what, trouble),
+            false => self.failed(what, trouble),
+        })?;
         // So that it is known at once.
         self.look(what).await.map(|_| ())
     }
@@ -212,8 +222,9 @@ impl Work<'_> {
                         tracing::debug!("{error}; it is there");
                     }
                     Err(error) => {
-                        self.take_back(domain, &added).await;
-                        return Err(error.into());
+                        self.take_back(domain, &added).await?;
+                        let is_full = part.takes_slot() && facts.is_full();
+                        return Err(if is_full { error.of_a_full_domain() } else { error }.into());
                     }
                 }
             }
@@ -230,21 +241,31 @@ impl Work<'_> {
         })
     }
 
-    /// Takes what was just put into the persistent definition out again.
-    async fn take_back(&self, domain: &Domain, added: &[Device]) {
-        let Ok(connection) = self.shared.line.connection().await else { return };
+    /// Takes what was just put into the persistent definition out again. An error where nobody answers whether it is out.
+    async fn take_back(&self, domain: &Domain, added: &[Device]) -> Result<(), LibvirtError> {
+        if added.is_empty() {
+            return Ok(());
+        }
+        let lost = |error: LibvirtError| LibvirtError::Lost(error.to_string().into());
+        let connection = self.shared.line.connection().await.map_err(lost)?;
         for device in added.iter().rev() {
-            if let Err(error) = connection.detach_alias(domain, &device.alias(), Affects::Config).await {
-                tracing::warn!("partition {}: {} stays: {error}", self.partition.name, device.alias());
+            match connection.detach_alias(domain, &device.alias(), Affects::Config).await {
+                Err(error) if error.is_unanswered() => return Err(error),
+                Err(error) => {
+                    tracing::warn!("partition {}: {} stays: {error}", self.partition.name, device.alias());
+                }
+                Ok(()) => {}
             }
         }
+        Ok(())
     }
 
     /// Takes a device out of both definitions, and with it what was only there for it. The machine first: a guest that does not
     /// let go has it at its next start, too.
     async fn take(&self, device: &Device, what: impl Fn() -> String) -> Result<(), HypervisorError> {
         self.unplug(device, &what).await?;
-        let seen = self.look(&what).await?;
+        let seen = self.partition.look(self.shared).await;
+        let seen = seen.map_err(|trouble| self.in_doubt_whether(&what, trouble))?;
         let (Some(domain), Some(facts)) = (&seen.domain, &seen.persistent) else { return Ok(()) };
         check_alias(facts, device).map_err(|error| self.failed(&what, error))?;
         if device.is_in(facts) {
@@ -252,7 +273,7 @@ impl Work<'_> {
             if let Err(error) = detached
                 && self.has(device, Affects::Config).await != Some(false)
             {
-                return Err(self.failed(what, error));
+                return Err(self.partition.not_done(&what(), &error));
             }
         }
         if let Err(trouble) = self.tidy().await {
@@ -276,12 +297,14 @@ impl Work<'_> {
     /// Takes a device out of the machine that runs: asks the guest, again and again, until it has let go.
     async fn unplug(&self, device: &Device, what: impl Fn() -> String) -> Result<(), HypervisorError> {
         let deadline = Instant::now() + self.shared.bounds.unplug;
+        let mut is_asked = false;
         loop {
             let seen = match self.partition.look(self.shared).await {
                 Err(trouble) if trouble.is_passing() && Instant::now() < deadline => {
                     sleep(POLL).await;
                     continue;
                 }
+                Err(trouble) if is_asked => return Err(self.in_doubt_whether(&what, trouble)),
                 seen => seen.map_err(|trouble| self.failed(&what, trouble))?,
             };
             let (Some(domain), Some(live)) = (&seen.domain, &seen.live) else { return Ok(()) };
@@ -290,11 +313,12 @@ impl Work<'_> {
                 return self.closed(device, &seen, deadline).await;
             }
             let asked = detach(&seen, domain, live, device, Affects::Live).await;
+            is_asked = true;
             if Instant::now() >= deadline {
                 let is_paused =
                     seen.connection.state(domain).await.is_ok_and(|(state, _)| state == State::Paused);
                 return Err(match asked {
-                    Err(error) => self.failed(what, error),
+                    Err(error) => self.partition.not_done(&what(), &error),
                     Ok(()) => self.unresponsive(&device.shown(), is_paused),
                 });
             }
@@ -335,7 +359,7 @@ impl Work<'_> {
         seen.domain.as_ref().map(|_| ()).ok_or_else(|| self.failed(what, gone))
     }
 
-    fn in_doubt(&self, vf: &Name, function: Bdf) -> Result<(), HypervisorError> {
+    fn note_in_doubt(&self, vf: &Name, function: Bdf) -> Result<(), HypervisorError> {
         self.partition.change(|record| {
             record.in_doubt.insert(vf.clone(), function);
         })
@@ -362,6 +386,10 @@ impl Work<'_> {
 
     fn failed(&self, what: impl Fn() -> String, why: impl std::fmt::Display) -> HypervisorError {
         self.partition.failed(&what(), why)
+    }
+
+    fn in_doubt_whether(&self, what: impl Fn() -> String, why: impl std::fmt::Display) -> HypervisorError {
+        self.partition.in_doubt(&what(), why)
     }
 
     fn unresponsive(&self, shown: &str, is_paused: bool) -> HypervisorError {

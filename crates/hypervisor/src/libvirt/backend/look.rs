@@ -41,6 +41,11 @@ impl Trouble {
     pub(super) fn is_passing(&self) -> bool {
         matches!(self, Self::Libvirt(LibvirtError::Lost(_) | LibvirtError::NoDaemon(_)))
     }
+
+    /// Whether libvirt was asked, and has not answered.
+    pub(super) fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Libvirt(error) if error.is_unanswered())
+    }
 }
 
 /// Looks at the domain that is noted.

@@ -202,7 +202,7 @@ impl LibvirtHypervisor {
                 Err(partition.failed(what, turned_off.err().map_or("it runs on".into(), |e| e.to_string())))
             }
             // libvirt answers when it is off, and no sooner.
-            Err(_) => turned_off.map_err(|error| partition.failed(what, error)),
+            Err(_) => turned_off.map_err(|error| partition.not_done(what, &error)),
         }
     }
 
@@ -385,7 +385,7 @@ impl Hypervisor for LibvirtHypervisor {
         let now = partition.look(&self.shared).await;
         match (now.ok().and_then(|now| now.known.run), started) {
             (Some(run), _) => Ok(accelerator(&run)),
-            (None, Err(error)) => Err(partition.failed(what, error)),
+            (None, Err(error)) => Err(partition.not_done(what, &error)),
             (None, Ok(_)) => {
                 let log =
                     format!("its machine ended at once; see /var/log/libvirt/qemu/{}.log", seen.known.name);

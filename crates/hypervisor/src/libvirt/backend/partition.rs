@@ -26,7 +26,7 @@ use super::{
 use crate::{
     HypervisorError, HypervisorEvent,
     file::{self, io_error},
-    libvirt::Uuid,
+    libvirt::{LibvirtError, Uuid},
 };
 
 /// Between two looks at a domain that can't be seen although libvirt is there.
@@ -165,6 +165,17 @@ impl Partition {
     pub(super) fn failed(&self, what: &str, why: impl std::fmt::Display) -> HypervisorError {
         let what = format!("{what} domain {}", self.record.borrow().known.name);
         HypervisorError::Domain { partition: self.name.clone(), what, why: why.to_string() }
+    }
+
+    /// The same where libvirt was asked, and has not answered: it may be done all the same.
+    pub(super) fn in_doubt(&self, what: &str, why: impl std::fmt::Display) -> HypervisorError {
+        let what = format!("{what} domain {}", self.record.borrow().known.name);
+        HypervisorError::InDoubt { partition: self.name.clone(), what, why: why.to_string() }
+    }
+
+    /// Something that libvirt was asked to do to its domain, and has not done, or not answered.
+    pub(super) fn not_done(&self, what: &str, error: &LibvirtError) -> HypervisorError {
+        if error.is_unanswered() { self.in_doubt(what, error) } else { self.failed(what, error) }
     }
 
     /// Looks when it is told to, and tells the news.

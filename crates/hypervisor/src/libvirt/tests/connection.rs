@@ -293,3 +293,78 @@ async fn the_daemon_is_told_when_nobody_has_the_connection_any_more() {
     assert_eq!(daemon.next().await, None);
     assert_eq!(events.next().await, None);
 }
+
+#[tokio::test]
+async fn an_answer_that_comes_twice_or_to_no_procedure_there_is_ends_the_connection() {
+    for is_twice in [true, false] {
+        let (connection, mut events, mut daemon) = connected().await;
+        let answer = async {
+            let call = daemon.next().await.unwrap();
+            let procedure = if is_twice { call.procedure } else { 1_000_000 };
+            let version = Writer::default().u32(0).u32(1).done();
+            let answer = wire::message(REMOTE, procedure, REPLY, call.serial, &version);
+            daemon.send(&answer).await;
+            daemon.send(&answer).await;
+        };
+        let (version, ()) = tokio::join!(connection.version(), answer);
+        assert_eq!(version.is_ok(), is_twice, "{version:?}");
+        assert_eq!(events.next().await, None);
+        assert!(end_of(&connection).await.contains("answered what nobody asked"));
+    }
+}
+
+#[tokio::test]
+async fn texts_of_megabytes_are_bounded() {
+    let (connection, _events, mut daemon) = connected().await;
+    let work = async {
+        let call = daemon.expect(Procedure::DomainLookupByName).await;
+        daemon.refuse(&call, 42, &"\u{1b}x\n".repeat(1 << 20)).await;
+        for length in [4 << 20, (4 << 20) + 4] {
+            let call = daemon.expect(Procedure::DomainGetXmlDesc).await;
+            daemon.answer(&call, Writer::default().string(&"x".repeat(length))).await;
+        }
+        let call = daemon.expect(Procedure::DomainLookupByName).await;
+        let domain = Domain { name: "x".repeat(5 << 20), ..web() };
+        daemon.answer(&call, wire::write_domain(Writer::default(), &domain)).await;
+    };
+    let domain = web();
+    let ask = async {
+        let error = connection.domain_named("web").await.unwrap_err().to_string();
+        assert!(error.len() < 1000 && !error.contains(char::is_control), "{}", error.len());
+        assert_eq!(connection.xml(&domain, Definition::Current).await.unwrap().len(), 4 << 20);
+        let error = connection.xml(&domain, Definition::Current).await.unwrap_err().to_string();
+        assert!(error.contains("makes no sense: a string or a list in it is too long"), "{error}");
+        let error = connection.domain_named("web").await.unwrap_err();
+        assert!(matches!(error, LibvirtError::Nonsense { .. }), "{error}");
+    };
+    tokio::join!(work, ask);
+    assert_eq!(connection.lost(), None, "each was an error of its call alone");
+}
+
+#[tokio::test]
+async fn a_message_longer_than_any_is_not_waited_for() {
+    let (connection, mut events, mut daemon) = connected().await;
+    // Its length alone.
+    daemon.send(&((16_u32 << 20) + 1).to_be_bytes()).await;
+    assert_eq!(events.next().await, None);
+    assert!(end_of(&connection).await.contains("a message of 16777217 bytes"));
+}
+
+#[tokio::test]
+async fn an_event_of_nonsense_ends_the_connection() {
+    let event = |procedure, body: Writer| wire::message(REMOTE, procedure, MESSAGE, 0, &body.done());
+    let domain = || wire::write_domain(Writer::default().i32(0), &web());
+    for (bytes, word) in [
+        (event(318, domain()), "too soon"),
+        (event(318, domain().i32(2).i32(0).i32(0)), "more in it"),
+        (event(333, domain().u32(2).fixed(&[0xff, 0xfe, 0, 0])), "not UTF-8"),
+        (event(333, domain().u32(0x7fff_ffff)), "too long"),
+        (event(354, Writer::default().i32(0).u32(1)), "too soon"),
+    ] {
+        let (connection, mut events, mut daemon) = connected().await;
+        daemon.send(&bytes).await;
+        assert_eq!(events.next().await, None, "{word}");
+        let why = end_of(&connection).await;
+        assert!(why.contains("an event without a sense") && why.contains(word), "{why}");
+    }
+}

@@ -96,6 +96,13 @@ async fn the_daemon_for_qemu_alone_comes_first_unless_nobody_is_there() {
     // A killed daemon leaves its socket behind.
     drop((daemon, modular));
     assert!(matches!(link.next().await, News::Lost(_)));
-    let (news, _daemon) = tokio::join!(link.next(), accept(&monolithic));
+    let (news, daemon) = tokio::join!(link.next(), accept(&monolithic));
+    assert!(matches!(news, News::Connected(_)), "{news:?}");
+    // And back: it is asked anew each time who is there.
+    std::fs::remove_file(&sockets[0]).unwrap();
+    let modular = UnixListener::bind(&sockets[0]).unwrap();
+    drop((daemon, monolithic));
+    assert!(matches!(link.next().await, News::Lost(_)));
+    let (news, _daemon) = tokio::join!(link.next(), accept(&modular));
     assert!(matches!(news, News::Connected(_)), "{news:?}");
 }

@@ -128,6 +128,12 @@ impl Facts {
     pub fn free_root_ports(&self) -> impl Iterator<Item = u32> {
         self.root_ports.iter().filter(|port| port.free).map(|port| port.index)
     }
+
+    /// Whether no device can be plugged in, on a machine with PCI Express. Nothing shows it of others.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.next_port.is_some() && self.free_root_ports().next().is_none()
+    }
 }
 
 /// Reads a definition.

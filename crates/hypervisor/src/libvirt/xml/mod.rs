@@ -206,7 +206,12 @@ mod tests {
         let laughs =
             "<!DOCTYPE domain [<!ENTITY a 'ha'><!ENTITY b '&a;&a;&a;&a;'>]><domain><name>&b;</name></domain>";
         assert!(matches!(parse(laughs), Err(XmlError::Malformed(_))));
-        assert!(matches!(parse("<domain>&unknown;</domain>"), Err(XmlError::Malformed(_))));
+        let file =
+            "<!DOCTYPE domain [<!ENTITY f SYSTEM 'file:///etc/hostname'>]><domain><name>&f;</name></domain>";
+        let dtd = "<!DOCTYPE domain SYSTEM 'http://192.0.2.1/domain.dtd'><domain/>";
+        for text in [file, dtd, "<domain>&unknown;</domain>"] {
+            assert!(matches!(parse(text), Err(XmlError::Malformed(_))), "{text}");
+        }
         assert!(parse("<domain>&amp;&#65;</domain>").is_ok());
     }
 

@@ -26,6 +26,9 @@ use crate::libvirt::{
     xml,
 };
 
+/// The sockets of the daemon for QEMU alone, and of the one for everything.
+pub(super) const MODULAR: &str = "virtqemud-sock";
+const MONOLITHIC: &str = "libvirt-sock";
 pub(super) const UUID: &str = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0";
 /// The process that plays the QEMU of all domains: whoever connects to a test sees this one.
 pub(super) fn own_pid() -> u32 {
@@ -47,6 +50,8 @@ pub(super) struct Dom {
     pub asked: BTreeSet<String>,
     /// What libvirt says when it is to start.
     pub no_start: Option<&'static str>,
+    /// It was saved, and starts as it was then (`virsh managedsave`).
+    pub saved: Option<String>,
 }
 
 /// The world that the daemon shows.
@@ -56,6 +61,8 @@ pub(super) struct World {
     pub calls: Vec<String>,
     /// The daemon dies with the next call of this name, which it has carried out by then.
     pub dies_with: Option<&'static str>,
+    /// What it says to a device that there is no slot for.
+    pub no_slot: &'static str,
     /// The call of this name is neither carried out nor answered.
     pub hangs_at: Option<&'static str>,
     dead: bool,
@@ -94,6 +101,7 @@ impl Host {
             domains: Vec::new(),
             calls: Vec::new(),
             dies_with: None,
+            no_slot: "internal error: No more available PCI slots",
             hangs_at: None,
             dead: false,
             next_id: 1,
@@ -122,7 +130,7 @@ impl Host {
         let path = |name: &str| self.folder.path().join(name);
         LibvirtConfig {
             runtime_dir: path("run"),
-            sockets: vec![path("libvirt-sock")],
+            sockets: [MODULAR, MONOLITHIC].map(path).into(),
             pid_files: path("qemu"),
             sysfs: path("sys"),
             proc: path("proc"),
@@ -137,7 +145,12 @@ impl Host {
     }
 
     pub(super) fn start_daemon(&mut self) {
-        let socket = self.folder.path().join("libvirt-sock");
+        self.start_daemon_at(MONOLITHIC);
+    }
+
+    /// The one that listens there.
+    pub(super) fn start_daemon_at(&mut self, socket: &str) {
+        let socket = self.folder.path().join(socket);
         let _ = fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).unwrap();
         self.world().dead = false;
@@ -177,6 +190,7 @@ impl World {
             stubborn: false,
             asked: BTreeSet::new(),
             no_start: None,
+            saved: None,
         });
         self.tell(name, Lifecycle::Defined);
     }
@@ -194,7 +208,7 @@ impl World {
         let id = self.next_id;
         self.next_id += 1;
         let dom = self.dom(name);
-        let persistent = dom.persistent.clone().expect("it is off");
+        let persistent = dom.saved.take().or_else(|| dom.persistent.clone()).expect("it is off");
         dom.live = Some(persistent.replace("<domain type='kvm'>", &format!("<domain type='kvm' id='{id}'>")));
         dom.id = Some(id);
         let uuid = dom.uuid.clone();
@@ -381,6 +395,7 @@ impl World {
     }
 
     fn attach(&mut self, uuid: &str, device: &str, to_live: bool) -> Result<(), Refused> {
+        let no_slot = self.no_slot;
         let dom = self.by_uuid(uuid)?;
         let name = dom.name.clone();
         let definition = if to_live { &mut dom.live } else { &mut dom.persistent };
@@ -395,7 +410,7 @@ impl World {
         let mut device = device.to_owned();
         if takes_slot {
             let slot = facts.free_root_ports().next();
-            let bus = slot.ok_or((1, "internal error: No more available PCI slots".to_owned()))?;
+            let bus = slot.ok_or((1, no_slot.to_owned()))?;
             let end = device.rfind("</").unwrap();
             device.insert_str(end, &format!("<address type='pci' bus='0x{bus:02x}'/>"));
         }

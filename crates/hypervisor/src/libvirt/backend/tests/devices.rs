@@ -88,6 +88,10 @@ async fn a_machine_without_a_free_slot_is_left_as_it_was_and_one_that_is_off_get
         assert!(error.contains("No more available PCI slots") && error.contains("pcie-root-port"), "{error}");
     }
     assert_eq!(host.definitions(), (live, next.clone()));
+    // Whatever the language of the daemon.
+    host.world().no_slot = "interner Fehler: Keine freien PCI-Slots mehr";
+    let error = attach(&hypervisor).await.unwrap_err().to_string();
+    assert!(error.contains("Keine freien") && error.contains("pcie-root-port"), "{error}");
     let now = status(&hypervisor).await;
     assert_eq!((vfs(&now), now.channel), (vec![], false));
 
@@ -222,7 +226,8 @@ async fn a_daemon_that_dies_in_the_middle_leaves_nothing_that_doing_it_again_or_
             let before = host.world().web().persistent.clone();
             let hypervisor = with_web(&host).await;
             host.world().dies_with = Some(dies_with);
-            attach(&hypervisor).await.unwrap_err();
+            let error = attach(&hypervisor).await.unwrap_err();
+            assert!(matches!(error, HypervisorError::InDoubt { .. }), "{error}");
             assert_eq!(vfs(&status(&hypervisor).await), held(VF), "nobody else may have it");
             host.kill_daemon().await;
             host.start_daemon();
@@ -260,7 +265,8 @@ async fn a_vf_is_not_taken_for_gone_because_nobody_can_say_so() {
         let hypervisor = with_web(&host).await;
         attach(&hypervisor).await.unwrap();
         host.world().dies_with = Some(dies_with);
-        hypervisor.detach_vf(&owner("net0"), false).await.unwrap_err();
+        let error = hypervisor.detach_vf(&owner("net0"), false).await.unwrap_err();
+        assert!(matches!(error, HypervisorError::InDoubt { .. }), "{error}");
         assert_eq!(vfs(&status(&hypervisor).await), held(VF));
         host.kill_daemon().await;
         host.start_daemon();
@@ -277,7 +283,9 @@ async fn a_vf_that_libvirt_does_not_answer_about_stays_the_domains() {
     let hypervisor = with_web(&host).await;
     host.world().hangs_at = Some("+ua-ioward-net0 live");
     let begun = tokio::time::Instant::now();
-    let error = attach(&hypervisor).await.unwrap_err().to_string();
+    let error = attach(&hypervisor).await.unwrap_err();
+    assert!(matches!(error, HypervisorError::InDoubt { .. }), "{error}");
+    let error = error.to_string();
     assert!(error.contains("did not answer to attach a device within 300 s"), "{error}");
     assert!(begun.elapsed().as_secs() < 310, "{:?}", begun.elapsed());
     assert_eq!(vfs(&status(&hypervisor).await), held(VF), "it may get it yet");
@@ -393,4 +401,98 @@ async fn what_a_domain_has_already_can_be_listed_before_it_is_a_partition() {
     assert!(!by_hand.managed && !by_hand.interface);
     assert!(interface.managed && interface.interface && !interface.live && interface.next);
     assert_eq!(hypervisor.partitions().await.unwrap(), []);
+}
+
+/// A definition comes from whoever may define domains.
+#[tokio::test(start_paused = true)]
+async fn a_hostile_definition_is_an_error_and_the_domain_is_left_alone() {
+    let laughs: String =
+        (1..20).map(|n| format!("<!ENTITY l{n} '{}'>", format!("&l{};", n - 1).repeat(10))).collect();
+    let of = |name: &str| format!("<domain><name>{name}</name><memory>1</memory><devices/></domain>");
+    for (text, said) in [
+        (format!("<domain>{}</domain>", "x".repeat(10 << 20)), "too long"),
+        (
+            format!("<!DOCTYPE domain [<!ENTITY l0 'ha'>{laughs}]>{}", of("&l19;")),
+            "not XML as libvirt writes it",
+        ),
+        (
+            format!("<!DOCTYPE domain [<!ENTITY f SYSTEM 'file:///etc/hostname'>]>{}", of("&f;")),
+            "not XML as libvirt writes it",
+        ),
+        (format!("<domain>{}{}</domain>", "<a>".repeat(90_000), "</a>".repeat(90_000)), "no usable <name>"),
+        (of("web")[..40].to_owned(), "not XML as libvirt writes it"),
+        (String::new(), "not XML as libvirt writes it"),
+        (of("../../etc/passwd"), "no usable <name>"),
+    ] {
+        let host = Host::new();
+        let hypervisor = with_web(&host).await;
+        attach(&hypervisor).await.unwrap();
+        host.calls();
+        host.world().web().persistent = Some(text.clone());
+        for error in [
+            hypervisor.attach_vf(&owner("net1"), "0000:01:10.2".parse().unwrap()).await.unwrap_err(),
+            hypervisor.detach_vf(&owner("net0"), false).await.unwrap_err(),
+            hypervisor.create_channel(&name("web")).await.unwrap_err(),
+            hypervisor.destroy_channel(&name("web")).await.unwrap_err(),
+        ] {
+            let error = error.to_string();
+            assert!(error.contains(said) && error.len() < 1000, "{said}: {error}");
+        }
+        assert_eq!(host.calls(), [""; 0]);
+        assert!(host.world().web().persistent.as_ref() == Some(&text));
+        assert_eq!(vfs(&status(&hypervisor).await), held(VF), "it is as it was last seen");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_under_an_alias_of_iowards_is_never_touched() {
+    for (alias, is_channel) in [("ua-ioward-net0", false), ("ua-ioward", true)] {
+        let host = Host::new();
+        let disk = format!("<disk type='file'><target dev='vdx'/><alias name='{alias}'/></disk>");
+        let with = xml::insert(&definition("web", UUID, 4), &disk).unwrap();
+        host.world().web().persistent = Some(with.clone());
+        for runs in [false, true] {
+            if runs {
+                host.world().start("web");
+            }
+            let hypervisor = with_web(&host).await;
+            let put = match is_channel {
+                true => hypervisor.create_channel(&name("web")).await,
+                false => attach(&hypervisor).await,
+            };
+            let error = put.unwrap_err().to_string();
+            assert!(
+                error.contains("<disk>") && error.contains(alias) && error.contains("left alone"),
+                "{error}"
+            );
+            // What was never given is not taken either, whether that is said or not.
+            let _ = hypervisor.detach_vf(&owner("net0"), true).await;
+            let _ = hypervisor.destroy_channel(&name("web")).await;
+            assert_eq!(host.calls(), [""; 0]);
+            assert_eq!(host.world().web().persistent, Some(with.clone()));
+            hypervisor.undefine(&name("web")).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_domain_that_is_renamed_or_undefined_in_the_middle_is_told_of_and_nothing_is_lost() {
+    let host = Host::new();
+    let hypervisor = with_web(&host).await;
+    attach(&hypervisor).await.unwrap();
+    host.world().rename("web", "www");
+    hypervisor.detach_vf(&owner("net0"), false).await.unwrap();
+    attach(&hypervisor).await.unwrap();
+    assert!(host.world().dom("www").persistent.as_ref().unwrap().contains("ua-ioward-net0"));
+    host.world().undefine("www");
+    let error = hypervisor.attach_vf(&owner("net1"), "0000:01:10.2".parse().unwrap()).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("no such domain any more") && error.contains("virsh define"), "{error}");
+    assert_eq!(
+        vfs(&status(&hypervisor).await),
+        held(VF),
+        "nobody else may have it before it is taken from it"
+    );
+    hypervisor.detach_vf(&owner("net0"), false).await.unwrap();
+    assert_eq!(vfs(&status(&hypervisor).await), []);
 }

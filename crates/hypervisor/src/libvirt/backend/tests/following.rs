@@ -1,6 +1,7 @@
 //! What others do with a domain, and what becomes of a daemon.
 
-use super::*;
+use super::{daemon::MODULAR, *};
+use crate::libvirt::xml;
 
 const VF: &str = "0000:01:10.0";
 
@@ -157,4 +158,60 @@ async fn a_domain_is_not_taken_for_stopped_because_libvirt_is_away() {
     assert!(now.running && now.vfs.len() == 1 && now.pid.is_some(), "{now:?}");
     let error = hypervisor.connect_channel(&name("web")).await.unwrap_err().to_string();
     assert!(error.contains("web.sock"), "it is tried: {error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_domain_goes_on_under_a_daemon_of_the_other_kind() {
+    let mut host = Host::new();
+    let (hypervisor, mut events) = running(&host).await;
+    host.kill_daemon().await;
+    host.world().stop("web", 3);
+    host.start_daemon_at(MODULAR);
+    let event = next(&mut events).await;
+    assert!(ended(&event, "crashed"), "{event:?}");
+    hypervisor.start(&name("web")).await.unwrap();
+    let net1 = ioward_model::Owner { vf: name("net1"), ..owner("net0") };
+    hypervisor.attach_vf(&net1, "0000:01:10.2".parse().unwrap()).await.unwrap();
+    assert_eq!(vfs(&status(&hypervisor).await).len(), 2);
+    // And back.
+    host.kill_daemon().await;
+    host.start_daemon();
+    hypervisor.detach_vf(&net1, false).await.unwrap();
+    assert_eq!(vfs(&status(&hypervisor).await).len(), 1);
+    assert!(events.try_recv().is_err(), "none of that was news");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vf_that_somebody_edits_out_is_told_when_the_machine_is_off() {
+    let host = Host::new();
+    let (hypervisor, mut events) = running(&host).await;
+    let without = xml::remove(host.world().web().persistent.as_ref().unwrap(), "ua-ioward-net0").unwrap();
+    host.world().web().persistent = without;
+    assert_eq!(vfs(&status(&hypervisor).await).len(), 1, "the machine that runs has it");
+    host.world().stop("web", 1);
+    let event = next(&mut events).await;
+    assert!(ended(&event, "turned itself off"), "{event:?}");
+    let event = next(&mut events).await;
+    let HypervisorEvent::Detached { why, .. } = &event else { panic!("{event:?}") };
+    assert!(why.contains("its definition has it no more") && why.contains("virsh edit"), "{why}");
+    assert_eq!(vfs(&status(&hypervisor).await), []);
+}
+
+/// A machine with a VF can't be saved, but one that was saved can be given a VF: it starts as it was saved.
+#[tokio::test(start_paused = true)]
+async fn a_domain_that_was_saved_before_it_had_its_vf_starts_without_it_and_that_is_told() {
+    let host = Host::new();
+    let hypervisor = with_web(&host).await;
+    let mut events = hypervisor.events().await;
+    let saved = host.world().web().persistent.clone();
+    host.world().web().saved = saved;
+    hypervisor.attach_vf(&owner("net0"), VF.parse().unwrap()).await.unwrap();
+    hypervisor.start(&name("web")).await.unwrap();
+    let event = next(&mut events).await;
+    let HypervisorEvent::Detached { owner: it, why } = &event else { panic!("{event:?}") };
+    assert!(*it == owner("net0") && why.contains("the machine has it no more"), "{event:?}");
+    assert_eq!(vfs(&status(&hypervisor).await), []);
+    // It is given to it again.
+    hypervisor.attach_vf(&owner("net0"), VF.parse().unwrap()).await.unwrap();
+    assert_eq!(vfs(&status(&hypervisor).await).len(), 1);
 }
