@@ -294,13 +294,13 @@ fn running_machines() -> Result<BTreeSet<u64>, Box<dyn Error>> {
 }
 
 /// The IOMMU group of a VF.
-fn group(vf: &str) -> Result<String, Box<dyn Error>> {
+pub(crate) fn group(vf: &str) -> Result<String, Box<dyn Error>> {
     let link = fs::read_link(Path::new("/sys/bus/pci/devices").join(vf).join("iommu_group"))?;
     Ok(link.file_name().unwrap_or_default().to_string_lossy().into_owned())
 }
 
 /// The IOMMU groups that a process has open.
-fn open_groups(pid: u64) -> Result<BTreeSet<String>, Box<dyn Error>> {
+pub(crate) fn open_groups(pid: u64) -> Result<BTreeSet<String>, Box<dyn Error>> {
     let mut groups = BTreeSet::new();
     for file in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let target = fs::read_link(file?.path()).unwrap_or_default();

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     Shared,
-    known::{Devices, Expected},
+    known::{Devices, Expected, Known},
     look::{Seen, Trouble},
     partition::Partition,
     record::Record,
@@ -104,6 +104,26 @@ impl Device {
             Self::Vf(vf, _) => vf.to_string(),
             _ => "its channel".to_owned(),
         }
+    }
+}
+
+impl Shared {
+    /// Whether a domain's machine has a function open. Functions that are closed together with others of it, in one IOMMU group, tell
+    /// nothing by that.
+    pub(super) async fn is_open(
+        &self,
+        known: &Known,
+        function: Bdf,
+        others: impl IntoIterator<Item = Bdf>,
+    ) -> bool {
+        let Some(process) = known.run.as_ref().and_then(|run| run.process) else { return false };
+        let group = self.sysfs.group(function);
+        let is_shared = group.is_some() && others.into_iter().any(|it| self.sysfs.group(it) == group);
+        let nodes = self.devices.join("vfio");
+        let of_group = group.filter(|_| !is_shared).map(|group| nodes.join(group));
+        let its_own = self.sysfs.own_node(function).map(|node| nodes.join("devices").join(node));
+        let files: Vec<PathBuf> = of_group.into_iter().chain(its_own).collect();
+        !files.is_empty() && self.processes.has_open(process, files).await
     }
 }
 
@@ -331,21 +351,19 @@ impl Work<'_> {
     /// closed together.
     async fn closed(&self, device: &Device, seen: &Seen, deadline: Instant) -> Result<(), HypervisorError> {
         let Device::Vf(_, function) = device else { return Ok(()) };
-        let Some(process) = seen.known.run.as_ref().and_then(|run| run.process) else { return Ok(()) };
-        let group = self.shared.sysfs.group(*function);
-        let others = seen.live.iter().flat_map(|live| &live.host_devices).filter_map(|it| it.function);
-        let is_shared = group.is_some() && others.into_iter().any(|it| self.shared.sysfs.group(it) == group);
-        let nodes = self.shared.devices.join("vfio");
-        let of_group = group.filter(|_| !is_shared).map(|group| nodes.join(group));
-        let its_own = self.shared.sysfs.own_node(*function).map(|node| nodes.join("devices").join(node));
-        let files: Vec<PathBuf> = of_group.into_iter().chain(its_own).collect();
-        while !files.is_empty() && self.shared.processes.has_open(process, files.clone()).await {
+        while self.is_open(*function, seen).await {
             if Instant::now() >= deadline {
                 return Err(self.unresponsive(&device.shown(), false));
             }
             sleep(POLL).await;
         }
         Ok(())
+    }
+
+    /// Whether the machine has a function open that its definition lacks.
+    async fn is_open(&self, function: Bdf, seen: &Seen) -> bool {
+        let others = seen.live.iter().flat_map(|live| &live.host_devices).filter_map(|it| it.function);
+        self.shared.is_open(&seen.known, function, others).await
     }
 
     pub(super) async fn look(&self, what: impl Fn() -> String) -> Result<Seen, HypervisorError> {
@@ -373,12 +391,14 @@ impl Work<'_> {
         })
     }
 
-    /// What a look has shown after all was done is not in doubt.
+    /// What a look has shown after all was done is not in doubt, unless the machine has a VF open that libvirt knows nothing of: its
+    /// daemon may end after QEMU has obeyed, and before that is written down.
     async fn settle(&self, vf: &Name) {
-        if self.partition.look(self.shared).await.is_ok()
-            && let Err(error) = self.partition.change(|record| {
-                record.in_doubt.remove(vf);
-            })
+        let Ok(seen) = self.partition.look(self.shared).await else { return };
+        let Some(function) = self.partition.record().in_doubt.get(vf).copied() else { return };
+        let is_seen = seen.known.devices().vfs.iter().any(|(name, _)| name == vf);
+        if (is_seen || !self.is_open(function, &seen).await)
+            && let Err(error) = self.partition.change(|record| _ = record.in_doubt.remove(vf))
         {
             tracing::warn!("{error}");
         }

@@ -186,9 +186,25 @@ impl LibvirtHypervisor {
             console: None,
             channel: known.devices().channel.as_deref() == Some(&*socket),
             vfs: record.vfs(),
-            lacks: if self.shared.line.is_connected() { record.lacks() } else { Vec::new() },
+            lacks: self.lacks(&record).await,
             gone: !known.there,
         }
+    }
+
+    /// The VFs that it was to get, or to lose, when libvirt was heard of no more, and that it does not have.
+    async fn lacks(&self, record: &Record) -> Vec<Name> {
+        let has = &record.known.devices().vfs;
+        let mut lacks = Vec::new();
+        for (vf, function) in &record.in_doubt {
+            let others = has.iter().map(|(_, function)| *function);
+            if self.shared.line.is_connected()
+                && has.iter().all(|(name, _)| name != vf)
+                && !self.shared.is_open(&record.known, *function, others).await
+            {
+                lacks.push(vf.clone());
+            }
+        }
+        lacks
     }
 
     async fn force_off(&self, partition: &Partition) -> Result<(), HypervisorError> {

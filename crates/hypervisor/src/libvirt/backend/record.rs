@@ -85,13 +85,6 @@ impl Record {
         vfs
     }
 
-    /// Those of them that it was to get, or to lose, when libvirt was heard of no more, and does not have.
-    pub(super) fn lacks(&self) -> Vec<Name> {
-        let has = &self.known.devices().vfs;
-        let lacks = self.in_doubt.keys().filter(|vf| has.iter().all(|(name, _)| name != *vf));
-        lacks.cloned().collect()
-    }
-
     /// What is known of it when libvirt has no such domain any more.
     pub(super) fn gone(&self) -> Known {
         let had = Devices { vfs: self.vfs(), channel: self.known.devices().channel.clone() };
