@@ -81,6 +81,7 @@ fn main() -> ExitCode {
         libvirt::a_domain_is_read_changed_and_followed_and_the_daemon_may_be_killed,
         domains::a_domain_that_runs_gets_a_vf_and_a_channel_and_gives_them_back_without_a_trace,
         domains::a_spec_gives_vfs_to_a_domain_that_runs_and_virsh_goes_on_beside_it,
+        domains::a_domain_started_by_hand_has_its_vfs_or_says_why_it_does_not_start,
         package::it_is_installed_upgraded_under_a_running_partition_and_removed,
         units::they_start_restart_and_stop_the_daemon_under_a_running_partition,
         crashes::fifty_kills_during_changes_lose_nothing,
