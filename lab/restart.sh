@@ -1,6 +1,6 @@
 #!/bin/bash
-# `cargo xtask lab restart`: under two partitions the daemon is killed, and then their host is reset, each stage as a person
-# would read it. Runs in level 1, and once more from its beginning after the reset: IOWARD_LAB_BOOT says which time it is.
+# `cargo xtask lab restart`: under two machines and a domain of libvirt's the daemon is killed, and then their host is reset, each
+# stage as a person would read it. Runs in level 1, and once more from its beginning after the reset: IOWARD_LAB_BOOT says which time it is.
 # Ends with status 0 only if nothing is lost: what ioward says is held against `ip`, sysfs and the guests.
 set -euo pipefail
 
@@ -50,6 +50,34 @@ how_it_is() { # what a daemon or a host that comes back is to find, or to make a
     ip link show "$(ls "$pf/net")" | grep -w vf || true
   done
 }
+libvirt() { # as its package would start it; definitions are kept as on a host's disk, and the hook is as ioward's package installs it
+  mount -t overlay overlay -o lowerdir=/run/lab/libvirt/usr:/usr /usr
+  getent group kvm >/dev/null || groupadd -r kvm
+  getent group libvirt >/dev/null || groupadd -r libvirt
+  getent group libvirt-qemu >/dev/null || groupadd -r libvirt-qemu
+  getent passwd libvirt-qemu >/dev/null ||
+    useradd -r -M -g libvirt-qemu -G kvm -d /var/lib/libvirt libvirt-qemu
+  mkdir -p /run/kept/libvirt /etc/libvirt /run/libvirt /var/log/libvirt/qemu /var/lib/libvirt
+  mount --bind /run/kept/libvirt /etc/libvirt
+  mkdir -p /etc/libvirt/hooks/qemu.d
+  # As a host's tmpfiles.d has it at boot, before either daemon.
+  mkdir -p -m 0700 /run/ioward /run/ioward/channels
+  # Emulation takes its time.
+  sed 's/libvirt-hook/& --within 600/' packaging/libvirt-hook >/etc/libvirt/hooks/qemu.d/ioward
+  chmod +x /etc/libvirt/hooks/qemu.d/ioward
+  printf '%s$ libvirtd -d%s\n' "$cyan" "$plain"
+  virtlogd -d; libvirtd -d
+}
+domain_is() { # STATE: how libvirt says that the domain is
+  [ "$(virsh domstate shop | head -1)" = "$1" ]
+}
+domain_has_its_vf() { # its QEMU has the VF open that has its MAC, and its definition says so
+  local vf group
+  vf=$(ip link show "$(ls "$nic1/net")" | sed -n 's/^ *vf \([0-9]*\) .*52:54:00:aa:00:03.*/\1/p')
+  group=$(basename "$(readlink "$nic1/virtfn$vf/iommu_group")")
+  [ -n "$(find "/proc/$(cat /run/libvirt/qemu/shop.pid)/fd" -lname "/dev/vfio/$group")" ] &&
+    grep -q ua-ioward-net0 <<<"$(virsh dumpxml shop)"
+}
 addresses() {
   lab-guest web 'ip addr add 10.0.0.1/24 dev eth0; ip link set eth0 up' >/dev/null
   lab-guest db 'ip addr add 10.0.0.2/24 dev eth0; ip link set eth0 up' >/dev/null
@@ -73,6 +101,11 @@ unbroken() { # PARTITION: every ping up to the last answer has its own answer, a
 trap 'status=$?; [ $status = 0 ] || tail -30 /run/ioward.log >&2; exit $status' EXIT
 
 if [ "$IOWARD_LAB_BOOT" = 1 ]; then
+  stage "A domain of libvirt's, which starts with the host"
+  libvirt
+  run virsh define lab/restart-domain.xml
+  run virsh autostart shop
+
   stage "The daemon is killed in the middle of a change"
   before=$(how_it_is)
   serve
@@ -94,11 +127,18 @@ if [ "$IOWARD_LAB_BOOT" = 1 ]; then
   run ioward apply -f lab/restart.toml --yes
   run ioward partitions
   made=$(how_it_is); echo "$made"
-  check "each adapter has one VF" test "$(cat "$nic0/sriov_numvfs" "$nic1/sriov_numvfs" | tr -d '\n')" = 11
-  check "both are bound to vfio-pci" test "$(grep -c 'on vfio-pci' <<<"$made")" = 2
-  check "their MACs are those asked for" test "$(grep -c '52:54:00:aa:00:0[12]' <<<"$made")" = 2
+  check "one adapter has one VF, the other two" test "$(cat "$nic0/sriov_numvfs" "$nic1/sriov_numvfs" | tr -d '\n')" = 12
+  check "all are bound to vfio-pci" test "$(grep -c 'on vfio-pci' <<<"$made")" = 3
+  check "their MACs are those asked for" test "$(grep -c '52:54:00:aa:00:0[123]' <<<"$made")" = 3
   check "there are two machines" test "$(machines | wc -l)" = 2
+  check "the domain is not among them" domain_is "shut off"
   check "the same again is nothing" grep -q "nothing to do" <<<"$(ioward apply -f lab/restart.toml --yes)"
+
+  stage "The domain is started by hand"
+  run virsh start shop
+  check "it has its VF" domain_has_its_vf
+  check "there is one machine more" test "$(machines | wc -l)" = 3
+  check "VF counts, settings and drivers are the same" test "$made" = "$(how_it_is)"
 
   stage "The daemon is killed while both partitions ping each other"
   addresses
@@ -137,6 +177,11 @@ stage "It has booted: nothing is left of VFs and machines"
 check "no adapter has VFs" test "$(cat "$nic0/sriov_numvfs" "$nic1/sriov_numvfs" | tr -d '\n')" = 00
 check "there is no machine" test -z "$(machines)"
 
+stage "libvirt starts with the host, before ioward: it waits with the domain"
+libvirt
+until_so "its hook waits for ioward" pgrep -f 'ioward libvirt-hook'
+check "there is no machine yet" test -z "$(machines)"
+
 stage "The daemon starts with the host, and nobody does anything"
 serve
 until_so "it tells that the host has booted" tells "the host has booted"
@@ -146,7 +191,9 @@ check "and nothing is left out" test -z "$(ioward events | grep -e '; but' -e 'c
 run ioward partitions
 how_it_is
 check "VF counts, settings and drivers are as before the reset" test "$(cat /run/kept/made)" = "$(how_it_is)"
-check "there are two machines" test "$(machines | wc -l)" = 2
+until_so "the domain runs" domain_is running
+check "it has its VF" domain_has_its_vf
+check "there are two machines and the domain" test "$(machines | wc -l)" = 3
 in_guest web 'hostname; cat /sys/class/net/eth0/address'
 in_guest db 'hostname; cat /sys/class/net/eth0/address'
 addresses

@@ -371,3 +371,70 @@ pub fn a_domain_that_has_a_vf_is_taken_over_as_it_is_and_released_as_it_was() ->
     clean_up();
     Ok(())
 }
+
+/// libvirt's hook, as the package installs it, but for this daemon and within a bound that a test can wait for.
+fn install_the_hook() -> Outcome {
+    let script = fs::read_to_string("packaging/libvirt-hook")?;
+    let script =
+        script.replace("ioward libvirt-hook", "ioward --socket /run/ioward-test/api.sock libvirt-hook $IN");
+    fs::create_dir_all("/etc/libvirt/hooks/qemu.d")?;
+    fs::write(
+        "/etc/libvirt/hooks/qemu.d/ioward",
+        script.replacen('\n', "\nIN=$(cat /run/hook.within)\n", 1),
+    )?;
+    sh("chmod +x /etc/libvirt/hooks/qemu.d/ioward && echo --within 600 >/run/hook.within").map(drop)
+}
+
+/// A start that ioward is not asked for. libvirt holds the domain meanwhile, and shows what its hook says.
+pub fn a_domain_started_by_hand_has_its_vfs_or_says_why_it_does_not_start() -> Outcome {
+    clean_up();
+    let before = how_the_host_is()?;
+    install_the_hook()?;
+    let libvirt = Libvirt::start()?;
+    start(WITHOUT_A_GUEST)?;
+    let mut daemon = Daemon::start()?;
+    let net0 = "pf = \"0000:01:00.0\"\nmac = \"52:54:00:aa:00:01\"";
+    let shop =
+        [VERSION, "\n[[partition]]\nname = \"shop\"\nlibvirt = \"web\"\n", &a_vf("net0", "network", net0)];
+    daemon.apply(&shop.concat())?;
+    let is_ready = || -> Outcome {
+        assert_eq!(kernel_vf("eth0", 0)?["address"], "52:54:00:aa:00:01");
+        Ok(())
+    };
+    is_ready()?;
+
+    // Somebody takes all VFs of the adapter.
+    sh("virsh destroy web")?;
+    set_attribute(NIC0, "sriov_numvfs", "0")?;
+    sh("virsh start web")?;
+    is_ready()?;
+    assert!(sh("virsh dumpxml web")?.contains("ua-ioward-net0"));
+    // By ioward itself: the hook asks for what is being started.
+    sh("virsh destroy web")?;
+    daemon.done(&["start", "--yes", "shop"])?;
+    sh("virsh destroy web")?;
+
+    // Nobody is there to ask.
+    daemon.crash()?;
+    fs::write("/run/hook.within", "--within 3")?;
+    let refused = sh("virsh start web 2>&1 && echo it started || true")?;
+    println!("{refused}");
+    for words in ["ioward is not running: systemctl start ioward", "virsh edit web"] {
+        assert!(refused.contains(words), "{words}: {refused}");
+    }
+    let plain = WITHOUT_A_GUEST.replace("<name>web", "<name>plain").replace("/run/web.", "/run/plain.");
+    fs::write("/run/plain.xml", plain)?;
+    sh("virsh define /run/plain.xml && virsh start plain && virsh destroy plain && virsh undefine plain")?;
+
+    fs::write("/run/hook.within", "--within 600")?;
+    daemon.restart()?;
+    sh("virsh start web")?;
+    is_ready()?;
+    // A guest that is not there does not let go.
+    sh("virsh destroy web")?;
+    daemon.done(&["remove", "--yes", "shop"])?;
+    drop((daemon, libvirt));
+    sh("rm -r /etc/libvirt/hooks")?;
+    assert_eq!(how_the_host_is()?, before);
+    Ok(())
+}

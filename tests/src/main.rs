@@ -87,6 +87,7 @@ fn main() -> ExitCode {
         beside_virsh::each_verb_of_virsh_goes_on_working_and_is_followed,
         domain_crashes::forty_kills_of_the_daemon_and_of_libvirts_lose_nothing,
         domains::a_domain_that_has_a_vf_is_taken_over_as_it_is_and_released_as_it_was,
+        domains::a_domain_started_by_hand_has_its_vfs_or_says_why_it_does_not_start,
         package::it_is_installed_upgraded_under_a_running_partition_and_removed,
         units::they_start_restart_and_stop_the_daemon_under_a_running_partition,
         crashes::fifty_kills_during_changes_lose_nothing,

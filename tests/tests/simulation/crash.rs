@@ -181,7 +181,7 @@ async fn story(seed: u64, filmed: &AtomicU64, counts: &mut Counts) -> Result<(),
                     format!("picture {n}, {:?}, of {:?}: {wrong}\n  {steps}", picture.moment, film.ended)
                 })?;
             }
-            for _ in 0..3 {
+            for _ in 0..5 {
                 let state = world.state();
                 let operation = Chooser { random: &mut random, host: &world.host, state: &state }.operate();
                 crash_in_operation(&mut world, &operation, counts).await?;
