@@ -209,12 +209,6 @@ pub struct GuestMay {
 }
 
 impl GuestMay {
-    /// Whether the partition may change nothing.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.grants.is_empty()
-    }
-
     /// Whether the operation is allowed; if not, one sentence for each thing that is not.
     ///
     /// # Errors

@@ -189,7 +189,7 @@ macro_rules! vf_request {
                 pub $field: Option<$asked>,
             )?)*
             /// Changes that the partition may make by itself.
-            #[serde(default, skip_serializing_if = "GuestMay::is_empty")]
+            #[serde(default)]
             pub guest_may: GuestMay,
         }
 

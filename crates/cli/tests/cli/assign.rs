@@ -38,7 +38,7 @@ fn several_vfs_are_one_plan_and_take_the_next_free_names() {
     assert_eq!((&plan["intent"], &plan["partition"]), (&json!("attach"), &json!("web")));
     let vf = |name: &str| {
         json!({"name": name, "class": "network", "min_link_speed": "10Gbit", "needs": ["rdma"],
-            "pf": "0000:01:00.0"})
+            "pf": "0000:01:00.0", "guest_may": {}})
     };
     assert_eq!(plan["vfs"], json!([vf("net1"), vf("net3")]));
 }
