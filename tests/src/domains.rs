@@ -260,21 +260,6 @@ pub fn a_spec_gives_vfs_to_a_domain_that_runs_and_virsh_goes_on_beside_it() -> O
     Ok(())
 }
 
-/// `cargo xtask lab libvirt`, as one more test.
-pub fn a_domain_is_adopted_given_more_and_released_without_a_trace() -> Outcome {
-    clean_up();
-    let before = how_the_host_is()?;
-    let libvirt = Libvirt::start()?;
-    let shown = sh("bash lab/libvirt.sh 2>&1");
-    drop(libvirt);
-    let _ = sh("ip netns delete blue");
-    clean_up();
-    sh("modprobe -r igbvf")?;
-    println!("{}", shown?);
-    assert_eq!(how_the_host_is()?, before);
-    Ok(())
-}
-
 /// libvirt says "detached" while a guest that is paused still has the VF.
 fn a_guest_is_asked_and_not_believed(daemon: &Daemon) -> Outcome {
     sh("virsh suspend web")?;

@@ -83,7 +83,6 @@ fn main() -> ExitCode {
         libvirt::a_domain_is_read_changed_and_followed_and_the_daemon_may_be_killed,
         domains::a_domain_that_runs_gets_a_vf_and_a_channel_and_gives_them_back_without_a_trace,
         domains::a_spec_gives_vfs_to_a_domain_that_runs_and_virsh_goes_on_beside_it,
-        domains::a_domain_is_adopted_given_more_and_released_without_a_trace,
         beside_virsh::each_verb_of_virsh_goes_on_working_and_is_followed,
         domain_crashes::kills_of_the_daemon_and_of_libvirts_lose_nothing,
         domains::a_domain_that_has_a_vf_is_taken_over_as_it_is_and_released_as_it_was,

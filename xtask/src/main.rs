@@ -105,7 +105,7 @@ enum Only {
 /// found out sooner by its silence.
 const RUN_BOUND: Duration = Duration::from_secs(30 * 60);
 /// How long each half of the lab tests may take.
-const LAB_TESTS_BOUND: Duration = Duration::from_secs(50 * 60);
+const LAB_TESTS_BOUND: Duration = Duration::from_secs(60 * 60);
 /// How long `lab shell` may be open.
 const SHELL_BOUND: Duration = Duration::from_secs(24 * 60 * 60);
 
