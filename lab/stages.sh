@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# How lab/demo.sh and lab/restart.sh show what they do, and hold it against what is so.
+# How lab/demo.sh, lab/libvirt.sh and lab/restart.sh show what they do, and hold it against what is so.
 
 bold='' cyan='' plain=''
 if [ "${IOWARD_LAB_COLOR:-no}" = yes ]; then bold=$'\033[1m' cyan=$'\033[36m' plain=$'\033[0m'; fi

@@ -17,7 +17,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use async_trait::async_trait;
@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus, StopMode,
-    libvirt::Uuid,
+    libvirt::Uuid, lock::lock,
 };
 
 /// The one driver of a VF that a machine or domain holds, and none of a namespace's.
@@ -393,9 +393,4 @@ impl Hypervisor for Guard {
     async fn events(&self) -> mpsc::Receiver<HypervisorEvent> {
         self.inner.events().await
     }
-}
-
-/// The guarded value is whole after every statement, so a poisoned mutex is as good as any.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,6 +12,7 @@ mod error;
 mod file;
 mod guard;
 pub mod libvirt;
+mod lock;
 pub mod netns;
 mod opening;
 pub mod qemu;

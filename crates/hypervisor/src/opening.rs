@@ -4,11 +4,12 @@
 //! A path that has not answered is not tried again until it has: however often somebody asks for it, it holds one thread. So many
 //! paths of one folder, and so many altogether, may be like that; every other folder's are opened as ever.
 
+use crate::lock::lock;
 use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -102,10 +103,6 @@ impl Opening {
 fn no_answer(after: Duration) -> io::Error {
     let why = format!("no answer for {} s: does the server or the disk it is on still run?", after.as_secs());
     io::Error::new(io::ErrorKind::TimedOut, why)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

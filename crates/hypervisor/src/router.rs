@@ -11,7 +11,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -28,7 +28,7 @@ use tokio::{
 
 use crate::{
     Accelerator, Adoptable, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle,
-    PartitionStatus, StopMode, libvirt::Uuid,
+    PartitionStatus, StopMode, libvirt::Uuid, lock::lock,
 };
 
 /// How long a backend may take to say which partitions it has.
@@ -310,9 +310,4 @@ impl Hypervisor for Router {
         *lock(&self.forwarding) = forwarding;
         receiver
     }
-}
-
-/// The guarded value is whole after every statement, so a poisoned mutex is as good as any.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -31,7 +31,7 @@ use std::{
     fs::{self, DirBuilder},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     thread,
 };
 
@@ -55,7 +55,7 @@ use self::{
 };
 use crate::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
-    StopMode, file::io_error, opening::Opening,
+    StopMode, file::io_error, lock::lock, opening::Opening,
 };
 
 /// Events that may wait to be fetched.
@@ -487,9 +487,4 @@ fn namespace_of(spec: &PartitionSpec) -> Result<NamespaceRef, HypervisorError> {
         PartitionKind::Namespace(namespace) => Ok(namespace.clone()),
         kind => Err(HypervisorError::NoBackend { partition: spec.name.clone(), kind: kind.to_string() }),
     }
-}
-
-/// The guarded value is whole after every statement, so a poisoned mutex is as good as any.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, Write},
     os::unix::net::UnixStream,
-    sync::{Condvar, mpsc as std_mpsc},
+    sync::{Condvar, MutexGuard, mpsc as std_mpsc},
     time::Duration,
 };
 

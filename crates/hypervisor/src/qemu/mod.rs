@@ -49,13 +49,13 @@ use self::{
     command::Given,
     folder::{Folder, io_error},
     machine::Machine,
-    partition::{Listener, Partition, lock},
+    partition::{Listener, Partition},
     process::Process,
     record::{Definition, HeldVf, Record, SLOTS},
 };
 use crate::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
-    StopMode, cgroup, opening::Opening, sysfs::Sysfs,
+    StopMode, cgroup, lock::lock, opening::Opening, sysfs::Sysfs,
 };
 
 /// Events that may wait to be fetched.

@@ -11,7 +11,7 @@
 //! ```
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -19,7 +19,7 @@ use ioward_model::{KindName, Name};
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{folder::Folder, machine::Machine, record::Record};
-use crate::{HypervisorError, HypervisorEvent, PartitionStatus, cgroup};
+use crate::{HypervisorError, HypervisorEvent, PartitionStatus, cgroup, lock::lock};
 
 /// Between two looks at the size of a running machine's logs.
 const LOOK_AT_LOGS: Duration = Duration::from_secs(5);
@@ -114,9 +114,4 @@ impl Partition {
             let _ = sender.send(HypervisorEvent::Ended { partition: self.name.clone(), why: end.why }).await;
         }
     }
-}
-
-/// Locks a mutex whose holders leave a whole value behind even when they panic.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -16,7 +16,7 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -32,7 +32,7 @@ use tokio::{
 use self::machine::Machine;
 use crate::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
-    StopMode, boot_files, opening::Opening,
+    StopMode, boot_files, file::io_error, lock::lock, opening::Opening,
 };
 
 /// Events that may wait to be fetched.
@@ -413,14 +413,4 @@ impl Hypervisor for SimHypervisor {
         *lock(&self.listener) = Some(sender);
         receiver
     }
-}
-
-/// Locks a mutex whose holders leave a whole value behind even when they panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Makes a [`HypervisorError::Io`] of an [`io::Error`].
-fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HypervisorError {
-    move |source| HypervisorError::Io { what: what.into(), path: path.to_owned(), source }
 }

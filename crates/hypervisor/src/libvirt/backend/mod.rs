@@ -46,14 +46,14 @@ use self::{
     known::{Expected, Known, Run},
     line::Line,
     look::Seen,
-    partition::{Folders, Listener, Partition, Partitions, lock},
+    partition::{Folders, Listener, Partition, Partitions},
     process::Processes,
     record::Record,
 };
 use super::{Connection, Domain, LibvirtError, Link, Refusal, Uuid};
 use crate::{
     Accelerator, Adoptable, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle,
-    PartitionStatus, StopMode, file::io_error, sysfs::Sysfs,
+    PartitionStatus, StopMode, file::io_error, lock::lock, sysfs::Sysfs,
 };
 
 /// Events that may wait to be fetched.

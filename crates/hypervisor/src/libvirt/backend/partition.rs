@@ -6,7 +6,7 @@ use std::{
     fs::{self, DirBuilder},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -27,6 +27,7 @@ use crate::{
     HypervisorError, HypervisorEvent,
     file::{self, io_error},
     libvirt::{LibvirtError, Uuid},
+    lock::lock,
 };
 
 /// Between two looks at a domain that can't be seen although libvirt is there.
@@ -355,9 +356,4 @@ impl Partitions {
     pub(super) fn with(&self, uuid: Uuid) -> Option<Arc<Partition>> {
         self.all().into_iter().find(|partition| partition.record.borrow().uuid == uuid)
     }
-}
-
-/// Locks a mutex whose holders leave a whole value behind even when they panic.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
