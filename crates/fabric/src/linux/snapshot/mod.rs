@@ -22,7 +22,7 @@ pub(super) use replay::Replay;
 
 use std::{collections::BTreeMap, path::Path};
 
-use ioward_model::{Holder, Inventory, checks};
+use ioward_model::{Holder, IntoMap, Inventory, checks};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
@@ -121,7 +121,7 @@ impl Snapshot {
     /// Adds who has the VFs.
     pub(super) fn add_holders(&mut self, inventory: &Inventory) {
         let vfs = inventory.physical_functions.iter().flat_map(|pf| &pf.virtual_functions);
-        self.holders = vfs.filter_map(|vf| Some((vf.address, vf.holder.clone()?))).collect();
+        self.holders = vfs.filter_map(|vf| Some((vf.address, vf.holder.clone()?))).into_map();
     }
 
     /// Adds the facts from the driver of a PF.
