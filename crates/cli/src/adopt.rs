@@ -31,7 +31,7 @@ pub async fn adopt(
     if how.dry_run {
         return Ok(());
     }
-    let text = toml::to_string(&spec_of(&plan)).map_err(|error| CliError::Usage(error.to_string()))?;
+    let text = spec_of(&plan).to_toml().map_err(|error| CliError::Usage(error.to_string()))?;
     if let Some(file) = output.as_deref().filter(|file| !plan_file::is_stdout(file)) {
         write(file, &text)?;
     }

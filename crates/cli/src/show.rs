@@ -108,7 +108,7 @@ pub async fn spec(client: &Client, json: bool) -> Result<(), CliError> {
     if json {
         return terminal::print_json(&spec);
     }
-    let text = toml::to_string(&spec).map_err(|error| CliError::Usage(error.to_string()))?;
+    let text = spec.to_toml().map_err(|error| CliError::Usage(error.to_string()))?;
     terminal::print(&text)
 }
 

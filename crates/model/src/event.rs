@@ -244,10 +244,15 @@ pub enum EventKind {
     },
 }
 
+/// `1 step`, `9 steps`.
+fn counted(steps: usize) -> String {
+    format!("{steps} {}", if steps == 1 { "step" } else { "steps" })
+}
+
 impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PlanStarted { plan, steps } => write!(f, "plan {plan}: {steps} steps"),
+            Self::PlanStarted { plan, steps } => write!(f, "plan {plan}: {}", counted(*steps)),
             Self::StepStarted { plan, number, what } => write!(f, "plan {plan}: {number}. {what}"),
             Self::StepDone { plan, number, note: None } => write!(f, "plan {plan}: {number}. done"),
             Self::StepDone { plan, number, note: Some(note) } => {
@@ -267,8 +272,9 @@ impl fmt::Display for EventKind {
             }
             Self::PlanInterrupted { plan, steps, done, under_way } => write!(
                 f,
-                "plan {plan}: was interrupted by the end of the daemon; of {steps} steps, {done} were done and \
-                 {under_way} under way"
+                "plan {plan}: was interrupted by the end of the daemon; of {}, {done} were done and \
+                 {under_way} under way",
+                counted(*steps)
             ),
             Self::InventoryChanged { generation } => {
                 write!(f, "the host changed: inventory generation {generation}")
@@ -346,5 +352,13 @@ mod tests {
             "{json}"
         );
         assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
+    }
+
+    #[test]
+    fn one_step_is_no_steps() {
+        let started = |steps| EventKind::PlanStarted { plan: 3, steps }.to_string();
+        assert_eq!([started(1), started(2)], ["plan 3: 1 step", "plan 3: 2 steps"]);
+        let interrupted = EventKind::PlanInterrupted { plan: 3, steps: 1, done: 0, under_way: 1 };
+        assert!(interrupted.to_string().ends_with("; of 1 step, 0 were done and 1 under way"));
     }
 }

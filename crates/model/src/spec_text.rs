@@ -1,4 +1,4 @@
-//! From the text of a Spec to a [`Spec`], with errors that name line, key and remedy.
+//! From the text of a Spec to a [`Spec`], with errors that name line, key and remedy; and back.
 
 use std::{fmt, ops::Range};
 
@@ -7,7 +7,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::{Spec, spec_read, spec_rules};
+use crate::{GuestMay, Spec, spec_read, spec_rules};
 
 /// The most mistakes that are told of a text that is no TOML.
 const MAX_BROKEN: usize = 8;
@@ -89,7 +89,37 @@ impl SpecError {
     }
 }
 
+/// What a Spec's text has for a VF whose partition may change nothing of it.
+const MAY_NOTHING: &str = "[partition.vf.guest_may]";
+
 impl Spec {
+    /// The text of a Spec, as a person would write it. Without the tables of permissions that are empty.
+    ///
+    /// # Errors
+    /// When a value has no form in TOML; those of a Spec have.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        let text = toml::to_string(self)?;
+        let vfs = self.partitions.iter().flat_map(|partition| &partition.vfs);
+        let may_nothing = vfs.filter(|vf| vf.guest_may == GuestMay::default()).count();
+        let lines: Vec<&str> = text.lines().collect();
+        let is_empty_table =
+            |at: usize| lines[at] == MAY_NOTHING && lines.get(at + 1).is_none_or(|next| next.is_empty());
+        let (empty, kept): (Vec<usize>, Vec<usize>) = (0..lines.len()).partition(|at| is_empty_table(*at));
+        if empty.len() != may_nothing {
+            // A value of several lines looks like one: nothing is taken out of it.
+            return Ok(text);
+        }
+        let mut short = String::new();
+        for at in kept {
+            let is_before_one = lines[at].is_empty() && empty.binary_search(&(at + 1)).is_ok();
+            if !is_before_one {
+                short += lines[at];
+                short += "\n";
+            }
+        }
+        Ok(short)
+    }
+
     /// Reads a Spec from the bytes of a file and checks all that can be checked without a host.
     ///
     /// # Errors
@@ -341,6 +371,23 @@ index = 0
         assert_eq!(Spec::parse(as_toml.as_bytes()).unwrap(), spec);
         let as_json = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<Spec>(&as_json).unwrap(), spec);
+    }
+
+    #[test]
+    fn nothing_is_written_of_a_vf_whose_guest_may_change_nothing() {
+        let spec = Spec::parse(GOOD.as_bytes()).unwrap();
+        let text = spec.to_toml().unwrap();
+        assert_eq!(text.matches("guest_may").count(), 1, "that of net0: {text}");
+        assert!(!text.contains("\n\n\n"), "{text}");
+        assert_eq!(Spec::parse(text.as_bytes()).unwrap(), spec);
+    }
+
+    #[test]
+    fn a_value_that_looks_like_a_table_is_written_as_it_is() {
+        let mut spec = Spec::parse(GOOD.as_bytes()).unwrap();
+        let cmdline = Some(format!("quiet\n\n{MAY_NOTHING}\n\n"));
+        spec.partitions[0].kind = crate::Boot { cmdline, ..crate::Boot::default() }.into();
+        assert_eq!(toml::from_str::<Spec>(&spec.to_toml().unwrap()).unwrap(), spec);
     }
 
     #[test]

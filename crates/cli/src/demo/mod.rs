@@ -186,7 +186,7 @@ fn stage(title: &str) -> Result<(), CliError> {
 
 /// The choice as a file would say it.
 fn present_spec(spec: &Spec) -> Result<String, CliError> {
-    let text = toml::to_string(spec).map_err(|error| CliError::Usage(error.to_string()))?;
+    let text = spec.to_toml().map_err(|error| CliError::Usage(error.to_string()))?;
     Ok(format!("\nThis is the choice, as a Spec:\n\n{text}"))
 }
 

@@ -7,7 +7,8 @@ use std::{
 };
 
 use ioward_model::{
-    Boot, Class, GuestMay, Machine, MemorySize, Name, PartitionKind, PartitionSpec, VfRequest,
+    Boot, Class, DomainRef, GuestMay, KindName, Machine, MemorySize, Name, NamespaceRef, PartitionKind,
+    PartitionSpec, VfRequest,
 };
 use serde_json::{Map, Value};
 
@@ -25,6 +26,8 @@ pub struct Form {
     pub at: usize,
     /// The problem with the values, if any.
     pub problem: String,
+    /// Fields that another kind of partition has, as they were filled in.
+    put_aside: Vec<Field>,
 }
 
 /// A field.
@@ -73,6 +76,9 @@ pub enum Filled {
 }
 
 const NAME: &str = "Name";
+const KIND: &str = "Kind";
+const DOMAIN: &str = "Domain";
+const NAMESPACE: &str = "Namespace";
 const CPUS: &str = "CPUs";
 const MEMORY: &str = "Memory";
 const NODE: &str = "NUMA node";
@@ -87,18 +93,29 @@ const MAC: &str = "MAC";
 const APART: &str = "Apart from";
 const GUEST_MAY: &str = "Guest may";
 
+const NAME_HINT: &str = "a letter, then letters, digits, - and _";
+const NODE_HINT: &str = "a number, or nothing: any";
+
 const CLASSES: &[&str] = &["network", "nvme", "display", "accelerator", "other"];
+const KINDS: &[&str] = &[KindName::Machine.as_str(), KindName::Domain.as_str(), KindName::Namespace.as_str()];
+
+/// A field's name, its hint and its value.
+type Filling = (&'static str, &'static str, String);
 
 impl Form {
-    fn new(title: String, fields: &[(&'static str, &'static str, String)]) -> Self {
+    fn new(title: String, fields: &[Filling]) -> Self {
         let fields = fields.iter().map(|(label, hint, text)| Field {
             label,
             hint,
             input: Input::new(text),
-            words: if *label == CLASS { CLASSES } else { &[] },
+            words: match *label {
+                CLASS => CLASSES,
+                KIND => KINDS,
+                _ => &[],
+            },
             locked: false,
         });
-        Self { title, fields: fields.collect(), at: 0, problem: String::new() }
+        Self { title, fields: fields.collect(), at: 0, problem: String::new(), put_aside: Vec::new() }
     }
 
     /// Takes a key.
@@ -112,10 +129,33 @@ impl Form {
             key => {
                 if let Some(field) = self.fields.get_mut(self.at).filter(|field| !field.locked) {
                     field.key(key);
+                    if field.label == KIND {
+                        self.follow_the_kind();
+                    }
                 }
             }
         }
         Filled::Going
+    }
+
+    /// Shows the fields of the kind that was chosen. What was filled in of another is kept until that is chosen again.
+    fn follow_the_kind(&mut self) {
+        let Some(kind) = self.kind() else { return };
+        let mut filled = std::mem::take(&mut self.fields);
+        filled.append(&mut self.put_aside);
+        let mut fields = Self::new_partition(kind).fields;
+        for field in &mut fields {
+            if let Some(at) = filled.iter().position(|filled| filled.label == field.label) {
+                *field = filled.swap_remove(at);
+            }
+        }
+        (self.fields, self.put_aside) = (fields, filled);
+    }
+
+    /// The kind of a new partition that stands in the form now.
+    fn kind(&self) -> Option<KindName> {
+        let text = self.text(KIND);
+        KindName::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 
     /// Whether it is for something that is not there yet.
@@ -192,34 +232,46 @@ impl Form {
     /// The form for a partition: a new one, or one that is there.
     #[must_use]
     pub fn partition(present: Option<&PartitionSpec>) -> Self {
-        let path = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
         let said = |value: Option<String>| value.unwrap_or_default();
-        let name =
-            (NAME, "a letter, then letters, digits, - and _", said(present.map(|p| p.name.to_string())));
-        let node = said(present.and_then(|p| p.numa_node).map(|n| n.to_string()));
-        let node = (NODE, "a number, or nothing: any", node);
+        let name = (NAME, NAME_HINT, said(present.map(|p| p.name.to_string())));
+        let node = (NODE, NODE_HINT, said(present.and_then(|p| p.numa_node).map(|n| n.to_string())));
         // The rest of a domain or a namespace is not ioward's.
         if let Some(present) = present.filter(|present| present.machine().is_none()) {
             let title = format!("Partition {}: {}", present.name, present.kind);
             return Self::new(title, &[name, node]).locked();
         }
-        let new = || Machine::new(Boot::default());
-        let Machine { cpus, memory, boot, .. } =
-            present.and_then(PartitionSpec::machine).cloned().unwrap_or_else(new);
-        let fields = [
-            name,
-            (CPUS, "1 to 288", cpus.to_string()),
-            (MEMORY, "512MiB, 2GiB", memory.to_string()),
-            node,
-            (DISK, "an image to boot from, or to have beside a kernel", path(boot.disk.as_ref())),
-            (KERNEL, "a Linux kernel to start directly, or nothing", path(boot.kernel.as_ref())),
-            (INITRD, "its initial RAM disk", path(boot.initrd.as_ref())),
-            (CMDLINE, "its command line", boot.cmdline.unwrap_or_default()),
+        let Some(machine) = present.and_then(PartitionSpec::machine) else {
+            return Self::new_partition(KindName::Machine);
+        };
+        let mut fields = vec![name];
+        fields.extend(machine_fields(machine.clone(), node));
+        let title = present.map(|present| format!("Partition {}", present.name)).unwrap_or_default();
+        Self::new(title, &fields).locked()
+    }
+
+    /// The form for a new partition of this kind, with nothing filled in.
+    fn new_partition(kind: KindName) -> Self {
+        let mut fields = vec![
+            (NAME, NAME_HINT, String::new()),
+            (KIND, "left and right: machine, domain (of libvirt), namespace (network)", kind.to_string()),
         ];
-        match present {
-            Some(present) => Self::new(format!("Partition {}", present.name), &fields).locked(),
-            None => Self::new("A new partition".to_owned(), &fields),
+        let node = (NODE, NODE_HINT, String::new());
+        match kind {
+            KindName::Machine => fields.extend(machine_fields(Machine::new(Boot::default()), node)),
+            KindName::Domain => fields.extend([
+                (DOMAIN, "its name in libvirt, or its UUID; nothing: the partition's name", String::new()),
+                node,
+            ]),
+            KindName::Namespace => fields.extend([
+                (
+                    NAMESPACE,
+                    "its name, or a pid file (/run/web.pid); nothing: the partition's",
+                    String::new(),
+                ),
+                node,
+            ]),
         }
+        Self::new("A new partition".to_owned(), &fields)
     }
 
     /// The partition that was filled in; relative paths are taken from `folder`. `None`: something is wrong, and said so.
@@ -232,22 +284,41 @@ impl Form {
         let path = |text: String| (!text.is_empty()).then(|| folder.join(text));
         let cmdline = Some(self.text(CMDLINE)).filter(|text| !text.is_empty());
         let numa_node = if self.text(NODE).is_empty() { None } else { Some(self.number(NODE)?) };
-        let kind = match present.map(|present| &present.kind) {
-            Some(kind @ (PartitionKind::Domain(_) | PartitionKind::Namespace(_))) => kind.clone(),
-            Some(PartitionKind::Machine(_)) | None => PartitionKind::Machine(Machine {
-                cpus: self.number(CPUS)?,
-                memory: self.value::<MemorySize>(MEMORY)?,
-                autostart: present.is_some_and(PartitionSpec::autostart),
-                boot: Boot {
-                    kernel: path(self.text(KERNEL)),
-                    initrd: path(self.text(INITRD)),
-                    cmdline,
-                    disk: path(self.text(DISK)),
-                },
-            }),
+        let kind = match (present.map(|present| &present.kind), self.kind()) {
+            (Some(kind @ (PartitionKind::Domain(_) | PartitionKind::Namespace(_))), _) => kind.clone(),
+            (None, Some(KindName::Domain)) => PartitionKind::Domain(self.foreign(DOMAIN, &name)?),
+            (None, Some(KindName::Namespace)) => match self.text(NAMESPACE) {
+                text if text.starts_with('/') => PartitionKind::Namespace(NamespaceRef::PidFile(text.into())),
+                // One is named like the other.
+                _ => {
+                    let domain: DomainRef = self.foreign(NAMESPACE, &name)?;
+                    PartitionKind::Namespace(NamespaceRef::Named(domain.to_string()))
+                }
+            },
+            (Some(PartitionKind::Machine(_)), _) | (None, Some(KindName::Machine) | None) => {
+                PartitionKind::Machine(Machine {
+                    cpus: self.number(CPUS)?,
+                    memory: self.value::<MemorySize>(MEMORY)?,
+                    autostart: present.is_some_and(PartitionSpec::autostart),
+                    boot: Boot {
+                        kernel: path(self.text(KERNEL)),
+                        initrd: path(self.text(INITRD)),
+                        cmdline,
+                        disk: path(self.text(DISK)),
+                    },
+                })
+            }
         };
         let guest = present.and_then(|present| present.guest.clone());
         Some(PartitionSpec { name, kind, numa_node, guest, vfs: Vec::new() })
+    }
+
+    /// The name of something of others; nothing stands for the partition's own. `None`: it is wrong, and said so.
+    fn foreign(&mut self, label: &str, partition: &Name) -> Option<DomainRef> {
+        let text = self.text(label);
+        let named: Result<DomainRef, _> =
+            if text.is_empty() { partition.to_string().parse() } else { text.parse() };
+        named.inspect_err(|why| self.wrong(label, why)).ok()
     }
 
     /// The form for a VF of a partition: a new one with a name to begin with, or one that is there.
@@ -260,7 +331,7 @@ impl Form {
         let fields = [
             (
                 NAME,
-                "a letter, then letters, digits, - and _",
+                NAME_HINT,
                 match &present {
                     Ok(vf) => vf.name.to_string(),
                     Err(name) => name.clone(),
@@ -316,6 +387,21 @@ impl Form {
 
     /// The name of the field for a VF's name.
     pub const NAME: &str = NAME;
+}
+
+/// What a machine of ioward's own is made of.
+fn machine_fields(machine: Machine, node: Filling) -> [Filling; 7] {
+    let path = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
+    let Machine { cpus, memory, boot, .. } = machine;
+    [
+        (CPUS, "1 to 288", cpus.to_string()),
+        (MEMORY, "512MiB, 2GiB", memory.to_string()),
+        node,
+        (DISK, "an image to boot from, or to have beside a kernel", path(boot.disk.as_ref())),
+        (KERNEL, "a Linux kernel to start directly, or nothing", path(boot.kernel.as_ref())),
+        (INITRD, "its initial RAM disk", path(boot.initrd.as_ref())),
+        (CMDLINE, "its command line", boot.cmdline.unwrap_or_default()),
+    ]
 }
 
 fn text<T: ToString>(value: Option<T>) -> Option<String> {

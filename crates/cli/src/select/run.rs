@@ -291,7 +291,7 @@ async fn follow_after(mut lines: Lines, seen: u64, mut show: impl FnMut(Event)) 
 /// Writes a Spec to a file; `false`: there is one already.
 fn save(file: &Path, spec: &Spec, over: bool) -> Result<bool, CliError> {
     let unwritten = |source| CliError::SpecUnwritten { file: file.display().to_string(), source };
-    let text = toml::to_string(spec).map_err(|error| unwritten(io::Error::other(error)))?;
+    let text = spec.to_toml().map_err(|error| unwritten(io::Error::other(error)))?;
     let mut options = OpenOptions::new();
     options.write(true);
     let options = if over { options.create(true).truncate(true) } else { options.create_new(true) };

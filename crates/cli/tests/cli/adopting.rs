@@ -21,8 +21,6 @@ name = "net0"
 class = "network"
 pf = "0000:01:00.0"
 mac = "52:54:00:aa:00:01"
-
-[partition.vf.guest_may]
 "#;
 
 fn assignment() -> Value {

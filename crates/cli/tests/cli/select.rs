@@ -77,7 +77,7 @@ fn from_nothing_to_an_applied_plan_by_keyboard() {
     session.type_for("j\r4\r", "~4");
     // A partition, with a VF of a fast adapter and with one that is pinned.
     session.type_for("n", "A new partition");
-    session.type_for("web\t\t\t\t\tkernel\r", ">+ web");
+    session.type_for("web\t\t\t\t\t\tkernel\r", ">+ web");
     session.type_for("v\t\t10G\r", ">+   net0");
     session.type_for("v\t\x1b[C\r", ">+   disk0");
     session.type_for("\r", "SUITS FUNCTION");

@@ -16,7 +16,9 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2, readlinkat, readlinkat_raw},
+    fs::{
+        CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, readlinkat, readlinkat_raw,
+    },
     io::Errno,
 };
 
@@ -105,6 +107,12 @@ impl HostRoot {
             Source::Folder(folder) => open_at(folder, path, OFlags::PATH).is_ok(),
             Source::Recording(replay) => replay.exists(path),
         }
+    }
+
+    /// Whether a path is a regular file that somebody may execute. Not recorded.
+    pub(super) fn is_program(&self, path: &str) -> io::Result<bool> {
+        let status = fstat(open_at(self.folder()?, path, OFlags::PATH)?)?;
+        Ok(FileType::from_raw_mode(status.st_mode).is_file() && status.st_mode & 0o111 != 0)
     }
 
     /// A whole file of at most `limit` bytes.

@@ -76,7 +76,7 @@ fn a_number_that_is_held_is_taken_back_by_naming_the_adapter() {
 #[test]
 fn a_partition_and_its_vfs_are_filled_in() {
     let mut screen = empty_screen();
-    press(&mut screen, "ncache<Down><Back>4<Down><Down>1<Down>cache.qcow2<Enter>");
+    press(&mut screen, "ncache<Down><Down><Back>4<Down><Down>1<Down>cache.qcow2<Enter>");
     press(&mut screen, "v<Down><Down>10G<Down>7<Down><Down><Down>mac vlan=100-110,200<Enter>");
     press(&mut screen, "v<Tab><Right><Enter>");
     let expected = r#"version = 1
@@ -102,10 +102,13 @@ fn what_is_wrong_in_a_form_is_said_at_its_field() {
         ("n1st<Enter>", "Name: '1st' is no name"),
         ("nweb<Enter>", "there is a partition web already"),
         ("ncache<Enter>", "boot: nothing to boot from"),
-        ("ncache<Tab>x<Enter>", "CPUs: '1x' is no number for it; use 1 to 288"),
-        ("ncache<Tab>000<Tab><Tab><Tab>d<Enter>", "cpus: 1000 virtual CPUs; use 1 to 288"),
-        ("ncache<Tab><Tab>x<Enter>", "Memory: '512MiBx' is no memory size"),
-        ("ncache<Tab><Tab><Tab>x<Enter>", "NUMA node: 'x' is no number for it"),
+        ("ncache<Tab><Tab>x<Enter>", "CPUs: '1x' is no number for it; use 1 to 288"),
+        ("ncache<Tab><Tab>000<Tab><Tab><Tab>d<Enter>", "cpus: 1000 virtual CPUs; use 1 to 288"),
+        ("ncache<Tab><Tab><Tab>x<Enter>", "Memory: '512MiBx' is no memory size"),
+        ("ncache<Tab><Tab><Tab><Tab>x<Enter>", "NUMA node: 'x' is no number for it"),
+        ("ncache<Tab>d<Tab>a/b<Enter>", "Domain: 'a/b' is no name of a domain"),
+        ("ncache<Tab>n<Tab>a/b<Enter>", "Namespace: 'a/b' is no name of a domain or a namespace"),
+        ("ncache<Tab>d<Tab><Tab>x<Enter>", "NUMA node: 'x' is no number for it"),
         ("<Tab>v<Tab><Tab>10<Enter>", "Link speed: '10' is no bit rate; write 500Mbit or 10Gbit"),
         ("<Tab>v<Tab><Tab><Tab>4095<Enter>", "VLAN: '4095' is no VLAN"),
         ("<Tab>v<Tab><Tab><Tab><Tab>01:00:5e:00:00:01<Enter>", "no address for one station"),
@@ -124,7 +127,7 @@ fn what_is_wrong_in_a_form_is_said_at_its_field() {
         assert!(matches!(screen.mode, Mode::Lists));
     }
     let mut screen = screen();
-    press(&mut screen, "ncache<Tab><Tab><Back><Back><Back><Enter>");
+    press(&mut screen, "ncache<Tab><Tab><Tab><Back><Back><Back><Enter>");
     looks_like(&screen, "form");
 }
 
@@ -140,6 +143,42 @@ fn a_domain_is_changed_in_what_is_not_libvirt_s_and_stays_one() {
     press(&mut screen, "1<Enter>");
     let web = &screen.choice.spec().partitions[1];
     assert_eq!((web.kind.to_string().as_str(), web.numa_node, web.vfs.len()), ("domain shop", Some(1), 1));
+}
+
+#[test]
+fn a_new_partition_is_a_machine_a_domain_or_a_namespace() {
+    for (keys, what) in [
+        ("nshop<Tab>d<Enter>", "domain shop"),
+        ("nshop<Tab><Right><Tab>web-1<Enter>", "domain web-1"),
+        ("nshop<Tab>n<Enter>", "namespace shop"),
+        ("nshop<Tab><Left><Tab>blue<Tab>1<Enter>", "namespace blue"),
+        ("nshop<Tab>n<Tab>/run/web.pid<Enter>", "namespace that of the process in /run/web.pid"),
+    ] {
+        let mut screen = screen();
+        press(&mut screen, keys);
+        assert!(matches!(screen.mode, Mode::Lists), "{keys}: {}", seen(&screen));
+        let shop = screen.choice.partition(&"shop".parse().unwrap()).unwrap();
+        assert_eq!(shop.kind.to_string(), what, "{keys}");
+        assert_eq!(shop.numa_node, keys.contains("<Tab>1").then_some(1));
+        press(&mut screen, "v<Enter>");
+        assert!(matches!(screen.mode, Mode::Lists), "{keys}: it takes a VF");
+    }
+    let mut screen = screen();
+    press(&mut screen, "nshop<Tab>d<Tab>web");
+    looks_like(&screen, "form-of-a-domain");
+    press(&mut screen, "<Up>n<Tab>");
+    looks_like(&screen, "form-of-a-namespace");
+}
+
+#[test]
+fn what_was_filled_in_comes_back_with_its_kind() {
+    let mut screen = screen();
+    press(&mut screen, "nshop<Tab><Tab><Back>7<Up>d<Tab>web<Up>n<Up>s<Down>md");
+    let Mode::Partition(form) = &screen.mode else { panic!() };
+    assert_eq!([form.text("Name"), form.text("Domain")], ["shops", "web"]);
+    press(&mut screen, "m");
+    let Mode::Partition(form) = &screen.mode else { panic!() };
+    assert_eq!([form.text("CPUs"), form.text("Memory"), form.text("Domain")], ["7", "512MiB", ""]);
 }
 
 #[test]
@@ -174,7 +213,7 @@ fn what_is_held_is_given_back_and_what_is_new_goes() {
     assert!(!screen.choice.is_unsettled());
     press(&mut screen, "<Up>d");
     assert_eq!(screen.note, "a Spec leaves alone what it does not name: use 'ioward remove web'");
-    press(&mut screen, "ncache<Tab><Tab><Tab><Tab>d<Enter>v<Enter>dd");
+    press(&mut screen, "ncache<Tab><Tab><Tab><Tab><Tab>d<Enter>v<Enter>dd");
     assert!(!screen.choice.is_unsettled() && screen.current_row().is_some());
 }
 

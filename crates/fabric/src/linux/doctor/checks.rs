@@ -1,6 +1,8 @@
 //! The doctor's checks: from facts to findings and remedies. Pure: one small function a check.
 
-use super::{Check, Emulator, Facts, Finding, Vendor, Verdict, VfioPci, adapters::adapters};
+use super::{
+    Check, Emulator, Facts, Finding, Vendor, Verdict, VfioPci, adapters::adapters, libvirt::libvirt_hook,
+};
 
 /// The oldest QEMU whose machines ioward knows to work.
 const OLDEST_QEMU: u32 = 8;
@@ -20,13 +22,14 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
         locked_memory(facts),
         transparent_huge_pages(facts),
         huge_pages_set_aside(facts),
+        libvirt_hook(facts.libvirt_hook),
         root(facts),
     ];
     findings.extend(others.into_iter().flatten());
     findings
 }
 
-fn well(check: Check, found: impl Into<String>) -> Finding {
+pub(super) fn well(check: Check, found: impl Into<String>) -> Finding {
     Finding { check, function: None, verdict: Verdict::Well, found: found.into(), remedy: String::new() }
 }
 
@@ -34,7 +37,7 @@ fn missing(check: Check, found: impl Into<String>, remedy: impl Into<String>) ->
     Finding { verdict: Verdict::Missing, remedy: remedy.into(), ..well(check, found) }
 }
 
-fn warning(check: Check, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
+pub(super) fn warning(check: Check, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
     Finding { verdict: Verdict::Warning, ..missing(check, found, remedy) }
 }
 

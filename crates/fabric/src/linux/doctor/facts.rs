@@ -2,6 +2,7 @@
 
 use ioward_model::Inventory;
 
+use super::LibvirtHook;
 use crate::{
     FabricError,
     linux::{HostRoot, identify},
@@ -37,6 +38,8 @@ pub struct Facts {
     pub transparent_huge_pages: Option<String>,
     /// Memory that is set aside for huge pages and not used, in KiB.
     pub huge_pages_free_kib: u64,
+    /// Whether libvirt asks ioward before it starts a domain.
+    pub libvirt_hook: LibvirtHook,
     /// Whether it is root who looks; `None` on a copied tree.
     pub root: Option<bool>,
 }
@@ -118,6 +121,7 @@ impl Facts {
             lock_limit: limits.and_then(|text| lock_limit(&text)),
             transparent_huge_pages: thp.and_then(|text| chosen(&text)),
             huge_pages_free_kib: table("proc/meminfo").map_or(0, |text| huge_pages_free_kib(&text)),
+            libvirt_hook: LibvirtHook::of(root),
             root: status.and_then(|text| is_root(&text)),
         })
     }

@@ -7,11 +7,13 @@
 mod adapters;
 mod checks;
 mod facts;
+mod libvirt;
 #[cfg(test)]
 mod tests;
 
 pub use checks::examine;
 pub use facts::{Emulator, Facts, Processor, Vendor, VfioPci};
+pub use libvirt::LibvirtHook;
 
 use std::fmt;
 
@@ -55,6 +57,8 @@ pub enum Check {
     LockedMemory,
     /// Memory comes in large pages.
     HugePages,
+    /// Where libvirt is there: it asks ioward before it starts a domain.
+    LibvirtHook,
     /// It is root who looks.
     Root,
 }
@@ -70,6 +74,7 @@ impl fmt::Display for Check {
             Self::Emulator => "QEMU",
             Self::LockedMemory => "locked memory",
             Self::HugePages => "huge pages",
+            Self::LibvirtHook => "libvirt hook",
             Self::Root => "root",
         })
     }
