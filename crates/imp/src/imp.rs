@@ -9,8 +9,8 @@ use ioward_api::{ChangeId, ChangeView, Compatible, PartitionView, Reaped};
 use ioward_fabric::Fabric;
 use ioward_hypervisor::Hypervisor;
 use ioward_model::{
-    AuditEntry, Drift, Event, Intent, Inventory, Name, OpError, OpOutcome, Options, Orphan, Plan, Reason,
-    Rule, Spec, State, Step, VfOp,
+    AuditEntry, Drift, Event, Intent, Inventory, Name, OpError, OpErrorKind, OpOutcome, Options, Orphan,
+    Plan, Reason, Rule, Spec, State, Step, VfId, VfOp,
 };
 use ioward_store::{Contents, Export, Interrupted, Store, StoreError};
 use tokio::{
@@ -30,7 +30,7 @@ use crate::{
     machines::Machines,
     macs::macs_of,
     notes::{Audit, DISK_TIMEOUT, Notes},
-    operations::Operations,
+    operations::{Asker, Operations},
     orphans::Orphans,
     ownership::Ownership,
     planning::{Planning, refused},
@@ -362,7 +362,30 @@ impl Imp {
     /// When it may not, or it could not be done. Nothing has changed then, unless the adapter does not answer: then the change
     /// is put back as soon as it does.
     pub async fn operate(&self, partition: &Name, op: VfOp) -> Result<OpOutcome, OpError> {
-        self.operations.operate(partition, op).await
+        self.operations.operate(Asker::Partition, partition, op).await
+    }
+
+    /// Does what a user of the host asks for a VF that a partition holds, and notes it in the audit log with the user's `uid`. That
+    /// the user may is known from the role. What is set this way is noted as if the partition had set it, and goes with the VF.
+    ///
+    /// # Errors
+    /// As [`Imp::operate`]; also when no partition holds the VF, or not under the name that `op` has.
+    pub async fn operate_for_user(&self, uid: u32, vf: VfId, op: VfOp) -> Result<OpOutcome, OpError> {
+        let Some(owner) = self.notes.look(|state| state.owner(vf)) else {
+            let message = format!("no partition holds {vf}; only VFs of partitions are set through ioward");
+            return Err(OpError::new(OpErrorKind::NoSuchVf, message));
+        };
+        if op.vf() != Some(&owner.vf) {
+            let message =
+                format!("{vf} is {owner}: the operation has to name it as \"vf\": \"{}\"", owner.vf);
+            return Err(OpError::new(OpErrorKind::Invalid, message));
+        }
+        let is_set = matches!(op, VfOp::Set { .. });
+        let outcome = self.operations.operate(Asker::User { uid, vf }, &owner.partition, op).await?;
+        if is_set {
+            self.channels.vfs_changed(&owner.partition);
+        }
+        Ok(outcome)
     }
 
     /// Waits until no change of a partition is under way, and lets none begin as long as the result is there.

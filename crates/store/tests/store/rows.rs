@@ -108,7 +108,7 @@ fn old_plans_are_deleted() {
 #[test]
 fn a_partition_cannot_push_others_out_of_the_audit_log_and_reads_push_out_no_change() {
     let of = |who: &str, verdict: Verdict, request: VfOp, time_ms| {
-        Change::Audit(AuditEntry { time_ms, partition: who.parse().unwrap(), request, verdict })
+        Change::Audit(AuditEntry { time_ms, partition: who.parse().unwrap(), uid: None, request, verdict })
     };
     let reset = || VfOp::Reset { vf: "net0".parse().unwrap() };
     let file = file_with(&[
@@ -145,6 +145,7 @@ fn the_partition_with_the_longest_audit_log_loses_entries_first() {
         Change::Audit(AuditEntry {
             time_ms,
             partition: who.parse().unwrap(),
+            uid: None,
             request,
             verdict: Verdict::Granted,
         })
