@@ -23,6 +23,7 @@
 //!                                                     └─ reconciler
 //! ```
 
+mod access;
 mod as_before;
 mod changes;
 mod changing;
@@ -45,6 +46,7 @@ mod operations;
 mod order;
 mod orphans;
 mod ownership;
+mod peer;
 mod planning;
 mod prepare;
 mod quarantine;

@@ -9,7 +9,7 @@ use ioward_model::{DomainRef, Name, Owner, PartitionSpec, VfId, VfSettings};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::Confinement;
+use crate::{ApiGroups, Confinement};
 
 /// Calls that may be under way at once. The client keeps to it, and the hypervisor side ends a link that does not.
 pub(crate) const MAX_CALLS: usize = 512;
@@ -25,6 +25,8 @@ pub struct Hello {
     pub socket: PathBuf,
     /// The kernel's ID of this boot.
     pub boot: String,
+    /// Whose members may use the API.
+    pub groups: ApiGroups,
     /// How often it is to give a sign of life, if at all.
     pub watchdog_each: Option<Duration>,
 }

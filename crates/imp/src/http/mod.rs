@@ -1,45 +1,67 @@
 //! The API: HTTP and JSON under /v1, over a Unix socket. docs/api.md describes it.
+//!
+//! ```text
+//!   connections ── who is it ──> roles ── may they ──> a route of ioward_api::ROUTES ──> machine, planning, changes, events
+//!                                  └── no ──> problem <──────────────── what went wrong ───┘
+//! ```
 
 mod changes;
+mod connections;
 mod events;
 mod lines;
 mod machine;
 mod planning;
 mod problem;
+mod roles;
 
 use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
-    routing::{get, post},
+    middleware::from_fn,
+    routing::{MethodRouter, delete, get, post},
 };
+use ioward_api::{ROUTES, Route};
+
+pub(crate) use connections::serve;
 
 use crate::imp::Imp;
 
-/// The largest request that is read: a plan for a host of 1,000 partitions, with room.
-const MAX_BODY: usize = 16 << 20;
-
+/// The routes of the table, and no others. Nobody gets past [`roles::admit`] who is not told apart by the listener.
 pub(crate) fn router(imp: Arc<Imp>) -> Router {
-    Router::new()
-        .route("/v1/host", get(machine::host))
-        .route("/v1/partitions", get(machine::partitions))
-        .route("/v1/drift", get(machine::drift))
-        .route("/v1/orphans", get(machine::orphans))
-        .route("/v1/orphans/reap", post(machine::reap))
-        .route("/v1/spec", get(machine::spec))
-        .route("/v1/compatible", post(planning::compatible))
-        .route("/v1/plan", post(planning::plan))
-        .route("/v1/apply", post(changes::apply))
-        .route("/v1/changes", get(changes::changes).post(changes::begin_change))
-        .route("/v1/changes/{id}", get(changes::change).delete(changes::cancel_change))
-        .route("/v1/changes/{id}/events", get(changes::change_events))
-        .route("/v1/events", get(events::events))
-        .route("/v1/audit", get(machine::audit))
-        .route("/v1/state", get(machine::state))
-        .route("/v1/domains/{uuid}/prepare", post(planning::prepare))
+    let rows = ROUTES.iter().filter_map(|row| Some((row.path, handler(row)?)));
+    rows.fold(Router::new(), |router, (path, handler)| router.route(path, handler))
         .fallback(problem::no_such_route)
-        .method_not_allowed_fallback(problem::no_such_route)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(from_fn(roles::admit))
         .with_state(imp)
 }
+
+/// What answers a row of the table.
+fn handler(route: &Route) -> Option<MethodRouter<Arc<Imp>>> {
+    Some(match (route.method, route.path) {
+        ("GET", "/v1/whoami") => get(roles::whoami),
+        ("GET", "/v1/host") => get(machine::host),
+        ("GET", "/v1/partitions") => get(machine::partitions),
+        ("GET", "/v1/drift") => get(machine::drift),
+        ("GET", "/v1/orphans") => get(machine::orphans),
+        ("POST", "/v1/orphans/reap") => post(machine::reap),
+        ("GET", "/v1/spec") => get(machine::spec),
+        ("POST", "/v1/compatible") => post(planning::compatible),
+        ("POST", "/v1/plan") => post(planning::plan),
+        ("POST", "/v1/changes") => post(changes::begin_change),
+        ("GET", "/v1/changes") => get(changes::changes),
+        ("GET", "/v1/changes/{id}") => get(changes::change),
+        ("GET", "/v1/changes/{id}/events") => get(changes::change_events),
+        ("DELETE", "/v1/changes/{id}") => delete(changes::cancel_change),
+        ("POST", "/v1/apply") => post(changes::apply),
+        ("GET", "/v1/events") => get(events::events),
+        ("GET", "/v1/audit") => get(machine::audit),
+        ("POST", "/v1/domains/{uuid}/prepare") => post(planning::prepare),
+        ("GET", "/v1/state") => get(machine::state),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

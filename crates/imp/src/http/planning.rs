@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State, rejection::JsonRejection},
+    extract::{
+        Path, State,
+        rejection::{JsonRejection, PathRejection},
+    },
 };
 use ioward_api::{Compatible, CompatibleRequest, PlanRequest, PrepareRequest, Prepared};
 use ioward_hypervisor::libvirt::UuidError;
@@ -31,10 +34,11 @@ pub(super) async fn plan(
 
 pub(super) async fn prepare(
     State(imp): State<Arc<Imp>>,
-    Path(uuid): Path<String>,
+    uuid: Result<Path<String>, PathRejection>,
     request: Result<Json<PrepareRequest>, JsonRejection>,
 ) -> Result<Json<Prepared>, Failure> {
     let Json(request) = request?;
+    let Path(uuid) = uuid?;
     let uuid = uuid.parse().map_err(|error: UuidError| Failure::invalid(error.to_string()))?;
     Ok(Json(imp.prepare(uuid, &request).await?))
 }
