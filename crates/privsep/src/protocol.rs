@@ -105,7 +105,7 @@ pub enum Failure {
 
 /// The operations that a call can be for, each with its result, as the traits have them. `@&` stands before what the method takes
 /// by reference. From here come [`Call`], the client's methods and the server's dispatch. What is no plain call is written by hand
-/// in each of them: `bind` and `set_vf_count`, which are guarded; `connect_channel`, which has a descriptor in its answer; `changes` and `events`.
+/// in each of them: `bind` and `set_vf_count`, which are guarded; `connect_channel` and `open_console`, which have a descriptor in their answers; `changes` and `events`.
 macro_rules! operations {
     ($make:ident) => {
         $make! {
@@ -119,6 +119,7 @@ macro_rules! operations {
                 Configure configure(vf: VfId, change: @& VfSettings) -> ();
                 Statistics statistics(vf: VfId) -> VfStatistics;
                 IsOpen is_open(vf: VfId) -> bool;
+                Doctor doctor() -> Vec<Finding>;
             }
             hypervisor {
                 Check check() -> Accelerator;
@@ -156,6 +157,7 @@ macro_rules! call {
             Bind { vf: VfId, driver: Option<String> },
             SetVfCount { pf: Bdf, count: u16 },
             ConnectChannel { partition: Name },
+            OpenConsole { partition: Name },
         }
     };
 }
