@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use ioward_model::{
     Accelerator, AuditDropped, AuditEntry, Class, DomainRef, Intent, Machine, MemorySize, Name, NamespaceRef,
-    Options, Orphan, Owner, PartitionKind, Plan, Reason, Spec, VfId, VfSettings,
+    Options, Orphan, Owner, PartitionKind, Plan, Reason, Spec, VfId, VfSettings, VirtualFunction,
 };
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
@@ -191,6 +191,19 @@ pub struct AssignedVf {
     pub settings: VfSettings,
     /// The settings that the guest may change.
     pub guest_may: Vec<String>,
+}
+
+/// A VF, as `GET /v1/adapters/{pf}/vfs/{index}` shows it: as in the inventory, with what ioward knows of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VfDetail {
+    /// Its PF.
+    pub pf: Bdf,
+    /// As in the inventory: `owner` is the partition that holds it, `settings` what its PF reports.
+    #[serde(flatten)]
+    pub vf: VirtualFunction,
+    /// The settings that ioward made: by plans, and for the partition or a user since; absent where no partition holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<VfSettings>,
 }
 
 /// The outcome for one orphan, as listed by `POST /v1/orphans/reap`.

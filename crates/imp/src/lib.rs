@@ -25,12 +25,15 @@
 
 mod access;
 mod as_before;
+mod asked;
+mod cached;
 mod changes;
 mod changing;
 mod channels;
 mod claims;
 mod compatible;
 mod confined;
+mod consoles;
 mod error;
 mod events;
 mod executor;
@@ -41,6 +44,7 @@ mod journal;
 mod look;
 mod machines;
 mod macs;
+mod metrics;
 mod notes;
 mod operations;
 mod order;

@@ -28,6 +28,7 @@ use crate::{
     events::now_ms,
     look::Looks,
     macs::{Macs, Reserved},
+    metrics::Counters,
     notes::{Must, Notes},
     ownership::Ownership,
     stuck::StuckAdapters,
@@ -57,6 +58,7 @@ pub(crate) struct Operations {
     looks: Arc<Looks>,
     ownership: Arc<Ownership>,
     stuck: Arc<StuckAdapters>,
+    counters: Arc<Counters>,
     /// One change of a partition at a time: who waits for its turn is the caller and not a task, so that a partition that
     /// connects anew again and again leaves no more than one task.
     turns: Mutex<BTreeMap<Name, Arc<tokio::sync::Mutex<()>>>>,
@@ -89,10 +91,11 @@ impl Operations {
         looks: Arc<Looks>,
         ownership: Arc<Ownership>,
         stuck: Arc<StuckAdapters>,
+        counters: Arc<Counters>,
     ) -> Arc<Self> {
         let (turns, open) = (Mutex::default(), Arc::default());
         let (macs, claims) = (Macs::default(), Claims::default());
-        Arc::new(Self { fabric, notes, looks, ownership, stuck, turns, open, macs, claims })
+        Arc::new(Self { fabric, notes, looks, ownership, stuck, counters, turns, open, macs, claims })
     }
 
     /// Does what is asked for VFs of a partition, if it may be, and notes it in the audit log either way. A change goes on when
@@ -147,6 +150,7 @@ impl Operations {
             }
             Err(error) => Verdict::Refused(error.message.clone()),
         };
+        self.counters.operation(asker, &op, &verdict);
         let is_reset = matches!(op, VfOp::Reset { .. });
         let uid = match asker {
             Asker::Partition => None,

@@ -5,11 +5,14 @@
 //!                                  └── no ──> problem <──────────────── what went wrong ───┘
 //! ```
 
+mod adapters;
 mod changes;
 mod connections;
 mod events;
+mod health;
 mod lines;
 mod machine;
+mod partition;
 mod planning;
 mod problem;
 mod roles;
@@ -43,6 +46,15 @@ fn handler(route: &Route) -> Option<MethodRouter<Arc<Imp>>> {
         ("GET", "/v1/whoami") => get(roles::whoami),
         ("GET", "/v1/host") => get(machine::host),
         ("GET", "/v1/partitions") => get(machine::partitions),
+        ("GET", "/v1/partitions/{name}") => get(partition::partition),
+        ("GET", "/v1/partitions/{name}/console") => get(partition::watch),
+        ("POST", "/v1/partitions/{name}/console") => partition::typing(),
+        ("GET", "/v1/adapters/{pf}") => get(adapters::adapter),
+        ("GET", "/v1/adapters/{pf}/vfs/{index}") => get(adapters::vf),
+        ("GET", "/v1/adapters/{pf}/vfs/{index}/statistics") => get(adapters::statistics),
+        ("POST", "/v1/adapters/{pf}/vfs/{index}/operations") => post(adapters::operate),
+        ("GET", "/v1/doctor") => get(health::doctor),
+        ("GET", "/metrics") => get(health::metrics),
         ("GET", "/v1/drift") => get(machine::drift),
         ("GET", "/v1/orphans") => get(machine::orphans),
         ("POST", "/v1/orphans/reap") => post(machine::reap),
