@@ -9,10 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{
-    served::Served,
-    support::{ioward, run},
-};
+use crate::served::Served;
 
 const NIC: &str = "0000:01:00.0";
 
@@ -53,16 +50,26 @@ fn status(served: &Served, route: &str, body: &[u8]) -> u16 {
     head(&mut send(served, route, body)).0
 }
 
-/// Reads until this has come.
-fn read_to(answer: &mut impl Read, end: &str) -> String {
-    let mut read = Vec::new();
-    while !read.ends_with(end.as_bytes()) {
-        let mut byte = [0];
-        let told = String::from_utf8_lossy(&read).into_owned();
-        answer.read_exact(&mut byte).unwrap_or_else(|error| panic!("{error} after: {told}"));
-        read.extend(byte);
+/// The next chunk of a body (RFC 9112 §7.1); empty at its end.
+fn chunk(answer: &mut impl BufRead) -> Vec<u8> {
+    let mut length = String::new();
+    answer.read_line(&mut length).unwrap();
+    let length = usize::from_str_radix(length.trim(), 16).unwrap_or_else(|error| panic!("{error}: {length}"));
+    let mut chunk = vec![0; length + 2];
+    answer.read_exact(&mut chunk).unwrap();
+    chunk.truncate(length);
+    chunk
+}
+
+/// Reads chunks until this has come.
+fn read_to(answer: &mut impl BufRead, end: &str) -> String {
+    let mut read = String::new();
+    while !read.contains(end) {
+        let chunk = chunk(answer);
+        assert!(!chunk.is_empty(), "the end, after: {read}");
+        read += &String::from_utf8_lossy(&chunk);
     }
-    String::from_utf8_lossy(&read).into_owned()
+    read
 }
 
 #[test]
@@ -102,7 +109,8 @@ fn the_doctor_is_asked_through_the_daemon() {
 
 #[test]
 fn prometheus_is_told_of_vfs_their_traffic_and_what_was_done() {
-    let mut answer = send(&served(), "GET /metrics", b"");
+    let served = served();
+    let mut answer = send(&served, "GET /metrics", b"");
     let (status, head) = head(&mut answer);
     assert!(status == 200 && head.contains("content-type: text/plain; version=0.0.4"), "{head}");
     let mut page = String::new();
@@ -138,10 +146,9 @@ fn a_console_is_watched_by_several_and_typed_on() {
         assert!(shown.contains("vf list"), "{shown}");
     }
     assert_eq!(status(&served, "POST /v1/partitions/web/console", &[b'#'; (64 << 10) + 1]), 413);
-    let stopped = run(&mut ioward(&served.socket(), &["stop", "web", "--yes"]));
+    let stopped = served.run(&["stop", "web", "--yes"]);
     assert_eq!(stopped.status, 0, "{}", stopped.stderr);
-    let mut rest = Vec::new();
-    watchers[0].read_to_end(&mut rest).unwrap();
-    assert!(rest.ends_with(b"0\r\n\r\n"), "the end of its machine is the end of its console");
+    // The end of its machine is the end of its console.
+    while !chunk(&mut watchers[0]).is_empty() {}
     assert_eq!(status(&served, "GET /v1/partitions/web/console", b""), 404, "it does not run");
 }
