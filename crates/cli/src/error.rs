@@ -355,11 +355,7 @@ impl CliError {
             Self::SnapshotUnread { .. } | Self::Snapshot { .. } => 2,
             Self::NoPlan { .. } => 2,
             Self::NothingSuits(_) | Self::Unasked(_) | Self::Unanswered | Self::Hook(_) => 3,
-            Self::Api(_) | Self::SpecRefused(_) => match self.refusal().map(|error| error.kind) {
-                Some(ErrorKind::Invalid) => 2,
-                Some(ErrorKind::Refused) => 3,
-                Some(ErrorKind::Busy | ErrorKind::NotFound | ErrorKind::Failed) | None => 1,
-            },
+            Self::Api(_) | Self::SpecRefused(_) => self.refusal().map_or(1, |error| error.kind.exit_status()),
             // As a shell reports a process that a signal ended.
             Self::Interrupted { .. } | Self::LeftRollback | Self::Left(_) | Self::InterruptedBefore => 130,
             Self::ConsoleSignal { signal, .. }

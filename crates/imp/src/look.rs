@@ -75,6 +75,11 @@ impl Looks {
         Ok(complete)
     }
 
+    /// The host as it was when it was last looked at.
+    pub(crate) fn latest(&self) -> Option<Inventory> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).inventory.clone()
+    }
+
     /// Whether an interface of the host had this MAC when the host was last looked at.
     pub(crate) fn is_mac_of_the_host(&self, mac: MacAddress) -> bool {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);

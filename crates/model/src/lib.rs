@@ -15,6 +15,7 @@ mod audit;
 pub mod checks;
 mod choice;
 mod conditions;
+pub mod doctor;
 mod drift;
 mod event;
 mod function_facts;

@@ -7,6 +7,7 @@ mod adopting;
 mod asking;
 mod assign;
 mod bad_spec;
+mod beside_plans;
 mod cases;
 mod change;
 mod choosing;

@@ -3,14 +3,14 @@
 use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
-use ioward_model::{Inventory, VfId, VfSettings, VfStatistics, checks};
+use ioward_model::{Inventory, VfId, VfSettings, VfStatistics, checks, doctor::Finding};
 use ioward_pci::Bdf;
 use tokio::sync::mpsc;
 
 use super::{
     adapters,
     details::{Details, unreadable},
-    driver,
+    doctor, driver,
     holders::{self, Found, Wanted},
     identify,
     kernel_log::KernelLog,
@@ -67,6 +67,8 @@ pub struct LinuxFabric {
     root: PathBuf,
     bounds: Bounds,
     lanes: Lanes,
+    /// Held while the machine emulator is started to say its version: one at a time, whoever asks.
+    emulator: tokio::sync::Mutex<()>,
 }
 
 impl Default for LinuxFabric {
@@ -79,7 +81,12 @@ impl LinuxFabric {
     /// The machine this runs on. Does not access it yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { root: PathBuf::from("/"), bounds: Bounds::default(), lanes: Lanes::default() }
+        Self {
+            root: PathBuf::from("/"),
+            bounds: Bounds::default(),
+            lanes: Lanes::default(),
+            emulator: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Changes an adapter or its VFs.
@@ -257,6 +264,15 @@ impl Fabric for LinuxFabric {
 
     async fn is_open(&self, vf: VfId) -> Result<bool, FabricError> {
         self.read(vf.pf, format!("looking who has {vf} open"), move |sysfs| vfio::is_open(sysfs, vf)).await
+    }
+
+    async fn doctor(&self) -> Result<Vec<Finding>, FabricError> {
+        let emulator = {
+            let _turn = self.emulator.lock().await;
+            doctor::ask_emulator().await
+        };
+        let facts = self.look(|| doctor::Facts::read(&HostRoot::live()?, emulator)).await?;
+        Ok(doctor::examine(&facts))
     }
 
     async fn changes(&self) -> mpsc::Receiver<()> {
