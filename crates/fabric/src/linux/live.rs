@@ -1,6 +1,6 @@
 //! [`LinuxFabric`]: the machine this runs on.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use ioward_model::{Inventory, VfId, VfSettings, VfStatistics, checks};
@@ -12,7 +12,7 @@ use super::{
     details::{Details, unreadable},
     driver,
     holders::{self, Found, Wanted},
-    identify,
+    identify::{self, pci_ids::Names},
     kernel_log::KernelLog,
     lanes::{Key, Lanes, Work},
     root::HostRoot,
@@ -67,6 +67,7 @@ pub struct LinuxFabric {
     root: PathBuf,
     bounds: Bounds,
     lanes: Lanes,
+    names: Arc<Names>,
 }
 
 impl Default for LinuxFabric {
@@ -79,7 +80,8 @@ impl LinuxFabric {
     /// The machine this runs on. Does not access it yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { root: PathBuf::from("/"), bounds: Bounds::default(), lanes: Lanes::default() }
+        let (bounds, lanes, names) = (Bounds::default(), Lanes::default(), Arc::default());
+        Self { root: PathBuf::from("/"), bounds, lanes, names }
     }
 
     /// Changes an adapter or its VFs.
@@ -181,10 +183,11 @@ impl LinuxFabric {
 #[async_trait]
 impl Fabric for LinuxFabric {
     async fn identify(&self) -> Result<Inventory, FabricError> {
+        let names = Arc::clone(&self.names);
         let (mut inventory, wanted) = self
-            .look(|| {
+            .look(move || {
                 let root = HostRoot::live()?;
-                let inventory = identify::functions(&root)?;
+                let inventory = identify::functions(&root, &names)?;
                 let wanted = Wanted::of(&root, &inventory);
                 Ok((inventory, wanted))
             })
