@@ -8,6 +8,7 @@ mod beside_virsh;
 mod channel;
 mod choosing;
 mod crashes;
+mod domain_crashes;
 mod domains;
 mod drift;
 mod holders;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         domains::a_domain_that_runs_gets_a_vf_and_a_channel_and_gives_them_back_without_a_trace,
         domains::a_spec_gives_vfs_to_a_domain_that_runs_and_virsh_goes_on_beside_it,
         beside_virsh::each_verb_of_virsh_goes_on_working_and_is_followed,
+        domain_crashes::kills_of_the_daemon_and_of_libvirts_lose_nothing,
         domains::a_domain_that_has_a_vf_is_taken_over_as_it_is_and_released_as_it_was,
         domains::a_domain_started_by_hand_has_its_vfs_or_says_why_it_does_not_start,
         package::it_is_installed_upgraded_under_a_running_partition_and_removed,

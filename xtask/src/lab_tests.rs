@@ -127,10 +127,18 @@ impl Tests {
 
     fn command(&self, names: &[String]) -> String {
         let package = format!("IOWARD_LAB_PACKAGE={}", self.package.display());
-        let seed = std::env::var("IOWARD_SEED").ok().map(|seed| format!("IOWARD_SEED={seed}"));
+        let passed_on = |name: &str| std::env::var(name).ok().map(|value| format!("{name}={value}"));
+        let (seed, kills) = (passed_on("IOWARD_SEED"), passed_on("IOWARD_KILLS"));
         let program = self.program.to_string_lossy();
-        let words =
-            [Some("exec"), Some("env"), Some(&*package), seed.as_deref(), Some(&*program), Some("--exact")];
+        let words = [
+            Some("exec"),
+            Some("env"),
+            Some(&*package),
+            seed.as_deref(),
+            kills.as_deref(),
+            Some(&*program),
+            Some("--exact"),
+        ];
         let words = words.into_iter().flatten().chain(names.iter().map(String::as_str));
         // One stream, so that the message of a panic is found beside its test.
         words.map(shell_word).chain(["2>&1".to_owned()]).collect::<Vec<_>>().join(" ")

@@ -1,6 +1,6 @@
 //! [`LinuxFabric`]: the machine this runs on.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use ioward_model::{Inventory, VfId, VfSettings, VfStatistics, checks, doctor::Finding};
@@ -12,7 +12,7 @@ use super::{
     details::{Details, unreadable},
     doctor, driver,
     holders::{self, Found, Wanted},
-    identify,
+    identify::{self, pci_ids::Names},
     kernel_log::KernelLog,
     lanes::{Key, Lanes, Work},
     root::HostRoot,
@@ -69,6 +69,7 @@ pub struct LinuxFabric {
     lanes: Lanes,
     /// Held while the machine emulator is started to say its version: one at a time, whoever asks.
     emulator: tokio::sync::Mutex<()>,
+    names: Arc<Names>,
 }
 
 impl Default for LinuxFabric {
@@ -85,6 +86,7 @@ impl LinuxFabric {
             root: PathBuf::from("/"),
             bounds: Bounds::default(),
             lanes: Lanes::default(),
+            names: Arc::default(),
             emulator: tokio::sync::Mutex::default(),
         }
     }
@@ -188,10 +190,11 @@ impl LinuxFabric {
 #[async_trait]
 impl Fabric for LinuxFabric {
     async fn identify(&self) -> Result<Inventory, FabricError> {
+        let names = Arc::clone(&self.names);
         let (mut inventory, wanted) = self
-            .look(|| {
+            .look(move || {
                 let root = HostRoot::live()?;
-                let inventory = identify::functions(&root)?;
+                let inventory = identify::functions(&root, &names)?;
                 let wanted = Wanted::of(&root, &inventory);
                 Ok((inventory, wanted))
             })
