@@ -14,7 +14,7 @@ use std::{
 
 use ioward_model::{Outcome, State, Step};
 use serde_json::{Value, json};
-use support::{Daemon, NIC, spec_with};
+use support::{Daemon, NIC};
 
 /// A VF to attach is checked as one of a Spec is: what it lacks is sense, and not permission.
 #[test]

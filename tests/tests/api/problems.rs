@@ -1,7 +1,7 @@
 //! Whatever is wrong with a request is told as problem details (RFC 9457).
 
 use ioward_api::ErrorKind;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Answer, Daemon, send, spec_with};
 
