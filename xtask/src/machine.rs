@@ -3,7 +3,7 @@
 //! ```text
 //!   xtask ──lab.control──> "up", "exit N"      ┐
 //!         ──lab.out, lab.err──> its output     ├ level1.sh, PID 1 of level 1
-//!         <──lab.in── what it reads, if anything │
+//!         ──lab.in──> what it reads, if any    │
 //!         ──hvc0──> the terminal of lab shell  ┘
 //! ```
 //! Every port is one end of a socket pair, so that the death of QEMU is end of file on all of them. Nothing in level 1
