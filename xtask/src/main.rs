@@ -104,8 +104,8 @@ enum Only {
 /// How long `lab run` and what shows something may take. Generous, as a busy machine takes several times as long: what hangs is
 /// found out sooner by its silence.
 const RUN_BOUND: Duration = Duration::from_secs(30 * 60);
-/// How long each half of the lab tests may take.
-const LAB_TESTS_BOUND: Duration = Duration::from_secs(60 * 60);
+/// How long one level 1 may go on with lab tests.
+const LAB_TESTS_BOUND: Duration = Duration::from_secs(45 * 60);
 /// How long `lab shell` may be open.
 const SHELL_BOUND: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -134,9 +134,9 @@ fn run(command: Command) -> error::Result<u8> {
             let lab = Lab::prepare()?;
             match command {
                 LabCommand::Run { command } => lab.run(&command.join(" "), bound(RUN_BOUND)),
-                LabCommand::Demo => lab.demo(bound(RUN_BOUND)),
-                LabCommand::Libvirt => lab.libvirt(bound(RUN_BOUND)),
-                LabCommand::Restart => lab.restart(bound(RUN_BOUND)),
+                LabCommand::Demo => lab.show(lab::DEMO, bound(RUN_BOUND)),
+                LabCommand::Libvirt => lab.show(lab::LIBVIRT, bound(RUN_BOUND)),
+                LabCommand::Restart => lab.show(lab::RESTART, bound(RUN_BOUND)),
                 LabCommand::Shell => lab.shell(bound(SHELL_BOUND)),
             }
         }

@@ -26,7 +26,7 @@ const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
 /// Builds the package and gives where it is.
 ///
-/// With `dev` the binaries are those of the dev profile, which tests have built anyway, and little is compressed.
+/// With `dev` the binaries are those of the dev profile, which tests have built anyway, stripped, and little is compressed.
 pub fn build(dev: bool) -> Result<PathBuf> {
     let workspace = Workspace::find()?;
     let version = env!("CARGO_PKG_VERSION");
@@ -43,7 +43,12 @@ pub fn build(dev: bool) -> Result<PathBuf> {
 
     let tree = Tree::new(target.join("package"))?;
     for binary in ["ioward", "ioward-agent"] {
-        tree.copy(&binaries.join(binary), &format!("usr/bin/{binary}"), 0o755)?;
+        let to = format!("usr/bin/{binary}");
+        tree.copy(&binaries.join(binary), &to, 0o755)?;
+        if dev {
+            // A hundred megabytes of line numbers and symbols: to unpack them takes long in the lab.
+            run_aside(Command::new("strip").arg(tree.root.join(to)))?;
+        }
     }
     man_pages(&tree, &binaries.join("ioward"))?;
     let packaging = workspace.root.join("packaging");
