@@ -79,6 +79,20 @@ pub struct ChangeRequest {
     pub wait_seconds: u64,
 }
 
+/// Body of `POST /v1/changes` in its other form: an intent that is planned and begun at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IntentRequest {
+    /// The intent.
+    #[serde(flatten)]
+    pub intent: Intent,
+    /// The options of the planner.
+    #[serde(default)]
+    pub options: Options,
+    /// As in [`ApplyRequest`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub wait_seconds: u64,
+}
+
 /// Body of `POST /v1/compatible`; the answer is a list of [`Compatible`], one for each VF that the partition asks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,22 +5,25 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Query, State, rejection::QueryRejection},
+    http::HeaderMap,
     response::Response,
 };
 use futures_util::{StreamExt, stream};
-use ioward_api::{ApiError, AuditLine, ErrorKind, PartitionView, Reaped};
-use ioward_model::{Drift, Inventory, Orphan, Spec};
+use ioward_api::{AuditLine, ErrorKind, PartitionView, Reaped};
+use ioward_model::{Drift, Orphan};
 use ioward_store::Export;
 use serde::Deserialize;
 
-use super::{lines::lines, problem::Failure};
+use super::{etag, lines::lines, problem::Failure};
 use crate::imp::Imp;
 
 /// How many audit entries one answer holds.
 const AUDIT_LIMIT: usize = 10_000;
 
-pub(super) async fn host(State(imp): State<Arc<Imp>>) -> Result<Json<Inventory>, Failure> {
-    Ok(Json(imp.look().await?))
+pub(super) async fn host(State(imp): State<Arc<Imp>>, asked: HeaderMap) -> Result<Response, Failure> {
+    let inventory = imp.look().await?;
+    let body = etag::to_json(&inventory)?;
+    Ok(etag::tagged(&asked, &etag::of_host(inventory.generation, &body), body))
 }
 
 pub(super) async fn partitions(State(imp): State<Arc<Imp>>) -> Result<Json<Vec<PartitionView>>, Failure> {
@@ -47,15 +50,19 @@ pub(super) struct Which {
 
 pub(super) async fn spec(
     State(imp): State<Arc<Imp>>,
+    asked: HeaderMap,
     query: Result<Query<Which>, QueryRejection>,
-) -> Result<Json<Spec>, Failure> {
+) -> Result<Response, Failure> {
     let Query(Which { wanted }) = query?;
+    let generation = match imp.looks.generation() {
+        Some(generation) => generation,
+        None => imp.look().await?.generation,
+    };
     let state = imp.state();
-    if !wanted {
-        return Ok(Json(state.to_spec()));
-    }
-    let none = || ApiError::new(ErrorKind::NotFound, "no Spec has been applied yet: 'ioward apply -f SPEC'");
-    state.wanted.map(|spec| Json(*spec)).ok_or_else(|| Failure(none()))
+    let tag = etag::version(state.revision, generation);
+    let none = || Failure::new(ErrorKind::NotFound, "no Spec has been applied yet: 'ioward apply -f SPEC'");
+    let spec = if wanted { *state.wanted.ok_or_else(none)? } else { state.to_spec() };
+    Ok(etag::tagged(&asked, &tag, etag::to_json(&spec)?))
 }
 
 pub(super) async fn audit(State(imp): State<Arc<Imp>>) -> Result<Response, Failure> {

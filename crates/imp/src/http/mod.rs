@@ -7,6 +7,7 @@
 
 mod changes;
 mod connections;
+mod etag;
 mod events;
 mod lines;
 mod machine;
