@@ -6,11 +6,13 @@ mod change;
 mod prepare;
 mod problem;
 mod routes;
+mod topic;
 
 pub use change::{ChangeId, ChangeIdError, ChangeStatus, ChangeView};
 pub use prepare::{DomainFunction, PrepareRequest, Prepared};
 pub use problem::{ApiError, ErrorBody, ErrorKind, PROBLEM_JSON, Problem};
 pub use routes::{ADMIN_GROUP, ROUTES, Role, Route, VIEW_GROUP, WhoAmI};
+pub use topic::{Topic, Topics, TopicsError};
 
 use std::path::PathBuf;
 

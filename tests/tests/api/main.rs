@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod changes;
+mod events;
+mod pages;
 mod problems;
 mod roles;
 mod support;

@@ -1,16 +1,16 @@
 //! What there is: the host, its partitions, what is held and wanted, what was asked by whom.
 
-use std::sync::Arc;
+use std::{num::NonZero, sync::Arc};
 
 use axum::{
     Json,
     extract::{Query, State, rejection::QueryRejection},
-    http::HeaderMap,
-    response::Response,
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt, stream};
-use ioward_api::{AuditLine, ErrorKind, PartitionView, Reaped};
-use ioward_model::{Drift, Orphan};
+use ioward_api::{AuditLine, ErrorKind, Reaped};
+use ioward_model::{Drift, Name, Orphan};
 use ioward_store::Export;
 use serde::Deserialize;
 
@@ -26,8 +26,34 @@ pub(super) async fn host(State(imp): State<Arc<Imp>>, asked: HeaderMap) -> Resul
     Ok(etag::tagged(&asked, &etag::of_host(inventory.generation, &body), body))
 }
 
-pub(super) async fn partitions(State(imp): State<Arc<Imp>>) -> Result<Json<Vec<PartitionView>>, Failure> {
-    Ok(Json(imp.partitions().await?))
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    /// How many at most; all if it does not say.
+    limit: Option<NonZero<usize>>,
+    /// The name before the first.
+    after: Option<Name>,
+}
+
+/// The partitions by name; where there are more of them, `Link` says where (RFC 8288).
+pub(super) async fn partitions(
+    State(imp): State<Arc<Imp>>,
+    query: Result<Query<Page>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(Page { limit, after }) = query?;
+    let mut all = imp.partitions().await?;
+    all.sort_by(|one, other| one.name.cmp(&other.name));
+    all.retain(|partition| after.as_ref().is_none_or(|after| partition.name > *after));
+    let limit = limit.map_or(usize::MAX, NonZero::get);
+    let is_more = all.len() > limit;
+    all.truncate(limit);
+    let next = all.last().filter(|_| is_more);
+    let next = next.map(|last| format!("</v1/partitions?limit={limit}&after={}>; rel=\"next\"", last.name));
+    let mut answer = Json(all).into_response();
+    if let Some(next) = next.and_then(|next| HeaderValue::from_str(&next).ok()) {
+        answer.headers_mut().insert(header::LINK, next);
+    }
+    Ok(answer)
 }
 
 pub(super) async fn drift(State(imp): State<Arc<Imp>>) -> Result<Json<Vec<Drift>>, Failure> {
@@ -65,8 +91,28 @@ pub(super) async fn spec(
     Ok(etag::tagged(&asked, &tag, etag::to_json(&spec)?))
 }
 
-pub(super) async fn audit(State(imp): State<Arc<Imp>>) -> Result<Response, Failure> {
-    let (entries, dropped) = imp.read_audit(AUDIT_LIMIT).await?;
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Latest {
+    /// How many at most.
+    limit: Option<usize>,
+    /// Whose alone.
+    partition: Option<Name>,
+}
+
+/// The latest entries that are asked for, of the latest [`AUDIT_LIMIT`] there are.
+pub(super) async fn audit(
+    State(imp): State<Arc<Imp>>,
+    query: Result<Query<Latest>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(Latest { limit, partition }) = query?;
+    let (mut entries, mut dropped) = imp.read_audit(AUDIT_LIMIT).await?;
+    if let Some(only) = partition {
+        entries.retain(|entry| entry.partition == only);
+        dropped.retain(|partition, _| *partition == only);
+    }
+    let rest = entries.len().saturating_sub(limit.unwrap_or(AUDIT_LIMIT));
+    entries.drain(..rest);
     let dropped = dropped.into_iter().filter(|(_, dropped)| !dropped.is_empty());
     let dropped = dropped.map(|(partition, dropped)| AuditLine::Dropped { partition, dropped });
     let lines_of_it = entries.into_iter().map(AuditLine::Entry).chain(dropped);

@@ -14,6 +14,7 @@ mod machine;
 mod planning;
 mod problem;
 mod roles;
+mod sse;
 
 use std::sync::Arc;
 
