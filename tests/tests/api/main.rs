@@ -3,6 +3,9 @@
 // Helpers of tests are tests too, which the lints do not see.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod changes;
+mod events;
+mod pages;
 mod problems;
 mod roles;
 mod support;
@@ -14,7 +17,7 @@ use std::{
 
 use ioward_model::{Outcome, State, Step};
 use serde_json::{Value, json};
-use support::{Daemon, NIC, spec_with};
+use support::{Daemon, NIC};
 
 /// A VF to attach is checked as one of a Spec is: what it lacks is sense, and not permission.
 #[test]

