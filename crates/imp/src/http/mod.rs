@@ -8,6 +8,7 @@
 mod adapters;
 mod changes;
 mod connections;
+mod etag;
 mod events;
 mod health;
 mod lines;
@@ -16,6 +17,7 @@ mod partition;
 mod planning;
 mod problem;
 mod roles;
+mod sse;
 
 use std::sync::Arc;
 
