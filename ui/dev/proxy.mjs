@@ -17,6 +17,8 @@ function passOn(request, response) {
   const { method, url, headers } = request;
   const to = http.request({ socketPath: socket, method, path: url, headers: { ...headers, host: "ioward" } }, (answer) => {
     response.writeHead(answer.statusCode ?? 502, answer.headers);
+    // A stream may have nothing to say for long.
+    response.flushHeaders();
     answer.pipe(response);
     answer.on("error", () => response.destroy());
   });
@@ -34,9 +36,11 @@ const server = http.createServer((request, response) => {
   if (name.startsWith("/v1/") || name === "/metrics") return passOn(request, response);
   if (name === "/session") return response.writeHead(204).end();
   const file = path.join(dist, name === "/" ? "index.html" : path.normalize(name));
-  if (!file.startsWith(dist) || !existsSync(file)) return response.writeHead(404).end("not here\n");
+  const stored = [file, `${file}.gz`].find((one) => existsSync(one));
+  if (!file.startsWith(dist) || !stored) return response.writeHead(404).end("not here\n");
   const type = types[path.extname(file)] ?? "application/octet-stream";
-  response.writeHead(200, { "content-type": `${type}; charset=utf-8`, "content-security-policy": policy });
-  createReadStream(file).pipe(response);
+  const packed = stored === file ? {} : { "content-encoding": "gzip" };
+  response.writeHead(200, { "content-type": `${type}; charset=utf-8`, "content-security-policy": policy, ...packed });
+  createReadStream(stored).pipe(response);
 });
 server.listen(port, "127.0.0.1", () => console.log(`http://127.0.0.1:${server.address().port}/`));

@@ -34,8 +34,8 @@ async function problemOf(answer: Response): Promise<Problem> {
   }
 }
 
-export async function request(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Response> {
-  const init: RequestInit = { method, headers: { ...headers }, cache: "no-store" };
+export async function request(method: string, path: string, body?: unknown, headers: Record<string, string> = {}, signal?: AbortSignal): Promise<Response> {
+  const init: RequestInit = { method, headers: { ...headers }, cache: "no-store", signal: signal ?? null };
   if (body instanceof Uint8Array) {
     init.body = body as Uint8Array<ArrayBuffer>;
     init.headers = { "content-type": "application/octet-stream", ...headers };

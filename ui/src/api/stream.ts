@@ -62,7 +62,7 @@ export function follow(hooks: Hooks): { stop(): void; retry(): void } {
     const headers: Record<string, string> = { accept: "text/event-stream" };
     if (epoch) headers["last-event-id"] = `${epoch}-${last}`;
     const answer = await fetch(`/v1/events?follow=true${query}`, { headers, signal: abort.signal, cache: "no-store" });
-    if (answer.status === 401 || answer.status === 403) throw new Error("session");
+    if (answer.status === 401) throw new Error("session");
     if (!answer.ok || !answer.body) throw new Error(`the answer was ${answer.status}`);
     epoch = answer.headers.get("ioward-epoch") ?? epoch;
     wait = FIRST_WAIT_MS;

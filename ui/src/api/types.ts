@@ -335,6 +335,8 @@ export interface AuditEntry {
   request: { op: string; vf?: string; change?: Settings };
   verdict: { verdict: "granted" | "refused" | "failed"; why?: string };
   number?: number;
+  /** The user who asked in the partition's place; left out: the partition itself. */
+  uid?: number;
 }
 
 export interface AuditDropped {

@@ -1,6 +1,6 @@
 // The choice that is being made. It stays while other views are looked at.
 import type { Options, PartitionSpec, VfRequest } from "../api/types.ts";
-import { type Draft, isEmpty, NOTHING, partitionNamed, partitionsOf, put, rebased, withCount, withoutEdit, withoutRequest, withPartition, withRequest } from "./draft.ts";
+import { type Draft, isEmpty, NOTHING, partitionNamed, partitionsOf, put, rebased, withCount, without, withoutEdit, withoutRequest, withPartition, withRequest } from "./draft.ts";
 import type { Cell } from "./machine.ts";
 import { Signal } from "./signal.ts";
 import { say, store } from "./store.ts";
@@ -41,16 +41,10 @@ export function discard(): void {
 }
 
 /** What was applied is held now, and no edit any more. */
-export function applied(): void {
-  choice.draft.value = rebased(base(), choice.draft.value);
+export function applied(done: Draft): void {
+  choice.draft.value = rebased(base(), without(choice.draft.value, done));
   choice.options.value = {};
   if (isEmpty(choice.draft.value)) choice.undo.value = [];
-}
-
-export function forgetEdits(): void {
-  choice.draft.value = NOTHING;
-  choice.undo.value = [];
-  choice.options.value = {};
 }
 
 export function currentPartition(): PartitionSpec | undefined {

@@ -46,12 +46,23 @@ export function wholeSpec(base: Spec, draft: Draft): Spec {
 
 const same = (one: unknown, other: unknown): boolean => canonical(one) === canonical(other);
 
+/** A text that is the same for what means the same: what is empty or not so is as good as left out. */
 function canonical(value: unknown): string {
   return JSON.stringify(value, (_, inner: unknown) =>
     inner && typeof inner === "object" && !Array.isArray(inner)
-      ? Object.fromEntries(Object.entries(inner).filter(([, one]) => one !== undefined).sort(([a], [b]) => (a < b ? -1 : 1)))
+      ? Object.fromEntries(Object.entries(inner).filter(([, one]) => !isNothing(one)).sort(([a], [b]) => (a < b ? -1 : 1)))
       : inner,
   );
+}
+
+const isNothing = (value: unknown): boolean =>
+  value === undefined || value === null || value === false || (typeof value === "object" && Object.keys(value).length === 0);
+
+/** What is left of a draft when what it was at some time has been carried out. */
+export function without(draft: Draft, done: Draft): Draft {
+  const left = <T>(now: Record<string, T>, then: Record<string, T>): Record<string, T> =>
+    Object.fromEntries(Object.entries(now).filter(([key, one]) => one !== then[key]));
+  return { partitions: left(draft.partitions, done.partitions), adapters: left(draft.adapters, done.adapters) };
 }
 
 /** Edits that are no different from what is held are dropped, as when somebody else has made the same. */

@@ -5,12 +5,12 @@ import type { Drift, Inventory, Partition, PhysicalFunction, VfId, VirtualFuncti
 export type CellState = "possible" | "free" | "assigned" | "running" | "drifted" | "stuck" | "foreign";
 
 export const STATE_WORDS: Record<CellState, string> = {
-  possible: "not made yet",
+  possible: "can be made",
   free: "free",
-  assigned: "assigned, partition off",
-  running: "assigned, partition runs",
-  drifted: "differs from what was set",
-  stuck: "adapter does not answer",
+  assigned: "assigned, off",
+  running: "assigned, runs",
+  drifted: "drifted",
+  stuck: "stuck",
   foreign: "in other hands",
 };
 

@@ -29,7 +29,7 @@ export function bytes(count: number): string {
     count /= 1000;
     unit += 1;
   }
-  return `${unit === 0 ? count : count.toFixed(1)} ${units[unit]}`;
+  return `${unit === 0 ? Math.round(count) : count.toFixed(1)} ${units[unit]}`;
 }
 
 export function vlanText(vlan: number | Vlan): string {

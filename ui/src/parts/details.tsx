@@ -10,7 +10,15 @@ import { linkTo } from "./route.ts";
 const INTERVAL_MS = 2000;
 const POINTS = 40;
 
-export function CellDetails({ cell, port, mark }: { cell: Cell | null; port: Port | null; mark?: Mark | undefined }) {
+interface Props {
+  cell: Cell | null;
+  port: Port | null;
+  mark?: Mark | undefined;
+  /** Whose it is by the choice, where one is made. */
+  chosen?: string | null;
+}
+
+export function CellDetails({ cell, port, mark, chosen }: Props) {
   if (!cell || !port) {
     return (
       <div class="details empty">
@@ -40,8 +48,9 @@ export function CellDetails({ cell, port, mark }: { cell: Cell | null; port: Por
       {cell.owner ? <p>Held by <a href={linkTo("partitions", { partition: cell.partition ?? "" })}>{cell.owner}</a></p> : null}
       {vf?.holder && vf.holder.kind !== "nobody" ? <p>Held by {holderText(vf.holder)}</p> : null}
       {vf?.in_use_by_host?.map((use, at) => <p key={at}>In use by the host: {hostUse(use)}</p>)}
-      {mark?.rank !== undefined ? <p class="good">{mark.rank === 0 ? "Suits best" : `Suits, number ${mark.rank + 1}`}</p> : null}
-      {mark?.reasons?.length ? (
+      {chosen !== undefined && chosen !== cell.owner ? <p class="good">{chosen ? `Goes to ${chosen}` : `Is taken from ${cell.owner}`}</p> : null}
+      {chosen ? null : mark?.rank !== undefined ? <p class="good">{mark.rank === 0 ? "Suits best" : `Suits, number ${mark.rank + 1}`}</p> : null}
+      {chosen ? null : mark?.reasons?.length ? (
         <div class="why"><h3>Does not suit</h3><ul class="plain">{mark.reasons.map((reason, at) => <li key={at}>{reasonText(reason)}{reason.remedy ? ` To do: ${reason.remedy}.` : ""}</li>)}</ul></div>
       ) : why.length ? (
         <div class="why"><h3>Can't be given</h3><ul class="plain">{why.map((one, at) => <li key={at}>{one}</li>)}</ul></div>
@@ -79,7 +88,6 @@ function whyNot(cell: Cell, port: Port): string[] {
   const { pf } = port;
   if (port.stuck) why.push("Its adapter does not answer.");
   if (cell.state === "foreign") why.push("Somebody else has it.");
-  if (cell.owner) why.push("A partition has it.");
   if (cell.vf?.iommu_group_shared_with?.length) why.push("It shares its IOMMU group with other functions.");
   if (!cell.owner && pf.vfs_available === 0) why.push("Its adapter can give no more VFs.");
   for (const reason of pf.reasons ?? []) why.push(reasonText(reason));

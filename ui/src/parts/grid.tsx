@@ -10,6 +10,8 @@ import { counted, hostUse, pcieLink, reasonText, speed } from "../model/words.ts
 /** How a cell suits what is asked for: its rank from 0, or why not. */
 export interface Mark {
   rank?: number;
+  /** 0: on the port that suits best, 1: on the next one, … */
+  grade?: number;
   reasons?: Reason[];
 }
 
@@ -126,7 +128,7 @@ export function MachineGrid(props: GridProps) {
             {node.adapters.map((adapter) => (
               <article key={adapter.key} class={`adapter${adapter.ports.some((port) => port.cells.length > 32) ? " large" : ""}`}>
                 <header>
-                  <span class="wire" title="The link of its root port">{pcieLink(adapter.ports[0]?.pf.link)}</span>
+                  <span class="wire" title="The PCIe link of its root port">{pcieLink(adapter.ports[0]?.pf.link)}</span>
                   <h3 title={adapter.name}>{adapter.name}</h3>
                 </header>
                 {adapter.ports.map((port) => (
@@ -194,10 +196,10 @@ function PortHead({ port, extra }: { port: Port; extra: ComponentChildren }) {
           {netdev.name} {netdev.carrier ? speed(netdev.speed_mbps) : netdev.up ? "no link" : "down"}
         </span>
       ) : null}
-      <span class="quiet">{facts.join(", ")}</span>
+      <span class="quiet driver">{facts.join(", ")}</span>
       {port.stuck ? <span class="badge bad">does not answer</span> : null}
       {pf.in_use_by_host?.length ? <span class="badge" title={pf.in_use_by_host.map(hostUse).join("; ")}>host uses it</span> : null}
-      <span class="quiet number made">{made} of {pf.sriov?.total_vfs ?? 0} VFs made, {pf.vfs_available} to give</span>
+      <span class="quiet number made">{made} of {pf.sriov?.total_vfs ?? 0} made, {pf.vfs_available} to give</span>
       {extra}
     </div>
   );
@@ -222,7 +224,7 @@ function signatureOf(port: Port, owners: GridProps["owners"], marks: GridProps["
       const mark = marks?.get(cell.key);
       const owner = owners ? owners.get(cell.key) : cell.owner;
       const of = owner ? partitionOf(owner) : "";
-      return `${cell.state[0]}${cell.state[1]}${owner ?? ""}:${colours.get(of) ?? ""}${of === mine ? "m" : ""}${mark?.rank ?? (mark ? "x" : "")}`;
+      return `${cell.state[0]}${cell.state[1]}${owner ?? ""}:${colours.get(of) ?? ""}${of === mine ? "m" : ""}${mark?.rank === undefined ? (mark ? "x" : "") : `${mark.rank === 0 ? "b" : "s"}${mark.grade}`}`;
     })
     .join();
 }
@@ -234,7 +236,7 @@ const PortCells = memo(function PortCells({ port, colours, owners, marks, mine, 
         {port.cells.map((cell) => {
           const drawn = drawnAs(cell, owners);
           const mark = marks?.get(cell.key);
-          const suits = mark?.rank === undefined ? (mark ? "unfit" : "") : mark.rank === 0 ? "suits best" : "suits";
+          const suits = mark?.rank === undefined ? (mark ? "unfit" : "") : `suits g${Math.min(mark.grade ?? 0, 2)}${mark.rank === 0 ? " best" : ""}`;
           const colour = drawn.partition ? `c${colours.get(drawn.partition) ?? 0}` : "";
           return (
             <div

@@ -30,7 +30,7 @@ interface Props {
 }
 
 export function ProblemBox({ error, offer }: Props) {
-  if (!(error instanceof Problem)) return <div class="problem" role="alert">{String(error)}</div>;
+  if (!(error instanceof Problem)) return <div class="problem" role="alert">{error instanceof Error ? error.message : String(error)}</div>;
   const { kind, message, reasons = [], ways = [] } = error.error;
   const title = error.status === 0 ? "No answer" : error.status === 401 ? "This session has ended" : (TITLES[kind] ?? "It did not work");
   return (

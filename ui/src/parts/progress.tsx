@@ -34,7 +34,7 @@ export function Progress({ run }: { run: Run }) {
       </p>
       <progress max={Math.max(1, run.steps.length)} value={done} aria-label={back ? "Steps that are not undone yet" : "Steps done"} />
       {run.error ? <p class="problem-text">{run.error}</p> : null}
-      <ol class="steps">
+      <ol class="steps" tabIndex={0} aria-label="Steps">
         {run.steps.map((step, at) => (
           <li key={at} class={step.state}>
             <span class="mark" aria-hidden="true">{MARK[step.state]}</span>

@@ -3,7 +3,7 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { api } from "../api/client.ts";
 import type { Compatible, Spec } from "../api/types.ts";
 import { choice, currentPartition, load, pickPartition, putAt, setCount, takeRequest, undo } from "../model/choice.ts";
-import { chosenOwners, freeName, partitionsOf, specOf } from "../model/draft.ts";
+import { chosenOwners, freeName, isEmpty, partitionsOf, specOf } from "../model/draft.ts";
 import { type Cell, cellKey, partitionOf, type Port } from "../model/machine.ts";
 import { useSignal } from "../model/signal.ts";
 import { mayChange, say, store } from "../model/store.ts";
@@ -127,12 +127,13 @@ export function ChooseView() {
           />
         </section>
         <div class="beside">
-          <section class="panel" aria-label="Plan"><PlanPane /></section>
+          <section class="panel" aria-label="Plan" id="plan"><PlanPane /></section>
           <aside class="panel looked" aria-label="The virtual function that is looked at">
-            <CellDetails cell={found?.cell ?? null} port={found?.port ?? null} mark={looked ? marks?.get(looked) : undefined} />
+            <CellDetails cell={found?.cell ?? null} port={found?.port ?? null} mark={looked ? marks?.get(looked) : undefined} chosen={looked ? (owners.get(looked) ?? null) : undefined} />
           </aside>
         </div>
       </div>
+      {isEmpty(draft) ? null : <button type="button" class="to-plan" onClick={() => document.getElementById("plan")?.scrollIntoView()}>See the plan</button>}
     </div>
   );
 }
@@ -160,7 +161,7 @@ function Count({ port }: { port: Port }) {
         min={0}
         max={most}
         aria-label={`VFs that ${address} is to give`}
-        placeholder="as needed"
+        placeholder="auto"
         value={asked?.vfs === "max" ? most : (asked?.vfs ?? "")}
         onChange={(event) => {
           const text = event.currentTarget.value.trim();
@@ -207,9 +208,13 @@ function marksOf(answer: Compatible[], wanted: string[]): Map<string, Mark> {
   const marks = new Map<string, Mark>();
   for (const { request, candidates } of answer) {
     if (!wanted.includes(request)) continue;
+    const ports: string[] = [];
     candidates.forEach(({ vf, reasons }, rank) => {
       const key = cellKey(vf.pf, vf.index);
-      if (!reasons.length) marks.set(key, { rank });
+      if (!reasons.length) {
+        if (!ports.includes(vf.pf)) ports.push(vf.pf);
+        marks.set(key, { rank, grade: ports.indexOf(vf.pf) });
+      }
       // Of several requests, the one of the cell's own class tells why not.
       else if (!marks.has(key) || !reasons.some((reason) => reason.rule === "class")) {
         if (marks.get(key)?.rank === undefined) marks.set(key, { reasons });

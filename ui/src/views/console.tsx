@@ -10,25 +10,22 @@ export function ConsoleDialog({ partition, onClose }: { partition: string; onClo
   useEffect(() => {
     let ended = false;
     let stop = (): void => {};
-    void (async () => {
-      try {
-        const [{ open }, answer] = await Promise.all([import("./terminal.ts"), request("GET", api.consoleOf(partition))]);
-        const body = answer.body;
-        if (ended || !place.current || !body) return void body?.cancel();
-        stop = open(place.current, body, (text) => api.type(partition, text), setError);
-      } catch (problem) {
-        if (!ended) setError(problem);
-      }
-    })();
+    const abort = new AbortController();
+    const output = request("GET", api.consoleOf(partition), undefined, {}, abort.signal);
+    const failed = (problem: unknown): void => { if (!ended) setError(problem); };
+    import("./terminal.ts").then(({ open }) => {
+      if (!ended && place.current) stop = open(place.current, output, (text) => api.type(partition, text), failed);
+    }, failed);
     return () => {
       ended = true;
       stop();
+      abort.abort();
     };
   }, [partition]);
   return (
     <Dialog title={`Console of ${partition}`} onClose={onClose} wide>
       {error ? <ProblemBox error={error} /> : null}
-      <div ref={place} class="terminal" aria-label={`Console of ${partition}`} role="group" />
+      <div ref={place} class="console" aria-label={`Console of ${partition}`} role="group" />
       <footer>
         <span class="quiet">What is shown begins now; press Enter for a prompt. Ctrl+Shift+Escape leaves the terminal.</span>
         <button type="button" onClick={onClose}>Close</button>

@@ -118,7 +118,7 @@ function ofAudit(entry: AuditEntry, at: number): Line {
     key: `a${entry.number ?? at}-${entry.time_ms}`,
     kind: "audit",
     tone: verdict === "granted" ? "" : "bad",
-    text: `${entry.partition} asked: ${[op, vf, settings].filter(Boolean).join(" ")}; ${verdict}${why ? `: ${why}` : ""}`,
+    text: `${entry.uid === undefined ? entry.partition : `User ${entry.uid}, for ${entry.partition},`} asked: ${[op, vf, settings].filter(Boolean).join(" ")}; ${verdict}${why ? `: ${why}` : ""}`,
     partition: entry.partition,
     plan: null,
   };

@@ -32,7 +32,7 @@ export function MachineView() {
             colours={picture.colours}
             selected={pinned}
             onLook={(cell) => setLooked(cell?.key ?? null)}
-            onPick={(cell) => setPinned(cell.key)}
+            onPick={(cell) => { setPinned(pinned === cell.key ? null : cell.key); if (pinned === cell.key) setLooked(null); }}
             hint="Arrow keys move between virtual functions, Page Up and Page Down between ports."
           />
         ) : (

@@ -1,10 +1,10 @@
 // Partitions: their state, VFs, channel, agent and policy; and what can be done with them, asked first.
 import { useEffect, useState } from "preact/hooks";
-import { api } from "../api/client.ts";
-import type { Intent, Options, Partition, Plan, Way } from "../api/types.ts";
+import { api, Problem } from "../api/client.ts";
+import type { AssignedVf, Intent, Options, Partition, Plan, Way } from "../api/types.ts";
 import { colours } from "../model/machine.ts";
 import { useSignal } from "../model/signal.ts";
-import { mayChange, reload, store } from "../model/store.ts";
+import { mayChange, reload, say, store } from "../model/store.ts";
 import { counted, settingPairs } from "../model/words.ts";
 import { Dialog } from "../parts/dialog.tsx";
 import { PlanView } from "../parts/planview.tsx";
@@ -24,6 +24,7 @@ export function PartitionsView() {
   const partitions = useSignal(store.partitions);
   const { query } = useSignal(route);
   const [asked, setAsked] = useState<Asked | null>(null);
+  const [reset, setReset] = useState<AssignedVf | null>(null);
   const [console, setConsole] = useState<string | null>(null);
   useSignal(store.who);
   const colour = colours(partitions.map((one) => one.name));
@@ -41,10 +42,11 @@ export function PartitionsView() {
       {partitions.length ? null : <p class="quiet">There is none yet. <a href={linkTo("choose", { new: "1" })}>Choose</a> VFs for a first one.</p>}
       <div class="cards">
         {partitions.map((one) => (
-          <Card key={one.name} partition={one} colour={colour.get(one.name) ?? 0} ask={setAsked} openConsole={setConsole} wanted={wanted === one.name} />
+          <Card key={one.name} partition={one} colour={colour.get(one.name) ?? 0} ask={setAsked} reset={setReset} openConsole={setConsole} wanted={wanted === one.name} />
         ))}
       </div>
       {asked ? <ActionDialog asked={asked} onClose={() => setAsked(null)} /> : null}
+      {reset ? <ResetDialog vf={reset} onClose={() => setReset(null)} /> : null}
       {console ? <ConsoleDialog partition={console} onClose={() => setConsole(null)} /> : null}
     </>
   );
@@ -61,10 +63,11 @@ interface CardProps {
   colour: number;
   wanted: boolean;
   ask: (asked: Asked) => void;
+  reset: (vf: AssignedVf) => void;
   openConsole: (name: string) => void;
 }
 
-function Card({ partition, colour, ask, openConsole, wanted }: CardProps) {
+function Card({ partition, colour, ask, reset, openConsole, wanted }: CardProps) {
   const { name, running } = partition;
   const namespace = !!partition.netns;
   return (
@@ -84,16 +87,18 @@ function Card({ partition, colour, ask, openConsole, wanted }: CardProps) {
         <table>
           <caption class="sr">VFs of {name}</caption>
           <thead>
-            <tr><th scope="col">VF</th><th scope="col">Function</th><th scope="col">Settings</th><th scope="col">Guest may change</th><th scope="col"><span class="sr">Actions</span></th></tr>
+            <tr><th scope="col">VF</th><th scope="col">Function</th><th scope="col">Settings</th><th scope="col"><span class="sr">Actions</span></th></tr>
           </thead>
           <tbody>
             {partition.vfs.map((vf) => (
               <tr key={vf.name}>
                 <th scope="row">{vf.name}<span class="quiet">{vf.class}</span></th>
                 <td class="address">{vf.address ?? "not there"}<span class="quiet">VF {vf.index} of {vf.pf}</span></td>
-                <td>{settingPairs(vf.settings).map(([key, value]) => <span key={key} class="pair"><span class="quiet">{key}</span> {value}</span>)}</td>
-                <td>{vf.guest_may.length ? vf.guest_may.join(", ") : <span class="quiet">nothing</span>}</td>
+                <td>{settingPairs(vf.settings).map(([key, value]) => <span key={key} class="pair"><span class="quiet">{key}</span> {value}</span>)}
+                  {vf.guest_may.length ? <p class="may"><span class="quiet">its guest may change</span> {vf.guest_may.join(", ")}</p> : null}
+                </td>
                 <td>
+                  {mayChange() && !namespace ? <button type="button" class="small" aria-label={`Reset ${name}/${vf.name}`} onClick={() => reset(vf)}>Reset</button> : null}{" "}
                   {mayChange() ? (
                     <button type="button" class="small" aria-label={`Detach ${name}/${vf.name}`} onClick={() => ask({ title: `Detach ${name}/${vf.name}?`, verb: "Detach", intent: { intent: "detach", partition: name, vf: vf.name } })}>
                       Detach
@@ -124,9 +129,34 @@ function Card({ partition, colour, ask, openConsole, wanted }: CardProps) {
             <button type="button" class="danger" aria-label={`Remove ${name}`} onClick={() => ask({ title: `Remove ${name}?`, verb: "Remove", intent: { intent: "remove", partition: name } })}>Remove</button>
           </>
         ) : null}
-        <a class="quiet" href={linkTo("history", { partition: name })} aria-label={`What happened with ${name}`}>History</a>
+        <a class="quiet" href={linkTo("history", { partition: name })} aria-label={`History of ${name}`}>History</a>
       </footer>
     </article>
+  );
+}
+
+/** A Function Level Reset in the partition's place. */
+function ResetDialog({ vf, onClose }: { vf: AssignedVf; onClose: () => void }) {
+  const [error, setError] = useState<unknown>(null);
+  async function reset(): Promise<void> {
+    try {
+      await api.operate(vf.pf, vf.index, { op: "reset", vf: vf.name });
+      say(`${vf.name} is reset`);
+      reload("inventory", "audit");
+      onClose();
+    } catch (problem) {
+      setError(problem instanceof Problem && problem.status === 404 ? new Error("This daemon is older than the page and resets no VF for others.") : problem);
+    }
+  }
+  return (
+    <Dialog title={`Reset ${vf.name}?`} onClose={onClose}>
+      <p>VF {vf.index} of {vf.pf} is reset (Function Level Reset): what its guest was doing with it is lost, and what the host has set stays.</p>
+      {error ? <ProblemBox error={error} /> : null}
+      <footer>
+        <button type="button" onClick={onClose}>Leave it</button>
+        <button type="button" class="primary warn" onClick={() => void reset()}>Reset</button>
+      </footer>
+    </Dialog>
   );
 }
 

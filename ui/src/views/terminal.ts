@@ -3,7 +3,7 @@ import { Terminal } from "@xterm/xterm";
 import "@xterm/xterm/css/xterm.css";
 
 /** Gives what closes it. What a guest prints is shown, and does nothing else: no titles, no links, no clipboard. */
-export function open(place: HTMLElement, output: ReadableStream<Uint8Array>, type: (text: string) => Promise<void>, failed: (error: unknown) => void): () => void {
+export function open(place: HTMLElement, output: Promise<Response>, type: (text: string) => Promise<void>, failed: (error: unknown) => void): () => void {
   const terminal = new Terminal({
     cols: 100,
     rows: 26,
@@ -49,23 +49,24 @@ export function open(place: HTMLElement, output: ReadableStream<Uint8Array>, typ
     waiting += text;
     void send();
   });
-  const reader = output.getReader();
+  let closed = false;
   void (async () => {
     try {
-      for (;;) {
+      const reader = (await output).body?.getReader();
+      while (reader) {
         const { done, value } = await reader.read();
         if (done) break;
         await new Promise<void>((shown) => terminal.write(value, shown));
       }
       terminal.write("\r\n[the console has ended]\r\n");
-    } catch {
-      // Closed from here.
+    } catch (error) {
+      if (!closed) failed(error);
     }
   })();
   terminal.focus();
   return () => {
     observer.disconnect();
-    void reader.cancel().catch(() => {});
+    closed = true;
     terminal.dispose();
   };
 }

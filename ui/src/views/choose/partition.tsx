@@ -85,7 +85,7 @@ function RequestItem({ partition, vf, at, editing, edit }: ItemProps) {
         <span class="gap" />
         {mayChange() ? (
           <>
-            <button type="button" class="small" aria-expanded={editing} aria-label={`Edit ${vf.name}`} onClick={() => edit(editing ? null : vf.name)}>{editing ? "Close" : "Edit"}</button>
+            <button type="button" class="small" aria-expanded={editing} aria-label={`${editing ? "Close" : "Edit"} ${vf.name}`} onClick={() => edit(editing ? null : vf.name)}>{editing ? "Close" : "Edit"}</button>
             <button type="button" class="icon" aria-label={`Take ${vf.name} out`} onClick={() => { takeRequest(partition.name, vf.name); edit(null); }}>✕</button>
           </>
         ) : null}

@@ -3,7 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { api, Problem } from "../../api/client.ts";
 import type { Plan, Relaxation, VfRequest, Way } from "../../api/types.ts";
 import { applied, choice, discard, setCount, setRequest } from "../../model/choice.ts";
-import { isEmpty, partitionNamed, specOf } from "../../model/draft.ts";
+import { type Draft, isEmpty, NOTHING, partitionNamed, specOf } from "../../model/draft.ts";
 import { partitionOf } from "../../model/machine.ts";
 import { Signal, useSignal } from "../../model/signal.ts";
 import { isAdministrator, mayChange, reload, reloadNow, say, store } from "../../model/store.ts";
@@ -14,6 +14,8 @@ import { optionFor } from "../ways.tsx";
 
 /** The change that was begun here, while it is looked at. */
 const begun = new Signal<number | null>(null);
+/** What it makes so. */
+let asked: Draft = NOTHING;
 
 export function PlanPane() {
   const draft = useSignal(choice.draft);
@@ -51,14 +53,16 @@ export function PlanPane() {
   useEffect(() => {
     if (!run || !ended) return;
     say(runHeading(run));
-    if (run.state === "done") void reloadNow("inventory", "partitions", "spec").then(applied);
+    if (run.state === "done") void reloadNow("inventory", "partitions", "spec").then(() => applied(asked));
   }, [number, ended]);
 
   async function apply(): Promise<void> {
     if (!plan) return;
     setWorking(true);
     try {
+      const drafted = draft;
       const change = await api.begin(plan);
+      asked = drafted;
       begun.value = Number(change.id.split("-")[1]);
       say("The plan is being carried out");
     } catch (problem) {
