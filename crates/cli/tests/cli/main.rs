@@ -23,3 +23,4 @@ mod show;
 mod state;
 mod support;
 mod terminal;
+mod ui;
