@@ -1,6 +1,6 @@
 //! Why a command was not carried out: what is printed on stderr, and the exit status that follows from it.
 
-use std::{error::Error, fmt, io, path::PathBuf, process::ExitCode};
+use std::{error::Error, fmt, io, net::SocketAddrV4, path::PathBuf, process::ExitCode};
 
 use ioward_api::{ApiError, ChangeId, ErrorBody, ErrorKind};
 use ioward_model::{Name, Reason, Rule, Spec, SpecError, SpecPlace, TextPlace};
@@ -146,6 +146,14 @@ pub enum CliError {
     /// This process did not get what it needs to work at all.
     #[error("cannot start: {}", plain(.0))]
     Start(io::Error),
+    /// The page can't be served.
+    #[error("cannot listen at {address}: {}; another port: --port", plain(.source))]
+    Listen {
+        /// Where.
+        address: SocketAddrV4,
+        /// Why.
+        source: io::Error,
+    },
     /// The terminal does not do what it should.
     #[error("cannot set the terminal up: {}", plain(.0))]
     Terminal(io::Error),

@@ -24,3 +24,4 @@ mod show;
 mod state;
 mod support;
 mod terminal;
+mod ui;
