@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension, Json,
-    extract::{
-        Path, State,
-        rejection::{JsonRejection, PathRejection},
-    },
+    Extension,
+    extract::{Path, State, rejection::PathRejection},
 };
 use ioward_api::{ApiError, ErrorKind, VfDetail};
-use ioward_model::{Inventory, OpError, OpErrorKind, OpOutcome, PhysicalFunction, VfId, VfOp, VfStatistics};
+use ioward_model::{
+    Assignment, Inventory, OpError, OpErrorKind, OpOutcome, PhysicalFunction, VfId, VfOp, VfStatistics,
+};
 use ioward_pci::{Bdf, BdfError};
 
-use super::problem::Failure;
+use super::{json::Json, problem::Failure};
 use crate::{access::Caller, imp::Imp};
 
 impl From<OpError> for Failure {
@@ -51,7 +50,7 @@ pub(super) async fn vf(State(imp): State<Arc<Imp>>, path: VfPath) -> Result<Json
     })?;
     let state = imp.state();
     let assignment = state.assignment(id);
-    Ok(Json(VfDetail { pf: id.pf, vf, made: assignment.map(|assignment| assignment.effective_settings()) }))
+    Ok(Json(VfDetail { pf: id.pf, vf, made: assignment.map(Assignment::effective_settings) }))
 }
 
 pub(super) async fn statistics(
@@ -65,10 +64,9 @@ pub(super) async fn operate(
     State(imp): State<Arc<Imp>>,
     Extension(caller): Extension<Caller>,
     path: VfPath,
-    op: Result<Json<VfOp>, JsonRejection>,
+    Json(op): Json<VfOp>,
 ) -> Result<Json<OpOutcome>, Failure> {
-    let (vf, Json(op)) = (vf_of(path)?, op?);
-    Ok(Json(imp.operate_for_user(caller.uid, vf, op).await?))
+    Ok(Json(imp.operate_for_user(caller.uid, vf_of(path)?, op).await?))
 }
 
 fn found(inventory: Inventory, pf: Bdf) -> Result<PhysicalFunction, Failure> {

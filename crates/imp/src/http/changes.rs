@@ -3,11 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Extension, Json,
-    extract::{
-        Path, State,
-        rejection::{JsonRejection, PathRejection},
-    },
+    Extension,
+    extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -18,7 +15,7 @@ use ioward_api::{
 use ioward_model::Event;
 use serde_json::Value;
 
-use super::{etag, lines::lines, problem::Failure, roles::may_use};
+use super::{etag, json::Json, lines::lines, problem::Failure, roles::may_use};
 use crate::{access::Caller, changes::Change, imp::Imp};
 
 /// The longest that a client may wait for changes before its own, in seconds.
@@ -32,9 +29,8 @@ const MAX_KEY: usize = 128;
 pub(super) async fn apply(
     State(imp): State<Arc<Imp>>,
     Extension(caller): Extension<Caller>,
-    request: Result<Json<ApplyRequest>, JsonRejection>,
+    Json(ApplyRequest { plan, wait_seconds }): Json<ApplyRequest>,
 ) -> Result<Response, Failure> {
-    let Json(ApplyRequest { plan, wait_seconds }) = request?;
     may_use(caller, &plan.options)?;
     let change = imp.begin_within(plan, wait(wait_seconds), None).await?;
     change.asked_by(caller.uid);
@@ -68,9 +64,8 @@ pub(super) async fn begin_change(
     State(imp): State<Arc<Imp>>,
     Extension(caller): Extension<Caller>,
     asked: HeaderMap,
-    request: Result<Json<Value>, JsonRejection>,
+    Json(body): Json<Value>,
 ) -> Result<Response, Failure> {
-    let Json(body) = request?;
     let Some(key) = idempotency_key(&asked)? else {
         return Ok(begun(StatusCode::CREATED, &*begin(&imp, caller, &asked, body).await?));
     };

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
     extract::State,
     http::header,
     response::{IntoResponse, Response},
 };
 use ioward_model::doctor::Report;
 
-use super::problem::Failure;
+use super::{json::Json, problem::Failure};
 use crate::imp::Imp;
 
 pub(super) async fn doctor(State(imp): State<Arc<Imp>>) -> Result<Json<Report>, Failure> {

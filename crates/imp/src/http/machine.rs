@@ -3,7 +3,6 @@
 use std::{num::NonZero, sync::Arc};
 
 use axum::{
-    Json,
     extract::{Query, State, rejection::QueryRejection},
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
@@ -14,7 +13,7 @@ use ioward_model::{Drift, Name, Orphan};
 use ioward_store::Export;
 use serde::Deserialize;
 
-use super::{etag, lines::lines, problem::Failure};
+use super::{etag, json::Json, lines::lines, problem::Failure};
 use crate::imp::Imp;
 
 /// How many audit entries one answer holds.

@@ -11,6 +11,7 @@ mod connections;
 mod etag;
 mod events;
 mod health;
+mod json;
 mod lines;
 mod machine;
 mod partition;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
     body::{Body, Bytes},
     extract::{
         DefaultBodyLimit, Path, State,
@@ -17,19 +16,11 @@ use futures_util::stream;
 use ioward_api::{ApiError, ErrorKind, PartitionView};
 use ioward_model::Name;
 
-use super::problem::Failure;
+use super::{json::Json, problem::Failure};
 use crate::imp::Imp;
 
 /// As much as can be typed at once, in bytes.
 const MAX_TYPED: usize = 64 << 10;
-
-impl From<BytesRejection> for Failure {
-    fn from(rejection: BytesRejection) -> Self {
-        let is_too_large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
-        let kind = if is_too_large { ErrorKind::TooLarge } else { ErrorKind::Invalid };
-        Self(ApiError::new(kind, rejection.body_text()))
-    }
-}
 
 type PartitionPath = Result<Path<String>, PathRejection>;
 

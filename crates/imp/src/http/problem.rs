@@ -1,13 +1,13 @@
 //! Errors on their way out: what an error of the IMP, or of a request that can't be read, is answered with.
 
 use axum::{
-    Json,
-    extract::rejection::{JsonRejection, PathRejection, QueryRejection},
+    extract::rejection::{BytesRejection, PathRejection, QueryRejection},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use ioward_api::{ApiError, ErrorKind, PROBLEM_JSON, Problem};
 
+use super::json::Json;
 use crate::error::ImpError;
 
 /// An error on its way out.
@@ -20,14 +20,10 @@ impl From<ImpError> for Failure {
     }
 }
 
-impl From<JsonRejection> for Failure {
-    fn from(rejection: JsonRejection) -> Self {
-        let kind = match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => ErrorKind::TooLarge,
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => ErrorKind::Unsupported,
-            _ => ErrorKind::Invalid,
-        };
-        Self::new(kind, rejection.body_text())
+impl From<BytesRejection> for Failure {
+    fn from(rejection: BytesRejection) -> Self {
+        let is_too_large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
+        Self::new(if is_too_large { ErrorKind::TooLarge } else { ErrorKind::Invalid }, rejection.body_text())
     }
 }
 

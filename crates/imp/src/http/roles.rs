@@ -1,7 +1,6 @@
 //! Whether a request goes on to its route: the role of whoever asks against that of the table.
 
 use axum::{
-    Json,
     extract::{DefaultBodyLimit, Extension, Request},
     http::{HeaderValue, header},
     middleware::Next,
@@ -10,7 +9,7 @@ use axum::{
 use ioward_api::{ErrorKind, Role, Route, WhoAmI};
 use ioward_model::Options;
 
-use super::problem::Failure;
+use super::{json::Json, problem::Failure};
 use crate::access::Caller;
 
 /// The largest request that is read: a plan for a host of 1,000 partitions, with room.

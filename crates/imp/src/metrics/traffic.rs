@@ -51,7 +51,7 @@ impl Traffic {
         let mut now = self.lock();
         now.counters.retain(|vf, _| pfs.contains(&vf.pf));
         let answered = now.counters.iter().filter(|(vf, _)| !now.reading.contains(&vf.pf));
-        answered.map(|(vf, counters)| (*vf, counters.clone())).collect()
+        answered.map(|(vf, counters)| (*vf, *counters)).collect()
     }
 
     async fn read_adapter(self: Arc<Self>, pf: Bdf, vfs: Vec<VfId>) {
