@@ -24,6 +24,7 @@ mod packages;
 mod process;
 mod terminal;
 mod test;
+mod ui;
 mod workspace;
 
 use std::process::ExitCode;
@@ -59,6 +60,12 @@ enum Command {
     },
     /// Make the picture in docs/ from what the program prints on the simulated machine.
     Docs,
+    /// Build the page in ui/ with npm; its files are committed.
+    Ui {
+        /// Run its tests, in Debian's Chromium.
+        #[arg(long)]
+        test: bool,
+    },
     /// Build a Debian package, and print where it is.
     Package {
         /// Of the binaries of the dev profile: soon built, and large.
@@ -125,6 +132,7 @@ fn run(command: Command) -> error::Result<u8> {
         Command::Lint => lint::run().map(|()| 0),
         Command::Bench { what } => bench::run(what).map(|()| 0),
         Command::Docs => docs::make().map(|()| 0),
+        Command::Ui { test } => ui::build(test).map(|()| 0),
         Command::Package { dev } => {
             println!("{}", package::build(dev)?.display());
             Ok(0)
