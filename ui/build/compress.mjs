@@ -1,4 +1,4 @@
-// Leaves the scripts and styles of dist/ compressed only: the binary holds them so. The same input gives the same bytes.
+// Leaves the scripts and styles of dist/ (or the folder given) compressed only: the binary holds them so. The same input gives the same bytes.
 // Adds the licences of what is in them. Fails when the script that every view needs is over its bound, or a licence is new.
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
@@ -9,7 +9,7 @@ import { gzipSync } from "node:zlib";
 const BOUND = 150_000;
 const LICENCES = ["MIT"];
 const root = path.join(path.dirname(fileURLToPath(import.meta.url)), "..");
-const dist = path.join(root, "dist");
+const dist = process.argv[2] ?? path.join(root, "dist");
 let script = 0;
 for (const name of readdirSync(dist).filter((one) => /\.(js|css)$/.test(one))) {
   const packed = gzipSync(readFileSync(path.join(dist, name)), { level: 9 });

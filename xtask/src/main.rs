@@ -33,6 +33,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::lab::Lab;
+use crate::workspace::Workspace;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "What a developer of ioward runs")]
@@ -60,12 +61,8 @@ enum Command {
     },
     /// Make the picture in docs/ from what the program prints on the simulated machine.
     Docs,
-    /// Build the page in ui/ with npm; its files are committed.
-    Ui {
-        /// Run its tests, in Debian's Chromium.
-        #[arg(long)]
-        test: bool,
-    },
+    /// Build the page's files (ui/dist), which `ioward` holds and which are committed, from their sources.
+    Ui,
     /// Build a Debian package, and print where it is.
     Package {
         /// Of the binaries of the dev profile: soon built, and large.
@@ -104,6 +101,8 @@ enum LabCommand {
 enum Only {
     /// Tests that run on this machine.
     Unit,
+    /// Tests of the page, in a browser.
+    Ui,
     /// Tests that run in level 1.
     Lab,
 }
@@ -112,7 +111,7 @@ enum Only {
 /// found out sooner by its silence.
 const RUN_BOUND: Duration = Duration::from_secs(30 * 60);
 /// How long one level 1 may go on with lab tests.
-const LAB_TESTS_BOUND: Duration = Duration::from_secs(45 * 60);
+const LAB_TESTS_BOUND: Duration = Duration::from_secs(60 * 60);
 /// How long `lab shell` may be open.
 const SHELL_BOUND: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -132,7 +131,7 @@ fn run(command: Command) -> error::Result<u8> {
         Command::Lint => lint::run().map(|()| 0),
         Command::Bench { what } => bench::run(what).map(|()| 0),
         Command::Docs => docs::make().map(|()| 0),
-        Command::Ui { test } => ui::build(test).map(|()| 0),
+        Command::Ui => ui::build(&Workspace::find()?).map(|()| 0),
         Command::Package { dev } => {
             println!("{}", package::build(dev)?.display());
             Ok(0)
