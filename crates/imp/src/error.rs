@@ -80,6 +80,7 @@ impl From<ImpError> for ApiError {
         let kind = match &error {
             ImpError::Spec(_) | ImpError::Invalid(_) => ErrorKind::Invalid,
             ImpError::Refused { reasons, .. } => kind_of(reasons),
+            ImpError::Fabric(FabricError::Unsupported { .. }) => ErrorKind::Refused,
             ImpError::Busy | ImpError::TooMany(_) => ErrorKind::Busy,
             ImpError::NoSuchPartition(_)
             | ImpError::NoSuchChange(_)
