@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ioward_model::{Intent, OpErrorKind, OpOutcome, Spec, Verdict, VfOp, VfSettings};
 
-use crate::scene::{Scene, name, partition, set_mac, vf};
+use crate::scene::{NIC, Scene, name, partition, set_mac, vf};
 
 const A: &str = "52:54:00:00:00:0a";
 const B: &str = "52:54:00:00:00:0b";
@@ -122,7 +122,7 @@ async fn two_guests_never_get_the_same_mac() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_does_not_get_the_mac_of_a_plan_under_way() {
     let scene = Scene::new();
-    let grown = format!("[[adapter]]\npf = \"{}\"\nvfs = 3\n", crate::scene::NIC);
+    let grown = format!("[[adapter]]\npf = \"{NIC}\"\nvfs = 3\n");
     scene.apply(&(grown.clone() + &partition("web", 0, A))).await;
     // The plan is held up where it has not noted the MAC of db, and holds no adapter.
     scene.gate.close("define");
@@ -162,6 +162,8 @@ fn set_vlan(vlan: u16) -> VfOp {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_sets_what_the_guest_may_not_and_the_log_says_who() {
     let scene = Scene::new();
+    // Found with a VF, so that there is one to look at in the end.
+    scene.machine.write_numvfs(NIC.parse().unwrap(), 1).unwrap();
     scene.apply(&partition("web", 0, A)).await;
     let denied = scene.imp.operate(&name("web"), set_vlan(7)).await.unwrap_err();
     assert_eq!(denied.kind, OpErrorKind::Denied);
