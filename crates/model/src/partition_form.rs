@@ -12,6 +12,7 @@ use crate::{
 
 /// A partition, key by key (docs/spec.md).
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PartitionForm {
     name: Name,

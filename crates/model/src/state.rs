@@ -29,6 +29,7 @@ pub struct State {
 
 /// An adapter that ioward holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AdapterState {
     /// The values to restore when it is released.
     pub original: AdapterOriginal,
@@ -41,6 +42,7 @@ pub struct AdapterState {
 
 /// The original state of an adapter, before ioward changed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AdapterOriginal {
     /// NumVFs.
     pub num_vfs: u16,
@@ -63,6 +65,7 @@ pub struct PartitionState {
 
 /// A VF that belongs to a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Assignment {
     /// The VF.
     pub vf: VfId,
@@ -77,6 +80,7 @@ pub struct Assignment {
     pub original_settings: VfSettings,
     /// Whether ioward has bound it, and its driver before that.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "even_null")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub original_driver: Option<Option<String>>,
     /// Whether it has been handed to the hypervisor.
     pub attached: bool,

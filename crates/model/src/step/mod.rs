@@ -26,6 +26,7 @@ use crate::{AdapterState, Assignment, Name, Owner, PartitionSpec, VfId, VfSettin
 
 /// One idempotent operation, with an inverse.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "step", rename_all = "kebab-case")]
 pub enum Step {
     /// Note what an adapter looked like before ioward touches it, or what is now wanted of it.
