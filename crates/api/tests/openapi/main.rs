@@ -5,8 +5,10 @@
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 mod document;
+mod fit;
 mod operations;
 mod schemas;
+mod values;
 
 use std::{collections::BTreeSet, env, fs, path::Path};
 
