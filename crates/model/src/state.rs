@@ -15,6 +15,7 @@ use crate::{
 
 /// Everything ioward keeps between two plans. Stored as rows: [`crate::Row`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct State {
     /// Counts the plans carried out.
     pub revision: u64,
@@ -52,6 +53,7 @@ pub struct AdapterOriginal {
 
 /// A client partition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PartitionState {
     /// Its Spec.
     pub spec: PartitionSpec,

@@ -5,8 +5,8 @@ use ioward_api::{
     IntentRequest, PartitionView, PlanRequest, PrepareRequest, Prepared, Reaped, Topic, VfDetail, WhoAmI,
 };
 use ioward_model::{
-    AuditDropped, AuditEntry, Drift, Event, Inventory, Name, OpOutcome, Orphan, PhysicalFunction, Plan, Spec,
-    VfOp, VfStatistics, doctor,
+    AuditDropped, AuditEntry, Drift, Event, Inventory, Name, OpOutcome, OpenOperation, Orphan,
+    PhysicalFunction, Plan, PlanRecord, Spec, State, StepRecord, VfOp, VfStatistics, doctor,
 };
 use serde_json::{Map, Value, json};
 
@@ -91,18 +91,24 @@ fn lines(of_a_line: &Value) -> Value {
     json!({"type": "string", "description": "One JSON object a line", "x-each-line": of_a_line})
 }
 
-/// What `GET /v1/state` answers. The type is the store's, which the API does not know: its larger parts are left open.
+/// What `GET /v1/state` answers. The type, `Export`, is the store's, which the API does not know: it is put together here once more.
 fn export(schemas: &mut Schemas) -> Value {
     let dropped = schemas.of::<AuditDropped>();
+    let number = json!({"type": "integer", "minimum": 1, "description": "Its number in the plan"});
+    let number = json!({"type": "object", "required": ["number"], "properties": {"number": number}});
+    let step = json!({"allOf": [schemas.of::<StepRecord>(), number]});
+    let steps = json!({"type": "array", "items": step, "description": "Its steps that have begun"});
+    let steps = json!({"type": "object", "required": ["steps"], "properties": {"steps": steps}});
+    let plan = json!({"allOf": [schemas.of::<PlanRecord>(), steps]});
     json!({
         "type": "object",
         "description": "What docs/state.md describes",
         "required": ["schema", "state", "plans", "operations", "audit"],
         "properties": {
             "schema": {"type": "integer", "minimum": 0},
-            "state": true,
-            "plans": {"type": "array", "items": true},
-            "operations": {"type": "array", "items": true},
+            "state": schemas.of::<State>(),
+            "plans": {"type": "array", "items": plan},
+            "operations": schemas.list_of::<OpenOperation>(),
             "audit": schemas.list_of::<AuditEntry>(),
             "audit_dropped": {"type": "object", "additionalProperties": dropped},
         },

@@ -7,8 +7,8 @@ use ioward_api::{
     Problem, Reaped, VfDetail,
 };
 use ioward_model::{
-    Drift, Event, GuestMay, HostUse, Inventory, NamespaceRef, Plan, Spec, Step, VfCount, VfOp, VfRequest,
-    VfSettings, Vlan, doctor,
+    Drift, Event, GuestMay, HostUse, Inventory, NamespaceRef, Plan, PlanRecord, Spec, State, Step,
+    StepRecord, VfCount, VfOp, VfRequest, VfSettings, Vlan, doctor,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -208,6 +208,17 @@ fn answers_fit() {
     let process = json!({"kind": "process", "pid": 812, "command": "qemu", "runs": {"is": "libvirt-domain", "name": "web"}});
     document.fits::<VfDetail>(&json!({"pf": "0000:01:00.0", "index": 1, "address": "0000:01:10.2", "driver": "vfio-pci",
         "iommu_group": 7, "owner": null, "holder": process, "made": {"min_tx_rate": "500Mbit", "online": true}}));
+    let domain = json!({"name": "web", "libvirt": "web"});
+    let partition = json!({"spec": domain, "running": true, "channel": true, "vfs": {"net0": assignment}});
+    let adapters = json!({"0000:01:00.0": adapter});
+    document.fits::<State>(&json!({"revision": 3, "adapters": adapters, "partitions": {"web": partition}}));
+    let outcome = json!({"settings_before": {"vlan": 5}, "driver_before": "igbvf"});
+    document.fits::<StepRecord>(&json!({"is": "begun", "found": outcome}));
+    document.fits::<StepRecord>(&json!({"is": "done", "order": 1, "outcome": {}, "noted": assignment}));
+    let plan = read("crates/cli/tests/data/plan.json");
+    document.fits::<PlanRecord>(
+        &json!({"number": 7, "plan": plan, "boot": "b", "begun_ms": 1, "ended": "undone"}),
+    );
     document.fits::<HostUse>(&json!({"use": "default-route", "netdev": "eth0"}));
     let finding = json!({"check": "vfio-pci", "verdict": "missing", "found": "it is not loaded", "remedy": "modprobe vfio-pci"});
     document.fits::<doctor::Report>(&json!({"able": false, "findings": [finding]}));

@@ -164,6 +164,7 @@ pub enum Step {
 
 /// Results of a step: the inverse and the state need them, and the plan could not know them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Outcome {
     /// The VF's address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
