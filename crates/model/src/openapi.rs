@@ -1,5 +1,5 @@
-//! Schemas of the values whose JSON is not the fields that they have: texts, and what is written in several forms. Only built with the
-//! feature `openapi`; all other values derive theirs.
+//! Schemas of the values whose JSON is not the fields that they have: texts, and what is written in several forms. Only built
+//! with the feature `openapi`; all other values derive theirs.
 
 use std::borrow::Cow;
 
@@ -18,8 +18,8 @@ use crate::{
     partition_form::PartitionForm,
 };
 
-/// Texts: the type, the pattern that all of them fit, an example, and what they are. A text that fits the pattern may be refused all
-/// the same, by a bound that a pattern does not tell.
+/// Texts: the type, the pattern that all of them fit, an example, and what they are. A text that fits the pattern may be
+/// refused all the same, by a bound that a pattern does not tell.
 macro_rules! texts {
     ($($type:ident $pattern:literal $example:literal $description:literal)*) => {$(
         impl PartialSchema for $type {
