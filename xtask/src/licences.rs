@@ -19,8 +19,8 @@ pub fn check(workspace: &Workspace) -> Result<()> {
         .ok_or_else(|| Error::Other(format!("{} has no list `licenses.allow`", path.display())))?;
     // Only what is built for where ioward runs: others' dependencies would be downloaded for nothing.
     let platform = ["--filter-platform", "x86_64-unknown-linux-gnu"];
-    let metadata =
-        output(workspace.cargo().args(["metadata", "--format-version", "1", "--locked"]).args(platform))?;
+    let all = ["metadata", "--format-version", "1", "--locked", "--all-features"];
+    let metadata = output(workspace.cargo().args(all).args(platform))?;
     let metadata: Value =
         serde_json::from_str(&metadata).map_err(|error| Error::Other(format!("cargo metadata: {error}")))?;
     let refused: Vec<String> = metadata["packages"]

@@ -65,8 +65,10 @@ pub fn build(dev: bool) -> Result<PathBuf> {
     for document in ["README.md", "CHANGELOG.md", "SECURITY.md"] {
         tree.copy(&workspace.root.join(document), &format!("usr/share/doc/ioward/{document}"), 0o644)?;
     }
-    let schema = workspace.root.join("docs/spec.schema.json");
-    tree.copy(&schema, "usr/share/doc/ioward/spec.schema.json", 0o644)?;
+    for schema in ["docs/spec.schema.json", "crates/api/openapi.json"] {
+        let name = schema.rsplit('/').next().unwrap_or(schema);
+        tree.copy(&workspace.root.join(schema), &format!("usr/share/doc/ioward/{name}"), 0o644)?;
+    }
     for script in SCRIPTS {
         tree.copy(&packaging.join(script), &format!("DEBIAN/{script}"), 0o755)?;
     }

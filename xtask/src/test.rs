@@ -20,6 +20,7 @@ pub fn run(only: Option<Only>, filter: Option<&str>) -> Result<u8> {
         if filter.is_none() {
             check_interleavings(&workspace)?;
             check_fuzz_targets(&workspace)?;
+            check_openapi(&workspace)?;
         }
     }
     if only == Some(Only::Ui) || (only.is_none() && filter.is_none()) {
@@ -44,5 +45,13 @@ fn check_fuzz_targets(workspace: &Workspace) -> Result<()> {
     cargo.args(["check", "--manifest-path", "fuzz/Cargo.toml", "--all-targets"]);
     cargo.env("CUSTOM_LIBFUZZER_PATH", "/nonexistent/libfuzzer.a");
     cargo.env("CARGO_TARGET_DIR", workspace.root.join("target/fuzz"));
+    run_program(&mut cargo)
+}
+
+/// Holds the committed OpenAPI document against the routes and the types. A build of its own, so that no other has the schemas
+/// in it.
+fn check_openapi(workspace: &Workspace) -> Result<()> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["test", "--package", "ioward-api", "--features", "openapi", "--test", "openapi"]);
     run_program(&mut cargo)
 }

@@ -48,8 +48,21 @@ impl<'de> Deserialize<'de> for ChangeId {
     }
 }
 
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for ChangeId {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        use utoipa::openapi::{ObjectBuilder, schema::Type};
+        let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9]+-[0-9]+$"));
+        text.description(Some("The ID of a change: EPOCH-NUMBER.")).examples(["12046313-7"]).into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for ChangeId {}
+
 /// A plan that was begun, and its progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ChangeView {
     /// Its ID.
     pub id: ChangeId,
@@ -78,6 +91,7 @@ pub struct ChangeView {
 
 /// The progress of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ChangeStatus {
     /// Its steps are being carried out.

@@ -28,6 +28,7 @@ pub const DEFAULT_SOCKET: &str = "/run/ioward/api.sock";
 
 /// Body of `POST /v1/plan`; the answer is a [`Plan`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PlanRequest {
     /// The intent to plan for.
     #[serde(flatten)]
@@ -40,6 +41,7 @@ pub struct PlanRequest {
 /// Body of `POST /v1/apply`. The answer is a stream of events, one JSON object a line, that ends with `plan-done` or
 /// `plan-failed`. Closing the connection before that cancels the change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
     /// A plan from `POST /v1/plan`; refused when the host or the state has changed since.
@@ -57,6 +59,7 @@ fn is_zero(number: &u64) -> bool {
 
 /// A line of the answer of `GET /v1/audit`; entries come first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum AuditLine {
     /// A request.
@@ -72,6 +75,7 @@ pub enum AuditLine {
 
 /// Body of `POST /v1/changes`; the answer is a [`ChangeView`]. The change continues when the connection closes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ChangeRequest {
     /// A plan from `POST /v1/plan`; refused when the host or the state has changed since.
@@ -83,6 +87,7 @@ pub struct ChangeRequest {
 
 /// Body of `POST /v1/changes` in its other form: an intent that is planned and begun at once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct IntentRequest {
     /// The intent.
     #[serde(flatten)]
@@ -97,6 +102,7 @@ pub struct IntentRequest {
 
 /// Body of `POST /v1/compatible`; the answer is a list of [`Compatible`], one for each VF that the partition asks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CompatibleRequest {
     /// The Spec.
@@ -107,6 +113,7 @@ pub struct CompatibleRequest {
 
 /// The functions that suit one request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Compatible {
     /// The request, as `web/net0`.
     pub request: Owner,
@@ -116,6 +123,7 @@ pub struct Compatible {
 
 /// A function considered for a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Candidate {
     /// The VF.
     pub vf: VfId,
@@ -136,6 +144,7 @@ impl Compatible {
 
 /// A partition, as listed by `GET /v1/partitions`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PartitionView {
     /// Its name.
     pub name: Name,
@@ -153,6 +162,7 @@ pub struct PartitionView {
     /// The name and version its agent gave in its hello.
     pub agent: Option<String>,
     /// Unix stream socket of its serial console; `None`: a domain's is libvirt's, a namespace has none.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub console: Option<PathBuf>,
     /// Its VFs.
     pub vfs: Vec<AssignedVf>,
@@ -160,6 +170,7 @@ pub struct PartitionView {
 
 /// What a partition is, by the keys of a Spec.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum KindView {
     /// A machine of ioward's own.
@@ -193,6 +204,7 @@ impl From<&PartitionKind> for KindView {
 
 /// A VF of a partition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AssignedVf {
     /// Its name in the partition.
     pub name: Name,
@@ -211,6 +223,7 @@ pub struct AssignedVf {
 
 /// A VF, as `GET /v1/adapters/{pf}/vfs/{index}` shows it: as in the inventory, with what ioward knows of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VfDetail {
     /// Its PF.
     pub pf: Bdf,
@@ -224,6 +237,7 @@ pub struct VfDetail {
 
 /// The outcome for one orphan, as listed by `POST /v1/orphans/reap`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reaped {
     /// The orphan.
     #[serde(flatten)]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Body of `POST /v1/domains/UUID/prepare`; the answer is [`Prepared`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PrepareRequest {
     /// The domain's name, as libvirt has it.
@@ -19,6 +20,7 @@ pub struct PrepareRequest {
 
 /// A PCI function of the host in a domain's definition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DomainFunction {
     /// Its address.
@@ -30,6 +32,7 @@ pub struct DomainFunction {
 
 /// Which VFs of ioward's a domain starts with. All of them are ready.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Prepared {
     /// The partition that the domain is; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

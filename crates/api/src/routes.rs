@@ -11,6 +11,7 @@ pub const ADMIN_GROUP: &str = "ioward-admin";
 
 /// What somebody may do. Each role may do all that those before it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// Looks, and changes nothing.
@@ -51,6 +52,7 @@ impl fmt::Display for Role {
 
 /// Answer of `GET /v1/whoami`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WhoAmI {
     /// The user of whoever asks.
     pub uid: u32,

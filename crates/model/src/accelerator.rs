@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Executes a partition's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Accelerator {
     /// The processor, through KVM.

@@ -7,6 +7,7 @@ use crate::Name;
 
 /// A domain, and the PCI functions of the host that it has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Adoptable {
     /// Its name.
     pub name: String,
@@ -25,6 +26,7 @@ pub struct Adoptable {
 
 /// A PCI function of the host that a domain has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AdoptableFunction {
     /// Its address on the host.
     pub function: Bdf,

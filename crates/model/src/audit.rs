@@ -6,6 +6,7 @@ use crate::{Name, VfOp};
 
 /// One operation on the VFs of a partition, and what became of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditEntry {
     /// Milliseconds since 1970 (UTC).
     pub time_ms: u64,
@@ -22,6 +23,7 @@ pub struct AuditEntry {
 
 /// The result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "verdict", content = "why", rename_all = "kebab-case")]
 pub enum Verdict {
     /// Allowed and done.
@@ -73,6 +75,7 @@ fn is_zero(number: &u64) -> bool {
 
 /// How many entries of a partition are not kept any more, or never were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditDropped {
     /// Changes.
     pub changes: u64,

@@ -9,6 +9,7 @@ use crate::{Name, Owner, VfId};
 
 /// The VF for a request, and the criterion that decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Placement {
     /// The request.
     pub owner: Owner,
@@ -25,6 +26,7 @@ pub struct Placement {
 
 /// A criterion between suitable PFs, in order of precedence: an earlier one is never given up for a later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Criterion {
     /// The partition has it already.
@@ -53,6 +55,7 @@ pub enum Criterion {
 
 /// How far a placement from a bounded search may be from the optimum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Gap {
     /// The first criterion in which a better placement may exist.
     pub criterion: Criterion,
@@ -90,6 +93,7 @@ impl fmt::Display for Criterion {
 
 /// One way to make a refused request possible: all of its relaxations together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Way {
     /// The relaxations; at least one.
     pub gives: Vec<Relaxation>,
@@ -97,6 +101,7 @@ pub struct Way {
 
 /// A relaxation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "relaxation", rename_all = "kebab-case")]
 pub enum Relaxation {
     /// `--allow-disruption`.

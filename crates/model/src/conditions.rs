@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Conditions that are in the way of VFs, as the kernel shows them; [`crate::checks`] says what they mean. Empty: none is
 /// known, as in recordings of before they were looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Conditions {
     /// The kernel shows no `sriov_numvfs` for it.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// All findings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = DoctorReport))]
 pub struct Report {
     /// Whether nothing that is needed is missing.
     pub able: bool,
@@ -25,6 +26,7 @@ impl Report {
 
 /// The result of one check: what was found, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = DoctorFinding))]
 pub struct Finding {
     /// The check.
     pub check: Check,
@@ -42,6 +44,7 @@ pub struct Finding {
 
 /// A check. Stable: programs match on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = DoctorCheck))]
 #[serde(rename_all = "kebab-case")]
 pub enum Check {
     /// An IOMMU is on.
@@ -85,6 +88,7 @@ impl fmt::Display for Check {
 
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = DoctorVerdict))]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// As it should be.

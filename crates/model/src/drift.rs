@@ -9,6 +9,7 @@ use crate::{Identity, Name, Owner, VfId, VfSettings};
 
 /// A difference between the host and the state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Drift {
     /// The difference.
     #[serde(flatten)]
@@ -23,6 +24,7 @@ pub struct Drift {
 
 /// A kind of difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "drift", rename_all = "kebab-case")]
 pub enum Difference {
     /// A PF that ioward holds is missing, is unreadable, or has been replaced by another.
@@ -136,6 +138,7 @@ fn words(settings: &VfSettings) -> String {
 
 /// A VF that is bound to vfio-pci, belongs to no partition, and is not open in any process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Orphan {
     /// The VF.
     #[serde(flatten)]

@@ -9,6 +9,7 @@ use crate::{Drift, Identity, Name, Orphan, Step};
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Event {
     /// Counts events since the daemon started, from 1.
     pub number: u64,
@@ -21,6 +22,7 @@ pub struct Event {
 
 /// A kind of event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventKind {
     /// A plan is being carried out.

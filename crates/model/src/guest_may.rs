@@ -29,7 +29,7 @@ pub enum Permission {
 }
 
 impl Permission {
-    fn all() -> impl Iterator<Item = Self> {
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
         Setting::ALL.iter().map(|setting| Self::Set(*setting)).chain([Self::Reset, Self::Stats])
     }
 

@@ -69,6 +69,7 @@ impl fmt::Display for Label {
 
 /// Who has a VF, as far as processes and network namespaces tell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Holder {
     /// It is bound to a driver that hands it to a program, and no process has it open.
@@ -90,6 +91,7 @@ pub enum Holder {
 
 /// A process of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Process {
     /// Its process ID.
     pub pid: u32,
@@ -101,6 +103,7 @@ pub struct Process {
 
 /// The thing that a process is, or belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "is", rename_all = "kebab-case")]
 pub enum Runs {
     /// QEMU, started by libvirt.

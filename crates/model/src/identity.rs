@@ -54,6 +54,7 @@ impl From<AdapterId> for String {
 
 /// Who a physical function is. At least one of its marks is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Identity {
     /// PCI vendor ID.
     pub vendor_id: HexId,

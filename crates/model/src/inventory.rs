@@ -17,6 +17,7 @@ use crate::{
 
 /// A snapshot of the host, as found at one moment. Never edited: a later look makes a new one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Inventory {
     /// Counts up whenever a look finds something different from the look before.
     pub generation: u64,
@@ -34,15 +35,18 @@ pub struct Inventory {
 
 /// A NUMA node of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NumaNode {
     /// Its number.
     pub id: u32,
     /// How far the memory of each node is from here, by number: 10 is local, 20 takes twice as long (ACPI SLIT).
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, u32>))]
     pub distances: BTreeMap<u32, u32>,
 }
 
 /// A PCI function that can give virtual functions, with the VFs it gives now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PhysicalFunction {
     /// Where it sits.
     pub address: Bdf,
@@ -114,6 +118,7 @@ pub struct PhysicalFunction {
 
 /// A virtual function that exists now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VirtualFunction {
     /// Its number under its PF, from 0 (sysfs `virtfnN`; PCIe numbers them from 1).
     pub index: u16,
@@ -157,6 +162,7 @@ pub struct VirtualFunction {
 
 /// The SR-IOV extended capability (PCIe 6.0 §9.3.3).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Sriov {
     /// VFs there can be at most: TotalVFs, or what the PF's driver allows when that is less (igb: 7 of 8).
     pub total_vfs: u16,
@@ -186,6 +192,7 @@ pub struct Sriov {
 
 /// One memory window of every VF.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VfBar {
     /// BAR number, 0 to 5.
     pub index: u8,
@@ -199,6 +206,7 @@ pub struct VfBar {
 
 /// A PCIe link (link capabilities and status, PCIe 6.0 §7.5.3).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Link {
     /// Speed now, in MT/s (2500, 5000, 8000, 16000, …).
     pub speed_mts: u32,
@@ -212,6 +220,7 @@ pub struct Link {
 
 /// A network interface of a PF.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Netdev {
     /// Its name now; it may be renamed at any time.
     pub name: String,
@@ -233,6 +242,7 @@ pub struct Netdev {
 
 /// An NVMe controller with its virtualization resources (NVMe 2.0 §8.26, Identify CNS 14h and 15h).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NvmeController {
     /// Kernel name, as `nvme0`.
     pub name: String,
@@ -252,6 +262,7 @@ pub struct NvmeController {
 
 /// Flexible resources of a primary controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NvmeResources {
     /// Flexible queue resources in all (VQFRT).
     pub queues_total: u32,
@@ -269,6 +280,7 @@ pub struct NvmeResources {
 
 /// A secondary controller: what the NVMe side knows of one VF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NvmeSecondary {
     /// Secondary controller identifier (SCID).
     pub controller_id: u16,
@@ -284,6 +296,7 @@ pub struct NvmeSecondary {
 
 /// A use that the host itself has for a function. Changing its VF count could cut the host off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "use", rename_all = "kebab-case")]
 pub enum HostUse {
     /// An interface has an IP address.
@@ -327,6 +340,7 @@ impl fmt::Display for HostUse {
 
 /// The purpose of an adapter, from its PCI class code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// Network controller (02h).
@@ -400,6 +414,7 @@ impl fmt::Display for Class {
 
 /// The kind of adapter within its class, from the PCI sub-class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Subclass {
     /// Ethernet controller (02h 00h).

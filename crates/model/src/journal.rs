@@ -14,6 +14,7 @@ use crate::{Assignment, Name, Outcome, Plan, VfId, VfSettings};
 
 /// A plan that was begun, running or ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PlanRecord {
     /// Counts the plans begun, whatever their outcome; from 1.
     pub number: u64,
@@ -31,6 +32,7 @@ pub struct PlanRecord {
 
 /// The outcome of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Ended {
     /// All its steps are done.
@@ -43,6 +45,7 @@ pub enum Ended {
 
 /// The progress of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "is", rename_all = "kebab-case")]
 pub enum StepRecord {
     /// It is about to be carried out. After a crash it may be done, half done, or not done.
@@ -71,6 +74,7 @@ pub enum StepRecord {
 
 /// A partition's request without an answer yet: its VF may be set, half set, or not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OpenOperation {
     /// The partition.
     pub partition: Name,

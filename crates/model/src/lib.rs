@@ -31,6 +31,8 @@ mod name;
 mod nearest;
 mod needs;
 mod op;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod partition;
 mod partition_form;
 mod plan;

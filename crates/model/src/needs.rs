@@ -9,6 +9,7 @@ use crate::{BitRate, UnitError, VfRef};
 
 /// The guest of a partition: an operating system whose drivers are known, or the drivers themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Guest {
     /// Its operating system.
@@ -21,6 +22,7 @@ pub struct Guest {
 
 /// An operating system with known VF drivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum GuestOs {
     /// Linux, with the drivers of its own tree.
@@ -45,6 +47,7 @@ impl GuestOs {
 
 /// A capability that a request requires of its adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Capability {
     /// RDMA: the PF has an RDMA device.
@@ -97,6 +100,7 @@ impl Capability {
 
 /// How a NUMA node counts for a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum NumaPolicy {
     /// The nearest adapter.
@@ -108,6 +112,7 @@ pub enum NumaPolicy {
 
 /// A failure domain that two VFs must not share, so that one keeps working when the other fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureDomain {
     /// The port: one PF.
@@ -132,6 +137,7 @@ impl FailureDomain {
 
 /// Redundancy: another VF that must not share a failure domain with this one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Apart {
     /// The other one: `net0` of the same partition, or `db/net0` of another.

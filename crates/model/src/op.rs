@@ -8,6 +8,7 @@ use crate::{Class, Name, Reason, VfSettings, VfStatistics};
 /// One operation on the requesting partition's VFs. It uses the names of the partition's Spec, so a partition can't
 /// even name another's VF.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "op", rename_all = "kebab-case")]
 pub enum VfOp {
     /// All its VFs.
@@ -61,6 +62,7 @@ impl VfOp {
 
 /// A VF as its partition sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VfView {
     /// Its name in the partition's Spec.
     pub name: Name,
@@ -76,6 +78,7 @@ pub struct VfView {
 
 /// The result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "result", content = "value", rename_all = "kebab-case")]
 pub enum OpOutcome {
     /// Of `list`.
@@ -90,6 +93,7 @@ pub enum OpOutcome {
 
 /// The kind of error of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum OpErrorKind {
     /// The Spec does not allow it (`guest_may`).
@@ -106,6 +110,7 @@ pub enum OpErrorKind {
 
 /// Why an operation was not carried out. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[error("{message}")]
 pub struct OpError {
     /// The kind of error.

@@ -12,25 +12,36 @@ use crate::{
 
 /// A partition, key by key (docs/spec.md).
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PartitionForm {
+    /// Its name.
     name: Name,
+    /// The domain of libvirt's that it is. Exactly one of `boot`, `libvirt` and `netns` is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     libvirt: Option<DomainRef>,
+    /// The network namespace that it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     netns: Option<NamespaceRef>,
+    /// Virtual CPUs, 1 to 288, of a machine; 1 where it does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cpus: Option<u16>,
+    /// Memory of a machine; 512MiB where it does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     memory: Option<MemorySize>,
+    /// The host's NUMA node of its memory and CPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     numa_node: Option<u32>,
+    /// Whether a machine is started when the host has booted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     autostart: Option<bool>,
+    /// What runs in it, as far as VFs go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     guest: Option<Guest>,
+    /// What a machine of ioward's own starts from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     boot: Option<Boot>,
+    /// The VFs that it asks for.
     #[serde(default, rename = "vf", skip_serializing_if = "Vec::is_empty")]
     vfs: Vec<VfRequest>,
 }

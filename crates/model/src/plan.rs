@@ -11,6 +11,7 @@ use crate::{
 
 /// A request to the management partition. Everything that changes something begins as one of these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "intent", rename_all = "kebab-case")]
 pub enum Intent {
     /// Make what the Spec names so; leave the rest alone.
@@ -114,6 +115,7 @@ pub enum Policy {
 
 /// Risks that a person allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Change PFs that the host itself uses.
@@ -126,6 +128,7 @@ pub struct Options {
 
 /// Ordered steps from what is to what is wanted. Immutable; it holds for one state and one inventory only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Plan {
     /// The state's revision once it is carried out: its parent's plus one. A plan of [`Policy::BestEffort`] changes nothing that
     /// another plan is made from, and leaves it as it is.
@@ -170,6 +173,7 @@ impl Plan {
 
 /// Settings of a VF before a plan is carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SettingsBefore {
     /// The VF.
     pub vf: VfId,
@@ -179,6 +183,7 @@ pub struct SettingsBefore {
 
 /// Something that runs and is disturbed by a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Disturbance {
     /// The partition, `host`, or in words who else has the function: `libvirt domain web (qemu pid 812)`.
     pub who: String,
@@ -191,6 +196,7 @@ pub struct Disturbance {
 /// A virtual function by its PF and its index: it has this name before it exists, and whatever its address will be
 /// (First VF Offset and VF Stride may change with NumVFs).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VfId {
     /// The physical function.
     pub pf: Bdf,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// The rule violated. Stable: programs match on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Rule {
@@ -105,6 +106,7 @@ impl fmt::Display for Rule {
 
 /// One obstacle: the requirement, the finding, the function, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reason {
     /// The rule violated.
     pub rule: Rule,

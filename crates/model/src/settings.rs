@@ -58,6 +58,7 @@ macro_rules! for_each_setting {
 
 /// The link a VF sees (`IFLA_VF_LINK_STATE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum LinkState {
     /// It follows the port.
@@ -198,6 +199,7 @@ macro_rules! vf_settings {
         /// Settings of a VF. As a change, `None` leaves a setting alone; as a reading, `None` means the adapter has no
         /// such setting or does not tell.
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[serde(deny_unknown_fields)]
         pub struct VfSettings {
             $(
@@ -307,6 +309,7 @@ impl VfSettings {
 
 /// Traffic counters of a VF as its PF keeps them (`IFLA_VF_STATS`); all since the VF was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VfStatistics {
     /// Frames received.
     pub rx_packets: u64,

@@ -16,6 +16,7 @@ use crate::{
 
 /// The choice of a person: how many VFs each adapter gives, and which partitions there are, with which VFs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     /// Version of the form; 1.
@@ -30,6 +31,7 @@ pub struct Spec {
 
 /// How many VFs one PF is to give.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AdapterSpec {
     /// The PF.
@@ -121,19 +123,23 @@ pub struct PartitionSpec {
 /// The files a machine starts from: a kernel, or a disk. Paths are absolute once a Spec has left the command line, which
 /// reads relative ones from the Spec's folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Boot {
     /// Linux kernel to start directly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub kernel: Option<PathBuf>,
     /// Its initial RAM disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub initrd: Option<PathBuf>,
     /// Its command line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cmdline: Option<String>,
     /// Disk image (raw or qcow2); the one to boot from where there is no kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub disk: Option<PathBuf>,
 }
 
@@ -144,6 +150,7 @@ macro_rules! vf_request {
     )*) => {
         /// One VF that a partition asks for: by need, or pinned by `pf` and `index`; with the settings it is to have.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[serde(deny_unknown_fields)]
         pub struct VfRequest {
             /// Its name within the partition.

@@ -15,6 +15,7 @@ use crate::{
 
 /// Everything ioward keeps between two plans. Stored as rows: [`crate::Row`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct State {
     /// Counts the plans carried out.
     pub revision: u64,
@@ -29,6 +30,7 @@ pub struct State {
 
 /// An adapter that ioward holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AdapterState {
     /// The values to restore when it is released.
     pub original: AdapterOriginal,
@@ -41,6 +43,7 @@ pub struct AdapterState {
 
 /// The original state of an adapter, before ioward changed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AdapterOriginal {
     /// NumVFs.
     pub num_vfs: u16,
@@ -50,6 +53,7 @@ pub struct AdapterOriginal {
 
 /// A client partition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PartitionState {
     /// Its Spec.
     pub spec: PartitionSpec,
@@ -63,6 +67,7 @@ pub struct PartitionState {
 
 /// A VF that belongs to a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Assignment {
     /// The VF.
     pub vf: VfId,
@@ -77,6 +82,7 @@ pub struct Assignment {
     pub original_settings: VfSettings,
     /// Whether ioward has bound it, and its driver before that.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "even_null")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub original_driver: Option<Option<String>>,
     /// Whether it has been handed to the hypervisor.
     pub attached: bool,

@@ -26,6 +26,7 @@ const WANTED: &str = "VLAN; use 1 to 4094, or 0 for untagged; 100,proto=802.1ad,
 
 /// The protocol of a VLAN tag, by its EtherType.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum VlanProtocol {
     /// 8100h: the usual tag.
     #[default]

@@ -123,6 +123,21 @@ impl<'de> Deserialize<'de> for Bdf {
     }
 }
 
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for Bdf {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        use utoipa::openapi::{ObjectBuilder, schema::Type};
+        let pattern = "^([0-9A-Fa-f]{1,8}:)?[0-9A-Fa-f]{1,2}:[01]?[0-9A-Fa-f]\\.[0-7]$";
+        let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
+        text.description(Some("A PCI address; without a domain, it is of domain 0."))
+            .examples(["0000:01:10.0"])
+            .into()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for Bdf {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,7 @@
 //! The table of routes against the router, cell by cell, on the simulated machine.
 
+mod openapi;
+
 use axum::{
     body::Body,
     http::{Request, StatusCode},

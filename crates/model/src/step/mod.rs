@@ -26,6 +26,7 @@ use crate::{AdapterState, Assignment, Name, Owner, PartitionSpec, VfId, VfSettin
 
 /// One idempotent operation, with an inverse.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "step", rename_all = "kebab-case")]
 pub enum Step {
     /// Note what an adapter looked like before ioward touches it, or what is now wanted of it.
@@ -163,6 +164,7 @@ pub enum Step {
 
 /// Results of a step: the inverse and the state need them, and the plan could not know them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Outcome {
     /// The VF's address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
