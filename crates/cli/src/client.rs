@@ -109,7 +109,9 @@ impl ClientError {
 
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => "only root gets to it: use sudo",
+        io::ErrorKind::PermissionDenied => {
+            "the socket, or a folder above it, is closed to this user: use sudo"
+        }
         _ => "start it with: ioward serve",
     }
 }

@@ -6,10 +6,6 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use ioward_api::ErrorKind;
-use serde::Serialize;
-
-use super::problem::Failure;
 
 /// What a plan is made from, as a tag: the state's revision and the inventory's generation.
 pub(super) fn version(revision: u64, generation: u64) -> String {
@@ -27,10 +23,6 @@ pub(super) fn hash_of(value: &(impl Hash + ?Sized)) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
-}
-
-pub(super) fn to_json(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
-    serde_json::to_vec(value).map_err(|error| Failure::new(ErrorKind::Failed, error.to_string()))
 }
 
 /// A JSON document with its tag, or 304 for whoever has it already.

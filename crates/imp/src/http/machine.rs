@@ -13,7 +13,12 @@ use ioward_model::{Drift, Name, Orphan};
 use ioward_store::Export;
 use serde::Deserialize;
 
-use super::{etag, json::Json, lines::lines, problem::Failure};
+use super::{
+    etag,
+    json::{Json, to_json},
+    lines::lines,
+    problem::Failure,
+};
 use crate::imp::Imp;
 
 /// How many audit entries one answer holds.
@@ -21,7 +26,7 @@ const AUDIT_LIMIT: usize = 10_000;
 
 pub(super) async fn host(State(imp): State<Arc<Imp>>, asked: HeaderMap) -> Result<Response, Failure> {
     let inventory = imp.look().await?;
-    let body = etag::to_json(&inventory)?;
+    let body = to_json(&inventory)?;
     Ok(etag::tagged(&asked, &etag::of_host(inventory.generation, &body), body))
 }
 
@@ -87,7 +92,7 @@ pub(super) async fn spec(
     let tag = etag::version(state.revision, generation);
     let none = || Failure::new(ErrorKind::NotFound, "no Spec has been applied yet: 'ioward apply -f SPEC'");
     let spec = if wanted { *state.wanted.ok_or_else(none)? } else { state.to_spec() };
-    Ok(etag::tagged(&asked, &tag, etag::to_json(&spec)?))
+    Ok(etag::tagged(&asked, &tag, to_json(&spec)?))
 }
 
 #[derive(Deserialize)]
