@@ -3,9 +3,9 @@
 # command it was booted for, and tells xtask (machine.rs) how that went.
 #
 # /run/lab is the folder of this run, read-only: `env` and `command`, `bin/`, `guest/`, `modules/`. The ports under
-# /dev/virtio-ports lead to xtask: lab.out and lab.err carry the command's output, lab.control carries "alive" every
-# 5 s, "up", "exit N", and "lost" after a reset that was not asked for. /dev/hvc0 is the terminal of `lab shell`. What this
-# script prints itself is on the console.
+# /dev/virtio-ports lead to xtask: lab.out and lab.err carry the command's output, lab.in (where there is one) what it reads,
+# lab.control carries "alive" every 5 s, "up", "exit N", and "lost" after a reset that was not asked for. /dev/hvc0 is the
+# terminal of `lab shell`. What this script prints itself is on the console.
 set -u
 export PATH=/run/lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 # shellcheck source=/dev/null
@@ -79,9 +79,11 @@ else
   mkfifo /run/lab.out /run/lab.err
   cat /run/lab.out >/dev/virtio-ports/lab.out 3>&- & pumps=$!
   cat /run/lab.err >/dev/virtio-ports/lab.err 3>&- & pumps="$pumps $!"
+  input=/dev/virtio-ports/lab.in
+  [ -e "$input" ] || input=/dev/null
   # shellcheck disable=SC2016
   bash -c 'echo $$ >/sys/fs/cgroup/lab/cgroup.procs; exec bash /run/lab/command' \
-    </dev/null >/run/lab.out 2>/run/lab.err 3>&-
+    <"$input" >/run/lab.out 2>/run/lab.err 3>&-
   status=$?
   # A pump ends when nobody can write to it any more, so whatever the command left running ends first.
   for cgroup in /sys/fs/cgroup/*/cgroup.kill; do echo 1 >"$cgroup"; done

@@ -1,8 +1,7 @@
 # shellcheck shell=bash
 # A real libvirt in level 1: it is not installed, its packages are laid over /usr.
 
-libvirt_up() { # if it is not up already
-  ! virsh version >/dev/null 2>&1 || return 0
+libvirt_files() { # and users and folders, as its packages make them
   mountpoint -q /usr || mount -t overlay overlay -o lowerdir=/run/lab/libvirt/usr:/usr /usr
   # Debian's libvirt runs machines as libvirt-qemu, whom its package makes.
   local group
@@ -10,11 +9,22 @@ libvirt_up() { # if it is not up already
   getent passwd libvirt-qemu >/dev/null ||
     useradd -r -M -g libvirt-qemu -G kvm -d /var/lib/libvirt libvirt-qemu
   mkdir -p /run/libvirt /run/ioward-libvirt /var/log/libvirt/qemu /var/lib/libvirt
-  virtlogd -d -p /run/virtlogd.pid
-  libvirtd_up
 }
-libvirtd_up() {
+libvirt_start() { # as a host does at boot: it may answer nobody yet, while the hook of a domain waits
+  virtlogd -d -p /run/virtlogd.pid
   libvirtd -d -p /run/libvirtd.pid
+}
+libvirt_answers() {
   local until=$((SECONDS + 180))
   until virsh version >/dev/null 2>&1; do [ $SECONDS -le $until ] || return 1; sleep 0.2; done
+}
+libvirt_up() { # if it is not up already
+  ! virsh version >/dev/null 2>&1 || return 0
+  libvirt_files
+  libvirt_start
+  libvirt_answers
+}
+libvirtd_up() { # alone, once it has been killed
+  libvirtd -d -p /run/libvirtd.pid
+  libvirt_answers
 }

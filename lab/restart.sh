@@ -6,6 +6,8 @@ set -euo pipefail
 
 # shellcheck source=lab/stages.sh
 . lab/stages.sh
+# shellcheck source=lab/libvirtd.sh
+. lab/libvirtd.sh
 nic0=/sys/bus/pci/devices/0000:01:00.0
 nic1=/sys/bus/pci/devices/0000:03:00.0
 
@@ -51,13 +53,8 @@ how_it_is() { # what a daemon or a host that comes back is to find, or to make a
   done
 }
 libvirt() { # as its package would start it; definitions are kept as on a host's disk, and the hook is as ioward's package installs it
-  mount -t overlay overlay -o lowerdir=/run/lab/libvirt/usr:/usr /usr
-  getent group kvm >/dev/null || groupadd -r kvm
-  getent group libvirt >/dev/null || groupadd -r libvirt
-  getent group libvirt-qemu >/dev/null || groupadd -r libvirt-qemu
-  getent passwd libvirt-qemu >/dev/null ||
-    useradd -r -M -g libvirt-qemu -G kvm -d /var/lib/libvirt libvirt-qemu
-  mkdir -p /run/kept/libvirt /etc/libvirt /run/libvirt /var/log/libvirt/qemu /var/lib/libvirt
+  libvirt_files
+  mkdir -p /run/kept/libvirt /etc/libvirt
   mount --bind /run/kept/libvirt /etc/libvirt
   mkdir -p /etc/libvirt/hooks/qemu.d
   # As a host's tmpfiles.d has it at boot, before either daemon.
@@ -66,7 +63,7 @@ libvirt() { # as its package would start it; definitions are kept as on a host's
   sed 's/libvirt-hook/& --within 600/' packaging/libvirt-hook >/etc/libvirt/hooks/qemu.d/ioward
   chmod +x /etc/libvirt/hooks/qemu.d/ioward
   printf '%s$ libvirtd -d%s\n' "$cyan" "$plain"
-  virtlogd -d; libvirtd -d
+  libvirt_start
 }
 domain_is() { # STATE: how libvirt says that the domain is
   [ "$(virsh domstate shop | head -1)" = "$1" ]

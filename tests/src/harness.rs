@@ -4,6 +4,7 @@
 //! last line.
 
 use std::error::Error;
+use std::io::BufRead;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -28,7 +29,8 @@ macro_rules! tests {
 }
 
 /// Runs the tests whose name contains one of the arguments (all, without any), or with `--exact` those whose name is one of
-/// them. With `--list`, prints their names. The last line counts passed and failed tests.
+/// them. With `--list`, prints their names; with `--from-stdin`, runs the one that a line of stdin names, and then the next, until
+/// a line is empty. The last line counts passed and failed tests.
 pub fn main(tests: &[Test]) -> ExitCode {
     let (options, names): (Vec<_>, Vec<_>) =
         std::env::args().skip(1).partition(|word| word.starts_with("--"));
@@ -41,7 +43,11 @@ pub fn main(tests: &[Test]) -> ExitCode {
         wanted.for_each(|test| println!("{}", test.name));
         return ExitCode::SUCCESS;
     }
-    let counts = run(wanted);
+    let counts = if options.iter().any(|option| option == "--from-stdin") {
+        run_those_of(std::io::stdin().lock(), tests)
+    } else {
+        run(wanted)
+    };
     println!("{} passed, {} failed", counts.passed, counts.failed);
     if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -50,6 +56,18 @@ pub fn main(tests: &[Test]) -> ExitCode {
 struct Counts {
     passed: usize,
     failed: usize,
+}
+
+/// A name that is none fails, as a test would.
+fn run_those_of(names: impl BufRead, tests: &[Test]) -> Counts {
+    let mut counts = Counts::default();
+    for name in names.lines().map_while(Result::ok).take_while(|name| !name.is_empty()) {
+        let unknown = Test { name: name.clone(), run: Box::new(|| Err("there is no such test".into())) };
+        let of_one = run(std::iter::once(tests.iter().find(|test| test.name == name).unwrap_or(&unknown)));
+        counts.passed += of_one.passed;
+        counts.failed += of_one.failed;
+    }
+    counts
 }
 
 fn run<'a>(tests: impl Iterator<Item = &'a Test>) -> Counts {
@@ -88,5 +106,9 @@ mod tests {
             Test { name: "fine".into(), run: Box::new(|| Ok(())) },
         ];
         assert_eq!(run(tests.iter()), Counts { passed: 1, failed: 2 });
+        assert_eq!(
+            run_those_of(&b"fine\nfine\nno such\n\nerror\n"[..], &tests),
+            Counts { passed: 2, failed: 1 }
+        );
     }
 }

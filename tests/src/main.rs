@@ -1,4 +1,5 @@
-//! The lab tests. They run in level 1 (`cargo xtask test --only lab [FILTER]`), as root, in this order.
+//! The lab tests. They run in level 1 (`cargo xtask test --only lab [FILTER]`), as root, in this order: whichever of two level 1s is
+//! free takes the next. So those that take minutes come first, and the short ones last.
 
 #![forbid(unsafe_code)]
 // Tests fail by panicking.
@@ -8,6 +9,7 @@ mod beside_virsh;
 mod channel;
 mod choosing;
 mod crashes;
+mod domain_crashes;
 mod domains;
 mod drift;
 mod holders;
@@ -33,15 +35,22 @@ fn main() -> ExitCode {
         lab::three_adapters_can_give_7_7_and_4_vfs,
         lab::every_vf_appears_and_has_an_iommu_group_of_its_own,
         lab::a_guest_under_kvm_answers_on_its_console_and_obeys_the_power_button,
-    ];
-    tests.extend(on_linux::conformance());
-    tests.extend(tests![
+        // Two minutes and more.
+        crashes::fifty_kills_during_changes_lose_nothing,
+        hostile::garbage_half_frames_and_floods_harm_no_other_partition,
+        domain_crashes::kills_of_the_daemon_and_of_libvirts_lose_nothing,
+        main_job::two_partitions_get_use_and_return_their_vfs,
+        main_job::a_partition_keeps_its_vfs_while_stopped_and_until_its_guest_releases_them,
+        domains::a_spec_gives_vfs_to_a_domain_that_runs_and_virsh_goes_on_beside_it,
+        drift::vfs_taken_from_a_running_guest_are_reported_with_its_loss,
+        package::it_is_installed_upgraded_under_a_running_partition_and_removed,
+        privileges::a_compromised_management_partition_reaches_nothing_of_others,
+        beside_virsh::each_verb_of_virsh_goes_on_working_and_is_followed,
+        // The others, by subject.
         identify::the_host_is_described_as_lspci_and_sysfs_describe_it,
         identify::a_recorded_host_is_shown_as_the_live_one_was,
         identify::a_copied_tree_is_identified_without_daemon_or_privilege,
-        main_job::two_partitions_get_use_and_return_their_vfs,
         main_job::vfs_made_by_hand_are_restored_as_they_were,
-        main_job::a_partition_keeps_its_vfs_while_stopped_and_until_its_guest_releases_them,
         channel::the_channel_comes_with_the_first_vf_and_goes_with_the_last,
         channel::a_guest_sets_only_what_guest_may_allows,
         choosing::an_unsuitable_function_is_shown_with_rule_requirement_and_finding,
@@ -62,10 +71,8 @@ fn main() -> ExitCode {
         refusals::a_step_refused_by_the_kernel_rolls_back_the_plan,
         refusals::of_two_concurrent_applies_one_has_to_wait,
         refusals::an_apply_is_rolled_back_when_its_user_disconnects,
-        hostile::garbage_half_frames_and_floods_harm_no_other_partition,
         hostile::a_crashed_daemon_finds_its_machines_and_channels_again,
         drift::a_mac_changed_by_hand_is_repaired_and_reported,
-        drift::vfs_taken_from_a_running_guest_are_reported_with_its_loss,
         drift::vfs_that_a_guest_never_releases_block_only_their_adapter,
         drift::a_vf_count_written_by_hand_is_reported_with_the_broken_vfs,
         drift::a_killed_machine_is_reported_and_its_partition_is_stopped,
@@ -78,16 +85,12 @@ fn main() -> ExitCode {
         privileges::the_management_partition_has_almost_no_permissions,
         privileges::neither_side_of_the_daemon_outlives_the_other,
         privileges::each_machine_is_a_user_of_its_own_with_its_own_device_nodes_only,
-        privileges::a_compromised_management_partition_reaches_nothing_of_others,
         libvirt::a_domain_is_read_changed_and_followed_and_the_daemon_may_be_killed,
         domains::a_domain_that_runs_gets_a_vf_and_a_channel_and_gives_them_back_without_a_trace,
-        domains::a_spec_gives_vfs_to_a_domain_that_runs_and_virsh_goes_on_beside_it,
-        beside_virsh::each_verb_of_virsh_goes_on_working_and_is_followed,
         domains::a_domain_that_has_a_vf_is_taken_over_as_it_is_and_released_as_it_was,
         domains::a_domain_started_by_hand_has_its_vfs_or_says_why_it_does_not_start,
-        package::it_is_installed_upgraded_under_a_running_partition_and_removed,
         units::they_start_restart_and_stop_the_daemon_under_a_running_partition,
-        crashes::fifty_kills_during_changes_lose_nothing,
-    ]);
+    ];
+    tests.extend(on_linux::conformance());
     harness::main(&tests)
 }

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ioward_api::{ErrorKind, ROUTES};
+
 /// SECURITY.md names a test for each claim. A test that is renamed or removed would leave a claim without proof.
 #[test]
 fn every_test_named_in_the_threat_model_exists() {
@@ -22,6 +24,50 @@ fn every_test_named_in_the_threat_model_exists() {
     let sources = sources(&[root.join("crates"), root.join("tests")]);
     let missing: Vec<_> = named.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
     assert_eq!(missing, [&""; 0], "SECURITY.md names tests that are not there");
+}
+
+/// The table of routes in docs/api.md has the routes there are, with the roles that they take.
+#[test]
+fn the_documented_routes_are_those_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let document = fs::read_to_string(root.join("docs/api.md")).unwrap();
+    let is_route = |row: &&str| ["GET", "POST", "DELETE"].iter().any(|method| row.starts_with(method));
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| `")).filter(is_route);
+    let cells = |row: &str| row.split('|').take(2).map(|it| it.trim_matches([' ', '`']).to_owned()).collect();
+    let mut documented: Vec<Vec<String>> = rows.map(cells).collect();
+    let mut there_are: Vec<Vec<String>> = ROUTES
+        .iter()
+        .map(|route| {
+            let segments = route.path.split('/').map(|it| match it.strip_prefix('{') {
+                Some(name) => name.trim_end_matches('}').to_uppercase(),
+                None => it.to_owned(),
+            });
+            let path = segments.collect::<Vec<_>>().join("/");
+            vec![format!("{} {path}", route.method), route.role.to_string()]
+        })
+        .collect();
+    documented.sort();
+    there_are.sort();
+    assert_eq!(documented, there_are);
+}
+
+/// The table of errors in docs/api.md is the one that the daemon and the command have.
+#[test]
+fn the_documented_kinds_of_errors_are_those_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let document = fs::read_to_string(root.join("docs/api.md")).unwrap();
+    let errors = document.split("\n## Errors\n").nth(1).unwrap();
+    let rows = errors.lines().filter_map(|line| line.strip_prefix("| `")).skip(1);
+    let documented: Vec<Vec<&str>> =
+        rows.map(|row| row.split('|').take(4).map(|cell| cell.trim_matches([' ', '`'])).collect()).collect();
+    let there_are = ErrorKind::ALL.map(|kind| {
+        let (status, exit) = (kind.status().to_string(), kind.exit_status().to_string());
+        vec![kind.word().to_owned(), kind.title().to_owned(), status, exit]
+    });
+    assert_eq!(documented, there_are);
+    for kind in ErrorKind::ALL {
+        assert_eq!(serde_json::to_value(kind).unwrap(), kind.word());
+    }
 }
 
 /// All Rust files below these folders, concatenated.

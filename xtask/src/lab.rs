@@ -16,6 +16,7 @@
 
 use std::fs::{self, File};
 use std::io::{IsTerminal, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,6 +44,21 @@ pub fn install_packages(workspace: &Workspace) -> Result<Apt> {
     packages::install_missing(&mut apt)?;
     Ok(apt)
 }
+
+/// A script in lab/ that shows something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Show {
+    pub script: &'static str,
+    /// Whether it resets level 1.
+    pub reset: After,
+}
+
+/// The main job.
+pub const DEMO: Show = Show { script: "lab/demo.sh", reset: After::Off };
+/// What becomes of a domain of libvirt's.
+pub const LIBVIRT: Show = Show { script: "lab/libvirt.sh", reset: After::Off };
+/// That nothing is lost when the daemon is killed, nor when level 1 is reset.
+pub const RESTART: Show = Show { script: "lab/restart.sh", reset: After::Boots };
 
 /// Everything that booting level 1 needs.
 pub struct Lab {
@@ -74,17 +90,28 @@ impl Lab {
 
     /// Runs a shell command in level 1 and gives its exit status.
     pub fn run(&self, command: &str, bound: Duration) -> Result<u8> {
-        self.run_into(command, bound, std::io::stdout())
+        self.carry_out(command, After::Off, bound, None, std::io::stdout())
     }
 
-    /// The same, with what it writes to stdout going elsewhere.
-    pub fn run_into(
+    /// The same, with what it reads from stdin coming from a socket, and what it writes to stdout going elsewhere.
+    pub fn run_between(
         &self,
         command: &str,
         bound: Duration,
+        stdin: OwnedFd,
         stdout: impl Write + Send + 'static,
     ) -> Result<u8> {
-        self.carry_out(command, After::Off, bound, stdout)
+        self.carry_out(command, After::Off, bound, Some(stdin), stdout)
+    }
+
+    /// Runs a script of lab/ that shows something, in a level 1 of its own.
+    pub fn show(&self, show: Show, bound: Duration) -> Result<u8> {
+        self.carry_out(&format!("exec bash {}", show.script), show.reset, bound, None, std::io::stdout())
+    }
+
+    /// The same, with all that it writes going elsewhere.
+    pub fn show_into(&self, show: Show, bound: Duration, output: impl Write + Send + 'static) -> Result<u8> {
+        self.carry_out(&format!("exec bash {} 2>&1", show.script), show.reset, bound, None, output)
     }
 
     fn carry_out(
@@ -92,38 +119,19 @@ impl Lab {
         command: &str,
         reset: After,
         bound: Duration,
+        stdin: Option<OwnedFd>,
         stdout: impl Write + Send + 'static,
     ) -> Result<u8> {
         let run = self.new_run(command, None, reset)?;
-        let status = self.boot(&run, reset, bound, stdout)?.wait_for_exit()?;
+        let status = self.boot(&run, reset, bound, stdin, stdout)?.wait_for_exit()?;
         run.remove();
         Ok(status)
-    }
-
-    /// Shows the main job.
-    pub fn demo(&self, bound: Duration) -> Result<u8> {
-        self.run("exec bash lab/demo.sh", bound)
-    }
-
-    /// Shows what becomes of a domain of libvirt's.
-    pub fn libvirt(&self, bound: Duration) -> Result<u8> {
-        self.run("exec bash lab/libvirt.sh", bound)
-    }
-
-    /// Shows that nothing is lost when the daemon is killed, nor when level 1 is reset.
-    pub fn restart(&self, bound: Duration) -> Result<u8> {
-        self.carry_out("exec bash lab/restart.sh", After::Boots, bound, std::io::stdout())
-    }
-
-    /// The same, with all that it writes going elsewhere.
-    pub fn restart_into(&self, bound: Duration, output: impl Write + Send + 'static) -> Result<u8> {
-        self.carry_out("exec bash lab/restart.sh 2>&1", After::Boots, bound, output)
     }
 
     /// Opens a shell in level 1.
     pub fn shell(&self, bound: Duration) -> Result<u8> {
         let run = self.new_run("exec bash -i", Some(terminal::size()), After::Off)?;
-        let status = self.boot(&run, After::Off, bound, std::io::stdout())?.wait_for_shell()?;
+        let status = self.boot(&run, After::Off, bound, None, std::io::stdout())?.wait_for_shell()?;
         run.remove();
         Ok(status)
     }
@@ -133,11 +141,12 @@ impl Lab {
         run: &'a RunFolder,
         reset: After,
         bound: Duration,
+        stdin: Option<OwnedFd>,
         stdout: impl Write + Send + 'static,
     ) -> Result<Machine<'a>> {
         eprintln!("lab: booting level 1");
         let started = Instant::now();
-        let machine = Machine::start(&run.path, self.kernel.image(), reset, bound, stdout)?;
+        let machine = Machine::start(&run.path, self.kernel.image(), reset, bound, stdin, stdout)?;
         machine.wait_until_up()?;
         eprintln!("lab: level 1 is up, after {} s", started.elapsed().as_secs());
         Ok(machine)

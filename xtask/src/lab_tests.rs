@@ -1,28 +1,34 @@
-//! The lab tests: half of them in one level 1 and half in another at the same time, unless they are few, and one in a level 1
-//! of its own, which it resets. A level 1 has one CPU.
+//! The lab tests, in two level 1s at the same time, unless they are few: a level 1 has one CPU. Whichever has ended a test is given
+//! the next ([`Queue`]), so that both end at about the same time. What lab/ has to show (`SHOWS`) are tests, too, each in a level 1 of
+//! its own: one resets it, one is long.
+//!
+//! ```text
+//!   Queue ──name──> Watch ──lab.in──> lab-tests --from-stdin, in level 1
+//!                     ^──lab.out── "test NAME ... ok (1.0 s)"
+//! ```
 //!
 //! Emulating a CPU with SVM and a PCI bus that changes, QEMU fails once in a while: an assertion of its own, a kernel in level 1
 //! that finds its stack gone, a CPU that is woken no more. That says nothing about the test it happened to. So a new level 1
 //! goes on with that test, and the output says so. A second death in the same test is the test's. So it is with a test that failed
 //! because a guest did not answer any more: the same faults lose or double a guest's interrupts (lab/README.md, Traps).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::lab::Lab;
+use crate::lab::{LIBVIRT, Lab, RESTART, Show};
 use crate::package;
 use crate::process::{output, shell_word};
 use crate::workspace::Workspace;
 use crate::{LAB_TESTS_BOUND, RUN_BOUND};
 
-/// Level 1 may die so often in one half of the tests.
+/// A level 1 and those in its place may die so often.
 const MAX_DEATHS: usize = 3;
 /// So few tests share one level 1: booting another would take longer.
 const FEW: usize = 6;
@@ -30,54 +36,71 @@ const FEW: usize = 6;
 /// (tests/src/guest.rs), and of the daemon's. A command that does not end in a guest is not among them: it may wait for ioward.
 const SILENT_GUEST: [&str; 3] =
     ["no shell on the console after", "still on after", "did not turn itself off within"];
-/// The test that is `lab/restart.sh`.
-const RESTART: &str = "restart::a_killed_daemon_and_a_reset_host_lose_nothing";
+/// Tests that are scripts of lab/.
+const SHOWS: [(&str, Show); 2] = [
+    ("restart::a_killed_daemon_and_a_reset_host_lose_nothing", RESTART),
+    ("libvirt::a_domain_is_adopted_given_more_and_released_without_a_trace", LIBVIRT),
+];
 
 /// Runs the tests whose name contains the filter, if there is one. Gives the status to exit with.
 pub fn run(filter: Option<&str>) -> Result<u8> {
     let tests = Tests::prepare()?;
-    let names = tests.names(filter)?;
-    let restarts = AtomicBool::new(filter.is_none_or(|filter| RESTART.contains(filter)));
-    let parts = parts(names);
-    let live = parts.len() == 1;
-    let run_part = |names: &Vec<String>| {
-        let progress = Arc::new(Mutex::new(Progress::new(names)));
+    let is_wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter));
+    let queue = Queue::of(SHOWS.into_iter().filter(|(name, _)| is_wanted(name)), tests.names(filter)?);
+    let level1s = if queue.len() <= FEW { 1 } else { 2 };
+    let run_some = || {
+        let progress = Arc::new(Mutex::new(Progress::default()));
         let mut deaths = Deaths::default();
-        tests.run_in_level1(&progress, &mut deaths, live)?;
-        if restarts.swap(false, Ordering::Relaxed) {
-            tests.run_restart(&progress, &mut deaths, live)?;
+        while let Some((name, show)) = queue.next_show() {
+            tests.show(name, show, &progress, &mut deaths, level1s == 1)?;
         }
+        tests.run_in_level1(&queue, &progress, &mut deaths, level1s == 1)?;
         let progress = look(&progress);
         Ok((progress.passed, progress.failed))
     };
     let counts = thread::scope(|scope| {
-        let running: Vec<_> = parts.iter().map(|names| scope.spawn(|| run_part(names))).collect();
-        let ended = running.into_iter().map(|part| {
-            part.join().unwrap_or_else(|_| Err(Error::Other("a thread of the lab tests panicked".into())))
+        let running: Vec<_> = (0..level1s).map(|_| scope.spawn(run_some)).collect();
+        let ended = running.into_iter().map(|some| {
+            some.join().unwrap_or_else(|_| Err(Error::Other("a thread of the lab tests panicked".into())))
         });
-        // All of them are waited for, so that one half is told in full when the other can't go on.
+        // All of them are waited for, so that what one has run is told in full when the other can't go on.
         ended.collect::<Vec<Result<(usize, usize)>>>()
     });
     let (mut passed, mut failed) = (0, 0);
     for count in counts {
-        let of_part = count?;
-        passed += of_part.0;
-        failed += of_part.1;
+        let of_one = count?;
+        passed += of_one.0;
+        failed += of_one.1;
     }
     println!("{passed} passed, {failed} failed");
     Ok(u8::from(failed > 0))
 }
 
-/// The names for each level 1. Neighbours are about the same subject and take about as long, so they are dealt out in turn.
-fn parts(names: Vec<String>) -> Vec<Vec<String>> {
-    if names.len() <= FEW {
-        return vec![names];
+/// What is to be run yet, in order: the tests of a level 1 of their own first, and of the others those first that take long. Whoever is
+/// free takes the next.
+#[derive(Clone)]
+struct Queue {
+    shows: Arc<Mutex<VecDeque<(&'static str, Show)>>>,
+    tests: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Queue {
+    fn of(shows: impl Iterator<Item = (&'static str, Show)>, tests: Vec<String>) -> Self {
+        let shows = Arc::new(Mutex::new(shows.collect()));
+        Self { shows, tests: Arc::new(Mutex::new(tests.into())) }
     }
-    let (mut first, mut second) = (Vec::new(), Vec::new());
-    for (place, name) in names.into_iter().enumerate() {
-        if place % 2 == 0 { first.push(name) } else { second.push(name) }
+
+    fn len(&self) -> usize {
+        look(&self.shows).len() + look(&self.tests).len()
     }
-    vec![first, second]
+
+    fn next_show(&self) -> Option<(&'static str, Show)> {
+        look(&self.shows).pop_front()
+    }
+
+    fn next_test(&self) -> Option<String> {
+        look(&self.tests).pop_front()
+    }
 }
 
 /// What a test run has in common.
@@ -100,22 +123,31 @@ impl Tests {
         Ok(listed.lines().map(str::to_owned).collect())
     }
 
-    /// Runs the tests that are left, in a new level 1 whenever one dies.
-    fn run_in_level1(&self, progress: &Arc<Mutex<Progress>>, deaths: &mut Deaths, live: bool) -> Result<()> {
+    /// Runs tests in a level 1 until none is left, and in a new one whenever it dies.
+    fn run_in_level1(
+        &self,
+        queue: &Queue,
+        progress: &Arc<Mutex<Progress>>,
+        deaths: &mut Deaths,
+        live: bool,
+    ) -> Result<()> {
         let started = Instant::now();
         loop {
-            let left = look(progress).left.clone();
-            if left.is_empty() {
-                return Ok(());
-            }
-            let watch = Watch::new(progress, live);
+            // Not in a `while let`, which would hold the lock for as long as the tests run.
+            let first = look(progress).begin_with(queue);
+            let Some(first) = first else { return Ok(()) };
+            let (ours, theirs) =
+                UnixStream::pair().map_err(Error::file("open", Path::new("the port of stdin")))?;
+            let mut watch = Watch::new(progress, live);
+            watch.feed = Some(Feed { queue: queue.clone(), input: ours });
+            watch.hand_out(Some(&first));
             let bound = LAB_TESTS_BOUND.saturating_sub(started.elapsed());
-            match self.lab.run_into(&self.command(&left), bound, watch) {
-                Err(Error::Died(why)) => deaths.add(look(progress).running.clone(), why)?,
+            match self.lab.run_between(&self.command(), bound, theirs.into(), watch) {
+                Err(Error::Died(why)) => deaths.add(look(progress).current.clone(), why)?,
                 // Whether it is 0 or 1 is known from its lines.
                 Ok(0 | 1) if look(progress).has_run_all() => {}
                 Ok(status) => {
-                    let left = look(progress).left.join(", ");
+                    let left = look(progress).current.clone().unwrap_or_default();
                     return Err(Error::Other(format!(
                         "lab-tests ended with status {status} and without having run {left}"
                     )));
@@ -125,35 +157,43 @@ impl Tests {
         }
     }
 
-    fn command(&self, names: &[String]) -> String {
+    fn command(&self) -> String {
         let package = format!("IOWARD_LAB_PACKAGE={}", self.package.display());
-        let seed = std::env::var("IOWARD_SEED").ok().map(|seed| format!("IOWARD_SEED={seed}"));
+        let passed_on = |name: &str| std::env::var(name).ok().map(|value| format!("{name}={value}"));
+        let (seed, kills) = (passed_on("IOWARD_SEED"), passed_on("IOWARD_KILLS"));
         let program = self.program.to_string_lossy();
-        let words =
-            [Some("exec"), Some("env"), Some(&*package), seed.as_deref(), Some(&*program), Some("--exact")];
-        let words = words.into_iter().flatten().chain(names.iter().map(String::as_str));
+        let words = [Some("exec"), Some("env"), Some(&*package), seed.as_deref(), kills.as_deref()];
+        let words = words.into_iter().flatten().chain([&*program, "--from-stdin"]);
         // One stream, so that the message of a panic is found beside its test.
         words.map(shell_word).chain(["2>&1".to_owned()]).collect::<Vec<_>>().join(" ")
     }
 
-    /// Runs `lab/restart.sh` as one more test.
-    fn run_restart(&self, progress: &Arc<Mutex<Progress>>, deaths: &mut Deaths, live: bool) -> Result<()> {
+    /// Runs a script of lab/ as a test.
+    fn show(
+        &self,
+        name: &str,
+        show: Show,
+        progress: &Arc<Mutex<Progress>>,
+        deaths: &mut Deaths,
+        live: bool,
+    ) -> Result<()> {
         loop {
             let mut watch = Watch::new(progress, live);
-            watch.line(&format!("test {RESTART} ..."));
+            look(progress).current = Some(name.to_owned());
+            watch.line(&format!("test {name} ..."));
             let started = Instant::now();
-            let status = match self.lab.restart_into(RUN_BOUND, Watch::new(progress, live)) {
+            let status = match self.lab.show_into(show, RUN_BOUND, Watch::new(progress, live)) {
                 Err(Error::Died(why)) => {
-                    deaths.add(Some(RESTART.to_owned()), why)?;
+                    deaths.add(Some(name.to_owned()), why)?;
                     continue;
                 }
                 ended => ended?,
             };
             let seconds = started.elapsed().as_secs_f32();
             watch.line(&match status {
-                0 => format!("test {RESTART} ... ok ({seconds:.1} s)"),
+                0 => format!("test {name} ... ok ({seconds:.1} s)"),
                 _ => {
-                    format!("test {RESTART} ... FAILED ({seconds:.1} s): lab/restart.sh ended with {status}")
+                    format!("test {name} ... FAILED ({seconds:.1} s): {} ended with {status}", show.script)
                 }
             });
             return Ok(());
@@ -179,16 +219,17 @@ impl Deaths {
     }
 }
 
-fn look(progress: &Mutex<Progress>) -> std::sync::MutexGuard<'_, Progress> {
-    progress.lock().unwrap_or_else(PoisonError::into_inner)
+fn look<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How far the tests of one level 1 have come, as their lines tell (tests/src/harness.rs).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Progress {
-    /// Those that have not ended.
-    left: Vec<String>,
-    running: Option<String>,
+    /// The one that was handed out last, and has not ended.
+    current: Option<String>,
+    /// It is to be run once more, in a new level 1.
+    in_a_new_one: bool,
     passed: usize,
     failed: usize,
     /// Those that failed because a guest did not answer, and are run once more.
@@ -197,35 +238,45 @@ struct Progress {
     held: String,
 }
 
+/// What a line says of a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Other,
+    Ended,
+    /// It has ended, and is to be run in a new level 1.
+    Again,
+}
+
 impl Progress {
-    fn new(names: &[String]) -> Self {
-        Self { left: names.to_vec(), ..Self::default() }
+    /// The test that a new level 1 begins with.
+    fn begin_with(&mut self, queue: &Queue) -> Option<String> {
+        self.in_a_new_one = false;
+        self.current = self.current.take().or_else(|| queue.next_test());
+        self.current.clone()
     }
 
-    /// Takes a line. Gives one more to show, if there is something to say.
-    fn line(&mut self, line: &str) -> Option<String> {
-        let (name, rest) = line.strip_prefix("test ")?.split_once(" ...")?;
-        if rest.is_empty() {
-            self.running = Some(name.to_owned());
-            return None;
+    fn line(&mut self, line: &str) -> Said {
+        let Some((name, rest)) = line.strip_prefix("test ").and_then(|line| line.split_once(" ...")) else {
+            return Said::Other;
+        };
+        if rest.is_empty() || self.current.as_deref() != Some(name) {
+            return Said::Other;
         }
-        self.running = None;
         if rest.starts_with(" ok (") {
             self.passed += 1;
         } else if SILENT_GUEST.iter().any(|said| rest.contains(said)) && self.again.insert(name.to_owned()) {
-            return Some(format!(
-                "lab: a guest fell silent in test {name}; it is run once more in a new level 1"
-            ));
+            self.in_a_new_one = true;
+            return Said::Again;
         } else {
             self.failed += 1;
         }
-        self.left.retain(|left| left != name);
-        None
+        self.current = None;
+        Said::Ended
     }
 
-    /// Whether all have been run that one level 1 was asked to run: those that are left are to be run in another.
+    /// Whether all have been run that one level 1 was given, but for what is to be run in another.
     fn has_run_all(&self) -> bool {
-        self.left.iter().all(|left| self.again.contains(left))
+        self.current.is_none() || self.in_a_new_one
     }
 }
 
@@ -236,28 +287,56 @@ fn show(text: &str) {
 }
 
 /// The stream with the lines of the tests. Shows each line at once (`live`), or all lines of a test when it has ended: the tests
-/// of two level 1s run at the same time.
+/// of two level 1s run at the same time. Hands out the next test when one has ended.
 struct Watch {
     progress: Arc<Mutex<Progress>>,
     live: bool,
+    /// `None` beside a script.
+    feed: Option<Feed>,
     /// The part of a line that has arrived.
     part: Vec<u8>,
 }
 
+/// Where the next test comes from, and who is told.
+struct Feed {
+    queue: Queue,
+    input: UnixStream,
+}
+
 impl Watch {
     fn new(progress: &Arc<Mutex<Progress>>, live: bool) -> Self {
-        Self { progress: Arc::clone(progress), live, part: Vec::new() }
+        Self { progress: Arc::clone(progress), live, feed: None, part: Vec::new() }
     }
 
     fn line(&mut self, line: &str) {
-        let mut progress = look(&self.progress);
-        let more = progress.line(line);
-        for line in [line].into_iter().chain(more.as_deref()) {
-            progress.held.push_str(line);
-            progress.held.push('\n');
+        let progress = Arc::clone(&self.progress);
+        let mut progress = look(&progress);
+        let said = progress.line(line);
+        progress.held.push_str(line);
+        progress.held.push('\n');
+        match (said, &self.feed) {
+            (Said::Again, _) => {
+                let name = progress.current.clone().unwrap_or_default();
+                progress.held.push_str(&format!(
+                    "lab: a guest fell silent in test {name}; it is run once more in a new level 1\n"
+                ));
+                self.hand_out(None);
+            }
+            (Said::Ended, Some(feed)) => {
+                progress.current = feed.queue.next_test();
+                self.hand_out(progress.current.as_deref());
+            }
+            (Said::Ended, None) | (Said::Other, _) => {}
         }
-        if self.live || progress.running.is_none() {
+        if self.live || said != Said::Other || progress.current.is_none() {
             show(&std::mem::take(&mut progress.held));
+        }
+    }
+
+    /// Tells `lab-tests` what to run next; nothing more is an empty line. One that can't hear is dead, which is found out by that.
+    fn hand_out(&mut self, name: Option<&str>) {
+        if let Some(feed) = &mut self.feed {
+            let _ = writeln!(feed.input, "{}", name.unwrap_or_default());
         }
     }
 }
@@ -291,76 +370,96 @@ impl Drop for Watch {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+
     use super::*;
 
-    fn names(names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
+    fn queue(tests: &[&str]) -> Queue {
+        Queue::of(SHOWS.into_iter(), tests.iter().map(|name| (*name).to_owned()).collect())
+    }
+
+    /// A stream of lines, and what `lab-tests` reads.
+    fn watch(queue: &Queue) -> (Watch, Arc<Mutex<Progress>>, BufReader<UnixStream>) {
+        let progress = Arc::new(Mutex::new(Progress::default()));
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut watch = Watch::new(&progress, false);
+        watch.feed = Some(Feed { queue: queue.clone(), input: ours });
+        let first = look(&progress).begin_with(queue);
+        watch.hand_out(first.as_deref());
+        (watch, progress, BufReader::new(theirs))
+    }
+
+    fn next(input: &mut BufReader<UnixStream>) -> String {
+        let mut line = String::new();
+        input.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
     }
 
     #[test]
-    fn the_lines_of_the_tests_say_which_are_left() {
-        let mut progress = Progress::new(&names(&["a::one", "a::two", "b::three"]));
-        for line in [
-            "test a::one ...",
-            "something of its own",
-            "test a::one ... ok (1.0 s)",
-            "test a::two ...",
-            "test a::two ... FAILED (2.0 s): it is not so ...",
-            "test b::three ...",
-            "",
-        ] {
-            progress.line(line);
+    fn whoever_has_ended_a_test_is_given_the_next() {
+        let queue = queue(&["a::one", "a::two", "b::three", "b::four"]);
+        let (mut one, of_one, mut to_one) = watch(&queue);
+        let (mut other, of_other, mut to_other) = watch(&queue);
+        assert_eq!((next(&mut to_one), next(&mut to_other)), ("a::one".into(), "a::two".into()));
+        for line in ["test a::two ...", "test a::one ... ok (said by a test)", "test a::two ... ok (1.0 s)"] {
+            other.line(line);
         }
-        assert_eq!(progress.left, ["b::three"]);
-        assert_eq!(progress.running.as_deref(), Some("b::three"));
-        progress.line("test b::three ... ok (3.0 s)");
-        assert_eq!(progress, Progress { passed: 2, failed: 1, ..Progress::default() });
+        assert_eq!(next(&mut to_other), "b::three");
+        other.line("test b::three ... FAILED (2.0 s): it is not so ...");
+        assert_eq!(next(&mut to_other), "b::four");
+        other.line("test b::four ... ok (1.0 s)");
+        one.line("test a::one ... ok (9.0 s)");
+        assert_eq!((next(&mut to_one), next(&mut to_other)), (String::new(), String::new()), "nothing more");
+        let (of_one, of_other) = (look(&of_one), look(&of_other));
+        assert!(of_one.has_run_all() && of_other.has_run_all());
+        assert_eq!((of_other.passed, of_other.failed, of_one.passed), (2, 1, 1));
+    }
+
+    #[test]
+    fn a_level1_in_place_of_one_that_died_begins_with_the_same_test() {
+        let queue = queue(&["a::one", "a::two"]);
+        let (mut watch, progress, _input) = watch(&queue);
+        watch.line("test a::one ...");
+        drop(watch);
+        assert!(!look(&progress).has_run_all());
+        assert_eq!(look(&progress).begin_with(&queue).as_deref(), Some("a::one"));
+        assert_eq!(queue.next_test().as_deref(), Some("a::two"), "and the other is left");
     }
 
     #[test]
     fn a_test_in_which_a_guest_fell_silent_is_run_once_more() {
-        let mut progress = Progress::new(&names(&["a::one", "a::two"]));
-        let fails = [
-            "test a::one ...",
-            "test a::one ... FAILED (130.0 s): the guest of web did not turn itself off within 120 s",
-        ];
-        let more: Vec<_> = fails.iter().filter_map(|line| progress.line(line)).collect();
-        assert_eq!(more, ["lab: a guest fell silent in test a::one; it is run once more in a new level 1"]);
-        assert!(!progress.has_run_all(), "the other has not been run");
-        progress.line("test a::two ...");
-        progress.line("test a::two ... FAILED (1.0 s): the guest has another MAC");
-        assert!(progress.has_run_all());
-        assert_eq!((progress.failed, &*progress.left), (1, &*names(&["a::one"])));
-        for line in fails {
-            progress.line(line);
-        }
-        assert_eq!((progress.failed, progress.left.len()), (2, 0), "but not a third time");
-    }
-
-    #[test]
-    fn each_test_is_in_one_level1() {
-        let many: Vec<_> = (0..=FEW).map(|number| format!("a::{number}")).collect();
-        let mut dealt = parts(many.clone()).concat();
-        dealt.sort();
-        assert_eq!(dealt, many);
-        assert_eq!(parts(names(&["a::one"])), [["a::one"]]);
+        let queue = queue(&["a::one", "a::two"]);
+        let (mut watch, progress, mut input) = watch(&queue);
+        let fails = "test a::one ... FAILED (130.0 s): the guest of web did not turn itself off within 120 s";
+        watch.line(fails);
+        assert_eq!(
+            (next(&mut input), next(&mut input)),
+            ("a::one".into(), String::new()),
+            "no more in this one"
+        );
+        assert!(look(&progress).has_run_all());
+        assert_eq!(look(&progress).begin_with(&queue).as_deref(), Some("a::one"));
+        assert!(!look(&progress).has_run_all());
+        watch.line(fails);
+        assert_eq!(next(&mut input), "a::two", "but not a third time");
+        let progress = look(&progress);
+        assert_eq!((progress.failed, progress.passed), (1, 0));
     }
 
     #[test]
     fn a_second_death_in_the_same_test_is_too_many() {
         let mut deaths = Deaths::default();
         deaths.add(Some("a::one".into()), String::new()).unwrap();
-        deaths.add(Some(RESTART.into()), String::new()).unwrap();
-        assert!(deaths.add(Some(RESTART.into()), String::new()).is_err());
+        deaths.add(Some("a::two".into()), String::new()).unwrap();
+        assert!(deaths.add(Some("a::two".into()), String::new()).is_err());
     }
 
     #[test]
     fn a_line_may_come_in_pieces() {
-        let progress = Arc::new(Mutex::new(Progress::default()));
-        let mut watch = Watch::new(&progress, false);
-        for piece in ["te", "st a::one ..", ".\ntest a::one"] {
+        let (mut watch, progress, _input) = watch(&queue(&["a::one"]));
+        for piece in ["te", "st a::one ..", ". ok (1.0 s)\ntest a::one"] {
             watch.write_all(piece.as_bytes()).unwrap();
         }
-        assert_eq!(look(&progress).running.as_deref(), Some("a::one"));
+        assert_eq!(look(&progress).passed, 1);
     }
 }

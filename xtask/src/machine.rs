@@ -3,6 +3,7 @@
 //! ```text
 //!   xtask ──lab.control──> "up", "exit N"      ┐
 //!         ──lab.out, lab.err──> its output     ├ level1.sh, PID 1 of level 1
+//!         ──lab.in──> what it reads, if any    │
 //!         ──hvc0──> the terminal of lab shell  ┘
 //! ```
 //! Every port is one end of a socket pair, so that the death of QEMU is end of file on all of them. Nothing in level 1
@@ -71,12 +72,13 @@ enum Event {
 
 impl<'a> Machine<'a> {
     /// Starts level 1 from what is in `run_folder` (see lab.rs) and `kernel`, to be off after `bound` at the latest. What
-    /// its command writes to stdout goes to `stdout`.
+    /// its command writes to stdout goes to `stdout`; what it reads from stdin comes from `stdin`, and is nothing without one.
     pub fn start(
         run_folder: &'a Path,
         kernel: &Path,
         reset: After,
         bound: Duration,
+        stdin: Option<OwnedFd>,
         stdout: impl Write + Send + 'static,
     ) -> Result<Self> {
         let (control, control_port) = port()?;
@@ -96,7 +98,12 @@ impl<'a> Machine<'a> {
             }
         }
         command.args(["-device", "virtio-serial-pci,id=ports"]);
-        for (name, fd) in [("lab.control", &control_port), ("lab.out", &out_port), ("lab.err", &err_port)] {
+        if let Some(fd) = &stdin {
+            let inherited = fcntl_setfd(fd, FdFlags::empty()).map_err(io::Error::from);
+            inherited.map_err(Error::file("open", Path::new("the port of stdin")))?;
+        }
+        let ports = [("lab.control", &control_port), ("lab.out", &out_port), ("lab.err", &err_port)];
+        for (name, fd) in ports.into_iter().chain(stdin.iter().map(|fd| ("lab.in", fd))) {
             command.arg("-chardev").arg(format!("socket,id={name},fd={}", fd.as_raw_fd()));
             command.arg("-device").arg(format!("virtserialport,bus=ports.0,chardev={name},name={name}"));
         }
@@ -112,7 +119,7 @@ impl<'a> Machine<'a> {
             .stderr(log_too)
             .spawn()
             .map_err(|source| Error::Start { program: "setpriv".into(), source })?;
-        drop((control_port, out_port, err_port, terminal_port));
+        drop((control_port, out_port, err_port, terminal_port, stdin));
 
         let (sender, events) = mpsc::channel();
         let readers = vec![

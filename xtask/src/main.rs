@@ -24,6 +24,7 @@ mod packages;
 mod process;
 mod terminal;
 mod test;
+mod ui;
 mod workspace;
 
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::lab::Lab;
+use crate::workspace::Workspace;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "What a developer of ioward runs")]
@@ -59,6 +61,8 @@ enum Command {
     },
     /// Make the picture in docs/ from what the program prints on the simulated machine.
     Docs,
+    /// Build the page's files (ui/dist), which `ioward` holds and which are committed, from their sources.
+    Ui,
     /// Build a Debian package, and print where it is.
     Package {
         /// Of the binaries of the dev profile: soon built, and large.
@@ -97,6 +101,8 @@ enum LabCommand {
 enum Only {
     /// Tests that run on this machine.
     Unit,
+    /// Tests of the page, in a browser.
+    Ui,
     /// Tests that run in level 1.
     Lab,
 }
@@ -104,7 +110,7 @@ enum Only {
 /// How long `lab run` and what shows something may take. Generous, as a busy machine takes several times as long: what hangs is
 /// found out sooner by its silence.
 const RUN_BOUND: Duration = Duration::from_secs(30 * 60);
-/// How long each half of the lab tests may take.
+/// How long one level 1 may go on with lab tests.
 const LAB_TESTS_BOUND: Duration = Duration::from_secs(60 * 60);
 /// How long `lab shell` may be open.
 const SHELL_BOUND: Duration = Duration::from_secs(24 * 60 * 60);
@@ -125,6 +131,7 @@ fn run(command: Command) -> error::Result<u8> {
         Command::Lint => lint::run().map(|()| 0),
         Command::Bench { what } => bench::run(what).map(|()| 0),
         Command::Docs => docs::make().map(|()| 0),
+        Command::Ui => ui::build(&Workspace::find()?).map(|()| 0),
         Command::Package { dev } => {
             println!("{}", package::build(dev)?.display());
             Ok(0)
@@ -134,9 +141,9 @@ fn run(command: Command) -> error::Result<u8> {
             let lab = Lab::prepare()?;
             match command {
                 LabCommand::Run { command } => lab.run(&command.join(" "), bound(RUN_BOUND)),
-                LabCommand::Demo => lab.demo(bound(RUN_BOUND)),
-                LabCommand::Libvirt => lab.libvirt(bound(RUN_BOUND)),
-                LabCommand::Restart => lab.restart(bound(RUN_BOUND)),
+                LabCommand::Demo => lab.show(lab::DEMO, bound(RUN_BOUND)),
+                LabCommand::Libvirt => lab.show(lab::LIBVIRT, bound(RUN_BOUND)),
+                LabCommand::Restart => lab.show(lab::RESTART, bound(RUN_BOUND)),
                 LabCommand::Shell => lab.shell(bound(SHELL_BOUND)),
             }
         }

@@ -3,6 +3,7 @@
 //! ```text
 //!   usr/bin/ioward, ioward-agent          lib/systemd/system/ioward.service, .socket
 //!   usr/share/man/man1/ioward*.1.gz       etc/default/ioward           (packaging/)
+//!   completions for bash, zsh and fish    usr/share/cockpit/ioward/    (packaging/cockpit/, and the page of ui/dist)
 //!   usr/lib/tmpfiles.d/ioward.conf        etc/libvirt/hooks/qemu.d/ioward
 //!   usr/share/doc/ioward/                 DEBIAN/control, conffiles, postinst, prerm, postrm
 //! ```
@@ -26,7 +27,7 @@ const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
 /// Builds the package and gives where it is.
 ///
-/// With `dev` the binaries are those of the dev profile, which tests have built anyway, and little is compressed.
+/// With `dev` the binaries are those of the dev profile, which tests have built anyway, stripped, and little is compressed.
 pub fn build(dev: bool) -> Result<PathBuf> {
     let workspace = Workspace::find()?;
     let version = env!("CARGO_PKG_VERSION");
@@ -43,9 +44,15 @@ pub fn build(dev: bool) -> Result<PathBuf> {
 
     let tree = Tree::new(target.join("package"))?;
     for binary in ["ioward", "ioward-agent"] {
-        tree.copy(&binaries.join(binary), &format!("usr/bin/{binary}"), 0o755)?;
+        let to = format!("usr/bin/{binary}");
+        tree.copy(&binaries.join(binary), &to, 0o755)?;
+        if dev {
+            // A hundred megabytes of line numbers and symbols: to unpack them takes long in the lab.
+            run_aside(Command::new("strip").arg(tree.root.join(to)))?;
+        }
     }
     man_pages(&tree, &binaries.join("ioward"))?;
+    completions(&tree, &binaries.join("ioward"))?;
     let packaging = workspace.root.join("packaging");
     for unit in ["ioward.service", "ioward.socket"] {
         tree.copy(&packaging.join(unit), &format!("lib/systemd/system/{unit}"), 0o644)?;
@@ -53,10 +60,13 @@ pub fn build(dev: bool) -> Result<PathBuf> {
     tree.copy(&packaging.join("tmpfiles.conf"), "usr/lib/tmpfiles.d/ioward.conf", 0o644)?;
     tree.copy(&packaging.join("default"), "etc/default/ioward", 0o644)?;
     tree.copy(&packaging.join("libvirt-hook"), "etc/libvirt/hooks/qemu.d/ioward", 0o755)?;
+    cockpit(&tree, &workspace.root)?;
     tree.copy(&packaging.join("copyright"), "usr/share/doc/ioward/copyright", 0o644)?;
     for document in ["README.md", "CHANGELOG.md", "SECURITY.md"] {
         tree.copy(&workspace.root.join(document), &format!("usr/share/doc/ioward/{document}"), 0o644)?;
     }
+    let schema = workspace.root.join("docs/spec.schema.json");
+    tree.copy(&schema, "usr/share/doc/ioward/spec.schema.json", 0o644)?;
     for script in SCRIPTS {
         tree.copy(&packaging.join(script), &format!("DEBIAN/{script}"), 0o755)?;
     }
@@ -98,6 +108,47 @@ fn man_pages(tree: &Tree, ioward: &Path) -> Result<()> {
         tree.gzip(&format!("usr/share/man/man1/ioward-{command}.1"), &page)?;
     }
     Ok(())
+}
+
+/// What shells complete the command line by, where Debian's shells look for it.
+fn completions(tree: &Tree, ioward: &Path) -> Result<()> {
+    for (shell, path) in [
+        ("bash", "usr/share/bash-completion/completions/ioward"),
+        ("zsh", "usr/share/zsh/vendor-completions/_ioward"),
+        ("fish", "usr/share/fish/vendor_completions.d/ioward.fish"),
+    ] {
+        tree.write(path, output(Command::new(ioward).args(["completions", shell]))?.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The page as one of Cockpit's: what it asks for goes through Cockpit's bridge, for which its index.html loads two scripts more.
+fn cockpit(tree: &Tree, root: &Path) -> Result<()> {
+    let to = |name: &str| format!("usr/share/cockpit/ioward/{name}");
+    for name in ["manifest.json", "transport.js"] {
+        tree.copy(&root.join("packaging/cockpit").join(name), &to(name), 0o644)?;
+    }
+    let dist = root.join("ui/dist");
+    for file in fs::read_dir(&dist).map_err(Error::file("read", &dist))? {
+        let file = file.map_err(Error::file("read", &dist))?;
+        let (path, name) = (file.path(), file.file_name().to_string_lossy().into_owned());
+        if name == "index.html" {
+            let index = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+            tree.write(&to(&name), in_cockpit(&index)?.as_bytes())?;
+        } else if path.is_file() {
+            tree.copy(&path, &to(&name), 0o644)?;
+        }
+    }
+    Ok(())
+}
+
+/// The page's index.html with the scripts that come before its own: a module waits until the document has been read.
+fn in_cockpit(index: &str) -> Result<String> {
+    const SCRIPTS: &str =
+        "<script src=\"../base1/cockpit.js\"></script>\n<script src=\"transport.js\"></script>\n";
+    let at = index.find("<title>").ok_or_else(|| Error::Other("ui/dist/index.html has no <title>".into()))?;
+    let (before, after) = index.split_at(at);
+    Ok(format!("{before}{SCRIPTS}{after}"))
 }
 
 /// The commands that a help text lists: the first words of the lines below "Commands:".
@@ -186,6 +237,17 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cockpit_s_scripts_come_before_the_page_s() {
+        let page =
+            in_cockpit("<head><title>ioward</title><script type=\"module\" src=\"./index.js\"></script>")
+                .unwrap();
+        let places =
+            ["base1/cockpit.js", "transport.js", "index.js"].map(|script| page.find(script).unwrap());
+        assert!(places.is_sorted(), "{page}");
+        assert!(in_cockpit("nothing").is_err());
+    }
 
     #[test]
     fn each_command_has_a_page_but_help() {

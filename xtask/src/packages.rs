@@ -63,6 +63,22 @@ pub fn install_missing(apt: &mut Apt) -> Result<()> {
     }
     let commands: Vec<Command> =
         commands.iter().map(|(packages, suite)| apt.install_command(packages, suite.as_deref())).collect();
+    run_as_root(commands)
+}
+
+/// Installs those packages of the machine's own release that are missing, saying so first.
+pub fn install(apt: &mut Apt, packages: &[&str]) -> Result<()> {
+    let installed = all_installed()?;
+    let missing: Vec<&str> = packages.iter().copied().filter(|name| !installed.contains(*name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    apt.update()?;
+    run_as_root(vec![apt.install_command(&missing, None)])
+}
+
+/// Runs commands that install packages, or says what to run when this is not root.
+fn run_as_root(commands: Vec<Command>) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         let lines: Vec<String> = commands.iter().map(|command| format!("  sudo {}", line(command))).collect();
         return Err(Error::Other(format!(

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::process::run as run_program;
 use crate::workspace::Workspace;
-use crate::{Only, lab, lab_tests, lint};
+use crate::{Only, lab, lab_tests, lint, ui};
 
 /// Runs the tests, cheapest first, until some fail. Gives the status to exit with.
 ///
@@ -12,7 +12,7 @@ pub fn run(only: Option<Only>, filter: Option<&str>) -> Result<u8> {
     if only.is_none() && filter.is_none() {
         lint::run()?;
     }
-    if only != Some(Only::Lab) {
+    if matches!(only, None | Some(Only::Unit)) {
         let workspace = Workspace::find()?;
         // Tests of this machine start its QEMU too.
         lab::install_packages(&workspace)?;
@@ -22,7 +22,10 @@ pub fn run(only: Option<Only>, filter: Option<&str>) -> Result<u8> {
             check_fuzz_targets(&workspace)?;
         }
     }
-    if only == Some(Only::Unit) { Ok(0) } else { lab_tests::run(filter) }
+    if only == Some(Only::Ui) || (only.is_none() && filter.is_none()) {
+        ui::test(&Workspace::find()?)?;
+    }
+    if matches!(only, None | Some(Only::Lab)) { lab_tests::run(filter) } else { Ok(0) }
 }
 
 /// Has loom try the interleavings of the lock-free rings of a shared-memory channel. It replaces the atomics by its own,

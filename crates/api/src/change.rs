@@ -57,6 +57,9 @@ pub struct ChangeView {
     pub revision: u64,
     /// The kind of intent: `apply`, `remove`, …
     pub intent: String,
+    /// The user who asked for it; absent: the daemon itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// Its progress.
     pub status: ChangeStatus,
     /// Its number of steps.

@@ -4,15 +4,21 @@
 
 mod change;
 mod prepare;
+mod problem;
+mod routes;
+mod topic;
 
 pub use change::{ChangeId, ChangeIdError, ChangeStatus, ChangeView};
 pub use prepare::{DomainFunction, PrepareRequest, Prepared};
+pub use problem::{ApiError, ErrorBody, ErrorKind, PROBLEM_JSON, Problem};
+pub use routes::{ADMIN_GROUP, ROUTES, Role, Route, VIEW_GROUP, WhoAmI};
+pub use topic::{Topic, Topics, TopicsError};
 
 use std::path::PathBuf;
 
 use ioward_model::{
     Accelerator, AuditDropped, AuditEntry, Class, DomainRef, Intent, Machine, MemorySize, Name, NamespaceRef,
-    Options, Orphan, Owner, PartitionKind, Plan, Reason, Spec, VfId, VfSettings, Way,
+    Options, Orphan, Owner, PartitionKind, Plan, Reason, Spec, VfId, VfSettings, VirtualFunction,
 };
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
@@ -70,6 +76,20 @@ pub enum AuditLine {
 pub struct ChangeRequest {
     /// A plan from `POST /v1/plan`; refused when the host or the state has changed since.
     pub plan: Plan,
+    /// As in [`ApplyRequest`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub wait_seconds: u64,
+}
+
+/// Body of `POST /v1/changes` in its other form: an intent that is planned and begun at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IntentRequest {
+    /// The intent.
+    #[serde(flatten)]
+    pub intent: Intent,
+    /// The options of the planner.
+    #[serde(default)]
+    pub options: Options,
     /// As in [`ApplyRequest`].
     #[serde(default, skip_serializing_if = "is_zero")]
     pub wait_seconds: u64,
@@ -189,6 +209,19 @@ pub struct AssignedVf {
     pub guest_may: Vec<String>,
 }
 
+/// A VF, as `GET /v1/adapters/{pf}/vfs/{index}` shows it: as in the inventory, with what ioward knows of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VfDetail {
+    /// Its PF.
+    pub pf: Bdf,
+    /// As in the inventory: `owner` is the partition that holds it, `settings` what its PF reports.
+    #[serde(flatten)]
+    pub vf: VirtualFunction,
+    /// The settings that ioward made: by plans, and for the partition or a user since; absent where no partition holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<VfSettings>,
+}
+
 /// The outcome for one orphan, as listed by `POST /v1/orphans/reap`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reaped {
@@ -198,58 +231,4 @@ pub struct Reaped {
     /// Why it could not be removed, if it could not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-}
-
-/// The body of every answer that is not a success.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ErrorBody {
-    /// The error.
-    pub error: ApiError,
-}
-
-/// An error, as data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
-#[error("{message}")]
-pub struct ApiError {
-    /// The kind of error.
-    pub kind: ErrorKind,
-    /// The failure, its place, its cause, and what to do; without the reasons.
-    pub message: String,
-    /// The rules that are violated.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub reasons: Vec<Reason>,
-    /// The relaxations that would make it possible.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ways: Vec<Way>,
-}
-
-impl ApiError {
-    /// An error without reasons.
-    #[must_use]
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), reasons: Vec::new(), ways: Vec::new() }
-    }
-
-    /// A refusal, with the relaxations that would lift it.
-    #[must_use]
-    pub fn refused(reasons: Vec<Reason>, ways: Vec<Way>) -> Self {
-        let rules = if reasons.len() == 1 { "a rule is" } else { "rules are" };
-        Self { kind: ErrorKind::Refused, message: format!("refused: {rules} not met"), reasons, ways }
-    }
-}
-
-/// The kind of an error. It determines the command's exit status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ErrorKind {
-    /// The request is invalid (HTTP 400, exit status 2).
-    Invalid,
-    /// Policy, compatibility or disruption forbids it (HTTP 409, exit status 3).
-    Refused,
-    /// Another change is being carried out (HTTP 423, exit status 1).
-    Busy,
-    /// Not found (HTTP 404, exit status 1).
-    NotFound,
-    /// It was tried and failed (HTTP 500, exit status 1).
-    Failed,
 }

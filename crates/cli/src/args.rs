@@ -53,6 +53,16 @@ pub enum Command {
     SimulatedPartition,
     /// Run the management partition (the daemon)
     Serve(ServeArgs),
+    /// Serve the page for a browser on this machine, with your own rights
+    #[command(
+        after_help = "The link that is printed is good once, for one browser, within an hour; programs of other users are not answered. \
+        From another machine: ssh -L 4000:127.0.0.1:4000 HOST ioward ui --port 4000"
+    )]
+    Ui {
+        /// Listen at this port of 127.0.0.1 [default: one that is free]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        port: Option<u16>,
+    },
     /// Be the process of the management partition that 'ioward serve' starts.
     #[command(name = IMP_COMMAND, hide = true)]
     Imp,
@@ -441,6 +451,7 @@ impl Command {
             | Self::Select { .. }
             | Self::Snapshot { .. }
             | Self::Console { .. }
+            | Self::Ui { .. }
             | Self::State { .. }
             | Self::Man { .. }
             | Self::Completions { .. } => false,
@@ -472,9 +483,12 @@ pub struct DemoArgs {
     /// Ask nothing: take the built-in choice, and apply it
     #[arg(long, short)]
     pub yes: bool,
-    /// Stay up after applying, for other 'ioward' commands to use; --socket says where they find it
+    /// Stay up after applying, with the page for a browser, and for other 'ioward' commands to use; --socket says where they find it
     #[arg(long)]
     pub serve: bool,
+    /// With --serve: the page's port at 127.0.0.1 [default: one that is free]
+    #[arg(long, value_name = "N", requires = "serve", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
     /// With --serve: one VF is in the hands of a libvirt domain, and stays there
     #[arg(long, requires = "serve")]
     pub foreign: bool,

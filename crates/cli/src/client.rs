@@ -109,7 +109,7 @@ impl ClientError {
 
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => "only root may use it: use sudo",
+        io::ErrorKind::PermissionDenied => "only root gets to it: use sudo",
         _ => "start it with: ioward serve",
     }
 }

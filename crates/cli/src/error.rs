@@ -1,6 +1,6 @@
 //! Why a command was not carried out: what is printed on stderr, and the exit status that follows from it.
 
-use std::{error::Error, fmt, io, path::PathBuf, process::ExitCode};
+use std::{error::Error, fmt, io, net::SocketAddrV4, path::PathBuf, process::ExitCode};
 
 use ioward_api::{ApiError, ChangeId, ErrorBody, ErrorKind};
 use ioward_model::{Name, Reason, Rule, Spec, SpecError, SpecPlace, TextPlace};
@@ -146,6 +146,14 @@ pub enum CliError {
     /// This process did not get what it needs to work at all.
     #[error("cannot start: {}", plain(.0))]
     Start(io::Error),
+    /// The page can't be served.
+    #[error("cannot listen at {address}: {}; another port: --port", plain(.source))]
+    Listen {
+        /// Where.
+        address: SocketAddrV4,
+        /// Why.
+        source: io::Error,
+    },
     /// The terminal does not do what it should.
     #[error("cannot set the terminal up: {}", plain(.0))]
     Terminal(io::Error),
@@ -355,11 +363,7 @@ impl CliError {
             Self::SnapshotUnread { .. } | Self::Snapshot { .. } => 2,
             Self::NoPlan { .. } => 2,
             Self::NothingSuits(_) | Self::Unasked(_) | Self::Unanswered | Self::Hook(_) => 3,
-            Self::Api(_) | Self::SpecRefused(_) => match self.refusal().map(|error| error.kind) {
-                Some(ErrorKind::Invalid) => 2,
-                Some(ErrorKind::Refused) => 3,
-                Some(ErrorKind::Busy | ErrorKind::NotFound | ErrorKind::Failed) | None => 1,
-            },
+            Self::Api(_) | Self::SpecRefused(_) => self.refusal().map_or(1, |error| error.kind.exit_status()),
             // As a shell reports a process that a signal ended.
             Self::Interrupted { .. } | Self::LeftRollback | Self::Left(_) | Self::InterruptedBefore => 130,
             Self::ConsoleSignal { signal, .. }

@@ -14,7 +14,7 @@ mod vf_count;
 pub use error::FabricError;
 
 use async_trait::async_trait;
-use ioward_model::{Inventory, VfId, VfSettings, VfStatistics};
+use ioward_model::{Inventory, VfId, VfSettings, VfStatistics, doctor::Finding};
 use ioward_pci::Bdf;
 use tokio::sync::mpsc;
 
@@ -90,6 +90,14 @@ pub trait Fabric: Send + Sync {
     /// # Errors
     /// When the VF does not exist, or processes can't be looked at.
     async fn is_open(&self, vf: VfId) -> Result<bool, FabricError>;
+
+    /// Whether the host can give VFs to partitions at all, and what is missing for it. Without findings where nobody knows.
+    ///
+    /// # Errors
+    /// When the host can't be looked at at all.
+    async fn doctor(&self) -> Result<Vec<Finding>, FabricError> {
+        Ok(Vec::new())
+    }
 
     /// Says that something about functions, drivers or links has changed, so that a look is worth while. It may say so
     /// without reason and may miss something. It ends at once where nobody tells.

@@ -76,6 +76,14 @@ pub enum HypervisorError {
         /// What it is not: "started".
         what: Cow<'static, str>,
     },
+    /// It has no serial console of ioward's.
+    #[error("partition {partition} has no console here: {why}")]
+    NoConsole {
+        /// The partition.
+        partition: Name,
+        /// Who has it, or why there is none.
+        why: String,
+    },
     /// It has to be stopped for this.
     #[error("partition {0} is running; stop it first: ioward stop {0}")]
     Running(Name),

@@ -17,6 +17,7 @@
 
 use std::{
     io,
+    os::fd::OwnedFd,
     sync::{Arc, Mutex},
 };
 
@@ -380,6 +381,10 @@ impl Hypervisor for Guard {
 
     async fn connect_channel(&self, partition: &Name) -> Result<ChannelEnd, HypervisorError> {
         self.inner.connect_channel(partition).await
+    }
+
+    async fn open_console(&self, partition: &Name) -> Result<OwnedFd, HypervisorError> {
+        self.inner.open_console(partition).await
     }
 
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {

@@ -239,6 +239,16 @@ pub trait Hypervisor: Send + Sync {
     /// When the partition does not run or has no channel.
     async fn connect_channel(&self, partition: &Name) -> Result<ChannelEnd, HypervisorError>;
 
+    /// A connection to a running partition's serial console: a stream socket. A console takes one at a time, and the next one waits,
+    /// unseen, until that is closed.
+    ///
+    /// # Errors
+    /// When the partition does not run, or has no console of ioward's.
+    async fn open_console(&self, partition: &Name) -> Result<OwnedFd, HypervisorError> {
+        let why = "what runs it gives none".to_owned();
+        Err(HypervisorError::NoConsole { partition: partition.clone(), why })
+    }
+
     /// All partitions, by name, with the VFs that it has been given for them: from its own records, also while what runs them does
     /// not answer. A partition that it leaves out is taken for gone, and its VFs for free.
     ///

@@ -10,6 +10,7 @@
 
 use std::{
     collections::BTreeMap,
+    os::fd::OwnedFd,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -275,6 +276,12 @@ impl Hypervisor for Router {
         let backend = self.find(partition).await?;
         let backend = backend.ok_or_else(|| HypervisorError::NoSuchPartition(partition.clone()))?;
         backend.hypervisor.connect_channel(partition).await
+    }
+
+    async fn open_console(&self, partition: &Name) -> Result<OwnedFd, HypervisorError> {
+        let backend = self.find(partition).await?;
+        let backend = backend.ok_or_else(|| HypervisorError::NoSuchPartition(partition.clone()))?;
+        backend.hypervisor.open_console(partition).await
     }
 
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {

@@ -36,7 +36,20 @@ pub(crate) struct Changes {
     /// [`ioward_model::PlanRecord::number`] of the latest plan.
     last: AtomicU64,
     kept: Mutex<BTreeMap<u64, Arc<Change>>>,
+    /// By user and key (`Idempotency-Key`).
+    keyed: Mutex<BTreeMap<(u32, String), Keyed>>,
 }
+
+/// A request that its user has given a key.
+#[derive(Debug)]
+struct Keyed {
+    /// Tells its body from others.
+    body: u64,
+    begun: Begun,
+}
+
+/// The number of the change that came of a request, once it has begun. Whoever sends the request again waits for the one before.
+pub(crate) type Begun = Arc<tokio::sync::Mutex<Option<u64>>>;
 
 /// One change.
 #[derive(Debug)]
@@ -58,7 +71,7 @@ struct Log {
 impl Changes {
     /// No changes yet in this run; `last` is the number of the latest plan of the runs before.
     pub(crate) fn new(epoch: u64, last: u64) -> Self {
-        Self { epoch, last: AtomicU64::new(last), kept: Mutex::default() }
+        Self { epoch, last: AtomicU64::new(last), kept: Mutex::default(), keyed: Mutex::default() }
     }
 
     /// The number of the next change, which is nobody else's: the caller is the only one who may begin a change.
@@ -77,6 +90,7 @@ impl Changes {
             id: ChangeId { epoch: self.epoch, number },
             revision: plan.id,
             intent: plan.intent.word().to_owned(),
+            uid: None,
             status: ChangeStatus::Running,
             steps: plan.steps.len(),
             steps_done: 0,
@@ -96,6 +110,26 @@ impl Changes {
             kept.pop_first();
         }
         change
+    }
+
+    /// What became of a user's request with this key; `None`: the key was another request's. Keys are kept as long as their
+    /// changes are.
+    pub(crate) fn keyed(&self, uid: u32, key: &str, body: u64) -> Option<Begun> {
+        let mut keyed = self.keyed.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.lock();
+        keyed.retain(|_, keyed| {
+            let is_asked = Arc::strong_count(&keyed.begun) > 1;
+            let begun = keyed.begun.try_lock().map_or(None, |begun| *begun);
+            is_asked || begun.is_some_and(|number| kept.contains_key(&number))
+        });
+        let entry = keyed.entry((uid, key.to_owned()));
+        let keyed = entry.or_insert_with(|| Keyed { body, begun: Begun::default() });
+        (keyed.body == body).then(|| Arc::clone(&keyed.begun))
+    }
+
+    /// One of this run, by its number.
+    pub(crate) fn by_number(&self, number: u64) -> Option<Arc<Change>> {
+        self.lock().get(&number).cloned()
     }
 
     /// All that are kept, oldest first.
@@ -130,6 +164,11 @@ impl Change {
     /// How it goes.
     pub(crate) fn view(&self) -> ChangeView {
         self.lock().view.clone()
+    }
+
+    /// Notes who has asked for it.
+    pub(crate) fn asked_by(&self, uid: u32) {
+        self.lock().view.uid = Some(uid);
     }
 
     /// Asks for it to be rolled back. A change that has ended stays as it is.
@@ -334,6 +373,23 @@ mod tests {
         let of = |id: &str| changes.get(id.parse().unwrap()).unwrap_err().to_string();
         assert!(of("8-1").contains("another run"), "{}", of("8-1"));
         assert!(of("7-1").contains("there is no change 7-1"), "{}", of("7-1"));
+    }
+
+    #[tokio::test]
+    async fn a_key_is_kept_with_its_change_and_is_the_users_own() {
+        let changes = Changes::new(7, 0);
+        let first = changes.keyed(1, "k", 5).unwrap();
+        assert!(changes.keyed(1, "k", 6).is_none(), "another body");
+        assert!(changes.keyed(2, "k", 6).is_some(), "another user");
+        *first.lock().await = Some(changes.next_number());
+        changes.begin(1, &plan(), None);
+        drop(first);
+        assert_eq!(*changes.keyed(1, "k", 5).unwrap().lock().await, Some(1));
+        for _ in 0..KEPT {
+            changes.begin(changes.next_number(), &plan(), None);
+        }
+        assert!(changes.keyed(1, "k", 6).is_some(), "its change is forgotten, and the key with it");
+        assert_eq!(changes.keyed.lock().unwrap().len(), 1);
     }
 
     #[test]

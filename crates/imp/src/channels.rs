@@ -24,7 +24,11 @@ use tokio::{
 };
 
 use crate::{
-    error::error_chain, events::EventLog, notes::Notes, operations::Operations, transport::Transport,
+    error::error_chain,
+    events::EventLog,
+    notes::Notes,
+    operations::{Asker, Operations},
+    transport::Transport,
 };
 
 /// Frames that a partition may send in a second, on the long run.
@@ -257,7 +261,7 @@ impl<'a> Session<'a> {
                 self.refuse(id, ErrorCode::HelloNeeded, "say hello first", None).await
             }
             Ok(AgentMessage::Request { id, op }) => {
-                let result = self.channels.operations.operate(self.partition, op).await;
+                let result = self.channels.operations.operate(Asker::Partition, self.partition, op).await;
                 self.send(ImpMessage::Response { id, more: false, result }).await
             }
             Ok(AgentMessage::Subscribe { id }) => {

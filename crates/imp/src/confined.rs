@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use crate::{
+    access::Access,
     error::error_chain,
     events::now_ms,
     imp::{Imp, Run},
@@ -91,7 +92,9 @@ async fn serve(hello: Hello, host: StdStream, api: OwnedFd) -> io::Result<()> {
         let this_run = Run { epoch: now_ms(), boot: hello.boot.clone() };
         let imp = Imp::new(fabric, hypervisor, Box::new(store), contents, this_run);
         let listener = UnixListener::from_std(StdListener::from(api)).map_err(ServeError::Given)?;
-        run(listener, &hello.socket, imp, stop, supervised).await
+        // The daemon is the hypervisor side, which is root.
+        let access = Access { owner: 0, groups: hello.groups };
+        run(listener, &hello.socket, imp, access, stop, supervised).await
     };
     if let Err(error) = served.await {
         remote.failed(error_chain(&error));

@@ -1,10 +1,10 @@
 //! Why the management partition did not do what it was asked.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, io, time::Duration};
 
 use ioward_fabric::FabricError;
 use ioward_hypervisor::HypervisorError;
-use ioward_model::{Reason, Rule, SpecError, Way};
+use ioward_model::{Name, Reason, Rule, SpecError, Way};
 use ioward_store::StoreError;
 
 use ioward_api::{ApiError, ErrorKind};
@@ -36,6 +36,17 @@ pub enum ImpError {
         "another change is being carried out; 'ioward events --follow' shows it; try again when it is done"
     )]
     Busy,
+    /// As many as may do this at once do it already.
+    #[error("{0}")]
+    TooMany(String),
+    /// A partition's console can't be used.
+    #[error("cannot use the console of {partition}")]
+    Console {
+        /// The partition.
+        partition: Name,
+        /// Why.
+        source: io::Error,
+    },
     /// Somebody has cancelled it.
     #[error("cancelled")]
     Cancelled,
@@ -69,12 +80,18 @@ impl From<ImpError> for ApiError {
         let kind = match &error {
             ImpError::Spec(_) | ImpError::Invalid(_) => ErrorKind::Invalid,
             ImpError::Refused { reasons, .. } => kind_of(reasons),
-            ImpError::Busy => ErrorKind::Busy,
+            ImpError::Fabric(FabricError::Unsupported { .. }) => ErrorKind::Refused,
+            ImpError::Busy | ImpError::TooMany(_) => ErrorKind::Busy,
             ImpError::NoSuchPartition(_)
             | ImpError::NoSuchChange(_)
             | ImpError::Fabric(FabricError::NoSuchFunction { .. } | FabricError::NoSuchVf { .. })
-            | ImpError::Hypervisor(HypervisorError::NoSuchPartition(_)) => ErrorKind::NotFound,
+            | ImpError::Hypervisor(
+                HypervisorError::NoSuchPartition(_)
+                | HypervisorError::NoConsole { .. }
+                | HypervisorError::NotRunning(_),
+            ) => ErrorKind::NotFound,
             ImpError::Cancelled
+            | ImpError::Console { .. }
             | ImpError::Fabric(_)
             | ImpError::Hypervisor(_)
             | ImpError::TooLong { .. }

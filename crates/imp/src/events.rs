@@ -3,12 +3,14 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use ioward_model::{Event, EventKind, Name};
 use tokio::{sync::watch, time::Instant};
+
+use crate::metrics::Counters;
 
 /// How many events are kept for those who ask later. An apply of 200 VFs makes about 2,000.
 const KEPT: usize = 10_000;
@@ -24,6 +26,7 @@ const CHANNEL_EVENT_EACH: Duration = Duration::from_secs(60);
 /// The latest events of this daemon.
 #[derive(Debug)]
 pub(crate) struct EventLog {
+    counters: Arc<Counters>,
     kept: Mutex<Kept>,
     /// The number of the latest event.
     news: watch::Sender<u64>,
@@ -77,13 +80,14 @@ impl ChannelEvents {
 }
 
 impl EventLog {
-    pub(crate) fn new() -> Self {
-        Self { kept: Mutex::default(), news: watch::Sender::default(), channels: Mutex::default() }
+    pub(crate) fn new(counters: Arc<Counters>) -> Self {
+        Self { counters, kept: Mutex::default(), news: watch::Sender::default(), channels: Mutex::default() }
     }
 
     /// Notes that something happened, and returns it as it is noted.
     pub(crate) fn emit(&self, kind: EventKind) -> Event {
         tracing::info!("{kind}");
+        self.counters.event(&kind);
         let mut kept = self.lock();
         kept.count += 1;
         let event = Event { number: kept.count, time_ms: now_ms(), kind };
@@ -173,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_follower_goes_on_where_it_was_and_is_told_what_it_has_missed() {
-        let log = EventLog::new();
+        let log = EventLog::new(Arc::default());
         assert!(log.after(0).is_empty());
         (0..3).for_each(|_| _ = log.emit(EventKind::HostBooted));
         assert_eq!(numbers(&log.after(0)), [1, 2, 3]);
@@ -188,7 +192,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_channel_gives_cause_for_so_many_events_and_the_rest_are_counted() {
-        let log = EventLog::new();
+        let log = EventLog::new(Arc::default());
         let web: Name = "web".parse().unwrap();
         let misuse = || EventKind::ChannelMisused { partition: web.clone(), what: "noise".into() };
         (0..1_000).for_each(|_| log.emit_of_channel(&web, misuse()));

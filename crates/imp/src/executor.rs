@@ -21,6 +21,7 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use ioward_fabric::FabricError;
 use ioward_model::{EventKind, Outcome, Plan, Policy, Step};
+use tokio::time::Instant;
 
 use crate::{
     changes::{Change, Listener},
@@ -28,6 +29,7 @@ use crate::{
     error::{ImpError, error_chain},
     events::EventLog,
     journal::Journal,
+    metrics::Counters,
     notes::Notes,
     operations::Operations,
     order::Order,
@@ -87,6 +89,7 @@ pub(crate) struct Executor {
     pub(crate) notes: Arc<Notes>,
     pub(crate) events: Arc<EventLog>,
     pub(crate) operations: Arc<Operations>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 impl Executor {
@@ -178,7 +181,9 @@ impl Executor {
         step: &'a Step,
     ) -> (Carried<'a>, Result<(), String>) {
         let mut carried = Carried { number, step, outcome: Outcome::default(), noted: None, in_doubt: false };
+        let begun = Instant::now();
         let result = self.try_step(execution, count, &mut carried).await;
+        self.counters.step(step, result.is_ok(), begun.elapsed());
         (carried, result)
     }
 

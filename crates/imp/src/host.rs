@@ -17,7 +17,9 @@ use ioward_hypervisor::{
     Guard, cgroup,
     qemu::{QemuConfig, Users},
 };
-use ioward_privsep::{Account, Confinement, Hello, Life, MACHINES, Server, Word, hand_over, send_hello};
+use ioward_privsep::{
+    Account, ApiGroups, Confinement, Hello, Life, MACHINES, Server, Word, hand_over, send_hello,
+};
 use tokio::{
     net::UnixStream,
     process::{Child, Command},
@@ -114,6 +116,7 @@ async fn run(
         socket: socket.to_owned(),
         // Without the file, all boots pass for one: what is undone is undone by looking anyway.
         boot: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+        groups: ApiGroups::of_this_host(),
         watchdog_each: supervisor.watchdog_each(),
     };
     let unsaid = |error| ServeError::Start(io::Error::other(error));

@@ -10,7 +10,7 @@ use ioward_fabric::Fabric;
 use ioward_hypervisor::Hypervisor;
 use ioward_model::{
     AuditEntry, Drift, Event, Intent, Inventory, Name, OpError, OpOutcome, Options, Orphan, Plan, Reason,
-    Rule, Spec, State, Step, VfOp,
+    Rule, Spec, State, Step, VfOp, doctor::Report,
 };
 use ioward_store::{Contents, Export, Interrupted, Store, StoreError};
 use tokio::{
@@ -19,9 +19,11 @@ use tokio::{
 };
 
 use crate::{
+    cached::Cached,
     changes::{Change, Changes},
     changing::{ChangeGuard, Changing, Holder},
     channels::Channels,
+    consoles::Consoles,
     error::ImpError,
     events::EventLog,
     executor::{Begun, Executor},
@@ -29,8 +31,9 @@ use crate::{
     look::Looks,
     machines::Machines,
     macs::macs_of,
+    metrics::{Counters, Metrics},
     notes::{Audit, DISK_TIMEOUT, Notes},
-    operations::Operations,
+    operations::{Asker, Operations},
     orphans::Orphans,
     ownership::Ownership,
     planning::{Planning, refused},
@@ -48,6 +51,9 @@ use crate::{
 /// changed: a guest that asks without end is not to keep the disk busy.
 const FLUSH_EACH: Duration = Duration::from_secs(1);
 
+/// How long the doctor's findings are good for: looking takes the machine emulator's start, and findings change by hand.
+const DOCTOR_GOOD_FOR: Duration = Duration::from_secs(10);
+
 /// The I/O virtualization management partition of one host: what [`crate::serve`] runs, for those who bring a machine
 /// of their own. It is made of parts, each of which knows only those that it needs.
 pub struct Imp {
@@ -57,7 +63,7 @@ pub struct Imp {
     pub(crate) looks: Arc<Looks>,
     ownership: Arc<Ownership>,
     pub(crate) operations: Arc<Operations>,
-    channels: Arc<Channels>,
+    pub(crate) channels: Arc<Channels>,
     machines: Arc<Machines>,
     planning: Planning,
     pub(crate) executor: Arc<Executor>,
@@ -65,6 +71,11 @@ pub struct Imp {
     orphans: Orphans,
     pub(crate) changes: Arc<Changes>,
     pub(crate) changing: Arc<Changing>,
+    pub(crate) consoles: Consoles,
+    pub(crate) metrics: Metrics,
+    pub(crate) doctor: Cached<Report>,
+    /// Without the adapters that are kept off.
+    pub(crate) fabric: Arc<dyn Fabric>,
     pub(crate) run: Run,
     /// The plan that the daemon before this one was in the middle of.
     interrupted: Mutex<Option<Interrupted>>,
@@ -93,7 +104,8 @@ impl Imp {
         // All parts have the host without the adapters that are kept off.
         let fabric: Arc<dyn Fabric> = Arc::clone(&quarantine) as _;
         let notes = Arc::new(Notes::new(store, contents.state, contents.operations));
-        let events = Arc::new(EventLog::new());
+        let counters = Arc::<Counters>::default();
+        let events = Arc::new(EventLog::new(Arc::clone(&counters)));
         let ownership = Arc::new(Ownership::default());
         let changes = Arc::new(Changes::new(run.epoch, contents.last_plan));
         let changing = Arc::new(Changing::default());
@@ -104,6 +116,14 @@ impl Imp {
             Arc::clone(&notes),
             Arc::clone(&looks),
             Arc::clone(&ownership),
+            Arc::clone(&stuck),
+            Arc::clone(&counters),
+        );
+        let metrics = Metrics::new(
+            Arc::clone(&counters),
+            Arc::clone(&fabric),
+            Arc::clone(&notes),
+            Arc::clone(&looks),
             stuck,
         );
         let channels = Channels::new(
@@ -137,6 +157,7 @@ impl Imp {
             notes: Arc::clone(&notes),
             events: Arc::clone(&events),
             operations: Arc::clone(&operations),
+            counters,
         });
         let reconciler = Reconciler {
             executor: Arc::clone(&executor),
@@ -154,7 +175,7 @@ impl Imp {
             told: Mutex::new(Told::default()),
         };
         let orphans = Orphans {
-            fabric,
+            fabric: Arc::clone(&fabric),
             hypervisor: Arc::clone(&hypervisor),
             looks: Arc::clone(&looks),
             events: Arc::clone(&events),
@@ -163,6 +184,10 @@ impl Imp {
         Arc::new(Self {
             planning: Planning::new(Arc::clone(&looks), Arc::clone(&notes), Arc::clone(&hypervisor)),
             interrupted: Mutex::new(contents.interrupted),
+            consoles: Consoles::new(Arc::clone(&hypervisor)),
+            metrics,
+            doctor: Cached::new(DOCTOR_GOOD_FOR),
+            fabric,
             hypervisor,
             notes,
             events,
@@ -241,7 +266,7 @@ impl Imp {
     /// # Errors
     /// When the intent makes no sense, or rules forbid it.
     pub async fn plan(&self, intent: &Intent, options: &Options) -> Result<Plan, ImpError> {
-        self.planning.plan(intent, options).await
+        self.planning.plan(intent, options).await.inspect_err(|error| self.metrics.counters.refusal(error))
     }
 
     /// Begins to carry out a plan, unless the host or the state has moved on since it was made. It goes on whatever becomes of
@@ -282,6 +307,16 @@ impl Imp {
     /// Begins to carry out a plan as [`Imp::begin`] does, once the change that is being carried out and those that wait already
     /// have ended, if they do within `wait`. After such a wait, a plan is still good if it would do the very same now.
     pub(crate) async fn begin_within(
+        self: &Arc<Self>,
+        plan: Plan,
+        wait: Duration,
+        listener: Option<mpsc::UnboundedSender<Event>>,
+    ) -> Result<Arc<Change>, ImpError> {
+        let begun = self.try_to_begin(plan, wait, listener).await;
+        begun.inspect_err(|error| self.metrics.counters.refusal(error))
+    }
+
+    async fn try_to_begin(
         self: &Arc<Self>,
         mut plan: Plan,
         wait: Duration,
@@ -362,7 +397,7 @@ impl Imp {
     /// When it may not, or it could not be done. Nothing has changed then, unless the adapter does not answer: then the change
     /// is put back as soon as it does.
     pub async fn operate(&self, partition: &Name, op: VfOp) -> Result<OpOutcome, OpError> {
-        self.operations.operate(partition, op).await
+        self.operations.operate(Asker::Partition, partition, op).await
     }
 
     /// Waits until no change of a partition is under way, and lets none begin as long as the result is there.

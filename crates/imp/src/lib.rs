@@ -23,13 +23,17 @@
 //!                                                     └─ reconciler
 //! ```
 
+mod access;
 mod as_before;
+mod asked;
+mod cached;
 mod changes;
 mod changing;
 mod channels;
 mod claims;
 mod compatible;
 mod confined;
+mod consoles;
 mod error;
 mod events;
 mod executor;
@@ -40,11 +44,13 @@ mod journal;
 mod look;
 mod machines;
 mod macs;
+mod metrics;
 mod notes;
 mod operations;
 mod order;
 mod orphans;
 mod ownership;
+mod peer;
 mod planning;
 mod prepare;
 mod quarantine;

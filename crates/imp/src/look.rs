@@ -75,6 +75,17 @@ impl Looks {
         Ok(complete)
     }
 
+    /// The host as it was when it was last looked at.
+    pub(crate) fn latest(&self) -> Option<Inventory> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).inventory.clone()
+    }
+
+    /// The generation of the latest look, if there was one.
+    pub(crate) fn generation(&self) -> Option<u64> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.inventory.as_ref().map(|inventory| inventory.generation)
+    }
+
     /// Whether an interface of the host had this MAC when the host was last looked at.
     pub(crate) fn is_mac_of_the_host(&self, mac: MacAddress) -> bool {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use ioward_model::{AuditDropped, AuditEntry, Name, OpenOperation, Row, RowKey, State, VfId};
+use ioward_model::{AuditDropped, AuditEntry, IntoMap, Name, OpenOperation, Row, RowKey, State, VfId};
 use ioward_store::{AuditQueue, Change, Export, Store, StoreError};
 use tokio::{sync::OwnedMutexGuard, time::timeout};
 
@@ -73,7 +73,7 @@ pub(crate) type Audit = (Vec<AuditEntry>, BTreeMap<Name, AuditDropped>);
 
 impl Notes {
     pub(crate) fn new(store: Box<dyn Store>, state: State, operations: Vec<OpenOperation>) -> Self {
-        let operations = operations.into_iter().map(|operation| (operation.vf, operation)).collect();
+        let operations = operations.into_iter().map(|operation| (operation.vf, operation)).into_map();
         Self {
             store,
             turn: Arc::default(),

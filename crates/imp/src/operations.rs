@@ -1,5 +1,5 @@
 //! VF configuration operations: what a partition asks for its own VFs, held against what it may, and carried out
-//! through the PF.
+//! through the PF. A user of the API may ask in its place: the role allows it then, and all else is the same.
 //!
 //! A change, once begun, is finished by a task of its own, whoever goes away meanwhile: the guest, its channel, the caller. That task
 //! keeps plans off the VF until the change is noted.
@@ -28,6 +28,7 @@ use crate::{
     events::now_ms,
     look::Looks,
     macs::{Macs, Reserved},
+    metrics::Counters,
     notes::{Must, Notes},
     ownership::Ownership,
     stuck::StuckAdapters,
@@ -36,6 +37,20 @@ use crate::{
 /// How long a daemon that stops waits for changes of partitions. Those that last longer are put back by the next one.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Who asks for an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// The partition, which may what `guest_may` says.
+    Partition,
+    /// A user of the host, whose role allows it.
+    User {
+        /// The user's.
+        uid: u32,
+        /// The VF that is meant: what the partition holds under the name may be another by now.
+        vf: VfId,
+    },
+}
+
 /// The part that carries out operations, and knows which are under way.
 pub(crate) struct Operations {
     fabric: Arc<dyn Fabric>,
@@ -43,6 +58,7 @@ pub(crate) struct Operations {
     looks: Arc<Looks>,
     ownership: Arc<Ownership>,
     stuck: Arc<StuckAdapters>,
+    counters: Arc<Counters>,
     /// One change of a partition at a time: who waits for its turn is the caller and not a task, so that a partition that
     /// connects anew again and again leaves no more than one task.
     turns: Mutex<BTreeMap<Name, Arc<tokio::sync::Mutex<()>>>>,
@@ -75,30 +91,37 @@ impl Operations {
         looks: Arc<Looks>,
         ownership: Arc<Ownership>,
         stuck: Arc<StuckAdapters>,
+        counters: Arc<Counters>,
     ) -> Arc<Self> {
         let (turns, open) = (Mutex::default(), Arc::default());
         let (macs, claims) = (Macs::default(), Claims::default());
-        Arc::new(Self { fabric, notes, looks, ownership, stuck, turns, open, macs, claims })
+        Arc::new(Self { fabric, notes, looks, ownership, stuck, counters, turns, open, macs, claims })
     }
 
-    /// Does what a partition asks, if it may, and notes it in the audit log either way. A change goes on when the caller goes
-    /// away.
+    /// Does what is asked for VFs of a partition, if it may be, and notes it in the audit log either way. A change goes on when
+    /// the caller goes away.
     ///
-    /// `partition` is known from the channel that the request came through. Nothing in the request can name another.
+    /// Where the partition asks, `partition` is known from the channel that the request came through. Nothing in the request can
+    /// name another.
     ///
     /// # Errors
     /// When it may not, or it could not be done. Nothing has changed then, unless the adapter does not answer: then the change
     /// is put back as soon as it does.
-    pub(crate) async fn operate(self: &Arc<Self>, partition: &Name, op: VfOp) -> Result<OpOutcome, OpError> {
+    pub(crate) async fn operate(
+        self: &Arc<Self>,
+        asker: Asker,
+        partition: &Name,
+        op: VfOp,
+    ) -> Result<OpOutcome, OpError> {
         if !matches!(op, VfOp::Set { .. } | VfOp::Reset { .. }) {
-            return self.operate_and_note(partition, op).await;
+            return self.operate_and_note(asker, partition, op).await;
         }
         let turn = self.turn(partition).await;
         let open = Arc::clone(&self.open).read_owned().await;
         let (operations, partition) = (Arc::clone(self), partition.clone());
         let task = tokio::spawn(async move {
             let _held = (turn, open);
-            operations.operate_and_note(&partition, op).await
+            operations.operate_and_note(asker, &partition, op).await
         });
         let cut_off = |_| OpError::new(OpErrorKind::Failed, "the management partition is going away");
         task.await.unwrap_or_else(|error| Err(cut_off(error)))
@@ -113,8 +136,13 @@ impl Operations {
         closed.ok()
     }
 
-    async fn operate_and_note(self: &Arc<Self>, partition: &Name, op: VfOp) -> Result<OpOutcome, OpError> {
-        let operated = self.operate_unnoted(partition, &op).await;
+    async fn operate_and_note(
+        self: &Arc<Self>,
+        asker: Asker,
+        partition: &Name,
+        op: VfOp,
+    ) -> Result<OpOutcome, OpError> {
+        let operated = self.operate_unnoted(asker, partition, &op).await;
         let verdict = match &operated {
             Ok(_) => Verdict::Granted,
             Err(error) if matches!(error.kind, OpErrorKind::Failed | OpErrorKind::Busy) => {
@@ -122,8 +150,13 @@ impl Operations {
             }
             Err(error) => Verdict::Refused(error.message.clone()),
         };
+        self.counters.operation(asker, &op, &verdict);
         let is_reset = matches!(op, VfOp::Reset { .. });
-        let entry = AuditEntry { time_ms: now_ms(), partition: partition.clone(), request: op, verdict };
+        let uid = match asker {
+            Asker::Partition => None,
+            Asker::User { uid, .. } => Some(uid),
+        };
+        let entry = AuditEntry { time_ms: now_ms(), partition: partition.clone(), uid, request: op, verdict };
         let operated = operated.inspect_err(|_| self.notes.audit(entry.clone()))?;
         if let Some(set) = &operated.set {
             self.note_set(set, entry).await?;
@@ -142,10 +175,15 @@ impl Operations {
 
     /// Looks at what a partition has, for the management partition itself.
     pub(crate) async fn vfs_of(self: &Arc<Self>, partition: &Name) -> Result<OpOutcome, OpError> {
-        Ok(self.operate_unnoted(partition, &VfOp::List).await?.outcome)
+        Ok(self.operate_unnoted(Asker::Partition, partition, &VfOp::List).await?.outcome)
     }
 
-    async fn operate_unnoted(self: &Arc<Self>, partition: &Name, op: &VfOp) -> Result<Operated, OpError> {
+    async fn operate_unnoted(
+        self: &Arc<Self>,
+        asker: Asker,
+        partition: &Name,
+        op: &VfOp,
+    ) -> Result<Operated, OpError> {
         let (holder, owners) = self.holder(partition).await?;
         let Some(name) = op.vf() else {
             let mut views = Vec::new();
@@ -159,7 +197,13 @@ impl Operations {
             let message = format!("this partition holds no VF '{name}'; it holds {}", held.join(", "));
             return Err(OpError::new(OpErrorKind::NoSuchVf, message));
         };
-        if let Some(request) = holder.spec.vf(name) {
+        if let Asker::User { vf: meant, .. } = asker
+            && meant != vf
+        {
+            let message = format!("{meant} is not {partition}/{name}, which is {vf}; look at the VF again");
+            return Err(OpError::new(OpErrorKind::NoSuchVf, message));
+        }
+        if let (Asker::Partition, Some(request)) = (asker, holder.spec.vf(name)) {
             request.guest_may.check(op).map_err(|denied| {
                 let message = format!("{name}: {}; ask the host's administrator", denied.join("; "));
                 OpError::new(OpErrorKind::Denied, message)

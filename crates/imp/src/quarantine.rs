@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use ioward_fabric::{Fabric, FabricError};
-use ioward_model::{Inventory, VfId, VfSettings, VfStatistics};
+use ioward_model::{Inventory, VfId, VfSettings, VfStatistics, doctor::Finding};
 use ioward_pci::Bdf;
 use tokio::sync::mpsc;
 
@@ -90,6 +90,10 @@ impl Fabric for Quarantine {
 
     async fn is_open(&self, vf: VfId) -> Result<bool, FabricError> {
         self.vf(vf)?.is_open(vf).await
+    }
+
+    async fn doctor(&self) -> Result<Vec<Finding>, FabricError> {
+        self.fabric.doctor().await
     }
 
     async fn changes(&self) -> mpsc::Receiver<()> {

@@ -225,6 +225,11 @@ impl Reconciler {
         Ok(self.find().await?.drifts)
     }
 
+    /// How the host differed from the state when that was last told.
+    pub(crate) fn known_drift(&self) -> Vec<Drift> {
+        self.told().drifts.clone()
+    }
+
     /// Holds the host against the state, tells what is new, and repairs what may be repaired. What is left then.
     ///
     /// # Errors

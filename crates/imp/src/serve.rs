@@ -17,6 +17,7 @@ use ioward_store::StoreError;
 use tokio::net::UnixListener;
 
 use crate::{
+    access::Access,
     error::{ImpError, error_chain},
     http,
     imp::Imp,
@@ -91,7 +92,7 @@ pub async fn serve_on(
         source,
     })?;
     let nobody = Supervised { each: None, tell: Arc::new(|_| ()) };
-    let served = run(listener, socket, imp, stop, nobody).await;
+    let served = run(listener, socket, imp, Access::of_this_process(), stop, nobody).await;
     let _ = fs::remove_file(socket);
     served
 }
@@ -108,6 +109,7 @@ pub(crate) async fn run(
     listener: UnixListener,
     socket: &Path,
     imp: Arc<Imp>,
+    access: Access,
     stop: impl Future<Output = ()>,
     supervised: Supervised,
 ) -> Result<(), ServeError> {
@@ -119,12 +121,12 @@ pub(crate) async fn run(
     tracing::info!("listening at {}", socket.display());
     (supervised.tell)(Life::Ready { partitions: imp.count() });
 
-    let server = axum::serve(listener, http::router(Arc::clone(&imp)));
+    let server = http::serve(listener, http::router(Arc::clone(&imp)), access);
     let alive = tokio::spawn(show_life(Arc::clone(&imp), supervised.clone()));
-    let served = tokio::select! {
-        served = server.into_future() => served,
-        () = stop => Ok(()),
-    };
+    tokio::select! {
+        never = server => match never {},
+        () = stop => {}
+    }
     (supervised.tell)(Life::Stopping);
     // A change that is under way is finished or undone: nothing is left half done.
     let _nothing_begins = imp.finish_changes().await;
@@ -136,7 +138,7 @@ pub(crate) async fn run(
     flusher.abort();
     imp.flush_or_say();
     alive.abort();
-    served.map_err(|source| ServeError::Socket { what: "serve", path: socket.to_owned(), source })
+    Ok(())
 }
 
 /// Gives signs of life for as long as tasks are run and the state can be looked at.
@@ -148,7 +150,7 @@ async fn show_life(imp: Arc<Imp>, supervised: Supervised) {
     }
 }
 
-/// Opens the API socket for root alone. One that a dead daemon left is replaced.
+/// Opens the API socket, for whoever gets to it: what they may do is for their role to say. One that a dead daemon left is replaced.
 pub(crate) fn listen(path: &Path) -> Result<StdListener, ServeError> {
     let fail = |what| move |source| ServeError::Socket { what, path: path.to_owned(), source };
     if let Some(folder) = path.parent() {
@@ -161,12 +163,8 @@ pub(crate) fn listen(path: &Path) -> Result<StdListener, ServeError> {
         Ok(left) if left.file_type().is_socket() => fs::remove_file(path).map_err(fail("replace"))?,
         _ => {}
     }
-    // The socket must not be open to others for even a moment: it is made under a narrow mask.
-    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let listener = StdListener::bind(path);
-    rustix::process::umask(mask);
-    let listener = listener.map_err(fail("listen at"))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(fail("protect"))?;
+    let listener = StdListener::bind(path).map_err(fail("listen at"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map_err(fail("open to users"))?;
     listener.set_nonblocking(true).map_err(fail("listen at"))?;
     Ok(listener)
 }

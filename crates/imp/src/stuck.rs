@@ -41,6 +41,11 @@ impl StuckAdapters {
         }
     }
 
+    /// Whether an adapter is stuck.
+    pub(crate) fn has(&self, pf: Bdf) -> bool {
+        self.lock().contains(&pf)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<Bdf>> {
         self.pfs.lock().unwrap_or_else(PoisonError::into_inner)
     }

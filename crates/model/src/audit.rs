@@ -4,13 +4,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Name, VfOp};
 
-/// One operation that a partition asked for, and what became of it.
+/// One operation on the VFs of a partition, and what became of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AuditEntry {
     /// Milliseconds since 1970 (UTC).
     pub time_ms: u64,
-    /// Who asked.
+    /// Whose VFs: it asked itself, unless `uid` says who did.
     pub partition: Name,
+    /// The user of the host who asked through the API, by the UID of the connection; `None`: the partition itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// For what.
     pub request: VfOp,
     /// Its result.
@@ -33,6 +36,8 @@ pub enum Verdict {
 /// no partition pushes out another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AuditKind {
+    /// Whatever a user of the API asked for: a partition can't push out of the log what was done to it.
+    User,
     /// A change that was allowed, whether it could be made or not.
     Change,
     /// A request that was not allowed.
@@ -43,19 +48,27 @@ pub enum AuditKind {
 
 impl AuditKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Change, Self::Refusal, Self::Read];
+    pub const ALL: [Self; 4] = [Self::User, Self::Change, Self::Refusal, Self::Read];
 }
 
 impl AuditEntry {
     /// Its kind.
     #[must_use]
     pub fn kind(&self) -> AuditKind {
+        if self.uid.is_some() {
+            return AuditKind::User;
+        }
         match (&self.verdict, &self.request) {
             (Verdict::Refused(_), _) => AuditKind::Refusal,
             (_, VfOp::Set { .. } | VfOp::Reset { .. }) => AuditKind::Change,
             (_, VfOp::List | VfOp::Get { .. } | VfOp::Stats { .. }) => AuditKind::Read,
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How many entries of a partition are not kept any more, or never were.
@@ -67,6 +80,9 @@ pub struct AuditDropped {
     pub refusals: u64,
     /// Reads.
     pub reads: u64,
+    /// Operations that users of the API asked for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub users: u64,
 }
 
 impl AuditDropped {
@@ -79,6 +95,7 @@ impl AuditDropped {
     /// Counts more of a kind.
     pub fn add(&mut self, kind: AuditKind, count: u64) {
         let of_kind = match kind {
+            AuditKind::User => &mut self.users,
             AuditKind::Change => &mut self.changes,
             AuditKind::Refusal => &mut self.refusals,
             AuditKind::Read => &mut self.reads,
@@ -95,6 +112,7 @@ impl AuditDropped {
     #[must_use]
     pub fn of(&self, kind: AuditKind) -> u64 {
         match kind {
+            AuditKind::User => self.users,
             AuditKind::Change => self.changes,
             AuditKind::Refusal => self.refusals,
             AuditKind::Read => self.reads,
@@ -104,7 +122,12 @@ impl AuditDropped {
 
 impl std::fmt::Display for AuditDropped {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let counted = [(self.changes, "change"), (self.refusals, "refusal"), (self.reads, "read")];
+        let counted = [
+            (self.users, "user's operation"),
+            (self.changes, "change"),
+            (self.refusals, "refusal"),
+            (self.reads, "read"),
+        ];
         let told = counted.into_iter().filter(|(count, _)| *count > 0);
         let told: Vec<_> = told
             .map(|(count, what)| format!("{count} {what}{}", if count == 1 { "" } else { "s" }))

@@ -15,12 +15,14 @@ mod audit;
 pub mod checks;
 mod choice;
 mod conditions;
+pub mod doctor;
 mod drift;
 mod event;
 mod function_facts;
 mod guest_may;
 mod holder;
 mod identity;
+mod into_map;
 mod inventory;
 pub mod io_error;
 mod journal;
@@ -56,6 +58,7 @@ pub use function_facts::FunctionFacts;
 pub use guest_may::{Grant, GuestMay, Permission};
 pub use holder::{Holder, Label, Process, Runs};
 pub use identity::{AdapterId, Identity};
+pub use into_map::IntoMap;
 pub use inventory::{
     Class, HexId, HostUse, Inventory, Link, Netdev, NumaNode, NvmeController, NvmeResources, NvmeSecondary,
     PhysicalFunction, Sriov, Subclass, VfBar, VirtualFunction,

@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_pci::Bdf;
 
-use crate::{Identity, Inventory, PhysicalFunction, Reason, RowKey, Rule, State, identity::Likeness};
+use crate::{
+    Identity, IntoMap, Inventory, PhysicalFunction, Reason, RowKey, Rule, State, identity::Likeness,
+};
 
 /// The remedy for an adapter in the place of another.
 const ANOTHER: &str =
@@ -59,7 +61,7 @@ impl Whereabouts {
             .noted_pfs()
             .into_iter()
             .map(|pf| (pf, state.adapters.get(&pf).and_then(|adapter| adapter.identity.as_ref())))
-            .collect();
+            .into_map();
         let found = &inventory.physical_functions;
         let at = |address: Bdf| found.iter().find(|pf| pf.address == address);
         let likeness = |address: Bdf| Some(noted.get(&address)?.as_ref()?.compare(at(address)?));
@@ -86,7 +88,7 @@ impl Whereabouts {
                 [from] => Some((from, to)),
                 _ => None,
             })
-            .collect();
+            .into_map();
         let taken: BTreeSet<Bdf> = moved.values().copied().collect();
         for pf in noted.keys().filter(|pf| !places.contains_key(*pf)).copied().collect::<Vec<_>>() {
             let by_address = match likeness(pf) {
@@ -120,7 +122,7 @@ impl Whereabouts {
         let leaves = |pf: &Bdf| matches!(self.places.get(pf), Some(Place::At(_)));
         let stays_in_the_way =
             |to: &Bdf| self.places.contains_key(to) && !leaves(to) && !self.identified.contains(to);
-        let came_from: BTreeMap<Bdf, Bdf> = moved.filter(|(to, _)| !stays_in_the_way(to)).collect();
+        let came_from: BTreeMap<Bdf, Bdf> = moved.filter(|(to, _)| !stays_in_the_way(to)).into_map();
         let goes: BTreeSet<Bdf> = came_from.values().copied().collect();
         let mut moves: Vec<_> =
             came_from.iter().map(|(to, from)| Move { from: *from, to: *to, is_there: true }).collect();
@@ -209,10 +211,10 @@ impl State {
     /// Moves the records of adapters to other addresses: original values, VFs of partitions, and Specs that pin VFs
     /// to them. The addresses of the VFs become unknown.
     pub fn move_adapters(&mut self, moves: &[Move]) {
-        let to: BTreeMap<Bdf, Bdf> = moves.iter().map(|one| (one.from, one.to)).collect();
+        let to: BTreeMap<Bdf, Bdf> = moves.iter().map(|one| (one.from, one.to)).into_map();
         let now = |pf: Bdf| to.get(&pf).copied().unwrap_or(pf);
         let adapters = std::mem::take(&mut self.adapters);
-        self.adapters = adapters.into_iter().map(|(pf, adapter)| (now(pf), adapter)).collect();
+        self.adapters = adapters.into_iter().map(|(pf, adapter)| (now(pf), adapter)).into_map();
         for partition in self.partitions.values_mut() {
             for request in &mut partition.spec.vfs {
                 request.pf = request.pf.map(now);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
     AdapterOriginal, AdapterState, Adoptable, AdoptableFunction, Assignment, BitRate, Class, DomainRef,
-    Guarantee, Holder, Identity, Intent, Inventory, KindName, LinkState, MacAddress, Name, Owner,
+    Guarantee, Holder, Identity, Intent, IntoMap, Inventory, KindName, LinkState, MacAddress, Name, Owner,
     PartitionKind, PartitionSpec, PhysicalFunction, Process, Reason, Rule, Runs, Setting, State, Step,
     VfCount, VfId, VfRequest, VfSettings, VirtualFunction, Vlan, checks,
 };
@@ -228,7 +228,7 @@ impl<'a> Adoption<'a> {
 
     fn steps(&self, taken: &[Taken<'_>], spec: PartitionSpec) -> Vec<Step> {
         let pfs: BTreeMap<Bdf, &PhysicalFunction> =
-            taken.iter().map(|taken| (taken.pf.address, taken.pf)).collect();
+            taken.iter().map(|taken| (taken.pf.address, taken.pf)).into_map();
         let new = pfs.into_iter().filter(|(pf, _)| !self.state.adapters.contains_key(pf));
         let mut steps: Vec<_> = new.map(|(pf, function)| hold(self.inventory, pf, function)).collect();
         let owners = spec.vfs.iter().map(|vf| Owner { partition: spec.name.clone(), vf: vf.name.clone() });

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
-    AdapterSpec, Assignment, Guarantee, Intent, Inventory, KindName, Name, Owner, PartitionKind,
+    AdapterSpec, Assignment, Guarantee, Intent, IntoMap, Inventory, KindName, Name, Owner, PartitionKind,
     PartitionSpec, PartitionState, PhysicalFunction, Reason, Rule, Spec, State, VfCount, VfRequest, nearest,
 };
 use ioward_pci::Bdf;
@@ -114,7 +114,7 @@ impl Goal {
     pub fn question(adapters: &[AdapterSpec], partition: &PartitionSpec) -> Self {
         Self {
             partitions: vec![PartitionGoal { spec: partition.clone(), start: false }],
-            adapters: adapters.iter().map(|adapter| (adapter.pf, adapter.count())).collect(),
+            adapters: adapters.iter().map(|adapter| (adapter.pf, adapter.count())).into_map(),
             ..Self::default()
         }
     }
@@ -143,7 +143,7 @@ impl Goal {
 
 fn apply(inventory: &Inventory, state: &State, spec: &Spec) -> Result<Goal, Vec<Reason>> {
     check(spec)?;
-    let pfs = inventory.physical_functions.iter().map(|pf| (pf.address, pf)).collect();
+    let pfs = inventory.physical_functions.iter().map(|pf| (pf.address, pf)).into_map();
     let mut settled = Vec::new();
     let mut reasons = Vec::new();
     let mut partitions = Vec::new();
@@ -162,7 +162,7 @@ fn apply(inventory: &Inventory, state: &State, spec: &Spec) -> Result<Goal, Vec<
         partitions.push(PartitionGoal { spec: partition.clone(), start });
     }
     let mut goal = Goal { settled, ..Goal::of_partitions(partitions) };
-    goal.adapters = spec.adapters.iter().map(|adapter| (adapter.pf, adapter.count())).collect();
+    goal.adapters = spec.adapters.iter().map(|adapter| (adapter.pf, adapter.count())).into_map();
     if reasons.is_empty() { Ok(goal) } else { Err(reasons) }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ioward_model::{
-    Apart, Assignment, BitRate, Disturbance, FailureDomain, Inventory, KindName, MacAddress, Name,
+    Apart, Assignment, BitRate, Disturbance, FailureDomain, IntoMap, Inventory, KindName, MacAddress, Name,
     NvmeResources, Options, Owner, PartitionSpec, PhysicalFunction, Reason, State, VfCount, VfId, VfRef,
     VfRequest, VfSettings, VirtualFunction, checks,
 };
@@ -108,7 +108,7 @@ impl<'a> Ledger<'a> {
         let remembered = remembered.filter(|(pf, _)| !goal.adapters.contains_key(pf));
         let named = goal.adapters.iter().map(|(pf, count)| (*pf, *count));
         let wanted: BTreeMap<Bdf, VfCount> =
-            remembered.chain(named).filter_map(|(pf, count)| Some((pf, count?))).collect();
+            remembered.chain(named).filter_map(|(pf, count)| Some((pf, count?))).into_map();
         let spare = wanted.iter().filter_map(|(pf, count)| match count {
             VfCount::Spare(spare) => Some((*pf, *spare)),
             VfCount::Exactly(_) | VfCount::Max => None,
@@ -121,13 +121,13 @@ impl<'a> Ledger<'a> {
             state,
             options,
             macs: Macs::new(inventory, state, goal),
-            pfs: inventory.physical_functions.iter().map(|pf| (pf.address, pf)).collect(),
+            pfs: inventory.physical_functions.iter().map(|pf| (pf.address, pf)).into_map(),
             obstacles: inventory
                 .physical_functions
                 .iter()
                 .map(|pf| (pf.address, checks::adapter(inventory, pf)))
                 .filter(|(_, obstacles)| !obstacles.is_empty())
-                .collect(),
+                .into_map(),
             holders: BTreeMap::new(),
             held: BTreeMap::new(),
             concerned: goal.concerned().clone(),
@@ -138,11 +138,11 @@ impl<'a> Ledger<'a> {
                 .chain(goal.partitions.iter().map(|partition| &partition.spec))
                 .map(|spec| (spec.name.clone(), spec.kind.name()))
                 .filter(|(_, kind)| *kind != KindName::Machine)
-                .collect(),
+                .into_map(),
             ties: ties(state, goal, &now),
             now,
             counts: wanted.iter().filter_map(resolve).collect(),
-            spare: spare.collect(),
+            spare: spare.into_map(),
             unplaced: 1,
             named: goal.adapters.iter().filter(fixes).map(|(pf, _)| *pf).collect(),
         }
@@ -238,7 +238,7 @@ impl<'a> Ledger<'a> {
     /// The future holders of this PF's VFs, by index.
     pub fn holders_on(&self, pf: Bdf) -> BTreeMap<VfId, Owner> {
         let decided = self.holders.range(all_of(pf)).map(|(vf, holder)| (*vf, holder.owner.clone()));
-        self.now.staying_on(pf).map(|held| (held.vf, held.owner())).chain(decided).collect()
+        self.now.staying_on(pf).map(|held| (held.vf, held.owner())).chain(decided).into_map()
     }
 
     /// The present assignment of an owner's VF.

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
-    Assignment, Difference, Drift, Intent, Inventory, KindName, Name, Owner, PhysicalFunction, Plan, State,
-    Step, VfId,
+    Assignment, Difference, Drift, Intent, IntoMap, Inventory, KindName, Name, Owner, PhysicalFunction, Plan,
+    State, Step, VfId,
 };
 use ioward_pci::Bdf;
 
@@ -117,7 +117,7 @@ impl<'a> Repairs<'a> {
             Difference::VfCount { pf, noted, .. } => Some((pf, noted)),
             _ => None,
         };
-        self.repairable().filter_map(count).collect()
+        self.repairable().filter_map(count).into_map()
     }
 
     /// Partitions that are defined.

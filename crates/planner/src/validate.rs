@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
-    Apart, Capability, Class, FailureDomain, Holder, Intent, Inventory, NumaPolicy, Owner, PartitionKind,
-    PartitionSpec, PhysicalFunction, Plan, Process, Runs, State, Step, Subclass, VfId, VfRequest, VfSettings,
-    VirtualFunction,
+    Apart, Capability, Class, FailureDomain, Holder, Intent, IntoMap, Inventory, NumaPolicy, Owner,
+    PartitionKind, PartitionSpec, PhysicalFunction, Plan, Process, Runs, State, Step, Subclass, VfId,
+    VfRequest, VfSettings, VirtualFunction,
 };
 use ioward_pci::Bdf;
 
@@ -23,7 +23,7 @@ type Holders = BTreeMap<Owner, (VfId, VfSettings)>;
 pub fn validate(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
     let mut found = Found { inventory, plan, problems: Vec::new() };
     let before: Holders =
-        state.assignments().map(|(owner, held)| (owner, (held.vf, held.effective_settings()))).collect();
+        state.assignments().map(|(owner, held)| (owner, (held.vf, held.effective_settings()))).into_map();
     let after = found.follow(before.clone());
     found.one_owner_each(&after);
     let specs = specs(plan, state);
@@ -33,7 +33,7 @@ pub fn validate(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String
             let owner = |vf: &VfRequest| Owner { partition: partition.name.clone(), vf: vf.name.clone() };
             partition.vfs.iter().map(move |vf| (owner(vf), (*partition, vf)))
         })
-        .collect();
+        .into_map();
     let new: BTreeSet<&Owner> = after
         .iter()
         .filter(|(owner, held)| before.get(*owner).map(|held| held.0) != Some(held.0))
@@ -58,7 +58,7 @@ fn specs<'a>(plan: &'a Plan, state: &'a State) -> BTreeMap<String, &'a Partition
         Step::DefinePartition { to, .. } => Some(to),
         _ => None,
     });
-    present.chain(wanted).map(|spec| (spec.name.to_string(), spec)).collect()
+    present.chain(wanted).map(|spec| (spec.name.to_string(), spec)).into_map()
 }
 
 struct Found<'a> {
@@ -78,7 +78,7 @@ impl Found<'_> {
     /// Who holds what at the end.
     fn follow(&mut self, mut holders: Holders) -> Holders {
         let mut by_vf: BTreeMap<VfId, Owner> =
-            holders.iter().map(|(owner, held)| (held.0, owner.clone())).collect();
+            holders.iter().map(|(owner, held)| (held.0, owner.clone())).into_map();
         for step in &self.plan.steps {
             match step {
                 Step::Assign { owner, to } => {
@@ -263,7 +263,7 @@ pub(crate) fn explained(plan: &Plan) -> Vec<String> {
         })
         .collect();
     let explained: BTreeMap<&Owner, VfId> =
-        plan.placements.iter().map(|placement| (&placement.owner, placement.vf)).collect();
+        plan.placements.iter().map(|placement| (&placement.owner, placement.vf)).into_map();
     let decides = matches!(plan.intent, Intent::Apply { .. } | Intent::Attach { .. } | Intent::Start { .. });
     let wrong = assigned.iter().filter(|(owner, vf)| decides && explained.get(*owner) != Some(*vf));
     wrong.map(|(owner, vf)| format!("{owner} gets {vf}, and it is not said why")).collect()

@@ -1,4 +1,5 @@
-//! Who the management partition is: the account `ioward`, or where nobody made one, a user without a name.
+//! Who the management partition is: the account `ioward`, or where nobody made one, a user without a name. And the groups whose
+//! members may use its API.
 
 use std::{
     fs::{self, DirBuilder},
@@ -7,6 +8,8 @@ use std::{
     os::unix::fs::{DirBuilderExt, MetadataExt, lchown},
     path::{Path, PathBuf},
 };
+
+use serde::{Deserialize, Serialize};
 
 /// The first of the users that belong to nobody (systemd, docs/UIDS-GIDS.md: 1879048192 to 2147352575 are unused).
 const FIRST: u32 = 1_879_048_192;
@@ -45,6 +48,36 @@ impl Account {
             Some((uid, gid)) if uid != 0 && gid != 0 => Self { uid, gid, group: NAME.to_owned() },
             _ => Self { uid: FIRST, gid: FIRST, group: FIRST.to_string() },
         }
+    }
+}
+
+/// The groups whose members may use the API. It is root that reads them: the management partition sees no /etc.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiGroups {
+    /// [`ioward_api::VIEW_GROUP`]'s number.
+    pub viewers: Option<u32>,
+    /// [`ioward_api::ADMIN_GROUP`]'s.
+    pub operators: Option<u32>,
+}
+
+impl ApiGroups {
+    /// As `/etc/group` has them.
+    #[must_use]
+    pub fn of_this_host() -> Self {
+        Self::in_group(&fs::read_to_string("/etc/group").unwrap_or_default())
+    }
+
+    /// group(5). Root's own group is none of them, whatever it is called.
+    fn in_group(groups: &str) -> Self {
+        let number = |name: &str| {
+            let found = groups.lines().find_map(|line| {
+                let fields: Vec<_> = line.split(':').collect();
+                let [of, _, gid, ..] = fields[..] else { return None };
+                if of == name { gid.parse().ok() } else { None }
+            });
+            found.filter(|gid| *gid != 0)
+        };
+        Self { viewers: number(ioward_api::VIEW_GROUP), operators: number(ioward_api::ADMIN_GROUP) }
     }
 }
 
@@ -90,6 +123,16 @@ mod tests {
             assert_eq!(of(none).uid, FIRST, "{none}");
         }
         assert!(!MACHINES.contains(&FIRST), "no machine is the management partition");
+    }
+
+    #[test]
+    fn the_groups_of_the_api_are_read_by_name_and_are_never_roots() {
+        let of = ApiGroups::in_group;
+        let made = of("root:x:0:\nioward-view:x:990:ann,bob\nioward-viewers:x:5:\nioward-admin:x:991:\n");
+        assert_eq!(made, ApiGroups { viewers: Some(990), operators: Some(991) });
+        for none in ["", "ioward-view:x:0:", "ioward-view:x:many:", "ioward-view", " ioward-view:x:5:"] {
+            assert_eq!(of(none), ApiGroups::default(), "{none}");
+        }
     }
 
     /// Root's state, of an ioward before this one, is the account's afterwards; run by root (`cargo xtask test`).

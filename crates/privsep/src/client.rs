@@ -16,7 +16,9 @@ use ioward_hypervisor::{
     Accelerator, Adoptable, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle,
     PartitionStatus, StopMode, libvirt::Uuid,
 };
-use ioward_model::{DomainRef, Inventory, Name, Owner, PartitionSpec, VfId, VfSettings, VfStatistics};
+use ioward_model::{
+    DomainRef, Inventory, Name, Owner, PartitionSpec, VfId, VfSettings, VfStatistics, doctor::Finding,
+};
 use ioward_pci::Bdf;
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -225,6 +227,11 @@ impl Remote {
         result.map(|value| (value, fd)).map_err(No::Failure)
     }
 
+    async fn ask_for_fd(&self, call: Call) -> Result<OwnedFd, HypervisorError> {
+        let (_, fd) = self.ask(call).await.map_err(No::hypervisor)?;
+        fd.ok_or_else(|| No::Nonsense("an answer without its descriptor".into()).hypervisor())
+    }
+
     async fn get<T: DeserializeOwned>(&self, call: Call) -> Result<T, No> {
         let (value, _) = self.ask(call).await?;
         serde_json::from_slice(&value).map_err(|error| No::Nonsense(error.to_string()))
@@ -269,10 +276,12 @@ macro_rules! remote {
             })*
 
             async fn connect_channel(&self, partition: &Name) -> Result<ChannelEnd, HypervisorError> {
-                let asked = self.ask(Call::ConnectChannel { partition: partition.clone() }).await;
-                let (_, fd) = asked.map_err(No::hypervisor)?;
-                let missing = || No::Nonsense("a channel without a descriptor".into()).hypervisor();
-                fd.map(ChannelEnd::Stream).ok_or_else(missing)
+                let call = Call::ConnectChannel { partition: partition.clone() };
+                Ok(ChannelEnd::Stream(self.ask_for_fd(call).await?))
+            }
+
+            async fn open_console(&self, partition: &Name) -> Result<OwnedFd, HypervisorError> {
+                self.ask_for_fd(Call::OpenConsole { partition: partition.clone() }).await
             }
 
             /// Once: whoever asks again hears nothing.

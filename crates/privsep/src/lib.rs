@@ -18,7 +18,7 @@ mod protocol;
 mod server;
 mod syscalls;
 
-pub use account::{Account, MACHINES, hand_over};
+pub use account::{Account, ApiGroups, MACHINES, hand_over};
 pub use client::{Remote, Told, connect};
 pub use confine::{ConfineError, Confinement, confine};
 pub use link::{

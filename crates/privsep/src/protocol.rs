@@ -9,7 +9,7 @@ use ioward_model::{DomainRef, Name, Owner, PartitionSpec, VfId, VfSettings};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::Confinement;
+use crate::{ApiGroups, Confinement};
 
 /// Calls that may be under way at once. The client keeps to it, and the hypervisor side ends a link that does not.
 pub(crate) const MAX_CALLS: usize = 512;
@@ -25,6 +25,8 @@ pub struct Hello {
     pub socket: PathBuf,
     /// The kernel's ID of this boot.
     pub boot: String,
+    /// Whose members may use the API.
+    pub groups: ApiGroups,
     /// How often it is to give a sign of life, if at all.
     pub watchdog_each: Option<Duration>,
 }
@@ -103,7 +105,7 @@ pub enum Failure {
 
 /// The operations that a call can be for, each with its result, as the traits have them. `@&` stands before what the method takes
 /// by reference. From here come [`Call`], the client's methods and the server's dispatch. What is no plain call is written by hand
-/// in each of them: `bind` and `set_vf_count`, which are guarded; `connect_channel`, which has a descriptor in its answer; `changes` and `events`.
+/// in each of them: `bind` and `set_vf_count`, which are guarded; `connect_channel` and `open_console`, which have a descriptor in their answers; `changes` and `events`.
 macro_rules! operations {
     ($make:ident) => {
         $make! {
@@ -117,6 +119,7 @@ macro_rules! operations {
                 Configure configure(vf: VfId, change: @& VfSettings) -> ();
                 Statistics statistics(vf: VfId) -> VfStatistics;
                 IsOpen is_open(vf: VfId) -> bool;
+                Doctor doctor() -> Vec<Finding>;
             }
             hypervisor {
                 Check check() -> Accelerator;
@@ -154,6 +157,7 @@ macro_rules! call {
             Bind { vf: VfId, driver: Option<String> },
             SetVfCount { pf: Bdf, count: u16 },
             ConnectChannel { partition: Name },
+            OpenConsole { partition: Name },
         }
     };
 }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -161,14 +162,15 @@ impl Server {
                 answer(id, self.set_vf_count(pf, count).await.map_err(Failure::Fabric))
             }
             Call::ConnectChannel { partition } => match self.hypervisor.connect_channel(&partition).await {
-                Ok(ChannelEnd::Stream(stream)) => {
-                    let message = ToImp::Answer { id, result: Ok(()), with_fd: true };
-                    Ok(Frame::new(&message, MAX_FROM_HOST)?.with_fd(stream))
-                }
+                Ok(ChannelEnd::Stream(stream)) => answer_with(id, stream),
                 Ok(ChannelEnd::Shared(_)) => {
                     let why = "a channel in shared memory does not leave its process";
                     failed(id, Failure::Unsaid(why.into()))
                 }
+                Err(error) => failed(id, Failure::Hypervisor(error)),
+            },
+            Call::OpenConsole { partition } => match self.hypervisor.open_console(&partition).await {
+                Ok(stream) => answer_with(id, stream),
                 Err(error) => failed(id, Failure::Hypervisor(error)),
             },
             call => self.dispatch(id, call).await,
@@ -263,7 +265,10 @@ macro_rules! dispatch {
                         let result = self.hypervisor.$h_method($($($h_by)? $h_arg),*).await;
                         answer(id, result.map_err(Failure::Hypervisor))
                     })*
-                    Call::Bind { .. } | Call::SetVfCount { .. } | Call::ConnectChannel { .. } => {
+                    Call::Bind { .. }
+                    | Call::SetVfCount { .. }
+                    | Call::ConnectChannel { .. }
+                    | Call::OpenConsole { .. } => {
                         failed(id, Failure::Unsaid("it is no plain call".into()))
                     }
                 }
@@ -283,6 +288,11 @@ fn answer<T: Serialize>(id: u64, result: Result<T, Failure>) -> Result<Frame, Li
         }
         Err(failure) => failed(id, failure),
     }
+}
+
+fn answer_with(id: u64, fd: OwnedFd) -> Result<Frame, LinkError> {
+    let message = ToImp::Answer { id, result: Ok(()), with_fd: true };
+    Ok(Frame::new(&message, MAX_FROM_HOST)?.with_fd(fd))
 }
 
 fn failed(id: u64, failure: Failure) -> Result<Frame, LinkError> {

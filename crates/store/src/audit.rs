@@ -2,8 +2,8 @@
 //! limit of its own, and all together have another; dropped entries are counted.
 //!
 //! ```text
-//!   web   changes   1,000 │ refusals  250 │ reads   50      the oldest of a kind gives way to the next of that kind
-//!   db    changes   1,000 │ refusals  250 │ reads   50
+//!   web   changes   1,000 │ refusals  250 │ reads   50 │ users' 1,000   the oldest of a kind gives way to the next of that kind
+//!   db    changes   1,000 │ refusals  250 │ reads   50 │ users' 1,000
 //!   …     50,000 altogether: then the oldest of the partition that has most gives way, its reads first
 //! ```
 
@@ -32,7 +32,7 @@ pub(crate) const COUNTS: TableDefinition<'_, (&str, u8), (u64, u64)> = TableDefi
 #[must_use]
 pub fn kept_of_a_partition(kind: AuditKind) -> u64 {
     match kind {
-        AuditKind::Change => 1_000,
+        AuditKind::User | AuditKind::Change => 1_000,
         AuditKind::Refusal => 250,
         AuditKind::Read => 50,
     }
@@ -43,6 +43,7 @@ fn number_of(kind: AuditKind) -> u8 {
         AuditKind::Change => 0,
         AuditKind::Refusal => 1,
         AuditKind::Read => 2,
+        AuditKind::User => 3,
     }
 }
 
@@ -151,7 +152,9 @@ impl<'t> Log<'t> {
                 *of_partition.entry(partition).or_default() += kept;
             }
             let Some((most, _)) = of_partition.into_iter().max_by_key(|(_, kept)| *kept) else { break };
-            let least_worth = self.counts.iter().rev().find(|((of, _), (kept, _))| of == most && *kept > 0);
+            let of_it = self.counts.iter().filter(|((of, _), (kept, _))| of == most && *kept > 0);
+            // A kind that only a newer ioward knows goes last.
+            let least_worth = of_it.max_by_key(|((_, kind), _)| kind_of(*kind));
             let Some((key, _)) = least_worth else { break };
             let key = key.clone();
             self.drop_oldest(&key)?;
@@ -276,7 +279,7 @@ mod tests {
     use super::*;
 
     fn entry(partition: &str, time_ms: u64, verdict: Verdict) -> AuditEntry {
-        AuditEntry { time_ms, partition: partition.parse().unwrap(), request: VfOp::List, verdict }
+        AuditEntry { time_ms, partition: partition.parse().unwrap(), uid: None, request: VfOp::List, verdict }
     }
 
     #[test]

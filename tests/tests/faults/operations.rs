@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use ioward_model::{Intent, Spec, VfOp};
+use ioward_model::{Intent, OpErrorKind, OpOutcome, Spec, Verdict, VfOp, VfSettings};
 
-use crate::scene::{Scene, name, partition, set_mac, vf};
+use crate::scene::{NIC, Scene, name, partition, set_mac, vf};
 
 const A: &str = "52:54:00:00:00:0a";
 const B: &str = "52:54:00:00:00:0b";
@@ -122,7 +122,7 @@ async fn two_guests_never_get_the_same_mac() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_does_not_get_the_mac_of_a_plan_under_way() {
     let scene = Scene::new();
-    let grown = format!("[[adapter]]\npf = \"{}\"\nvfs = 3\n", crate::scene::NIC);
+    let grown = format!("[[adapter]]\npf = \"{NIC}\"\nvfs = 3\n");
     scene.apply(&(grown.clone() + &partition("web", 0, A))).await;
     // The plan is held up where it has not noted the MAC of db, and holds no adapter.
     scene.gate.close("define");
@@ -150,4 +150,54 @@ async fn a_guest_does_not_get_the_mac_of_a_plan_under_way() {
     let web_is_set = guest.is_ok();
     assert!(!web_is_set, "{guest:?} {plan:?}");
     assert_ne!(scene.mac(vf(0)), scene.mac(vf(1)), "{plan:?}");
+}
+
+fn set_vlan(vlan: u16) -> VfOp {
+    let change = VfSettings { vlan: ioward_model::Vlan::new(vlan), ..VfSettings::default() };
+    VfOp::Set { vf: name("net0"), change }
+}
+
+/// The role of a user allows what `guest_may` does not. What is set is the partition's from then on: it is no drift, and a plan
+/// leaves it as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_sets_what_the_guest_may_not_and_the_log_says_who() {
+    let scene = Scene::new();
+    // Found with a VF, so that there is one to look at in the end.
+    scene.machine.write_numvfs(NIC.parse().unwrap(), 1).unwrap();
+    scene.apply(&partition("web", 0, A)).await;
+    let denied = scene.imp.operate(&name("web"), set_vlan(7)).await.unwrap_err();
+    assert_eq!(denied.kind, OpErrorKind::Denied);
+    let outcome = scene.imp.operate_for_user(1000, vf(0), set_vlan(7)).await.unwrap();
+    let OpOutcome::Vf(view) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(view.settings.vlan, ioward_model::Vlan::new(7));
+    let state = scene.imp.state();
+    assert_eq!(state.assignment(vf(0)).unwrap().guest_settings.vlan, ioward_model::Vlan::new(7));
+    assert!(scene.imp.drift().await.unwrap().is_empty());
+
+    let audit = scene.imp.audit(10).unwrap();
+    let told: Vec<_> = audit.iter().map(|entry| (entry.uid, &entry.verdict)).collect();
+    assert!(matches!(told[..], [(None, Verdict::Refused(_)), (Some(1000), Verdict::Granted)]), "{told:?}");
+    assert!(scene.imp.export().unwrap().operations.is_empty());
+
+    scene.ask(Intent::Remove { partition: name("web") }).await;
+    assert_eq!(scene.settings(vf(0)).vlan, ioward_model::Vlan::new(0), "it is given back as it was found");
+}
+
+/// A user is bound by all but `guest_may`: a MAC of others, a VF that nobody holds, a name that is another VF's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_gets_no_taken_mac_and_no_vf_that_no_partition_holds() {
+    let scene = Scene::new();
+    scene.apply(&(partition("web", 0, A) + &partition("db", 1, B))).await;
+    let ask = async |vf_asked, op| scene.imp.operate_for_user(1000, vf_asked, op).await.unwrap_err();
+    let taken = ask(vf(0), set_mac(B)).await;
+    assert_eq!((taken.kind, scene.mac(vf(0)).as_str()), (OpErrorKind::Invalid, A), "{taken}");
+    let free = ask(vf(5), set_mac(OWN)).await;
+    assert_eq!(free.kind, OpErrorKind::NoSuchVf, "{free}");
+    let other = ask(vf(0), VfOp::Get { vf: name("net1") }).await;
+    assert_eq!(other.kind, OpErrorKind::Invalid, "{other}");
+    assert_eq!(
+        scene.imp.audit(10).unwrap().len(),
+        1,
+        "what no partition is asked for is none of its operations"
+    );
 }

@@ -34,6 +34,7 @@ use crate::{
     show,
     signals::{INTERRUPT, Signals},
     spec_file, terminal,
+    ui::Server,
 };
 
 /// How much of the simulated machine's time passes for real, so that a person sees steps go by.
@@ -46,32 +47,36 @@ const REALTIME: f64 = 0.05;
 pub async fn demo(args: DemoArgs, socket: Option<PathBuf>) -> Result<(), CliError> {
     // Before there is anything that a signal could leave behind.
     let mut signals = Signals::new().map_err(CliError::Start)?;
+    let page = if args.serve { Some(Server::new(args.port).await?) } else { None };
     let embedded = Embedded::start(args.seed, args.foreign, socket).await?;
     let ended = tokio::select! {
         // Whoever carries out a plan listens to Ctrl-C too, and ends the line on which progress is shown.
         biased;
-        ended = stages(&embedded, &args) => ended,
+        ended = stages(&embedded, &args, page.as_ref()) => ended,
         signal = signals.next() => {
             // The last output may have no end of line.
             let _ = terminal::print("\n");
             Err(CliError::DemoEnded { signal })
         }
     };
-    let ended = match ended {
-        Err(CliError::Interrupted { .. } | CliError::Left(_)) => {
+    let ended = match (ended, page) {
+        (Err(CliError::Interrupted { .. } | CliError::Left(_)), _) => {
             Err(CliError::DemoEnded { signal: INTERRUPT })
         }
         // Whoever asked it to stay up ends it by a signal: that is how it is meant to end.
-        Ok(()) if args.serve => {
-            signals.next().await;
+        (Ok(()), Some(page)) => {
+            tokio::select! {
+                () = page.serve(&embedded.socket) => {}
+                _ = signals.next() => {}
+            }
             Ok(())
         }
-        ended => ended,
+        (ended, _) => ended,
     };
     embedded.end().await.and(ended)
 }
 
-async fn stages(embedded: &Embedded, args: &DemoArgs) -> Result<(), CliError> {
+async fn stages(embedded: &Embedded, args: &DemoArgs, page: Option<&Server>) -> Result<(), CliError> {
     let client = &embedded.client;
     let found = embedded.machine.snapshot();
     stage("Identify: which SR-IOV adapters has this machine?")?;
@@ -88,10 +93,10 @@ async fn stages(embedded: &Embedded, args: &DemoArgs) -> Result<(), CliError> {
     change::change(client, intent, Options::default(), Asks::Always, How::unasked()).await?;
     show::partitions(client, false).await?;
 
-    if args.serve {
-        stage("It stays up: use it from another terminal, and end it here with Ctrl-C")?;
+    if let Some(page) = page {
+        stage("It stays up: use it from another terminal or in a browser, and end it here with Ctrl-C")?;
         let command = format!("{} --socket {}", place::this_program(), place::word(&embedded.socket));
-        return terminal::print(&format!("  {command} host\n  {command} partitions\n"));
+        return terminal::print(&format!("  {command} host\n  {command} partitions\n{}", page.told()));
     }
 
     stage("Each partition configures its own VFs through its channel")?;

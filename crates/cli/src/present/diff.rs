@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
-    AdapterState, Name, Owner, PartitionKind, PartitionSpec, Plan, Step, VfCount, VfId, VfRequest, VfSettings,
+    AdapterState, IntoMap, Name, Owner, PartitionKind, PartitionSpec, Plan, Step, VfCount, VfId, VfRequest,
+    VfSettings,
 };
 use ioward_pci::Bdf;
 
@@ -97,9 +98,9 @@ pub fn of(plan: &Plan) -> Diff {
         all.note(step);
     }
     let before: BTreeMap<VfId, &VfSettings> =
-        plan.before.iter().map(|before| (before.vf, &before.settings)).collect();
+        plan.before.iter().map(|before| (before.vf, &before.settings)).into_map();
     let owners: BTreeMap<VfId, &Owner> =
-        plan.placements.iter().map(|placement| (placement.vf, &placement.owner)).collect();
+        plan.placements.iter().map(|placement| (placement.vf, &placement.owner)).into_map();
     let pfs: BTreeSet<Bdf> = all.pfs.keys().copied().chain(all.vfs.keys().map(|vf| vf.pf)).collect();
     let mut functions = Vec::new();
     for pf in pfs {
@@ -321,7 +322,7 @@ impl VfChange<'_> {
     /// Old and new where the old one is known.
     fn settings(&self, before: Option<&VfSettings>) -> Vec<String> {
         let before: BTreeMap<_, _> =
-            before.map(VfSettings::describe).unwrap_or_default().into_iter().collect();
+            before.map(VfSettings::describe).unwrap_or_default().into_iter().into_map();
         let settings = self.settings.describe().into_iter().filter_map(|(name, value)| {
             match before.get(name).filter(|_| self.given.is_none()) {
                 // It goes with its VF and comes back with it.

@@ -32,7 +32,8 @@ pub fn audit(line: &AuditLine) -> String {
         Verdict::Refused(why) => format!("refused: {}", one_line(why)),
         Verdict::Failed(why) => format!("failed: {}", one_line(why)),
     };
-    format!("{}  {}: {request}: {verdict}\n", time(entry.time_ms), entry.partition)
+    let by = entry.uid.map(|uid| format!(" (by UID {uid} of the host)")).unwrap_or_default();
+    format!("{}  {}: {request}{by}: {verdict}\n", time(entry.time_ms), entry.partition)
 }
 
 fn one_line(text: &str) -> String {
@@ -119,6 +120,9 @@ mod tests {
             "verdict":{"verdict":"refused","why":"vlan is not in guest_may of this VF"}}"#;
         let expected =
             "1970-01-01T00:00:00.007Z  web: set net0 vlan=5: refused: vlan is not in guest_may of this VF\n";
+        assert_eq!(audit(&serde_json::from_str(value).unwrap()), expected);
+        let value = r#"{"time_ms":7,"partition":"web","uid":1000,"request":{"op":"reset","vf":"net0"},"verdict":{"verdict":"granted"}}"#;
+        let expected = "1970-01-01T00:00:00.007Z  web: reset net0 (by UID 1000 of the host): granted\n";
         assert_eq!(audit(&serde_json::from_str(value).unwrap()), expected);
         let value = r#"{"partition":"web","dropped":{"changes":0,"refusals":1,"reads":700}}"#;
         let expected = "web: not kept any more: 1 refusal, 700 reads\n";

@@ -22,6 +22,7 @@ pub struct Served {
     /// Kept open: what is still printed has somewhere to go.
     _stdout: Lines<BufReader<ChildStdout>>,
     socket: PathBuf,
+    link: String,
 }
 
 impl Served {
@@ -42,11 +43,17 @@ impl Served {
         // As it says: ioward --socket PATH host
         let told = stdout.next().unwrap().unwrap();
         let socket = told.split_whitespace().skip_while(|word| *word != "--socket").nth(1).unwrap().into();
-        Self { place, child, _stdout: stdout, socket }
+        let link = stdout.by_ref().map_while(Result::ok).find(|line| line.starts_with("http://")).unwrap();
+        Self { place, child, _stdout: stdout, socket, link }
     }
 
     pub fn socket(&self) -> PathBuf {
         self.socket.clone()
+    }
+
+    /// The link to its page.
+    pub fn link(&self) -> &str {
+        &self.link
     }
 
     /// A folder for files of the test, with a file `kernel` in it.

@@ -1,18 +1,18 @@
 //! [`LinuxFabric`]: the machine this runs on.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use ioward_model::{Inventory, VfId, VfSettings, VfStatistics, checks};
+use ioward_model::{Inventory, VfId, VfSettings, VfStatistics, checks, doctor::Finding};
 use ioward_pci::Bdf;
 use tokio::sync::mpsc;
 
 use super::{
     adapters,
     details::{Details, unreadable},
-    driver,
+    doctor, driver,
     holders::{self, Found, Wanted},
-    identify,
+    identify::{self, pci_ids::Names},
     kernel_log::KernelLog,
     lanes::{Key, Lanes, Work},
     root::HostRoot,
@@ -67,6 +67,9 @@ pub struct LinuxFabric {
     root: PathBuf,
     bounds: Bounds,
     lanes: Lanes,
+    /// Held while the machine emulator is started to say its version: one at a time, whoever asks.
+    emulator: tokio::sync::Mutex<()>,
+    names: Arc<Names>,
 }
 
 impl Default for LinuxFabric {
@@ -79,7 +82,13 @@ impl LinuxFabric {
     /// The machine this runs on. Does not access it yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { root: PathBuf::from("/"), bounds: Bounds::default(), lanes: Lanes::default() }
+        Self {
+            root: PathBuf::from("/"),
+            bounds: Bounds::default(),
+            lanes: Lanes::default(),
+            names: Arc::default(),
+            emulator: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Changes an adapter or its VFs.
@@ -181,10 +190,11 @@ impl LinuxFabric {
 #[async_trait]
 impl Fabric for LinuxFabric {
     async fn identify(&self) -> Result<Inventory, FabricError> {
+        let names = Arc::clone(&self.names);
         let (mut inventory, wanted) = self
-            .look(|| {
+            .look(move || {
                 let root = HostRoot::live()?;
-                let inventory = identify::functions(&root)?;
+                let inventory = identify::functions(&root, &names)?;
                 let wanted = Wanted::of(&root, &inventory);
                 Ok((inventory, wanted))
             })
@@ -257,6 +267,15 @@ impl Fabric for LinuxFabric {
 
     async fn is_open(&self, vf: VfId) -> Result<bool, FabricError> {
         self.read(vf.pf, format!("looking who has {vf} open"), move |sysfs| vfio::is_open(sysfs, vf)).await
+    }
+
+    async fn doctor(&self) -> Result<Vec<Finding>, FabricError> {
+        let emulator = {
+            let _turn = self.emulator.lock().await;
+            doctor::ask_emulator().await
+        };
+        let facts = self.look(|| doctor::Facts::read(&HostRoot::live()?, emulator)).await?;
+        Ok(doctor::examine(&facts))
     }
 
     async fn changes(&self) -> mpsc::Receiver<()> {

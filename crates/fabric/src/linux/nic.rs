@@ -9,8 +9,8 @@ use std::{
 };
 
 use ioward_model::{
-    BitRate, Capability, Class, LinkState, MacAddress, PhysicalFunction, VfId, VfSettings, VfStatistics,
-    Vlan, VlanProtocol,
+    BitRate, Capability, Class, IntoMap, LinkState, MacAddress, PhysicalFunction, VfId, VfSettings,
+    VfStatistics, Vlan, VlanProtocol,
 };
 use ioward_pci::Bdf;
 use rustix::io::Errno;
@@ -198,8 +198,8 @@ impl PfDriver for NicPf {
     fn describe(&self, details: &mut Details) -> Result<(), FabricError> {
         let macs = self.permanent_macs()?;
         details.permanent_macs =
-            macs.into_iter().filter_map(|(ifindex, mac)| Some((ifindex, mac?))).collect();
-        details.settings = self.all_settings()?.into_iter().collect();
+            macs.into_iter().filter_map(|(ifindex, mac)| Some((ifindex, mac?))).into_map();
+        details.settings = self.all_settings()?.into_iter().into_map();
         Ok(())
     }
 

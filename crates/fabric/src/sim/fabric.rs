@@ -3,7 +3,10 @@
 use std::io;
 
 use async_trait::async_trait;
-use ioward_model::{Inventory, VfId, VfSettings, VfStatistics};
+use ioward_model::{
+    Inventory, VfId, VfSettings, VfStatistics,
+    doctor::{Check, Finding},
+};
 use ioward_pci::Bdf;
 use rustix::io::Errno;
 use tokio::sync::mpsc;
@@ -19,6 +22,7 @@ use super::{
 use crate::{
     Fabric, FabricError,
     binding::{self, Bindable},
+    linux::doctor::{Facts, VfioPci, examine},
     vf_count::{self, LINK_BACK_WITHIN, VfCount},
 };
 
@@ -143,6 +147,17 @@ impl Fabric for SimFabric {
     }
 
     /// A simulated machine never changes on its own.
+    /// The checks that a machine of PCI functions alone can answer.
+    async fn doctor(&self) -> Result<Vec<Finding>, FabricError> {
+        let inventory = self.identify().await?;
+        let vfio_pci = if inventory.vfio_pci == Some(true) { VfioPci::Loaded } else { VfioPci::Loadable };
+        let facts = Facts { inventory, vfio_pci, iommu_is_known: true, ..Facts::default() };
+        let is_of_functions =
+            |check| matches!(check, Check::Iommu | Check::Adapter | Check::IommuGroups | Check::VfioPci);
+        let findings = examine(&facts);
+        Ok(findings.into_iter().filter(|finding| is_of_functions(finding.check)).collect())
+    }
+
     async fn changes(&self) -> mpsc::Receiver<()> {
         mpsc::channel(1).1
     }

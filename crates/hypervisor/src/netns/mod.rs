@@ -29,7 +29,7 @@ pub use config::{Bounds, NetnsConfig};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, DirBuilder},
-    os::unix::fs::DirBuilderExt,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
@@ -465,6 +465,13 @@ impl<K: Kernel> Hypervisor for NetnsHypervisor<K> {
         let taken = partition.with_channel(channel::Channel::take).transpose();
         let agent = taken.map_err(io_error("accept at", &partition.folder.socket()))?.flatten();
         agent.map(ChannelEnd::Stream).ok_or_else(|| HypervisorError::NoAgent(name.clone()))
+    }
+
+    async fn open_console(&self, name: &Name) -> Result<OwnedFd, HypervisorError> {
+        self.shared.partition(name)?;
+        let why =
+            "it is a network namespace; 'nsenter --net' or 'ip netns exec' starts a shell in it".to_owned();
+        Err(HypervisorError::NoConsole { partition: name.clone(), why })
     }
 
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {

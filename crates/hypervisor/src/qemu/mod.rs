@@ -471,6 +471,16 @@ impl Hypervisor for QemuHypervisor {
         Ok(ChannelEnd::Stream(stream.map_err(io_error("connect to", &path))?.into()))
     }
 
+    async fn open_console(&self, name: &Name) -> Result<OwnedFd, HypervisorError> {
+        let partition = self.partition(name)?;
+        if partition.machine().is_none() {
+            return Err(HypervisorError::NotRunning(name.clone()));
+        }
+        let path = partition.folder.console();
+        let stream = UnixStream::connect(&path).await.and_then(UnixStream::into_std);
+        Ok(stream.map_err(io_error("connect to", &path))?.into())
+    }
+
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {
         Ok(lock(&self.partitions).values().map(|partition| partition.status()).collect())
     }

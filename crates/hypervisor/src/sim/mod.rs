@@ -14,7 +14,7 @@ use std::{
     ffi::OsString,
     fs::{self, DirBuilder},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -25,6 +25,7 @@ use ioward_channel::control::ToPartition;
 use ioward_model::{Boot, KindName, Machine as MachineSpec, Name, Owner, PartitionSpec};
 use ioward_pci::Bdf;
 use tokio::{
+    net::UnixStream,
     sync::{OwnedMutexGuard, mpsc},
     task::JoinSet,
 };
@@ -386,6 +387,16 @@ impl Hypervisor for SimHypervisor {
             return Err(io_error("connect to the channel of", &partition.folder)(none));
         }
         Ok(ChannelEnd::Shared(machine.connect_channel().await?))
+    }
+
+    async fn open_console(&self, name: &Name) -> Result<OwnedFd, HypervisorError> {
+        let partition = self.partition(name)?;
+        if partition.machine().is_none() {
+            return Err(HypervisorError::NotRunning(name.clone()));
+        }
+        let path = partition.console();
+        let stream = UnixStream::connect(&path).await.and_then(UnixStream::into_std);
+        Ok(stream.map_err(io_error("connect to", &path))?.into())
     }
 
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {

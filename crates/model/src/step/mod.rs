@@ -182,6 +182,32 @@ pub struct Outcome {
 }
 
 impl Step {
+    /// Its name in JSON.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::HoldAdapter { .. } => "hold-adapter",
+            Self::ReleaseAdapter { .. } => "release-adapter",
+            Self::SetAutoprobe { .. } => "set-autoprobe",
+            Self::SetVfCount { .. } => "set-vf-count",
+            Self::Assign { .. } => "assign",
+            Self::Unassign { .. } => "unassign",
+            Self::ConfigureVf { .. } => "configure-vf",
+            Self::BindDriver { .. } => "bind-driver",
+            Self::ResetVf { .. } => "reset-vf",
+            Self::DefinePartition { .. } => "define-partition",
+            Self::UndefinePartition { .. } => "undefine-partition",
+            Self::CreateChannel { .. } => "create-channel",
+            Self::DestroyChannel { .. } => "destroy-channel",
+            Self::AttachVf { .. } => "attach-vf",
+            Self::DetachVf { .. } => "detach-vf",
+            Self::AdoptVf { .. } => "adopt-vf",
+            Self::ReleaseVf { .. } => "release-vf",
+            Self::StartPartition { .. } => "start-partition",
+            Self::StopPartition { .. } => "stop-partition",
+        }
+    }
+
     /// The step that rolls this one back, given what carrying it out showed. `None`: there is nothing to roll back.
     #[must_use]
     pub fn inverse(&self, outcome: &Outcome) -> Option<Self> {

@@ -24,8 +24,9 @@ pub(crate) use why::no_such_pf;
 use std::collections::BTreeMap;
 
 use ioward_model::{
-    Assignment, Criterion, Gap, GuestMay, Intent, Inventory, LinkState, Name, Options, Owner, PartitionState,
-    PhysicalFunction, Placement, Reason, Rule, Spec, State, VfId, VfRequest, VfSettings, Vlan,
+    Assignment, Criterion, Gap, GuestMay, Intent, IntoMap, Inventory, LinkState, Name, Options, Owner,
+    PartitionState, PhysicalFunction, Placement, Reason, Rule, Spec, State, VfId, VfRequest, VfSettings,
+    Vlan,
 };
 
 use self::{
@@ -106,7 +107,7 @@ fn divide<'n, 'a>(ledger: &Ledger<'a>, needs: Vec<Need<'n>>) -> Divided<'n, 'a> 
     }
     // Of two that have come to be where they must not be together, the one that asks for it now goes.
     let held: BTreeMap<Owner, VfId> =
-        stay.iter().map(|(need, _, before)| (need.owner(), before.vf)).collect();
+        stay.iter().map(|(need, _, before)| (need.owner(), before.vf)).into_map();
     let (stay, moves): (Vec<_>, Vec<_>) = stay.into_iter().partition(|(need, pf, _)| {
         let owner = need.owner();
         let asks =
@@ -448,7 +449,7 @@ impl Market {
             return;
         }
         let numbers: BTreeMap<Owner, usize> =
-            needs.iter().enumerate().map(|(n, need)| (need.owner(), n)).collect();
+            needs.iter().enumerate().map(|(n, need)| (need.owner(), n)).into_map();
         for (owner, a) in &numbers {
             for tie in ledger.ties(owner) {
                 let Some(b) = numbers.get(&tie.other).filter(|b| *b > a) else { continue };

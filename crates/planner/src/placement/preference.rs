@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ioward_model::{Criterion, PhysicalFunction};
+use ioward_model::{Criterion, IntoMap, PhysicalFunction};
 use ioward_pci::Bdf;
 
 use super::problem::{Cost, LEVELS, REDUNDANCY, add};
@@ -37,8 +37,8 @@ impl Preferences {
         let speeds: BTreeSet<u32> = pfs.iter().filter_map(PhysicalFunction::speed_mbps).collect();
         let addresses: BTreeSet<Bdf> = pfs.iter().map(|pf| pf.address).collect();
         Self {
-            speeds: speeds.into_iter().zip(0..).collect(),
-            ranks: addresses.into_iter().zip(0..).collect(),
+            speeds: speeds.into_iter().zip(0..).into_map(),
+            ranks: addresses.into_iter().zip(0..).into_map(),
         }
     }
 

@@ -108,7 +108,7 @@ fn old_plans_are_deleted() {
 #[test]
 fn a_partition_cannot_push_others_out_of_the_audit_log_and_reads_push_out_no_change() {
     let of = |who: &str, verdict: Verdict, request: VfOp, time_ms| {
-        Change::Audit(AuditEntry { time_ms, partition: who.parse().unwrap(), request, verdict })
+        Change::Audit(AuditEntry { time_ms, partition: who.parse().unwrap(), uid: None, request, verdict })
     };
     let reset = || VfOp::Reset { vf: "net0".parse().unwrap() };
     let file = file_with(&[
@@ -137,6 +137,24 @@ fn a_partition_cannot_push_others_out_of_the_audit_log_and_reads_push_out_no_cha
     assert_eq!(open(&file).unwrap().0.audit_dropped().unwrap(), dropped, "and it is remembered");
 }
 
+/// Were they kept among its own, a guest that changes its VF again and again would push out what users did to it.
+#[test]
+fn a_partition_cannot_push_out_what_users_have_done_to_it() {
+    let reset = |uid, time_ms| {
+        let (partition, request) = ("web".parse().unwrap(), VfOp::Reset { vf: "net0".parse().unwrap() });
+        Change::Audit(AuditEntry { time_ms, partition, uid, request, verdict: Verdict::Granted })
+    };
+    let store = open(&file_with(&[reset(Some(1000), 1)])).unwrap().0;
+    store.commit(&(2..1_500).map(|time| reset(None, time)).collect::<Vec<_>>()).unwrap();
+    let all = store.audit(usize::MAX).unwrap();
+    assert_eq!((all.len(), all[0].time_ms, all[0].uid), (1_001, 1, Some(1000)));
+    let many: Vec<_> = (0..1_010).map(|time| reset(Some(0), 2_000 + time)).collect();
+    store.commit(&many).unwrap();
+    let dropped = store.audit_dropped().unwrap()[&"web".parse().unwrap()];
+    assert_eq!((dropped.users, dropped.changes), (11, 498));
+    assert_eq!(dropped.to_string(), "11 user's operations, 498 changes");
+}
+
 /// When all partitions together exceed the limit, the entries of the one with most are dropped.
 #[test]
 fn the_partition_with_the_longest_audit_log_loses_entries_first() {
@@ -145,6 +163,7 @@ fn the_partition_with_the_longest_audit_log_loses_entries_first() {
         Change::Audit(AuditEntry {
             time_ms,
             partition: who.parse().unwrap(),
+            uid: None,
             request,
             verdict: Verdict::Granted,
         })

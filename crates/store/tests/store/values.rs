@@ -132,7 +132,7 @@ pub fn operation() -> OpenOperation {
 
 pub fn audit(time_ms: u64) -> AuditEntry {
     let partition = "web".parse().unwrap();
-    AuditEntry { time_ms, partition, request: VfOp::List, verdict: Verdict::Refused("no".into()) }
+    AuditEntry { time_ms, partition, uid: None, request: VfOp::List, verdict: Verdict::Refused("no".into()) }
 }
 
 /// A new revision, the smallest change there is.

@@ -22,10 +22,15 @@ mod virtual_function;
 
 use std::cell::OnceCell;
 
-use ioward_model::{Inventory, checks};
+use ioward_model::{HexId, Inventory, checks};
 use ioward_pci::Bdf;
 
-use self::{block_use::BlockUse, network_use::NetworkUse, pci_ids::PciIds, port::Bridge};
+use self::{
+    block_use::BlockUse,
+    network_use::NetworkUse,
+    pci_ids::{Names, PciIds},
+    port::Bridge,
+};
 use super::{holders, root::HostRoot};
 use crate::FabricError;
 
@@ -44,7 +49,7 @@ const MAX_USES: usize = 32;
 /// [`FabricError::Read`] when the PCI functions of the host cannot be listed. Nothing else is an error: a function that
 /// cannot be read in full is in the result, with Reasons.
 pub fn identify(root: &HostRoot) -> Result<Inventory, FabricError> {
-    let mut inventory = functions(root)?;
+    let mut inventory = functions(root, &Names::default())?;
     let wanted = holders::Wanted::of(root, &inventory);
     holders::look(root, &wanted).add_to(&mut inventory);
     checks::note_available(&mut inventory);
@@ -52,14 +57,14 @@ pub fn identify(root: &HostRoot) -> Result<Inventory, FabricError> {
 }
 
 /// The same without a look at who has its VFs, which is at all processes.
-pub(super) fn functions(root: &HostRoot) -> Result<Inventory, FabricError> {
-    let names =
+pub(super) fn functions(root: &HostRoot, names: &Names) -> Result<Inventory, FabricError> {
+    let listed =
         root.list(DEVICES).map_err(|source| FabricError::Read { path: root.show(DEVICES), source })?;
-    let mut addresses: Vec<Bdf> = names.iter().filter_map(|name| address(name)).collect();
+    let mut addresses: Vec<Bdf> = listed.iter().filter_map(|name| address(name)).collect();
     addresses.sort_unstable();
     let (network, block) = (NetworkUse::read(root), BlockUse::read(root));
-    let bridges = OnceCell::new();
-    let host = Host { root, network, block, pci_ids: PciIds::read(root), addresses: &addresses, bridges };
+    let (pci_ids, bridges) = (OnceCell::new(), OnceCell::new());
+    let host = Host { root, network, block, names, pci_ids, addresses: &addresses, bridges };
     let mut inventory = Inventory {
         generation: 0,
         iommu: root.list(IOMMU_GROUPS).is_ok_and(|groups| !groups.is_empty()),
@@ -84,13 +89,20 @@ struct Host<'a> {
     root: &'a HostRoot,
     network: NetworkUse,
     block: BlockUse,
-    pci_ids: PciIds,
+    names: &'a Names,
+    pci_ids: OnceCell<PciIds>,
     /// All functions, by address.
     addresses: &'a [Bdf],
     bridges: OnceCell<Vec<Bridge>>,
 }
 
 impl Host<'_> {
+    /// Vendor and device in words. pci.ids is read where one is not known yet.
+    fn name(&self, vendor: HexId, device: HexId) -> String {
+        let pci_ids = || self.pci_ids.get_or_init(|| PciIds::read(self.root));
+        self.names.of(vendor, device, || pci_ids().name(vendor, device))
+    }
+
     /// Only read where an adapter is below them.
     fn bridges(&self) -> &[Bridge] {
         self.bridges.get_or_init(|| port::bridges(self.root, self.addresses))

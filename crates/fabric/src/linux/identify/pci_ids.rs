@@ -1,5 +1,10 @@
 //! Names of vendors and devices, from the host's own pci.ids (pciutils, hwdata).
 
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
 use ioward_model::{HexId, Inventory, PhysicalFunction};
 
 use crate::linux::root::HostRoot;
@@ -8,6 +13,19 @@ use crate::linux::root::HostRoot;
 pub(in crate::linux) const PLACES: [&str; 2] = ["usr/share/misc/pci.ids", "usr/share/hwdata/pci.ids"];
 /// The file has 1.5 MB.
 const MAX_SIZE: usize = 16 << 20;
+
+/// The names that one look at a host has found, for the next: going through that file takes longer than all else of a look. What
+/// becomes of the file later is not seen.
+#[derive(Debug, Default)]
+pub(in crate::linux) struct Names(Mutex<BTreeMap<(HexId, HexId), String>>);
+
+impl Names {
+    /// The name of a device, which is found where it is not known yet.
+    pub(super) fn of(&self, vendor: HexId, device: HexId, find: impl FnOnce() -> String) -> String {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.entry((vendor, device)).or_insert_with(find).clone()
+    }
+}
 
 /// The text of pci.ids; empty if the host has none.
 pub(in crate::linux) struct PciIds {
@@ -96,5 +114,13 @@ mod tests {
         assert_eq!(ids.name(HexId(0x8086), HexId(0x10ca)), "Intel Corporation device 10ca");
         assert_eq!(ids.name(HexId(0x1234), HexId(0x10ca)), "1234:10ca");
         assert_eq!(PciIds { text: String::new() }.name(HexId(0x8086), HexId(0x10c9)), "8086:10c9");
+    }
+
+    #[test]
+    fn a_name_is_looked_for_once() {
+        let names = Names::default();
+        assert_eq!(names.of(HexId(1), HexId(2), || "one".into()), "one");
+        assert_eq!(names.of(HexId(1), HexId(2), || panic!("looked for again")), "one");
+        assert_eq!(names.of(HexId(1), HexId(3), || "another".into()), "another");
     }
 }

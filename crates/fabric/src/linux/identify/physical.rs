@@ -64,7 +64,7 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
         id: None,
         vendor_id,
         device_id,
-        name: host.pci_ids.name(vendor_id, device_id),
+        name: host.name(vendor_id, device_id),
         class,
         subclass,
         driver: probe.link("driver"),

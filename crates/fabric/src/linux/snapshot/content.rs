@@ -4,6 +4,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
+use ioward_model::IntoMap;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
@@ -99,7 +100,7 @@ impl Rows {
     fn of(bytes: &[u8]) -> Self {
         let rows = bytes.chunks(ROW).enumerate().filter(|(_, row)| row.iter().any(|byte| *byte != 0));
         let hex = |row: &[u8]| row.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-        let rows = rows.map(|(number, row)| (format!("{:03x}", number * ROW), hex(row))).collect();
+        let rows = rows.map(|(number, row)| (format!("{:03x}", number * ROW), hex(row))).into_map();
         Self { length: bytes.len(), rows }
     }
 

@@ -9,7 +9,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use ioward_model::{Holder, Label, MacAddress, Process, Runs};
+use ioward_model::{Holder, IntoMap, Label, MacAddress, Process, Runs};
 use ioward_pci::{Bdf, ConfigSpace, ExtendedCapability};
 
 use super::{
@@ -233,7 +233,7 @@ impl Prefixes {
 }
 
 fn rename_keys<T>(map: &mut BTreeMap<String, T>, rename: &mut impl FnMut(&str) -> String) {
-    *map = std::mem::take(map).into_iter().map(|(path, value)| (rename(&path), value)).collect();
+    *map = std::mem::take(map).into_iter().map(|(path, value)| (rename(&path), value)).into_map();
 }
 
 /// Replaces the address in every `enx525400111111` (systemd.net-naming-scheme(7)).

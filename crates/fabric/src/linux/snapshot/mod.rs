@@ -22,7 +22,7 @@ pub(super) use replay::Replay;
 
 use std::{collections::BTreeMap, path::Path};
 
-use ioward_model::{Holder, Inventory, checks};
+use ioward_model::{Holder, IntoMap, Inventory, checks};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,7 @@ use self::mask::Mask;
 use super::{
     details::Details,
     holders::{self, Found, Wanted},
-    identify,
+    identify::{self, pci_ids::Names},
     root::HostRoot,
 };
 use crate::FabricError;
@@ -111,7 +111,7 @@ impl Snapshot {
     /// Records the facts that identify reads below a root, but for who has its VFs; also returns what it found.
     pub(super) fn record(root: HostRoot) -> Result<(Self, Inventory), FabricError> {
         let root = root.recorded();
-        let inventory = identify::functions(&root)?;
+        let inventory = identify::functions(&root, &Names::default())?;
         let mut host = root.into_recording();
         tables::reduce(&mut host, &inventory);
         let (drivers, holders) = (BTreeMap::new(), BTreeMap::new());
@@ -121,7 +121,7 @@ impl Snapshot {
     /// Adds who has the VFs.
     pub(super) fn add_holders(&mut self, inventory: &Inventory) {
         let vfs = inventory.physical_functions.iter().flat_map(|pf| &pf.virtual_functions);
-        self.holders = vfs.filter_map(|vf| Some((vf.address, vf.holder.clone()?))).collect();
+        self.holders = vfs.filter_map(|vf| Some((vf.address, vf.holder.clone()?))).into_map();
     }
 
     /// Adds the facts from the driver of a PF.
@@ -187,7 +187,7 @@ impl Snapshot {
     /// When it can't be identified at all. An unreadable function is in the result, with a Reason.
     pub fn identify(mut self) -> Result<Inventory, SnapshotError> {
         let root = HostRoot::replay(Replay::new(self.host));
-        let found = identify::functions(&root);
+        let found = identify::functions(&root, &Names::default());
         if root.is_exhausted() {
             return Err(SnapshotError::TooMuch);
         }

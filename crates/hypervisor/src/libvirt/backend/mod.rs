@@ -29,7 +29,7 @@ mod tests;
 
 pub use config::{Bounds, LibvirtConfig};
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use ioward_model::{DomainRef, KindName, Name, Owner, PartitionKind, PartitionSpec};
@@ -483,6 +483,12 @@ impl Hypervisor for LibvirtHypervisor {
         }
         let stream = stream.into_std().map_err(io_error("use", path))?;
         Ok(ChannelEnd::Stream(stream.into()))
+    }
+
+    async fn open_console(&self, name: &Name) -> Result<OwnedFd, HypervisorError> {
+        self.partition(name)?;
+        let why = "its console is libvirt's: 'virsh -c qemu:///system console DOMAIN'".to_owned();
+        Err(HypervisorError::NoConsole { partition: name.clone(), why })
     }
 
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {

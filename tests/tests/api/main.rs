@@ -3,180 +3,21 @@
 // Helpers of tests are tests too, which the lints do not see.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod changes;
+mod events;
+mod pages;
+mod problems;
+mod roles;
+mod support;
+
 use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
 };
 
-use ioward_fabric::sim::{MachineView, SimMachine};
-use ioward_hypervisor::{
-    Guard,
-    sim::{Bounds, SimConfig, SimHypervisor},
-};
-use ioward_imp::{Imp, Run, serve_on};
 use ioward_model::{Outcome, State, Step};
-use ioward_store::Contents;
-use ioward_tests::level1::wait_until;
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
-
-/// A NIC of the standard machine, with 7 VFs to give.
-const NIC: &str = "0000:01:00.0";
-
-/// How long anything is waited for that never takes a tenth of this: a failure must not become a hang.
-const GIVES_UP_AFTER: Duration = Duration::from_secs(60);
-
-/// A daemon, for as long as it is not dropped.
-struct Daemon {
-    machine: SimMachine,
-    socket: PathBuf,
-    /// Runs the daemon.
-    _runtime: Runtime,
-    _folder: tempfile::TempDir,
-}
-
-impl Daemon {
-    fn start() -> Self {
-        Self::start_with(State::default())
-    }
-
-    fn start_with(state: State) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let machine = SimMachine::standard(1);
-        let config = SimConfig {
-            runtime_dir: folder.path().join("run"),
-            // No partition is started here.
-            program: "/nonexistent".into(),
-            arguments: Vec::new(),
-            bounds: Bounds::default(),
-        };
-        let runtime = Runtime::new().unwrap();
-        let socket = folder.path().join("api.sock");
-        let guard = runtime.enter();
-        let looked_at = machine.clone();
-        let hypervisor = Arc::new(SimHypervisor::new(config).unwrap());
-        let hypervisor = Arc::new(Guard::new(hypervisor, move |function| Ok(looked_at.facts(function))));
-        let (store, contents) = ioward_store::open(&folder.path().join("state")).unwrap();
-        let contents = Contents { state, ..contents };
-        let run = Run { epoch: 1, boot: String::new() };
-        let imp = Imp::new(Arc::new(machine.fabric()), hypervisor, Box::new(store), contents, run);
-        let at = socket.clone();
-        runtime.spawn(async move { serve_on(&at, imp, std::future::pending()).await.unwrap() });
-        drop(guard);
-        wait_until("the daemon listens", GIVES_UP_AFTER, || UnixStream::connect(&socket).is_ok()).unwrap();
-        Self { machine, socket, _runtime: runtime, _folder: folder }
-    }
-
-    fn view(&self) -> MachineView {
-        self.machine.snapshot()
-    }
-
-    /// Sends a request; the status and the body of the answer.
-    fn ask(&self, route: &str, body: &str) -> (u16, String) {
-        ask_as(&self.socket, route, "application/json", body)
-    }
-
-    fn json(&self, route: &str, body: &Value) -> (u16, Value) {
-        let (status, body) = self.ask(route, &body.to_string());
-        (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{route}: {error}: {body}")))
-    }
-}
-
-fn ask_as(socket: &Path, route: &str, content_type: &str, body: &str) -> (u16, String) {
-    let mut stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(GIVES_UP_AFTER)).unwrap();
-    let head = format!(
-        "{route} HTTP/1.1\r\nhost: ioward\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    // A body that is too long is not read to its end.
-    let _ = stream.write_all(body.as_bytes());
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) =
-        answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{route}: no answer: {answer}"));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let chunked = head.to_lowercase().contains("transfer-encoding: chunked");
-    (status, if chunked { without_chunks(body) } else { body.to_owned() })
-}
-
-/// The content of a chunked body (RFC 9112 §7.1).
-fn without_chunks(mut body: &str) -> String {
-    let mut content = String::new();
-    while let Some((length, rest)) = body.split_once("\r\n") {
-        let length = usize::from_str_radix(length, 16).unwrap();
-        content += &rest[..length];
-        body = rest[length..].trim_start_matches("\r\n");
-    }
-    content
-}
-
-fn spec_with(change: impl FnOnce(&mut Value)) -> String {
-    let mut spec = json!({"version": 1, "adapter": [{"pf": NIC, "vfs": 2}], "partition": [{
-        "name": "web", "cpus": 1, "memory": "64MiB", "boot": {"kernel": "/bin/sh"},
-        "vf": [{"name": "net0", "class": "network", "mac": "52:54:00:aa:00:01"}]}]});
-    change(&mut spec);
-    json!({"intent": "apply", "spec": spec}).to_string()
-}
-
-/// docs/api.md, "Errors": every answer that is no success says what kind of no it is and why.
-#[test]
-fn what_makes_no_sense_is_told_so_and_changes_nothing() {
-    let daemon = Daemon::start();
-    let before = daemon.view();
-    let tells = |route: &str, body: &str, status: u16, kind: &str, says: &str| {
-        let (answered, error) = daemon.ask(route, body);
-        assert_eq!(answered, status, "{route} {body}: {error}");
-        let error: Value = serde_json::from_str(&error).unwrap_or_else(|_| panic!("{route} {body}: {error}"));
-        assert_eq!(error["error"]["kind"], kind, "{route} {body}: {error}");
-        assert!(error.to_string().contains(says), "{route} {body}: {error}");
-    };
-    tells("GET /v1/hots", "", 404, "not-found", "docs/api.md lists those there are");
-    tells("DELETE /v1/host", "", 404, "not-found", "docs/api.md lists those there are");
-    tells("GET /v1/events?follow=maybe", "", 400, "invalid", "follow");
-    tells("POST /v1/apply", r#"{"plan": {}}"#, 400, "invalid", "missing field");
-    tells("POST /v1/compatible", "{}", 400, "invalid", "missing field");
-    tells(
-        "POST /v1/plan",
-        r#"{"intent": "start", "partition": "nobody"}"#,
-        404,
-        "not-found",
-        "partition-exists",
-    );
-
-    let good = spec_with(|_| {});
-    let vf = |key: &str, value: Value| spec_with(|spec| spec["partition"][0]["vf"][0][key] = value);
-    let twice = spec_with(|spec| {
-        let partition = spec["partition"][0].clone();
-        spec["partition"].as_array_mut().unwrap().push(partition);
-    });
-    let wrong_plans = [
-        (String::new(), "EOF"),
-        ("\0\u{1}".to_owned(), "expected value"),
-        (good[..good.len() / 2].to_owned(), "EOF"),
-        ("[]".to_owned(), "invalid type"),
-        (r#"{"intent": "burn"}"#.to_owned(), "unknown variant `burn`"),
-        (" ".repeat((16 << 20) + 1), "length limit exceeded"),
-        (spec_with(|spec| spec["version"] = json!(2)), "Specs of version 1; found 2"),
-        (vf("memroy", json!(1)), "unknown field `memroy`"),
-        (vf("vlan", json!(4095)), "'4095' is no VLAN"),
-        (vf("mac", json!("52:54:00")), "is no MAC address"),
-        (vf("mac", json!("01:00:5e:00:00:01")), "multicast"),
-        (vf("name", json!("../net0")), "is no name"),
-        (twice, "'web' is already the name of partition[0]"),
-    ];
-    for (body, says) in wrong_plans {
-        tells("POST /v1/plan", &body, 400, "invalid", says);
-    }
-    let (status, error) = ask_as(&daemon.socket, "POST /v1/plan", "text/plain", &good);
-    assert!(status == 400 && error.contains("application/json"), "{status}: {error}");
-    assert_eq!(daemon.view(), before);
-}
+use support::{Daemon, NIC};
 
 /// A VF to attach is checked as one of a Spec is: what it lacks is sense, and not permission.
 #[test]

@@ -1,0 +1,52 @@
+//! What users ask beside plans: operations on one VF, its counters, the doctor, the metrics.
+
+use ioward_model::{OpError, OpErrorKind, OpOutcome, VfId, VfOp, VfStatistics, doctor::Report};
+
+use crate::{error::ImpError, imp::Imp, operations::Asker};
+
+impl Imp {
+    /// Does what a user of the host asks for a VF that a partition holds, and notes it in the audit log with the user's `uid`. That
+    /// the user may is known from the role. What is set this way is noted as if the partition had set it, and goes with the VF.
+    ///
+    /// # Errors
+    /// As [`Imp::operate`]; also when no partition holds the VF, or not under the name that `op` has.
+    pub async fn operate_for_user(&self, uid: u32, vf: VfId, op: VfOp) -> Result<OpOutcome, OpError> {
+        let Some(owner) = self.notes.look(|state| state.owner(vf)) else {
+            let message = format!("no partition holds {vf}; only VFs of partitions are set through ioward");
+            return Err(OpError::new(OpErrorKind::NoSuchVf, message));
+        };
+        if op.vf() != Some(&owner.vf) {
+            let message =
+                format!("{vf} is {owner}: the operation has to name it as \"vf\": \"{}\"", owner.vf);
+            return Err(OpError::new(OpErrorKind::Invalid, message));
+        }
+        let is_set = matches!(op, VfOp::Set { .. });
+        let outcome = self.operations.operate(Asker::User { uid, vf }, &owner.partition, op).await?;
+        if is_set {
+            self.channels.vfs_changed(&owner.partition);
+        }
+        Ok(outcome)
+    }
+
+    /// A VF's traffic counters, whoever has it.
+    ///
+    /// # Errors
+    /// When there is no such VF, or its PF does not count.
+    pub async fn statistics(&self, vf: VfId) -> Result<VfStatistics, ImpError> {
+        Ok(self.fabric.statistics(vf).await?)
+    }
+
+    /// Whether the host can give VFs to partitions at all, and what is missing for it.
+    ///
+    /// # Errors
+    /// When the host can't be looked at.
+    pub async fn doctor(&self) -> Result<Report, ImpError> {
+        let look = async { Ok::<_, ImpError>(Report::new(self.fabric.doctor().await?)) };
+        self.doctor.get(look).await
+    }
+
+    /// The page for Prometheus.
+    pub async fn metrics(&self) -> String {
+        self.metrics.page(|| self.reconciler.known_drift()).await
+    }
+}

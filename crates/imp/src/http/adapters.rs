@@ -1,0 +1,89 @@
+//! One adapter, one VF, its counters, and operations on it.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    extract::{Path, State, rejection::PathRejection},
+};
+use ioward_api::{ApiError, ErrorKind, VfDetail};
+use ioward_model::{
+    Assignment, Inventory, OpError, OpErrorKind, OpOutcome, PhysicalFunction, VfId, VfOp, VfStatistics,
+};
+use ioward_pci::{Bdf, BdfError};
+
+use super::{json::Json, problem::Failure};
+use crate::{access::Caller, imp::Imp};
+
+impl From<OpError> for Failure {
+    fn from(error: OpError) -> Self {
+        let kind = match error.kind {
+            OpErrorKind::Denied => ErrorKind::Refused,
+            OpErrorKind::NoSuchVf => ErrorKind::NotFound,
+            OpErrorKind::Invalid => ErrorKind::Invalid,
+            OpErrorKind::Failed => ErrorKind::Failed,
+            OpErrorKind::Busy => ErrorKind::Busy,
+        };
+        Self(ApiError { reasons: error.reasons, ..ApiError::new(kind, error.message) })
+    }
+}
+
+/// The segments of a path that name a VF.
+type VfPath = Result<Path<(String, String)>, PathRejection>;
+
+pub(super) async fn adapter(
+    State(imp): State<Arc<Imp>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<PhysicalFunction>, Failure> {
+    let Path(pf) = path?;
+    Ok(Json(found(imp.look().await?, pf_of(&pf)?)?))
+}
+
+pub(super) async fn vf(State(imp): State<Arc<Imp>>, path: VfPath) -> Result<Json<VfDetail>, Failure> {
+    let id = vf_of(path)?;
+    let pf = found(imp.look().await?, id.pf)?;
+    let num_vfs = pf.num_vfs();
+    let mut all = pf.virtual_functions.into_iter();
+    let vf = all.find(|vf| vf.index == id.index).ok_or_else(|| {
+        let message = format!("{id} does not exist; {} has {num_vfs} VFs now", id.pf);
+        Failure(ApiError::new(ErrorKind::NotFound, message))
+    })?;
+    let state = imp.state();
+    let assignment = state.assignment(id);
+    Ok(Json(VfDetail { pf: id.pf, vf, made: assignment.map(Assignment::effective_settings) }))
+}
+
+pub(super) async fn statistics(
+    State(imp): State<Arc<Imp>>,
+    path: VfPath,
+) -> Result<Json<VfStatistics>, Failure> {
+    Ok(Json(imp.statistics(vf_of(path)?).await?))
+}
+
+pub(super) async fn operate(
+    State(imp): State<Arc<Imp>>,
+    Extension(caller): Extension<Caller>,
+    path: VfPath,
+    Json(op): Json<VfOp>,
+) -> Result<Json<OpOutcome>, Failure> {
+    Ok(Json(imp.operate_for_user(caller.uid, vf_of(path)?, op).await?))
+}
+
+fn found(inventory: Inventory, pf: Bdf) -> Result<PhysicalFunction, Failure> {
+    let mut all = inventory.physical_functions.into_iter();
+    all.find(|found| found.address == pf).ok_or_else(|| {
+        let message =
+            format!("{pf} is no physical function of this host; GET /v1/host lists those there are");
+        Failure(ApiError::new(ErrorKind::NotFound, message))
+    })
+}
+
+fn pf_of(text: &str) -> Result<Bdf, Failure> {
+    text.parse().map_err(|error: BdfError| Failure::invalid(error.to_string()))
+}
+
+fn vf_of(path: VfPath) -> Result<VfId, Failure> {
+    let Path((pf, index)) = path?;
+    let not_an_index = |_| Failure::invalid(format!("{index}: no index of a VF (0, 1, …)"));
+    Ok(VfId { pf: pf_of(&pf)?, index: index.parse().map_err(not_an_index)? })
+}

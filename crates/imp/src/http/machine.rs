@@ -1,0 +1,123 @@
+//! What there is: the host, its partitions, what is held and wanted, what was asked by whom.
+
+use std::{num::NonZero, sync::Arc};
+
+use axum::{
+    extract::{Query, State, rejection::QueryRejection},
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use futures_util::{StreamExt, stream};
+use ioward_api::{AuditLine, ErrorKind, Reaped};
+use ioward_model::{Drift, Name, Orphan};
+use ioward_store::Export;
+use serde::Deserialize;
+
+use super::{etag, json::Json, lines::lines, problem::Failure};
+use crate::imp::Imp;
+
+/// How many audit entries one answer holds.
+const AUDIT_LIMIT: usize = 10_000;
+
+pub(super) async fn host(State(imp): State<Arc<Imp>>, asked: HeaderMap) -> Result<Response, Failure> {
+    let inventory = imp.look().await?;
+    let body = etag::to_json(&inventory)?;
+    Ok(etag::tagged(&asked, &etag::of_host(inventory.generation, &body), body))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    /// How many at most; all if it does not say.
+    limit: Option<NonZero<usize>>,
+    /// The name before the first.
+    after: Option<Name>,
+}
+
+/// The partitions by name; where there are more of them, `Link` says where (RFC 8288).
+pub(super) async fn partitions(
+    State(imp): State<Arc<Imp>>,
+    query: Result<Query<Page>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(Page { limit, after }) = query?;
+    let mut all = imp.partitions().await?;
+    all.sort_by(|one, other| one.name.cmp(&other.name));
+    all.retain(|partition| after.as_ref().is_none_or(|after| partition.name > *after));
+    let limit = limit.map_or(usize::MAX, NonZero::get);
+    let is_more = all.len() > limit;
+    all.truncate(limit);
+    let next = all.last().filter(|_| is_more);
+    let next = next.map(|last| format!("</v1/partitions?limit={limit}&after={}>; rel=\"next\"", last.name));
+    let mut answer = Json(all).into_response();
+    if let Some(next) = next.and_then(|next| HeaderValue::from_str(&next).ok()) {
+        answer.headers_mut().insert(header::LINK, next);
+    }
+    Ok(answer)
+}
+
+pub(super) async fn drift(State(imp): State<Arc<Imp>>) -> Result<Json<Vec<Drift>>, Failure> {
+    Ok(Json(imp.drift().await?))
+}
+
+pub(super) async fn orphans(State(imp): State<Arc<Imp>>) -> Result<Json<Vec<Orphan>>, Failure> {
+    Ok(Json(imp.orphans().await?))
+}
+
+pub(super) async fn reap(State(imp): State<Arc<Imp>>) -> Result<Json<Vec<Reaped>>, Failure> {
+    Ok(Json(imp.reap_orphans().await?))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Which {
+    #[serde(default)]
+    wanted: bool,
+}
+
+pub(super) async fn spec(
+    State(imp): State<Arc<Imp>>,
+    asked: HeaderMap,
+    query: Result<Query<Which>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(Which { wanted }) = query?;
+    let generation = match imp.looks.generation() {
+        Some(generation) => generation,
+        None => imp.look().await?.generation,
+    };
+    let state = imp.state();
+    let tag = etag::version(state.revision, generation);
+    let none = || Failure::new(ErrorKind::NotFound, "no Spec has been applied yet: 'ioward apply -f SPEC'");
+    let spec = if wanted { *state.wanted.ok_or_else(none)? } else { state.to_spec() };
+    Ok(etag::tagged(&asked, &tag, etag::to_json(&spec)?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Latest {
+    /// How many at most.
+    limit: Option<usize>,
+    /// Whose alone.
+    partition: Option<Name>,
+}
+
+/// The latest entries that are asked for, of the latest [`AUDIT_LIMIT`] there are.
+pub(super) async fn audit(
+    State(imp): State<Arc<Imp>>,
+    query: Result<Query<Latest>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(Latest { limit, partition }) = query?;
+    let (mut entries, mut dropped) = imp.read_audit(AUDIT_LIMIT).await?;
+    if let Some(only) = partition {
+        entries.retain(|entry| entry.partition == only);
+        dropped.retain(|partition, _| *partition == only);
+    }
+    let rest = entries.len().saturating_sub(limit.unwrap_or(AUDIT_LIMIT));
+    entries.drain(..rest);
+    let dropped = dropped.into_iter().filter(|(_, dropped)| !dropped.is_empty());
+    let dropped = dropped.map(|(partition, dropped)| AuditLine::Dropped { partition, dropped });
+    let lines_of_it = entries.into_iter().map(AuditLine::Entry).chain(dropped);
+    Ok(lines(stream::iter(lines_of_it).map(|line| vec![line])))
+}
+
+pub(super) async fn state(State(imp): State<Arc<Imp>>) -> Result<Json<Export>, Failure> {
+    Ok(Json(imp.read_export().await?))
+}
