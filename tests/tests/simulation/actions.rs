@@ -57,6 +57,8 @@ pub enum Deed {
     EditOut(Name),
     /// The daemon of libvirt's is killed, or stopped.
     LibvirtGoes,
+    /// It answers nobody any more, and does nothing, until it is restarted.
+    LibvirtHangs,
     LibvirtComes,
 }
 
@@ -158,7 +160,9 @@ impl Chooser<'_> {
     }
 
     pub fn death(&mut self) -> Death {
-        Death { at: 1 + u32::from(self.random.below(6)), is_away_for: self.random.below(4).into() }
+        let (at, is_away_for) = (1 + u32::from(self.random.below(6)), self.random.below(4).into());
+        let hangs = self.random.percent(50).then(|| self.random.below(256).to_le_bytes()[0]);
+        Death { at, is_away_for, hangs }
     }
 
     fn deed(&mut self) -> Deed {
@@ -168,7 +172,8 @@ impl Chooser<'_> {
             5 => Deed::Rename,
             6..=8 => Deed::TakeOut(self.vf_name()),
             9 | 10 => Deed::EditOut(self.vf_name()),
-            11 | 12 => Deed::LibvirtGoes,
+            11 => Deed::LibvirtGoes,
+            12 => Deed::LibvirtHangs,
             _ => Deed::LibvirtComes,
         }
     }

@@ -33,17 +33,20 @@ pub struct Trouble {
     pub person_leaves: Option<u32>,
     /// Additional failures, per million changes of the machine.
     pub per_million: u32,
-    /// libvirt dies.
+    /// libvirt dies or hangs.
     pub libvirt_dies: Option<Death>,
 }
 
-/// libvirt dies when it is asked for something, and has done that.
+/// libvirt dies when it is asked for something, and has done that; or it hangs.
 #[derive(Clone, Copy, Debug)]
 pub struct Death {
     /// At which question, counted from 1.
     pub at: u32,
     /// For so many questions more nobody answers.
     pub is_away_for: u32,
+    /// It hangs: all that time somebody takes questions, and answers none. A bit for each of them, the first in the lowest: whether it
+    /// is carried out, since libvirt goes on later, or is not, since it is restarted.
+    pub hangs: Option<u8>,
 }
 
 /// What becomes of a question to libvirt.
@@ -51,6 +54,8 @@ pub enum Libvirt {
     Answers,
     /// It is carried out, and not answered.
     Dies,
+    /// It is not answered, and not carried out either.
+    Hangs,
     IsAway,
 }
 
@@ -121,11 +126,16 @@ impl Gate {
     pub fn asks_libvirt(&self) -> Libvirt {
         let mut inner = self.lock();
         inner.questions += 1;
-        let Some(Death { at, is_away_for }) = inner.trouble.libvirt_dies else { return Libvirt::Answers };
-        let fate = match inner.questions {
-            question if question == at => Libvirt::Dies,
-            question if question > at && question - at <= is_away_for => Libvirt::IsAway,
-            _ => return Libvirt::Answers,
+        let Some(Death { at, is_away_for, hangs }) = inner.trouble.libvirt_dies else {
+            return Libvirt::Answers;
+        };
+        let since = inner.questions.checked_sub(at).filter(|since| *since <= is_away_for);
+        let fate = match (since, hangs) {
+            (None, _) => return Libvirt::Answers,
+            (Some(0), None) => Libvirt::Dies,
+            (Some(_), None) => Libvirt::IsAway,
+            (Some(since), Some(carried_out)) if carried_out >> (since % 8) & 1 == 1 => Libvirt::Dies,
+            (Some(_), Some(_)) => Libvirt::Hangs,
         };
         inner.struck += 1;
         fate

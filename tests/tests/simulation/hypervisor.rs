@@ -145,6 +145,8 @@ struct Inner {
     slow_look: Option<(usize, Arc<Notify>)>,
     /// While libvirt is away: domains as they were when it went.
     away: Option<BTreeMap<Name, Guest>>,
+    /// It is not gone: it takes questions, and does nothing about them until it is restarted.
+    hangs: bool,
     /// VFs that others have taken out of domains, and nobody has given back.
     missing: BTreeSet<Owner>,
 }
@@ -403,16 +405,20 @@ impl ModelHypervisor {
         if partition.as_str() != DOMAIN || command == "undefine" {
             return Ok(Answer(None));
         }
-        if self.is_away() {
-            return Err(HypervisorError::NoLibvirt("no libvirt daemon listens here".to_owned()));
-        }
         let (partition, what) = (partition.clone(), command);
+        if self.is_away() {
+            return Err(match self.lock().hangs {
+                true => hangs(partition, what),
+                false => HypervisorError::NoLibvirt("no libvirt daemon listens here".to_owned()),
+            });
+        }
         match self.gate.asks_libvirt() {
             Libvirt::Answers => Ok(Answer(None)),
             Libvirt::Dies => {
                 let why = "libvirt was told to fail, and may have done it".to_owned();
                 Ok(Answer(Some(HypervisorError::InDoubt { partition, what, why })))
             }
+            Libvirt::Hangs => Err(hangs(partition, what)),
             Libvirt::IsAway => {
                 Err(HypervisorError::NoLibvirt("libvirt was told to fail, and is away".to_owned()))
             }
@@ -445,6 +451,11 @@ impl ModelHypervisor {
     fn violation(&self, what: String) {
         self.lock().violations.push(format!("hypervisor: {what}"));
     }
+}
+
+/// Whoever asks has waited for as long as it does.
+fn hangs(partition: Name, what: String) -> HypervisorError {
+    HypervisorError::InDoubt { partition, what, why: "libvirt hangs".to_owned() }
 }
 
 /// Whether an operation is answered when it is done.

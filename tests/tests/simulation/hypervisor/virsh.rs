@@ -12,7 +12,8 @@ impl ModelHypervisor {
         let domain = name(DOMAIN);
         let mut guests = self.guests.lock();
         match deed {
-            Deed::LibvirtGoes => {
+            Deed::LibvirtGoes | Deed::LibvirtHangs => {
+                self.lock().hangs = matches!(deed, Deed::LibvirtHangs);
                 let domains = guests.iter().filter(|(_, guest)| guest.kind == KindName::Domain);
                 let as_it_goes = domains.map(|(name, guest)| (name.clone(), guest.clone())).collect();
                 self.lock().away.get_or_insert(as_it_goes);
@@ -20,6 +21,7 @@ impl ModelHypervisor {
             }
             Deed::LibvirtComes => {
                 let Some(before) = self.lock().away.take() else { return false };
+                self.lock().hangs = false;
                 for (name, before) in before {
                     self.tell_what_is_new(&name, &before, guests.get(&name));
                 }
