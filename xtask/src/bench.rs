@@ -21,6 +21,8 @@ pub enum Bench {
     Planner,
     /// The daemon: how soon one is ready that takes the place of another with 1,000 partitions, and what one with 100 holds.
     Daemon,
+    /// The API: an inventory of 4,096 VFs, against lspci and a look without a daemon; and 1,000 subscribers to events.
+    Api,
     /// The build: CPU time from nothing to the end of the demonstration, CPU time after a change in cli, sizes.
     Build,
 }
@@ -32,6 +34,7 @@ pub fn run(what: Bench) -> Result<()> {
         Bench::Build => return build(&workspace),
         Bench::Planner => "planner",
         Bench::Daemon => "daemon",
+        Bench::Api => "api",
     };
     run_program(workspace.cargo().args([
         "run",

@@ -54,7 +54,7 @@ enum Command {
     },
     /// Check format, clippy and licences.
     Lint,
-    /// Measure: planner and daemon as ratios within one run, the build in CPU time and bytes.
+    /// Measure: planner, daemon and API as ratios within one run, the build in CPU time and bytes.
     Bench {
         /// The subject.
         what: bench::Bench,

@@ -27,6 +27,9 @@ const MAX_LINE_BYTES: usize = 1 << 20;
 /// How long a daemon may take to begin its answer. A stuck sysfs write is reported by the daemon itself long before.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The media type of what most requests send.
+const JSON: &str = "application/json";
+
 /// Why the API could not be used. What the API itself refuses is an [`ioward_api::ApiError`].
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -134,7 +137,7 @@ impl Client {
     /// # Errors
     /// When the daemon can't be reached, says no, or answers nonsense.
     pub async fn get<T: DeserializeOwned>(&self, route: &str) -> Result<T, CliError> {
-        self.answer(Method::GET, route, Vec::new()).await?.document().await
+        self.answer(Method::GET, route, JSON, Vec::new()).await?.document().await
     }
 
     /// `POST`s one value for another.
@@ -142,7 +145,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn post<T: DeserializeOwned>(&self, route: &str, body: &impl Serialize) -> Result<T, CliError> {
-        self.answer(Method::POST, route, json(body)?).await?.document().await
+        self.answer(Method::POST, route, JSON, json(body)?).await?.document().await
     }
 
     /// `DELETE`s something, for what is left of it.
@@ -150,15 +153,23 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn delete<T: DeserializeOwned>(&self, route: &str) -> Result<T, CliError> {
-        self.answer(Method::DELETE, route, Vec::new()).await?.document().await
+        self.answer(Method::DELETE, route, JSON, Vec::new()).await?.document().await
     }
 
-    /// `GET`s a stream of lines.
+    /// `POST`s bytes that are not JSON, where the answer has nothing to say.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn post_bytes(&self, route: &str, bytes: &[u8]) -> Result<(), CliError> {
+        self.answer(Method::POST, route, "application/octet-stream", bytes.to_vec()).await.map(drop)
+    }
+
+    /// `GET`s a stream of lines, or of bytes.
     ///
     /// # Errors
     /// As [`Client::get`].
     pub async fn get_lines(&self, route: &str) -> Result<Lines, CliError> {
-        Ok(self.answer(Method::GET, route, Vec::new()).await?.lines())
+        Ok(self.answer(Method::GET, route, JSON, Vec::new()).await?.lines())
     }
 
     /// `POST`s one value for a stream of lines.
@@ -166,11 +177,17 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn post_lines(&self, route: &str, body: &impl Serialize) -> Result<Lines, CliError> {
-        Ok(self.answer(Method::POST, route, json(body)?).await?.lines())
+        Ok(self.answer(Method::POST, route, JSON, json(body)?).await?.lines())
     }
 
     /// The beginning of a successful answer.
-    async fn answer(&self, method: Method, route: &str, body: Vec<u8>) -> Result<Answer, CliError> {
+    async fn answer(
+        &self,
+        method: Method,
+        route: &str,
+        media_type: &str,
+        body: Vec<u8>,
+    ) -> Result<Answer, CliError> {
         let name = format!("{method} {route}");
         let broken_off = |source| ClientError::BrokenOff { socket: self.socket.clone(), source };
         let exchange = async {
@@ -185,7 +202,7 @@ impl Client {
                 .method(method)
                 .uri(route)
                 .header(header::HOST, "ioward")
-                .header(header::CONTENT_TYPE, "application/json")
+                .header(header::CONTENT_TYPE, media_type)
                 .body(Full::new(Bytes::from(body)))
                 .map_err(|e| ClientError::Nonsense { route: name.clone(), why: e.to_string() })?;
             sender.send_request(request).await.map_err(broken_off)
@@ -242,7 +259,7 @@ impl Answer {
     }
 }
 
-/// A stream of JSON objects, one a line. Dropping it closes the connection.
+/// A stream of JSON objects, one a line; or of bytes. Dropping it closes the connection.
 pub struct Lines {
     socket: PathBuf,
     route: String,
@@ -286,7 +303,11 @@ impl Lines {
         Ok(Some((text.to_owned(), value)))
     }
 
-    async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
+    /// The next bytes as they come, for what has no lines. `None` at the end.
+    ///
+    /// # Errors
+    /// When the daemon breaks off.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
         while let Some(frame) = self.body.frame().await {
             let frame =
                 frame.map_err(|source| ClientError::BrokenOff { socket: self.socket.clone(), source })?;

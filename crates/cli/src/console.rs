@@ -1,19 +1,28 @@
-//! `ioward console`: a partition's serial console, bridged to this terminal.
+//! `ioward console`: a partition's serial console, bridged to this terminal through the daemon, which shares it among all who are at it.
 
-use std::{future, io};
+use std::{future, io, time::Duration};
 
 use ioward_api::{KindView, PartitionView};
 use ioward_model::{Name, NamespaceRef};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::UnixStream,
+    time::sleep,
 };
 
-use crate::{client::Client, error::CliError, present::text, signals::Signals};
+use crate::{
+    client::{Client, ClientError, Lines},
+    error::CliError,
+    present::text,
+    signals::Signals,
+};
 
 /// Ctrl-]: what telnet and `virsh console` leave with.
 const LEAVE: u8 = 0x1d;
+/// Before the next try to reach a daemon that is away.
+const AGAIN: Duration = Duration::from_secs(1);
+/// What cannot be typed because the machine has ended is seen by its output ending, within this time.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Bridges stdin and stdout to the console until Ctrl-], the end of the partition, or a signal.
 ///
@@ -26,9 +35,11 @@ pub async fn console(client: &Client, name: Name) -> Result<(), CliError> {
     if !partition.running {
         return Err(CliError::NotFound(format!("{name} is stopped; start it with: ioward start {name}")));
     }
-    let path = partition.console.ok_or_else(|| no_console(&name, &partition.kind))?;
-    let failed = |source| CliError::Console { partition: name.clone(), path: path.clone(), source };
-    let socket = UnixStream::connect(&path).await.map_err(failed)?;
+    if partition.console.is_none() {
+        return Err(no_console(&name, &partition.kind));
+    }
+    let route = format!("/v1/partitions/{name}/console");
+    let output = client.get_lines(&route).await?;
 
     let mut signals = Signals::new().map_err(CliError::Start)?;
     let on_terminal = isatty(io::stdin());
@@ -37,24 +48,22 @@ pub async fn console(client: &Client, name: Name) -> Result<(), CliError> {
     }
     let raw = on_terminal.then(RawTerminal::enter).transpose().map_err(CliError::Terminal)?;
     let ended = tokio::select! {
-        ended = bridge(socket) => ended,
+        ended = bridge(client, &route, output) => ended,
         number = signals.next() => Ok(End::Signal(number)),
     };
     drop(raw);
-    match ended {
-        Ok(End::Signal(signal)) => Err(CliError::ConsoleSignal { partition: name, signal }),
-        Ok(End::Left) => {
+    match ended? {
+        End::Signal(signal) => Err(CliError::ConsoleSignal { partition: name, signal }),
+        End::Left => {
             if on_terminal {
                 eprintln_lossy(&format!("\nleft the console of {name}"));
             }
             Ok(())
         }
-        Ok(End::Closed) => {
+        End::Closed => {
             eprintln_lossy(&format!("the console of {name} closed: its machine has ended"));
             Ok(())
         }
-        Ok(End::OutputFailed(error)) => Err(CliError::Output(error)),
-        Err(source) => Err(failed(source)),
     }
 }
 
@@ -92,67 +101,89 @@ enum End {
     Left,
     /// The machine has closed its side.
     Closed,
-    /// stdout takes nothing.
-    OutputFailed(io::Error),
     /// A signal of this number.
     Signal(u8),
 }
 
-async fn bridge(socket: UnixStream) -> io::Result<End> {
-    let (from_guest, mut to_guest) = socket.into_split();
+async fn bridge(client: &Client, route: &str, output: Lines) -> Result<End, CliError> {
     let input = async {
-        match send(tokio::io::stdin(), &mut to_guest).await {
-            Ok(End::Left) => Ok(End::Left),
-            // Input has ended; output goes on. `to_guest` is kept: QEMU hangs up on a console that is half closed.
-            Ok(_) => future::pending().await,
-            Err(error) if is_hang_up(&error) => Ok(End::Closed),
-            Err(error) => Err(error),
+        match send(tokio::io::stdin(), client, route).await {
+            // Input has ended; output goes on.
+            Ok(None) => future::pending().await,
+            Ok(Some(end)) => Ok(end),
+            Err(error) => {
+                sleep(LAST_WORDS).await;
+                Err(error)
+            }
         }
     };
     tokio::select! {
         // The guest's last output is shown, whatever else has happened.
         biased;
-        ended = show(from_guest, tokio::io::stdout()) => ended,
+        ended = show(client, route, output, tokio::io::stdout()) => ended,
         ended = input => ended,
     }
 }
 
-fn is_hang_up(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+/// Guest to person, until the guest's side ends. The machine runs on while the daemon is away.
+async fn show(
+    client: &Client,
+    route: &str,
+    mut output: Lines,
+    mut to: impl AsyncWrite + Unpin,
+) -> Result<End, CliError> {
+    loop {
+        let piece = match output.chunk().await {
+            Ok(Some(piece)) => piece,
+            Ok(None) => return Ok(End::Closed),
+            Err(ClientError::BrokenOff { .. }) => {
+                eprintln_lossy(
+                    "\r\n[ioward: the connection to the daemon is lost; going on as soon as it is back]\r",
+                );
+                output = again(client, route).await?;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        to.write_all(&piece).await.map_err(CliError::Output)?;
+        to.flush().await.map_err(CliError::Output)?;
+    }
 }
 
-/// Guest to person, until the guest's side ends.
-async fn show(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<End> {
-    let mut buffer = [0; 4096];
+/// The output from now on, from a daemon that is back.
+async fn again(client: &Client, route: &str) -> Result<Lines, CliError> {
     loop {
-        let count = match from.read(&mut buffer).await {
-            Ok(0) => return Ok(End::Closed),
-            Err(error) if is_hang_up(&error) => return Ok(End::Closed),
-            read => read?,
-        };
-        let written = async {
-            to.write_all(&buffer[..count]).await?;
-            to.flush().await
-        };
-        if let Err(error) = written.await {
-            return Ok(End::OutputFailed(error));
+        sleep(AGAIN).await;
+        match client.get_lines(route).await {
+            Err(CliError::Client(error)) if error.may_pass() => {}
+            answered => return answered,
         }
     }
 }
 
-/// Person to guest, until the person leaves or the input ends (`End::Closed`).
-async fn send(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<End> {
+/// Person to guest, until the person leaves, or the input ends (`None`). What is typed while the daemon is away is lost.
+async fn send(
+    mut from: impl AsyncRead + Unpin,
+    client: &Client,
+    route: &str,
+) -> Result<Option<End>, CliError> {
     let mut buffer = [0; 4096];
     loop {
-        let count = from.read(&mut buffer).await?;
+        let count = from.read(&mut buffer).await.map_err(CliError::Terminal)?;
         if count == 0 {
-            return Ok(End::Closed);
+            return Ok(None);
         }
         let typed = &buffer[..count];
         let leave = typed.iter().position(|byte| *byte == LEAVE);
-        to.write_all(&typed[..leave.unwrap_or(count)]).await?;
+        let typed = &typed[..leave.unwrap_or(count)];
+        if !typed.is_empty() {
+            match client.post_bytes(route, typed).await {
+                Err(CliError::Client(error)) if error.may_pass() => {}
+                answered => answered?,
+            }
+        }
         if leave.is_some() {
-            return Ok(End::Left);
+            return Ok(Some(End::Left));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Why a command was not carried out: what is printed on stderr, and the exit status that follows from it.
 
-use std::{error::Error, fmt, io, net::SocketAddrV4, path::PathBuf, process::ExitCode};
+use std::{error::Error, fmt, io, net::SocketAddrV4, process::ExitCode};
 
 use ioward_api::{ApiError, ChangeId, ErrorBody, ErrorKind};
 use ioward_model::{Name, Reason, Rule, Spec, SpecError, SpecPlace, TextPlace};
@@ -133,16 +133,6 @@ pub enum CliError {
         /// The signal's number.
         signal: u8,
     },
-    /// A partition's console can't be used.
-    #[error("cannot use the console of {partition}, {}: {}; 'ioward partitions' shows whether it runs", .path.display(), plain(.source))]
-    Console {
-        /// Whose console.
-        partition: Name,
-        /// Its socket.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
     /// This process did not get what it needs to work at all.
     #[error("cannot start: {}", plain(.0))]
     Start(io::Error),
@@ -155,7 +145,7 @@ pub enum CliError {
         source: io::Error,
     },
     /// The terminal does not do what it should.
-    #[error("cannot set the terminal up: {}", plain(.0))]
+    #[error("cannot use the terminal: {}", plain(.0))]
     Terminal(io::Error),
     /// A thing that was named is not there.
     #[error("{0}")]

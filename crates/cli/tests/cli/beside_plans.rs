@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::served::Served;
+use crate::{served::Served, support::ioward, terminal::Terminal};
 
 const NIC: &str = "0000:01:00.0";
 
@@ -151,4 +151,22 @@ fn a_console_is_watched_by_several_and_typed_on() {
     // The end of its machine is the end of its console.
     while !chunk(&mut watchers[0]).is_empty() {}
     assert_eq!(status(&served, "GET /v1/partitions/web/console", b""), 404, "it does not run");
+}
+
+/// The one plug of a machine's console is the daemon's: a page that watched used to shut the command out, and the other way round.
+#[test]
+fn the_command_and_others_are_at_a_console_together() {
+    let served = served();
+    let mut page = send(&served, "GET /v1/partitions/web/console", b"");
+    assert_eq!(head(&mut page).0, 200);
+    let mut terminal = Terminal::new();
+    let mut child = terminal.start(ioward(&served.socket(), &["console", "web"]));
+    terminal.wait_for("Ctrl-] leaves");
+    terminal.type_in(b"vf list\r");
+    terminal.wait_for("net0");
+    read_to(&mut page, "net0");
+    assert_eq!(status(&served, "POST /v1/partitions/web/console", b"help\r"), 204);
+    terminal.wait_for("help");
+    terminal.type_in(b"\x1d");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

@@ -1,30 +1,47 @@
 //! The console, and the question before an apply: what depends on a terminal, tried on a pseudo-terminal.
 
 use std::{
-    io::{Read, Write},
-    os::unix::net::{UnixListener, UnixStream},
+    io::{self, Read, Write},
+    os::unix::net::UnixStream,
     process::Stdio,
+    sync::Mutex,
     thread,
-    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::{
-    support::{BEGIN, Daemon, Folder, GOOD_SPEC, data, ioward, run},
+    support::{BEGIN, Daemon, Folder, GOOD_SPEC, Request, data, error, ioward, run, send, send_head},
     terminal::Terminal,
 };
 
+const CONSOLE: &str = "GET /v1/partitions/web/console";
+const TYPE: &str = "POST /v1/partitions/web/console";
+
+/// Answers with the partitions; or with `console` what is asked of the console of one.
+fn with_partitions(console: impl Fn(&Request, &mut UnixStream) + Send + Sync + 'static) -> Daemon {
+    Daemon::new(move |request, stream| match request.route.as_str() {
+        CONSOLE | TYPE => console(request, stream),
+        _ => send(stream, "200 OK", &data("partitions.json").to_string()),
+    })
+}
+
 /// A daemon with one partition, and the guest's side of that partition's console.
-fn with_console(guest: impl FnOnce(UnixStream) + Send + 'static) -> (Daemon, Folder) {
-    let folder = Folder::new();
-    let path = folder.path().join("console.sock");
-    let listener = UnixListener::bind(&path).unwrap();
-    thread::spawn(move || guest(listener.accept().unwrap().0));
-    let mut partitions = data("partitions.json");
-    partitions[0]["console"] = Value::from(path.to_str().unwrap());
-    (Daemon::with("200 OK", partitions), folder)
+fn with_console(guest: impl FnOnce(UnixStream) + Send + 'static) -> Daemon {
+    let (guests, ours) = UnixStream::pair().unwrap();
+    thread::spawn(move || guest(guests));
+    with_partitions(move |request, stream| {
+        let mut console = ours.try_clone().unwrap();
+        if request.route == CONSOLE {
+            send_head(stream, "200 OK");
+            // Whoever watches may leave.
+            let _ = io::copy(&mut console, stream);
+        } else {
+            console.write_all(&request.bytes).unwrap();
+            send_head(stream, "204 No Content");
+        }
+    })
 }
 
 /// Greets, then sends back what it hears, until the other side hangs up.
@@ -38,7 +55,7 @@ fn echo(mut console: UnixStream) {
 
 #[test]
 fn a_console_is_raw_while_it_lasts_and_ctrl_bracket_leaves() {
-    let (daemon, _folder) = with_console(echo);
+    let daemon = with_console(echo);
     let mut terminal = Terminal::new();
     assert!(!terminal.is_raw());
     let mut child = terminal.start(ioward(&daemon.socket(), &["console", "web"]));
@@ -56,7 +73,7 @@ fn a_console_is_raw_while_it_lasts_and_ctrl_bracket_leaves() {
 #[test]
 fn the_terminal_is_put_right_whatever_ends_the_console() {
     for (signal, status) in [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::INT, 130)] {
-        let (daemon, _folder) = with_console(echo);
+        let daemon = with_console(echo);
         let mut terminal = Terminal::new();
         let mut child = terminal.start(ioward(&daemon.socket(), &["console", "web"]));
         terminal.wait_for("login: ");
@@ -64,7 +81,7 @@ fn the_terminal_is_put_right_whatever_ends_the_console() {
         assert_eq!(child.wait().unwrap().code(), Some(status));
         assert!(!terminal.is_raw());
     }
-    let (daemon, _folder) = with_console(|mut console| {
+    let daemon = with_console(|mut console| {
         console.write_all(b"login: ").unwrap();
         // The machine ends once it has heard a key.
         console.read_exact(&mut [0]).unwrap();
@@ -78,16 +95,12 @@ fn the_terminal_is_put_right_whatever_ends_the_console() {
     assert!(!terminal.is_raw());
 }
 
-/// QEMU hangs up on a console whose other side is half closed, and the answer to what was piped in would be lost.
+/// The end of what is piped in is not the end of the console: the answer would be lost.
 #[test]
 fn a_pipe_gets_the_answer_to_what_it_sent() {
-    let (daemon, _folder) = with_console(|mut console| {
-        let mut heard = [0; 7];
-        console.read_exact(&mut heard).unwrap();
-        // A hang-up may take a moment to come; none ever comes when all is well.
-        console.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-        let half_closed = matches!(console.read(&mut [0]), Ok(0));
-        console.write_all(if half_closed { b"hung up" } else { b"# 10:00\n" }).unwrap();
+    let daemon = with_console(|mut console| {
+        console.read_exact(&mut [0; 7]).unwrap();
+        console.write_all(b"# 10:00\n").unwrap();
     });
     let mut command = ioward(&daemon.socket(), &["console", "web"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -110,15 +123,45 @@ fn a_console_that_is_not_there_says_why() {
         "{}",
         unknown.stderr
     );
-    let mut partitions = data("partitions.json");
-    partitions[0]["console"] = json!("/nonexistent/console.sock");
-    let daemon = Daemon::with("200 OK", partitions);
+    let message = "cannot use the console of web: No such file or directory";
+    let daemon = with_partitions(move |_, stream| {
+        send(stream, "500 Internal Server Error", &error("failed", message, json!([])).to_string());
+    });
     let gone = run(&mut ioward(&daemon.socket(), &["console", "web"]));
-    assert!(
-        gone.status == 1 && gone.stderr.contains("/nonexistent/console.sock: No such file"),
-        "{}",
-        gone.stderr
-    );
+    assert!(gone.status == 1 && gone.stderr.contains(message), "{}", gone.stderr);
+}
+
+/// The machine runs on while the daemon is started anew.
+#[test]
+fn a_console_outlives_the_daemon() {
+    let is_away = Mutex::new(true);
+    let daemon = with_partitions(move |_, stream| {
+        if std::mem::take(&mut *is_away.lock().unwrap()) {
+            // A part of what was promised.
+            write!(stream, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\none\n\r\n").unwrap();
+        } else {
+            send(stream, "200 OK", "two\n");
+        }
+    });
+    let shown = run(&mut ioward(&daemon.socket(), &["console", "web"]));
+    assert_eq!((shown.status, shown.stdout.as_str()), (0, "one\ntwo\n"), "{}", shown.stderr);
+    assert!(shown.stderr.contains("the connection to the daemon is lost"), "{}", shown.stderr);
+}
+
+/// What is typed or pasted at once is one request.
+#[test]
+fn a_paste_is_typed_at_once() {
+    let daemon = with_console(|mut console| {
+        console.read_exact(&mut [0; 1000]).unwrap();
+        console.write_all(b"got it").unwrap();
+    });
+    let mut command = ioward(&daemon.socket(), &["console", "web"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    // Left open: only its content is what is waited for.
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&[b'#'; 1000]).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(daemon.requests().iter().filter(|request| request.route == TYPE).count(), 1);
 }
 
 #[test]

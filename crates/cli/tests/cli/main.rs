@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod adopting;
+mod api_examples;
 mod asking;
 mod assign;
 mod bad_spec;

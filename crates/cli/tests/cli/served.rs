@@ -36,8 +36,18 @@ impl Served {
         let place = Place::new();
         place.folder.file("kernel", "simulated\n");
         let file = place.folder.file("served.toml", spec);
-        let arguments = ["--yes", "--serve", "--spec", file.to_str().unwrap()];
-        let mut child = place.demo(&[&arguments[..], more].concat()).stdout(Stdio::piped()).spawn().unwrap();
+        let arguments = ["--spec", file.to_str().unwrap()];
+        Self::start_in(place, &[&arguments[..], more].concat())
+    }
+
+    /// With the Spec that the demonstration has of its own.
+    pub fn as_shown() -> Self {
+        Self::start_in(Place::new(), &[])
+    }
+
+    fn start_in(place: Place, arguments: &[&str]) -> Self {
+        let arguments = [&["--yes", "--serve"][..], arguments].concat();
+        let mut child = place.demo(&arguments).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(stdout.any(|line| line.unwrap().contains("It stays up")), "the demonstration has ended");
         // As it says: ioward --socket PATH host

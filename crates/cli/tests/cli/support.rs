@@ -73,6 +73,8 @@ pub fn run(command: &mut Command) -> Run {
 pub struct Request {
     pub route: String,
     pub body: Value,
+    /// The body as it came, where it is no JSON.
+    pub bytes: Vec<u8>,
 }
 
 /// A daemon that answers as it is told, and remembers what it was asked.
@@ -147,7 +149,9 @@ fn read_request(stream: &UnixStream) -> Request {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
-    Request { route, body: serde_json::from_slice(&body).unwrap_or(Value::Null) }
+    let (body, bytes) =
+        serde_json::from_slice(&body).map_or((Value::Null, body), |value| (value, Vec::new()));
+    Request { route, body, bytes }
 }
 
 /// The head of an answer that lasts until the connection closes.
