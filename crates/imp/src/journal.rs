@@ -146,10 +146,11 @@ impl<'a> Journal<'a> {
         );
     }
 
-    /// A step that is done, or perhaps is, could not be rolled back: it is noted as done.
+    /// A step that perhaps is done could not be rolled back: what it may have given to a partition is noted.
     pub(crate) fn left(&self, step: &Step, outcome: &Outcome) {
         let rows = |state: &State| state.rows_of(step);
-        let _ = self.notes.change(Must::BeKnown, rows, Vec::new(), |state| state.record(step, outcome));
+        let _ =
+            self.notes.change(Must::BeKnown, rows, Vec::new(), |state| state.record_in_doubt(step, outcome));
     }
 
     /// The plan has failed. When something is left, plans made before no longer hold.

@@ -362,6 +362,7 @@ mod tests {
             spec: PartitionSpec::new(name("shop"), reference),
             running: false,
             channel: true,
+            channel_in_doubt: false,
             vfs: [(name("net0"), held)].into(),
         };
         let mut state = State::default();

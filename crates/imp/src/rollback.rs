@@ -98,10 +98,9 @@ impl Executor {
         progress.tell(EventKind::PlanFailed { plan: *plan, error, undone });
     }
 
-    /// Notes what a partition may have been given, when nobody could say whether it was: the next plan takes it away, and nobody else gets
-    /// it before.
-    fn note_what_may_be_there(&self, journal: &Journal<'_>, given: Option<(&Step, &Outcome)>) {
-        if let Some((step @ (Step::AttachVf { .. } | Step::CreateChannel { .. }), outcome)) = given {
+    /// Notes what a partition may have been given, when nobody could say whether it was.
+    fn note_what_may_be_there(&self, journal: &Journal<'_>, in_doubt: Option<(&Step, &Outcome)>) {
+        if let Some((step, outcome)) = in_doubt {
             journal.left(step, outcome);
             self.runner.tell_partitions(step);
         }

@@ -49,6 +49,9 @@ pub struct PartitionHead {
     pub running: bool,
     /// Whether it has a channel.
     pub channel: bool,
+    /// [`PartitionState::channel_in_doubt`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub channel_in_doubt: bool,
 }
 
 impl State {
@@ -63,6 +66,7 @@ impl State {
                     spec: partition.spec.clone(),
                     running: partition.running,
                     channel: partition.channel,
+                    channel_in_doubt: partition.channel_in_doubt,
                 });
                 Row::Partition(name.clone(), head)
             }
@@ -94,9 +98,10 @@ impl State {
             Row::Revision(revision) => self.revision = revision,
             Row::Adapter(pf, Some(adapter)) => _ = self.adapters.insert(pf, adapter),
             Row::Adapter(pf, None) => _ = self.adapters.remove(&pf),
-            Row::Partition(name, Some(PartitionHead { spec, running, channel })) => {
+            Row::Partition(name, Some(PartitionHead { spec, running, channel, channel_in_doubt })) => {
                 let vfs = self.partitions.remove(&name).map(|partition| partition.vfs).unwrap_or_default();
-                self.partitions.insert(name, PartitionState { spec, running, channel, vfs });
+                self.partitions
+                    .insert(name, PartitionState { spec, running, channel, channel_in_doubt, vfs });
             }
             Row::Partition(name, None) => _ = self.partitions.remove(&name),
             Row::Assignment(owner, held) => {

@@ -61,6 +61,9 @@ pub struct PartitionState {
     pub running: bool,
     /// Whether it has a channel.
     pub channel: bool,
+    /// Nobody could say whether it was made, nor take it back: the next plan for this partition makes it, or destroys it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub channel_in_doubt: bool,
     /// The VFs it holds, by their names in it.
     pub vfs: BTreeMap<Name, Assignment>,
 }

@@ -183,6 +183,7 @@ fn is_settled(
     present.spec == *wanted
         && present.vfs.len() == wanted.vfs.len()
         && has_its_channel(present)
+        && !present.channel_in_doubt
         && !wanted.vfs.iter().any(follows_link)
         && present.vfs.values().all(is_sound)
 }

@@ -26,6 +26,8 @@ pub struct Machine {
 struct Guest {
     running: bool,
     channel: bool,
+    /// Whether it has the channel that is noted is not known.
+    may_lack_channel: bool,
     vfs: BTreeMap<Name, VfId>,
 }
 
@@ -39,7 +41,11 @@ impl Machine {
         let guest = |(name, partition): (&Name, &ioward_model::PartitionState)| {
             let attached = partition.vfs.iter().filter(|(_, held)| held.attached);
             let vfs = attached.map(|(vf, held)| (vf.clone(), held.vf)).collect();
-            (name.clone(), Guest { running: partition.running, channel: partition.channel, vfs })
+            let may_lack_channel = partition.channel_in_doubt;
+            (
+                name.clone(),
+                Guest { running: partition.running, channel: partition.channel, may_lack_channel, vfs },
+            )
         };
         let guests = state.partitions.iter().map(guest).collect();
         let others = state.partitions.iter().filter(|(_, noted)| noted.spec.machine().is_none());
@@ -158,8 +164,8 @@ impl Machine {
             }
             Step::CreateChannel { partition } => {
                 let guest = self.guest(partition)?;
-                check(!guest.channel, || format!("{partition} has a channel"))?;
-                guest.channel = true;
+                check(!guest.channel || guest.may_lack_channel, || format!("{partition} has a channel"))?;
+                (guest.channel, guest.may_lack_channel) = (true, false);
             }
             Step::DestroyChannel { partition } => {
                 let may_lack_it = self.kind(partition) == Some(KindName::Domain);

@@ -272,7 +272,8 @@ fn attach(
             let gets_one = holdings.iter().any(|other| other.owner.partition == *name && is_given(other));
             let present = ledger.state.partitions.get(name);
             let lacks_it = present.is_none_or(|present| !present.channel);
-            if lacks_it && (gets_one || is_reworded(ledger, goal, name)) {
+            let may_lack_it = present.is_some_and(|present| present.channel_in_doubt);
+            if may_lack_it || lacks_it && (gets_one || is_reworded(ledger, goal, name)) {
                 steps.push(Step::CreateChannel { partition: name.clone() });
             }
         }

@@ -53,6 +53,7 @@ impl State {
                     spec: to.clone(),
                     running: outcome.runs,
                     channel: false,
+                    channel_in_doubt: false,
                     vfs: BTreeMap::new(),
                 };
                 self.partitions.entry(to.name.clone()).or_insert_with(new).spec = to.clone();
@@ -60,8 +61,8 @@ impl State {
             Step::UndefinePartition { from } => {
                 self.partitions.remove(&from.name);
             }
-            Step::CreateChannel { partition } => self.with(partition, |p| p.channel = true),
-            Step::DestroyChannel { partition } => self.with(partition, |p| p.channel = false),
+            Step::CreateChannel { partition } => self.record_channel(partition, true),
+            Step::DestroyChannel { partition } => self.record_channel(partition, false),
             Step::AttachVf { vf, .. } | Step::AdoptVf { vf, .. } => {
                 self.set_attached(*vf, true);
                 self.record_address(*vf, outcome.address);
@@ -72,6 +73,24 @@ impl State {
         }
     }
 
+    fn record_channel(&mut self, partition: &Name, there: bool) {
+        self.with(partition, |p| (p.channel, p.channel_in_doubt) = (there, false));
+    }
+
+    /// Notes what a partition may have after a step of which nobody can say whether it was carried out, so that it is taken
+    /// away, or given once more, and nobody else gets it before.
+    pub fn record_in_doubt(&mut self, step: &Step, outcome: &Outcome) {
+        match step {
+            Step::AttachVf { .. } => self.record(step, outcome),
+            Step::CreateChannel { partition } => {
+                self.with(partition, |p| (p.channel, p.channel_in_doubt) = (true, true));
+            }
+            Step::DestroyChannel { partition } => self.with(partition, |p| p.channel_in_doubt = p.channel),
+            // What these may have made or taken is no partition's, or a look at the host tells it.
+            _ => {}
+        }
+    }
+
     /// Notes that a step has made something so again that is noted already, in a plan of [`Policy::BestEffort`]: only where a
     /// VF is now, and that a partition runs, is new. Who has set a setting, and whose a VF is, holds whatever becomes of the
     /// step.
@@ -79,6 +98,7 @@ impl State {
         match step {
             Step::StartPartition { .. } => self.record(step, outcome),
             Step::DefinePartition { to, .. } if outcome.runs => self.with(&to.name, |p| p.running = true),
+            Step::CreateChannel { partition } => self.with(partition, |p| p.channel_in_doubt = false),
             _ => {
                 if let Some(vf) = step.subject().vf {
                     self.record_address(vf, outcome.address);
