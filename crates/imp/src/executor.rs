@@ -201,6 +201,7 @@ impl Executor {
             self.watch_stuck(carried.step, &error);
             error_chain(&error)
         })?;
+        carried.outcome.was_in_doubt = self.notes.look(|state| state.is_in_doubt(carried.step));
         let step = &match plan.intent.policy() {
             Policy::AllOrNothing => carried.step.clone(),
             Policy::BestEffort => as_noted_now(carried),

@@ -89,6 +89,9 @@ pub struct Assignment {
     pub original_driver: Option<Option<String>>,
     /// Whether it has been handed to the hypervisor.
     pub attached: bool,
+    /// Nobody could say whether it was, nor take it back: the next plan for its partition hands it over, or takes it away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attached_in_doubt: bool,
 }
 
 /// A value that is present, even `null`: ioward bound it, and it had no driver before. A missing one means
@@ -109,6 +112,7 @@ impl Assignment {
             original_settings: VfSettings::default(),
             original_driver: None,
             attached: false,
+            attached_in_doubt: false,
         }
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use ioward_model::{
-    AdapterOriginal, AdapterState, Disturbance, Identity, Owner, PhysicalFunction, Reason, Rule, VfCount,
-    VfId, checks,
+    AdapterOriginal, AdapterSpec, AdapterState, Disturbance, Identity, Owner, PhysicalFunction, Reason, Rule,
+    VfCount, VfId, checks,
 };
 use ioward_pci::Bdf;
 
@@ -60,12 +60,16 @@ pub(crate) fn check_named(ledger: &Ledger<'_>, goal: &Goal) -> Vec<Reason> {
     goal.adapters.iter().filter_map(problem).collect()
 }
 
-/// Whether an adapter that ioward holds for its number of VFs alone is to be given back, and is gone: it is forgotten.
+/// Whether an adapter that ioward holds for its number of VFs alone is to be given back, and is gone: it is forgotten. By the same Spec,
+/// applied once more, it is forgotten already.
 fn is_let_go_of(ledger: &Ledger<'_>, pf: Bdf, count: Option<VfCount>) -> bool {
     let is_gone = ledger.inventory.physical_function(pf).is_none_or(|pf| pf.sriov.is_none());
     let is_held = ledger.state.adapters.contains_key(&pf);
     let is_used = || ledger.state.assignments().any(|(_, held)| held.vf.pf == pf);
-    count == Some(VfCount::Exactly(0)) && is_gone && is_held && !is_used()
+    let is_none = |adapter: &AdapterSpec| adapter.pf == pf && adapter.count() == count;
+    let was_let_go_of =
+        || ledger.state.wanted.as_ref().is_some_and(|before| before.adapters.iter().any(is_none));
+    count == Some(VfCount::Exactly(0)) && is_gone && (is_held || was_let_go_of()) && !is_used()
 }
 
 /// No more VFs are asked for than the PF can give.

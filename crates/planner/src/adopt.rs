@@ -336,7 +336,7 @@ fn release(inventory: &Inventory, state: &State, name: &Name) -> Result<Vec<Step
         steps.push(Step::DestroyChannel { partition: name.clone() });
     }
     for (vf, held) in &present.vfs {
-        let from = Assignment { attached: false, ..held.clone() };
+        let from = Assignment { attached: false, attached_in_doubt: false, ..held.clone() };
         steps.push(Step::Unassign { owner: owner(vf), from });
     }
     steps.push(Step::UndefinePartition { from: present.spec.clone() });

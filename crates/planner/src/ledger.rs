@@ -304,10 +304,13 @@ impl<'a> Ledger<'a> {
             return Some(foreign);
         }
         let ours = self.now.holder(VfId { pf: pf.address, index: vf.index }).is_some();
-        let driver = vf.driver.as_deref().filter(|_| !ours && vf.is_lent())?;
-        let by_nobody =
-            if vf.holder == Some(ioward_model::Holder::Nobody) { "; nobody has it open" } else { "" };
-        Some(format!("it is bound to {driver}, and not by ioward{by_nobody}"))
+        if ours { None } else { lent_by_others(vf) }
+    }
+
+    /// The same of a VF that a namespace does not keep. Whoever has bound it for a guest has it then.
+    fn left_to_others(&self, pf: &PhysicalFunction, vf: &VirtualFunction) -> Option<String> {
+        let held = self.now.holder(VfId { pf: pf.address, index: vf.index }).filter(|held| !held.stays)?;
+        if self.kind(&held.owner().partition).uses_vfio() { None } else { lent_by_others(vf) }
     }
 
     /// Who loses a VF when this PF's number of VFs goes through zero: running partitions that keep theirs, and the host
@@ -327,7 +330,7 @@ impl<'a> Ledger<'a> {
             if let Some(holder) = vf.holder.as_ref().filter(|holder| holder.is_somebody()) {
                 return Some(Loser { who: holder.to_string(), what: id.to_string(), address: vf.address });
             }
-            if let Some(what) = self.foreign_use(pf, vf) {
+            if let Some(what) = self.foreign_use(pf, vf).or_else(|| self.left_to_others(pf, vf)) {
                 return Some(Loser {
                     who: "host".into(),
                     what: format!("{id} ({what})"),
@@ -387,6 +390,13 @@ fn ties(state: &State, goal: &Goal, now: &Survey<'_>) -> BTreeMap<Owner, Vec<Tie
         }
     }
     ties
+}
+
+/// Whether a VF is bound for a guest, by whoever is not ioward.
+fn lent_by_others(vf: &VirtualFunction) -> Option<String> {
+    let driver = vf.driver.as_deref().filter(|_| vf.is_lent())?;
+    let by_nobody = if vf.holder == Some(ioward_model::Holder::Nobody) { "; nobody has it open" } else { "" };
+    Some(format!("it is bound to {driver}, and not by ioward{by_nobody}"))
 }
 
 fn all_of(pf: Bdf) -> RangeInclusive<VfId> {

@@ -19,8 +19,8 @@ use crate::{Machine, machine::has_vf_by};
 /// - Its choices keep the hard rules ([`crate::validate`]), and each of them is explained.
 /// - At the end a partition has a channel if and only if it has VFs, and all VFs that its Spec asks for.
 ///
-/// Where something assigned is not attached, or lost already, when the plan begins, that cannot be put back, and only the way forward is
-/// checked. Takes time in the square of the number of steps.
+/// Where something assigned is not attached, lost already, or in doubt when the plan begins, that cannot be put back, and only
+/// the way forward is checked. Takes time in the square of the number of steps.
 #[must_use]
 pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
     let mut problems = Vec::new();
@@ -188,13 +188,19 @@ pub(crate) fn adopts(plan: &Plan, owner: &Owner) -> bool {
     plan.steps.iter().any(|step| matches!(step, Step::AdoptVf { owner: adopted, .. } if adopted == owner))
 }
 
-/// Whether everything assigned is attached, and there: what is broken already can't be put back.
+/// Whether everything assigned is attached, and there: what is broken already can't be put back, nor what is in doubt.
 fn is_sound(machine: &Machine) -> bool {
+    if machine.state().partitions.values().any(|partition| partition.channel_in_doubt) {
+        return false;
+    }
     let bound = |owner: &Owner, vf: VfId| {
         let function = machine.inventory().physical_function(vf.pf)?.virtual_function(vf.index)?;
         has_vf_by(machine.state(), &owner.partition, function.driver.as_deref()).then_some(())
     };
-    machine.state().assignments().all(|(owner, held)| held.attached && bound(&owner, held.vf).is_some())
+    machine
+        .state()
+        .assignments()
+        .all(|(owner, held)| held.attached && !held.attached_in_doubt && bound(&owner, held.vf).is_some())
 }
 
 /// A step that has been carried out.

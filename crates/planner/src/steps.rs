@@ -112,7 +112,7 @@ fn release(ledger: &Ledger<'_>, goal: &Goal, name: &Name, stays: &Stays<'_>, ste
     }
     for (vf, held) in goes {
         clean(ledger, name, held, steps);
-        let from = Assignment { attached: false, ..held.clone() };
+        let from = Assignment { attached: false, attached_in_doubt: false, ..held.clone() };
         steps.push(Step::Unassign { owner: owner(vf), from });
     }
     if goal.remove.as_ref() == Some(name) {
@@ -262,7 +262,8 @@ fn attach(
     steps: &mut Vec<Step>,
 ) {
     let is_given = |holding: &Holding<'_>| {
-        !holding.before.is_some_and(|held| held.attached) || remade.contains(&holding.vf)
+        !holding.before.is_some_and(|held| held.attached && !held.attached_in_doubt)
+            || remade.contains(&holding.vf)
     };
     let mut with_channel: BTreeSet<&Name> = BTreeSet::new();
     for holding in holdings {

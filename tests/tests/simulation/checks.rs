@@ -138,7 +138,13 @@ impl Scene<'_> {
 
     /// No VF that is attached through VFIO shares its IOMMU group.
     fn shared_groups(&self) -> Vec<Wrong> {
-        let attached = self.state.assignments().filter(|(_, held)| held.attached);
+        // One of which nobody knows whether its partition has it is looked for in that.
+        let has = |owner: &Owner| {
+            self.guests.get(&owner.partition).is_some_and(|guest| guest.vfs.contains_key(&owner.vf))
+        };
+        let attached = self.state.assignments();
+        let attached =
+            attached.filter(|(owner, held)| if held.attached_in_doubt { has(owner) } else { held.attached });
         let attached = attached.filter(|(owner, _)| self.kind(owner).uses_vfio());
         let shared = attached.filter(|(_, held)| self.host.pf(held.vf.pf).is_some_and(|pf| pf.shared));
         shared.map(|(owner, held)| format!("{} of {owner} shares its IOMMU group", held.vf)).collect()
@@ -329,6 +335,20 @@ pub fn differences(before: &MachineView, now: &MachineView) -> Vec<Wrong> {
         }
     }
     differs
+}
+
+/// What a plan was to make certain may be so once it is undone: nobody takes from a partition what it may have had before. `before` without
+/// the doubts that are not there `now`.
+pub fn without_settled_doubts(before: &State, now: &State) -> State {
+    let mut before = before.clone();
+    for (name, partition) in &mut before.partitions {
+        let Some(now) = now.partitions.get(name) else { continue };
+        partition.channel_in_doubt &= now.channel_in_doubt;
+        for (vf, held) in &mut partition.vfs {
+            held.attached_in_doubt &= now.vfs.get(vf).is_some_and(|now| now.attached_in_doubt);
+        }
+    }
+    before
 }
 
 /// The part of the state that a rollback must restore: learned addresses may remain.

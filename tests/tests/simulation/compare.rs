@@ -106,15 +106,14 @@ impl World {
                 }
             }
         }
-        // What somebody had taken out of a domain that runs is in it again when it was put back.
-        for owner in &self.was_missing {
-            let Some(held) = state.assignments().find(|(other, _)| other == owner).map(|(_, held)| held.vf)
-            else {
-                continue;
-            };
+        // What somebody had taken out of a domain that runs is in it again when it was put back, and so may be what was in doubt.
+        let may_be_new = state
+            .assignments()
+            .filter(|(owner, held)| self.was_missing.contains(owner) || held.attached_in_doubt);
+        for (_, held) in may_be_new {
             for view in [&mut before, &mut now] {
-                let pf = view.physical_functions.get_mut(&held.pf);
-                if let Some(vf) = pf.and_then(|pf| pf.vfs.get_mut(usize::from(held.index))) {
+                let pf = view.physical_functions.get_mut(&held.vf.pf);
+                if let Some(vf) = pf.and_then(|pf| pf.vfs.get_mut(usize::from(held.vf.index))) {
                     vf.held = false;
                 }
             }
@@ -124,7 +123,7 @@ impl World {
             return Err(format!("said to be undone, but {}", differs.join("; ")));
         }
         let now = checks::essence(&self.state());
-        let before = checks::essence(state);
+        let before = checks::essence(&checks::without_settled_doubts(state, &now));
         if now == before {
             Ok(())
         } else {

@@ -5,7 +5,7 @@ use ioward_fabric::sim::{Adapter, SimMachine};
 use ioward_model::{Intent, MacAddress, Options, Spec, VfId, VfOp, VfSettings, Vlan};
 
 use crate::{
-    actions::{Action, DOMAIN, Deed, OPEN, OWN_MAC, name},
+    actions::{Action, DOMAIN, Deed, NAMESPACE, OPEN, OWN_MAC, name},
     gate::{Death, Trouble},
     host::{Choice, Host},
     runtime,
@@ -353,6 +353,8 @@ fn what_libvirt_has_done_and_not_answered_is_undone_or_noted() {
                 // A channel that was in doubt was taken for made: the next plan made none, and all its VFs went into a domain without one.
                 vec![apply_with(&one, trouble.clone()), apply(&two)],
                 vec![apply(&one), apply_with(&two, trouble.clone())],
+                // A VF that was in doubt was taken for attached: the next plan attached none, and the domain went without.
+                vec![apply(&one), apply_with(&two, trouble.clone()), apply(&two)],
                 vec![apply(&two), removed],
             ] {
                 let lines = tell(&format!("{death:?}"), &[Choice::gigabit()], &told);
@@ -379,4 +381,26 @@ fn a_libvirt_that_hangs_already_leaves_what_nobody_can_undo() {
         left += lines.iter().filter(|line| *line == "  NotUndone").count();
     }
     assert!(left > 0);
+}
+
+/// Seed 2574: an adapter that was gone was let go of as the Spec asked, and the same Spec, applied once more, was refused: there was no such
+/// adapter.
+#[test]
+fn what_was_let_go_of_while_it_was_gone_is_not_missed() {
+    let pf = "0000:01:00.0".parse().unwrap();
+    let none = "[[adapter]]\npf = \"0000:01:00.0\"\nvfs = 0\n";
+    tell("let go of", &[Choice::gigabit()], &[apply(GROWN), Action::Unplug { pf }, apply(none)]);
+}
+
+/// Seed 1563: somebody had bound a namespace's VF for a guest of theirs. It was theirs then, and was taken from them with the namespace, since
+/// its adapter was let go of, and nobody was told.
+#[test]
+fn who_has_bound_the_vf_of_a_namespace_is_named() {
+    let vf = VfId { pf: "0000:01:00.0".parse().unwrap(), index: 0 };
+    let spec = format!("[[partition]]\nname = \"p3\"\nnetns = \"p3\"\n{}", nic("a", ""));
+    let ends = || Action::GuestEnds { partition: name(NAMESPACE) };
+    let bind = Action::HandBind { vf, driver: Some("vfio-pci".to_owned()) };
+    let remove = Intent::Remove { partition: name(NAMESPACE) };
+    let remove = Action::Ask { intent: remove, options: OPEN, trouble: Trouble::default() };
+    tell("bound by hand", &[Choice::gigabit()], &[apply(&spec), ends(), bind, remove]);
 }

@@ -441,6 +441,7 @@ impl World {
             Some(_) => (Some(events), None),
             None => (None, Some(events)),
         };
+        let guests_before = self.hypervisor.guests();
         self.gate.arm(trouble.clone(), person);
         self.host.machine.set_fault_rate(trouble.per_million);
         let begun = imp.apply(plan.clone(), sender).await;
@@ -473,6 +474,10 @@ impl World {
         let struck = self.gate.disarm();
         self.struck_on_the_way_back = struck.saturating_sub(struck_on_the_way_forth);
         self.host.machine.set_fault_rate(0);
+        if trouble.libvirt_dies.is_some() && !self.hypervisor.is_away() {
+            self.hypervisor.is_back(&guests_before);
+            self.hears_how_the_domain_is().await?;
+        }
         if let Err(no) = begun {
             self.story.tell(|| format!("  not begun: {}", ioward_api::ApiError::from(no)));
             return Ok(Ended::Refused);

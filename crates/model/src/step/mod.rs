@@ -178,6 +178,9 @@ pub struct Outcome {
     /// Whether a partition that was defined runs already: a domain or a namespace that others have started.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub runs: bool,
+    /// The partition may have had before what it was given: that was in doubt, and is not to be taken back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_in_doubt: bool,
     /// A note for people, as "no KVM: runs in software emulation".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -234,6 +237,7 @@ impl Step {
                 Self::DefinePartition { to: from, from: Some(to) }
             }
             Self::UndefinePartition { from } => Self::DefinePartition { to: from, from: None },
+            Self::CreateChannel { .. } | Self::AttachVf { .. } if outcome.was_in_doubt => return None,
             Self::CreateChannel { partition } => Self::DestroyChannel { partition },
             Self::DestroyChannel { partition } => Self::CreateChannel { partition },
             Self::AttachVf { owner, vf } => Self::DetachVf { owner, vf, force: true },

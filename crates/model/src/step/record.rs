@@ -81,7 +81,11 @@ impl State {
     /// away, or given once more, and nobody else gets it before.
     pub fn record_in_doubt(&mut self, step: &Step, outcome: &Outcome) {
         match step {
-            Step::AttachVf { .. } => self.record(step, outcome),
+            Step::AttachVf { vf, .. } => {
+                self.record(step, outcome);
+                self.set_in_doubt(*vf);
+            }
+            Step::DetachVf { vf, .. } => self.set_in_doubt(*vf),
             Step::CreateChannel { partition } => {
                 self.with(partition, |p| (p.channel, p.channel_in_doubt) = (true, true));
             }
@@ -99,6 +103,7 @@ impl State {
             Step::StartPartition { .. } => self.record(step, outcome),
             Step::DefinePartition { to, .. } if outcome.runs => self.with(&to.name, |p| p.running = true),
             Step::CreateChannel { partition } => self.with(partition, |p| p.channel_in_doubt = false),
+            Step::AttachVf { .. } => self.record(step, outcome),
             _ => {
                 if let Some(vf) = step.subject().vf {
                     self.record_address(vf, outcome.address);
@@ -152,7 +157,25 @@ impl State {
 
     fn set_attached(&mut self, vf: VfId, attached: bool) {
         if let Some(assignment) = self.assignment_mut(vf) {
-            assignment.attached = attached;
+            (assignment.attached, assignment.attached_in_doubt) = (attached, false);
+        }
+    }
+
+    fn set_in_doubt(&mut self, vf: VfId) {
+        if let Some(assignment) = self.assignment_mut(vf) {
+            assignment.attached_in_doubt = assignment.attached;
+        }
+    }
+
+    /// Whether a step gives to a partition what it may have already.
+    #[must_use]
+    pub fn is_in_doubt(&self, step: &Step) -> bool {
+        match step {
+            Step::AttachVf { vf, .. } => self.assignment(*vf).is_some_and(|held| held.attached_in_doubt),
+            Step::CreateChannel { partition } => {
+                self.partitions.get(partition).is_some_and(|noted| noted.channel_in_doubt)
+            }
+            _ => false,
         }
     }
 }

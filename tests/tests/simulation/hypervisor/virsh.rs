@@ -1,5 +1,7 @@
 //! What people do with the domain, what becomes of libvirt meanwhile, and what is told of that.
 
+use std::collections::BTreeMap;
+
 use ioward_hypervisor::HypervisorEvent;
 use ioward_model::{KindName, Name, Owner};
 
@@ -64,6 +66,14 @@ impl ModelHypervisor {
             _ => return false,
         }
         true
+    }
+
+    /// A libvirt that died or hung in the middle of a plan is there again, and tells how domains are: it may have done what it never answered.
+    pub fn is_back(&self, before: &BTreeMap<Name, Guest>) {
+        let (guests, unknown) = (self.guests.lock(), Guest::default());
+        for (name, now) in guests.iter().filter(|(_, guest)| guest.kind == KindName::Domain) {
+            self.tell_what_is_new(name, before.get(name).unwrap_or(&unknown), Some(now));
+        }
     }
 
     pub(super) fn is_gone(&self, partition: &Name, guest: &mut Guest) {

@@ -1,7 +1,5 @@
 //! What others do to the host and its partitions, and how the management partition puts it right.
 
-use std::sync::Arc;
-
 use ioward_fabric::Fabric as _;
 use ioward_model::{Difference, Drift, Name, Owner, VfId};
 use ioward_pci::Bdf;
@@ -159,17 +157,22 @@ impl World {
             return Ok(());
         }
         if matches!(deed, Deed::LibvirtComes) {
-            let (domain, hypervisor) = (name(DOMAIN), Arc::clone(&self.hypervisor));
-            let is_told = || {
-                let noted = self.state().partitions.get(&domain).map(|held| held.running);
-                noted.is_none_or(|noted| {
-                    hypervisor.runs_of_others().get(&domain).is_some_and(|is| is.0 == noted)
-                })
-            };
-            wait_until("the state says how the domain is since libvirt is back", is_told).await?;
+            self.hears_how_the_domain_is().await?;
             self.loose.untold.clear();
         }
         Ok(())
+    }
+
+    /// Libvirt is back, and the management partition is told.
+    pub(super) async fn hears_how_the_domain_is(&self) -> Result<(), Wrong> {
+        let domain = name(DOMAIN);
+        let is_told = || {
+            let noted = self.state().partitions.get(&domain).map(|held| held.running);
+            noted.is_none_or(|noted| {
+                self.hypervisor.runs_of_others().get(&domain).is_some_and(|is| is.0 == noted)
+            })
+        };
+        wait_until("the state says how the domain is since libvirt is back", is_told).await
     }
 
     pub(super) fn disturbed(&mut self, pf: Bdf) {
