@@ -253,6 +253,11 @@ impl Imp {
         self.looks.look().await
     }
 
+    /// The host as it was a moment ago at most ([`Looks::recent`]), and how long ago that was.
+    pub(crate) async fn look_recent(&self) -> Result<(Arc<Inventory>, Duration), ImpError> {
+        self.looks.recent().await
+    }
+
     /// Which functions suit each VF that a partition of a Spec asks for, and why the others do not.
     ///
     /// # Errors

@@ -15,7 +15,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -48,6 +51,8 @@ pub(crate) struct Notes {
     state: Mutex<State>,
     operations: Mutex<BTreeMap<VfId, OpenOperation>>,
     waiting: Mutex<Waiting>,
+    /// How many changes of the state there were.
+    changes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -81,7 +86,13 @@ impl Notes {
             state: Mutex::new(state),
             operations: Mutex::new(operations),
             waiting: Mutex::default(),
+            changes: AtomicU64::new(0),
         }
+    }
+
+    /// How many changes of the state there were: who has counted as many has seen the latest.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// The state as it is now.
@@ -140,6 +151,7 @@ impl Notes {
                 for row in changed {
                     state.put(row);
                 }
+                self.changes.fetch_add(1, Ordering::Release);
             }
             written
         })

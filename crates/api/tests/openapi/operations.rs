@@ -80,6 +80,12 @@ impl Operation {
         tagged
     }
 
+    /// It shows the host as it was a moment ago, unless somebody wants it as it is.
+    fn looked_at(self) -> Self {
+        let wish = "no-cache: look at the host anew";
+        self.parameter("header", "Cache-Control", &json!({"type": "string"}), wish)
+    }
+
     fn fails(mut self, errors: &[ErrorKind]) -> Self {
         self.errors.extend(errors);
         self
@@ -125,7 +131,10 @@ pub fn operation(method: &str, path: &str, schemas: &mut Schemas) -> Option<Oper
     let json = |schema| Operation::answers(JSON, schema);
     Some(match (method, path) {
         ("GET", "/v1/whoami") => json(schemas.of::<WhoAmI>()),
-        ("GET", "/v1/host") => json(schemas.of::<Inventory>()).tagged(),
+        ("GET", "/v1/host") => json(schemas.of::<Inventory>())
+            .tagged()
+            .header("Age", "How many seconds ago it was so")
+            .looked_at(),
         ("GET", "/v1/partitions") => {
             let page = json!({"type": "integer", "minimum": 1});
             json(schemas.list_of::<PartitionView>())
@@ -142,8 +151,10 @@ pub fn operation(method: &str, path: &str, schemas: &mut Schemas) -> Option<Oper
             typing.answers.insert("204".to_owned(), json!({"description": "It is typed"}));
             typing
         }
-        ("GET", "/v1/adapters/{pf}") => json(schemas.of::<PhysicalFunction>()).fails(&[NotFound]),
-        ("GET", "/v1/adapters/{pf}/vfs/{index}") => json(schemas.of::<VfDetail>()).fails(&[NotFound]),
+        ("GET", "/v1/adapters/{pf}") => json(schemas.of::<PhysicalFunction>()).fails(&[NotFound]).looked_at(),
+        ("GET", "/v1/adapters/{pf}/vfs/{index}") => {
+            json(schemas.of::<VfDetail>()).fails(&[NotFound]).looked_at()
+        }
         ("GET", "/v1/adapters/{pf}/vfs/{index}/statistics") => {
             json(schemas.of::<VfStatistics>()).fails(&[NotFound, Refused])
         }

@@ -1,6 +1,6 @@
 //! What there is: the host, its partitions, what is held and wanted, what was asked by whom.
 
-use std::{num::NonZero, sync::Arc};
+use std::{num::NonZero, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Query, State, rejection::QueryRejection},
@@ -9,7 +9,7 @@ use axum::{
 };
 use futures_util::{StreamExt, stream};
 use ioward_api::{AuditLine, ErrorKind, Reaped};
-use ioward_model::{Drift, Name, Orphan};
+use ioward_model::{Drift, Inventory, Name, Orphan};
 use ioward_store::Export;
 use serde::Deserialize;
 
@@ -25,9 +25,21 @@ use crate::imp::Imp;
 const AUDIT_LIMIT: usize = 10_000;
 
 pub(super) async fn host(State(imp): State<Arc<Imp>>, asked: HeaderMap) -> Result<Response, Failure> {
-    let inventory = imp.look().await?;
-    let body = to_json(&inventory)?;
-    Ok(etag::tagged(&asked, &etag::of_host(inventory.generation, &body), body))
+    let (inventory, age) = look(&imp, &asked).await?;
+    let body = to_json(&*inventory)?;
+    let mut response = etag::tagged(&asked, &etag::of_host(inventory.generation, &body), body);
+    response.headers_mut().insert(header::AGE, age.as_secs().into());
+    Ok(response)
+}
+
+/// The host as it was a moment ago, or as it is now for whoever asks so (RFC 9111 §5.2.1.4); and how long ago that was.
+pub(super) async fn look(imp: &Imp, asked: &HeaderMap) -> Result<(Arc<Inventory>, Duration), Failure> {
+    let wishes = asked.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let mut wishes = wishes.flat_map(|value| value.split(','));
+    if wishes.any(|wish| wish.trim().eq_ignore_ascii_case("no-cache")) {
+        return Ok((Arc::new(imp.look().await?), Duration::ZERO));
+    }
+    Ok(imp.look_recent().await?)
 }
 
 #[derive(Deserialize)]
