@@ -80,6 +80,9 @@ pub enum Command {
         /// Look at a host that was recorded by 'ioward snapshot' instead
         #[arg(long, value_name = "FILE", conflicts_with = "root")]
         host: Option<PathBuf>,
+        /// Show instead what the failure of each port and adapter would take, and which partitions it would cut off
+        #[arg(long, conflicts_with_all = ["root", "host"])]
+        risks: bool,
     },
     /// Record what ioward sees of this host in one file, for a bug report or a test
     #[command(
@@ -162,6 +165,9 @@ pub enum Command {
         /// Show the steps too, in order
         #[arg(long, conflicts_with = "json")]
         steps: bool,
+        /// Say too what the failure of this adapter would take once the plan is carried out, and whom it would cut off
+        #[arg(long, value_name = "PF", conflicts_with_all = ["json", "host"])]
+        what_if: Option<PfRef>,
         /// Print the plan as JSON, all of it
         #[arg(long)]
         json: bool,

@@ -85,7 +85,7 @@ async fn stages(embedded: &Embedded, args: &DemoArgs, page: Option<&Server>) -> 
     let intent = Intent::Apply { spec: select(embedded, args).await? };
     stage("Plan: what would that change?")?;
     let show = change::Show::Text(Detail::default());
-    change::plan(client, intent.clone(), Options::default(), None, show).await?;
+    change::plan(client, intent.clone(), Options::default(), None, show, None).await?;
     if !args.yes && !choice::agreed("Apply?").await? {
         return Err(CliError::Declined);
     }

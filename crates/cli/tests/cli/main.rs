@@ -19,6 +19,7 @@ mod demo;
 mod hook;
 mod plans;
 mod recorded;
+mod risks;
 mod select;
 mod served;
 mod show;
