@@ -5,7 +5,8 @@
 //!   usr/share/man/man1/ioward*.1.gz       etc/default/ioward           (packaging/)
 //!   completions for bash, zsh and fish    usr/share/cockpit/ioward/    (packaging/cockpit/, and the page of ui/dist)
 //!   usr/lib/tmpfiles.d/ioward.conf        etc/libvirt/hooks/qemu.d/ioward
-//!   usr/share/doc/ioward/                 DEBIAN/control, conffiles, postinst, prerm, postrm
+//!   usr/share/doc/ioward/                 usr/share/ioward/grafana/     (packaging/grafana/)
+//!   DEBIAN/control, conffiles, postinst, prerm, postrm
 //! ```
 //!
 //! Built twice from one commit by one compiler it is the same, byte by byte: every time in it is that of the commit
@@ -69,6 +70,7 @@ pub fn build(dev: bool) -> Result<PathBuf> {
         let name = schema.rsplit('/').next().unwrap_or(schema);
         tree.copy(&workspace.root.join(schema), &format!("usr/share/doc/ioward/{name}"), 0o644)?;
     }
+    tree.copy(&packaging.join("grafana/ioward.json"), "usr/share/ioward/grafana/ioward.json", 0o644)?;
     for script in SCRIPTS {
         tree.copy(&packaging.join(script), &format!("DEBIAN/{script}"), 0o755)?;
     }

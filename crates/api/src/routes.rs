@@ -99,6 +99,7 @@ pub const ROUTES: &[Route] = &[
         Role::Operator,
         "An operation on a partition's VF",
     ),
+    route("GET", "/v1/openapi.json", Role::Viewer, "This description of the API"),
     route("GET", "/v1/doctor", Role::Viewer, "Whether the host can give VFs, and what is missing"),
     route("GET", "/metrics", Role::Viewer, "The metrics, for Prometheus"),
     route("GET", "/v1/drift", Role::Viewer, "How the host differs from the state"),

@@ -32,7 +32,7 @@ use crate::{
     machines::Machines,
     macs::macs_of,
     metrics::{Counters, Metrics},
-    notes::{Audit, DISK_TIMEOUT, Notes},
+    notes::{Audit, AuditPage, DISK_TIMEOUT, Notes},
     operations::{Asker, Operations},
     orphans::Orphans,
     ownership::Ownership,
@@ -513,6 +513,16 @@ impl Imp {
     /// The same with the numbers of those that were dropped, for whoever may ask while the disk does not answer.
     pub(crate) async fn read_audit(self: &Arc<Self>, limit: usize) -> Result<Audit, ImpError> {
         self.read_notes(move |notes| notes.latest_audit(limit)).await
+    }
+
+    /// The entries after the one of this number, oldest first, of all partitions or of one.
+    pub(crate) async fn read_audit_after(
+        self: &Arc<Self>,
+        number: u64,
+        limit: usize,
+        partition: Option<Name>,
+    ) -> Result<AuditPage, ImpError> {
+        self.read_notes(move |notes| notes.audit_after(number, limit, partition.as_ref())).await
     }
 
     /// [`Imp::export`] for whoever may ask while the disk does not answer.

@@ -76,6 +76,9 @@ pub(crate) struct Turn {
 /// The latest entries of the audit log, oldest first, and how many entries of each partition are not kept any more.
 pub(crate) type Audit = (Vec<AuditEntry>, BTreeMap<Name, AuditDropped>);
 
+/// The same of a page of the log, whose entries have their numbers.
+pub(crate) type AuditPage = (Vec<(u64, AuditEntry)>, BTreeMap<Name, AuditDropped>);
+
 impl Notes {
     pub(crate) fn new(store: Box<dyn Store>, state: State, operations: Vec<OpenOperation>) -> Self {
         let operations = operations.into_iter().map(|operation| (operation.vf, operation)).into_map();
@@ -220,6 +223,22 @@ impl Notes {
                 dropped.entry(partition.clone()).or_default().add_all(more);
             }
             Ok((entries, dropped))
+        })
+    }
+
+    /// The entries of the audit log after the one of a number, with their numbers. What waits to be written has none before it is.
+    pub(crate) fn audit_after(
+        &self,
+        number: u64,
+        limit: usize,
+        partition: Option<&Name>,
+    ) -> Result<AuditPage, StoreError> {
+        tokio::task::block_in_place(|| {
+            let mut writing = lock(&self.writing);
+            if let Err(error) = self.write(&mut writing, Vec::new(), Must::BeWritten) {
+                tracing::error!("the audit log cannot be written: {}", error_chain(&error));
+            }
+            Ok((self.store.audit_after(number, limit, partition)?, self.store.audit_dropped()?))
         })
     }
 

@@ -161,6 +161,7 @@ pub fn operation(method: &str, path: &str, schemas: &mut Schemas) -> Option<Oper
         ("POST", "/v1/adapters/{pf}/vfs/{index}/operations") => json(schemas.of::<OpOutcome>())
             .takes(JSON, schemas.of::<VfOp>())
             .fails(&[NotFound, Refused, Busy]),
+        ("GET", "/v1/openapi.json") => json(json!({"type": "object"})).tagged(),
         ("GET", "/v1/doctor") => json(schemas.of::<doctor::Report>()),
         ("GET", "/metrics") => Operation::answers("text/plain", text),
         ("GET", "/v1/drift") => json(schemas.list_of::<Drift>()).fails(&[Busy]),
@@ -221,7 +222,12 @@ pub fn operation(method: &str, path: &str, schemas: &mut Schemas) -> Option<Oper
             events
         }
         ("GET", "/v1/audit") => Operation::answers(LINES, lines(&schemas.of::<AuditLine>()))
-            .query("limit", &count, "How many entries at most, the latest")
+            .header(
+                "Link",
+                "rel=\"next\" where there are more, of what was asked for with `after` (RFC 8288)",
+            )
+            .query("limit", &count, "How many entries at most, the latest; with `after`, the next")
+            .query("after", &count, "Those after the one of this number, oldest first")
             .query("partition", &schemas.of::<Name>(), "Those of this partition alone"),
         ("POST", "/v1/domains/{uuid}/prepare") => json(schemas.of::<Prepared>())
             .takes(JSON, schemas.of::<PrepareRequest>())

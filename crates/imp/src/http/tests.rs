@@ -1,6 +1,7 @@
 //! The table of routes against the router, cell by cell, on the simulated machine.
 
 mod openapi;
+mod slow;
 
 use axum::{
     body::Body,
