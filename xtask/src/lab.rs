@@ -45,6 +45,11 @@ pub fn install_packages(workspace: &Workspace) -> Result<Apt> {
     Ok(apt)
 }
 
+/// What packages are installed with.
+pub fn apt(workspace: &Workspace) -> Result<Apt> {
+    Apt::new(&workspace.cache)
+}
+
 /// A script in lab/ that shows something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Show {

@@ -22,6 +22,7 @@ mod machine;
 mod package;
 mod packages;
 mod process;
+mod schema;
 mod terminal;
 mod test;
 mod ui;
@@ -101,6 +102,8 @@ enum LabCommand {
 enum Only {
     /// Tests that run on this machine.
     Unit,
+    /// The API against its OpenAPI document, by Schemathesis.
+    Schema,
     /// Tests of the page, in a browser.
     Ui,
     /// Tests that run in level 1.

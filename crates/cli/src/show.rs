@@ -200,7 +200,7 @@ async fn each<T: serde::de::DeserializeOwned>(
     present: fn(&T) -> String,
 ) -> Result<(), CliError> {
     while let Some((text, value)) = lines.next::<T>().await? {
-        if json { terminal::print_raw(&(text + "\n"))? } else { terminal::print(&present(&value))? }
+        if json { terminal::print_json_text(&(text + "\n"))? } else { terminal::print(&present(&value))? }
     }
     Ok(())
 }
