@@ -262,6 +262,8 @@ fn hardware(command: &mut Command, run_folder: &Path, kernel: &Path) {
     // One CPU: with more, QEMU 10.0 does not keep them apart under nested KVM (lab/README.md).
     command.args(["-accel", "tcg"]);
     command.args(["-machine", "q35,kernel-irqchip=split", "-cpu", "EPYC,+svm", "-smp", "1", "-m", MEMORY]);
+    // Nor may the kernel place them there, when a test takes an adapter out and puts it back.
+    command.args(["-global", "q35-pcihost.pci-hole64-size=0"]);
     command.args(["-nodefaults", "-display", "none"]);
     command.args(["-device", "intel-iommu,intremap=on,caching-mode=off"]);
     command.arg("-chardev").arg(format!("file,id=console,path={}", file("console.log")));
