@@ -26,3 +26,4 @@ mod state;
 mod support;
 mod terminal;
 mod ui;
+mod ui_remote;
