@@ -90,7 +90,7 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
     match cli.command {
         Command::Serve(args) => serve::serve(socket, args).await,
         Command::Demo(args) => demo::demo(args, cli.socket).await,
-        Command::Ui { port } => ui::ui(&socket, port).await,
+        Command::Ui(args) => ui::ui(&socket, args).await,
         // Taken care of before there was a runtime.
         Command::SimulatedPartition | Command::Imp => Ok(()),
         Command::LibvirtHook(args) => hook::hook(&client, args).await,

@@ -27,3 +27,4 @@ mod state;
 mod support;
 mod terminal;
 mod ui;
+mod ui_remote;
