@@ -8,6 +8,7 @@
 mod apt;
 mod backports;
 mod bench;
+mod cockpit;
 mod cpio;
 mod docs;
 mod error;
@@ -25,6 +26,7 @@ mod process;
 mod terminal;
 mod test;
 mod ui;
+mod unpacked;
 mod workspace;
 
 use std::process::ExitCode;
