@@ -8,6 +8,7 @@
 mod apt;
 mod backports;
 mod bench;
+mod cockpit;
 mod cpio;
 mod docs;
 mod error;
@@ -26,6 +27,7 @@ mod schema;
 mod terminal;
 mod test;
 mod ui;
+mod unpacked;
 mod workspace;
 
 use std::process::ExitCode;

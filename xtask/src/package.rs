@@ -126,10 +126,10 @@ fn completions(tree: &Tree, ioward: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The page as one of Cockpit's: what it asks for goes through Cockpit's bridge, for which its index.html loads two scripts more.
+/// The page as one of Cockpit's: what it asks for goes through Cockpit's bridge, for its index.html loads two scripts more.
 fn cockpit(tree: &Tree, root: &Path) -> Result<()> {
     let to = |name: &str| format!("usr/share/cockpit/ioward/{name}");
-    for name in ["manifest.json", "transport.js"] {
+    for name in ["manifest.json", "theme.js", "transport.js"] {
         tree.copy(&root.join("packaging/cockpit").join(name), &to(name), 0o644)?;
     }
     let dist = root.join("ui/dist");
@@ -148,8 +148,8 @@ fn cockpit(tree: &Tree, root: &Path) -> Result<()> {
 
 /// The page's index.html with the scripts that come before its own: a module waits until the document has been read.
 fn in_cockpit(index: &str) -> Result<String> {
-    const SCRIPTS: &str =
-        "<script src=\"../base1/cockpit.js\"></script>\n<script src=\"transport.js\"></script>\n";
+    const SCRIPTS: &str = "<script src=\"theme.js\"></script>\n<script src=\"../base1/cockpit.js\"></script>\n\
+                           <script src=\"transport.js\"></script>\n";
     let at = index.find("<title>").ok_or_else(|| Error::Other("ui/dist/index.html has no <title>".into()))?;
     let (before, after) = index.split_at(at);
     Ok(format!("{before}{SCRIPTS}{after}"))
