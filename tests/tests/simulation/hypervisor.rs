@@ -407,6 +407,7 @@ impl ModelHypervisor {
         }
         let (partition, what) = (partition.clone(), command);
         if self.is_away() {
+            self.gate.finds_no_libvirt();
             return Err(match self.lock().hangs {
                 true => hangs(partition, what),
                 false => HypervisorError::NoLibvirt("no libvirt daemon listens here".to_owned()),

@@ -5,7 +5,7 @@ use ioward_fabric::sim::{Adapter, SimMachine};
 use ioward_model::{Intent, MacAddress, Options, Spec, VfId, VfOp, VfSettings, Vlan};
 
 use crate::{
-    actions::{Action, DOMAIN, OPEN, OWN_MAC, name},
+    actions::{Action, DOMAIN, Deed, OPEN, OWN_MAC, name},
     gate::{Death, Trouble},
     host::{Choice, Host},
     runtime,
@@ -362,4 +362,21 @@ fn what_libvirt_has_done_and_not_answered_is_undone_or_noted() {
         }
     }
     assert!(undone > 10 && left > 10, "{undone} undone, {left} left");
+}
+
+/// A libvirt that has hung since before the plan lets nobody know whether the domain has its VF, nor take it back. What is left then is
+/// left by that, and is left whether the person who asked stays to hear it or not: who had gone was taken for one whose plan was done.
+#[test]
+fn a_libvirt_that_hangs_already_leaves_what_nobody_can_undo() {
+    let domain =
+        |vfs: &str| partition(DOMAIN, vfs).replace("boot = { disk = \"/dev/null\" }", "libvirt = \"p2\"");
+    let (one, two) = (domain(&nic("a", "")), domain(&(nic("a", "") + &nic("b", ""))));
+    let mut left = 0;
+    for person_leaves in [None, Some(6), Some(12)] {
+        let trouble = Trouble { person_leaves, ..Trouble::default() };
+        let told = [apply(&one), Action::Virsh(Deed::LibvirtHangs), apply_with(&two, trouble)];
+        let lines = tell(&format!("the person leaves at {person_leaves:?}"), &[Choice::gigabit()], &told);
+        left += lines.iter().filter(|line| *line == "  NotUndone").count();
+    }
+    assert!(left > 0);
 }

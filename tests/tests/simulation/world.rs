@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use ioward_api::ChangeStatus;
 use ioward_hypervisor::Hypervisor as _;
 use ioward_imp::{Imp, Run};
 use ioward_model::{
@@ -464,8 +465,7 @@ impl World {
             }
             self.overlaps += usize::from(under_way.len() > 1);
             if let EventKind::StepFailed { error, .. } = &event.kind {
-                let told_to_fail = error.contains("os error 5") || error.contains("told to fail");
-                struck_on_the_way_forth = u32::from(told_to_fail);
+                struck_on_the_way_forth += u32::from(was_made_to_fail(error));
             }
             last = Some(event.kind);
         }
@@ -477,16 +477,18 @@ impl World {
             self.story.tell(|| format!("  not begun: {}", ioward_api::ApiError::from(no)));
             return Ok(Ended::Refused);
         }
-        let revision = imp.state().revision;
+        let status = imp.changes().last().map(|change| change.status);
         match last {
             Some(EventKind::PlanDone { .. }) => Ok(Ended::Done),
             Some(EventKind::PlanFailed { undone: true, .. }) => Ok(Ended::Undone),
             Some(EventKind::PlanFailed { undone: false, .. }) => Ok(Ended::NotUndone),
-            // Nobody was there to see the outcome.
-            None if trouble.person_leaves.is_some() && plan.steps.is_empty() => Ok(Ended::Done),
-            None if trouble.person_leaves.is_some() && revision == plan.parent => Ok(Ended::Undone),
-            None if trouble.person_leaves.is_some() && self.loose.is_empty() => Ok(Ended::Done),
-            None if trouble.person_leaves.is_some() => Ok(Ended::NotUndone),
+            // Nobody was there to see the outcome: whoever comes later asks for it.
+            None if trouble.person_leaves.is_some() => match status {
+                Some(ChangeStatus::Done) => Ok(Ended::Done),
+                Some(ChangeStatus::RolledBack) => Ok(Ended::Undone),
+                Some(ChangeStatus::Incomplete) => Ok(Ended::NotUndone),
+                other => Err(format!("the plan has ended, and its change is {other:?}")),
+            },
             other => Err(format!("the plan ended with {other:?}")),
         }
     }
@@ -630,6 +632,12 @@ impl Loose {
     pub fn is_empty(&self) -> bool {
         self.pfs.is_empty() && self.partitions.is_empty()
     }
+}
+
+/// Whether a step failed because an operation of its was made to, or libvirt was away or hung.
+fn was_made_to_fail(error: &str) -> bool {
+    let made = ["os error 5", "told to fail", "libvirt hangs", "no libvirt daemon listens here"];
+    made.iter().any(|why| error.contains(why))
 }
 
 /// Partitions whose VFs a plan decides again: they are certainly sound once it is done.
