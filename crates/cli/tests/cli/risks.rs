@@ -44,7 +44,12 @@ the whole adapter of 0000:02:00.0, 0000:02:00.1 fails:
   cuts off web from the network
   takes web/net0, web/net1
 ";
-    assert!(shown.stdout.ends_with(expected) && shown.stdout.contains("web/net1"), "{} {}", shown.stdout, shown.stderr);
+    assert!(
+        shown.stdout.ends_with(expected) && shown.stdout.contains("web/net1"),
+        "{} {}",
+        shown.stdout,
+        shown.stderr
+    );
 
     let unknown = served.run(&[&plan[..], &["enp9s0"]].concat());
     assert!(unknown.status == 1 && unknown.stderr.contains("'ioward host' lists them"), "{}", unknown.stderr);
