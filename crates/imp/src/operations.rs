@@ -452,10 +452,10 @@ fn is_in_doubt(error: &FabricError) -> bool {
     matches!(error, FabricError::Stuck { .. })
 }
 
-/// What an adapter lacks is refused, with a reason: to try again is of no use.
+/// What an adapter lacks is no failure, and to try again is of no use: the request is none for this VF, with a reason.
 fn failed(error: FabricError) -> OpError {
     let reasons: Vec<_> = lack(&error).into_iter().collect();
-    let kind = if reasons.is_empty() { OpErrorKind::Failed } else { OpErrorKind::Denied };
+    let kind = if reasons.is_empty() { OpErrorKind::Failed } else { OpErrorKind::Invalid };
     OpError { reasons, ..OpError::new(kind, error_chain(&error)) }
 }
 

@@ -210,7 +210,7 @@ async fn what_an_adapter_lacks_is_refused_with_a_reason() {
     let queues = VfSettings { queues: Some(2), ..VfSettings::default() };
     let op = VfOp::Set { vf: name("net0"), change: queues };
     let refused = scene.imp.operate_for_user(1000, vf(0), op).await.unwrap_err();
-    assert_eq!(refused.kind, OpErrorKind::Denied, "{refused:?}");
+    assert_eq!(refused.kind, OpErrorKind::Invalid, "{refused:?}");
     let [reason] = &refused.reasons[..] else { panic!("{refused:?}") };
     assert_eq!((reason.rule, reason.function), (Rule::SettingSupported, Some(vf(0).pf)));
     assert!(reason.found.contains("queues"), "{reason:?}");

@@ -21,6 +21,8 @@ impl From<OpError> for Failure {
         let kind = match error.kind {
             OpErrorKind::Denied => ErrorKind::Refused,
             OpErrorKind::NoSuchVf => ErrorKind::NotFound,
+            // What the adapter lacks is refused by a rule, as a plan for it would be.
+            OpErrorKind::Invalid if !error.reasons.is_empty() => ErrorKind::Refused,
             OpErrorKind::Invalid => ErrorKind::Invalid,
             OpErrorKind::Failed => ErrorKind::Failed,
             OpErrorKind::Busy => ErrorKind::Busy,
