@@ -96,6 +96,8 @@ enum LabCommand {
     Libvirt,
     /// Kill the daemon and reset the host under running partitions, and show that nothing is lost.
     Restart,
+    /// Serve the page on real VFs to a browser on this machine, until Ctrl-C.
+    Ui,
     /// An interactive shell in level 1.
     Shell,
 }
@@ -117,7 +119,7 @@ enum Only {
 const RUN_BOUND: Duration = Duration::from_secs(30 * 60);
 /// How long one level 1 may go on with lab tests.
 const LAB_TESTS_BOUND: Duration = Duration::from_secs(60 * 60);
-/// How long `lab shell` may be open.
+/// How long `lab shell` and `lab ui` may be open.
 const SHELL_BOUND: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn main() -> ExitCode {
@@ -149,6 +151,7 @@ fn run(command: Command) -> error::Result<u8> {
                 LabCommand::Demo => lab.show(lab::DEMO, bound(RUN_BOUND)),
                 LabCommand::Libvirt => lab.show(lab::LIBVIRT, bound(RUN_BOUND)),
                 LabCommand::Restart => lab.show(lab::RESTART, bound(RUN_BOUND)),
+                LabCommand::Ui => lab.page(bound(SHELL_BOUND)),
                 LabCommand::Shell => lab.shell(bound(SHELL_BOUND)),
             }
         }

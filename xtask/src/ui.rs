@@ -1,6 +1,6 @@
 //! The page (ui/, docs/ui.md): builds the files that `ioward` holds, which are committed, and tests it: that they are what the sources
 //! give, its pure parts, and the whole of it in a real browser, against the embedded machine, by itself and in Debian's
-//! Cockpit.
+//! Cockpit, and in the lab.
 
 use std::fs;
 use std::path::PathBuf;
@@ -28,7 +28,8 @@ pub fn test(workspace: &Workspace) -> Result<()> {
     run(npm(workspace).args(["run", "--silent", "check"]))?;
     let mut tests = npm(workspace);
     tests.args(["run", "--silent", "test"]).env("IOWARD", workspace.binaries.join("ioward"));
-    run(tests.env("IOWARD_COCKPIT", cockpit).env("IOWARD_PACKAGE", package))
+    tests.env("IOWARD_COCKPIT", cockpit).env("IOWARD_PACKAGE", package);
+    run(tests.env("IOWARD_XTASK", workspace.binaries.join("xtask")))
 }
 
 /// Builds the Debian package, and gives the folder that it is unpacked in.
