@@ -23,6 +23,15 @@ impl<F: Fn() + Send + Sync> Store for ToldStore<F> {
         self.store.audit(limit)
     }
 
+    fn audit_after(
+        &self,
+        number: u64,
+        limit: usize,
+        partition: Option<&Name>,
+    ) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
+        self.store.audit_after(number, limit, partition)
+    }
+
     fn audit_dropped(&self) -> Result<BTreeMap<Name, AuditDropped>, StoreError> {
         self.store.audit_dropped()
     }

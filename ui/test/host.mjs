@@ -59,7 +59,8 @@ export class Host {
   }
 }
 
-function said(process, pattern) {
+/** What a program says on its stdout, as soon as it matches. */
+export function said(process, pattern) {
   return new Promise((resolve, reject) => {
     let text = "";
     process.stdout.on("data", (part) => {

@@ -1,16 +1,14 @@
 // The page in a real browser, on a daemon of the simulated machine. IOWARD_UI_URL names a page that is served already
 // (then what needs a daemon of its own is left out); IOWARD_UI_SCREENSHOTS=1 makes those of docs/screenshots.
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 import { Host } from "./host.mjs";
+import { picture } from "./picture.mjs";
 
-const here = path.dirname(fileURLToPath(import.meta.url));
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const VIEWS = ["machine", "choose", "partitions", "history", "health"];
 const NETWORK = "0000:02:00.0";
@@ -314,8 +312,6 @@ test("the console is opened in the page", { skip: NEEDS_HOST }, async (t) => {
 });
 
 test("screenshots of every view", { skip: process.env.IOWARD_UI_SCREENSHOTS ? false : "IOWARD_UI_SCREENSHOTS=1 makes them" }, async (t) => {
-  const folder = path.join(here, "../../docs/screenshots");
-  mkdirSync(folder, { recursive: true });
   for (const colorScheme of ["light", "dark"]) {
     for (const width of [1280, 390]) {
       const page = await open(t, { colorScheme, viewport: { width, height: width > 500 ? 800 : 844 } });
@@ -329,12 +325,7 @@ test("screenshots of every view", { skip: process.env.IOWARD_UI_SCREENSHOTS ? fa
         if (view === "history") await page.getByRole("button", { name: /^Plan \d+$/ }).first().click();
         if (view === "health") await page.locator(".findings").first().waitFor();
         await page.evaluate(() => scrollTo(0, 0));
-        // What comes by itself, as traffic, is given a moment.
-        await page.waitForTimeout(600);
-        const file = path.join(folder, `${view}-${colorScheme}-${width}.png`);
-        await page.screenshot({ path: file });
-        // 64 colours do, at a third of the size.
-        spawnSync("pngquant", ["--force", "--ext", ".png", "--speed", "1", "64", file]);
+        await picture(page, `${view}-${colorScheme}-${width}`);
       }
     }
   }

@@ -16,6 +16,7 @@
 
 use std::fs::{self, File};
 use std::io::{IsTerminal, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -43,6 +44,11 @@ pub fn install_packages(workspace: &Workspace) -> Result<Apt> {
     let mut apt = Apt::new(&workspace.cache)?;
     packages::install_missing(&mut apt)?;
     Ok(apt)
+}
+
+/// What packages are installed with.
+pub fn apt(workspace: &Workspace) -> Result<Apt> {
+    Apt::new(&workspace.cache)
 }
 
 /// A script in lab/ that shows something.
@@ -122,16 +128,26 @@ impl Lab {
         stdin: Option<OwnedFd>,
         stdout: impl Write + Send + 'static,
     ) -> Result<u8> {
-        let run = self.new_run(command, None, reset)?;
-        let status = self.boot(&run, reset, bound, stdin, stdout)?.wait_for_exit()?;
+        let run = self.new_run(command, None, reset, None)?;
+        let status = self.boot(&run, reset, None, bound, stdin, stdout)?.wait_for_exit()?;
+        run.remove();
+        Ok(status)
+    }
+
+    /// Serves the page on real VFs, until it is ended. A browser here is led to it.
+    pub fn page(&self, bound: Duration) -> Result<u8> {
+        let port = free_port()?;
+        let run = self.new_run("exec bash lab/ui.sh", None, After::Off, Some(port))?;
+        let machine = self.boot(&run, After::Off, Some(port), bound, None, std::io::stdout())?;
+        let status = machine.wait_for_exit()?;
         run.remove();
         Ok(status)
     }
 
     /// Opens a shell in level 1.
     pub fn shell(&self, bound: Duration) -> Result<u8> {
-        let run = self.new_run("exec bash -i", Some(terminal::size()), After::Off)?;
-        let status = self.boot(&run, After::Off, bound, None, std::io::stdout())?.wait_for_shell()?;
+        let run = self.new_run("exec bash -i", Some(terminal::size()), After::Off, None)?;
+        let status = self.boot(&run, After::Off, None, bound, None, std::io::stdout())?.wait_for_shell()?;
         run.remove();
         Ok(status)
     }
@@ -140,19 +156,26 @@ impl Lab {
         &self,
         run: &'a RunFolder,
         reset: After,
+        page: Option<u16>,
         bound: Duration,
         stdin: Option<OwnedFd>,
         stdout: impl Write + Send + 'static,
     ) -> Result<Machine<'a>> {
         eprintln!("lab: booting level 1");
         let started = Instant::now();
-        let machine = Machine::start(&run.path, self.kernel.image(), reset, bound, stdin, stdout)?;
+        let machine = Machine::start(&run.path, self.kernel.image(), reset, page, bound, stdin, stdout)?;
         machine.wait_until_up()?;
         eprintln!("lab: level 1 is up, after {} s", started.elapsed().as_secs());
         Ok(machine)
     }
 
-    fn new_run(&self, command: &str, terminal: Option<(u16, u16)>, reset: After) -> Result<RunFolder> {
+    fn new_run(
+        &self,
+        command: &str,
+        terminal: Option<(u16, u16)>,
+        reset: After,
+        page: Option<u16>,
+    ) -> Result<RunFolder> {
         let run = RunFolder::new(&self.workspace.cache)?;
         let binary = |name: &str| self.workspace.binaries.join(name);
         for (link, target) in [
@@ -172,7 +195,7 @@ impl Lab {
         run.write("guest/initrd.img", &images::guest(&self.kernel, &binary("ioward-agent"), &run.path)?)?;
         run.write("level1.sh", include_bytes!("../../lab/level1.sh"))?;
         run.write("command", format!("{command}\n").as_bytes())?;
-        run.write("env", self.environment(terminal, reset).as_bytes())?;
+        run.write("env", self.environment(terminal, reset, page).as_bytes())?;
         run.write_disk("disk.img", DISK_TEXT.as_bytes(), DISK_SIZE)?;
         if reset == After::Boots {
             run.write_disk(KEPT, &[], KEPT_SIZE)?;
@@ -181,7 +204,7 @@ impl Lab {
     }
 
     /// Shell assignments that level1.sh reads.
-    fn environment(&self, terminal: Option<(u16, u16)>, reset: After) -> String {
+    fn environment(&self, terminal: Option<(u16, u16)>, reset: After, page: Option<u16>) -> String {
         let (rows, columns) = terminal.unwrap_or((0, 0));
         let yes_or_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
         let term =
@@ -192,6 +215,7 @@ impl Lab {
             ("IOWARD_LAB_GUEST_INITRD", "/run/lab/guest/initrd.img".to_owned()),
             ("IOWARD_LAB_TERMINAL", yes_or_no(terminal.is_some())),
             ("IOWARD_LAB_KEEPS", yes_or_no(reset == After::Boots)),
+            ("IOWARD_LAB_PAGE", page.map_or(String::new(), |port| port.to_string())),
             ("IOWARD_LAB_COLOR", yes_or_no(std::io::stdout().is_terminal())),
             ("IOWARD_LAB_ROWS", rows.to_string()),
             ("IOWARD_LAB_COLUMNS", columns.to_string()),
@@ -200,6 +224,12 @@ impl Lab {
         .map(|(name, value)| format!("export {name}={}\n", shell_word(&value)))
         .concat()
     }
+}
+
+/// A port of 127.0.0.1 that was free a moment ago: whoever takes it first has QEMU say so.
+fn free_port() -> Result<u16> {
+    let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    bound.map(|address| address.port()).map_err(Error::file("listen at", Path::new("127.0.0.1")))
 }
 
 /// The folder of one run, named by the process that runs it and a number of its own: `4711.0`.

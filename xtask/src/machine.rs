@@ -73,10 +73,12 @@ enum Event {
 impl<'a> Machine<'a> {
     /// Starts level 1 from what is in `run_folder` (see lab.rs) and `kernel`, to be off after `bound` at the latest. What
     /// its command writes to stdout goes to `stdout`; what it reads from stdin comes from `stdin`, and is nothing without one.
+    /// A `page` is a port of 127.0.0.1 here which leads to the same port of 10.0.2.15 there.
     pub fn start(
         run_folder: &'a Path,
         kernel: &Path,
         reset: After,
+        page: Option<u16>,
         bound: Duration,
         stdin: Option<OwnedFd>,
         stdout: impl Write + Send + 'static,
@@ -96,6 +98,10 @@ impl<'a> Machine<'a> {
                 let disk = option_value(&run_folder.join(KEPT));
                 command.arg("-drive").arg(format!("if=virtio,format=raw,file={disk}"));
             }
+        }
+        if let Some(port) = page {
+            let leads = format!("user,id=page,restrict=on,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:{port}");
+            command.args(["-netdev", &leads, "-device", "virtio-net-pci,netdev=page,romfile="]);
         }
         command.args(["-device", "virtio-serial-pci,id=ports"]);
         if let Some(fd) = &stdin {
@@ -262,6 +268,8 @@ fn hardware(command: &mut Command, run_folder: &Path, kernel: &Path) {
     // One CPU: with more, QEMU 10.0 does not keep them apart under nested KVM (lab/README.md).
     command.args(["-accel", "tcg"]);
     command.args(["-machine", "q35,kernel-irqchip=split", "-cpu", "EPYC,+svm", "-smp", "1", "-m", MEMORY]);
+    // Nor may the kernel place them there, when a test takes an adapter out and puts it back.
+    command.args(["-global", "q35-pcihost.pci-hole64-size=0"]);
     command.args(["-nodefaults", "-display", "none"]);
     command.args(["-device", "intel-iommu,intremap=on,caching-mode=off"]);
     command.arg("-chardev").arg(format!("file,id=console,path={}", file("console.log")));

@@ -8,6 +8,7 @@
 mod apt;
 mod backports;
 mod bench;
+mod cockpit;
 mod cpio;
 mod docs;
 mod error;
@@ -22,9 +23,11 @@ mod machine;
 mod package;
 mod packages;
 mod process;
+mod schema;
 mod terminal;
 mod test;
 mod ui;
+mod unpacked;
 mod workspace;
 
 use std::process::ExitCode;
@@ -93,6 +96,8 @@ enum LabCommand {
     Libvirt,
     /// Kill the daemon and reset the host under running partitions, and show that nothing is lost.
     Restart,
+    /// Serve the page on real VFs to a browser on this machine, until Ctrl-C.
+    Ui,
     /// An interactive shell in level 1.
     Shell,
 }
@@ -101,6 +106,8 @@ enum LabCommand {
 enum Only {
     /// Tests that run on this machine.
     Unit,
+    /// The API against its OpenAPI document, by Schemathesis.
+    Schema,
     /// Tests of the page, in a browser.
     Ui,
     /// Tests that run in level 1.
@@ -112,7 +119,7 @@ enum Only {
 const RUN_BOUND: Duration = Duration::from_secs(30 * 60);
 /// How long one level 1 may go on with lab tests.
 const LAB_TESTS_BOUND: Duration = Duration::from_secs(60 * 60);
-/// How long `lab shell` may be open.
+/// How long `lab shell` and `lab ui` may be open.
 const SHELL_BOUND: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn main() -> ExitCode {
@@ -144,6 +151,7 @@ fn run(command: Command) -> error::Result<u8> {
                 LabCommand::Demo => lab.show(lab::DEMO, bound(RUN_BOUND)),
                 LabCommand::Libvirt => lab.show(lab::LIBVIRT, bound(RUN_BOUND)),
                 LabCommand::Restart => lab.show(lab::RESTART, bound(RUN_BOUND)),
+                LabCommand::Ui => lab.page(bound(SHELL_BOUND)),
                 LabCommand::Shell => lab.shell(bound(SHELL_BOUND)),
             }
         }

@@ -5,7 +5,8 @@
 //!   usr/share/man/man1/ioward*.1.gz       etc/default/ioward           (packaging/)
 //!   completions for bash, zsh and fish    usr/share/cockpit/ioward/    (packaging/cockpit/, and the page of ui/dist)
 //!   usr/lib/tmpfiles.d/ioward.conf        etc/libvirt/hooks/qemu.d/ioward
-//!   usr/share/doc/ioward/                 DEBIAN/control, conffiles, postinst, prerm, postrm
+//!   usr/share/doc/ioward/                 usr/share/ioward/grafana/     (packaging/grafana/)
+//!   DEBIAN/control, conffiles, postinst, prerm, postrm
 //! ```
 //!
 //! Built twice from one commit by one compiler it is the same, byte by byte: every time in it is that of the commit
@@ -69,6 +70,7 @@ pub fn build(dev: bool) -> Result<PathBuf> {
         let name = schema.rsplit('/').next().unwrap_or(schema);
         tree.copy(&workspace.root.join(schema), &format!("usr/share/doc/ioward/{name}"), 0o644)?;
     }
+    tree.copy(&packaging.join("grafana/ioward.json"), "usr/share/ioward/grafana/ioward.json", 0o644)?;
     for script in SCRIPTS {
         tree.copy(&packaging.join(script), &format!("DEBIAN/{script}"), 0o755)?;
     }
@@ -124,10 +126,10 @@ fn completions(tree: &Tree, ioward: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The page as one of Cockpit's: what it asks for goes through Cockpit's bridge, for which its index.html loads two scripts more.
+/// The page as one of Cockpit's: what it asks for goes through Cockpit's bridge, for its index.html loads two scripts more.
 fn cockpit(tree: &Tree, root: &Path) -> Result<()> {
     let to = |name: &str| format!("usr/share/cockpit/ioward/{name}");
-    for name in ["manifest.json", "transport.js"] {
+    for name in ["manifest.json", "theme.js", "transport.js"] {
         tree.copy(&root.join("packaging/cockpit").join(name), &to(name), 0o644)?;
     }
     let dist = root.join("ui/dist");
@@ -146,8 +148,8 @@ fn cockpit(tree: &Tree, root: &Path) -> Result<()> {
 
 /// The page's index.html with the scripts that come before its own: a module waits until the document has been read.
 fn in_cockpit(index: &str) -> Result<String> {
-    const SCRIPTS: &str =
-        "<script src=\"../base1/cockpit.js\"></script>\n<script src=\"transport.js\"></script>\n";
+    const SCRIPTS: &str = "<script src=\"theme.js\"></script>\n<script src=\"../base1/cockpit.js\"></script>\n\
+                           <script src=\"transport.js\"></script>\n";
     let at = index.find("<title>").ok_or_else(|| Error::Other("ui/dist/index.html has no <title>".into()))?;
     let (before, after) = index.split_at(at);
     Ok(format!("{before}{SCRIPTS}{after}"))

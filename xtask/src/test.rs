@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::process::run as run_program;
 use crate::workspace::Workspace;
-use crate::{Only, lab, lab_tests, lint, ui};
+use crate::{Only, lab, lab_tests, lint, schema, ui};
 
 /// Runs the tests, cheapest first, until some fail. Gives the status to exit with.
 ///
@@ -22,6 +22,9 @@ pub fn run(only: Option<Only>, filter: Option<&str>) -> Result<u8> {
             check_fuzz_targets(&workspace)?;
             check_openapi(&workspace)?;
         }
+    }
+    if only == Some(Only::Schema) || (only.is_none() && filter.is_none()) {
+        schema::test(&Workspace::find()?)?;
     }
     if only == Some(Only::Ui) || (only.is_none() && filter.is_none()) {
         ui::test(&Workspace::find()?)?;

@@ -1,12 +1,16 @@
 //! The page (ui/, docs/ui.md): builds the files that `ioward` holds, which are committed, and tests it: that they are what the sources
-//! give, its pure parts, and the whole of it in a real browser, against the embedded machine.
+//! give, its pure parts, and the whole of it in a real browser, against the embedded machine, by itself and in Debian's
+//! Cockpit, and in the lab.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
+use crate::apt::Apt;
 use crate::error::{Error, Result};
 use crate::process::{output, run};
 use crate::workspace::Workspace;
-use crate::{lab, packages};
+use crate::{cockpit, lab, package, packages};
 
 /// The first Node.js that the page is built with.
 const NODE: u32 = 20;
@@ -15,11 +19,26 @@ const BROWSER: [&str; 2] = ["chromium", "fonts-dejavu-core"];
 
 /// Installs what is missing, and runs all of them. The `ioward` that serves the page is that of the dev profile.
 pub fn test(workspace: &Workspace) -> Result<()> {
-    prepare(workspace)?;
-    run(workspace.cargo().args(["build", "--package", "ioward"]))?;
+    let mut apt = prepare(workspace)?;
+    let cockpit = {
+        let _lock = workspace.lock_cache()?;
+        cockpit::prepare(&workspace.cache, &mut apt)?
+    };
+    let package = unpacked_package()?;
     run(npm(workspace).args(["run", "--silent", "check"]))?;
-    let ioward = workspace.binaries.join("ioward");
-    run(npm(workspace).args(["run", "--silent", "test"]).env("IOWARD", ioward))
+    let mut tests = npm(workspace);
+    tests.args(["run", "--silent", "test"]).env("IOWARD", workspace.binaries.join("ioward"));
+    tests.env("IOWARD_COCKPIT", cockpit).env("IOWARD_PACKAGE", package);
+    run(tests.env("IOWARD_XTASK", workspace.binaries.join("xtask")))
+}
+
+/// Builds the Debian package, and gives the folder that it is unpacked in.
+fn unpacked_package() -> Result<PathBuf> {
+    let package = package::build(true)?;
+    let root = package.with_extension("unpacked");
+    let _ = fs::remove_dir_all(&root);
+    run(Command::new("dpkg-deb").arg("--extract").args([&package, &root]))?;
+    Ok(root)
 }
 
 /// Builds the files that the binary holds, from their sources.
@@ -28,7 +47,8 @@ pub fn build(workspace: &Workspace) -> Result<()> {
     run(npm(workspace).args(["run", "--silent", "build"]))
 }
 
-fn prepare(workspace: &Workspace) -> Result<()> {
+/// Installs what is missing, and gives the apt that knows of it.
+fn prepare(workspace: &Workspace) -> Result<Apt> {
     let mut apt = lab::install_packages(workspace)?;
     let mut wanted = BROWSER.to_vec();
     if version_of_node().is_none() {
@@ -44,7 +64,8 @@ fn prepare(workspace: &Workspace) -> Result<()> {
             )));
         }
     }
-    run(npm(workspace).args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]))
+    run(npm(workspace).args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]))?;
+    Ok(apt)
 }
 
 /// The major version of the Node.js that is installed.

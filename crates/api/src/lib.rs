@@ -62,8 +62,8 @@ fn is_zero(number: &u64) -> bool {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum AuditLine {
-    /// A request.
-    Entry(AuditEntry),
+    /// An operation.
+    Entry(NumberedEntry),
     /// Entries of a partition that were dropped.
     Dropped {
         /// The partition.
@@ -71,6 +71,18 @@ pub enum AuditLine {
         /// Their number.
         dropped: AuditDropped,
     },
+}
+
+/// An entry of the audit log, with its number where pages of it were asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NumberedEntry {
+    /// Its number in the log; the next one has a greater one. Absent without `after`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// The entry.
+    #[serde(flatten)]
+    pub entry: AuditEntry,
 }
 
 /// Body of `POST /v1/changes`; the answer is a [`ChangeView`]. The change continues when the connection closes.

@@ -100,11 +100,19 @@ pub enum ErrorKind {
     Unsupported,
     /// The route has no such method.
     Method,
+    /// The body did not come in time.
+    Timeout,
+    /// `ioward ui`: the request has no session.
+    Unauthorized,
+    /// `ioward ui`: what is there is not in a form that the client takes.
+    NotAcceptable,
+    /// `ioward ui`: the daemon cannot be reached.
+    Unreachable,
 }
 
 impl ErrorKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Invalid,
         Self::Refused,
         Self::Busy,
@@ -115,6 +123,10 @@ impl ErrorKind {
         Self::TooLarge,
         Self::Unsupported,
         Self::Method,
+        Self::Timeout,
+        Self::Unauthorized,
+        Self::NotAcceptable,
+        Self::Unreachable,
     ];
 
     /// The table: name in JSON, HTTP status, title, exit status of the command.
@@ -130,7 +142,23 @@ impl ErrorKind {
             Self::TooLarge => ("too-large", 413, "Too large", 2),
             Self::Unsupported => ("unsupported", 415, "Unsupported media type", 2),
             Self::Method => ("method", 405, "No such method", 2),
+            Self::Timeout => ("timeout", 408, "Too slow", 1),
+            Self::Unauthorized => ("unauthorized", 401, "No session", 1),
+            Self::NotAcceptable => ("not-acceptable", 406, "Not acceptable", 2),
+            Self::Unreachable => ("unreachable", 502, "The daemon cannot be reached", 1),
         }
+    }
+
+    /// Whether it is `ioward ui` that answers with it, and never the daemon.
+    #[must_use]
+    pub const fn is_of_the_page(self) -> bool {
+        matches!(self, Self::Unauthorized | Self::NotAcceptable | Self::Unreachable)
+    }
+
+    /// The kind that is answered with an HTTP status; [`ErrorKind::Failed`] where there is none.
+    #[must_use]
+    pub fn of_status(status: u16) -> Self {
+        Self::ALL.into_iter().find(|kind| kind.status() == status).unwrap_or(Self::Failed)
     }
 
     /// Its name in JSON.
@@ -155,5 +183,18 @@ impl ErrorKind {
     #[must_use]
     pub const fn exit_status(self) -> u8 {
         self.row().3
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_a_status_of_its_own() {
+        for kind in ErrorKind::ALL {
+            assert_eq!(ErrorKind::of_status(kind.status()), kind);
+        }
+        assert_eq!(ErrorKind::of_status(418), ErrorKind::Failed);
     }
 }

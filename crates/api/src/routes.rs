@@ -80,7 +80,7 @@ const fn route(method: &'static str, path: &'static str, role: Role, summary: &'
 /// All routes.
 pub const ROUTES: &[Route] = &[
     route("GET", "/v1/whoami", Role::Viewer, "Who asks, and the role"),
-    route("GET", "/v1/host", Role::Viewer, "The inventory, as looked at now"),
+    route("GET", "/v1/host", Role::Viewer, "The inventory, as it is or was up to two seconds ago"),
     route("GET", "/v1/partitions", Role::Viewer, "The partitions"),
     route("GET", "/v1/partitions/{name}", Role::Viewer, "One partition"),
     route(
@@ -99,6 +99,7 @@ pub const ROUTES: &[Route] = &[
         Role::Operator,
         "An operation on a partition's VF",
     ),
+    route("GET", "/v1/openapi.json", Role::Viewer, "This description of the API"),
     route("GET", "/v1/doctor", Role::Viewer, "Whether the host can give VFs, and what is missing"),
     route("GET", "/metrics", Role::Viewer, "The metrics, for Prometheus"),
     route("GET", "/v1/drift", Role::Viewer, "How the host differs from the state"),

@@ -1,6 +1,6 @@
 //! The command line. Values are checked here, so that a wrong one never leaves this process.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
@@ -53,16 +53,9 @@ pub enum Command {
     SimulatedPartition,
     /// Run the management partition (the daemon)
     Serve(ServeArgs),
-    /// Serve the page for a browser on this machine, with your own rights
-    #[command(
-        after_help = "The link that is printed is good once, for one browser, within an hour; programs of other users are not answered. \
-        From another machine: ssh -L 4000:127.0.0.1:4000 HOST ioward ui --port 4000"
-    )]
-    Ui {
-        /// Listen at this port of 127.0.0.1 [default: one that is free]
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-        port: Option<u16>,
-    },
+    /// Serve the page for a browser, with your own rights
+    #[command(after_help = UI_HELP)]
+    Ui(UiArgs),
     /// Be the process of the management partition that 'ioward serve' starts.
     #[command(name = IMP_COMMAND, hide = true)]
     Imp,
@@ -80,6 +73,9 @@ pub enum Command {
         /// Look at a host that was recorded by 'ioward snapshot' instead
         #[arg(long, value_name = "FILE", conflicts_with = "root")]
         host: Option<PathBuf>,
+        /// Show instead what the failure of each port and adapter would take, and which partitions it would cut off
+        #[arg(long, conflicts_with_all = ["root", "host"])]
+        risks: bool,
     },
     /// Record what ioward sees of this host in one file, for a bug report or a test
     #[command(
@@ -162,6 +158,9 @@ pub enum Command {
         /// Show the steps too, in order
         #[arg(long, conflicts_with = "json")]
         steps: bool,
+        /// Say too what the failure of this adapter would take once the plan is carried out, and whom it would cut off
+        #[arg(long, value_name = "PF", conflicts_with_all = ["json", "host"])]
+        what_if: Option<PfRef>,
         /// Print the plan as JSON, all of it
         #[arg(long)]
         json: bool,
@@ -472,6 +471,48 @@ pub enum StateCommand {
         #[arg(long, value_name = "DIR")]
         state_dir: Option<PathBuf>,
     },
+}
+
+const UI_HELP: &str = "The link that is printed is good once, for one browser on this machine, within an hour; programs of other users are \
+    not answered. From another machine: ssh -L 4000:127.0.0.1:4000 HOST ioward ui --port 4000\n\n\
+    With --tls-cert, --tls-key and --client-ca there is no link: whoever shows a certificate that one of the CAs has signed may do \
+    what you may do. All are you to the daemon, so run it as a user who may do what they all may; what they ask for that \
+    may change something is printed, with a name of their certificate. Files that have changed are read anew with the next connection.";
+
+/// Where the page is served, and for whom.
+#[derive(Debug, Args)]
+pub struct UiArgs {
+    /// Listen at this port of 127.0.0.1 [default: one that is free]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Listen at this IP address and port, as 192.0.2.7:4443 or [::]:4443; all but 127.0.0.1 take certificates
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "port", value_parser = address)]
+    pub listen: Option<SocketAddr>,
+    /// The certificates, for users of other machines.
+    #[command(flatten)]
+    pub tls: Option<UiTls>,
+}
+
+/// Mutual TLS.
+#[derive(Debug, Args)]
+#[group(requires_all = ["listen", "tls_cert", "tls_key", "client_ca"])]
+pub struct UiTls {
+    /// The page's certificate in PEM, and those between it and its CA
+    #[arg(long, value_name = "FILE", required = false)]
+    pub tls_cert: PathBuf,
+    /// Its key in PEM, which only its owner and group may read
+    #[arg(long, value_name = "FILE", required = false)]
+    pub tls_key: PathBuf,
+    /// Let in whom a CA of this file (PEM) has signed a certificate for
+    #[arg(long, value_name = "FILE", required = false)]
+    pub client_ca: PathBuf,
+    /// Of those, only whose certificate has this DNS name (subjectAltName); can be given several times
+    #[arg(long, value_name = "NAME", required = false)]
+    pub client_name: Vec<String>,
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "an IP address and a port, as 192.0.2.7:4443 or [::]:4443")
 }
 
 /// Options of the demonstration.

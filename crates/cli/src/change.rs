@@ -8,7 +8,7 @@ use std::{
 };
 
 use ioward_api::{ChangeId, ChangeRequest, ChangeView, PartitionView, PlanRequest};
-use ioward_model::{Event, EventKind, Intent, Options, Plan, Step};
+use ioward_model::{Event, EventKind, Intent, Inventory, Options, Plan, Step, risk};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     ask,
     client::{Client, ClientError, Lines},
     error::CliError,
+    pf_ref::PfRef,
     plan_file,
     present::{
         self,
@@ -61,7 +62,16 @@ pub async fn plan(
     options: Options,
     file: Option<&Path>,
     show: Show,
+    what_if: Option<&PfRef>,
 ) -> Result<bool, CliError> {
+    let fails = match what_if {
+        None => None,
+        Some(named) => {
+            let inventory: Inventory = client.get("/v1/host").await?;
+            let pf = named.find(&inventory)?.address;
+            Some((inventory, pf))
+        }
+    };
     let plan = ask_for_plan(client, intent, options).await?;
     if let Some(file) = file {
         plan_file::write(file, &plan)?;
@@ -74,6 +84,11 @@ pub async fn plan(
         Show::Text(detail) => {
             terminal::print_signs(&present::plan::plan(&plan, detail, terminal::page_width()))?;
         }
+    }
+    if let Some((inventory, pf)) = fails {
+        let held = risk::holdings_after(risk::holdings(&inventory), &plan);
+        let risks = risk::risks_of(&inventory, &held, pf);
+        terminal::print(&format!("\n{}", present::risks::each(&risks, terminal::page_width())))?;
     }
     Ok(!plan.steps.is_empty())
 }

@@ -203,6 +203,8 @@ impl Client {
                 .uri(route)
                 .header(header::HOST, "ioward")
                 .header(header::CONTENT_TYPE, media_type)
+                // Whoever types a command wants to see what they did a moment ago, by whatever means (docs/api.md).
+                .header(header::CACHE_CONTROL, "no-cache")
                 .body(Full::new(Bytes::from(body)))
                 .map_err(|e| ClientError::Nonsense { route: name.clone(), why: e.to_string() })?;
             sender.send_request(request).await.map_err(broken_off)

@@ -1,9 +1,16 @@
 //! Why a command was not carried out: what is printed on stderr, and the exit status that follows from it.
 
-use std::{error::Error, fmt, io, net::SocketAddrV4, process::ExitCode};
+use std::{
+    error::Error,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use ioward_api::{ApiError, ChangeId, ErrorBody, ErrorKind};
 use ioward_model::{Name, Reason, Rule, Spec, SpecError, SpecPlace, TextPlace};
+use ioward_tls::TlsError;
 use serde_json::{Value, json};
 
 use crate::{client::ClientError, present::text, spec_file::SpecSource, terminal};
@@ -137,12 +144,26 @@ pub enum CliError {
     #[error("cannot start: {}", plain(.0))]
     Start(io::Error),
     /// The page can't be served.
-    #[error("cannot listen at {address}: {}; another port: --port", plain(.source))]
+    #[error("cannot listen at {address}: {}; another: --port, --listen", plain(.source))]
     Listen {
         /// Where.
-        address: SocketAddrV4,
+        address: SocketAddr,
         /// Why.
         source: io::Error,
+    },
+    /// The page can't be served to users of other machines.
+    #[error("{}", with_causes(.0))]
+    Tls(#[from] TlsError),
+    /// No browser takes the page's certificate.
+    #[error(
+        "the certificate in {} has no DNS name and is not for {ip} either: no browser will take it; name the page in its subjectAltName",
+        .certificate.display()
+    )]
+    Nameless {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// Where the page would be.
+        ip: IpAddr,
     },
     /// The terminal does not do what it should.
     #[error("cannot use the terminal: {}", plain(.0))]

@@ -90,11 +90,12 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
     match cli.command {
         Command::Serve(args) => serve::serve(socket, args).await,
         Command::Demo(args) => demo::demo(args, cli.socket).await,
-        Command::Ui { port } => ui::ui(&socket, port).await,
+        Command::Ui(args) => ui::ui(&socket, args).await,
         // Taken care of before there was a runtime.
         Command::SimulatedPartition | Command::Imp => Ok(()),
         Command::LibvirtHook(args) => hook::hook(&client, args).await,
-        Command::Host { json, root, host } => {
+        Command::Host { json, risks: true, .. } => show::risks(&client, json).await,
+        Command::Host { json, root, host, risks: false } => {
             show::host(&client, root.as_deref(), host.as_deref(), json).await
         }
         Command::Snapshot { file, unmasked, root } => {
@@ -126,13 +127,15 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Man { command } => man::page(&command),
         Command::Completions { shell } => man::completions(shell),
         Command::Console { name } => console::console(&client, name).await,
-        Command::Plan { spec, allow, host, output, detailed_exitcode, explain, steps, json } => {
+        Command::Plan { spec, allow, host, output, detailed_exitcode, explain, steps, what_if, json } => {
             let SpecFile { spec, source } = spec_file::read(&spec.file)?;
             let (intent, options) = (Intent::Apply { spec }, allow.options(false));
             let show = if json { Show::Json } else { Show::Text(Detail { explain, steps }) };
             let shown = match host {
                 Some(host) => recorded::plan(&host, intent, options, show),
-                None => change::plan(&client, intent, options, output.as_deref(), show).await,
+                None => {
+                    change::plan(&client, intent, options, output.as_deref(), show, what_if.as_ref()).await
+                }
             };
             let changes = shown.map_err(|error| source.place(error))?;
             return Ok(ExitCode::from(if detailed_exitcode && changes { CHANGES } else { 0 }));

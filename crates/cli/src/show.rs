@@ -1,10 +1,10 @@
-//! The commands that show: host, vfs, partitions, drift, orphans, audit, state.
+//! The commands that show: host and its risks, vfs, partitions, drift, orphans, audit, state.
 
 use std::path::Path;
 
 use ioward_api::{AuditLine, PartitionView, Reaped};
 use ioward_fabric::linux::{self, HostRoot};
-use ioward_model::{Drift, Inventory, Name, Orphan, Spec, VirtualFunction};
+use ioward_model::{Drift, Inventory, Name, Orphan, Spec, VirtualFunction, risk};
 use ioward_pci::Bdf;
 use ioward_store::{Export, StoreError};
 use serde::Serialize;
@@ -35,6 +35,19 @@ pub async fn host(
         return terminal::print_json(&inventory);
     }
     terminal::print(&present::inventory::host(&inventory, terminal::page_width()))
+}
+
+/// `ioward host --risks`.
+///
+/// # Errors
+/// When the daemon does not answer.
+pub async fn risks(client: &Client, json: bool) -> Result<(), CliError> {
+    let inventory: Inventory = client.get("/v1/host").await?;
+    let risks = risk::risks(&inventory, &risk::holdings(&inventory));
+    if json {
+        return terminal::print_json(&risks);
+    }
+    terminal::print(&present::risks::risks(&risks, terminal::page_width()))
 }
 
 /// Looks at a copied tree, in this very process. It is looked at once: that is its first generation.
@@ -187,7 +200,7 @@ async fn each<T: serde::de::DeserializeOwned>(
     present: fn(&T) -> String,
 ) -> Result<(), CliError> {
     while let Some((text, value)) = lines.next::<T>().await? {
-        if json { terminal::print_raw(&(text + "\n"))? } else { terminal::print(&present(&value))? }
+        if json { terminal::print_json_text(&(text + "\n"))? } else { terminal::print(&present(&value))? }
     }
     Ok(())
 }

@@ -66,7 +66,15 @@ pub fn print_signs(text: &str) -> Result<(), CliError> {
 /// As [`print`].
 pub fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
     let json = serde_json::to_string_pretty(value).map_err(|e| CliError::Output(e.into()))?;
-    print_raw(&(json + "\n"))
+    print_json_text(&(json + "\n"))
+}
+
+/// Prints the text of JSON; what a terminal would act upon is escaped in it, and means the same.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json_text(json: &str) -> Result<(), CliError> {
+    print_raw(&text::escaped_json(json))
 }
 
 /// Prints text as it is: for JSON, and for what moves the cursor.

@@ -105,9 +105,20 @@ impl From<ImpError> for ApiError {
                 ErrorKind::Invalid => Self { kind, message: INVALID.into(), reasons, ways },
                 _ => Self::refused(reasons, ways),
             },
+            ImpError::Fabric(error) => {
+                Self { reasons: lack(&error).into_iter().collect(), ..Self::new(kind, error_chain(&error)) }
+            }
             other => Self::new(kind, error_chain(&other)),
         }
     }
+}
+
+/// What an adapter or its driver cannot do, as a reason; `None`: it failed otherwise.
+pub(crate) fn lack(error: &FabricError) -> Option<Reason> {
+    let FabricError::Unsupported { function, driver, what } = error else { return None };
+    let found = format!("{driver} cannot {what}");
+    let reason = Reason::new(Rule::SettingSupported, "an adapter and a driver that can do it", found);
+    Some(reason.on(*function).remedy("leave it out, or use a VF of another adapter"))
 }
 
 const NOT_FOUND: &str = "not found: what is named is not there";

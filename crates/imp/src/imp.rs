@@ -32,7 +32,7 @@ use crate::{
     machines::Machines,
     macs::macs_of,
     metrics::{Counters, Metrics},
-    notes::{Audit, DISK_TIMEOUT, Notes},
+    notes::{Audit, AuditPage, DISK_TIMEOUT, Notes},
     operations::{Asker, Operations},
     orphans::Orphans,
     ownership::Ownership,
@@ -251,6 +251,11 @@ impl Imp {
     /// When it can't be looked at at all.
     pub async fn look(&self) -> Result<Inventory, ImpError> {
         self.looks.look().await
+    }
+
+    /// The host as it was a moment ago at most ([`Looks::recent`]), and how long ago that was.
+    pub(crate) async fn look_recent(&self) -> Result<(Arc<Inventory>, Duration), ImpError> {
+        self.looks.recent().await
     }
 
     /// Which functions suit each VF that a partition of a Spec asks for, and why the others do not.
@@ -508,6 +513,16 @@ impl Imp {
     /// The same with the numbers of those that were dropped, for whoever may ask while the disk does not answer.
     pub(crate) async fn read_audit(self: &Arc<Self>, limit: usize) -> Result<Audit, ImpError> {
         self.read_notes(move |notes| notes.latest_audit(limit)).await
+    }
+
+    /// The entries after the one of this number, oldest first, of all partitions or of one.
+    pub(crate) async fn read_audit_after(
+        self: &Arc<Self>,
+        number: u64,
+        limit: usize,
+        partition: Option<Name>,
+    ) -> Result<AuditPage, ImpError> {
+        self.read_notes(move |notes| notes.audit_after(number, limit, partition.as_ref())).await
     }
 
     /// [`Imp::export`] for whoever may ask while the disk does not answer.

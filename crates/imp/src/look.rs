@@ -1,4 +1,7 @@
 //! Looking at the host: what the fabric finds, with what the state knows added, and a generation that counts changes.
+//!
+//! A plan, a repair and whatever else changes something looks anew. Who only shows the host may see it as it was a moment ago: however
+//! many ask, and however often, the host is looked at once in that time.
 
 use std::{
     collections::BTreeMap,
@@ -13,8 +16,13 @@ use ioward_model::{
     EventKind, Holder, Inventory, MacAddress, Reason, State, VfId, VfSettings, Whereabouts, checks,
 };
 use ioward_pci::Bdf;
+use tokio::time::{Duration, Instant};
 
 use crate::{error::ImpError, events::EventLog, notes::Notes, quarantine::Quarantine};
+
+/// How long a look is good for those who only show it. The kernel does not tell everything: who has opened a VF is only found by
+/// looking.
+const KEPT_FOR: Duration = Duration::from_secs(2);
 
 /// The part that looks at the host.
 pub(crate) struct Looks {
@@ -24,22 +32,71 @@ pub(crate) struct Looks {
     last: Mutex<LastLook>,
     /// How many looks have begun.
     count: AtomicU64,
+    /// How often something was heard of the host.
+    heard: AtomicU64,
+    /// Held by the one who looks for all that ask at the same time.
+    looking: tokio::sync::Mutex<()>,
     /// [`Looks::has_booted`].
     booted: AtomicBool,
 }
+
+/// What was known to have changed before a look began: by ioward in the host and in the state, and as heard of the host.
+type Version = [u64; 3];
 
 /// The latest look at the host.
 #[derive(Default)]
 struct LastLook {
     /// Looks are numbered as they begin.
     number: u64,
-    inventory: Option<Inventory>,
+    inventory: Option<Arc<Inventory>>,
+    begun: Option<(Instant, Version)>,
 }
 
 impl Looks {
     pub(crate) fn new(fabric: Arc<Quarantine>, notes: Arc<Notes>, events: Arc<EventLog>) -> Self {
-        let (last, count, booted) = (Mutex::default(), AtomicU64::new(0), AtomicBool::new(false));
-        Self { fabric, notes, events, last, count, booted }
+        Self {
+            fabric,
+            notes,
+            events,
+            last: Mutex::default(),
+            count: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
+            looking: tokio::sync::Mutex::default(),
+            booted: AtomicBool::new(false),
+        }
+    }
+
+    /// Something has become of the host: what was seen before does not count any more.
+    pub(crate) fn hear(&self) {
+        self.heard.fetch_add(1, Ordering::Release);
+    }
+
+    fn version(&self) -> Version {
+        [self.fabric.count_of_changes(), self.notes.changes(), self.heard.load(Ordering::Acquire)]
+    }
+
+    /// The host as it is, or as it was up to two seconds ago where nothing has changed since as far as ioward knows; and how long ago that
+    /// was.
+    ///
+    /// # Errors
+    /// When it can't be looked at at all.
+    pub(crate) async fn recent(&self) -> Result<(Arc<Inventory>, Duration), ImpError> {
+        if let Some(kept) = self.kept() {
+            return Ok(kept);
+        }
+        let _looking = self.looking.lock().await;
+        if let Some(kept) = self.kept() {
+            return Ok(kept);
+        }
+        Ok((self.look_and_keep().await?, Duration::ZERO))
+    }
+
+    fn kept(&self) -> Option<(Arc<Inventory>, Duration)> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (begun, version) = last.begun?;
+        let age = begun.elapsed();
+        let is_good = age < KEPT_FOR && version == self.version();
+        is_good.then(|| last.inventory.clone())?.map(|inventory| (inventory, age))
     }
 
     /// Whether the host has booted since it was as the state says, and what that took is not restored yet.
@@ -56,27 +113,32 @@ impl Looks {
     /// # Errors
     /// When it can't be looked at at all.
     pub(crate) async fn look(&self) -> Result<Inventory, ImpError> {
+        Ok(Inventory::clone(&*self.look_and_keep().await?))
+    }
+
+    async fn look_and_keep(&self) -> Result<Arc<Inventory>, ImpError> {
         let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let begun = (Instant::now(), self.version());
         let found = self.fabric.identify().await?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         // A look that began later has seen more: what this one found is no news.
         if let Some(newer) = last.inventory.as_ref().filter(|_| last.number > number) {
-            return Ok(newer.clone());
+            return Ok(Arc::clone(newer));
         }
         let state = self.notes.state();
         let whereabouts = Whereabouts::of(&state, &found, self.has_booted());
         let quarantined = whereabouts.quarantined(&state, &found);
         self.fabric.set(quarantined.keys().copied());
-        let complete = complete(found, &state, &quarantined, last.inventory.as_ref());
+        let complete = Arc::new(complete(found, &state, &quarantined, last.inventory.as_deref()));
         if last.inventory.as_ref().is_some_and(|last| last.generation != complete.generation) {
             self.events.emit(EventKind::InventoryChanged { generation: complete.generation });
         }
-        *last = LastLook { number, inventory: Some(complete.clone()) };
+        *last = LastLook { number, inventory: Some(Arc::clone(&complete)), begun: Some(begun) };
         Ok(complete)
     }
 
     /// The host as it was when it was last looked at.
-    pub(crate) fn latest(&self) -> Option<Inventory> {
+    pub(crate) fn latest(&self) -> Option<Arc<Inventory>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).inventory.clone()
     }
 

@@ -15,7 +15,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -48,6 +51,8 @@ pub(crate) struct Notes {
     state: Mutex<State>,
     operations: Mutex<BTreeMap<VfId, OpenOperation>>,
     waiting: Mutex<Waiting>,
+    /// How many changes of the state there were.
+    changes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -71,6 +76,9 @@ pub(crate) struct Turn {
 /// The latest entries of the audit log, oldest first, and how many entries of each partition are not kept any more.
 pub(crate) type Audit = (Vec<AuditEntry>, BTreeMap<Name, AuditDropped>);
 
+/// The same of a page of the log, whose entries have their numbers.
+pub(crate) type AuditPage = (Vec<(u64, AuditEntry)>, BTreeMap<Name, AuditDropped>);
+
 impl Notes {
     pub(crate) fn new(store: Box<dyn Store>, state: State, operations: Vec<OpenOperation>) -> Self {
         let operations = operations.into_iter().map(|operation| (operation.vf, operation)).into_map();
@@ -81,7 +89,13 @@ impl Notes {
             state: Mutex::new(state),
             operations: Mutex::new(operations),
             waiting: Mutex::default(),
+            changes: AtomicU64::new(0),
         }
+    }
+
+    /// How many changes of the state there were: who has counted as many has seen the latest.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// The state as it is now.
@@ -140,6 +154,7 @@ impl Notes {
                 for row in changed {
                     state.put(row);
                 }
+                self.changes.fetch_add(1, Ordering::Release);
             }
             written
         })
@@ -208,6 +223,22 @@ impl Notes {
                 dropped.entry(partition.clone()).or_default().add_all(more);
             }
             Ok((entries, dropped))
+        })
+    }
+
+    /// The entries of the audit log after the one of a number, with their numbers. What waits to be written has none before it is.
+    pub(crate) fn audit_after(
+        &self,
+        number: u64,
+        limit: usize,
+        partition: Option<&Name>,
+    ) -> Result<AuditPage, StoreError> {
+        tokio::task::block_in_place(|| {
+            let mut writing = lock(&self.writing);
+            if let Err(error) = self.write(&mut writing, Vec::new(), Must::BeWritten) {
+                tracing::error!("the audit log cannot be written: {}", error_chain(&error));
+            }
+            Ok((self.store.audit_after(number, limit, partition)?, self.store.audit_dropped()?))
         })
     }
 

@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::{
     claims::Claims,
-    error::error_chain,
+    error::{error_chain, lack},
     events::now_ms,
     look::Looks,
     macs::{Macs, Reserved},
@@ -452,8 +452,11 @@ fn is_in_doubt(error: &FabricError) -> bool {
     matches!(error, FabricError::Stuck { .. })
 }
 
+/// What an adapter lacks is no failure, and to try again is of no use: the request is none for this VF, with a reason.
 fn failed(error: FabricError) -> OpError {
-    OpError::new(OpErrorKind::Failed, error_chain(&error))
+    let reasons: Vec<_> = lack(&error).into_iter().collect();
+    let kind = if reasons.is_empty() { OpErrorKind::Failed } else { OpErrorKind::Invalid };
+    OpError { reasons, ..OpError::new(kind, error_chain(&error)) }
 }
 
 fn unkept(error: &StoreError) -> OpError {

@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -17,16 +20,31 @@ pub(crate) struct Quarantine {
     fabric: Arc<dyn Fabric>,
     /// As of the latest look.
     pfs: Mutex<BTreeSet<Bdf>>,
+    /// How often something was changed, or may have been.
+    changes: AtomicU64,
 }
 
 impl Quarantine {
     pub(crate) fn new(fabric: Arc<dyn Fabric>) -> Self {
-        Self { fabric, pfs: Mutex::default() }
+        Self { fabric, pfs: Mutex::default(), changes: AtomicU64::new(0) }
     }
 
     /// These are kept off from now on, and no others.
     pub(crate) fn set(&self, pfs: impl Iterator<Item = Bdf>) {
         *self.pfs.lock().unwrap_or_else(PoisonError::into_inner) = pfs.collect();
+    }
+
+    /// How often the host was changed through here: who has counted as many before a look has seen the latest.
+    pub(crate) fn count_of_changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Waits for what changes the host, and counts it, whatever became of it.
+    async fn changed<T>(&self, change: impl Future<Output = T>) -> T {
+        let counts = Counts(&self.changes);
+        let done = change.await;
+        drop(counts);
+        done
     }
 
     fn has(&self, pf: Bdf) -> bool {
@@ -46,6 +64,15 @@ impl Quarantine {
     }
 }
 
+/// Counts a change when it has ended, or nobody waits for it any more.
+struct Counts<'a>(&'a AtomicU64);
+
+impl Drop for Counts<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
+}
+
 #[async_trait]
 impl Fabric for Quarantine {
     async fn identify(&self) -> Result<Inventory, FabricError> {
@@ -53,11 +80,11 @@ impl Fabric for Quarantine {
     }
 
     async fn set_autoprobe(&self, pf: Bdf, on: bool) -> Result<(), FabricError> {
-        self.pf(pf)?.set_autoprobe(pf, on).await
+        self.changed(self.pf(pf)?.set_autoprobe(pf, on)).await
     }
 
     async fn set_vf_count(&self, pf: Bdf, count: u16) -> Result<(), FabricError> {
-        self.pf(pf)?.set_vf_count(pf, count).await
+        self.changed(self.pf(pf)?.set_vf_count(pf, count)).await
     }
 
     async fn vf_address(&self, vf: VfId) -> Result<Bdf, FabricError> {
@@ -69,11 +96,11 @@ impl Fabric for Quarantine {
     }
 
     async fn bind(&self, vf: VfId, driver: Option<&str>) -> Result<Option<String>, FabricError> {
-        self.vf(vf)?.bind(vf, driver).await
+        self.changed(self.vf(vf)?.bind(vf, driver)).await
     }
 
     async fn reset(&self, vf: VfId) -> Result<(), FabricError> {
-        self.vf(vf)?.reset(vf).await
+        self.changed(self.vf(vf)?.reset(vf)).await
     }
 
     async fn settings(&self, vf: VfId) -> Result<VfSettings, FabricError> {
@@ -81,7 +108,7 @@ impl Fabric for Quarantine {
     }
 
     async fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
-        self.vf(vf)?.configure(vf, change).await
+        self.changed(self.vf(vf)?.configure(vf, change)).await
     }
 
     async fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError> {

@@ -175,6 +175,7 @@ impl Reconciler {
             if self.wait_for_news(&mut changes, LOOK_EACH).await {
                 sleep(DEBOUNCE).await;
                 while changes.try_recv().is_ok() {}
+                self.looks.hear();
             }
         }
     }
@@ -382,7 +383,11 @@ impl Reconciler {
                 () = self.machines.news.notified() => {}
             }
         };
-        timeout(at_most, news).await.is_ok()
+        let is_news = timeout(at_most, news).await.is_ok();
+        if is_news {
+            self.looks.hear();
+        }
+        is_news
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {

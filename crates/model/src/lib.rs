@@ -37,6 +37,7 @@ mod partition;
 mod partition_form;
 mod plan;
 mod reason;
+pub mod risk;
 mod row;
 mod settings;
 mod spec;

@@ -100,7 +100,7 @@ pub enum OpErrorKind {
     Denied,
     /// The partition holds no VF of that name.
     NoSuchVf,
-    /// The request is invalid for this VF.
+    /// The request is invalid for this VF; with a reason, its adapter or that one's driver cannot do it.
     Invalid,
     /// The adapter or its driver refused.
     Failed,

@@ -40,6 +40,15 @@ impl Store for Folder {
         self.file.audit(limit)
     }
 
+    fn audit_after(
+        &self,
+        number: u64,
+        limit: usize,
+        partition: Option<&Name>,
+    ) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
+        self.file.audit_after(number, limit, partition)
+    }
+
     fn audit_dropped(&self) -> Result<BTreeMap<Name, AuditDropped>, StoreError> {
         self.file.audit_dropped()
     }

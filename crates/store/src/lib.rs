@@ -48,6 +48,18 @@ pub trait Store: Send + Sync {
     /// When they can't be read.
     fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, StoreError>;
 
+    /// The entries of the audit log after the one of this number, oldest first, each with its number: at most `limit`, of one
+    /// partition where one is named. Entries of an ioward before version 2 of the state have a number once another is written.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    fn audit_after(
+        &self,
+        number: u64,
+        limit: usize,
+        partition: Option<&Name>,
+    ) -> Result<Vec<(u64, AuditEntry)>, StoreError>;
+
     /// Number of dropped entries of the audit log, by partition, where there are any.
     ///
     /// # Errors

@@ -146,6 +146,15 @@ impl Store for StateFile {
         self.read_with(|database| tables::audit(database, limit))
     }
 
+    fn audit_after(
+        &self,
+        number: u64,
+        limit: usize,
+        partition: Option<&Name>,
+    ) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
+        self.read_with(|database| tables::audit_after(database, number, limit, partition))
+    }
+
     fn audit_dropped(&self) -> Result<BTreeMap<Name, AuditDropped>, StoreError> {
         self.read_with(tables::audit_dropped)
     }

@@ -404,6 +404,30 @@ impl Tables {
         found.iter().map(|(number, value)| value_of(&audit::ENTRIES, number, value)).collect()
     }
 
+    fn audit_after(
+        &self,
+        number: u64,
+        limit: usize,
+        partition: Option<&Name>,
+    ) -> Result<Vec<(u64, AuditEntry)>, Wrong> {
+        let mut found: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+        if let Some(entries) = self.open_if_there(audit::ENTRIES)? {
+            for row in entries.iter()? {
+                let (key, value) = row?;
+                let (of, _, at) = key.value();
+                if at > number && partition.is_none_or(|partition| partition.as_str() == of) {
+                    found.insert(at, value.value().to_owned());
+                    // No more is held than is given.
+                    if found.len() > limit {
+                        found.pop_last();
+                    }
+                }
+            }
+        }
+        let numbered = |(at, value): (u64, Vec<u8>)| Ok((at, value_of(&audit::ENTRIES, at, &value)?));
+        found.into_iter().map(numbered).collect()
+    }
+
     fn audit_dropped(&self) -> Result<BTreeMap<Name, AuditDropped>, Wrong> {
         let mut all = BTreeMap::<Name, AuditDropped>::new();
         let Some(counts) = self.open_if_there(audit::COUNTS)? else { return Ok(all) };
@@ -435,6 +459,15 @@ pub(crate) fn contents(database: &Database) -> Result<Contents, Wrong> {
 
 pub(crate) fn audit(database: &Database, limit: usize) -> Result<Vec<AuditEntry>, Wrong> {
     Tables::of(database)?.audit(limit)
+}
+
+pub(crate) fn audit_after(
+    database: &Database,
+    number: u64,
+    limit: usize,
+    partition: Option<&Name>,
+) -> Result<Vec<(u64, AuditEntry)>, Wrong> {
+    Tables::of(database)?.audit_after(number, limit, partition)
 }
 
 pub(crate) fn audit_dropped(database: &Database) -> Result<BTreeMap<Name, AuditDropped>, Wrong> {

@@ -14,8 +14,8 @@ use ioward_hypervisor::{
     sim::{Bounds, SimConfig, SimHypervisor},
 };
 use ioward_imp::{Imp, Run, serve_on};
-use ioward_model::State;
-use ioward_store::Contents;
+use ioward_model::{AuditEntry, State};
+use ioward_store::{Change, Contents, Store as _};
 use ioward_tests::level1::wait_until;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -41,6 +41,11 @@ impl Daemon {
     }
 
     pub(crate) fn start_with(state: State) -> Self {
+        Self::start_after(state, &[])
+    }
+
+    /// With what is in the audit log.
+    pub(crate) fn start_after(state: State, audit: &[AuditEntry]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let machine = SimMachine::standard(1);
         let config = SimConfig {
@@ -58,6 +63,7 @@ impl Daemon {
         let hypervisor = Arc::new(Guard::new(hypervisor, move |function| Ok(looked_at.facts(function))));
         let (store, contents) = ioward_store::open(&folder.path().join("state")).unwrap();
         let contents = Contents { state, ..contents };
+        store.commit(&audit.iter().cloned().map(Change::Audit).collect::<Vec<_>>()).unwrap();
         let run = Run { epoch: 1, boot: String::new() };
         let imp = Imp::new(Arc::new(machine.fabric()), hypervisor, Box::new(store), contents, run);
         let at = socket.clone();

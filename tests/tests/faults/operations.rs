@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ioward_model::{Intent, OpErrorKind, OpOutcome, Spec, Verdict, VfOp, VfSettings};
+use ioward_model::{Intent, OpErrorKind, OpOutcome, Rule, Spec, Verdict, VfOp, VfSettings};
 
 use crate::scene::{NIC, Scene, name, partition, set_mac, vf};
 
@@ -200,4 +200,22 @@ async fn a_user_gets_no_taken_mac_and_no_vf_that_no_partition_holds() {
         1,
         "what no partition is asked for is none of its operations"
     );
+}
+
+/// What an adapter lacks was told as a failure, which the API answers with 500; but nothing has failed, and to try again is of no use.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_adapter_lacks_is_refused_with_a_reason() {
+    let scene = Scene::new();
+    scene.apply(&partition("web", 0, A)).await;
+    let queues = VfSettings { queues: Some(2), ..VfSettings::default() };
+    let op = VfOp::Set { vf: name("net0"), change: queues };
+    let refused = scene.imp.operate_for_user(1000, vf(0), op).await.unwrap_err();
+    assert_eq!(refused.kind, OpErrorKind::Invalid, "{refused:?}");
+    let [reason] = &refused.reasons[..] else { panic!("{refused:?}") };
+    assert_eq!((reason.rule, reason.function), (Rule::SettingSupported, Some(vf(0).pf)));
+    assert!(reason.found.contains("queues"), "{reason:?}");
+    let audit = scene.imp.audit(10).unwrap();
+    let last = audit.last().unwrap();
+    assert!(matches!(last.verdict, Verdict::Refused(_)) && last.uid == Some(1000), "{last:?}");
+    assert_eq!(scene.mac(vf(0)), A, "nothing has changed");
 }

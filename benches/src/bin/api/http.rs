@@ -20,14 +20,22 @@ pub struct Answer {
     pub all: Duration,
 }
 
+/// Has the daemon look at the host anew.
+pub const ANEW: &str = "cache-control: no-cache\r\n";
+
 /// Asks, and reads the answer whole. It must have a `Content-Length`, or be of no interest but for its end.
 pub fn ask(folder: &Path, route: &str, body: &str) -> Answer {
+    ask_with(folder, route, "", body)
+}
+
+/// The same with these headers.
+pub fn ask_with(folder: &Path, route: &str, headers: &str, body: &str) -> Answer {
     let begun = Instant::now();
     let mut stream = UnixStream::connect(folder.join(SOCKET)).unwrap();
     let length = body.len();
     let head = format!(
         "{route} HTTP/1.1\r\nhost: ioward\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         content-length: {length}\r\n\r\n{body}"
+         content-length: {length}\r\n{headers}\r\n{body}"
     );
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = vec![0; 1];

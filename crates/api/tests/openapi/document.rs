@@ -17,8 +17,9 @@ pub fn document() -> Value {
         at[route.method.to_lowercase()] = operation;
     }
     let problem = schemas.of::<Problem>();
-    let responses = ErrorKind::ALL.map(|kind| (kind.word().to_owned(), problem_of(kind.title(), &problem)));
-    let mut responses: Map<_, _> = responses.into_iter().collect();
+    let kinds = ErrorKind::ALL.into_iter().filter(|kind| !kind.is_of_the_page());
+    let responses = kinds.map(|kind| (kind.word().to_owned(), problem_of(kind.title(), &problem)));
+    let mut responses: Map<_, _> = responses.collect();
     responses.insert("other".to_owned(), problem_of("Any other error", &problem));
     json!({
         "openapi": "3.1.0",
@@ -51,7 +52,7 @@ fn operation(route: &Route, schemas: &mut Schemas) -> Value {
         errors.push(ErrorKind::Invalid);
     }
     if let Some((media_type, _)) = &row.body {
-        errors.push(ErrorKind::TooLarge);
+        errors.extend([ErrorKind::TooLarge, ErrorKind::Timeout]);
         errors.extend((*media_type == "application/json").then_some(ErrorKind::Unsupported));
     }
     errors.extend(row.errors);
@@ -98,6 +99,6 @@ fn path_parameter(name: &str, schemas: &mut Schemas) -> Value {
 /// `post_adapters_pf_vfs_index_operations`.
 fn operation_id(method: &str, path: &str) -> String {
     let segments = path.split('/').filter(|segment| !segment.is_empty() && *segment != "v1");
-    let words = segments.map(|segment| segment.trim_matches(['{', '}']).to_owned());
+    let words = segments.map(|segment| segment.trim_matches(['{', '}']).replace('.', "_"));
     std::iter::once(method.to_lowercase()).chain(words).collect::<Vec<_>>().join("_")
 }

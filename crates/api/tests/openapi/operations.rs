@@ -80,6 +80,12 @@ impl Operation {
         tagged
     }
 
+    /// It shows the host as it was a moment ago, unless somebody wants it as it is.
+    fn looked_at(self) -> Self {
+        let wish = "no-cache: look at the host anew";
+        self.parameter("header", "Cache-Control", &json!({"type": "string"}), wish)
+    }
+
     fn fails(mut self, errors: &[ErrorKind]) -> Self {
         self.errors.extend(errors);
         self
@@ -125,7 +131,10 @@ pub fn operation(method: &str, path: &str, schemas: &mut Schemas) -> Option<Oper
     let json = |schema| Operation::answers(JSON, schema);
     Some(match (method, path) {
         ("GET", "/v1/whoami") => json(schemas.of::<WhoAmI>()),
-        ("GET", "/v1/host") => json(schemas.of::<Inventory>()).tagged(),
+        ("GET", "/v1/host") => json(schemas.of::<Inventory>())
+            .tagged()
+            .header("Age", "How many seconds ago it was so")
+            .looked_at(),
         ("GET", "/v1/partitions") => {
             let page = json!({"type": "integer", "minimum": 1});
             json(schemas.list_of::<PartitionView>())
@@ -142,14 +151,17 @@ pub fn operation(method: &str, path: &str, schemas: &mut Schemas) -> Option<Oper
             typing.answers.insert("204".to_owned(), json!({"description": "It is typed"}));
             typing
         }
-        ("GET", "/v1/adapters/{pf}") => json(schemas.of::<PhysicalFunction>()).fails(&[NotFound]),
-        ("GET", "/v1/adapters/{pf}/vfs/{index}") => json(schemas.of::<VfDetail>()).fails(&[NotFound]),
+        ("GET", "/v1/adapters/{pf}") => json(schemas.of::<PhysicalFunction>()).fails(&[NotFound]).looked_at(),
+        ("GET", "/v1/adapters/{pf}/vfs/{index}") => {
+            json(schemas.of::<VfDetail>()).fails(&[NotFound]).looked_at()
+        }
         ("GET", "/v1/adapters/{pf}/vfs/{index}/statistics") => {
             json(schemas.of::<VfStatistics>()).fails(&[NotFound, Refused])
         }
         ("POST", "/v1/adapters/{pf}/vfs/{index}/operations") => json(schemas.of::<OpOutcome>())
             .takes(JSON, schemas.of::<VfOp>())
             .fails(&[NotFound, Refused, Busy]),
+        ("GET", "/v1/openapi.json") => json(json!({"type": "object"})).tagged(),
         ("GET", "/v1/doctor") => json(schemas.of::<doctor::Report>()),
         ("GET", "/metrics") => Operation::answers("text/plain", text),
         ("GET", "/v1/drift") => json(schemas.list_of::<Drift>()).fails(&[Busy]),
@@ -210,7 +222,12 @@ pub fn operation(method: &str, path: &str, schemas: &mut Schemas) -> Option<Oper
             events
         }
         ("GET", "/v1/audit") => Operation::answers(LINES, lines(&schemas.of::<AuditLine>()))
-            .query("limit", &count, "How many entries at most, the latest")
+            .header(
+                "Link",
+                "rel=\"next\" where there are more, of what was asked for with `after` (RFC 8288)",
+            )
+            .query("limit", &count, "How many entries at most, the latest; with `after`, the next")
+            .query("after", &count, "Those after the one of this number, oldest first")
             .query("partition", &schemas.of::<Name>(), "Those of this partition alone"),
         ("POST", "/v1/domains/{uuid}/prepare") => json(schemas.of::<Prepared>())
             .takes(JSON, schemas.of::<PrepareRequest>())

@@ -34,7 +34,7 @@ use crate::{
     show,
     signals::{INTERRUPT, Signals},
     spec_file, terminal,
-    ui::Server,
+    ui::{self, Server},
 };
 
 /// How much of the simulated machine's time passes for real, so that a person sees steps go by.
@@ -47,7 +47,7 @@ const REALTIME: f64 = 0.05;
 pub async fn demo(args: DemoArgs, socket: Option<PathBuf>) -> Result<(), CliError> {
     // Before there is anything that a signal could leave behind.
     let mut signals = Signals::new().map_err(CliError::Start)?;
-    let page = if args.serve { Some(Server::new(args.port).await?) } else { None };
+    let page = if args.serve { Some(Server::local(ui::loopback(args.port)).await?) } else { None };
     let embedded = Embedded::start(args.seed, args.foreign, socket).await?;
     let ended = tokio::select! {
         // Whoever carries out a plan listens to Ctrl-C too, and ends the line on which progress is shown.
@@ -85,7 +85,7 @@ async fn stages(embedded: &Embedded, args: &DemoArgs, page: Option<&Server>) -> 
     let intent = Intent::Apply { spec: select(embedded, args).await? };
     stage("Plan: what would that change?")?;
     let show = change::Show::Text(Detail::default());
-    change::plan(client, intent.clone(), Options::default(), None, show).await?;
+    change::plan(client, intent.clone(), Options::default(), None, show, None).await?;
     if !args.yes && !choice::agreed("Apply?").await? {
         return Err(CliError::Declined);
     }

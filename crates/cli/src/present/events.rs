@@ -13,7 +13,7 @@ pub fn event(event: &Event) -> String {
 #[must_use]
 pub fn audit(line: &AuditLine) -> String {
     let entry = match line {
-        AuditLine::Entry(entry) => entry,
+        AuditLine::Entry(numbered) => &numbered.entry,
         AuditLine::Dropped { partition, dropped } => {
             return format!("{partition}: not kept any more: {dropped}\n");
         }

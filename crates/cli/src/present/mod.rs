@@ -10,6 +10,7 @@ pub mod inventory;
 pub mod partitions;
 pub mod plan;
 pub mod progress;
+pub mod risks;
 mod spec_diff;
 pub mod table;
 pub mod text;

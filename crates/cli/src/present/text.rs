@@ -71,10 +71,29 @@ pub fn natural(text: &str) -> Vec<(bool, usize, String)> {
 /// a name could put itself in the place of what comes after it.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    // Bidi_Control of the Unicode Character Database (UAX #9).
-    let turns = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let harms = |c: char| c.is_control() && c != '\n' || turns(c);
     text.chars().map(|c| if harms(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// The text of JSON with such characters as `\uXXXX` (RFC 8259 §7): serde_json escapes those below U+0020 only. They are in strings,
+/// where that means the same.
+#[must_use]
+pub fn escaped_json(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if harms(c) {
+            escaped += &format!("\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+fn harms(c: char) -> bool {
+    // Bidi_Control of the Unicode Character Database (UAX #9); all of them have four digits.
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() && c != '\n' || turns
 }
 
 /// The same lines; those that begin with the sign of a diff or of a finding are in colour (ECMA-48 SGR).
@@ -142,6 +161,16 @@ mod tests {
         assert_eq!(printable("a\x1b[2J\u{9b}b\r\n\tc"), "a\u{fffd}[2J\u{fffd}b\u{fffd}\n\u{fffd}c");
         assert_eq!(printable("eth\u{202e}0 \u{2067}x\u{200f}"), "eth\u{fffd}0 \u{fffd}x\u{fffd}");
         assert_eq!(printable("größe 日本 עברית"), "größe 日本 עברית");
+    }
+
+    #[test]
+    fn json_means_the_same_without_what_a_terminal_acts_upon() {
+        let value = serde_json::json!({"a\u{9b}31m": "\u{1b}]0;x\u{7}\u{7f}\u{9d}\u{202e}\n<b>größe"});
+        let text = serde_json::to_string_pretty(&value).unwrap();
+        let escaped = escaped_json(&text);
+        assert_ne!(escaped, text);
+        assert_eq!(printable(&escaped), escaped);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
     }
 
     #[test]

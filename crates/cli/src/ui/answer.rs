@@ -10,7 +10,7 @@ use hyper::{
     body::{Bytes, Frame, Incoming, SizeHint},
     header::{self, HeaderName, HeaderValue},
 };
-use serde_json::json;
+use ioward_api::{ApiError, ErrorKind, PROBLEM_JSON, Problem};
 
 use super::pass::Upstream;
 
@@ -70,33 +70,16 @@ impl hyper::body::Body for Body {
     }
 }
 
-/// A "no" of this process's own, as the API says one (RFC 9457).
+/// A "no" of this process's own, as the API says one (RFC 9457). The status is one of [`ErrorKind`]'s.
 #[must_use]
 pub fn problem(status: StatusCode, detail: &str) -> Response<Body> {
-    let (kind, title) = match status {
-        StatusCode::BAD_REQUEST => ("invalid", "Invalid"),
-        StatusCode::UNAUTHORIZED => ("unauthorized", "No session"),
-        StatusCode::FORBIDDEN => ("forbidden", "Forbidden"),
-        StatusCode::NOT_FOUND => ("not-found", "Not found"),
-        StatusCode::METHOD_NOT_ALLOWED => ("method", "Method not allowed"),
-        StatusCode::NOT_ACCEPTABLE => ("unsupported", "Not acceptable"),
-        StatusCode::PAYLOAD_TOO_LARGE => ("too-large", "Too large"),
-        StatusCode::BAD_GATEWAY => ("unreachable", "The daemon cannot be reached"),
-        StatusCode::SERVICE_UNAVAILABLE => ("busy", "Too many connections"),
-        _ => ("failed", "Failed"),
-    };
-    let body = json!({
-        "type": format!("urn:ioward:problem:{kind}"),
-        "title": title,
-        "status": status.as_u16(),
-        "detail": detail,
-        "error": {"kind": kind, "message": detail},
-    });
-    let mut answer = Response::new(Body::whole(body.to_string().into()));
-    *answer.status_mut() = status;
+    let kind = ErrorKind::of_status(status.as_u16());
+    let body = serde_json::to_vec(&Problem::from(ApiError::new(kind, detail))).unwrap_or_default();
+    let mut answer = Response::new(Body::whole(body.into()));
+    *answer.status_mut() = StatusCode::from_u16(kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if status == StatusCode::UNAUTHORIZED {
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    if kind == ErrorKind::Unauthorized {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Cookie realm=\"ioward\""));
     }
     answer
@@ -128,4 +111,20 @@ pub fn guarded(mut answer: Response<Body>) -> Response<Body> {
     let kept = if headers.contains_key(header::ETAG) { "no-cache" } else { "no-store" };
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(kept));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_no_of_the_page_s_server_is_of_a_kind_of_the_table() {
+        for status in [400, 401, 403, 404, 405, 406, 413, 500, 502] {
+            let answer = problem(StatusCode::from_u16(status).unwrap(), "why");
+            assert_eq!(answer.status().as_u16(), status);
+            let Body::Whole(Some(body)) = answer.into_body() else { panic!("{status}: no body") };
+            let problem: Problem = serde_json::from_slice(&body).unwrap();
+            assert_eq!((problem.status, &*problem.detail), (status, "why"));
+        }
+    }
 }

@@ -1,17 +1,19 @@
-//! `ioward ui`: serves the page on loopback, and passes what the page asks for on to the daemon's socket, with the rights of
-//! whoever runs it.
+//! `ioward ui`: serves the page, and passes what the page asks for on to the daemon's socket, with the rights of whoever runs it.
 //!
 //! ```text
-//! a connection ──> peer: whose? ──> origin: the page's own? ──┬─> files: the page
-//!                                                             ├─> session: the link that was printed, for a cookie
-//!                                                             └─> pass: /v1 and /metrics, with the cookie
+//! on loopback:      peer: whose? ────────────────┐                             ┌─> files: the page
+//!                                                ├─> origin: the page's own? ──┼─> session: the link that was printed, for a cookie
+//! elsewhere: crowd ──> remote: a certificate? ───┘                             └─> pass: /v1 and /metrics, with cookie or certificate
 //! ```
 
 mod answer;
+mod crowd;
 mod files;
+mod lines;
 mod origin;
 mod pass;
 mod peer;
+mod remote;
 mod session;
 
 use std::{
@@ -19,7 +21,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -29,14 +31,19 @@ use hyper::{
     Method, Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ioward_tls::Files;
+use origin::Named;
+use remote::{Remote, Visitor};
 use session::{Secret, Session};
 use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
+    time::timeout,
 };
 
-use crate::{error::CliError, signals::Signals, terminal};
+use crate::{args::UiArgs, error::CliError, signals::Signals, terminal};
 
 /// The most connections at once. A browser makes six; each has one more to the daemon.
 const MAX_CONNECTIONS: usize = 200;
@@ -48,20 +55,47 @@ const MAX_HEAD: usize = 32 << 10;
 const MAX_TOKEN: usize = 1 << 10;
 /// Before another connection is taken where the kernel had nothing left for one.
 const AGAIN: Duration = Duration::from_millis(100);
+/// The answer to a connection beyond the bound.
+const BUSY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
 
 /// Serves the page until Ctrl-C, or another signal.
 ///
 /// # Errors
-/// When it can't listen.
-pub async fn ui(socket: &Path, port: Option<u16>) -> Result<(), CliError> {
+/// When it can't listen, or the certificates can't be used.
+pub async fn ui(socket: &Path, args: UiArgs) -> Result<(), CliError> {
     let mut signals = Signals::new().map_err(CliError::Start)?;
-    let server = Server::new(port).await?;
+    let server = match (args.listen, args.tls) {
+        (None, _) => Server::local(loopback(args.port)).await?,
+        (Some(address), Some(tls)) => {
+            let files = Files { certificate: tls.tls_cert, key: tls.tls_key, client_ca: tls.client_ca };
+            Server::remote(address, files, tls.client_name).await?
+        }
+        (Some(SocketAddr::V4(address)), None) if *address.ip() == Ipv4Addr::LOCALHOST => {
+            Server::local(address).await?
+        }
+        (Some(address), None) => return Err(CliError::Usage(unsafe_at(address))),
+    };
     terminal::print(&server.told())?;
     tokio::select! {
         () = server.serve(socket) => {}
         _ = signals.next() => {}
     }
     Ok(())
+}
+
+/// Where the page of one's own is: this port, or one that is free.
+#[must_use]
+pub fn loopback(port: Option<u16>) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::LOCALHOST, port.unwrap_or(0))
+}
+
+fn unsafe_at(address: SocketAddr) -> String {
+    format!(
+        "others could get to {address} and read what goes there: without TLS, the page is at 127.0.0.1 alone. For users of other \
+         machines, add --tls-cert FILE --tls-key FILE --client-ca FILE; for yourself, leave --listen out and go through \
+         ssh -L (docs/ui.md says how to do either)"
+    )
 }
 
 /// The page's server, which listens.
@@ -72,37 +106,79 @@ pub struct Server {
 
 /// What all connections share.
 struct Page {
-    address: SocketAddrV4,
-    users: Vec<u32>,
-    session: Mutex<Session>,
+    address: SocketAddr,
+    guard: Guard,
 }
 
+/// Who is answered.
+enum Guard {
+    /// On loopback: programs of these users, with the cookie for the link.
+    Local { address: SocketAddrV4, users: Vec<u32>, session: Mutex<Session> },
+    /// Elsewhere: whoever shows a certificate.
+    Remote(Arc<Remote>),
+}
+
+/// Who has connected, and may be answered.
+enum Caller {
+    Local,
+    Remote(Visitor),
+}
+
+/// A connection, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
 impl Server {
-    /// Listens on loopback, at this port or one that is free.
+    /// Listens on loopback, for whoever runs this.
     ///
     /// # Errors
     /// When it can't.
-    pub async fn new(port: Option<u16>) -> Result<Self, CliError> {
-        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port.unwrap_or(0));
-        let failed = |source| CliError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let SocketAddr::V4(address) = listener.local_addr().map_err(failed)? else {
-            return Err(failed(io::ErrorKind::AddrNotAvailable.into()));
-        };
+    pub async fn local(address: SocketAddrV4) -> Result<Self, CliError> {
+        let (listener, bound) = listen(address.into()).await?;
+        let address = SocketAddrV4::new(*address.ip(), bound.port());
         let session = Session::new(address.port(), Instant::now()).map_err(CliError::Start)?;
-        let page = Page { address, users: users(), session: Mutex::new(session) };
-        Ok(Self { listener, page: Arc::new(page) })
+        let guard = Guard::Local { address, users: users(), session: Mutex::new(session) };
+        Ok(Self { listener, page: Arc::new(Page { address: bound, guard }) })
+    }
+
+    /// Listens anywhere, for whoever shows a certificate with one of these names, or with any where there are none.
+    ///
+    /// # Errors
+    /// When it can't, or the files can't be used.
+    async fn remote(address: SocketAddr, files: Files, names: Vec<String>) -> Result<Self, CliError> {
+        let certificate = files.certificate.clone();
+        let remote = Remote::new(files, names)?;
+        let tls = remote.tls();
+        // Which addresses lead to one that is not specified is not known here.
+        let ip = address.ip();
+        if tls.names().is_empty() && !ip.is_unspecified() && !tls.is_for(&ip.to_string()) {
+            return Err(CliError::Nameless { certificate, ip });
+        }
+        let (listener, address) = listen(address).await?;
+        Ok(Self { listener, page: Arc::new(Page { address, guard: Guard::Remote(Arc::new(remote)) }) })
     }
 
     /// The link, on a line of its own, and how to use it.
     #[must_use]
     pub fn told(&self) -> String {
-        let Page { address, session, .. } = &*self.page;
-        let session = session.lock().unwrap_or_else(PoisonError::into_inner);
-        format!(
-            "http://{address}/#token={}\nOpen it in a browser within an hour: it is good once, for one browser. Ctrl-C ends this.\n",
-            session.token()
-        )
+        let address = self.page.address;
+        match &self.page.guard {
+            Guard::Local { session, .. } => format!(
+                "http://{address}/#token={}\nOpen it in a browser within an hour: it is good once, for one browser. Ctrl-C ends this.\n",
+                locked(session).token()
+            ),
+            Guard::Remote(remote) => {
+                let user = rustix::process::getuid();
+                let user = if user.is_root() { "root".to_owned() } else { format!("user {}", user.as_raw()) };
+                let names = remote.tls().names();
+                let link = match names.iter().find(|name| !name.starts_with('*')) {
+                    Some(name) => format!("https://{name}:{}/", address.port()),
+                    None => format!("https://{address}/"),
+                };
+                format!("{link}\n{} may do here what {user} may do. Ctrl-C ends this.\n", remote.whose())
+            }
+        }
     }
 
     /// Serves without end what the daemon behind a socket has to say. Dropping it closes all connections.
@@ -111,55 +187,120 @@ impl Server {
         let mut connections = JoinSet::new();
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            let Ok((stream, SocketAddr::V4(peer))) = self.listener.accept().await else {
+            let Ok((stream, peer)) = self.listener.accept().await else {
                 tokio::time::sleep(AGAIN).await;
                 continue;
             };
             while connections.try_join_next().is_some() {}
-            let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
-                refuse(&stream);
-                continue;
-            };
-            let (page, socket) = (Arc::clone(&self.page), Arc::clone(&socket));
-            connections.spawn(async move {
-                if !page.is_users(peer).await {
-                    return;
+            let (page, socket, room) = (Arc::clone(&self.page), Arc::clone(&socket), Arc::clone(&room));
+            match &self.page.guard {
+                Guard::Local { .. } => {
+                    let Ok(place) = room.try_acquire_owned() else {
+                        refuse(&stream);
+                        continue;
+                    };
+                    connections.spawn(async move {
+                        if page.is_users(peer).await {
+                            page.talk(Box::new(stream), &Caller::Local, &socket).await;
+                        }
+                        drop(place);
+                    });
                 }
-                let service = service_fn(|request| async {
-                    Ok::<_, Infallible>(guarded(page.answer(request, &socket).await))
-                });
-                let served = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_WITHIN)
-                    .max_buf_size(MAX_HEAD)
-                    .serve_connection(TokioIo::new(stream), service);
-                // Whoever broke off is not there to be told.
-                let _ = served.await;
-                drop(place);
-            });
+                Guard::Remote(remote) => {
+                    let address = peer.ip().to_canonical();
+                    let Some(place) = remote.crowd.enter(address) else { continue };
+                    let remote = Arc::clone(remote);
+                    connections.spawn(async move {
+                        let accepted = remote.accept(stream, address).await;
+                        drop(place);
+                        match accepted {
+                            Ok((stream, visitor)) => {
+                                page.receive(Box::new(stream), visitor, room, &socket).await;
+                            }
+                            Err(why) => remote.tell(address, &why),
+                        }
+                    });
+                }
+            }
         }
     }
 }
 
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
+    let failed = |source: io::Error| CliError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
 impl Page {
     /// Whether a connection is made by a program of whoever runs this, or of root.
-    async fn is_users(&self, peer: SocketAddrV4) -> bool {
-        let here = self.address;
+    async fn is_users(&self, peer: SocketAddr) -> bool {
+        let (Guard::Local { address, users, .. }, SocketAddr::V4(peer)) = (&self.guard, peer) else {
+            return false;
+        };
+        let here = *address;
         // The kernel goes through all its connections for that: nobody else waits meanwhile.
         let user = tokio::task::spawn_blocking(move || peer::user(here, peer)).await;
-        matches!(user, Ok(Ok(Some(user))) if self.users.contains(&user))
+        matches!(user, Ok(Ok(Some(user))) if users.contains(&user))
     }
 
-    async fn answer(&self, request: Request<Incoming>, socket: &Path) -> Response<Body> {
-        if let Err(foreign) = origin::check(request.method(), request.headers(), self.address.port()) {
+    /// Answers somebody who has shown a certificate, as far as there is room.
+    async fn receive(
+        &self,
+        mut stream: Box<dyn Stream>,
+        visitor: Visitor,
+        room: Arc<Semaphore>,
+        socket: &Path,
+    ) {
+        if let Ok(_place) = room.try_acquire_owned() {
+            return self.talk(stream, &Caller::Remote(visitor), socket).await;
+        }
+        let told = async {
+            let _ = stream.write_all(BUSY).await;
+            let _ = stream.shutdown().await;
+        };
+        let _ = timeout(HEAD_WITHIN, told).await;
+    }
+
+    /// Answers the requests of a connection.
+    async fn talk(&self, stream: Box<dyn Stream>, caller: &Caller, socket: &Path) {
+        let service = service_fn(|request| async {
+            Ok::<_, Infallible>(guarded(self.answer(request, caller, socket).await))
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_WITHIN)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(stream), service);
+        // Whoever broke off is not there to be told.
+        let _ = served.await;
+    }
+
+    async fn answer(&self, request: Request<Incoming>, caller: &Caller, socket: &Path) -> Response<Body> {
+        let named = match caller {
+            Caller::Local => Named::Loopback(self.address.port()),
+            Caller::Remote(visitor) => Named::Certificate(&visitor.tls),
+        };
+        if let Err(foreign) = origin::check(request.method(), request.headers(), named) {
             return problem(StatusCode::FORBIDDEN, &foreign.to_string());
+        }
+        if let (Guard::Remote(remote), Caller::Remote(visitor)) = (&self.guard, caller) {
+            if !visitor.is_let_in {
+                let detail =
+                    "this certificate has no name that is let in here (subjectAltName, DNS; --client-name)";
+                return problem(StatusCode::FORBIDDEN, detail);
+            }
+            remote.tell_change(visitor, &request);
         }
         let path = request.uri().path();
         if path == "/session" {
             return self.begin(request).await;
         }
         if path == "/metrics" || path == "/v1" || path.starts_with("/v1/") {
-            if !self.session().is_of(request.headers()) {
+            if let Guard::Local { session, .. } = &self.guard
+                && !locked(session).is_of(request.headers())
+            {
                 let detail = "there is no session; open the link that ioward has printed";
                 return problem(StatusCode::UNAUTHORIZED, detail);
             }
@@ -178,6 +319,12 @@ impl Page {
             token: String,
         }
 
+        let Guard::Local { session, .. } = &self.guard else {
+            return problem(
+                StatusCode::NOT_FOUND,
+                "there are no sessions here: your certificate is what counts",
+            );
+        };
         if request.method() != Method::POST {
             return not_allowed("POST");
         }
@@ -185,7 +332,7 @@ impl Page {
             return problem(StatusCode::PAYLOAD_TOO_LARGE, "a token is not so long");
         };
         let token = serde_json::from_slice(&body.to_bytes()).map_or(String::new(), |Asked { token }| token);
-        let begun = Secret::new().map(|secret| self.session().begin(&token, secret, Instant::now()));
+        let begun = Secret::new().map(|secret| locked(session).begin(&token, secret, Instant::now()));
         let cookie = match begun {
             Ok(Ok(cookie)) => cookie.parse().ok(),
             Ok(Err(no)) => return problem(no.status(), &no.to_string()),
@@ -199,10 +346,10 @@ impl Page {
         answer.headers_mut().insert(header::SET_COOKIE, cookie);
         answer
     }
+}
 
-    fn session(&self) -> std::sync::MutexGuard<'_, Session> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn locked(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
+    session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whose programs are answered: those of whoever runs this, also by sudo, and root's, who could be anybody.
@@ -221,8 +368,5 @@ fn not_allowed(allowed: &'static str) -> Response<Body> {
 /// Says that there are too many, as far as that fits: nobody is waited for.
 fn refuse(stream: &TcpStream) {
     // Not by tokio, which does not know yet that it can be written to.
-    let _ = rustix::io::write(
-        stream,
-        b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n",
-    );
+    let _ = rustix::io::write(stream, BUSY);
 }

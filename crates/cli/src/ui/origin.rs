@@ -1,6 +1,52 @@
 //! Which requests are the page's own: what a browser says of where a request comes from, and for whom it takes this process.
 
 use hyper::{HeaderMap, Method, header};
+use ioward_tls::Server as Tls;
+
+/// What the page is called.
+#[derive(Clone, Copy)]
+pub enum Named<'a> {
+    /// As this machine calls itself, with this port.
+    Loopback(u16),
+    /// As its certificate says. The port may be another's, who passes connections on.
+    Certificate(&'a Tls),
+}
+
+impl Named<'_> {
+    fn scheme(self) -> &'static [u8] {
+        match self {
+            Self::Loopback(_) => b"http://",
+            Self::Certificate(_) => b"https://",
+        }
+    }
+
+    /// Whether it is called that.
+    fn is(self, host: &[u8]) -> bool {
+        match self {
+            Self::Loopback(port) => [format!("127.0.0.1:{port}"), format!("localhost:{port}")]
+                .iter()
+                .any(|name| host.eq_ignore_ascii_case(name.as_bytes())),
+            Self::Certificate(tls) => {
+                std::str::from_utf8(host).is_ok_and(|host| tls.is_for(without_port(host)))
+            }
+        }
+    }
+
+    fn not_it(self) -> Foreign {
+        match self {
+            Self::Loopback(port) => Foreign::Host(port),
+            Self::Certificate(tls) => Foreign::Name(tls.names().join(", ")),
+        }
+    }
+}
+
+/// `host` of `host:4443`, `::1` of `[::1]:4443`.
+fn without_port(host: &str) -> &str {
+    match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split_once(':').map_or(host, |(host, _)| host),
+    }
+}
 
 /// Why a request is not the page's.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -8,6 +54,9 @@ pub enum Foreign {
     /// Another name, which somebody made to lead here (DNS rebinding).
     #[error("this is not the name of the page; open it as http://127.0.0.1:{0}/ or http://localhost:{0}/")]
     Host(u16),
+    /// Another name, which the certificate does not have.
+    #[error("this is not the name of the page: its certificate is for {}", if .0.is_empty() { "IP addresses" } else { .0 })]
+    Name(String),
     /// Another page.
     #[error("another page asks for this, and is not answered")]
     Origin,
@@ -22,16 +71,15 @@ pub enum Foreign {
 ///
 /// # Errors
 /// When it is not the page's own.
-pub fn check(method: &Method, headers: &HeaderMap, port: u16) -> Result<(), Foreign> {
-    let names = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
+pub fn check(method: &Method, headers: &HeaderMap, page: Named) -> Result<(), Foreign> {
     let mut hosts = headers.get_all(header::HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(Foreign::Host(port)) };
-    if !names.iter().any(|name| host.as_bytes().eq_ignore_ascii_case(name.as_bytes())) {
-        return Err(Foreign::Host(port));
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(page.not_it()) };
+    if !page.is(host.as_bytes()) {
+        return Err(page.not_it());
     }
     let mut is_own = method == Method::GET || method == Method::HEAD;
     for origin in headers.get_all(header::ORIGIN) {
-        let named = origin.as_bytes().strip_prefix(b"http://");
+        let named = origin.as_bytes().strip_prefix(page.scheme());
         if named.is_none_or(|named| !named.eq_ignore_ascii_case(host.as_bytes())) {
             return Err(Foreign::Origin);
         }
@@ -62,7 +110,7 @@ mod tests {
         for (name, value) in headers.iter().map(pair) {
             all.append(name, value);
         }
-        check(&method, &all, 4000)
+        check(&method, &all, Named::Loopback(4000))
     }
 
     #[test]
@@ -83,6 +131,21 @@ mod tests {
         assert_eq!(checked(Method::GET, &[]), Err(Foreign::Host(4000)));
         let two = [("host", "127.0.0.1:4000"), ("host", "evil.example")];
         assert_eq!(checked(Method::GET, &two), Err(Foreign::Host(4000)));
+    }
+
+    #[test]
+    fn a_host_is_told_from_its_port() {
+        for (written, host) in [
+            ("host", "host"),
+            ("host:4443", "host"),
+            ("192.0.2.1:4443", "192.0.2.1"),
+            ("[::1]:4443", "::1"),
+            ("[::1]", "::1"),
+            ("", ""),
+            (":4443", ""),
+        ] {
+            assert_eq!(without_port(written), host, "{written}");
+        }
     }
 
     #[test]

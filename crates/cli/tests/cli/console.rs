@@ -95,6 +95,16 @@ fn the_terminal_is_put_right_whatever_ends_the_console() {
     assert!(!terminal.is_raw());
 }
 
+/// docs/api.md, "Consoles": whoever sits at a console sees what its guest prints, byte by byte.
+#[test]
+fn a_console_s_bytes_are_passed_as_they_are() {
+    let printed = b"\x1b]0;title\x07<b>\xff\xfe\xc3\x28\x00\x9b31m\r\n";
+    let daemon = with_console(|mut console| console.write_all(printed).unwrap());
+    let mut command = ioward(&daemon.socket(), &["console", "web"]);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), printed.as_slice()));
+}
+
 /// The end of what is piped in is not the end of the console: the answer would be lost.
 #[test]
 fn a_pipe_gets_the_answer_to_what_it_sent() {

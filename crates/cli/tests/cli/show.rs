@@ -228,3 +228,19 @@ fn manual_pages_come_from_the_command_line_itself() {
         assert!(title.contains(concat!("\"ioward ", env!("CARGO_PKG_VERSION"), "\"")), "{title}");
     }
 }
+
+/// What a guest says of itself is its own: in no form does it reach the terminal as anything but text.
+#[test]
+fn a_guest_cannot_write_to_the_terminal_by_what_it_is_called() {
+    let hostile = "x\u{1b}]52;c;aGk=\u{7}\u{9b}31m\u{7f}\u{202e}<script>";
+    let mut partitions = data("partitions.json");
+    partitions[0]["agent"] = json!(hostile);
+    let daemon = Daemon::with("200 OK", partitions.clone());
+    for arguments in [&["partitions"][..], &["partitions", "--json"]] {
+        let shown = daemon.run(arguments).stdout;
+        let acts = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        assert!(shown.contains("<scri") && !shown.contains(acts), "{arguments:?}: {shown:?}");
+    }
+    let json: Value = serde_json::from_str(&daemon.run(&["partitions", "--json"]).stdout).unwrap();
+    assert_eq!(json, partitions, "and JSON means the same");
+}

@@ -13,6 +13,7 @@ use std::{
     thread,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 /// A folder of a test's own.
@@ -56,6 +57,12 @@ pub fn ioward(socket: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ioward"));
     command.env("IOWARD_SOCKET", socket).args(arguments).stdin(Stdio::null());
     command
+}
+
+/// Lets this process have as many connections as the system lets any: a test with a thousand is not alone.
+pub fn allow_many_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
 }
 
 /// Runs a command to its end.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     demo::Place,
     served::Served,
-    support::{Daemon, Folder, ioward, run, send_head},
+    support::{Daemon, Folder, allow_many_connections, ioward, run, send_head},
 };
 
 /// A page's server, until dropped.
@@ -26,14 +26,20 @@ struct Ui {
 }
 
 /// An answer, whole.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
 }
 
 impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub fn parse(answer: &str) -> Self {
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Self { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
         let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
         lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
@@ -43,7 +49,7 @@ impl Answer {
     }
 
     /// The words of a problem, whose form is checked.
-    fn problem(&self) -> String {
+    pub fn problem(&self) -> String {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.head);
         let problem = self.json();
         assert_eq!(problem["status"], self.status, "{problem}");
@@ -130,10 +136,7 @@ fn receive(mut stream: TcpStream) -> Answer {
     while let Ok(length @ 1..) = stream.read(&mut part) {
         answer.extend_from_slice(&part[..length]);
     }
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_owned(), body: body.to_owned() }
+    Answer::parse(&String::from_utf8(answer).unwrap())
 }
 
 #[test]
@@ -273,6 +276,7 @@ fn a_daemon_that_is_away_is_said_to_be_and_found_again() {
 /// Each has sent half a head. Those beyond the bound are told so, the others are let go of in time, and then it is as before.
 #[test]
 fn a_thousand_connections_that_say_nothing_are_let_go_of() {
+    allow_many_connections();
     let daemon = Daemon::with("200 OK", json!([]));
     let page = Ui::start(&daemon.socket());
     let browser = page.opened();
@@ -304,7 +308,7 @@ fn a_port_that_is_taken_is_said_to_be() {
     let first = Ui::start(&socket);
     let second = run(&mut ioward(&socket, &["ui", "--port", &first.port.to_string()]));
     let expected = format!(
-        "ioward: cannot listen at 127.0.0.1:{}: Address already in use; another port: --port\n",
+        "ioward: cannot listen at 127.0.0.1:{}: Address already in use; another: --port, --listen\n",
         first.port
     );
     assert_eq!((second.status, second.stderr), (1, expected));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::{
     Extension,
     extract::{Path, State, rejection::PathRejection},
+    http::HeaderMap,
 };
 use ioward_api::{ApiError, ErrorKind, VfDetail};
 use ioward_model::{
@@ -12,7 +13,7 @@ use ioward_model::{
 };
 use ioward_pci::{Bdf, BdfError};
 
-use super::{json::Json, problem::Failure};
+use super::{json::Json, machine::look, problem::Failure};
 use crate::{access::Caller, imp::Imp};
 
 impl From<OpError> for Failure {
@@ -20,6 +21,8 @@ impl From<OpError> for Failure {
         let kind = match error.kind {
             OpErrorKind::Denied => ErrorKind::Refused,
             OpErrorKind::NoSuchVf => ErrorKind::NotFound,
+            // What the adapter lacks is refused by a rule, as a plan for it would be.
+            OpErrorKind::Invalid if !error.reasons.is_empty() => ErrorKind::Refused,
             OpErrorKind::Invalid => ErrorKind::Invalid,
             OpErrorKind::Failed => ErrorKind::Failed,
             OpErrorKind::Busy => ErrorKind::Busy,
@@ -34,18 +37,23 @@ type VfPath = Result<Path<(String, String)>, PathRejection>;
 pub(super) async fn adapter(
     State(imp): State<Arc<Imp>>,
     path: Result<Path<String>, PathRejection>,
+    asked: HeaderMap,
 ) -> Result<Json<PhysicalFunction>, Failure> {
     let Path(pf) = path?;
-    Ok(Json(found(imp.look().await?, pf_of(&pf)?)?))
+    let (inventory, _) = look(&imp, &asked).await?;
+    Ok(Json(found(&inventory, pf_of(&pf)?)?.clone()))
 }
 
-pub(super) async fn vf(State(imp): State<Arc<Imp>>, path: VfPath) -> Result<Json<VfDetail>, Failure> {
+pub(super) async fn vf(
+    State(imp): State<Arc<Imp>>,
+    path: VfPath,
+    asked: HeaderMap,
+) -> Result<Json<VfDetail>, Failure> {
     let id = vf_of(path)?;
-    let pf = found(imp.look().await?, id.pf)?;
-    let num_vfs = pf.num_vfs();
-    let mut all = pf.virtual_functions.into_iter();
-    let vf = all.find(|vf| vf.index == id.index).ok_or_else(|| {
-        let message = format!("{id} does not exist; {} has {num_vfs} VFs now", id.pf);
+    let (inventory, _) = look(&imp, &asked).await?;
+    let pf = found(&inventory, id.pf)?;
+    let vf = pf.virtual_function(id.index).cloned().ok_or_else(|| {
+        let message = format!("{id} does not exist; {} has {} VFs now", id.pf, pf.num_vfs());
         Failure(ApiError::new(ErrorKind::NotFound, message))
     })?;
     let state = imp.state();
@@ -69,9 +77,8 @@ pub(super) async fn operate(
     Ok(Json(imp.operate_for_user(caller.uid, vf_of(path)?, op).await?))
 }
 
-fn found(inventory: Inventory, pf: Bdf) -> Result<PhysicalFunction, Failure> {
-    let mut all = inventory.physical_functions.into_iter();
-    all.find(|found| found.address == pf).ok_or_else(|| {
+fn found(inventory: &Inventory, pf: Bdf) -> Result<&PhysicalFunction, Failure> {
+    inventory.physical_function(pf).ok_or_else(|| {
         let message =
             format!("{pf} is no physical function of this host; GET /v1/host lists those there are");
         Failure(ApiError::new(ErrorKind::NotFound, message))

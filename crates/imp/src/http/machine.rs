@@ -1,6 +1,6 @@
 //! What there is: the host, its partitions, what is held and wanted, what was asked by whom.
 
-use std::{num::NonZero, sync::Arc};
+use std::{collections::BTreeMap, num::NonZero, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Query, State, rejection::QueryRejection},
@@ -8,8 +8,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt, stream};
-use ioward_api::{AuditLine, ErrorKind, Reaped};
-use ioward_model::{Drift, Name, Orphan};
+use ioward_api::{AuditLine, ErrorKind, NumberedEntry, Reaped};
+use ioward_model::{AuditDropped, Drift, Inventory, Name, Orphan};
 use ioward_store::Export;
 use serde::Deserialize;
 
@@ -25,9 +25,21 @@ use crate::imp::Imp;
 const AUDIT_LIMIT: usize = 10_000;
 
 pub(super) async fn host(State(imp): State<Arc<Imp>>, asked: HeaderMap) -> Result<Response, Failure> {
-    let inventory = imp.look().await?;
-    let body = to_json(&inventory)?;
-    Ok(etag::tagged(&asked, &etag::of_host(inventory.generation, &body), body))
+    let (inventory, age) = look(&imp, &asked).await?;
+    let body = to_json(&*inventory)?;
+    let mut response = etag::tagged(&asked, &etag::of_host(inventory.generation, &body), body);
+    response.headers_mut().insert(header::AGE, age.as_secs().into());
+    Ok(response)
+}
+
+/// The host as it was a moment ago, or as it is now for whoever asks so (RFC 9111 §5.2.1.4); and how long ago that was.
+pub(super) async fn look(imp: &Imp, asked: &HeaderMap) -> Result<(Arc<Inventory>, Duration), Failure> {
+    let wishes = asked.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let mut wishes = wishes.flat_map(|value| value.split(','));
+    if wishes.any(|wish| wish.trim().eq_ignore_ascii_case("no-cache")) {
+        return Ok((Arc::new(imp.look().await?), Duration::ZERO));
+    }
+    Ok(imp.look_recent().await?)
 }
 
 #[derive(Deserialize)]
@@ -53,11 +65,15 @@ pub(super) async fn partitions(
     all.truncate(limit);
     let next = all.last().filter(|_| is_more);
     let next = next.map(|last| format!("</v1/partitions?limit={limit}&after={}>; rel=\"next\"", last.name));
-    let mut answer = Json(all).into_response();
+    Ok(linked(Json(all).into_response(), next))
+}
+
+/// An answer that says where the next page is, if there is one.
+fn linked(mut answer: Response, next: Option<String>) -> Response {
     if let Some(next) = next.and_then(|next| HeaderValue::from_str(&next).ok()) {
         answer.headers_mut().insert(header::LINK, next);
     }
-    Ok(answer)
+    answer
 }
 
 pub(super) async fn drift(State(imp): State<Arc<Imp>>) -> Result<Json<Vec<Drift>>, Failure> {
@@ -102,6 +118,8 @@ pub(super) struct Latest {
     limit: Option<usize>,
     /// Whose alone.
     partition: Option<Name>,
+    /// The number of the entry before the first.
+    after: Option<u64>,
 }
 
 /// The latest entries that are asked for, of the latest [`AUDIT_LIMIT`] there are.
@@ -109,7 +127,10 @@ pub(super) async fn audit(
     State(imp): State<Arc<Imp>>,
     query: Result<Query<Latest>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let Query(Latest { limit, partition }) = query?;
+    let Query(Latest { limit, partition, after }) = query?;
+    if let Some(after) = after {
+        return audit_page(&imp, after, limit.unwrap_or(AUDIT_LIMIT), partition).await;
+    }
     let (mut entries, mut dropped) = imp.read_audit(AUDIT_LIMIT).await?;
     if let Some(only) = partition {
         entries.retain(|entry| entry.partition == only);
@@ -117,10 +138,39 @@ pub(super) async fn audit(
     }
     let rest = entries.len().saturating_sub(limit.unwrap_or(AUDIT_LIMIT));
     entries.drain(..rest);
+    Ok(audit_lines(entries.into_iter().map(|entry| NumberedEntry { number: None, entry }), dropped))
+}
+
+fn audit_lines(
+    entries: impl Iterator<Item = NumberedEntry> + Send + 'static,
+    dropped: BTreeMap<Name, AuditDropped>,
+) -> Response {
     let dropped = dropped.into_iter().filter(|(_, dropped)| !dropped.is_empty());
     let dropped = dropped.map(|(partition, dropped)| AuditLine::Dropped { partition, dropped });
-    let lines_of_it = entries.into_iter().map(AuditLine::Entry).chain(dropped);
-    Ok(lines(stream::iter(lines_of_it).map(|line| vec![line])))
+    lines(stream::iter(entries.map(AuditLine::Entry).chain(dropped)).map(|line| vec![line]))
+}
+
+/// A page of the log. What is not kept any more is told at the end of the last one.
+async fn audit_page(
+    imp: &Arc<Imp>,
+    after: u64,
+    limit: usize,
+    partition: Option<Name>,
+) -> Result<Response, Failure> {
+    let limit = limit.clamp(1, AUDIT_LIMIT);
+    let (mut entries, mut dropped) = imp.read_audit_after(after, limit + 1, partition.clone()).await?;
+    let is_more = entries.len() > limit;
+    entries.truncate(limit);
+    let mut next = None;
+    if let Some((last, _)) = entries.last().filter(|_| is_more) {
+        let of = partition.as_ref().map_or(String::new(), |partition| format!("&partition={partition}"));
+        next = Some(format!("</v1/audit?limit={limit}&after={last}{of}>; rel=\"next\""));
+        dropped.clear();
+    } else if let Some(only) = partition {
+        dropped.retain(|partition, _| *partition == only);
+    }
+    let numbered = |(number, entry)| NumberedEntry { number: Some(number), entry };
+    Ok(linked(audit_lines(entries.into_iter().map(numbered), dropped), next))
 }
 
 pub(super) async fn state(State(imp): State<Arc<Imp>>) -> Result<Json<Export>, Failure> {

@@ -6,6 +6,7 @@
 //! ```
 
 mod adapters;
+mod body;
 mod changes;
 mod connections;
 mod etag;
@@ -14,6 +15,7 @@ mod health;
 mod json;
 mod lines;
 mod machine;
+mod openapi;
 mod partition;
 mod planning;
 mod problem;
@@ -56,6 +58,7 @@ fn handler(route: &Route) -> Option<MethodRouter<Arc<Imp>>> {
         ("GET", "/v1/adapters/{pf}/vfs/{index}") => get(adapters::vf),
         ("GET", "/v1/adapters/{pf}/vfs/{index}/statistics") => get(adapters::statistics),
         ("POST", "/v1/adapters/{pf}/vfs/{index}/operations") => post(adapters::operate),
+        ("GET", "/v1/openapi.json") => get(openapi::document),
         ("GET", "/v1/doctor") => get(health::doctor),
         ("GET", "/metrics") => get(health::metrics),
         ("GET", "/v1/drift") => get(machine::drift),

@@ -7,7 +7,7 @@ use axum::{
 };
 use ioward_api::{ApiError, ErrorKind, PROBLEM_JSON, Problem};
 
-use super::json::Json;
+use super::{body, json::Json};
 use crate::error::ImpError;
 
 /// An error on its way out.
@@ -22,6 +22,9 @@ impl From<ImpError> for Failure {
 
 impl From<BytesRejection> for Failure {
     fn from(rejection: BytesRejection) -> Self {
+        if body::is_too_slow(&rejection) {
+            return Self::new(ErrorKind::Timeout, body::TooSlow.to_string());
+        }
         let is_too_large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
         Self::new(if is_too_large { ErrorKind::TooLarge } else { ErrorKind::Invalid }, rejection.body_text())
     }
@@ -52,7 +55,11 @@ impl Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let is_half_read = self.0.kind == ErrorKind::Timeout;
         let mut response = (status, Json(Problem::from(self.0))).into_response();
+        if is_half_read {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         response
     }

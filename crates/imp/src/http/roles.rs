@@ -9,7 +9,7 @@ use axum::{
 use ioward_api::{ErrorKind, Role, Route, WhoAmI};
 use ioward_model::Options;
 
-use super::{json::Json, problem::Failure};
+use super::{body, json::Json, problem::Failure};
 use crate::access::Caller;
 
 /// The largest request that is read: a plan for a host of 1,000 partitions, with room.
@@ -33,7 +33,7 @@ pub(super) async fn admit(mut request: Request, next: Next) -> Response {
     // A viewer has less room, since each user of the host may be one.
     let limit = if role == Role::Viewer { MAX_BODY_OF_A_VIEWER } else { MAX_BODY };
     DefaultBodyLimit::max(limit).apply(&mut request);
-    next.run(request).await
+    next.run(request.map(body::in_time)).await
 }
 
 fn no_role(caller: Option<Caller>) -> Failure {

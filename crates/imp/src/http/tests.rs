@@ -1,6 +1,7 @@
 //! The table of routes against the router, cell by cell, on the simulated machine.
 
 mod openapi;
+mod slow;
 
 use axum::{
     body::Body,
@@ -19,6 +20,8 @@ const ROLES: [Option<Role>; 4] = [None, Some(Role::Viewer), Some(Role::Operator)
 
 struct Api {
     service: TowerToHyperService<Router>,
+    imp: Arc<Imp>,
+    machine: SimMachine,
     _folder: tempfile::TempDir,
 }
 
@@ -34,9 +37,11 @@ impl Api {
         let hypervisor = Arc::new(SimHypervisor::new(config).unwrap());
         let (store, contents) = ioward_store::open(&folder.path().join("state")).unwrap();
         let run = Run { epoch: 1, boot: String::new() };
-        let fabric = Arc::new(SimMachine::standard(1).fabric());
+        let machine = SimMachine::standard(1);
+        let fabric = Arc::new(machine.fabric());
         let imp = Imp::new(fabric, hypervisor, Box::new(store), contents, run);
-        Self { service: TowerToHyperService::new(router(imp)), _folder: folder }
+        let service = TowerToHyperService::new(router(Arc::clone(&imp)));
+        Self { service, imp, machine, _folder: folder }
     }
 
     /// The status of a request of somebody with this role.
@@ -115,6 +120,43 @@ async fn the_options_that_override_protection_take_an_administrator() {
             }
         }
     }
+}
+
+/// Each request looked at the whole host, at all processes too: a viewer who asked again and again kept a core busy as root. Now the host is
+/// looked at anew when something is known to have changed, when two seconds have passed, and for who asks so.
+#[tokio::test(start_paused = true)]
+async fn who_only_looks_may_see_the_host_as_it_was_a_moment_ago() {
+    let api = Api::new();
+    let pf = api.machine.physical_functions()[0];
+    let num_vfs = async |wish: &str| {
+        let caller = Caller { uid: 1000, role: Some(Role::Viewer) };
+        let request = Request::builder().uri("/v1/host").header("cache-control", wish).extension(caller);
+        let answer = api.service.call(request.body(Body::empty()).unwrap()).await.unwrap();
+        let age = answer.headers()["age"].to_str().unwrap().to_owned();
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 24).await.unwrap();
+        let inventory: ioward_model::Inventory = serde_json::from_slice(&body).unwrap();
+        (inventory.physical_function(pf).unwrap().num_vfs(), age)
+    };
+    let (seconds, at_once) = (std::time::Duration::from_secs, "0".to_owned());
+    assert_eq!(num_vfs("").await, (0, at_once.clone()));
+
+    // Somebody writes to sysfs, and the kernel tells nobody.
+    api.machine.write_numvfs(pf, 2).unwrap();
+    tokio::time::advance(seconds(1)).await;
+    assert_eq!(num_vfs("").await, (0, "1".to_owned()));
+    assert_eq!(num_vfs("max-age=0, no-cache").await, (2, at_once.clone()));
+    assert_eq!(num_vfs("").await, (2, at_once.clone()), "that look counts for all");
+    api.machine.write_numvfs(pf, 0).unwrap();
+    tokio::time::advance(seconds(2)).await;
+    assert_eq!(num_vfs("").await, (0, at_once.clone()));
+
+    // The kernel tells.
+    api.machine.write_numvfs(pf, 3).unwrap();
+    api.imp.looks.hear();
+    assert_eq!(num_vfs("").await, (3, at_once.clone()));
+    // ioward itself changes it.
+    api.imp.executor.runner.fabric.set_vf_count(pf, 0).await.unwrap();
+    assert_eq!(num_vfs("").await, (0, at_once));
 }
 
 #[tokio::test]

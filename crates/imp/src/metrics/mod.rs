@@ -85,15 +85,15 @@ impl Metrics {
     }
 
     /// The host as it is, or, when it does not answer in time, as it was.
-    async fn inventory(&self) -> Option<Inventory> {
+    async fn inventory(&self) -> Option<Arc<Inventory>> {
         if let Ok(begun) = Arc::clone(&self.looking).try_lock_owned() {
             let looks = Arc::clone(&self.looks);
             let look = tokio::spawn(async move {
-                let found = looks.look().await;
+                let found = looks.recent().await;
                 drop(begun);
                 found
             });
-            if let Ok(Ok(Ok(found))) = timeout(PATIENCE, look).await {
+            if let Ok(Ok(Ok((found, _)))) = timeout(PATIENCE, look).await {
                 return Some(found);
             }
         }
