@@ -227,7 +227,9 @@ impl Daemon {
         Guest::connect(&self.folder.join("run/partitions").join(partition).join("console.sock"), BOOT)
     }
 
-    fn socket(&self) -> PathBuf {
+    /// The socket of its API.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
         self.folder.join("api.sock")
     }
 }

@@ -8,6 +8,7 @@
 mod beside_virsh;
 mod channel;
 mod choosing;
+mod consoles;
 mod crashes;
 mod domain_crashes;
 mod domains;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         privileges::the_management_partition_has_almost_no_permissions,
         privileges::neither_side_of_the_daemon_outlives_the_other,
         privileges::each_machine_is_a_user_of_its_own_with_its_own_device_nodes_only,
+        consoles::a_console_is_watched_and_typed_on_through_the_daemon,
         libvirt::a_domain_is_read_changed_and_followed_and_the_daemon_may_be_killed,
         domains::a_domain_that_runs_gets_a_vf_and_a_channel_and_gives_them_back_without_a_trace,
         domains::a_domain_that_has_a_vf_is_taken_over_as_it_is_and_released_as_it_was,

@@ -69,7 +69,7 @@ function Status({ retry }: { retry: () => void }) {
   const who = useSignal(store.who);
   return (
     <div class="status">
-      {who ? <span class="quiet role">{who.role}</span> : null}
+      <span class="quiet role">{who?.role}</span>
       <button type="button" class={`live ${stream.state}`} disabled={stream.state !== "lost"} onClick={retry}>
         <span class="led" aria-hidden="true" />
         {stream.state === "live" ? "live" : stream.state === "lost" ? "lost" : "connecting"}

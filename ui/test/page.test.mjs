@@ -238,14 +238,23 @@ test("a daemon that is lost and comes back is seen as that", { skip: NEEDS_HOST 
   await page.getByRole("button", { name: "Stop web" }).waitFor();
 });
 
-test("16 adapters with 128 VFs are drawn, and reached by key", async (t) => {
+test("32 adapters with 128 VFs are drawn without a shift, and reached by key", async (t) => {
   const page = await open(t);
+  await page.addInitScript(() => {
+    // What has moved without the user having done anything, and how much of the window (Layout Instability, W3C).
+    globalThis.shifts = [];
+    new PerformanceObserver((list) => {
+      for (const { value, hadRecentInput, sources } of list.getEntries()) {
+        if (!hadRecentInput) globalThis.shifts.push({ value, what: sources.map(({ node }) => node?.className ?? node?.nodeName) });
+      }
+    }).observe({ type: "layout-shift", buffered: true });
+  });
   await page.route("**/v1/host", async (route) => {
     // Without the ETag that the page sends: "not modified" has no body.
     const { "if-none-match": _, ...headers } = route.request().headers();
     const inventory = await (await route.fetch({ headers })).json();
     const like = inventory.physical_functions.find((pf) => pf.class === "network");
-    const physical_functions = Array.from({ length: 16 }, (_, at) => {
+    const physical_functions = Array.from({ length: 32 }, (_, at) => {
       const bus = (0x10 + at * 2).toString(16);
       const virtual_functions = Array.from({ length: 128 }, (_, index) => ({ index, address: `0000:${bus}:${(1 + (index >> 3)).toString(16).padStart(2, "0")}.${index % 8}`, driver: "vfio-pci", iommu_group: at * 128 + index, settings: { mac: "52:54:00:00:00:01" }, owner: index % 3 ? null : `p${index % 7}/net${index}` }));
       return { ...like, address: `0000:${bus}:00.0`, numa_node: at % 2, name: `<b>${like.name}</b>`, sriov: { ...like.sriov, total_vfs: 128, num_vfs: 128 }, virtual_functions };
@@ -253,10 +262,14 @@ test("16 adapters with 128 VFs are drawn, and reached by key", async (t) => {
     await route.fulfill({ json: { ...inventory, generation: inventory.generation + 1, physical_functions }, headers: {} });
   });
   await page.reload();
-  await page.locator("[data-cell]").nth(2047).waitFor({ state: "attached" });
-  assert.equal(await page.locator("[data-cell]").count(), 2048);
+  await page.locator("[data-cell]").nth(4095).waitFor({ state: "attached" });
+  assert.equal(await page.locator("[data-cell]").count(), 4096);
   // A name is text, whatever it looks like.
   assert.equal(await page.locator(".adapter h3 b").count(), 0);
+  await page.evaluate(async () => {
+    for (let at = 0; at < 20; at += 1) await new Promise(requestAnimationFrame);
+  });
+  assert.deepEqual(await page.evaluate(() => globalThis.shifts), []);
   await page.locator("[data-cell]").first().focus();
   const frames = await page.evaluate(async () => {
     const times = [];
