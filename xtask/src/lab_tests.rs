@@ -13,6 +13,7 @@
 //! because a guest did not answer any more: the same faults lose or double a guest's interrupts (lab/README.md, Traps).
 
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ use crate::{LAB_TESTS_BOUND, RUN_BOUND};
 
 /// A level 1 and those in its place may die so often.
 const MAX_DEATHS: usize = 3;
+/// Lines of a failed test that are shown once more at the end.
+const LAST_LINES: usize = 60;
 /// So few tests share one level 1: booting another would take longer.
 const FEW: usize = 6;
 /// Parts of an error that say that a guest heard neither of its console nor of its power button: of the tests' own
@@ -55,7 +58,7 @@ pub fn run(filter: Option<&str>) -> Result<u8> {
             tests.show(name, show, &progress, &mut deaths, level1s == 1)?;
         }
         tests.run_in_level1(&queue, &progress, &mut deaths, level1s == 1)?;
-        let progress = look(&progress);
+        let progress = std::mem::take(&mut *look(&progress));
         Ok((progress.passed, progress.failed))
     };
     let counts = thread::scope(|scope| {
@@ -64,16 +67,41 @@ pub fn run(filter: Option<&str>) -> Result<u8> {
             some.join().unwrap_or_else(|_| Err(Error::Other("a thread of the lab tests panicked".into())))
         });
         // All of them are waited for, so that what one has run is told in full when the other can't go on.
-        ended.collect::<Vec<Result<(usize, usize)>>>()
+        ended.collect::<Vec<Result<(usize, Vec<Failure>)>>>()
     });
-    let (mut passed, mut failed) = (0, 0);
+    let (mut passed, mut failed) = (0, Vec::new());
     for count in counts {
         let of_one = count?;
         passed += of_one.0;
-        failed += of_one.1;
+        failed.extend(of_one.1);
     }
-    println!("{passed} passed, {failed} failed");
-    Ok(u8::from(failed > 0))
+    // At the end of a long log, where everybody looks.
+    failed.iter().for_each(|failure| print!("\nfailed:\n{failure}"));
+    println!("{passed} passed, {} failed", failed.len());
+    Ok(u8::from(!failed.is_empty()))
+}
+
+/// What a test that failed has printed: its last lines before it failed, why it did, and the last lines of what goes with that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Failure {
+    before: VecDeque<String>,
+    why: String,
+    after: VecDeque<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = self.before.iter().chain([&self.why]).chain(&self.after);
+        lines.map(|line| line.trim_end()).try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
+
+/// Keeps the last lines alone.
+fn keep(lines: &mut VecDeque<String>, line: &str) {
+    if lines.len() == LAST_LINES {
+        lines.pop_front();
+    }
+    lines.push_back(line.to_owned());
 }
 
 /// What is to be run yet, in order: the tests of a level 1 of their own first, and of the others those first that take long. Whoever is
@@ -231,11 +259,15 @@ struct Progress {
     /// It is to be run once more, in a new level 1.
     in_a_new_one: bool,
     passed: usize,
-    failed: usize,
+    failed: Vec<Failure>,
+    /// What comes until the next test begins goes with why the last one has failed.
+    has_just_failed: bool,
     /// Those that failed because a guest did not answer, and are run once more.
     again: BTreeSet<String>,
     /// What the running test has printed, when it is shown once the test has ended.
     held: String,
+    /// The last lines of the running test.
+    printed: VecDeque<String>,
 }
 
 /// What a line says of a test.
@@ -256,19 +288,28 @@ impl Progress {
     }
 
     fn line(&mut self, line: &str) -> Said {
-        let Some((name, rest)) = line.strip_prefix("test ").and_then(|line| line.split_once(" ...")) else {
+        let of_a_test = line.strip_prefix("test ").and_then(|line| line.split_once(" ..."));
+        let Some((name, rest)) = of_a_test.filter(|(_, rest)| !rest.is_empty()) else {
+            // The next test begins.
+            self.has_just_failed &= of_a_test.is_none();
+            match self.failed.last_mut().filter(|_| self.has_just_failed) {
+                Some(failure) => keep(&mut failure.after, line),
+                None => keep(&mut self.printed, line),
+            }
             return Said::Other;
         };
-        if rest.is_empty() || self.current.as_deref() != Some(name) {
+        if self.current.as_deref() != Some(name) {
             return Said::Other;
         }
+        let before = std::mem::take(&mut self.printed);
         if rest.starts_with(" ok (") {
             self.passed += 1;
         } else if SILENT_GUEST.iter().any(|said| rest.contains(said)) && self.again.insert(name.to_owned()) {
             self.in_a_new_one = true;
             return Said::Again;
         } else {
-            self.failed += 1;
+            self.has_just_failed = true;
+            self.failed.push(Failure { before, why: line.to_owned(), after: VecDeque::new() });
         }
         self.current = None;
         Said::Ended
@@ -412,7 +453,7 @@ mod tests {
         assert_eq!((next(&mut to_one), next(&mut to_other)), (String::new(), String::new()), "nothing more");
         let (of_one, of_other) = (look(&of_one), look(&of_other));
         assert!(of_one.has_run_all() && of_other.has_run_all());
-        assert_eq!((of_other.passed, of_other.failed, of_one.passed), (2, 1, 1));
+        assert_eq!((of_other.passed, of_other.failed.len(), of_one.passed), (2, 1, 1));
     }
 
     #[test]
@@ -443,7 +484,27 @@ mod tests {
         watch.line(fails);
         assert_eq!(next(&mut input), "a::two", "but not a third time");
         let progress = look(&progress);
-        assert_eq!((progress.failed, progress.passed), (1, 0));
+        assert_eq!((progress.failed.len(), progress.passed), (1, 0));
+    }
+
+    /// A test failed on a machine whose log was kept in parts: nobody could see why.
+    #[test]
+    fn why_a_test_failed_is_kept_with_what_was_printed_around_it() {
+        let queue = queue(&["a::one", "a::two"]);
+        let (mut watch, progress, _input) = watch(&queue);
+        let lines = [
+            "test a::one ...",
+            "seed 7",
+            "test a::one ... FAILED (1.0 s): it is not so",
+            "a log",
+            "test a::two ...",
+        ];
+        lines.into_iter().for_each(|line| watch.line(line));
+        watch.line("test a::two ... ok (1.0 s)");
+        assert_eq!(
+            look(&progress).failed[0].to_string(),
+            "test a::one ...\nseed 7\ntest a::one ... FAILED (1.0 s): it is not so\na log\n"
+        );
     }
 
     #[test]

@@ -182,11 +182,16 @@ impl Work<'_> {
         let device = Device::Vf(owner.vf.clone(), function);
         let _expected = self.partition.expect(Expected::Detach(owner.vf.clone()));
         self.note_in_doubt(&owner.vf, function)?;
-        let taken = self.take(&device, what).await;
-        self.settle(&owner.vf).await;
-        taken?;
-        // Given again, it is ioward's by its alias.
-        self.partition.change_between_looks(|record| _ = record.adopted.remove(&owner.vf)).await
+        if let Err(error) = self.take(&device, what).await {
+            self.settle(&owner.vf).await;
+            return Err(error);
+        }
+        let is_out = |record: &mut Record| {
+            record.in_doubt.remove(&owner.vf);
+            // Given again, it is ioward's by its alias.
+            record.adopted.remove(&owner.vf);
+        };
+        self.partition.change_between_looks(is_out).await
     }
 
     /// Gives the domain its channel.
@@ -213,7 +218,8 @@ impl Work<'_> {
             false => self.failed(what, trouble),
         })?;
         // So that it is known at once.
-        self.look(what).await.map(|_| ())
+        let seen = self.partition.look(self.shared).await;
+        seen.map(|_| ()).map_err(|trouble| self.in_doubt_whether(what, trouble))
     }
 
     /// Takes the domain's channel away.
@@ -281,7 +287,7 @@ impl Work<'_> {
     }
 
     /// Takes a device out of both definitions, and with it what was only there for it. The machine first: a guest that does not
-    /// let go has it at its next start, too.
+    /// let go has it at its next start, too. It is done when looks have shown that neither has it any more.
     async fn take(&self, device: &Device, what: impl Fn() -> String) -> Result<(), HypervisorError> {
         self.unplug(device, &what).await?;
         let seen = self.partition.look(self.shared).await;
@@ -294,6 +300,11 @@ impl Work<'_> {
                 && self.has(device, Affects::Config).await != Some(false)
             {
                 return Err(self.partition.not_done(&what(), &error));
+            }
+            let seen = self.partition.look(self.shared).await;
+            let seen = seen.map_err(|trouble| self.in_doubt_whether(&what, trouble))?;
+            if seen.persistent.is_some_and(|facts| device.is_in(&facts)) {
+                return Err(self.failed(&what, "libvirt said that it is out, and has it all the same"));
             }
         }
         if let Err(trouble) = self.tidy().await {

@@ -61,6 +61,8 @@ pub(super) struct World {
     pub calls: Vec<String>,
     /// The daemon dies with the next call of this name, which it has carried out by then.
     pub dies_with: Option<&'static str>,
+    /// As `dies_with`, but it has answered that call, too.
+    pub dies_after: Option<&'static str>,
     /// What it says to a device that there is no slot for.
     pub no_slot: &'static str,
     /// The call of this name is neither carried out nor answered.
@@ -101,6 +103,7 @@ impl Host {
             domains: Vec::new(),
             calls: Vec::new(),
             dies_with: None,
+            dies_after: None,
             no_slot: "internal error: No more available PCI slots",
             hangs_at: None,
             dead: false,
@@ -510,13 +513,16 @@ async fn serve(mut daemon: Daemon, world: Arc<Mutex<World>>) {
                 if call.procedure == Procedure::ConnectClose as u32 {
                     return;
                 }
-                let (answer, dies) = {
+                let (answer, dies, dies_after) = {
                     let mut world = lock();
                     let before = world.calls.len();
                     let answer = world.handle(call.procedure, &call.arguments);
-                    let dies = world.dies_with.is_some_and(|call| world.calls[before..].iter().any(|it| it == call));
-                    world.dead |= dies;
-                    (answer, dies)
+                    let made = |wanted: Option<&str>| {
+                        wanted.is_some_and(|call| world.calls[before..].iter().any(|it| it == call))
+                    };
+                    let (dies, dies_after) = (made(world.dies_with), made(world.dies_after));
+                    world.dead |= dies || dies_after;
+                    (answer, dies, dies_after)
                 };
                 if dies {
                     lock().dies_with = None;
@@ -530,6 +536,10 @@ async fn serve(mut daemon: Daemon, world: Arc<Mutex<World>>) {
                     Ok(returned) => daemon.answer(&call, returned).await,
                     Err((HANGS, _)) => {}
                     Err((code, why)) => daemon.refuse(&call, code, &why).await,
+                }
+                if dies_after {
+                    lock().dies_after = None;
+                    return;
                 }
             }
             event = events.recv() => if let Ok(event) = event {

@@ -276,6 +276,24 @@ async fn a_vf_is_not_taken_for_gone_because_nobody_can_say_so() {
     }
 }
 
+/// libvirt's daemon was killed when it had just answered that a VF was out of a domain that was off. The VF passed for taken out, and was
+/// the domain's for ever all the same: nobody looked again, and its driver could not be changed.
+#[tokio::test(start_paused = true)]
+async fn a_vf_that_is_out_counts_as_out_only_when_somebody_has_seen_it() {
+    let mut host = Host::new();
+    let hypervisor = with_web(&host).await;
+    attach(&hypervisor).await.unwrap();
+    host.world().dies_after = Some("-ua-ioward-net0 next");
+    let error = hypervisor.detach_vf(&owner("net0"), false).await.unwrap_err();
+    assert!(matches!(error, HypervisorError::InDoubt { .. }), "{error}");
+    assert_eq!(vfs(&status(&hypervisor).await), held(VF));
+    host.kill_daemon().await;
+    host.start_daemon();
+    hypervisor.detach_vf(&owner("net0"), false).await.unwrap();
+    assert_eq!(vfs(&status(&hypervisor).await), []);
+    assert_eq!(host.definitions().1, Some(definition("web", UUID, 4)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_vf_that_libvirt_does_not_answer_about_stays_the_domains() {
     let host = Host::new();
