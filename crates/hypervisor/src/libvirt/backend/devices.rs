@@ -258,11 +258,16 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Whether a definition has a device now. Of a machine that has ended, what it starts with next counts. `None`: nobody knows.
+    /// Whether a definition has a device now. Of a machine that has ended, what it starts with next counts. One that runs has also what
+    /// its QEMU has open: libvirt's daemon may have died before it wrote that down, and the next one will never know. `None`: nobody
+    /// knows.
     async fn has(&self, device: &Device, affects: Affects) -> Option<bool> {
         let seen = self.partition.look(self.shared).await.ok()?;
         Some(match (affects, &seen.live) {
-            (Affects::Live, Some(live)) => device.is_in(live),
+            (Affects::Live, Some(live)) => {
+                device.is_in(live)
+                    || matches!(device, Device::Vf(_, function) if self.is_open(*function, &seen).await)
+            }
             _ => seen.persistent.as_ref().is_some_and(|facts| device.is_in(facts)),
         })
     }

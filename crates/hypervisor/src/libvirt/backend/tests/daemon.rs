@@ -50,6 +50,8 @@ pub(super) struct Dom {
     pub asked: BTreeSet<String>,
     /// What libvirt says when it is to start.
     pub no_start: Option<&'static str>,
+    /// What its QEMU has, and libvirt's daemon has not written down before it died.
+    pub unknown: BTreeSet<String>,
     /// It was saved, and starts as it was then (`virsh managedsave`).
     pub saved: Option<String>,
 }
@@ -192,6 +194,7 @@ impl World {
             reason: 0,
             stubborn: false,
             asked: BTreeSet::new(),
+            unknown: BTreeSet::new(),
             no_start: None,
             saved: None,
         });
@@ -408,6 +411,10 @@ impl World {
         let facts = xml::read(text).unwrap();
         if device.starts_with("<channel") && facts.serial_controllers.is_empty() {
             return Err((1, "internal error: no virtio-serial controllers are available".into()));
+        }
+        if let Some(alias) = dom.unknown.iter().find(|alias| to_live && device.contains(alias.as_str())) {
+            let why = format!("Duplicate device ID '{alias}'");
+            return Err((1, format!("internal error: unable to execute QEMU command 'device_add': {why}")));
         }
         let takes_slot = device.starts_with("<hostdev") || device.contains("virtio-serial");
         let mut device = device.to_owned();

@@ -294,6 +294,38 @@ async fn a_vf_that_is_out_counts_as_out_only_when_somebody_has_seen_it() {
     assert_eq!(host.definitions().1, Some(definition("web", UUID, 4)));
 }
 
+/// libvirt's daemon died when QEMU had obeyed and before that was written down. The next one knew nothing of the VF, and whoever asked
+/// for it again was told "Duplicate device ID" until the domain was turned off.
+#[tokio::test(start_paused = true)]
+async fn a_vf_that_qemu_has_and_libvirt_does_not_know_of_is_given() {
+    let mut host = Host::new();
+    host.world().start("web");
+    let config = host.config();
+    std::fs::create_dir_all(config.sysfs.join("bus/pci/devices/0000:01:10.0")).unwrap();
+    let link = config.sysfs.join("bus/pci/devices/0000:01:10.0/iommu_group");
+    std::os::unix::fs::symlink("/sys/kernel/iommu_groups/11", link).unwrap();
+    let hypervisor = with_web(&host).await;
+    let live = host.definitions().0;
+    host.world().dies_with = Some("+ua-ioward-net0 live");
+    attach(&hypervisor).await.unwrap_err();
+    open_group(&config.proc, "11", &config.devices);
+    host.kill_daemon().await;
+    let web = |world: &mut daemon::World| {
+        world.web().live.clone_from(&live);
+        world.web().unknown.insert("ua-ioward-net0".to_owned());
+    };
+    web(&mut host.world());
+    host.start_daemon();
+    attach(&hypervisor).await.unwrap();
+    let status = status(&hypervisor).await;
+    assert_eq!((vfs(&status), status.lacks), (held(VF), Vec::new()));
+    assert!(host.definitions().1.unwrap().contains("ua-ioward-net0"), "and it has it at its next start");
+
+    // One that it has not, whatever the reason, is not given.
+    std::fs::remove_file(config.proc.join(format!("{}/fd/11", own_pid()))).unwrap();
+    attach(&hypervisor).await.unwrap_err();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_vf_that_libvirt_does_not_answer_about_stays_the_domains() {
     let host = Host::new();
