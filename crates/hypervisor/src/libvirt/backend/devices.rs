@@ -153,10 +153,30 @@ impl Work<'_> {
         if !matches!(put, Err(Trouble::Libvirt(LibvirtError::NoAnswer { .. }))) {
             self.settle(&owner.vf).await;
         }
-        put.map_err(|trouble| match trouble.is_unanswered() {
-            true => self.in_doubt_whether(what, trouble),
-            false => refuse(trouble.to_string()),
-        })
+        match put {
+            Ok(()) => Ok(()),
+            Err(trouble) if trouble.is_unanswered() => Err(self.in_doubt_whether(what, trouble)),
+            Err(trouble) => Err(refuse(match self.unknown_to_libvirt(&owner.vf).await {
+                Some(other) => format!(
+                    "{trouble}; its machine has {other} too, which libvirt's daemon did not write down before it died; turn \
+                     the domain off and on"
+                ),
+                None => trouble.to_string(),
+            })),
+        }
+    }
+
+    /// A VF that the machine has open, and libvirt knows nothing of: it takes that one's place on the bus for free. But for `vf`.
+    async fn unknown_to_libvirt(&self, vf: &Name) -> Option<Name> {
+        let seen = self.partition.look(self.shared).await.ok()?;
+        let live = seen.live.as_ref()?;
+        for (other, function) in self.partition.record().in_doubt {
+            let device = Device::Vf(other.clone(), function);
+            if other != *vf && !device.is_in(live) && self.is_open(function, &seen).await {
+                return Some(other);
+            }
+        }
+        None
     }
 
     /// Takes a VF from the domain.

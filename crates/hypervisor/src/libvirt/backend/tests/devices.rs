@@ -321,6 +321,14 @@ async fn a_vf_that_qemu_has_and_libvirt_does_not_know_of_is_given() {
     assert_eq!((vfs(&status), status.lacks), (held(VF), Vec::new()));
     assert!(host.definitions().1.unwrap().contains("ua-ioward-net0"), "and it has it at its next start");
 
+    // libvirt takes its place on the bus for free: what comes after it can't be given, and that is said.
+    host.world().web().unknown.insert("ua-ioward-net1".to_owned());
+    let refused = hypervisor.attach_vf(&owner("net1"), "0000:01:10.2".parse().unwrap()).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("has net0 too, which libvirt's daemon did not write down"),
+        "{refused}"
+    );
+
     // One that it has not, whatever the reason, is not given.
     std::fs::remove_file(config.proc.join(format!("{}/fd/11", own_pid()))).unwrap();
     attach(&hypervisor).await.unwrap_err();
