@@ -11,7 +11,7 @@ use std::sync::{
 
 use ioward_fabric::sim::SimMachine;
 use ioward_hypervisor::sim::{Bounds, SimConfig, SimHypervisor};
-use ioward_imp::{Imp, Run};
+use ioward_imp::{Clock, Imp, Run};
 use ioward_model::{Boot, EventKind, Machine, MemorySize, Name, PartitionSpec, PartitionState, State};
 use ioward_store::Contents;
 use ioward_tests::told_store::ToldStore;
@@ -44,7 +44,7 @@ async fn all_ended_machines_are_recorded_in_one_commit() {
     let before_commit = move || _ = counted.fetch_add(1, Ordering::Relaxed);
     let store = ToldStore { store: Box::new(store), before_commit };
     let fabric = Arc::new(SimMachine::standard(1).fabric());
-    let run = Run { epoch: 1, boot: String::new() };
+    let run = Run { epoch: 1, boot: String::new(), clock: Clock::default() };
     let imp = Imp::new(fabric, hypervisor, Box::new(store), Contents { state, ..contents }, run);
 
     imp.adopt().await.unwrap();

@@ -52,6 +52,8 @@ impl Topic {
             E::InventoryChanged { .. }
             | E::AdapterStuck { .. }
             | E::AdapterAnswers { .. }
+            | E::AdapterService { .. }
+            | E::AdapterAttempted { .. }
             | E::AdapterMoved { .. }
             | E::AdapterSetAside { .. } => Some(Self::Inventory),
             E::HostBooted

@@ -56,6 +56,14 @@ pub enum FabricError {
         /// The operation it lacks: "set min_tx_rate of a VF".
         what: String,
     },
+    /// The adapter had a fault, and is touched by nobody but who recovers it.
+    #[error("{pf} is {why}; wait until it serves again: ioward events --follow")]
+    Frozen {
+        /// The PF.
+        pf: Bdf,
+        /// Its state with the fault: "frozen: 1 fatal error (AER)".
+        why: String,
+    },
     /// The kernel did not answer within the bound. The operation may still take effect.
     #[error("{what} has not returned for {} s; it is stuck in the kernel (see dmesg) and may still take effect", .after.as_secs())]
     Stuck {

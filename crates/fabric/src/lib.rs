@@ -14,7 +14,7 @@ mod vf_count;
 pub use error::FabricError;
 
 use async_trait::async_trait;
-use ioward_model::{Inventory, VfId, VfSettings, VfStatistics, doctor::Finding};
+use ioward_model::{Inventory, Recovery, VfId, VfSettings, VfStatistics, doctor::Finding};
 use ioward_pci::Bdf;
 use tokio::sync::mpsc;
 
@@ -98,6 +98,12 @@ pub trait Fabric: Send + Sync {
     async fn doctor(&self) -> Result<Vec<Finding>, FabricError> {
         Ok(Vec::new())
     }
+
+    /// Tries to recover a PF that had a fault. What is not well afterwards shows in the next look.
+    ///
+    /// # Errors
+    /// When the PF is not there, can't be recovered in that way, or its driver can't be bound anew since somebody has a VF open.
+    async fn recover(&self, pf: Bdf, how: Recovery) -> Result<(), FabricError>;
 
     /// Says that something about functions, drivers or links has changed, so that a look is worth while. It may say so
     /// without reason and may miss something. It ends at once where nobody tells.

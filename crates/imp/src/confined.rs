@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     access::Access,
+    clock::Clock,
     error::error_chain,
     events::now_ms,
     imp::{Imp, Run},
@@ -89,7 +90,7 @@ async fn serve(hello: Hello, host: StdStream, api: OwnedFd) -> io::Result<()> {
         let (store, contents) = ioward_store::open(&hello.state_dir)?;
         let fabric: Arc<dyn Fabric> = Arc::new(remote.clone());
         let hypervisor: Arc<dyn Hypervisor> = Arc::new(remote.clone());
-        let this_run = Run { epoch: now_ms(), boot: hello.boot.clone() };
+        let this_run = Run { epoch: now_ms(), boot: hello.boot.clone(), clock: Clock::default() };
         let imp = Imp::new(fabric, hypervisor, Box::new(store), contents, this_run);
         let listener = UnixListener::from_std(StdListener::from(api)).map_err(ServeError::Given)?;
         // The daemon is the hypervisor side, which is root.

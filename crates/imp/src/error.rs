@@ -80,7 +80,9 @@ impl From<ImpError> for ApiError {
         let kind = match &error {
             ImpError::Spec(_) | ImpError::Invalid(_) => ErrorKind::Invalid,
             ImpError::Refused { reasons, .. } => kind_of(reasons),
-            ImpError::Fabric(FabricError::Unsupported { .. }) => ErrorKind::Refused,
+            ImpError::Fabric(FabricError::Unsupported { .. } | FabricError::Frozen { .. }) => {
+                ErrorKind::Refused
+            }
             ImpError::Busy | ImpError::TooMany(_) => ErrorKind::Busy,
             ImpError::NoSuchPartition(_)
             | ImpError::NoSuchChange(_)
@@ -113,9 +115,16 @@ impl From<ImpError> for ApiError {
     }
 }
 
-/// What an adapter or its driver cannot do, as a reason; `None`: it failed otherwise.
+/// What an adapter or its driver cannot do, or not now, as a reason; `None`: it failed otherwise.
 pub(crate) fn lack(error: &FabricError) -> Option<Reason> {
-    let FabricError::Unsupported { function, driver, what } = error else { return None };
+    let (function, driver, what) = match error {
+        FabricError::Unsupported { function, driver, what } => (function, driver, what),
+        FabricError::Frozen { pf, why } => {
+            let reason = Reason::new(Rule::InService, "an adapter that serves", why.clone());
+            return Some(reason.on(*pf).remedy("wait until it serves again"));
+        }
+        _ => return None,
+    };
     let found = format!("{driver} cannot {what}");
     let reason = Reason::new(Rule::SettingSupported, "an adapter and a driver that can do it", found);
     Some(reason.on(*function).remedy("leave it out, or use a VF of another adapter"))

@@ -23,10 +23,12 @@ use crate::{
     changes::{Change, Changes},
     changing::{ChangeGuard, Changing, Holder},
     channels::Channels,
+    clock::Clock,
     consoles::Consoles,
     error::ImpError,
     events::EventLog,
     executor::{Begun, Executor},
+    faults::Faults,
     journal::begin_plan,
     look::Looks,
     machines::Machines,
@@ -88,6 +90,8 @@ pub struct Run {
     pub epoch: u64,
     /// The kernel's ID of this boot (`/proc/sys/kernel/random/boot_id`).
     pub boot: String,
+    /// By which adapters are recovered.
+    pub clock: Clock,
 }
 
 impl Imp {
@@ -100,7 +104,8 @@ impl Imp {
         contents: Contents,
         run: Run,
     ) -> Arc<Self> {
-        let quarantine = Arc::new(Quarantine::new(fabric));
+        let quarantine = Arc::new(Quarantine::new(Arc::clone(&fabric)));
+        let host = fabric;
         // All parts have the host without the adapters that are kept off.
         let fabric: Arc<dyn Fabric> = Arc::clone(&quarantine) as _;
         let notes = Arc::new(Notes::new(store, contents.state, contents.operations));
@@ -109,7 +114,9 @@ impl Imp {
         let ownership = Arc::new(Ownership::default());
         let changes = Arc::new(Changes::new(run.epoch, contents.last_plan));
         let changing = Arc::new(Changing::default());
-        let looks = Arc::new(Looks::new(quarantine, Arc::clone(&notes), Arc::clone(&events)));
+        let faults = Arc::new(Faults::new(host, Arc::clone(&events), run.clock.clone()));
+        let looks =
+            Arc::new(Looks::new(quarantine, Arc::clone(&faults), Arc::clone(&notes), Arc::clone(&events)));
         let stuck = StuckAdapters::new(Arc::clone(&fabric), Arc::clone(&looks), Arc::clone(&events));
         let operations = Operations::new(
             Arc::clone(&fabric),
@@ -168,6 +175,7 @@ impl Imp {
                 events: Arc::clone(&events),
                 looks: Arc::clone(&looks),
             },
+            faults,
             changes: Arc::clone(&changes),
             changing: Arc::clone(&changing),
             run: run.clone(),

@@ -18,7 +18,13 @@ use ioward_model::{
 use ioward_pci::Bdf;
 use tokio::time::{Duration, Instant};
 
-use crate::{error::ImpError, events::EventLog, notes::Notes, quarantine::Quarantine};
+use crate::{
+    error::ImpError,
+    events::EventLog,
+    faults::Faults,
+    notes::Notes,
+    quarantine::{KeptOff, Quarantine},
+};
 
 /// How long a look is good for those who only show it. The kernel does not tell everything: who has opened a VF is only found by
 /// looking.
@@ -27,6 +33,7 @@ const KEPT_FOR: Duration = Duration::from_secs(2);
 /// The part that looks at the host.
 pub(crate) struct Looks {
     fabric: Arc<Quarantine>,
+    faults: Arc<Faults>,
     notes: Arc<Notes>,
     events: Arc<EventLog>,
     last: Mutex<LastLook>,
@@ -53,9 +60,15 @@ struct LastLook {
 }
 
 impl Looks {
-    pub(crate) fn new(fabric: Arc<Quarantine>, notes: Arc<Notes>, events: Arc<EventLog>) -> Self {
+    pub(crate) fn new(
+        fabric: Arc<Quarantine>,
+        faults: Arc<Faults>,
+        notes: Arc<Notes>,
+        events: Arc<EventLog>,
+    ) -> Self {
         Self {
             fabric,
+            faults,
             notes,
             events,
             last: Mutex::default(),
@@ -119,7 +132,7 @@ impl Looks {
     async fn look_and_keep(&self) -> Result<Arc<Inventory>, ImpError> {
         let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let begun = (Instant::now(), self.version());
-        let found = self.fabric.identify().await?;
+        let mut found = self.fabric.identify().await?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         // A look that began later has seen more: what this one found is no news.
         if let Some(newer) = last.inventory.as_ref().filter(|_| last.number > number) {
@@ -128,7 +141,12 @@ impl Looks {
         let state = self.notes.state();
         let whereabouts = Whereabouts::of(&state, &found, self.has_booted());
         let quarantined = whereabouts.quarantined(&state, &found);
-        self.fabric.set(quarantined.keys().copied());
+        self.faults.see(&mut found);
+        let frozen = found.physical_functions.iter().filter(|pf| pf.service.is_frozen());
+        self.fabric.set(KeptOff {
+            others: quarantined.keys().copied().collect(),
+            frozen: frozen.map(|pf| (pf.address, pf.service.to_string())).collect(),
+        });
         let complete = Arc::new(complete(found, &state, &quarantined, last.inventory.as_deref()));
         if last.inventory.as_ref().is_some_and(|last| last.generation != complete.generation) {
             self.events.emit(EventKind::InventoryChanged { generation: complete.generation });
@@ -188,7 +206,10 @@ fn complete(
         let assigned = state.assignments().filter(|(_, assignment)| assignment.vf.pf == address).count();
         pf.vfs_assigned = u16::try_from(assigned).unwrap_or(u16::MAX);
         pf.vfs_available = pf.vfs_available.saturating_sub(pf.vfs_assigned);
-        if let Some(reason) = quarantined.get(&address) {
+        // What has failed and does not answer is as one that is gone: what is noted of it can be given up.
+        let is_lost = pf.service.is_frozen() && !pf.service.is_waited_for() && pf.conditions.no_answer;
+        let lost = pf.service.in_the_way().filter(|_| is_lost).map(|reason| reason.on(address));
+        if let Some(reason) = quarantined.get(&address).or(lost.as_ref()) {
             (pf.vfs_assigned, pf.vfs_available) = (0, 0);
             pf.sriov = None;
             pf.virtual_functions.clear();
@@ -211,6 +232,7 @@ fn fixed_part(inventory: &Inventory) -> Inventory {
     for pf in &mut fixed.physical_functions {
         pf.link = None;
         pf.nvme = None;
+        pf.errors = None;
         for netdev in &mut pf.netdevs {
             netdev.speed_mbps = None;
             netdev.carrier = None;

@@ -455,7 +455,11 @@ fn is_in_doubt(error: &FabricError) -> bool {
 /// What an adapter lacks is no failure, and to try again is of no use: the request is none for this VF, with a reason.
 fn failed(error: FabricError) -> OpError {
     let reasons: Vec<_> = lack(&error).into_iter().collect();
-    let kind = if reasons.is_empty() { OpErrorKind::Failed } else { OpErrorKind::Invalid };
+    let kind = match &error {
+        FabricError::Frozen { .. } => OpErrorKind::Busy,
+        _ if reasons.is_empty() => OpErrorKind::Failed,
+        _ => OpErrorKind::Invalid,
+    };
     OpError { reasons, ..OpError::new(kind, error_chain(&error)) }
 }
 

@@ -1,8 +1,8 @@
-//! The fabric, but for adapters that are not the ones that are noted at their addresses: to whoever asks for one of them, it is
-//! not there. Whatever leads to an adapter (a plan, a repair, what a crash has left, a guest) goes through here.
+//! The fabric, but for adapters that nobody is to touch. One that is not the one that is noted at its address is not there, to whoever
+//! asks for it; one that is frozen after a fault (docs/faults.md) fails with that. Whatever leads to an adapter (a plan, a repair, what a crash has left, a guest) goes through here.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -11,27 +11,36 @@ use std::{
 
 use async_trait::async_trait;
 use ioward_fabric::{Fabric, FabricError};
-use ioward_model::{Inventory, VfId, VfSettings, VfStatistics, doctor::Finding};
+use ioward_model::{Inventory, Recovery, VfId, VfSettings, VfStatistics, doctor::Finding};
 use ioward_pci::Bdf;
 use tokio::sync::mpsc;
+
+/// Adapters that nobody is to touch.
+#[derive(Debug, Default)]
+pub(crate) struct KeptOff {
+    /// They are not the ones that are noted at their addresses.
+    pub(crate) others: BTreeSet<Bdf>,
+    /// They are frozen: their states, in words.
+    pub(crate) frozen: BTreeMap<Bdf, String>,
+}
 
 /// A fabric on which some adapters are kept off.
 pub(crate) struct Quarantine {
     fabric: Arc<dyn Fabric>,
     /// As of the latest look.
-    pfs: Mutex<BTreeSet<Bdf>>,
+    kept_off: Mutex<KeptOff>,
     /// How often something was changed, or may have been.
     changes: AtomicU64,
 }
 
 impl Quarantine {
     pub(crate) fn new(fabric: Arc<dyn Fabric>) -> Self {
-        Self { fabric, pfs: Mutex::default(), changes: AtomicU64::new(0) }
+        Self { fabric, kept_off: Mutex::default(), changes: AtomicU64::new(0) }
     }
 
     /// These are kept off from now on, and no others.
-    pub(crate) fn set(&self, pfs: impl Iterator<Item = Bdf>) {
-        *self.pfs.lock().unwrap_or_else(PoisonError::into_inner) = pfs.collect();
+    pub(crate) fn set(&self, kept_off: KeptOff) {
+        *self.kept_off.lock().unwrap_or_else(PoisonError::into_inner) = kept_off;
     }
 
     /// How often the host was changed through here: who has counted as many before a look has seen the latest.
@@ -47,20 +56,23 @@ impl Quarantine {
         done
     }
 
-    fn has(&self, pf: Bdf) -> bool {
-        self.pfs.lock().unwrap_or_else(PoisonError::into_inner).contains(&pf)
-    }
-
     fn pf(&self, address: Bdf) -> Result<&dyn Fabric, FabricError> {
-        if self.has(address) {
+        let kept_off = self.kept_off.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept_off.others.contains(&address) {
             let what = "is not the adapter that ioward has noted there".into();
             return Err(FabricError::NoSuchFunction { address, what });
         }
-        Ok(&*self.fabric)
+        match kept_off.frozen.get(&address) {
+            Some(why) => Err(FabricError::Frozen { pf: address, why: why.clone() }),
+            None => Ok(&*self.fabric),
+        }
     }
 
     fn vf(&self, vf: VfId) -> Result<&dyn Fabric, FabricError> {
-        if self.has(vf.pf) { Err(FabricError::NoSuchVf { vf, num_vfs: 0 }) } else { Ok(&*self.fabric) }
+        self.pf(vf.pf).map_err(|error| match error {
+            FabricError::NoSuchFunction { .. } => FabricError::NoSuchVf { vf, num_vfs: 0 },
+            other => other,
+        })
     }
 }
 
@@ -85,6 +97,11 @@ impl Fabric for Quarantine {
 
     async fn set_vf_count(&self, pf: Bdf, count: u16) -> Result<(), FabricError> {
         self.changed(self.pf(pf)?.set_vf_count(pf, count)).await
+    }
+
+    /// Recovery does not go through here.
+    async fn recover(&self, pf: Bdf, how: Recovery) -> Result<(), FabricError> {
+        self.changed(self.pf(pf)?.recover(pf, how)).await
     }
 
     async fn vf_address(&self, vf: VfId) -> Result<Bdf, FabricError> {

@@ -34,6 +34,7 @@ use crate::{
     error::{ImpError, error_chain},
     events::EventLog,
     executor::{Executed, Execution, Executor, Progress},
+    faults::Faults,
     imp::Run,
     journal::Journal,
     look::Looks,
@@ -61,6 +62,7 @@ pub(crate) struct Reconciler {
     pub(crate) looks: Arc<Looks>,
     pub(crate) machines: Arc<Machines>,
     pub(crate) relocation: Relocation,
+    pub(crate) faults: Arc<Faults>,
     pub(crate) changes: Arc<Changes>,
     pub(crate) changing: Arc<Changing>,
     pub(crate) run: Run,
@@ -172,7 +174,8 @@ impl Reconciler {
         self.restore(&mut changes).await;
         loop {
             self.reconcile_or_say().await;
-            if self.wait_for_news(&mut changes, LOOK_EACH).await {
+            let each = self.faults.look_each().unwrap_or(LOOK_EACH);
+            if self.wait_for_news(&mut changes, each).await {
                 sleep(DEBOUNCE).await;
                 while changes.try_recv().is_ok() {}
                 self.looks.hear();
@@ -238,6 +241,7 @@ impl Reconciler {
     pub(crate) async fn reconcile(&self) -> Result<Vec<Drift>, ImpError> {
         // A plan that is half done is no drift.
         drop(self.once_nothing_changes().await);
+        self.faults.attempt().await;
         // Without keeping plans waiting, as long as there is nothing to be done.
         let found = self.find().await?;
         let is_repairable = found.drifts.iter().any(|drift| drift.left_because.is_none());
@@ -247,6 +251,7 @@ impl Reconciler {
             && !self.relocation.has_news(&found.inventory)
             && found.drifts == self.told().drifts
         {
+            self.recovered(&found.drifts);
             return Ok(found.drifts);
         }
         let _nothing_changes = self.once_nothing_changes().await;
@@ -261,12 +266,20 @@ impl Reconciler {
         let plan =
             off_the_workers(move || plan_for(&inventory, &state, &intent, &Options::default())).await?;
         if plan.steps.is_empty() {
+            self.recovered(&found.drifts);
             return Ok(found.drifts);
         }
         let failures = self.repair(&plan).await;
         let after = self.find().await?.drifts;
         self.tell_repaired(&found.drifts, &after, failures);
+        self.recovered(&after);
         Ok(after)
+    }
+
+    /// Adapters that are recovering are as they are noted, but for those with something left that could be repaired.
+    fn recovered(&self, left: &[Drift]) {
+        let repairable = left.iter().filter(|drift| drift.left_because.is_none());
+        self.faults.repaired(&repairable.filter_map(|drift| drift.what.adapter()).collect());
     }
 
     /// Carries out a plan of repairs, as far as that is possible. The steps that failed, with why.

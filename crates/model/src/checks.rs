@@ -57,7 +57,8 @@ pub struct Obstacle {
 type Check = fn(&Inventory, &PhysicalFunction) -> Option<Reason>;
 
 /// All checks of an adapter. The first that finds something is the one to put right first.
-const CHECKS: [(Blocks, Check); 15] = [
+const CHECKS: [(Blocks, Check); 16] = [
+    (Blocks::Both, is_serving),
     (Blocks::Both, is_readable),
     (Blocks::Both, has_numvfs),
     (Blocks::Both, allows_vfs),
@@ -94,8 +95,9 @@ const WAKE_BY_THEMSELVES: [&str; 2] = ["xe", "i915"];
 #[must_use]
 pub fn adapter(inventory: &Inventory, pf: &PhysicalFunction) -> Vec<Obstacle> {
     let found = CHECKS.iter().filter_map(|(blocks, check)| Some((*blocks, check(inventory, pf)?)));
-    // Of what can't be read there is nothing more to say.
-    let most = if is_readable(inventory, pf).is_some() { 1 } else { CHECKS.len() };
+    // Of what can't be read there is nothing more to say, nor of what nobody touches.
+    let is_closed = is_readable(inventory, pf).is_some() || !pf.service.is_serving();
+    let most = if is_closed { 1 } else { CHECKS.len() };
     found
         .take(most)
         .map(|(blocks, reason)| {
@@ -161,6 +163,11 @@ fn available(inventory: &Inventory, pf: &PhysicalFunction) -> u16 {
     let all = if obstacles.is_empty() { most_vfs(pf) } else { pf.num_vfs() };
     let used = pf.virtual_functions.iter().filter(|vf| vf.foreign_use().is_some()).count();
     all.saturating_sub(u16::try_from(used).unwrap_or(u16::MAX))
+}
+
+/// Nobody gives VFs of an adapter that has a fault.
+fn is_serving(_: &Inventory, pf: &PhysicalFunction) -> Option<Reason> {
+    pf.service.in_the_way().map(|reason| reason.on(pf.address))
 }
 
 /// The SR-IOV capability could be read, of an adapter that is the one that is noted at its address.

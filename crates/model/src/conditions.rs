@@ -27,6 +27,9 @@ pub struct Conditions {
     /// InitialVFs is not TotalVFs, and the function does not do VF migration.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub initial_vfs_differ: bool,
+    /// Nothing answers at its address: its configuration space reads as ones.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_answer: bool,
 }
 
 impl Conditions {

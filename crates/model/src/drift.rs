@@ -96,6 +96,18 @@ impl fmt::Display for Drift {
     }
 }
 
+impl Difference {
+    /// The adapter that it is about, or whose VF.
+    #[must_use]
+    pub fn adapter(&self) -> Option<Bdf> {
+        match self {
+            Self::AdapterMissing { pf, .. } | Self::VfCount { pf, .. } => Some(*pf),
+            Self::Driver { vf, .. } | Self::Settings { vf, .. } | Self::NotAttached { vf, .. } => Some(vf.pf),
+            Self::PartitionMissing { .. } | Self::ChannelMissing { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -5,7 +5,7 @@ use std::fmt;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{Drift, Identity, Name, Orphan, Step};
+use crate::{Drift, Identity, Name, Orphan, Recovery, Service, Step};
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -120,6 +120,23 @@ pub enum EventKind {
         /// Its current number of VFs; `None`: it is gone.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         num_vfs: Option<u16>,
+    },
+    /// An adapter serves, or does not, after a fault (docs/faults.md).
+    AdapterService {
+        /// The PF.
+        pf: Bdf,
+        /// Its state.
+        service: Service,
+    },
+    /// An attempt was made to recover a frozen adapter.
+    AdapterAttempted {
+        /// The PF.
+        pf: Bdf,
+        /// The attempt.
+        how: Recovery,
+        /// Why it could not be made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
     },
     /// An adapter that ioward holds has another address now; its records have moved there.
     AdapterMoved {
@@ -287,6 +304,14 @@ impl fmt::Display for EventKind {
             }
             Self::AdapterAnswers { pf, num_vfs: None } => {
                 write!(f, "adapter {pf} was stuck, and is gone")
+            }
+            Self::AdapterService { pf, service: Service::Serving } => write!(f, "adapter {pf} serves again"),
+            Self::AdapterService { pf, service } => write!(f, "adapter {pf} is {service}"),
+            Self::AdapterAttempted { pf, how, error: None } => {
+                write!(f, "adapter {pf} is frozen, to recover it: {how}")
+            }
+            Self::AdapterAttempted { pf, how, error: Some(error) } => {
+                write!(f, "adapter {pf} is frozen, and could not be recovered ({how}): {error}")
             }
             Self::AdapterMoved { from, to, identity } => {
                 write!(f, "adapter {from} is {to} now: {identity}")

@@ -12,7 +12,8 @@ use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
-    AdapterId, Capability, Conditions, Holder, Identity, MacAddress, Name, Owner, Reason, Setting, VfSettings,
+    AdapterId, Capability, Conditions, ErrorCounts, Holder, Identity, MacAddress, Name, Owner, Reason,
+    Service, Setting, VfSettings,
 };
 
 /// A snapshot of the host, as found at one moment. Never edited: a later look makes a new one.
@@ -102,6 +103,12 @@ pub struct PhysicalFunction {
     pub nvme: Option<NvmeController>,
     /// The uses that the host itself has for it; empty when it may be disturbed.
     pub in_use_by_host: Vec<HostUse>,
+    /// Errors that it has reported; `None` without AER.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors: Option<ErrorCounts>,
+    /// Whether it may be used, as the management partition has found; serving where nobody watches.
+    #[serde(default, skip_serializing_if = "Service::is_serving")]
+    pub service: Service,
     /// VFs that partitions hold.
     pub vfs_assigned: u16,
     /// VFs that could still be assigned: TotalVFs less those held by partitions or used by the host.

@@ -39,6 +39,7 @@ mod plan;
 mod reason;
 pub mod risk;
 mod row;
+mod service;
 mod settings;
 mod spec;
 mod spec_read;
@@ -78,6 +79,9 @@ pub use partition::PartitionStatus;
 pub use plan::{Disturbance, Intent, Options, Plan, Policy, SettingsBefore, VfId};
 pub use reason::{Reason, Rule};
 pub use row::{PartitionHead, Row, RowKey};
+pub use service::{
+    ErrorCounts, FIRST_ATTEMPT_MS, MAX_ATTEMPTS, MAX_FAULTS, QUIET_MS, Recovery, Service, WINDOW_MS, Watched,
+};
 pub use settings::{Kind, LinkState, Setting, Value, VfSettings, VfStatistics};
 pub use spec::{AdapterSpec, Boot, PartitionSpec, Spec, VfCount, VfRequest};
 pub use spec_text::{MAX_SPEC_BYTES, SpecError, SpecPlace, SpecProblem, TextPlace};

@@ -37,7 +37,8 @@ impl Comparison<'_> {
             .copied()
             .chain(self.state.assignments().map(|(_, a)| a.vf.pf))
             .collect();
-        let mut all: Vec<_> = pfs.into_iter().filter_map(|pf| self.adapter(pf)).collect();
+        let mut all: Vec<_> =
+            pfs.into_iter().filter(|pf| !self.is_frozen(*pf)).filter_map(|pf| self.adapter(pf)).collect();
         for (owner, assignment) in self.attached() {
             all.extend(self.vf(&owner, assignment));
         }
@@ -63,8 +64,14 @@ impl Comparison<'_> {
         self.state.assignments().filter(|(_, assignment)| assignment.attached)
     }
 
+    /// An adapter that can be touched.
     fn pf(&self, pf: Bdf) -> Option<&PhysicalFunction> {
-        self.inventory.physical_function(pf).filter(|pf| pf.sriov.is_some())
+        self.inventory.physical_function(pf).filter(|pf| pf.sriov.is_some() && !pf.service.is_frozen())
+    }
+
+    /// What a frozen adapter shows is its fault, and no drift.
+    fn is_frozen(&self, pf: Bdf) -> bool {
+        self.inventory.physical_function(pf).is_some_and(|pf| pf.service.is_frozen())
     }
 
     fn existing(&self, vf: VfId) -> Option<&VirtualFunction> {
@@ -107,7 +114,9 @@ impl Comparison<'_> {
             return None;
         }
         let what = Difference::VfCount { pf: address, noted, found };
-        let left_because = if !self.booted {
+        // Its VFs go with its fault as they do with a boot.
+        let is_recovering = !pf.service.is_serving();
+        let left_because = if !self.booted && !is_recovering {
             Some("somebody has changed it; 'ioward apply' makes them again".to_owned())
         } else {
             self.in_the_way(pf)

@@ -44,7 +44,7 @@ pub use relaxations::advise;
 pub use suitability::{Candidate, suitability};
 pub use validate::validate;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
     Disturbance, Gap, Intent, Inventory, Options, Placement, Plan, Policy, Reason, State, Step,
@@ -101,6 +101,10 @@ fn plan_or_all_reasons(
     let WorkedOut { steps, disturbs, placements, gap, left_out } =
         work_out(inventory, state, intent, *options)?;
     let policy = intent.policy();
+    let frozen = frozen(inventory, &steps);
+    if !frozen.is_empty() {
+        return Err(frozen);
+    }
     Ok(Plan {
         id: state.revision + u64::from(policy == Policy::AllOrNothing),
         parent: state.revision,
@@ -115,6 +119,24 @@ fn plan_or_all_reasons(
         gap,
         instead: Vec::new(),
     })
+}
+
+/// Adapters that have a fault, and that steps would touch.
+fn frozen(inventory: &Inventory, steps: &[Step]) -> Vec<Reason> {
+    let reaches = |step: &Step| match step {
+        Step::SetVfCount { pf, .. } | Step::SetAutoprobe { pf, .. } => Some(*pf),
+        Step::ConfigureVf { vf, .. }
+        | Step::BindDriver { vf, .. }
+        | Step::ResetVf { vf }
+        | Step::AttachVf { vf, .. } => Some(vf.pf),
+        // What is noted, and what a partition has.
+        _ => None,
+    };
+    let pfs: BTreeSet<_> = steps.iter().filter_map(reaches).collect();
+    let pfs = pfs.into_iter().filter_map(|pf| inventory.physical_function(pf));
+    pfs.filter(|pf| pf.service.is_frozen())
+        .filter_map(|pf| Some(pf.service.in_the_way()?.on(pf.address)))
+        .collect()
 }
 
 /// The parts of a plan.

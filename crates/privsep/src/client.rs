@@ -17,7 +17,8 @@ use ioward_hypervisor::{
     PartitionStatus, StopMode, libvirt::Uuid,
 };
 use ioward_model::{
-    DomainRef, Inventory, Name, Owner, PartitionSpec, VfId, VfSettings, VfStatistics, doctor::Finding,
+    DomainRef, Inventory, Name, Owner, PartitionSpec, Recovery, VfId, VfSettings, VfStatistics,
+    doctor::Finding,
 };
 use ioward_pci::Bdf;
 use serde::de::DeserializeOwned;
@@ -260,6 +261,10 @@ macro_rules! remote {
 
             async fn set_vf_count(&self, pf: Bdf, count: u16) -> Result<(), FabricError> {
                 self.get(Call::SetVfCount { pf, count }).await.map_err(No::fabric)
+            }
+
+            async fn recover(&self, pf: Bdf, how: Recovery) -> Result<(), FabricError> {
+                self.get(Call::Recover { pf, how }).await.map_err(No::fabric)
             }
 
             /// Once: whoever asks again hears nothing.

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use ioward_fabric::FabricError;
 use ioward_hypervisor::{HypervisorError, HypervisorEvent, StopMode};
-use ioward_model::{DomainRef, Name, Owner, PartitionSpec, VfId, VfSettings};
+use ioward_model::{DomainRef, Name, Owner, PartitionSpec, Recovery, VfId, VfSettings};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +105,7 @@ pub enum Failure {
 
 /// The operations that a call can be for, each with its result, as the traits have them. `@&` stands before what the method takes
 /// by reference. From here come [`Call`], the client's methods and the server's dispatch. What is no plain call is written by hand
-/// in each of them: `bind` and `set_vf_count`, which are guarded; `connect_channel` and `open_console`, which have a descriptor in their answers; `changes` and `events`.
+/// in each of them: `bind`, `set_vf_count` and `recover`, which are guarded; `connect_channel` and `open_console`, which have a descriptor in their answers; `changes` and `events`.
 macro_rules! operations {
     ($make:ident) => {
         $make! {
@@ -156,6 +156,7 @@ macro_rules! call {
             $($($variant { $($arg: $type),* },)*)*
             Bind { vf: VfId, driver: Option<String> },
             SetVfCount { pf: Bdf, count: u16 },
+            Recover { pf: Bdf, how: Recovery },
             ConnectChannel { partition: Name },
             OpenConsole { partition: Name },
         }

@@ -12,7 +12,7 @@ use std::{
 
 use ioward_fabric::{Fabric, FabricError};
 use ioward_hypervisor::{ChannelEnd, Claim, Guard, Hypervisor};
-use ioward_model::VfId;
+use ioward_model::{Recovery, VfId};
 use ioward_pci::Bdf;
 use serde::Serialize;
 use tokio::{
@@ -161,6 +161,7 @@ impl Server {
             Call::SetVfCount { pf, count } => {
                 answer(id, self.set_vf_count(pf, count).await.map_err(Failure::Fabric))
             }
+            Call::Recover { pf, how } => answer(id, self.recover(pf, how).await.map_err(Failure::Fabric)),
             Call::ConnectChannel { partition } => match self.hypervisor.connect_channel(&partition).await {
                 Ok(ChannelEnd::Stream(stream)) => answer_with(id, stream),
                 Ok(ChannelEnd::Shared(_)) => {
@@ -196,14 +197,30 @@ impl Server {
 
     /// As [`Fabric::set_vf_count`], unless a VF is being handed out or bound.
     async fn set_vf_count(&self, pf: Bdf, count: u16) -> Result<(), FabricError> {
-        let (what, vf) = (format!("set {count} VFs on {pf}"), VfId { pf, index: 0 });
-        let claim = match self.hypervisor.recount(pf).await {
-            Ok(claim) => claim,
-            Err(why) => return Err(self.busy(vf, what, why).await),
-        };
         let fabric = Arc::clone(&self.fabric);
         let change = async move { fabric.set_vf_count(pf, count).await };
-        self.under(Some(claim), what, vf, change).await
+        self.with_its_vfs(pf, format!("set {count} VFs on {pf}"), change).await
+    }
+
+    /// As [`Fabric::recover`], unless a VF is being handed out or bound: its VFs may go.
+    async fn recover(&self, pf: Bdf, how: Recovery) -> Result<(), FabricError> {
+        let fabric = Arc::clone(&self.fabric);
+        let change = async move { fabric.recover(pf, how).await };
+        self.with_its_vfs(pf, format!("{how} ({pf})"), change).await
+    }
+
+    /// Changes a PF together with its VFs.
+    async fn with_its_vfs(
+        &self,
+        pf: Bdf,
+        what: String,
+        change: impl Future<Output = Result<(), FabricError>> + Send + 'static,
+    ) -> Result<(), FabricError> {
+        let vf = VfId { pf, index: 0 };
+        match self.hypervisor.recount(pf).await {
+            Ok(claim) => self.under(Some(claim), what, vf, change).await,
+            Err(why) => Err(self.busy(vf, what, why).await),
+        }
     }
 
     /// The guard has something against it: where that is an act that does not end, the adapter is stuck.
@@ -267,6 +284,7 @@ macro_rules! dispatch {
                     })*
                     Call::Bind { .. }
                     | Call::SetVfCount { .. }
+                    | Call::Recover { .. }
                     | Call::ConnectChannel { .. }
                     | Call::OpenConsole { .. } => {
                         failed(id, Failure::Unsaid("it is no plain call".into()))

@@ -64,7 +64,7 @@ impl Daemon {
         let (store, contents) = ioward_store::open(&folder.path().join("state")).unwrap();
         let contents = Contents { state, ..contents };
         store.commit(&audit.iter().cloned().map(Change::Audit).collect::<Vec<_>>()).unwrap();
-        let run = Run { epoch: 1, boot: String::new() };
+        let run = Run { epoch: 1, boot: String::new(), clock: ioward_imp::Clock::default() };
         let imp = Imp::new(Arc::new(machine.fabric()), hypervisor, Box::new(store), contents, run);
         let at = socket.clone();
         runtime.spawn(async move { serve_on(&at, imp, std::future::pending()).await.unwrap() });

@@ -4,6 +4,7 @@
 // Tests say what must be so by panicking when it is not.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod adapters;
 mod adopting;
 mod channels;
 mod disk;

@@ -129,6 +129,10 @@ impl Fabric for GatedFabric {
         self.fabric.set_vf_count(pf, count).await
     }
 
+    async fn recover(&self, pf: Bdf, how: ioward_model::Recovery) -> Result<(), FabricError> {
+        self.fabric.recover(pf, how).await
+    }
+
     async fn vf_address(&self, vf: VfId) -> Result<Bdf, FabricError> {
         self.fabric.vf_address(vf).await
     }
@@ -440,7 +444,7 @@ impl Scene {
     ) -> Self {
         let gate = Arc::clone(&machines.gate);
         let fabric = Arc::new(GatedFabric { fabric: machine.fabric(), gate: Arc::clone(&gate) });
-        let run = Run { epoch: 1, boot: "boot".to_owned() };
+        let run = Run { epoch: 1, boot: "boot".to_owned(), clock: ioward_tests::clock_of(&machine) };
         let imp = Imp::new(fabric, Arc::clone(&machines) as Arc<dyn Hypervisor>, store, contents, run);
         Self { machine, gate, machines, file, imp }
     }

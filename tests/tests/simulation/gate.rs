@@ -202,6 +202,11 @@ impl Fabric for WatchedFabric {
         self.fabric.set_vf_count(pf, count).await
     }
 
+    async fn recover(&self, pf: Bdf, how: ioward_model::Recovery) -> Result<(), FabricError> {
+        self.pass(Operation::Recover).await;
+        self.fabric.recover(pf, how).await
+    }
+
     async fn vf_address(&self, vf: VfId) -> Result<Bdf, FabricError> {
         self.pass(Operation::VfAddress).await;
         self.fabric.vf_address(vf).await

@@ -145,7 +145,8 @@ impl World {
         let disk = self.disk.clone();
         let opened = StateFile::open("state".into(), move || Ok(disk.clone()));
         let (store, contents) = opened.map_err(|error| format!("the store: {error}"))?;
-        let run = Run { epoch: 1, boot: self.boot.to_owned() };
+        let run =
+            Run { epoch: 1, boot: self.boot.to_owned(), clock: ioward_tests::clock_of(&self.host.machine) };
         let (fabric, hypervisor) = (Arc::clone(&self.fabric), Arc::clone(&self.hypervisor));
         let imp = Imp::new(fabric, hypervisor, Box::new(store), contents, run);
         imp.adopt().await.map_err(|error| format!("adopt: {error}"))?;

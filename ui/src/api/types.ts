@@ -304,6 +304,8 @@ export interface Event {
   generation?: number;
   pf?: Address;
   num_vfs?: number;
+  service?: { state: string; what?: string };
+  how?: string;
   from?: Address;
   to?: Address;
   drift?: Drift;

@@ -248,6 +248,14 @@ export function eventText(event: Event): string {
       return event.num_vfs === undefined
         ? `Adapter ${event.pf} was stuck, and is gone`
         : `Adapter ${event.pf} answers again, with ${counted(event.num_vfs, "VF")}`;
+    case "adapter-service":
+      return event.service?.state === "serving"
+        ? `Adapter ${event.pf} serves again`
+        : `Adapter ${event.pf} is ${event.service?.state}: ${event.service?.what ?? ""}`;
+    case "adapter-attempted":
+      return event.error
+        ? `Adapter ${event.pf} is frozen and could not be recovered: ${event.error}`
+        : `Adapter ${event.pf} is frozen; it was ${event.how === "reset" ? "reset" : "given its driver anew"}`;
     case "adapter-moved":
       return `Adapter ${event.from} is at ${event.to} now`;
     case "adapter-set-aside":

@@ -32,7 +32,7 @@ pub fn serve(folder: &Path) {
         };
         let hypervisor = Arc::new(SimHypervisor::new(config).unwrap());
         let (store, contents) = ioward_store::open(&folder.join("state")).unwrap();
-        let run = Run { epoch: 1, boot: String::new() };
+        let run = Run { epoch: 1, boot: String::new(), clock: ioward_imp::Clock::default() };
         let imp = Imp::new(Arc::new(fabric), hypervisor, Box::new(store), contents, run);
         serve_on(&folder.join(SOCKET), imp, std::future::pending()).await.unwrap();
     });
@@ -58,6 +58,10 @@ impl Fabric for OfTree {
 
     async fn set_vf_count(&self, pf: Bdf, count: u16) -> Result<(), FabricError> {
         self.other.set_vf_count(pf, count).await
+    }
+
+    async fn recover(&self, pf: Bdf, how: ioward_model::Recovery) -> Result<(), FabricError> {
+        self.other.recover(pf, how).await
     }
 
     async fn vf_address(&self, vf: VfId) -> Result<Bdf, FabricError> {

@@ -116,7 +116,7 @@ fn imp(
     store: Box<dyn ioward_store::Store>,
     contents: Contents,
 ) -> Arc<Imp> {
-    let run = Run { epoch: 1, boot: String::new() };
+    let run = Run { epoch: 1, boot: String::new(), clock: ioward_imp::Clock::default() };
     Imp::new(Arc::new(machine.fabric()), hypervisor, store, contents, run)
 }
 

@@ -92,6 +92,8 @@ fn pf(n: u16, total_vfs: u16) -> PhysicalFunction {
         capabilities: None,
         nvme: None,
         in_use_by_host: Vec::new(),
+        errors: None,
+        service: ioward_model::Service::Serving,
         conditions: ioward_model::Conditions::default(),
         vfs_assigned: 0,
         vfs_available: total_vfs,

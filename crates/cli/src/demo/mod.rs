@@ -16,7 +16,7 @@ use ioward_hypervisor::{
     Guard, Hypervisor, StopMode,
     sim::{Bounds, SimConfig, SimHypervisor},
 };
-use ioward_imp::{Imp, Run, ServeError, serve_on};
+use ioward_imp::{Clock, Imp, Run, ServeError, serve_on};
 use ioward_model::{
     Boot, Class, Event, EventKind, Holder, Intent, Inventory, Label, Options, PhysicalFunction, Process,
     Runs, Spec, VfId,
@@ -254,7 +254,7 @@ impl Embedded {
         let (store, contents) = ioward_store::open(&folder.path().join("state"))
             .map_err(|error| failed("make a state", &error))?;
         let fabric = Arc::new(machine.fabric());
-        let run = Run { epoch: seed, boot: String::new() };
+        let run = Run { epoch: seed, boot: String::new(), clock: Clock::default() };
         let imp = Imp::new(fabric, hypervisor.clone(), Box::new(store), contents, run);
         let socket = socket.unwrap_or_else(|| folder.path().join("api.sock"));
         if UnixStream::connect(&socket).await.is_ok() {

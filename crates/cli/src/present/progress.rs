@@ -85,6 +85,8 @@ impl Progress {
             | EventKind::InventoryChanged { .. }
             | EventKind::AdapterStuck { .. }
             | EventKind::AdapterAnswers { .. }
+            | EventKind::AdapterService { .. }
+            | EventKind::AdapterAttempted { .. }
             | EventKind::AdapterMoved { .. }
             | EventKind::AdapterSetAside { .. }
             | EventKind::HostBooted

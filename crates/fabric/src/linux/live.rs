@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use ioward_model::{Inventory, VfId, VfSettings, VfStatistics, checks, doctor::Finding};
+use ioward_model::{Inventory, Recovery, VfId, VfSettings, VfStatistics, checks, doctor::Finding};
 use ioward_pci::Bdf;
 use tokio::sync::mpsc;
 
@@ -15,6 +15,7 @@ use super::{
     identify::{self, pci_ids::Names},
     kernel_log::KernelLog,
     lanes::{Key, Lanes, Work},
+    recovery,
     root::HostRoot,
     snapshot::Snapshot,
     sysfs::Sysfs,
@@ -276,6 +277,13 @@ impl Fabric for LinuxFabric {
         };
         let facts = self.look(|| doctor::Facts::read(&HostRoot::live()?, emulator)).await?;
         Ok(doctor::examine(&facts))
+    }
+
+    async fn recover(&self, pf: Bdf, how: Recovery) -> Result<(), FabricError> {
+        let what = format!("recovering {pf}: {how}");
+        // Its VFs may go with its driver.
+        let bound = self.bounds.for_vf_count(u16::MAX / 64, 0);
+        self.change(pf, what, bound, move |sysfs| recovery::recover(sysfs, pf, how)).await
     }
 
     async fn changes(&self) -> mpsc::Receiver<()> {

@@ -13,6 +13,7 @@ pub(crate) mod netlink;
 pub(crate) mod nic;
 pub(crate) mod nvme;
 mod nvme_admin;
+mod recovery;
 mod root;
 mod snapshot;
 mod sysfs;

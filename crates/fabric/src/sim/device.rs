@@ -57,6 +57,21 @@ pub(super) struct Port {
     pub(super) vfs: Vec<VirtualFunction>,
     /// VFs that were enabled before this time answer only after it.
     settled_at: Time,
+    /// Neither it nor any VF of it answers.
+    pub(super) silence: Option<Silence>,
+}
+
+/// How long a function does not answer after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// Until this time has passed: a link that is trained anew, a reset by the kernel. Nanoseconds of model time.
+    For(Time),
+    /// Until it is reset.
+    UntilReset,
+    /// Until its driver is bound anew, which sets up more than a reset does.
+    UntilRebound,
+    /// For good: the card is broken, or out of its slot.
+    ForGood,
 }
 
 /// A virtual function.
@@ -92,7 +107,12 @@ impl Device {
             let depends_on = if dependent { (port + 1) % family.ports } else { port };
             let serial = tells_serial.then_some(serial);
             let template = layout::physical(&family, &Identity { port, serial, acs, depends_on });
-            Port { registers: Registers::new(&Arc::new(template)), vfs: Vec::new(), settled_at: 0 }
+            Port {
+                registers: Registers::new(&Arc::new(template)),
+                vfs: Vec::new(),
+                settled_at: 0,
+                silence: None,
+            }
         });
         let ports = ports.collect();
         let controller = match family.kind {
@@ -143,9 +163,21 @@ impl Device {
     /// A function's registers as software sees them; `None` while it does not answer.
     pub(super) fn registers(&self, function: Function, now: Time) -> Option<&Registers> {
         let port = &self.ports[function.port];
+        if self.is_silent(function.port, now) {
+            return None;
+        }
         match function.vf {
             None => Some(&port.registers),
             Some(vf) => port.vfs.get(vf).filter(|vf| vf.ready_at <= now).map(|vf| &vf.registers),
+        }
+    }
+
+    /// Whether a port does not answer after an error.
+    pub(super) fn is_silent(&self, port: usize, now: Time) -> bool {
+        match self.ports[port].silence {
+            None => false,
+            Some(Silence::For(until)) => now < until,
+            Some(Silence::UntilReset | Silence::UntilRebound | Silence::ForGood) => true,
         }
     }
 

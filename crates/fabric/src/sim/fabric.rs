@@ -4,7 +4,7 @@ use std::io;
 
 use async_trait::async_trait;
 use ioward_model::{
-    Inventory, VfId, VfSettings, VfStatistics,
+    Inventory, Recovery, VfId, VfSettings, VfStatistics,
     doctor::{Check, Finding},
 };
 use ioward_pci::Bdf;
@@ -146,7 +146,20 @@ impl Fabric for SimFabric {
         .await
     }
 
-    /// A simulated machine never changes on its own.
+    async fn recover(&self, pf: Bdf, how: Recovery) -> Result<(), FabricError> {
+        self.run(Operation::Recover, Some(pf), format!("{how} ({pf})"), |machine| {
+            let at = machine.pf(pf)?;
+            let Machine { slots, host, .. } = machine;
+            let failed = |source: Errno| FabricError::Refused {
+                what: format!("{how} ({pf})"),
+                why: vf_count::why(&source.into()),
+                source: source.into(),
+            };
+            slots[at.slot].recover(at.port, how, host).map_err(failed)
+        })
+        .await
+    }
+
     /// The checks that a machine of PCI functions alone can answer.
     async fn doctor(&self) -> Result<Vec<Finding>, FabricError> {
         let inventory = self.identify().await?;
@@ -158,6 +171,7 @@ impl Fabric for SimFabric {
         Ok(findings.into_iter().filter(|finding| is_of_functions(finding.check)).collect())
     }
 
+    /// A simulated machine never changes on its own.
     async fn changes(&self) -> mpsc::Receiver<()> {
         mpsc::channel(1).1
     }

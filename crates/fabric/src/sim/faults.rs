@@ -32,6 +32,8 @@ pub enum Operation {
     Configure,
     /// `statistics`.
     Statistics,
+    /// `recover`.
+    Recover,
 }
 
 impl Operation {
@@ -39,6 +41,19 @@ impl Operation {
     #[must_use]
     pub fn is_change(self) -> bool {
         !matches!(self, Self::Identify | Self::VfAddress | Self::Driver | Self::Settings | Self::Statistics)
+    }
+
+    /// Whether it ends in an access to the function, or its driver, that fails while nothing answers there.
+    pub(super) fn reaches_the_function(self) -> bool {
+        match self {
+            Self::SetVfCount
+            | Self::Bind
+            | Self::Reset
+            | Self::Settings
+            | Self::Configure
+            | Self::Statistics => true,
+            Self::Identify | Self::SetAutoprobe | Self::VfAddress | Self::Driver | Self::Recover => false,
+        }
     }
 
     /// Its duration, beyond the kernel's own waits: the minimum, and the maximum addition.
@@ -51,6 +66,7 @@ impl Operation {
             Self::SetVfCount => (2 * MS, 30 * MS),
             Self::Bind => (5 * MS, 80 * MS),
             Self::Reset => (MS, 5 * MS),
+            Self::Recover => (100 * MS, 500 * MS),
             Self::Configure => (MS, 10 * MS),
         }
     }

@@ -3,7 +3,7 @@
 
 use ioward_model::{
     Class, Conditions, HexId, Holder, Inventory, Netdev, NumaNode, NvmeController, PhysicalFunction, Reason,
-    Rule, Sriov, Subclass, VfBar, VirtualFunction, checks,
+    Rule, Service, Sriov, Subclass, VfBar, VirtualFunction, checks,
 };
 use ioward_pci::{ConfigError, ConfigSpace, DeviceSerialNumber, MsixCapability, PcieLink, SriovCapability};
 
@@ -46,7 +46,9 @@ impl Machine {
         let family = &slot.device.family;
         let mut reasons = Vec::new();
         let bytes = self.bytes(slot, Function { port, vf: None });
-        let found = Found::read(bytes, slot, pf).unwrap_or_else(|error| {
+        let found = Found::read(bytes, slot, pf);
+        let no_answer = matches!(found, Err(ConfigError::NoAnswer));
+        let found = found.unwrap_or_else(|error| {
             reasons.push(unreadable(&error).on(pf.address));
             Found::default()
         });
@@ -69,7 +71,7 @@ impl Machine {
             serial_number: found.serial_number.map(|serial| serial.to_string()),
             link: found.link.map(describe::link),
             msix_vectors: found.msix.map(|msix| msix.vectors),
-            conditions: Conditions::default(),
+            conditions: Conditions { no_answer, ..Conditions::default() },
             vfs_assigned: 0,
             vfs_available: 0,
             sriov: found.sriov,
@@ -79,6 +81,8 @@ impl Machine {
             rdma_devices: Vec::new(),
             nvme: nvme(slot, pf),
             in_use_by_host: pf.in_use_by_host.clone(),
+            errors: Some(pf.errors),
+            service: Service::Serving,
             virtual_functions,
             reasons,
         };

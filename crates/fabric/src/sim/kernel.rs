@@ -1,7 +1,7 @@
 //! The kernel's PCI core on the simulated machine: its records of an adapter, and how it enables and disables VFs
 //! by register accesses (drivers/pci/iov.c, drivers/pci/pci-sysfs.c).
 
-use ioward_model::{Holder, HostUse, MacAddress};
+use ioward_model::{ErrorCounts, Holder, HostUse, MacAddress};
 use ioward_pci::Bdf;
 use rustix::io::Errno;
 
@@ -64,6 +64,8 @@ pub(super) struct PfState {
     /// Kernel name of the NVMe controller.
     pub(super) nvme: Option<String>,
     pub(super) in_use_by_host: Vec<HostUse>,
+    /// `aer_dev_*`.
+    pub(super) errors: ErrorCounts,
     pub(super) vfs: Vec<VfState>,
     /// The next write to it will not return.
     pub(super) sticks: bool,
@@ -177,6 +179,7 @@ impl Slot {
             group,
             interface,
             nvme,
+            errors: ErrorCounts::default(),
             in_use_by_host: self.adapter.in_use_by_host.get(port).cloned().unwrap_or_default(),
             vfs: Vec::new(),
             sticks: false,
@@ -262,7 +265,7 @@ impl Slot {
     }
 
     /// sriov_disable. It waits for a VF that is open through VFIO: here, forever.
-    fn sriov_disable(&mut self, port: usize, host: &mut Host) -> Result<(), Errno> {
+    pub(super) fn sriov_disable(&mut self, port: usize, host: &mut Host) -> Result<(), Errno> {
         if self.pfs[port].vfs.iter().any(|vf| vf.held) {
             self.pfs[port].stuck = Some(Stuck { since: host.now, pending: Some(0) });
             return Err(Errno::TIMEDOUT);

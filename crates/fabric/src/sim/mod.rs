@@ -17,6 +17,7 @@ mod adapter;
 mod binding;
 mod builder;
 mod device;
+mod errors;
 mod fabric;
 mod family;
 mod faults;
@@ -37,6 +38,8 @@ mod view;
 
 pub use adapter::Adapter;
 pub use builder::SimMachineBuilder;
+pub use device::Silence;
+pub use errors::Severity;
 pub use fabric::SimFabric;
 pub use faults::Operation;
 pub use machine::{InSlot, SimMachine};

@@ -109,6 +109,12 @@ impl Machine {
             });
         }
         let since = self.host.now;
+        let is_silent = |at: Pf| self.slots[at.slot].device.is_silent(at.port, since);
+        if operation.reaches_the_function() && at.is_some_and(is_silent) {
+            let source = io::Error::from(Errno::IO);
+            let why = "the device does not answer; see dmesg".to_owned();
+            return Err(FabricError::Refused { what, why, source });
+        }
         let result = match at {
             // A write of the number of VFs gets stuck where it is written.
             Some(at) if operation.is_change() && operation != Operation::SetVfCount && self.sticks(at) => {

@@ -14,7 +14,7 @@ use ioward_fabric::sim::SimMachine;
 use ioward_hypervisor::sim::{Bounds, SimConfig, SimHypervisor};
 
 use super::*;
-use crate::{access::Caller, imp::Run};
+use crate::{access::Caller, clock::Clock, imp::Run};
 
 const ROLES: [Option<Role>; 4] = [None, Some(Role::Viewer), Some(Role::Operator), Some(Role::Administrator)];
 
@@ -36,7 +36,7 @@ impl Api {
         };
         let hypervisor = Arc::new(SimHypervisor::new(config).unwrap());
         let (store, contents) = ioward_store::open(&folder.path().join("state")).unwrap();
-        let run = Run { epoch: 1, boot: String::new() };
+        let run = Run { epoch: 1, boot: String::new(), clock: Clock::default() };
         let machine = SimMachine::standard(1);
         let fabric = Arc::new(machine.fabric());
         let imp = Imp::new(fabric, hypervisor, Box::new(store), contents, run);

@@ -9,14 +9,16 @@ mod traffic;
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use ioward_fabric::Fabric;
-use ioward_model::{Drift, Holder, Inventory, PhysicalFunction, State, VfId, VfStatistics, VirtualFunction};
+use ioward_model::{
+    Drift, Holder, Inventory, PhysicalFunction, Service, State, VfId, VfStatistics, VirtualFunction,
+};
 use tokio::time::timeout;
 
 pub(crate) use self::counters::Counters;
 use self::{
     families::{
-        BUILD, DRIFT, GENERATION, PARTITIONS, REVISION, RX_BYTES, RX_DROPPED, RX_PACKETS, STUCK, TOTAL_VFS,
-        TX_BYTES, TX_DROPPED, TX_PACKETS, VFS,
+        BUILD, DRIFT, ERRORS, GENERATION, PARTITIONS, REVISION, RX_BYTES, RX_DROPPED, RX_PACKETS, SERVICE,
+        STUCK, TOTAL_VFS, TX_BYTES, TX_DROPPED, TX_PACKETS, VFS,
     },
     text::Page,
     traffic::Traffic,
@@ -106,6 +108,19 @@ impl Metrics {
             page.add(&TOTAL_VFS, &[&address], sriov.total_vfs);
         }
         page.add(&STUCK, &[&address], u8::from(self.stuck.has(pf.address)));
+        for word in Service::WORDS {
+            page.add(&SERVICE, &[&address, word], u8::from(pf.service.word() == word));
+        }
+        if let Some(errors) = pf.errors {
+            let severities = [
+                ("correctable", errors.correctable),
+                ("non-fatal", errors.nonfatal),
+                ("fatal", errors.fatal),
+            ];
+            for (severity, count) in severities {
+                page.count(&ERRORS, &[&address, severity], count);
+            }
+        }
         let mut of_state = BTreeMap::from(STATES.map(|word| (word, 0)));
         for vf in &pf.virtual_functions {
             *of_state.entry(state_of(vf, state)).or_default() += 1;

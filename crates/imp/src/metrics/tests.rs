@@ -84,6 +84,10 @@ impl Fabric for Adapters {
         unreachable!()
     }
 
+    async fn recover(&self, _: Bdf, _: ioward_model::Recovery) -> Result<(), FabricError> {
+        unreachable!()
+    }
+
     async fn vf_address(&self, _: VfId) -> Result<Bdf, FabricError> {
         unreachable!()
     }

@@ -133,6 +133,8 @@ impl World {
             capabilities: None,
             nvme,
             in_use_by_host: Vec::new(),
+            errors: None,
+            service: ioward_model::Service::Serving,
             conditions: Conditions::default(),
             vfs_assigned: 0,
             vfs_available: total_vfs,

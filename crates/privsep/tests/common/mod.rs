@@ -67,6 +67,11 @@ impl Fabric for SlowFabric {
         Ok(())
     }
 
+    async fn recover(&self, _: Bdf, _: ioward_model::Recovery) -> Result<(), FabricError> {
+        self.counts.pass().await;
+        Ok(())
+    }
+
     async fn vf_address(&self, _: VfId) -> Result<Bdf, FabricError> {
         Ok(VF_ADDRESS.parse().unwrap())
     }

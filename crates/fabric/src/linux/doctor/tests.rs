@@ -53,6 +53,8 @@ fn nic() -> PhysicalFunction {
         capabilities: None,
         nvme: None,
         in_use_by_host: Vec::new(),
+        errors: None,
+        service: ioward_model::Service::Serving,
         conditions: Conditions::default(),
         vfs_assigned: 0,
         vfs_available: 7,

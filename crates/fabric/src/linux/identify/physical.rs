@@ -1,6 +1,6 @@
 //! One physical function.
 
-use ioward_model::{Class, Conditions, HexId, Link, PhysicalFunction, Subclass};
+use ioward_model::{Class, Conditions, ErrorCounts, HexId, Link, PhysicalFunction, Service, Subclass};
 use ioward_pci::{
     Bdf, ConfigError, ConfigSpace, DeviceSerialNumber, MsixCapability, PcieLink, SriovCapability,
 };
@@ -26,6 +26,7 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
     let power_state = probe.optional("power_state", "a power state", |text| Some(text.to_owned()));
     let bytes = probe.config();
     let config = bytes.as_deref().map(ConfigSpace::new);
+    let no_answer = matches!(config, Some(Err(ConfigError::NoAnswer)));
     let known_to_kernel = names.iter().any(|name| name.starts_with("sriov_") || name.starts_with("virtfn"));
     if !known_to_kernel && !matches!(&config, Some(Ok(config)) if may_have_sriov(config)) {
         return None;
@@ -85,6 +86,7 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
             port_in_group: listed.and_then(|group| port::in_group(host.root, host.bridges(), address, group)),
             last_bus: port::last_bus(host.bridges(), address),
             power_state: power_state.filter(|state| ASLEEP.contains(&state.as_str())),
+            no_answer,
             initial_vfs_differ: capabilities
                 .sriov
                 .is_some_and(|found| !found.vf_migration_capable() && found.initial_vfs != found.total_vfs),
@@ -105,11 +107,29 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
         rdma_devices: if has("infiniband") { probe.list("infiniband") } else { Vec::new() },
         nvme: nvme::read(&mut probe),
         in_use_by_host,
+        errors: if has("aer_dev_fatal") { errors(&mut probe) } else { None },
+        service: Service::Serving,
         virtual_functions,
         reasons: probe.finish(),
     };
     pf.capabilities = adapters::capabilities(&pf);
     Some(pf)
+}
+
+/// The totals of the errors that a function has reported (drivers/pci/pcie/aer.c `aer_dev_fatal` and its like): a line for each kind of
+/// error and, last, their sum.
+fn errors(probe: &mut Probe<'_>) -> Option<ErrorCounts> {
+    let mut total = |file: &str, line: &str| {
+        probe.optional(file, "counts of errors", |text| {
+            let of_line = |(name, count): (&str, &str)| (name == line).then(|| count.trim().parse().ok());
+            text.lines().filter_map(|line| line.split_once(' ')).find_map(of_line)?
+        })
+    };
+    Some(ErrorCounts {
+        correctable: total("aer_dev_correctable", "TOTAL_ERR_COR")?,
+        nonfatal: total("aer_dev_nonfatal", "TOTAL_ERR_NONFATAL")?,
+        fatal: total("aer_dev_fatal", "TOTAL_ERR_FATAL")?,
+    })
 }
 
 struct Identity {

@@ -1,0 +1,98 @@
+//! Adapters that have faults: what looks find of them goes into their states ([`ioward_model::Watched`]), changes of those are told, and
+//! what is due to recover one is done. docs/faults.md.
+//!
+//! ```text
+//!   look ─> Faults::see ─> states ─┬─> the inventory: no plan gives anything of one that does not serve
+//!                                  ├─> Quarantine: nothing reaches one that is frozen
+//!                                  └─> events
+//!   reconciler ─> Faults::attempt (frozen, and not well by itself)
+//!              └> Faults::repaired (recovering: it is as it is noted, or not)
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use ioward_fabric::Fabric;
+use ioward_model::{EventKind, Inventory, Recovery, Service, Watched};
+use ioward_pci::Bdf;
+
+use crate::{clock::Clock, error::error_chain, events::EventLog};
+
+/// How often the host is looked at while an adapter does not serve: nobody tells when it is well.
+const LOOK_EACH: Duration = Duration::from_secs(1);
+
+/// The part that knows which adapters serve.
+pub(crate) struct Faults {
+    /// The host itself: recovery reaches what is frozen.
+    fabric: Arc<dyn Fabric>,
+    events: Arc<EventLog>,
+    clock: Clock,
+    watched: Mutex<BTreeMap<Bdf, Watched>>,
+}
+
+impl Faults {
+    pub(crate) fn new(fabric: Arc<dyn Fabric>, events: Arc<EventLog>, clock: Clock) -> Self {
+        Self { fabric, events, clock, watched: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Bdf, Watched>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a look, of which none is older than the one before, and notes in it how its adapters serve. Tells what is new. An adapter
+    /// that is gone is watched on: it may come back as it went.
+    pub(crate) fn see(&self, found: &mut Inventory) {
+        let now = self.clock.now_ms();
+        let mut watched = self.lock();
+        for pf in &mut found.physical_functions {
+            let one = watched.entry(pf.address).or_default();
+            if one.see(pf, now) {
+                self.tell(pf.address, one.service());
+            }
+            pf.service = one.service().clone();
+        }
+    }
+
+    /// How often the host is to be looked at for the sake of adapters that do not serve; `None`: all serve.
+    pub(crate) fn look_each(&self) -> Option<Duration> {
+        self.lock().values().any(|one| one.service().is_waited_for()).then_some(LOOK_EACH)
+    }
+
+    /// Makes the attempts to recover adapters that are due. What they did shows in the next look.
+    pub(crate) async fn attempt(&self) {
+        let now = self.clock.now_ms();
+        let due: Vec<(Bdf, Recovery)> = {
+            let mut watched = self.lock();
+            let due = watched.iter_mut().filter_map(|(pf, one)| {
+                let before = one.service().clone();
+                let attempt = one.attempt(now);
+                if *one.service() != before {
+                    self.tell(*pf, one.service());
+                }
+                Some((*pf, attempt?))
+            });
+            due.collect()
+        };
+        for (pf, how) in due {
+            let error = self.fabric.recover(pf, how).await.err().map(|error| error_chain(&error));
+            self.events.emit(EventKind::AdapterAttempted { pf, how, error });
+        }
+    }
+
+    /// The reconciler has made adapters that are recovering as they are noted, but for those in `left`.
+    pub(crate) fn repaired(&self, left: &BTreeSet<Bdf>) {
+        let now = self.clock.now_ms();
+        for (pf, one) in self.lock().iter_mut() {
+            if one.repaired(!left.contains(pf), now) {
+                self.tell(*pf, one.service());
+            }
+        }
+    }
+
+    fn tell(&self, pf: Bdf, service: &Service) {
+        self.events.emit(EventKind::AdapterService { pf, service: service.clone() });
+    }
+}

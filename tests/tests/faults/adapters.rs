@@ -1,0 +1,138 @@
+//! Adapters that report errors, fall silent, come back, or do not.
+
+use std::time::Duration;
+
+use ioward_fabric::sim::{Severity, Silence};
+use ioward_imp::Imp;
+use ioward_model::{EventKind, Intent, OpErrorKind, Options, Rule, Service, Spec};
+use ioward_pci::Bdf;
+
+use crate::scene::{NIC, Scene, name, partition, set_mac, vf};
+
+const MAC: &str = "52:54:00:00:00:0a";
+const OTHER: &str = "52:54:00:00:00:0b";
+
+fn nic() -> Bdf {
+    NIC.parse().unwrap()
+}
+
+fn service(scene: &Scene) -> Option<Service> {
+    let events = scene.imp.events();
+    events.into_iter().rev().find_map(|event| match event.kind {
+        EventKind::AdapterService { service, .. } => Some(service),
+        _ => None,
+    })
+}
+
+fn is(scene: &Scene, wanted: fn(&Service) -> bool) -> bool {
+    service(scene).as_ref().is_some_and(wanted)
+}
+
+fn serves(service: &Service) -> bool {
+    service.is_serving()
+}
+
+fn has_failed(service: &Service) -> bool {
+    matches!(service, Service::Failed { .. })
+}
+
+async fn with_web() -> Scene {
+    let scene = Scene::new();
+    scene.apply(&partition("web", 0, MAC)).await;
+    scene
+}
+
+/// What the daemon does each second while an adapter does not serve.
+async fn pass(scene: &Scene, seconds: u64) {
+    for _ in 0..seconds {
+        scene.machine.advance(Duration::from_secs(1));
+        scene.imp.reconcile().await.unwrap();
+    }
+}
+
+async fn plan(imp: &Imp, spec: &str) -> Result<(), Vec<Rule>> {
+    let spec = Spec::parse(format!("version = 1\n{spec}").as_bytes()).unwrap();
+    plan_for(imp, Intent::Apply { spec }).await
+}
+
+async fn remove(scene: &Scene) -> Result<(), Vec<Rule>> {
+    plan_for(&scene.imp, Intent::Remove { partition: name("web") }).await
+}
+
+async fn plan_for(imp: &Imp, intent: Intent) -> Result<(), Vec<Rule>> {
+    let options = Options { allow_disruption: true, force: true, ..Options::default() };
+    match imp.plan(&intent, &options).await {
+        Ok(_) => Ok(()),
+        Err(ioward_imp::ImpError::Refused { reasons, .. }) => {
+            Err(reasons.into_iter().map(|reason| reason.rule).collect())
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_adapter_is_touched_by_nobody_until_it_serves_again() {
+    let scene = with_web().await;
+    scene.imp.look().await.unwrap();
+    scene.machine.report_error(nic(), Severity::Fatal, None).unwrap();
+    scene.imp.look().await.unwrap();
+    assert_eq!(service(&scene), Some(Service::Frozen { what: "1 fatal error (AER)".into() }));
+
+    let refused = scene.imp.operate(&name("web"), set_mac(OTHER)).await.unwrap_err();
+    assert_eq!((refused.kind, refused.reasons[0].rule), (OpErrorKind::Busy, Rule::InService), "{refused}");
+    let more = [partition("web", 0, MAC), partition("db", 1, OTHER)].concat();
+    assert!(plan(&scene.imp, &more).await.unwrap_err().contains(&Rule::InService));
+    assert_eq!(remove(&scene).await, Err(vec![Rule::InService]), "it would be reset, and set");
+    assert_eq!(scene.mac(vf(0)), MAC);
+
+    pass(&scene, 40).await;
+    assert!(is(&scene, serves), "{:?}", service(&scene));
+    scene.imp.operate(&name("web"), set_mac(OTHER)).await.unwrap();
+    assert_eq!(scene.mac(vf(0)), OTHER);
+    assert_eq!(plan(&scene.imp, &partition("web", 0, MAC)).await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adapter_whose_driver_has_to_be_bound_anew_has_its_vfs_again_as_they_are_noted() {
+    let scene = with_web().await;
+    scene.imp.look().await.unwrap();
+    scene.machine.report_error(nic(), Severity::Fatal, Some(Silence::UntilRebound)).unwrap();
+    pass(&scene, 40).await;
+    assert!(is(&scene, serves), "{:?}", service(&scene));
+    let attempted = |kind: &EventKind| matches!(kind, EventKind::AdapterAttempted { .. });
+    assert_eq!(scene.count(attempted), 2, "a reset did not help");
+    assert_eq!(scene.mac(vf(0)), MAC);
+    let drift = scene.imp.drift().await.unwrap();
+    assert!(drift.is_empty(), "{drift:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adapter_that_nothing_helps_is_locked_out_and_is_left_alone() {
+    let scene = with_web().await;
+    scene.imp.look().await.unwrap();
+    scene.machine.fall_silent(nic(), Silence::ForGood).unwrap();
+    // Each attempt is given twice the time of the one before.
+    pass(&scene, 300).await;
+    assert!(is(&scene, has_failed), "{:?}", service(&scene));
+    let attempted = |kind: &EventKind| matches!(kind, EventKind::AdapterAttempted { .. });
+    let attempts = scene.count(attempted);
+    pass(&scene, 600).await;
+    assert_eq!(scene.count(attempted), attempts, "nothing is recovered for ever");
+    assert!(plan(&scene.imp, &partition("db", 1, OTHER)).await.unwrap_err().contains(&Rule::InService));
+    assert_eq!(scene.imp.state().partitions[&name("web")].vfs.len(), 1, "its VF stays its own");
+    assert_eq!(remove(&scene).await, Ok(()), "what is lost can be given up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_by_the_thousand_are_told_once() {
+    let scene = with_web().await;
+    scene.imp.look().await.unwrap();
+    for _ in 0..1_000 {
+        scene.machine.report_error(nic(), Severity::NonFatal, None).unwrap();
+        scene.machine.report_error(nic(), Severity::Correctable, None).unwrap();
+    }
+    pass(&scene, 40).await;
+    assert!(is(&scene, serves), "{:?}", service(&scene));
+    let told = |kind: &EventKind| matches!(kind, EventKind::AdapterService { .. });
+    assert_eq!(scene.count(told), 3, "frozen, recovering, serving");
+}
