@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::ValueEnum;
 
+use crate::dist;
 use crate::error::{Error, Result};
 use crate::process::{run as run_program, run_aside};
 use crate::workspace::Workspace;
@@ -68,12 +69,13 @@ fn build(workspace: &Workspace) -> Result<()> {
     let mut again = cargo(&["build", "--release", "--quiet"]);
     println!("`cargo build --release` after a change in cli: {}", Took::by(&mut again)?);
 
-    let mut dist = cargo(&["build", "--profile", "dist", "--quiet"]);
-    println!("`cargo build --profile dist`, as the package has it: {}", Took::by(&mut dist)?);
-    for profile in ["dist", "release"] {
-        let size = megabytes(&target.join(profile).join("ioward"))?;
-        println!("ioward of the profile {profile}, stripped: {size}");
-    }
+    let mut packaged = dist::ioward(cargo(&["--quiet"]));
+    println!("ioward as the package has it: {}", Took::by(&mut packaged)?);
+    let small = dist::size_of(&target.join("dist/ioward"))?;
+    println!("its size, stripped: {}; the limit is {}", megabytes(small), megabytes(dist::LIMIT));
+    let release = target.join("release/ioward");
+    let large = fs::metadata(&release).map_err(Error::file("read", &release))?.len();
+    println!("ioward of the profile release, stripped: {}", megabytes(large));
     let _ = fs::remove_dir_all(&target);
     Ok(())
 }
@@ -114,9 +116,8 @@ fn ticks_of_children(stat: &str) -> Option<u64> {
     Some(fields.next()?? + fields.next()??)
 }
 
-fn megabytes(path: &Path) -> Result<String> {
-    let bytes = fs::metadata(path).map_err(Error::file("read", path))?.len();
-    Ok(format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10))
+fn megabytes(bytes: u64) -> String {
+    format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod backports;
 mod bench;
 mod cockpit;
 mod cpio;
+mod dist;
 mod docs;
 mod error;
 mod images;

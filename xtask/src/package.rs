@@ -19,6 +19,7 @@ use std::{
     process::Command,
 };
 
+use crate::dist;
 use crate::error::{Error, Result};
 use crate::process::{output, run_aside};
 use crate::workspace::Workspace;
@@ -32,16 +33,16 @@ const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 pub fn build(dev: bool) -> Result<PathBuf> {
     let workspace = Workspace::find()?;
     let version = env!("CARGO_PKG_VERSION");
-    let mut cargo = workspace.cargo();
-    cargo.args(["build", "--package", "ioward", "--package", "ioward-agent"]);
     let target = workspace.binaries.parent().unwrap_or(&workspace.binaries).to_owned();
     let (binaries, name) = if dev {
+        run_aside(workspace.cargo().args(["build", "--package", "ioward", "--package", "ioward-agent"]))?;
         (workspace.binaries.clone(), format!("ioward_{version}_amd64.dev.deb"))
     } else {
-        cargo.args(["--profile", "dist"]);
+        run_aside(&mut dist::agent(workspace.cargo()))?;
+        run_aside(&mut dist::ioward(workspace.cargo()))?;
+        dist::size_of(&target.join("dist/ioward"))?;
         (target.join("dist"), format!("ioward_{version}_amd64.deb"))
     };
-    run_aside(&mut cargo)?;
 
     let tree = Tree::new(target.join("package"))?;
     for binary in ["ioward", "ioward-agent"] {
@@ -164,19 +165,27 @@ fn commands(help: &str) -> Vec<&str> {
     first.filter(|command| *command != "help").collect()
 }
 
-/// The newest version of glibc that a binary has symbols of, as `2.34`: what is looked for stands in its string table.
+/// The version of glibc that binaries need, as `2.34`.
 fn newest_glibc(binaries: &[&Path]) -> Result<String> {
     let mut newest = (0, 0);
     for binary in binaries {
-        let bytes = fs::read(binary).map_err(Error::file("read", binary))?;
-        let marks = bytes.windows(8).enumerate().filter(|(_, window)| *window == b"GLIBC_2.");
-        for (at, _) in marks {
-            let digits = bytes[at + 8..].iter().take_while(|byte| byte.is_ascii_digit()).take(3);
-            let minor = digits.fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
-            newest = newest.max((2, minor));
-        }
+        newest = newest.max(glibc_of(&fs::read(binary).map_err(Error::file("read", binary))?));
     }
     Ok(format!("{}.{}", newest.0, newest.1))
+}
+
+/// The newest version of glibc that a binary has symbols of: what is looked for stands in its string table. One whose relocations
+/// are packed asks for that by a name in place of a version.
+fn glibc_of(binary: &[u8]) -> (u32, u32) {
+    const VERSION: &[u8] = b"GLIBC_2.";
+    const READS_PACKED: &[u8] = b"GLIBC_ABI_DT_RELR\0";
+    let versions = binary.windows(VERSION.len()).enumerate().filter(|(_, window)| *window == VERSION);
+    let newest = versions.fold((0, 0), |newest, (at, _)| {
+        let digits = binary[at + VERSION.len()..].iter().take_while(|byte| byte.is_ascii_digit()).take(3);
+        newest.max((2, digits.fold(0, |number, digit| number * 10 + u32::from(digit - b'0'))))
+    });
+    let is_packed = binary.windows(READS_PACKED.len()).any(|window| window == READS_PACKED);
+    if is_packed { newest.max((2, 36)) } else { newest }
 }
 
 fn commit_time(workspace: &Workspace) -> Result<String> {
@@ -251,6 +260,14 @@ mod tests {
             ["base1/cockpit.js", "transport.js", "index.js"].map(|script| page.find(script).unwrap());
         assert!(places.is_sorted(), "{page}");
         assert!(in_cockpit("nothing").is_err());
+    }
+
+    #[test]
+    fn the_glibc_that_is_needed_is_the_newest_that_is_named() {
+        assert_eq!(glibc_of(b"\0GLIBC_2.2.5\0GLIBC_2.34\0GLIBC_2.17\0"), (2, 34));
+        assert_eq!(glibc_of(b"\0GLIBC_ABI_DT_RELR\0GLIBC_2.34\0"), (2, 36));
+        assert_eq!(glibc_of(b"\0GLIBC_ABI_DT_RELR\0GLIBC_2.38"), (2, 38));
+        assert_eq!(glibc_of(b"GLIBC_"), (0, 0));
     }
 
     #[test]
