@@ -174,18 +174,14 @@ fn newest_glibc(binaries: &[&Path]) -> Result<String> {
     Ok(format!("{}.{}", newest.0, newest.1))
 }
 
-/// The newest version of glibc that a binary has symbols of: what is looked for stands in its string table. One whose relocations
-/// are packed asks for that by a name in place of a version.
+/// The newest version of glibc that a binary has symbols of: what is looked for stands in its string table.
 fn glibc_of(binary: &[u8]) -> (u32, u32) {
     const VERSION: &[u8] = b"GLIBC_2.";
-    const READS_PACKED: &[u8] = b"GLIBC_ABI_DT_RELR\0";
     let versions = binary.windows(VERSION.len()).enumerate().filter(|(_, window)| *window == VERSION);
-    let newest = versions.fold((0, 0), |newest, (at, _)| {
+    versions.fold((0, 0), |newest, (at, _)| {
         let digits = binary[at + VERSION.len()..].iter().take_while(|byte| byte.is_ascii_digit()).take(3);
         newest.max((2, digits.fold(0, |number, digit| number * 10 + u32::from(digit - b'0'))))
-    });
-    let is_packed = binary.windows(READS_PACKED.len()).any(|window| window == READS_PACKED);
-    if is_packed { newest.max((2, 36)) } else { newest }
+    })
 }
 
 fn commit_time(workspace: &Workspace) -> Result<String> {
@@ -265,8 +261,6 @@ mod tests {
     #[test]
     fn the_glibc_that_is_needed_is_the_newest_that_is_named() {
         assert_eq!(glibc_of(b"\0GLIBC_2.2.5\0GLIBC_2.34\0GLIBC_2.17\0"), (2, 34));
-        assert_eq!(glibc_of(b"\0GLIBC_ABI_DT_RELR\0GLIBC_2.34\0"), (2, 36));
-        assert_eq!(glibc_of(b"\0GLIBC_ABI_DT_RELR\0GLIBC_2.38"), (2, 38));
         assert_eq!(glibc_of(b"GLIBC_"), (0, 0));
     }
 

@@ -30,8 +30,8 @@ pub const MAX_ATTEMPTS: u32 = 4;
 /// Before the first attempt: the driver's own recovery is waited for. Doubles with each. Milliseconds.
 pub const FIRST_ATTEMPT_MS: u64 = 4_000;
 
-/// Errors that a PF has reported by AER since the kernel found it: the totals of sysfs `aer_dev_correctable`, `aer_dev_nonfatal` and
-/// `aer_dev_fatal` (Documentation/ABI/testing/sysfs-bus-pci-devices-aer_stats).
+/// Errors of a PF that were reported by AER since the kernel found it: the totals of sysfs `aer_dev_correctable`, `aer_dev_nonfatal` and
+/// `aer_dev_fatal`, and of its root port's `aer_rootport_total_err_fatal` (Documentation/ABI/testing/sysfs-bus-pci-devices-aer_stats).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ErrorCounts {
@@ -39,7 +39,7 @@ pub struct ErrorCounts {
     pub correctable: u64,
     /// Uncorrectable errors after which the link is still reliable.
     pub nonfatal: u64,
-    /// Uncorrectable errors after which it is not: the kernel resets it.
+    /// Uncorrectable errors after which it is not: the kernel resets the link, and everything below the root port.
     pub fatal: u64,
 }
 

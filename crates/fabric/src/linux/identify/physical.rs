@@ -107,7 +107,7 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
         rdma_devices: if has("infiniband") { probe.list("infiniband") } else { Vec::new() },
         nvme: nvme::read(&mut probe),
         in_use_by_host,
-        errors: if has("aer_dev_fatal") { errors(&mut probe) } else { None },
+        errors: if has("aer_dev_fatal") { errors(host, &mut probe, address) } else { None },
         service: Service::Serving,
         virtual_functions,
         reasons: probe.finish(),
@@ -117,8 +117,10 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
 }
 
 /// The totals of the errors that a function has reported (drivers/pci/pcie/aer.c `aer_dev_fatal` and its like): a line for each kind of
-/// error and, last, their sum.
-fn errors(probe: &mut Probe<'_>) -> Option<ErrorCounts> {
+/// error and, last, their sum. A fatal error the kernel mostly counts at the root port alone: it does not read the function's registers,
+/// which may be out of reach (`aer_get_device_error_info`). Its recovery resets everything below that port.
+fn errors(host: &Host<'_>, probe: &mut Probe<'_>, address: Bdf) -> Option<ErrorCounts> {
+    let of_port = port::fatal_errors(host.root, host.bridges(), address);
     let mut total = |file: &str, line: &str| {
         probe.optional(file, "counts of errors", |text| {
             let of_line = |(name, count): (&str, &str)| (name == line).then(|| count.trim().parse().ok());
@@ -128,7 +130,7 @@ fn errors(probe: &mut Probe<'_>) -> Option<ErrorCounts> {
     Some(ErrorCounts {
         correctable: total("aer_dev_correctable", "TOTAL_ERR_COR")?,
         nonfatal: total("aer_dev_nonfatal", "TOTAL_ERR_NONFATAL")?,
-        fatal: total("aer_dev_fatal", "TOTAL_ERR_FATAL")?,
+        fatal: total("aer_dev_fatal", "TOTAL_ERR_FATAL")?.max(of_port.unwrap_or(0)),
     })
 }
 

@@ -58,6 +58,14 @@ pub(super) fn last_bus(bridges: &[Bridge], function: Bdf) -> Option<u8> {
     port.map(|port| port.subordinate).filter(|last| *last >= function.bus())
 }
 
+/// Fatal errors that the root port above a function has been told of; `None` where there is none, or it does not count.
+pub(super) fn fatal_errors(root: &HostRoot, bridges: &[Bridge], function: Bdf) -> Option<u64> {
+    let above = || bridges.iter().filter(|bridge| bridge.is_above(function));
+    let is_on_top = |port: &&Bridge| !above().any(|other| other.is_above(port.address));
+    let port = above().find(is_on_top)?.address;
+    root.text(&format!("{DEVICES}/{port}/aer_rootport_total_err_fatal")).ok()?.trim().parse().ok()
+}
+
 /// The bridge above a function in the same IOMMU group.
 pub(super) fn in_group(root: &HostRoot, bridges: &[Bridge], function: Bdf, group: u32) -> Option<Bdf> {
     let members = root.list(&format!("{IOMMU_GROUPS}/{group}/devices")).unwrap_or_default();
