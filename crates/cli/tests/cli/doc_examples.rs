@@ -70,10 +70,10 @@ const NOT_HERE: &[(&str, &str, &str)] = &[
     ("docs/ui.md", "cd ui; npm", "the same"),
     ("docs/ui.md", "npm", "the same"),
     ("docs/ui.md", "node dev/proxy.mjs", "the same"),
-    ("docs/ui.md", "ioward ui --listen", "needs certificates: see below"),
-    ("docs/ui.md", "curl", "needs certificates: see below"),
-    ("docs/ui.md", "openssl", "see below"),
-    ("docs/ui.md", "printf", "see below"),
+    ("docs/ui.md", "ioward ui --listen", "`tls_examples` runs it"),
+    ("docs/ui.md", "curl", "`tls_examples` runs it"),
+    ("docs/ui.md", "openssl", "`tls_examples` runs it"),
+    ("docs/ui.md", "printf", "`tls_examples` runs it"),
     ("lab/README.md", "cargo xtask", "boots the lab"),
 ];
 

@@ -29,5 +29,6 @@ mod show;
 mod state;
 mod support;
 mod terminal;
+mod tls_examples;
 mod ui;
 mod ui_remote;
