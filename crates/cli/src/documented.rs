@@ -12,9 +12,10 @@ use crate::{
 const SENTENCES: [&str; 3] = ["ioward is not running", "ioward serve, the hypervisor side", "ioward-page"];
 
 /// What stands for something of the reader's and would be no such value itself.
-const STANDS_FOR: [(&str, &str); 5] = [
+const STANDS_FOR: [(&str, &str); 6] = [
     ("COMMAND", "apply"),
     ("SECONDS", "5"),
+    ("GID", "1000"),
     ("SHELL", "bash"),
     ("cargo run --release --", "ioward"),
     ("target/dist/", ""),
