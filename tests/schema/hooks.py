@@ -1,7 +1,11 @@
 """What Schemathesis is not to ask, and what it is to be strict about."""
 
+import os
+
 import schemathesis
 
+# Whose requests these are.
+ROLE = os.environ["IOWARD_ROLE"]
 # Partitions of the embedded machine, whose consoles are streams without end.
 RUNNING = ("web", "db")
 
@@ -23,3 +27,16 @@ def before_call(context, case, kwargs):
     path = case.path_parameters or {}
     if case.operation.path.endswith("/console") and case.method.upper() == "GET" and path.get("name") in RUNNING:
         path["name"] = "nobody"
+
+
+@schemathesis.check
+def a_viewer_changes_nothing(context, response, case):
+    """What is for others is refused to a viewer, whatever else is wrong with it, and nothing is that is for viewers."""
+    if ROLE != "viewer" or case.method.upper() != case.operation.method.upper():
+        return
+    needed = case.operation.definition.raw["x-role"]
+    if needed != "viewer":
+        assert response.status_code == 403, f"a viewer asked for what is for an {needed}: {response.status_code}"
+    elif response.status_code == 403:
+        # Only the options that protect the host are for an administrator.
+        assert "the option " in response.json()["detail"], response.text

@@ -11,8 +11,8 @@ use crate::process::{line, output, run_aside};
 const EMULATOR: [&str; 3] = ["qemu-system-x86", "seabios", "ipxe-qemu"];
 /// The first QEMU with igb, the SR-IOV network adapter; as a Debian version, with its epoch.
 const EMULATOR_VERSION: &str = "1:8.0";
-/// Tools that make the lab, and tools that its tests use.
-const TOOLS: [&str; 10] = [
+/// Tools that make the lab, and tools that its tests and those of this machine use.
+const TOOLS: [&str; 12] = [
     "busybox-static",
     "kmod",
     "xz-utils",
@@ -23,6 +23,8 @@ const TOOLS: [&str; 10] = [
     "util-linux",
     "e2fsprogs",
     "systemd",
+    "curl",
+    "openssl",
 ];
 
 /// Installs what is missing, saying so first. libvirt is not among it: see libvirt.rs.

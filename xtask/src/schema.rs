@@ -1,40 +1,60 @@
 //! The API of the embedded machine against its OpenAPI document: Schemathesis asks what the document allows and what it does not, and
 //! each answer must be one that is documented, and no 5xx. tests/schema/ says what is asked.
 //!
-//! Schemathesis speaks HTTP over TCP: a relay on loopback passes on to the daemon's socket, with the rights of whoever runs this.
+//! First as a viewer, who is to be refused whatever changes something; then as an administrator. Schemathesis speaks HTTP over TCP: a
+//! relay on loopback passes on to the daemon's socket, with the rights of the one or the other.
 
 use std::{
     fs,
     io::{self, BufRead, BufReader},
-    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
-    os::unix::net::UnixStream,
+    net::{Ipv4Addr, TcpListener},
+    os::{fd::OwnedFd, unix::fs::PermissionsExt, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
 };
 
 use crate::error::{Error, Result};
-use crate::process::{run, run_aside};
+use crate::process::{output, run, run_aside};
 use crate::workspace::Workspace;
 use crate::{lab, packages};
+
+/// A user and a group that are nobody's: those of the viewer.
+const VIEWER: (u32, u32) = (65_534, 65_533);
 
 /// Runs all of it. The `ioward` is that of the dev profile.
 pub fn test(workspace: &Workspace) -> Result<()> {
     let schemathesis = install(workspace)?;
     run(workspace.cargo().args(["build", "--package", "ioward"]))?;
-    let machine = Machine::start(&workspace.binaries.join("ioward"))?;
-    let failed = |source| Error::Other(format!("can't listen on loopback: {source}"));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
-    let port = listener.local_addr().map_err(failed)?.port();
-    let socket = machine.socket.clone();
-    // It ends with this process.
-    thread::spawn(move || relay(&listener, &socket));
-
-    let folder = workspace.root.join("tests/schema");
-    let mut command = Command::new(schemathesis);
-    command.current_dir(&folder).env("PYTHONPATH", &folder).env("PYTHONDONTWRITEBYTECODE", "1");
-    command.args(["--no-color", "run"]).arg(workspace.root.join("crates/api/openapi.json"));
-    run(command.arg("--url").arg(format!("http://127.0.0.1:{port}")))
+    let ioward = workspace.binaries.join("ioward");
+    let machine = Machine::start(&ioward)?;
+    let ask = |relay: &Relay, role: &str, more: &[&str]| {
+        let folder = workspace.root.join("tests/schema");
+        let mut command = Command::new(&schemathesis);
+        command.current_dir(&folder).env("PYTHONPATH", &folder).env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env("IOWARD_ROLE", role).args(["--no-color", "run"]).args(more);
+        command.arg(workspace.root.join("crates/api/openapi.json"));
+        run(command.arg("--url").arg(format!("http://127.0.0.1:{}", relay.port)))
+    };
+    if rustix::process::geteuid().is_root() {
+        let changes = || {
+            let mut command = Command::new(&ioward);
+            output(command.arg("--socket").arg(machine.socket()).args(["changes", "--json"]))
+        };
+        let before = changes()?;
+        ask(
+            &Relay::start(workspace, &machine, Some(VIEWER))?,
+            "viewer",
+            &["--max-time", "40", "--max-examples", "5"],
+        )?;
+        if changes()? != before {
+            return Err(Error::Other("a viewer has begun a change".into()));
+        }
+    } else {
+        eprintln!("schema: only root can ask as somebody else: what a viewer may do is left out");
+    }
+    // Whatever is left undone by then is left out, so that a slow machine takes no longer. The same above.
+    ask(&Relay::start(workspace, &machine, None)?, "administrator", &["--max-time", "110"])
 }
 
 /// Makes the virtual environment in the cache, once for each list of packages.
@@ -66,28 +86,34 @@ fn has_venv() -> bool {
 /// The embedded machine, with two partitions that run, until dropped.
 struct Machine {
     demo: Child,
-    socket: PathBuf,
+    /// For its socket: the viewer gets there.
+    folder: PathBuf,
 }
 
 impl Machine {
     fn start(ioward: &Path) -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("ioward-schema-{}", std::process::id()));
+        fs::create_dir(&folder).map_err(Error::file("create", &folder))?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))
+            .map_err(Error::file("open", &folder))?;
         let mut command = Command::new(ioward);
-        command.args(["demo", "--yes", "--serve"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(["demo", "--yes", "--serve", "--viewers", &VIEWER.1.to_string(), "--socket"]);
+        command.arg(folder.join("api.sock")).stdin(Stdio::null()).stdout(Stdio::piped());
         let start = |source| Error::Start { program: ioward.display().to_string(), source };
         let mut demo = command.spawn().map_err(start)?;
         let stdout = demo.stdout.take().map(BufReader::new);
-        let mut machine = Self { demo, socket: PathBuf::new() };
+        let machine = Self { demo, folder };
         let mut lines = stdout.into_iter().flat_map(BufRead::lines).map_while(io::Result::ok);
-        // As it says: ioward --socket PATH host
-        let told = lines.by_ref().find_map(|line| {
-            let mut words = line.split_whitespace().skip_while(|word| *word != "--socket").skip(1);
-            words.next().map(PathBuf::from)
-        });
-        let ended = || Error::Other("ioward demo --serve ended before it said where its socket is".into());
-        machine.socket = told.ok_or_else(ended)?;
+        if !lines.any(|line| line.contains("It stays up")) {
+            return Err(Error::Other("ioward demo --serve ended before it stayed up".into()));
+        }
         // What it still says has somewhere to go.
         thread::spawn(move || lines.for_each(drop));
         Ok(machine)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("api.sock")
     }
 }
 
@@ -97,27 +123,39 @@ impl Drop for Machine {
         let pid = rustix::process::Pid::from_child(&self.demo);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
         let _ = self.demo.wait();
+        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-/// Passes on each connection to the socket.
-fn relay(listener: &TcpListener, socket: &Path) {
-    for client in listener.incoming().flatten() {
-        let Ok(daemon) = UnixStream::connect(socket) else { continue };
-        let _ = pass_on(client, daemon);
+/// What passes on connections to the daemon's socket, until dropped.
+struct Relay {
+    process: Child,
+    port: u16,
+}
+
+impl Relay {
+    /// With the rights of this user and group, or of whoever runs this.
+    fn start(workspace: &Workspace, machine: &Machine, rights: Option<(u32, u32)>) -> Result<Self> {
+        let failed = |source| Error::Other(format!("can't listen on loopback: {source}"));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
+        let port = listener.local_addr().map_err(failed)?.port();
+        // Somebody else may not get at the file.
+        let program = workspace.root.join("tests/schema/relay.py");
+        let program = fs::read_to_string(&program).map_err(Error::file("read", &program))?;
+        let mut command = Command::new("python3");
+        command.args(["-c", &program]).arg(machine.socket()).current_dir("/");
+        command.stdin(Stdio::from(OwnedFd::from(listener)));
+        if let Some((user, group)) = rights {
+            command.uid(user).gid(group);
+        }
+        let process = command.spawn().map_err(|source| Error::Start { program: "python3".into(), source })?;
+        Ok(Self { process, port })
     }
 }
 
-fn pass_on(client: TcpStream, daemon: UnixStream) -> io::Result<()> {
-    let (mut from_client, mut to_client) = (client.try_clone()?, client);
-    let (mut to_daemon, mut from_daemon) = (daemon.try_clone()?, daemon);
-    thread::spawn(move || {
-        let _ = io::copy(&mut from_client, &mut to_daemon);
-        let _ = to_daemon.shutdown(Shutdown::Write);
-    });
-    thread::spawn(move || {
-        let _ = io::copy(&mut from_daemon, &mut to_client);
-        let _ = to_client.shutdown(Shutdown::Both);
-    });
-    Ok(())
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }

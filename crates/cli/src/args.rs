@@ -533,6 +533,9 @@ pub struct DemoArgs {
     /// With --serve: one VF is in the hands of a libvirt domain, and stays there
     #[arg(long, requires = "serve")]
     pub foreign: bool,
+    /// With --serve: members of this group, by its number, look and plan, as those of ioward-view do on a host
+    #[arg(long, requires = "serve", value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub viewers: Option<u32>,
     /// The seed of the simulated machine: the same seed, the same machine, on which the same happens. Only how long
     /// steps take that go side by side is this host's
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]

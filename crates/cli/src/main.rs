@@ -18,6 +18,13 @@ mod compatible;
 mod console;
 mod demo;
 mod doctor;
+#[cfg(test)]
+mod documented;
+// As the tests around the program have it, which use more of it. Helpers of tests are tests too, which the lints do not see.
+#[cfg(test)]
+#[allow(dead_code, clippy::expect_used, clippy::panic)]
+#[path = "../tests/cli/documents.rs"]
+mod documents;
 mod error;
 mod events;
 mod events_filter;

@@ -28,11 +28,6 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Of a daemon that was started by the user of this process.
-    pub(crate) fn of_this_process() -> Self {
-        Self { owner: rustix::process::geteuid().as_raw(), groups: ApiGroups::of_this_host() }
-    }
-
     pub(crate) fn caller(&self, peer: &Peer) -> Caller {
         let is_in = |group: Option<u32>| group.is_some_and(|group| peer.groups.contains(&group));
         let role = if self.is_administrator(peer.uid) {

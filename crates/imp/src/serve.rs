@@ -12,7 +12,7 @@ use std::{
 };
 
 use ioward_hypervisor::HypervisorError;
-use ioward_privsep::Life;
+use ioward_privsep::{ApiGroups, Life};
 use ioward_store::StoreError;
 use tokio::net::UnixListener;
 
@@ -76,13 +76,15 @@ pub enum ServeError {
     },
 }
 
-/// Runs a management partition behind an API socket until `stop` ends: what [`serve`] does, on any machine.
+/// Runs a management partition behind an API socket until `stop` ends: what [`serve`] does, on any machine. Members of `groups`, and the
+/// user of this process, have their roles.
 ///
 /// # Errors
 /// When it can't start.
 pub async fn serve_on(
     socket: &Path,
     imp: Arc<Imp>,
+    groups: ApiGroups,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let listener = listen(socket)?;
@@ -92,7 +94,8 @@ pub async fn serve_on(
         source,
     })?;
     let nobody = Supervised { each: None, tell: Arc::new(|_| ()) };
-    let served = run(listener, socket, imp, Access::of_this_process(), stop, nobody).await;
+    let access = Access { owner: rustix::process::geteuid().as_raw(), groups };
+    let served = run(listener, socket, imp, access, stop, nobody).await;
     let _ = fs::remove_file(socket);
     served
 }

@@ -13,7 +13,7 @@ use ioward_hypervisor::{
     Guard,
     sim::{Bounds, SimConfig, SimHypervisor},
 };
-use ioward_imp::{Imp, Run, serve_on};
+use ioward_imp::{ApiGroups, Imp, Run, serve_on};
 use ioward_model::{AuditEntry, State};
 use ioward_store::{Change, Contents, Store as _};
 use ioward_tests::level1::wait_until;
@@ -67,7 +67,9 @@ impl Daemon {
         let run = Run { epoch: 1, boot: String::new(), clock: ioward_imp::Clock::default() };
         let imp = Imp::new(Arc::new(machine.fabric()), hypervisor, Box::new(store), contents, run);
         let at = socket.clone();
-        runtime.spawn(async move { serve_on(&at, imp, std::future::pending()).await.unwrap() });
+        runtime.spawn(async move {
+            serve_on(&at, imp, ApiGroups::of_this_host(), std::future::pending()).await.unwrap();
+        });
         drop(guard);
         wait_until("the daemon listens", GIVES_UP_AFTER, || UnixStream::connect(&socket).is_ok()).unwrap();
         Self { machine, socket, _runtime: runtime, _folder: folder }

@@ -12,7 +12,7 @@ use ioward_fabric::{
     sim::{SimFabric, SimMachine},
 };
 use ioward_hypervisor::sim::{Bounds, SimConfig, SimHypervisor};
-use ioward_imp::{Imp, Run, serve_on};
+use ioward_imp::{ApiGroups, Imp, Run, serve_on};
 use ioward_model::{Inventory, VfId, VfSettings, VfStatistics};
 use ioward_pci::Bdf;
 use tokio::{runtime::Runtime, sync::mpsc};
@@ -34,7 +34,7 @@ pub fn serve(folder: &Path) {
         let (store, contents) = ioward_store::open(&folder.join("state")).unwrap();
         let run = Run { epoch: 1, boot: String::new(), clock: ioward_imp::Clock::default() };
         let imp = Imp::new(Arc::new(fabric), hypervisor, Box::new(store), contents, run);
-        serve_on(&folder.join(SOCKET), imp, std::future::pending()).await.unwrap();
+        serve_on(&folder.join(SOCKET), imp, ApiGroups::of_this_host(), std::future::pending()).await.unwrap();
     });
 }
 

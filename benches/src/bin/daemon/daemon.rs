@@ -18,7 +18,7 @@ use ioward_hypervisor::{
     Hypervisor,
     sim::{Bounds, SimConfig, SimHypervisor},
 };
-use ioward_imp::{Imp, Run, serve_on};
+use ioward_imp::{ApiGroups, Imp, Run, serve_on};
 use ioward_model::{
     Boot, Class, EventKind, Intent, Machine, MemorySize, Options, PartitionSpec, Spec, State, VfRequest,
 };
@@ -106,7 +106,9 @@ pub fn serve(folder: &Path, machines: Machines, partitions: usize) {
         if started {
             apply(&imp, spec(folder, partitions)).await;
         }
-        serve_on(&folder.join("api.sock"), imp, std::future::pending()).await.unwrap();
+        serve_on(&folder.join("api.sock"), imp, ApiGroups::of_this_host(), std::future::pending())
+            .await
+            .unwrap();
     });
 }
 

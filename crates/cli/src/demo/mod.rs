@@ -16,7 +16,7 @@ use ioward_hypervisor::{
     Guard, Hypervisor, StopMode,
     sim::{Bounds, SimConfig, SimHypervisor},
 };
-use ioward_imp::{Clock, Imp, Run, ServeError, serve_on};
+use ioward_imp::{ApiGroups, Clock, Imp, Run, ServeError, serve_on};
 use ioward_model::{
     Boot, Class, Event, EventKind, Holder, Intent, Inventory, Label, Options, PhysicalFunction, Process,
     Runs, Spec, VfId,
@@ -48,7 +48,7 @@ pub async fn demo(args: DemoArgs, socket: Option<PathBuf>) -> Result<(), CliErro
     // Before there is anything that a signal could leave behind.
     let mut signals = Signals::new().map_err(CliError::Start)?;
     let page = if args.serve { Some(Server::local(ui::loopback(args.port)).await?) } else { None };
-    let embedded = Embedded::start(args.seed, args.foreign, socket).await?;
+    let embedded = Embedded::start(&args, socket).await?;
     let ended = tokio::select! {
         // Whoever carries out a plan listens to Ctrl-C too, and ends the line on which progress is shown.
         biased;
@@ -227,7 +227,7 @@ struct Embedded {
 }
 
 impl Embedded {
-    async fn start(seed: u64, foreign: bool, socket: Option<PathBuf>) -> Result<Self, CliError> {
+    async fn start(args: &DemoArgs, socket: Option<PathBuf>) -> Result<Self, CliError> {
         let failed = |what: &str, error: &dyn std::error::Error| {
             CliError::Demo(format!("cannot {what}: {}", with_causes(error)))
         };
@@ -236,8 +236,8 @@ impl Embedded {
         // A partition boots from a file that is there. Here nothing is booted from it.
         let boot_file = folder.path().join("simulated-kernel");
         fs::write(&boot_file, "simulated\n").map_err(|error| failed("write a file", &error))?;
-        let machine = SimMachine::standard_builder(seed).realtime(REALTIME).build();
-        if foreign {
+        let machine = SimMachine::standard_builder(args.seed).realtime(REALTIME).build();
+        if args.foreign {
             lend(&machine).await.map_err(|error| failed("lend a VF", &error))?;
         }
         let program = std::env::current_exe().map_err(|error| failed("find this program", &error))?;
@@ -254,16 +254,18 @@ impl Embedded {
         let (store, contents) = ioward_store::open(&folder.path().join("state"))
             .map_err(|error| failed("make a state", &error))?;
         let fabric = Arc::new(machine.fabric());
-        let run = Run { epoch: seed, boot: String::new(), clock: Clock::default() };
+        let run = Run { epoch: args.seed, boot: String::new(), clock: Clock::default() };
         let imp = Imp::new(fabric, hypervisor.clone(), Box::new(store), contents, run);
         let socket = socket.unwrap_or_else(|| folder.path().join("api.sock"));
         if UnixStream::connect(&socket).await.is_ok() {
             return Err(CliError::Demo(format!("another daemon answers at {}", socket.display())));
         }
         let (stop, stopped) = oneshot::channel();
+        let mut groups = ApiGroups::of_this_host();
+        groups.viewers = args.viewers.or(groups.viewers);
         let at = socket.clone();
         let server = tokio::spawn(async move {
-            serve_on(&at, imp, async {
+            serve_on(&at, imp, groups, async {
                 let _ = stopped.await;
             })
             .await
