@@ -16,7 +16,7 @@ use std::{
 };
 
 use ioward_fabric::Fabric;
-use ioward_model::{EventKind, Inventory, Recovery, Service, Watched};
+use ioward_model::{EventKind, Inventory, Recovery, Service, State, Watched};
 use ioward_pci::Bdf;
 
 use crate::{clock::Clock, error::error_chain, events::EventLog};
@@ -42,13 +42,15 @@ impl Faults {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a look, of which none is older than the one before, and notes in it how its adapters serve. Tells what is new. An adapter
-    /// that is gone is watched on: it may come back as it went.
-    pub(crate) fn see(&self, found: &mut Inventory) {
+    /// Takes in a look, of which none is older than the one before, and notes in it how its adapters serve. Tells what is new. One that
+    /// something is noted of has answered before. One that is gone is forgotten: somebody has seen to it, and drift tells of it.
+    pub(crate) fn see(&self, found: &mut Inventory, state: &State) {
         let now = self.clock.now_ms();
         let mut watched = self.lock();
+        watched.retain(|pf, _| found.physical_function(*pf).is_some());
         for pf in &mut found.physical_functions {
-            let one = watched.entry(pf.address).or_default();
+            let is_noted = state.adapters.contains_key(&pf.address);
+            let one = watched.entry(pf.address).or_insert_with(|| Watched::new(is_noted));
             if one.see(pf, now) {
                 self.tell(pf.address, one.service());
             }

@@ -141,7 +141,7 @@ impl Looks {
         let state = self.notes.state();
         let whereabouts = Whereabouts::of(&state, &found, self.has_booted());
         let quarantined = whereabouts.quarantined(&state, &found);
-        self.faults.see(&mut found);
+        self.faults.see(&mut found, &state);
         let frozen = found.physical_functions.iter().filter(|pf| pf.service.is_frozen());
         self.fabric.set(KeptOff {
             others: quarantined.keys().copied().collect(),

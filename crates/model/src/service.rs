@@ -188,6 +188,12 @@ pub struct Watched {
 }
 
 impl Watched {
+    /// One that is looked at for the first time, and may be known to have answered.
+    #[must_use]
+    pub fn new(has_answered: bool) -> Self {
+        Self { has_answered, ..Self::default() }
+    }
+
     /// Its state.
     #[must_use]
     pub fn service(&self) -> &Service {

@@ -101,7 +101,7 @@ fn plan_or_all_reasons(
     let WorkedOut { steps, disturbs, placements, gap, left_out } =
         work_out(inventory, state, intent, *options)?;
     let policy = intent.policy();
-    let frozen = frozen(inventory, &steps);
+    let frozen = frozen(inventory, state, &steps);
     if !frozen.is_empty() {
         return Err(frozen);
     }
@@ -122,17 +122,27 @@ fn plan_or_all_reasons(
 }
 
 /// Adapters that have a fault, and that steps would touch.
-fn frozen(inventory: &Inventory, steps: &[Step]) -> Vec<Reason> {
+fn frozen(inventory: &Inventory, state: &State, steps: &[Step]) -> Vec<Reason> {
+    let started = steps.iter().filter_map(|step| match step {
+        Step::StartPartition { partition } => state.partitions.get(partition),
+        _ => None,
+    });
+    let opened = started.flat_map(|partition| partition.vfs.values().map(|held| held.vf.pf));
+    let is_waited_for = |pf| {
+        inventory.physical_function(pf).is_some_and(|pf| pf.service.is_frozen() && pf.service.is_waited_for())
+    };
     let reaches = |step: &Step| match step {
         Step::SetVfCount { pf, .. } | Step::SetAutoprobe { pf, .. } => Some(*pf),
         Step::ConfigureVf { vf, .. }
         | Step::BindDriver { vf, .. }
         | Step::ResetVf { vf }
         | Step::AttachVf { vf, .. } => Some(vf.pf),
-        // What is noted, and what a partition has.
+        // It would be taken out while it may come back. Of one that has failed it can be given up.
+        Step::DetachVf { vf, .. } if is_waited_for(vf.pf) => Some(vf.pf),
+        // What is noted, and what partitions are.
         _ => None,
     };
-    let pfs: BTreeSet<_> = steps.iter().filter_map(reaches).collect();
+    let pfs: BTreeSet<_> = steps.iter().filter_map(reaches).chain(opened).collect();
     let pfs = pfs.into_iter().filter_map(|pf| inventory.physical_function(pf));
     pfs.filter(|pf| pf.service.is_frozen())
         .filter_map(|pf| Some(pf.service.in_the_way()?.on(pf.address)))

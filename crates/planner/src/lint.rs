@@ -28,7 +28,8 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
     if (plan.parent, plan.id, plan.generation) != (state.revision, next, inventory.generation) {
         problems.push("it was made from another state or inventory".to_owned());
     }
-    if plan.disturbs.iter().any(|disturbed| !is_asked_for(plan, disturbed)) && !plan.options.allow_disruption
+    if plan.disturbs.iter().any(|disturbed| !is_asked_for(plan, inventory, disturbed))
+        && !plan.options.allow_disruption
     {
         problems.push("it disturbs what runs, and that is not allowed".to_owned());
     }
@@ -78,12 +79,16 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
 }
 
 /// Whether a disturbance is the very thing that was asked for.
-fn is_asked_for(plan: &Plan, disturbed: &Disturbance) -> bool {
+fn is_asked_for(plan: &Plan, inventory: &Inventory, disturbed: &Disturbance) -> bool {
+    // What is lost with its adapter already is taken from nobody.
+    let is_there = |vf: VfId| {
+        inventory.physical_function(vf.pf).is_some_and(|pf| pf.virtual_function(vf.index).is_some())
+    };
     let about = match &plan.intent {
         Intent::Stop { partition } | Intent::Remove { partition } => partition,
         Intent::Detach { partition, vf } => {
             let mut detached = plan.steps.iter().filter_map(|step| match step {
-                Step::DetachVf { owner, .. } => Some(owner),
+                Step::DetachVf { owner, vf, .. } if is_there(*vf) => Some(owner),
                 _ => None,
             });
             if detached.any(|owner| (&owner.partition, &owner.vf) != (partition, vf)) {

@@ -84,7 +84,10 @@ impl<'a> Repairs<'a> {
             }
             // One that is not there yet is attached once it is.
             let lacks = missing.contains(&owner.partition) && self.exists(vf);
-            let is_made = made.contains_key(&vf.pf) && !self.takes_nothing(&owner.partition);
+            // After a fault, partitions are as they were: those that have lost it show that once it is there again.
+            let is_recovering = self.pf(vf.pf).is_some_and(|pf| !pf.service.is_serving());
+            let is_made =
+                made.contains_key(&vf.pf) && !is_recovering && !self.takes_nothing(&owner.partition);
             if elsewhere.is_some() || lacks || is_made {
                 steps.push(Step::AttachVf { owner, vf });
             }

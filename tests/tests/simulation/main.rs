@@ -14,6 +14,7 @@ mod checks;
 mod compare;
 mod crash;
 mod drift;
+mod errors;
 mod full_disk;
 mod gate;
 mod guests;

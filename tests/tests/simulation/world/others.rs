@@ -175,7 +175,7 @@ impl World {
         wait_until("the state says how the domain is since libvirt is back", is_told).await
     }
 
-    pub(super) fn disturbed(&mut self, pf: Bdf) {
+    pub fn disturbed(&mut self, pf: Bdf) {
         for port in self.host.ports(pf) {
             self.loose.pfs.insert(port);
             self.loose.foreign.insert(port);

@@ -1,0 +1,186 @@
+//! Adapters that report errors and fall silent in the middle of everything else: with wishes, guests that end and daemons that die
+//! meanwhile. Whatever happens, a frozen adapter is touched by nobody, and each one serves or is locked out in the end.
+
+use std::{io::Write, time::Duration};
+
+use ioward_fabric::sim::{MachineView, Severity, Silence};
+use ioward_model::{Inventory, Service};
+use ioward_pci::Bdf;
+
+use crate::{
+    actions::{Action, Chooser},
+    host::Host,
+    random::Random,
+    runtime, seeds,
+    story::Story,
+    world::{World, Wrong},
+};
+
+/// Seeds in an ordinary run.
+const SEEDS: u64 = 300;
+/// Faults in a story.
+const FAULTS: usize = 4;
+/// Things that happen before each, and while the adapter is frozen.
+const ACTIONS: usize = 5;
+const AT_ONCE: usize = 4;
+/// An adapter serves, or is locked out, within this after its last fault. Seconds of the machine's time.
+const ENDS_WITHIN: u64 = 400;
+
+#[derive(Debug, Default)]
+struct Counts {
+    faults: usize,
+    attempted: usize,
+    failed: usize,
+    restarts: usize,
+}
+
+#[test]
+fn adapters_with_faults() {
+    let runtime = runtime();
+    let told = seeds::tell_all(SEEDS, AT_ONCE, |seed| runtime.block_on(tell(seed)));
+    for (seed, wrong) in &told.bad {
+        println!("seed {seed} ends badly: {wrong}");
+    }
+    assert!(told.bad.is_empty(), "{} of {} seeds end badly", told.bad.len(), told.seeds);
+    let sum = |count: fn(&Counts) -> usize| told.ends.iter().map(count).sum::<usize>();
+    let (faults, attempted) = (sum(|counts| counts.faults), sum(|counts| counts.attempted));
+    let (failed, restarts) = (sum(|counts| counts.failed), sum(|counts| counts.restarts));
+    // Past what captures the output of tests that pass.
+    let _ = writeln!(
+        std::io::stderr(),
+        "{} seeds; {faults} faults, {attempted} of them with attempts to recover, {failed} adapters locked out, {restarts} daemons \
+         died meanwhile",
+        told.seeds
+    );
+    let many = usize::try_from(told.seeds).unwrap();
+    assert!(faults >= many && (many < 100 || attempted > many / 4 && failed > 10 && restarts > 10));
+}
+
+async fn tell(seed: u64) -> Result<Counts, Wrong> {
+    let mut random = Random::new(seed);
+    let host = Host::of_seed(seed, &mut random);
+    let mut world =
+        World::new(host, Story::new(format!("faults, seed {seed}"), seeds::named().is_some())).await;
+    let mut counts = Counts::default();
+    for _ in 0..FAULTS {
+        happen(&mut world, &mut random, None).await?;
+        let pfs = world.host.machine.physical_functions();
+        let pf = random.pick(&pfs);
+        let (severity, silence) = (
+            random.pick(&[Severity::NonFatal, Severity::Fatal]),
+            random.pick(&[
+                None,
+                Some(Silence::For(3_000_000_000)),
+                Some(Silence::UntilReset),
+                Some(Silence::UntilRebound),
+                Some(Silence::ForGood),
+            ]),
+        );
+        if service(&look(&world).await?, pf) != Service::Serving {
+            continue;
+        }
+        world.story.tell(|| format!("{pf} has a fault: {severity:?}, {silence:?}"));
+        world.host.machine.report_error(pf, severity, silence).unwrap();
+        counts.faults += 1;
+        let found = service(&look(&world).await?, pf);
+        if !found.is_frozen() {
+            return Err(format!("{pf} has a fault, and is {found}"));
+        }
+        happen(&mut world, &mut random, Some(pf)).await?;
+        let has_died = silence.is_some() && random.percent(30);
+        if has_died {
+            counts.restarts += 1;
+            world.carry_out(&Action::Crash { ends: None }).await?;
+        }
+        world.disturbed(pf);
+        let ended = recover(&mut world, pf).await?;
+        counts.attempted += usize::from(ended.attempted);
+        if matches!(ended.service, Service::Failed { .. }) {
+            counts.failed += 1;
+        }
+        // A daemon that has just started knows of no fault of an adapter that nothing is noted of. It can't be read, and gives nothing.
+        let is_known = !has_died || world.state().adapters.contains_key(&pf);
+        if silence == Some(Silence::ForGood) && is_known && ended.service.is_serving() {
+            return Err(format!("{pf} is silent for good, and serves"));
+        }
+        if silence == Some(Silence::ForGood) || !ended.service.is_serving() {
+            // Somebody takes it out: what comes after that is told by the other stories.
+            world.carry_out(&Action::Unplug { pf }).await?;
+            happen(&mut world, &mut random, None).await?;
+            break;
+        }
+        world.carry_out(&Action::Reconcile).await?;
+    }
+    world.end().await;
+    Ok(counts)
+}
+
+/// Some things happen. If an adapter is frozen, nothing of it changes by them.
+async fn happen(world: &mut World, random: &mut Random, frozen: Option<Bdf>) -> Result<(), Wrong> {
+    for _ in 0..ACTIONS {
+        let state = world.state();
+        let action = Chooser { random, host: &world.host, state: &state }.next();
+        // The others are people's, and fate's.
+        let Action::Ask { intent, options, .. } = action else { continue };
+        if let Some(pf) = frozen {
+            world.disturbed(pf);
+        }
+        let before = world.host.machine.snapshot();
+        world.carry_out(&Action::Ask { intent, options, trouble: Default::default() }).await?;
+        if let Some(pf) = frozen {
+            untouched(pf, &before, &world.host.machine.snapshot())?;
+        }
+    }
+    Ok(())
+}
+
+/// A machine that ends closes its VFs, and that resets them.
+fn untouched(pf: Bdf, before: &MachineView, after: &MachineView) -> Result<(), Wrong> {
+    let of = |view: &MachineView| {
+        let pf = &view.physical_functions[&pf];
+        let vfs = pf.vfs.iter().map(|vf| (vf.driver.clone(), vf.settings.clone()));
+        (pf.num_vfs, pf.autoprobe, vfs.collect::<Vec<_>>())
+    };
+    if of(before) == of(after) {
+        return Ok(());
+    }
+    Err(format!("{pf} is frozen, and was {:?}, and is {:?}", of(before), of(after)))
+}
+
+struct Recovered {
+    service: Service,
+    attempted: bool,
+}
+
+/// Time passes, and the daemon looks now and then, until an adapter serves or is locked out.
+async fn recover(world: &mut World, pf: Bdf) -> Result<Recovered, Wrong> {
+    let mut service = Service::Serving;
+    let attempts = |world: &World| {
+        let events = world.imp().events();
+        events
+            .iter()
+            .filter(|event| matches!(event.kind, ioward_model::EventKind::AdapterAttempted { .. }))
+            .count()
+    };
+    let before = attempts(world);
+    for _ in 0..ENDS_WITHIN {
+        world.host.machine.advance(Duration::from_secs(1));
+        world.imp().reconcile().await.map_err(|error| format!("reconcile: {error}"))?;
+        service = self::service(&look(world).await?, pf);
+        if !service.is_waited_for() {
+            break;
+        }
+    }
+    if service.is_waited_for() {
+        return Err(format!("{pf} is {service} after {ENDS_WITHIN} s"));
+    }
+    Ok(Recovered { service, attempted: attempts(world) > before })
+}
+
+async fn look(world: &World) -> Result<Inventory, Wrong> {
+    world.imp().look().await.map_err(|error| format!("look: {error}"))
+}
+
+fn service(inventory: &Inventory, pf: Bdf) -> Service {
+    inventory.physical_function(pf).map_or(Service::Serving, |pf| pf.service.clone())
+}
