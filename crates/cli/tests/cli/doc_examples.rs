@@ -29,7 +29,7 @@ const SHOWN: &[(&str, &str, &str)] = &[
     ("docs/plan.md", "without disturbing anyone", "a line of a plan"),
     ("docs/plan.md", "web/net1 is VF 3", "what stays on a terminal"),
     ("docs/privileges.md", "ioward serve, the hypervisor side", "a drawing"),
-    ("docs/select.md", "ioward select: ", "a screen"),
+    ("docs/select.md", "ioward select: ", "screens of a session, which a test of `select` holds"),
     ("docs/simulation.md", "let machine", "Rust"),
     ("docs/simulation.md", "SimFabric", "a drawing"),
     ("docs/start.md", "intel_iommu=on", "the kernel's command line"),

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::{
+    documents::documents,
     served::Served,
     support::{Daemon, Folder, GOOD_SPEC, data, ioward, send, send_head},
     terminal::Terminal,
@@ -106,6 +107,48 @@ fn from_nothing_to_an_applied_plan_by_keyboard() {
     assert!(fs::read_to_string(&saved).unwrap().starts_with("version = 1\n"));
     let again = served.run(&["plan", "-f", saved.to_str().unwrap()]);
     assert_eq!(again.stdout, "nothing to do: everything is as it is wanted\n", "{}", again.stderr);
+}
+
+/// docs/select.md shows a whole session: its screens are those of one.
+#[test]
+fn the_screens_of_the_document_are_those_of_its_session() {
+    let all = documents();
+    let document = all.iter().find(|document| document.name == "docs/select.md").unwrap();
+    let mut screens = document.parts().0.into_iter();
+    let mut is_next = |session: &mut Session| {
+        let screen = screens.next().expect("the document shows one more").text();
+        session.wait_for(screen.trim_end());
+    };
+    let served = Served::start("version = 1\n");
+    served.folder().file("empty.toml", "version = 1\n");
+    let mut session = select(&served.socket(), served.folder(), &["-f", "empty.toml"]);
+    session.wait_for("? keys");
+    session.type_for("j\r8\r", "~8");
+    session.type_for("n", "A new partition");
+    session.type_for("web\t\t\x7f2\t\t0\t\tkernel\r", ">+ web");
+    session.type_for("v\t\t10G\t\t\t\tmac\r", ">+   net0");
+    session.type_for("v\t\t10G\t\t\tnet0\r", ">+   net1");
+    session.type_for("v\t\x1b[C\r", ">+   disk0");
+    is_next(&mut session);
+
+    session.type_for("n", "A new partition");
+    session.type_for("shop\td\tweb", "> Domain     web");
+    is_next(&mut session);
+    session.type_for("\x1b", ">+   disk0");
+
+    session.type_for("kk\r", "SUITS FUNCTION");
+    session.type_for("jjjj", "found one of");
+    is_next(&mut session);
+    session.type_for("\x1b", ">+   net0");
+
+    session.type_for("p", "disturbs nobody");
+    is_next(&mut session);
+    session.type_for("a", "all of it is done");
+    session.type_for("\r", "runs");
+    is_next(&mut session);
+    session.type_for("q", "plan 1 is applied");
+    assert_eq!(session.end().0, 0);
+    assert!(screens.next().is_none(), "the document shows no more");
 }
 
 /// A daemon whose plan goes on until its client leaves, and is then undone.

@@ -64,9 +64,13 @@ impl Terminal {
         tcsetwinsize(&self.process, size).unwrap();
     }
 
-    /// Reads until the screen shows this.
+    /// Reads until the screen shows this, but for spaces at the ends of lines.
     pub fn wait_for_screen(&mut self, screen: &mut vt100::Parser, text: &str) {
-        while !screen.screen().contents().contains(text) {
+        let shown = |screen: &vt100::Parser| {
+            let contents = screen.screen().contents();
+            contents.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+        };
+        while !shown(screen).contains(text.trim_end()) {
             let something = poll(&mut [PollFd::new(&self.person, PollFlags::IN)], Some(&LONG)).unwrap() == 1;
             assert!(something, "no {text:?} on\n{}", screen.screen().contents());
             let mut bytes = [0; 4096];
