@@ -180,8 +180,8 @@ pub struct Watched {
     faults: VecDeque<u64>,
     /// Whether the latest look found it so that it can't be used.
     is_unwell: bool,
-    /// When it was last found so, or had a fault.
-    unwell_at: u64,
+    /// The first look since its last fault that found it otherwise.
+    well_since: Option<u64>,
     attempts: u32,
     /// The latest attempt, or the fault before the first.
     attempted_at: u64,
@@ -208,9 +208,11 @@ impl Watched {
         // A driver that somebody has taken from it is no fault. One that does not come back after a fault is not well.
         let has_driver = pf.driver.is_some() || self.driver.is_none();
         self.is_unwell = !answers || (!has_driver && !self.service.is_serving());
-        if fault.is_some() || self.is_unwell {
-            self.unwell_at = now_ms;
-        }
+        self.well_since = match (self.is_unwell, &fault) {
+            (true, _) => None,
+            (false, Some(_)) => Some(now_ms),
+            (false, None) => self.well_since.or(Some(now_ms)),
+        };
         self.errors = pf.errors.or(self.errors);
         self.has_answered |= answers;
         if self.service.is_serving() && fault.is_none() {
@@ -219,7 +221,7 @@ impl Watched {
         if let Some(what) = fault {
             self.strike(what, now_ms);
         } else if let Service::Frozen { what } = &self.service
-            && now_ms.saturating_sub(self.unwell_at) >= QUIET_MS
+            && self.well_since.is_some_and(|since| now_ms.saturating_sub(since) >= QUIET_MS)
         {
             self.service = Service::Recovering { what: what.clone() };
             self.attempted_at = now_ms;

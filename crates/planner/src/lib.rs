@@ -101,7 +101,7 @@ fn plan_or_all_reasons(
     let WorkedOut { steps, disturbs, placements, gap, left_out } =
         work_out(inventory, state, intent, *options)?;
     let policy = intent.policy();
-    let frozen = frozen(inventory, state, &steps);
+    let frozen = frozen(inventory, state, intent, &steps);
     if !frozen.is_empty() {
         return Err(frozen);
     }
@@ -122,7 +122,14 @@ fn plan_or_all_reasons(
 }
 
 /// Adapters that have a fault, and that steps would touch.
-fn frozen(inventory: &Inventory, state: &State, steps: &[Step]) -> Vec<Reason> {
+fn frozen(inventory: &Inventory, state: &State, intent: &Intent, steps: &[Step]) -> Vec<Reason> {
+    // How many VFs one has is not known while it does not answer, and it is not left at that in silence.
+    let counts = match intent {
+        Intent::Apply { spec } => &spec.adapters[..],
+        _ => &[],
+    };
+    let counts = counts.iter().filter(|adapter| adapter.vfs.is_some()).map(|adapter| adapter.pf);
+    let unknown = counts.filter(|pf| inventory.physical_function(*pf).is_some_and(|pf| pf.sriov.is_none()));
     let started = steps.iter().filter_map(|step| match step {
         Step::StartPartition { partition } => state.partitions.get(partition),
         _ => None,
@@ -142,7 +149,7 @@ fn frozen(inventory: &Inventory, state: &State, steps: &[Step]) -> Vec<Reason> {
         // What is noted, and what partitions are.
         _ => None,
     };
-    let pfs: BTreeSet<_> = steps.iter().filter_map(reaches).chain(opened).collect();
+    let pfs: BTreeSet<_> = steps.iter().filter_map(reaches).chain(opened).chain(unknown).collect();
     let pfs = pfs.into_iter().filter_map(|pf| inventory.physical_function(pf));
     pfs.filter(|pf| pf.service.is_frozen())
         .filter_map(|pf| Some(pf.service.in_the_way()?.on(pf.address)))

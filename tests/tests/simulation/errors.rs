@@ -127,8 +127,12 @@ async fn happen(world: &mut World, random: &mut Random, frozen: Option<Bdf>) -> 
         }
         let before = world.host.machine.snapshot();
         world.carry_out(&Action::Ask { intent, options, trouble: Default::default() }).await?;
-        if let Some(pf) = frozen {
-            untouched(pf, &before, &world.host.machine.snapshot())?;
+        let after = world.host.machine.snapshot();
+        // Time passes with all that is done, and it may be well by now.
+        if let Some(pf) = frozen
+            && service(&look(world).await?, pf).is_frozen()
+        {
+            untouched(pf, &before, &after)?;
         }
     }
     Ok(())
@@ -165,6 +169,8 @@ async fn recover(world: &mut World, pf: Bdf) -> Result<Recovered, Wrong> {
     let before = attempts(world);
     for _ in 0..ENDS_WITHIN {
         world.host.machine.advance(Duration::from_secs(1));
+        // VFs go with the driver that is bound anew.
+        world.hypervisor.notice_losses();
         world.imp().reconcile().await.map_err(|error| format!("reconcile: {error}"))?;
         service = self::service(&look(world).await?, pf);
         if !service.is_waited_for() {

@@ -362,12 +362,14 @@ impl ModelHypervisor {
     /// VFs whose adapter has been taken out are open no longer.
     pub fn notice_losses(&self) {
         let view = self.machine.snapshot();
-        let vfs: BTreeMap<_, _> =
-            view.physical_functions.values().flat_map(|pf| &pf.vfs).map(|vf| (vf.address, vf.held)).collect();
+        let vfs = view.physical_functions.values().flat_map(|pf| &pf.vfs);
+        let vfs: BTreeMap<_, _> = vfs.map(|vf| (vf.address, (vf.held, vf.away))).collect();
         for guest in self.guests.lock().values_mut() {
             let is_by_vfio = guest.kind.uses_vfio();
             for held in guest.vfs.values_mut() {
-                held.open &= vfs.get(&held.function).is_some_and(|is_held| *is_held || !is_by_vfio);
+                held.open &= vfs
+                    .get(&held.function)
+                    .is_some_and(|(is_held, is_away)| if is_by_vfio { *is_held } else { *is_away });
             }
         }
     }
@@ -585,6 +587,7 @@ impl Hypervisor for ModelHypervisor {
         self.is_there(&owner.partition, guest)?;
         if let Some(present) = guest.vfs.get_mut(&owner.vf)
             && !(present.half && present.function == function)
+            && !(guest.kind == KindName::Namespace && guest.running && !present.open)
         {
             if present.function == function && (present.open || !guest.running) {
                 present.edited_out = false;
@@ -671,7 +674,15 @@ impl Hypervisor for ModelHypervisor {
             accelerator: guest.running.then_some(Accelerator::Kvm),
             pid: guest.running.then_some(1),
             console: Some("/dev/null".into()),
-            lacks: Vec::new(),
+            // An interface that went with its VF is missing in its namespace, and is given again.
+            lacks: known
+                .vfs
+                .iter()
+                .filter(|(_, held)| {
+                    guest.kind == KindName::Namespace && guest.running && !held.open && !held.half
+                })
+                .map(|(vf, _)| vf.clone())
+                .collect(),
             gone: false,
             vfs: known
                 .vfs
