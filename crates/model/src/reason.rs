@@ -19,6 +19,8 @@ pub enum Rule {
     IsPhysicalFunction,
     /// The adapter is the one recorded for its address.
     AdapterIdentity,
+    /// The adapter is in service.
+    InService,
     /// Everything that identify reads of the function is readable and valid.
     Readable,
     /// The function is of the requested class.

@@ -68,6 +68,8 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
         | Intent::Start { .. }
         | Intent::Stop { .. }
         | Intent::Release { .. }
+        | Intent::Evacuate { .. }
+        | Intent::Return { .. }
         | Intent::Reconcile { .. } => BTreeSet::new(),
     };
     let new = unfinished(plan, &machine)
@@ -96,6 +98,8 @@ fn is_asked_for(plan: &Plan, disturbed: &Disturbance) -> bool {
         | Intent::Attach { .. }
         | Intent::Adopt { .. }
         | Intent::Release { .. }
+        | Intent::Evacuate { .. }
+        | Intent::Return { .. }
         | Intent::Reconcile { .. } => return false,
     };
     disturbed.who == about.as_str()

@@ -657,6 +657,8 @@ fn concerned(intent: &Intent) -> BTreeSet<Name> {
         | Intent::Remove { .. }
         | Intent::Adopt { .. }
         | Intent::Release { .. }
+        | Intent::Evacuate { .. }
+        | Intent::Return { .. }
         | Intent::Reconcile { .. } => BTreeSet::new(),
     }
 }

@@ -16,6 +16,7 @@ mod command_line;
 mod console;
 mod daemon;
 mod demo;
+mod evacuating;
 mod hook;
 mod plans;
 mod recorded;

@@ -49,6 +49,7 @@ families! {
     TOTAL_VFS "ioward_adapter_total_vfs" Gauge ["pf"] "VFs that a PF can give at most (TotalVFs).";
     VFS "ioward_vfs" Gauge ["pf", "state"] "VFs of a PF in each state.";
     STUCK "ioward_adapter_stuck" Gauge ["pf"] "1 while an adapter does not return from the kernel, else 0.";
+    OUT_OF_SERVICE "ioward_adapter_out_of_service" Gauge ["pf"] "1 while an adapter is out of service, else 0.";
     PARTITIONS "ioward_partitions" Gauge ["state"] "Partitions that run and that do not.";
     DRIFT "ioward_drift" Gauge ["kind"] "Differences between host and state that are left, as last found.";
     RX_BYTES "ioward_vf_receive_bytes_total" Counter ["partition", "vf", "pf", "index"] "Bytes that a partition's VF has received.";

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 pub(crate) use self::counters::Counters;
 use self::{
     families::{
-        BUILD, DRIFT, GENERATION, PARTITIONS, REVISION, RX_BYTES, RX_DROPPED, RX_PACKETS, STUCK, TOTAL_VFS,
-        TX_BYTES, TX_DROPPED, TX_PACKETS, VFS,
+        BUILD, DRIFT, GENERATION, OUT_OF_SERVICE, PARTITIONS, REVISION, RX_BYTES, RX_DROPPED, RX_PACKETS,
+        STUCK, TOTAL_VFS, TX_BYTES, TX_DROPPED, TX_PACKETS, VFS,
     },
     text::Page,
     traffic::Traffic,
@@ -106,6 +106,7 @@ impl Metrics {
             page.add(&TOTAL_VFS, &[&address], sriov.total_vfs);
         }
         page.add(&STUCK, &[&address], u8::from(self.stuck.has(pf.address)));
+        page.add(&OUT_OF_SERVICE, &[&address], u8::from(pf.out_of_service.is_some()));
         let mut of_state = BTreeMap::from(STATES.map(|word| (word, 0)));
         for vf in &pf.virtual_functions {
             *of_state.entry(state_of(vf, state)).or_default() += 1;
