@@ -84,11 +84,8 @@ fn is_asked_for(plan: &Plan, disturbed: &Disturbance) -> bool {
     let about = match &plan.intent {
         Intent::Stop { partition } | Intent::Remove { partition } => partition,
         Intent::Detach { partition, vf } => {
-            let mut detached = plan.steps.iter().filter_map(|step| match step {
-                Step::DetachVf { owner, .. } => Some(owner),
-                _ => None,
-            });
-            if detached.any(|owner| (&owner.partition, &owner.vf) != (partition, vf)) {
+            // Another VF of it that was lost already may go with this one: that disturbs nobody.
+            if !disturbed.what.starts_with(&format!("loses {vf} ")) {
                 return false;
             }
             partition
