@@ -52,6 +52,10 @@ fn an_adapter_is_emptied_under_a_partition_that_runs_and_returns() {
     let host = served.run(&["host"]).stdout;
     assert!(host.contains("gives no VFs to partitions: it was taken out of service"), "{host}");
     assert!(served.run(&["partitions"]).stdout.contains("running"));
+    let findings = served.ask("GET /v1/doctor", &Value::Null)["findings"].clone();
+    let finding = findings.as_array().unwrap().iter().find(|finding| finding["function"] == NIC).unwrap();
+    assert_eq!(finding["verdict"], "warning", "{finding}");
+    assert_eq!(finding["remedy"], "ioward return 0000:01:00.0");
     // Nobody gets a VF of it.
     let attached = served.run(&["attach", "web", "net1", "--class", "network", "--pf", NIC]);
     assert_eq!(attached.status, 3);
