@@ -316,6 +316,42 @@ pub enum Command {
         #[command(flatten)]
         how: How,
     },
+    /// Take an adapter out of service: its VFs go to other adapters, also under partitions that run
+    #[command(
+        after_help = "The adapter is free then, for new firmware or a screwdriver: it gives no VFs and none are made, until 'ioward \
+        return'. MAC, VLAN and whatever else is set for a VF go along. Partitions that run lose each VF for a while, so they are named, \
+        and --allow-disruption has to be given. A VF that no other adapter suits is in the way, unless --leave-out is given."
+    )]
+    Evacuate {
+        /// The physical function, as 0000:01:00.0 or enp1s0
+        pf: PfRef,
+        /// Take VFs for which there is none on another adapter from their partitions
+        #[arg(long)]
+        leave_out: bool,
+        /// Take VFs from guests that do not let go, where that can be done: QEMU cannot
+        #[arg(long)]
+        force: bool,
+        /// Options beyond the safe.
+        #[command(flatten)]
+        allow: Allow,
+        /// How it is changed.
+        #[command(flatten)]
+        how: How,
+    },
+    /// Have an adapter in service again that was taken out of it
+    #[command(
+        after_help = "Nothing moves back by itself. The Spec that was last applied, applied again, moves back what it pins to the adapter."
+    )]
+    Return {
+        /// The physical function, as 0000:01:00.0 or enp1s0
+        pf: PfRef,
+        /// Options beyond the safe.
+        #[command(flatten)]
+        allow: Allow,
+        /// How it is changed.
+        #[command(flatten)]
+        how: How,
+    },
     /// Print the Spec of what is held now, as TOML: applying it changes nothing
     Spec {
         /// Print it as JSON
@@ -441,6 +477,8 @@ impl Command {
             | Self::Attach { how, .. }
             | Self::Detach { how, .. }
             | Self::Adopt { how, .. }
+            | Self::Evacuate { how, .. }
+            | Self::Return { how, .. }
             | Self::Release { how, .. } => how.json,
             Self::Demo(_)
             | Self::SimulatedPartition

@@ -26,6 +26,7 @@ mod documented;
 #[path = "../tests/cli/documents.rs"]
 mod documents;
 mod error;
+mod evacuate;
 mod events;
 mod events_filter;
 mod hook;
@@ -183,6 +184,12 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Release { name, how } => {
             let intent = Intent::Release { partition: name };
             change::change(&client, intent, Options::default(), Asks::Surely, how).await
+        }
+        Command::Evacuate { pf, leave_out, force, allow, how } => {
+            evacuate::evacuate(&client, &pf, leave_out, allow.options(force), how).await
+        }
+        Command::Return { pf, allow, how } => {
+            evacuate::bring_back(&client, &pf, allow.options(false), how).await
         }
         Command::Select { file } => select::select(client, file).await,
         Command::Assign(args) => assign::assign(&client, args).await,

@@ -66,6 +66,20 @@ impl PfRef {
     }
 }
 
+/// The same of one that is named in any case.
+///
+/// # Errors
+/// As [`address`].
+pub async fn address_of(client: &Client, named: &PfRef) -> Result<Bdf, CliError> {
+    match named {
+        PfRef::Address(address) => Ok(*address),
+        PfRef::Name(_) => {
+            let inventory: Inventory = client.get("/v1/host").await?;
+            Ok(named.find(&inventory)?.address)
+        }
+    }
+}
+
 /// The address of what is named. An address is taken as it is: whether there is such a function is for the planner to say.
 ///
 /// # Errors
@@ -73,10 +87,6 @@ impl PfRef {
 pub async fn address(client: &Client, named: Option<&PfRef>) -> Result<Option<Bdf>, CliError> {
     match named {
         None => Ok(None),
-        Some(PfRef::Address(address)) => Ok(Some(*address)),
-        Some(named) => {
-            let inventory: Inventory = client.get("/v1/host").await?;
-            Ok(Some(named.find(&inventory)?.address))
-        }
+        Some(named) => Ok(Some(address_of(client, named).await?)),
     }
 }

@@ -1,6 +1,9 @@
 //! What users ask beside plans: operations on one VF, its counters, the doctor, the metrics.
 
-use ioward_model::{OpError, OpErrorKind, OpOutcome, VfId, VfOp, VfStatistics, doctor::Report};
+use ioward_model::{
+    OpError, OpErrorKind, OpOutcome, Reason, VfId, VfOp, VfStatistics, checks,
+    doctor::{Check, Report, Verdict},
+};
 
 use crate::{error::ImpError, imp::Imp, operations::Asker};
 
@@ -42,7 +45,17 @@ impl Imp {
     /// When the host can't be looked at.
     pub async fn doctor(&self) -> Result<Report, ImpError> {
         let look = async { Ok::<_, ImpError>(Report::new(self.fabric.doctor().await?)) };
-        self.doctor.get(look).await
+        let mut report = self.doctor.get(look).await?;
+        let out = self.notes.look(|state| state.out_of_service.clone());
+        // The side that looks does not know which adapters are out of service.
+        for finding in report.findings.iter_mut().filter(|finding| finding.verdict == Verdict::Well) {
+            let of_adapter = finding.function.filter(|_| finding.check == Check::Adapter);
+            if let Some((pf, out)) = of_adapter.and_then(|pf| Some((pf, out.get(&pf)?))) {
+                let Reason { found, remedy, .. } = checks::out_of_service(pf, out);
+                (finding.verdict, finding.found, finding.remedy) = (Verdict::Warning, found, remedy);
+            }
+        }
+        Ok(report)
     }
 
     /// The page for Prometheus.

@@ -13,7 +13,8 @@ use std::{
 
 use ioward_fabric::Fabric as _;
 use ioward_model::{
-    EventKind, Holder, Inventory, MacAddress, Reason, State, VfId, VfSettings, Whereabouts, checks,
+    EventKind, Holder, Inventory, MacAddress, OutOfService, Reason, State, VfId, VfSettings, Whereabouts,
+    checks,
 };
 use ioward_pci::Bdf;
 use tokio::time::{Duration, Instant};
@@ -186,6 +187,9 @@ fn complete(
 ) -> Inventory {
     for pf in &mut found.physical_functions {
         let address = pf.address;
+        // Who it is stands in the inventory anyway.
+        let out = |noted: &OutOfService| OutOfService { identity: None, ..noted.clone() };
+        pf.out_of_service = state.out_of_service.get(&address).map(out);
         for vf in &mut pf.virtual_functions {
             vf.owner = state.owner(VfId { pf: address, index: vf.index });
             // The process that has it open, or the namespace that it is in, is the partition's own.

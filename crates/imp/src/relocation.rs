@@ -58,7 +58,7 @@ impl Relocation {
             return false;
         }
         for Move { from, to, is_there } in moves {
-            let identity = before.adapters.get(from).and_then(|adapter| adapter.identity.clone());
+            let identity = before.identity(*from).cloned();
             let Some(identity) = identity else { continue };
             let (from, to) = (*from, *to);
             self.events.emit(match is_there {

@@ -10,7 +10,9 @@ use ioward_hypervisor::{Accelerator, Hypervisor, HypervisorError, StopMode};
 use ioward_model::{FoundBefore, KeepsOut, Meaning, Name, Outcome, Step};
 use tokio::sync::OwnedRwLockWriteGuard;
 
-use crate::{channels::Channels, error::ImpError, notes::Notes, ownership::Ownership, runs::Runs};
+use crate::{
+    channels::Channels, error::ImpError, events::now_ms, notes::Notes, ownership::Ownership, runs::Runs,
+};
 
 /// Why a step was not carried out.
 pub(crate) struct Failure {
@@ -115,9 +117,11 @@ impl StepRunner {
     async fn do_unbounded(&self, step: &Step, found: Outcome) -> Result<Outcome, ImpError> {
         let mut outcome = found;
         match step {
-            // These four are about what is known, not about the machine.
+            Step::TakeOutOfService { .. } => outcome.at_ms = Some(now_ms()),
+            // These five are about what is known, not about the machine.
             Step::HoldAdapter { .. }
             | Step::ReleaseAdapter { .. }
+            | Step::ReturnToService { .. }
             | Step::Assign { .. }
             | Step::Unassign { .. } => {}
             Step::SetAutoprobe { pf, to, .. } => self.fabric.set_autoprobe(*pf, *to).await?,

@@ -8,7 +8,7 @@
 
 use ioward_pci::Bdf;
 
-use crate::{Inventory, KindName, PhysicalFunction, Reason, Rule};
+use crate::{Inventory, KindName, OutOfService, PhysicalFunction, Reason, Rule};
 
 /// The operation that an obstacle blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +57,10 @@ pub struct Obstacle {
 type Check = fn(&Inventory, &PhysicalFunction) -> Option<Reason>;
 
 /// All checks of an adapter. The first that finds something is the one to put right first.
-const CHECKS: [(Blocks, Check); 16] = [
+const CHECKS: [(Blocks, Check); 17] = [
     (Blocks::Both, is_serving),
     (Blocks::Both, is_readable),
+    (Blocks::Both, is_in_service),
     (Blocks::Both, has_numvfs),
     (Blocks::Both, allows_vfs),
     (Blocks::Both, has_driver),
@@ -178,6 +179,17 @@ fn is_readable(_: &Inventory, pf: &PhysicalFunction) -> Option<Reason> {
     let found =
         pf.reasons.first().map_or_else(|| "it could not be read".to_owned(), |reason| reason.found.clone());
     pf.sriov.is_none().then(|| Reason::new(Rule::Readable, "an SR-IOV capability that can be read", found))
+}
+
+fn is_in_service(_: &Inventory, pf: &PhysicalFunction) -> Option<Reason> {
+    pf.out_of_service.as_ref().map(|out| out_of_service(pf.address, out))
+}
+
+/// Why none of the VFs of an adapter is given to anybody while it is out of service.
+#[must_use]
+pub fn out_of_service(pf: Bdf, out: &OutOfService) -> Reason {
+    let reason = Reason::new(Rule::InService, "an adapter in service", out.describe()).on(pf);
+    reason.remedy(format!("ioward return {pf}"))
 }
 
 fn has_numvfs(_: &Inventory, pf: &PhysicalFunction) -> Option<Reason> {

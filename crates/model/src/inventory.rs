@@ -12,8 +12,8 @@ use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
-    AdapterId, Capability, Conditions, ErrorCounts, Holder, Identity, MacAddress, Name, Owner, Reason,
-    Service, Setting, VfSettings,
+    AdapterId, Capability, Conditions, ErrorCounts, Holder, Identity, MacAddress, Name, OutOfService, Owner,
+    Reason, Service, Setting, VfSettings,
 };
 
 /// A snapshot of the host, as found at one moment. Never edited: a later look makes a new one.
@@ -113,6 +113,9 @@ pub struct PhysicalFunction {
     pub vfs_assigned: u16,
     /// VFs that could still be assigned: TotalVFs less those held by partitions or used by the host.
     pub vfs_available: u16,
+    /// It is out of service: none of its VFs is given to anybody. The fabric does not know; the daemon does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_service: Option<OutOfService>,
     /// The VFs there are now, by index.
     pub virtual_functions: Vec<VirtualFunction>,
     /// Conditions in the way of VFs.

@@ -33,6 +33,7 @@ mod needs;
 mod op;
 #[cfg(feature = "openapi")]
 mod openapi;
+mod out_of_service;
 mod partition;
 mod partition_form;
 mod plan;
@@ -48,6 +49,7 @@ mod spec_text;
 mod state;
 mod step;
 mod units;
+pub mod utc;
 mod vlan;
 mod whereabouts;
 
@@ -75,6 +77,7 @@ pub use name::{Name, NameError, Owner, VfRef};
 pub use nearest::nearest;
 pub use needs::{Apart, Capability, FailureDomain, Guarantee, Guest, GuestOs, NumaPolicy};
 pub use op::{OpError, OpErrorKind, OpOutcome, VfOp, VfView};
+pub use out_of_service::{OutOfService, Why};
 pub use partition::PartitionStatus;
 pub use plan::{Disturbance, Intent, Options, Plan, Policy, SettingsBefore, VfId};
 pub use reason::{Reason, Rule};

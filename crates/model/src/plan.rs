@@ -64,6 +64,19 @@ pub enum Intent {
         /// The partition.
         partition: Name,
     },
+    /// Take an adapter out of service: its VFs go to other adapters, and it gives none any more.
+    Evacuate {
+        /// The PF.
+        pf: Bdf,
+        /// Take VFs from their partitions for which there is none on another adapter; else these are in the way.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        leave_out: bool,
+    },
+    /// Have an adapter in service again. Nothing moves back by itself.
+    Return {
+        /// The PF.
+        pf: Bdf,
+    },
     /// Make the host as it is noted again. It is the daemon that asks for this, nobody else.
     Reconcile {
         /// Differences that are to be repaired.
@@ -90,6 +103,8 @@ impl Intent {
             Self::Detach { .. } => "detach",
             Self::Adopt { .. } => "adopt",
             Self::Release { .. } => "release",
+            Self::Evacuate { .. } => "evacuate",
+            Self::Return { .. } => "return",
             Self::Reconcile { .. } => "reconcile",
         }
     }

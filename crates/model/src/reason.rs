@@ -19,7 +19,7 @@ pub enum Rule {
     IsPhysicalFunction,
     /// The adapter is the one recorded for its address.
     AdapterIdentity,
-    /// The adapter is in service: it has no fault that it is not recovered from.
+    /// The adapter is in service: nobody has taken it out, and it has no fault that it is not recovered from.
     InService,
     /// Everything that identify reads of the function is readable and valid.
     Readable,

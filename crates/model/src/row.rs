@@ -7,7 +7,8 @@ use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdapterState, Assignment, Intent, Name, Owner, PartitionSpec, PartitionState, Plan, Spec, State, VfId,
+    AdapterState, Assignment, Intent, Name, OutOfService, Owner, PartitionSpec, PartitionState, Plan, Spec,
+    State, VfId,
 };
 
 /// The key of a row.
@@ -21,6 +22,8 @@ pub enum RowKey {
     Partition(Name),
     /// A VF of a partition.
     Assignment(Owner),
+    /// An adapter that is out of service.
+    OutOfService(Bdf),
     /// The Spec that was last applied.
     Wanted,
 }
@@ -36,6 +39,8 @@ pub enum Row {
     Partition(Name, Option<PartitionHead>),
     /// A VF of a partition.
     Assignment(Owner, Option<Assignment>),
+    /// An adapter that is out of service.
+    OutOfService(Bdf, Option<OutOfService>),
     /// The Spec that was last applied.
     Wanted(Option<Box<Spec>>),
 }
@@ -75,6 +80,7 @@ impl State {
                 let held = partition.and_then(|partition| partition.vfs.get(&owner.vf));
                 Row::Assignment(owner.clone(), held.cloned())
             }
+            RowKey::OutOfService(pf) => Row::OutOfService(*pf, self.out_of_service.get(pf).cloned()),
             RowKey::Wanted => Row::Wanted(self.wanted.clone()),
         }
     }
@@ -89,6 +95,7 @@ impl State {
         std::iter::once(RowKey::Revision)
             .chain(self.adapters.keys().copied().map(RowKey::Adapter))
             .chain(partitions)
+            .chain(self.out_of_service.keys().copied().map(RowKey::OutOfService))
             .chain(self.wanted.as_ref().map(|_| RowKey::Wanted))
     }
 
@@ -113,6 +120,8 @@ impl State {
                     None => partition.vfs.remove(&owner.vf),
                 };
             }
+            Row::OutOfService(pf, Some(out)) => _ = self.out_of_service.insert(pf, out),
+            Row::OutOfService(pf, None) => _ = self.out_of_service.remove(&pf),
             Row::Wanted(spec) => self.wanted = spec,
         }
         true

@@ -10,7 +10,8 @@ use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
-    AdapterSpec, Identity, Intent, Name, Owner, PartitionSpec, Plan, Spec, VfCount, VfId, VfSettings,
+    AdapterSpec, Identity, Intent, Name, OutOfService, Owner, PartitionSpec, Plan, Spec, VfCount, VfId,
+    VfSettings,
 };
 
 /// Everything ioward keeps between two plans. Stored as rows: [`crate::Row`].
@@ -23,6 +24,9 @@ pub struct State {
     pub adapters: BTreeMap<Bdf, AdapterState>,
     /// Client partitions.
     pub partitions: BTreeMap<Name, PartitionState>,
+    /// Adapters that are out of service, whether or not anything of them is held.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub out_of_service: BTreeMap<Bdf, OutOfService>,
     /// The Spec that was last applied, as it was written: what is held may differ since, and adapters may have other addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wanted: Option<Box<Spec>>,

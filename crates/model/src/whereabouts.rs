@@ -20,6 +20,9 @@ use crate::{
 const ANOTHER: &str =
     "put that one back, or remove the partitions that use it; this one is not touched before";
 
+/// The same where nothing is noted of that one but that it is out of service.
+const NOBODYS: &str = "put that one back, or say that it is in service: 'ioward return' of this address; this one is not touched before";
+
 /// The location of a recorded adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -57,11 +60,8 @@ impl Whereabouts {
     /// recorded at its address, unless the `host_booted` since the last confirmation.
     #[must_use]
     pub fn of(state: &State, inventory: &Inventory, host_booted: bool) -> Self {
-        let noted: BTreeMap<Bdf, Option<&Identity>> = state
-            .noted_pfs()
-            .into_iter()
-            .map(|pf| (pf, state.adapters.get(&pf).and_then(|adapter| adapter.identity.as_ref())))
-            .into_map();
+        let noted: BTreeMap<Bdf, Option<&Identity>> =
+            state.noted_pfs().into_iter().map(|pf| (pf, state.identity(pf))).into_map();
         let found = &inventory.physical_functions;
         let at = |address: Bdf| found.iter().find(|pf| pf.address == address);
         let likeness = |address: Bdf| Some(noted.get(&address)?.as_ref()?.compare(at(address)?));
@@ -144,7 +144,7 @@ impl Whereabouts {
         let mut all = BTreeMap::new();
         for (noted, place) in self.places.iter().filter(|(_, place)| **place != Place::Here) {
             if let Some(pf) = inventory.physical_function(*noted) {
-                let identity = state.adapters.get(noted).and_then(|adapter| adapter.identity.as_ref());
+                let identity = state.identity(*noted);
                 let required = identity.map_or_else(|| "the adapter".to_owned(), ToString::to_string);
                 let found =
                     Identity::told_by(pf).map_or_else(|| "one without IDs".into(), |it| it.to_string());
@@ -152,6 +152,7 @@ impl Whereabouts {
                     Place::InDoubt => {
                         (format!("{found}, of which no more is known yet"), "its driver is waited for")
                     }
+                    _ if !state.uses(*noted) => (found, NOBODYS),
                     _ => (found, ANOTHER),
                 };
                 let required = format!("{required}, which is noted here");
@@ -194,7 +195,20 @@ impl State {
     #[must_use]
     pub fn noted_pfs(&self) -> BTreeSet<Bdf> {
         let held = self.partitions.values().flat_map(|partition| partition.vfs.values());
-        self.adapters.keys().copied().chain(held.map(|held| held.vf.pf)).collect()
+        let out = self.out_of_service.keys().copied();
+        self.adapters.keys().copied().chain(held.map(|held| held.vf.pf)).chain(out).collect()
+    }
+
+    /// Who the adapter is that is recorded at this address, where that is known.
+    #[must_use]
+    pub fn identity(&self, pf: Bdf) -> Option<&Identity> {
+        let held = self.adapters.get(&pf).and_then(|adapter| adapter.identity.as_ref());
+        held.or_else(|| self.out_of_service.get(&pf)?.identity.as_ref())
+    }
+
+    /// Whether an adapter is held, or VFs of it are.
+    fn uses(&self, pf: Bdf) -> bool {
+        self.adapters.contains_key(&pf) || self.assignments().any(|(_, held)| held.vf.pf == pf)
     }
 
     /// Whether an adapter can be the one recorded at an address without an identity: it has the class of all VFs
@@ -208,13 +222,15 @@ impl State {
             })
     }
 
-    /// Moves the records of adapters to other addresses: original values, VFs of partitions, and Specs that pin VFs
-    /// to them. The addresses of the VFs become unknown.
+    /// Moves the records of adapters to other addresses: original values, that they are out of service, VFs of partitions, and
+    /// Specs that pin VFs to them. The addresses of the VFs become unknown.
     pub fn move_adapters(&mut self, moves: &[Move]) {
         let to: BTreeMap<Bdf, Bdf> = moves.iter().map(|one| (one.from, one.to)).into_map();
         let now = |pf: Bdf| to.get(&pf).copied().unwrap_or(pf);
         let adapters = std::mem::take(&mut self.adapters);
         self.adapters = adapters.into_iter().map(|(pf, adapter)| (now(pf), adapter)).into_map();
+        let out = std::mem::take(&mut self.out_of_service);
+        self.out_of_service = out.into_iter().map(|(pf, out)| (now(pf), out)).into_map();
         for partition in self.partitions.values_mut() {
             for request in &mut partition.spec.vfs {
                 request.pf = request.pf.map(now);
@@ -231,7 +247,8 @@ impl State {
     pub fn rows_of_moves(&self, moves: &[Move]) -> Vec<RowKey> {
         let moves_from = |pf: Bdf| moves.iter().any(|one| one.from == pf);
         let addresses: BTreeSet<Bdf> = moves.iter().flat_map(|one| [one.from, one.to]).collect();
-        let mut rows: Vec<_> = addresses.into_iter().map(RowKey::Adapter).collect();
+        let of_adapter = |pf| [RowKey::Adapter(pf), RowKey::OutOfService(pf)];
+        let mut rows: Vec<_> = addresses.into_iter().flat_map(of_adapter).collect();
         let pinned = self
             .partitions
             .values()

@@ -50,7 +50,7 @@ pub(crate) fn check_named(ledger: &Ledger<'_>, goal: &Goal) -> Vec<Reason> {
             return None;
         }
         let Some(function) = ledger.inventory.physical_function(*pf) else {
-            return Some(placement::no_such_pf(ledger, *pf));
+            return Some(placement::no_such_pf(ledger.inventory, *pf));
         };
         if let Some(reason) = compat::readable(ledger, function) {
             return Some(reason.on(*pf));
@@ -103,9 +103,20 @@ pub(crate) fn changes(
     let named = goal.adapters.keys().copied();
     let held_then = holdings.iter().map(|holding| holding.vf.pf);
     let concerned = goal.concerned().iter().filter_map(|name| ledger.state.partitions.get(name));
+    let evacuated = goal.evacuation.as_ref().map(|evacuation| evacuation.pf);
+    // One that was held for the sake of its own VFs alone, which come back.
+    let returned = goal.returns.as_ref().map(|(pf, _)| *pf).filter(|pf| {
+        ledger.state.adapters.get(pf).is_some_and(|held| held.wanted.is_none())
+            && ledger.holders_on(*pf).is_empty()
+    });
     let held_now = concerned.flat_map(|partition| partition.vfs.values());
-    let concerned: BTreeSet<Bdf> =
-        named.chain(held_then).chain(held_now.map(|assignment| assignment.vf.pf)).collect();
+    let concerned: BTreeSet<Bdf> = evacuated
+        .into_iter()
+        .chain(returned)
+        .chain(named)
+        .chain(held_then)
+        .chain(held_now.map(|assignment| assignment.vf.pf))
+        .collect();
     let (mut changes, mut reasons) = (Vec::new(), Vec::new());
     for pf in concerned {
         match change(ledger, goal, pf) {
@@ -136,27 +147,34 @@ fn change(ledger: &Ledger<'_>, goal: &Goal, address: Bdf) -> Result<AdapterChang
     let original =
         before.as_ref().map_or(AdapterOriginal { num_vfs: pf.num_vfs(), autoprobe }, |held| held.original);
     let named = goal.adapters.get(&address).copied();
+    let asks_for_vfs = matches!(named.flatten(), Some(VfCount::Exactly(1..) | VfCount::Max));
+    // Out of service it gives no VFs, not even those that it was found with: these come back as it returns.
+    let is_bare = ledger.is_out(address) && last_index.is_none() && !asks_for_vfs;
     let kept_empty = match named.flatten() {
+        _ if is_bare => original.num_vfs > 0,
         // Asking for none is giving back, where there were none to begin with.
         Some(VfCount::Exactly(0) | VfCount::Spare(0)) => original.num_vfs > 0,
         named => named.is_some(),
     };
     let (after, count) = if last_index.is_some() || kept_empty {
-        let wanted = named.unwrap_or(before.as_ref().and_then(|held| held.wanted));
+        let wanted =
+            if is_bare { None } else { named.unwrap_or(before.as_ref().and_then(|held| held.wanted)) };
         let identity = match &before {
             Some(held) => held.identity.clone(),
             None => Identity::of(pf, ledger.inventory),
         };
         let after = AdapterState { original, wanted, identity };
-        (Some(after), count(ledger, goal, pf, last_index.as_ref())?)
+        let count = if is_bare { 0 } else { count(ledger, goal, pf, last_index.as_ref())? };
+        (Some(after), count)
     } else {
-        (None, original.num_vfs.min(pf.total_vfs()))
+        (None, if is_bare { 0 } else { original.num_vfs.min(pf.total_vfs()) })
     };
     let vfs = Change { from: pf.num_vfs(), to: count };
     let autoprobe_then = match (&after, pf.drivers_autoprobe) {
         // VFs must not fall to host drivers as they appear. Without the attribute there is nothing to set.
         (Some(_), Some(_)) if vfs.is_needed() && vfs.to > 0 => false,
         (None, Some(_)) => original.autoprobe,
+        (Some(_), Some(_)) if is_bare => original.autoprobe,
         _ => autoprobe,
     };
     let autoprobe = Change { from: autoprobe, to: autoprobe_then };

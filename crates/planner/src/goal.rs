@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
-    AdapterSpec, Assignment, Guarantee, Intent, IntoMap, Inventory, KindName, Name, Owner, PartitionKind,
-    PartitionSpec, PartitionState, PhysicalFunction, Reason, Rule, Spec, State, VfCount, VfRequest, nearest,
+    AdapterSpec, Assignment, Guarantee, Intent, IntoMap, Inventory, KindName, Name, OutOfService, Owner,
+    PartitionKind, PartitionSpec, PartitionState, PhysicalFunction, Reason, Rule, Spec, State, VfCount,
+    VfRequest, nearest,
 };
 use ioward_pci::Bdf;
 
 use crate::{
     compat::{self, Need},
-    drivers, steps,
+    drivers,
+    evacuate::Evacuation,
+    steps,
 };
 
 /// The end that a plan is to reach. Whatever it does not name stays as it is.
@@ -24,6 +27,10 @@ pub(crate) struct Goal {
     pub remove: Option<Name>,
     /// A VF that was asked to be taken from its partition.
     pub detach: Option<Owner>,
+    /// An adapter that is taken out of service, which all VFs leave.
+    pub evacuation: Option<Evacuation>,
+    /// An adapter that is in service again, with the note of it before.
+    pub returns: Option<(Bdf, OutOfService)>,
     /// Adapters that the Spec names, with the number of VFs it gives them.
     pub adapters: BTreeMap<Bdf, Option<VfCount>>,
     /// Partitions that the Spec names and that are as it wants them.
@@ -105,8 +112,12 @@ impl Goal {
                 let detach = Owner { partition: partition.clone(), vf: vf.clone() };
                 Ok(Self { detach: Some(detach), ..one(spec, false) })
             }
-            // They want nothing that is not there already.
-            Intent::Reconcile { .. } | Intent::Adopt { .. } | Intent::Release { .. } => Ok(Self::default()),
+            // These go other ways.
+            Intent::Reconcile { .. }
+            | Intent::Adopt { .. }
+            | Intent::Release { .. }
+            | Intent::Evacuate { .. }
+            | Intent::Return { .. } => Ok(Self::default()),
         }
     }
 
@@ -119,7 +130,8 @@ impl Goal {
         }
     }
 
-    fn of_partitions(partitions: Vec<PartitionGoal>) -> Self {
+    /// All of these partitions are decided anew.
+    pub fn of_partitions(partitions: Vec<PartitionGoal>) -> Self {
         let concerned = partitions.iter().map(|partition| partition.spec.name.clone()).collect();
         Self { partitions, concerned, ..Self::default() }
     }

@@ -7,8 +7,8 @@ use std::{
 
 use ioward_model::{
     Apart, Assignment, BitRate, Disturbance, FailureDomain, IntoMap, Inventory, KindName, MacAddress, Name,
-    NvmeResources, Options, Owner, PartitionSpec, PhysicalFunction, Reason, State, VfCount, VfId, VfRef,
-    VfRequest, VfSettings, VirtualFunction, checks,
+    NvmeResources, Options, Owner, PartitionSpec, PhysicalFunction, Reason, Rule, State, VfCount, VfId,
+    VfRef, VfRequest, VfSettings, VirtualFunction, checks,
 };
 use ioward_pci::Bdf;
 
@@ -38,6 +38,10 @@ pub(crate) struct Ledger<'a> {
     concerned: BTreeSet<Name>,
     /// What partitions are that are no machines.
     kinds: BTreeMap<Name, KindName>,
+    /// An adapter that all VFs leave.
+    leaving: Option<Bdf>,
+    /// Adapters that are out of service once the plan is carried out.
+    out: BTreeSet<Bdf>,
     ties: BTreeMap<Owner, Vec<Tie>>,
     counts: BTreeMap<Bdf, u16>,
     /// VFs that a person asked PFs to give beyond those that are assigned.
@@ -125,7 +129,7 @@ impl<'a> Ledger<'a> {
             obstacles: inventory
                 .physical_functions
                 .iter()
-                .map(|pf| (pf.address, checks::adapter(inventory, pf)))
+                .map(|pf| (pf.address, obstacles(inventory, pf, goal)))
                 .filter(|(_, obstacles)| !obstacles.is_empty())
                 .into_map(),
             holders: BTreeMap::new(),
@@ -139,6 +143,15 @@ impl<'a> Ledger<'a> {
                 .map(|spec| (spec.name.clone(), spec.kind.name()))
                 .filter(|(_, kind)| *kind != KindName::Machine)
                 .into_map(),
+            leaving: goal.evacuation.as_ref().map(|evacuation| evacuation.pf),
+            out: inventory
+                .physical_functions
+                .iter()
+                .filter(|pf| pf.out_of_service.is_some())
+                .map(|pf| pf.address)
+                .filter(|pf| goal.returns.as_ref().is_none_or(|(returns, _)| returns != pf))
+                .chain(goal.evacuation.as_ref().map(|evacuation| evacuation.pf))
+                .collect(),
             ties: ties(state, goal, &now),
             now,
             counts: wanted.iter().filter_map(resolve).collect(),
@@ -177,6 +190,16 @@ impl<'a> Ledger<'a> {
     /// Obstacles that keep a PF from giving VFs.
     pub fn obstacles(&self, pf: Bdf) -> &[checks::Obstacle] {
         self.obstacles.get(&pf).map_or(&[], Vec::as_slice)
+    }
+
+    /// The VF of an owner that all VFs of its adapter leave.
+    pub fn moving(&self, owner: &Owner) -> Option<&'a Assignment> {
+        self.assignment(owner).filter(|held| Some(held.vf.pf) == self.leaving)
+    }
+
+    /// Whether an adapter is out of service once the plan is carried out.
+    pub fn is_out(&self, pf: Bdf) -> bool {
+        self.out.contains(&pf)
     }
 
     /// The VF that an owner is to hold.
@@ -390,6 +413,21 @@ fn ties(state: &State, goal: &Goal, now: &Survey<'_>) -> BTreeMap<Owner, Vec<Tie
         }
     }
     ties
+}
+
+/// Obstacles of a PF, whether it is in service or not as it is to be then.
+fn obstacles(inventory: &Inventory, pf: &PhysicalFunction, goal: &Goal) -> Vec<checks::Obstacle> {
+    let mut all = checks::adapter(inventory, pf);
+    if goal.returns.as_ref().is_some_and(|(returns, _)| *returns == pf.address) {
+        all.retain(|obstacle| obstacle.reason.rule != Rule::InService);
+    }
+    let leaves = goal.evacuation.as_ref().filter(|evacuation| evacuation.pf == pf.address);
+    if leaves.is_some() && pf.out_of_service.is_none() {
+        let required = "an adapter that stays in service";
+        let reason = Reason::new(Rule::InService, required, "it is to be taken out of service");
+        all.push(checks::Obstacle { blocks: checks::Blocks::Both, reason: reason.on(pf.address) });
+    }
+    all
 }
 
 /// Whether a VF is bound for a guest, by whoever is not ioward.

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! An intent to reconcile knows what differs already ([`Comparison`]), and goes another way: `reconcile.rs`. So does one to take over
-//! a domain as it is, or to let go of one: `adopt.rs`.
+//! a domain as it is, or to let go of one: `adopt.rs`. `evacuate.rs` makes a goal of an adapter that is taken out of service.
 //!
 //! No choice is left to be made when a plan is carried out, and the same input gives the same plan. [`lint`] checks a
 //! plan without looking at how it was made, by carrying it out on a [`Machine`] of values.
@@ -23,6 +23,7 @@ mod before;
 mod compat;
 mod drift;
 mod drivers;
+mod evacuate;
 mod goal;
 mod held;
 mod ledger;
@@ -186,10 +187,22 @@ fn work_out(
         let (steps, left_out) = worked_out?;
         return Ok(WorkedOut::of(steps, left_out));
     }
-    let goal = goal::Goal::of(inventory, state, intent)?;
-    let mut ledger = ledger::Ledger::new(inventory, state, options, &goal);
-    let named = adapters::check_named(&ledger, &goal);
-    let placed = placement::place(&mut ledger, &goal);
+    if let Some(worked_out) = evacuate::work_out(inventory, state, intent, options) {
+        return worked_out;
+    }
+    reach(inventory, state, &goal::Goal::of(inventory, state, intent)?, options)
+}
+
+/// The way from what is to a goal.
+fn reach(
+    inventory: &Inventory,
+    state: &State,
+    goal: &goal::Goal,
+    options: Options,
+) -> Result<WorkedOut, Vec<Reason>> {
+    let mut ledger = ledger::Ledger::new(inventory, state, options, goal);
+    let named = adapters::check_named(&ledger, goal);
+    let placed = placement::place(&mut ledger, goal);
     let placed = match (named, placed) {
         (reasons, Ok(placed)) if reasons.is_empty() => placed,
         (mut reasons, placed) => {
@@ -200,9 +213,9 @@ fn work_out(
     let Placed { holdings, mut placements, gap } = placed;
     let settled = goal.settled.iter().filter_map(|name| Some((name, state.partitions.get(name)?)));
     placements.extend(settled.flat_map(|(name, partition)| placement::kept_by(name, partition)));
-    let mut disturbs = losses::losses(&ledger, &goal, &holdings)?;
-    let changes = adapters::changes(&ledger, &goal, &holdings)?;
+    let mut disturbs = losses::losses(&ledger, goal, &holdings)?;
+    let changes = adapters::changes(&ledger, goal, &holdings)?;
     disturbs.extend(changes.iter().flat_map(|change| adapters::disturbances(&ledger, change)));
-    let steps = steps::order(&ledger, &goal, holdings, &changes);
+    let steps = steps::order(&ledger, goal, holdings, &changes);
     Ok(WorkedOut { steps, disturbs, placements, gap, left_out: Vec::new() })
 }

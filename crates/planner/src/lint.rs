@@ -28,8 +28,7 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
     if (plan.parent, plan.id, plan.generation) != (state.revision, next, inventory.generation) {
         problems.push("it was made from another state or inventory".to_owned());
     }
-    if plan.disturbs.iter().any(|disturbed| !is_asked_for(plan, inventory, disturbed))
-        && !plan.options.allow_disruption
+    if plan.disturbs.iter().any(|disturbed| !is_asked_for(plan, disturbed)) && !plan.options.allow_disruption
     {
         problems.push("it disturbs what runs, and that is not allowed".to_owned());
     }
@@ -69,6 +68,8 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
         | Intent::Start { .. }
         | Intent::Stop { .. }
         | Intent::Release { .. }
+        | Intent::Evacuate { .. }
+        | Intent::Return { .. }
         | Intent::Reconcile { .. } => BTreeSet::new(),
     };
     let new = unfinished(plan, &machine)
@@ -79,19 +80,12 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
 }
 
 /// Whether a disturbance is the very thing that was asked for.
-fn is_asked_for(plan: &Plan, inventory: &Inventory, disturbed: &Disturbance) -> bool {
-    // What is lost with its adapter already is taken from nobody.
-    let is_there = |vf: VfId| {
-        inventory.physical_function(vf.pf).is_some_and(|pf| pf.virtual_function(vf.index).is_some())
-    };
+fn is_asked_for(plan: &Plan, disturbed: &Disturbance) -> bool {
     let about = match &plan.intent {
         Intent::Stop { partition } | Intent::Remove { partition } => partition,
         Intent::Detach { partition, vf } => {
-            let mut detached = plan.steps.iter().filter_map(|step| match step {
-                Step::DetachVf { owner, vf, .. } if is_there(*vf) => Some(owner),
-                _ => None,
-            });
-            if detached.any(|owner| (&owner.partition, &owner.vf) != (partition, vf)) {
+            // Another VF of it that was lost already may go with this one: that disturbs nobody.
+            if !disturbed.what.starts_with(&format!("loses {vf} ")) {
                 return false;
             }
             partition
@@ -101,6 +95,8 @@ fn is_asked_for(plan: &Plan, inventory: &Inventory, disturbed: &Disturbance) -> 
         | Intent::Attach { .. }
         | Intent::Adopt { .. }
         | Intent::Release { .. }
+        | Intent::Evacuate { .. }
+        | Intent::Return { .. }
         | Intent::Reconcile { .. } => return false,
     };
     disturbed.who == about.as_str()

@@ -26,7 +26,7 @@ pub(crate) fn losses(
 ) -> Result<Vec<Disturbance>, Vec<Reason>> {
     let losses: Vec<Loss> = stopping(ledger, goal).chain(taken(ledger, goal, holdings)).collect();
     let forbidden = losses.iter().filter(|loss| !loss.is_asked_for && !ledger.options.allow_disruption);
-    let reasons: Vec<_> = forbidden.map(refusal).collect();
+    let reasons: Vec<_> = forbidden.map(|loss| refusal(loss, goal)).collect();
     if !reasons.is_empty() {
         return Err(reasons);
     }
@@ -38,12 +38,18 @@ pub(crate) fn losses(
     Ok(losses.into_iter().map(disturbance).collect())
 }
 
-fn refusal(loss: &Loss) -> Reason {
+fn refusal(loss: &Loss, goal: &Goal) -> Reason {
+    let remedy = match goal.evacuation {
+        Some(_) => "allow it with --allow-disruption",
+        None => {
+            "leave it as it is in the Spec ('ioward partitions' shows what it has), or allow it with --allow-disruption"
+        }
+    };
     let found = format!("{} loses {} {}", loss.owner.partition, loss.owner.vf, loss.why);
     Reason::new(Rule::Disruption, "that nothing that runs loses a VF", found)
         .on(loss.address)
         .for_request(&loss.owner)
-        .remedy("leave it as it is in the Spec ('ioward partitions' shows what it has), or allow it with --allow-disruption")
+        .remedy(remedy)
 }
 
 /// The VFs of a partition that stops.
@@ -68,6 +74,7 @@ fn taken(ledger: &Ledger<'_>, goal: &Goal, holdings: &[Holding<'_>]) -> Vec<Loss
             Some(holding) => format!("for {}, which takes its place", holding.vf),
             None if is_removed => "as it is removed".to_owned(),
             None if is_asked_for => "as it is detached".to_owned(),
+            None if ledger.moving(&owner).is_some() => "for good: no other adapter has one for it".to_owned(),
             None => "for good: it is not asked for any more".to_owned(),
         };
         Some(Loss { owner, address, why, is_asked_for })

@@ -76,6 +76,16 @@ impl Machine {
                 Outcome::default()
             }
             Step::ReleaseAdapter { pf, from } => self.release_adapter(*pf, from)?,
+            Step::TakeOutOfService { pf, .. } => {
+                let is_out = self.state.out_of_service.contains_key(pf);
+                check(!is_out, || format!("{pf} is out of service already"))?;
+                Outcome::default()
+            }
+            Step::ReturnToService { pf, .. } => {
+                let is_out = self.state.out_of_service.contains_key(pf);
+                check(is_out, || format!("{pf} is in service"))?;
+                Outcome::default()
+            }
             Step::SetAutoprobe { pf, to, from } => {
                 let pf = self.pf_mut(*pf)?;
                 check(pf.drivers_autoprobe == Some(*from), || {

@@ -251,6 +251,8 @@ impl Check<'_> {
             | Step::ReleaseVf { .. }
             | Step::UndefinePartition { .. }
             | Step::DestroyChannel { .. }
+            | Step::TakeOutOfService { .. }
+            | Step::ReturnToService { .. }
             | Step::StopPartition { .. } => Err("this repairs nothing".to_owned()),
         }
     }

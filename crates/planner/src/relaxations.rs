@@ -264,6 +264,8 @@ fn requests<'a>(state: &'a State, intent: &'a Intent) -> Vec<(&'a PartitionSpec,
         | Intent::Detach { .. }
         | Intent::Adopt { .. }
         | Intent::Release { .. }
+        | Intent::Evacuate { .. }
+        | Intent::Return { .. }
         | Intent::Reconcile { .. } => Vec::new(),
     }
 }

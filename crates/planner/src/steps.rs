@@ -10,7 +10,10 @@ use std::collections::BTreeSet;
 use ioward_model::{Assignment, Name, Owner, Step, VfId, VirtualFunction};
 use ioward_pci::Bdf;
 
-use crate::{adapters::AdapterChange, drivers::VFIO, goal::Goal, ledger::Ledger, placement::Holding};
+use crate::{
+    adapters::AdapterChange, drivers::VFIO, evacuate::Evacuation, goal::Goal, ledger::Ledger,
+    placement::Holding,
+};
 
 /// All steps, in order.
 pub(crate) fn order<'a>(
@@ -32,6 +35,13 @@ pub(crate) fn order<'a>(
     let remade: BTreeSet<VfId> = holdings.iter().filter(remade).map(|holding| holding.vf).collect();
 
     let mut steps = Vec::new();
+    // From the first step on, nothing else gives a VF of it away.
+    if let Some(Evacuation { pf, note: Some(to) }) = &goal.evacuation {
+        steps.push(Step::TakeOutOfService { pf: *pf, to: to.clone() });
+    }
+    if let Some((pf, from)) = &goal.returns {
+        steps.push(Step::ReturnToService { pf: *pf, from: from.clone() });
+    }
     let force = ledger.options.force;
     steps.extend(
         goal.stop.iter().map(|partition| Step::StopPartition { partition: partition.clone(), force }),

@@ -67,7 +67,10 @@ pub fn suitability(
     }
     if let Some(pf) = request.pf.filter(|_| candidates.is_empty()) {
         let vf = VfId { pf, index: request.index.unwrap_or(0) };
-        return vec![Candidate { vf, reasons: vec![placement::no_such_pf(&ledger, pf).for_request(owner)] }];
+        return vec![Candidate {
+            vf,
+            reasons: vec![placement::no_such_pf(inventory, pf).for_request(owner)],
+        }];
     }
     candidates.sort_by_key(|(preference, candidate)| (preference.is_none(), *preference, candidate.vf));
     candidates.into_iter().map(|(_, candidate)| candidate).collect()

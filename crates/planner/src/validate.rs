@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
     Apart, Capability, Class, FailureDomain, Holder, Intent, IntoMap, Inventory, NumaPolicy, Owner,
-    PartitionKind, PartitionSpec, PhysicalFunction, Plan, Process, Runs, State, Step, Subclass, VfId,
+    PartitionKind, PartitionSpec, PhysicalFunction, Plan, Policy, Process, Runs, State, Step, Subclass, VfId,
     VfRequest, VfSettings, VirtualFunction,
 };
 use ioward_pci::Bdf;
@@ -25,6 +25,7 @@ pub fn validate(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String
     let before: Holders =
         state.assignments().map(|(owner, held)| (owner, (held.vf, held.effective_settings()))).into_map();
     let after = found.follow(before.clone());
+    found.none_out_of_service(state);
     found.one_owner_each(&after);
     let specs = specs(plan, state);
     let requests: BTreeMap<Owner, (&PartitionSpec, &VfRequest)> = specs
@@ -100,6 +101,25 @@ impl Found<'_> {
             }
         }
         holders
+    }
+
+    /// From an adapter that is out of service nobody gets a VF, and none are made, unless to repair what partitions hold there.
+    fn none_out_of_service(&mut self, state: &State) {
+        let mut out: BTreeSet<Bdf> = state.out_of_service.keys().copied().collect();
+        let repairs = self.plan.intent.policy() == Policy::BestEffort;
+        for step in &self.plan.steps {
+            match step {
+                Step::TakeOutOfService { pf, .. } => _ = out.insert(*pf),
+                Step::ReturnToService { pf, .. } => _ = out.remove(pf),
+                Step::Assign { owner, to } if out.contains(&to.vf.pf) => {
+                    self.problems.push(format!("{owner} gets {}, which is out of service", to.vf));
+                }
+                Step::SetVfCount { pf, to: 1.., .. } if out.contains(pf) && !repairs => {
+                    self.problems.push(format!("VFs of {pf} are made, which is out of service"));
+                }
+                _ => {}
+            }
+        }
     }
 
     fn one_owner_each(&mut self, holders: &Holders) {
@@ -264,7 +284,10 @@ pub(crate) fn explained(plan: &Plan) -> Vec<String> {
         .collect();
     let explained: BTreeMap<&Owner, VfId> =
         plan.placements.iter().map(|placement| (&placement.owner, placement.vf)).into_map();
-    let decides = matches!(plan.intent, Intent::Apply { .. } | Intent::Attach { .. } | Intent::Start { .. });
+    let decides = matches!(
+        plan.intent,
+        Intent::Apply { .. } | Intent::Attach { .. } | Intent::Start { .. } | Intent::Evacuate { .. }
+    );
     let wrong = assigned.iter().filter(|(owner, vf)| decides && explained.get(*owner) != Some(*vf));
     wrong.map(|(owner, vf)| format!("{owner} gets {vf}, and it is not said why")).collect()
 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use ioward_model::{
-    AdapterState, Assignment, AuditDropped, AuditEntry, Ended, Name, OpenOperation, Owner, PartitionHead,
-    PlanRecord, Row, Spec, State, StepRecord, VfId,
+    AdapterState, Assignment, AuditDropped, AuditEntry, Ended, Name, OpenOperation, OutOfService, Owner,
+    PartitionHead, PlanRecord, Row, Spec, State, StepRecord, VfId,
 };
 use ioward_pci::Bdf;
 use redb::{
@@ -22,9 +22,9 @@ use crate::audit::{self, Log};
 use crate::{Change, Contents, Export, ExportedPlan, ExportedStep, Interrupted};
 
 /// The version of the tables and of the values in them. Version 1 was `state.json`.
-pub const SCHEMA: u64 = 4;
+pub const SCHEMA: u64 = 5;
 
-/// The oldest version that can be read as it is. 2 has no reconciling plans yet, 3 no domains and namespaces. The next commit turns it
+/// The oldest version that can be read as it is. 2 has no reconciling plans yet, 3 no domains and namespaces, 4 no adapters out of service. The next commit turns it
 /// into [`SCHEMA`].
 const OLDEST: u64 = 2;
 
@@ -43,6 +43,8 @@ const PARTITIONS: TableDefinition<'_, &str, Json> = TableDefinition::new("partit
 const ASSIGNMENTS: TableDefinition<'_, (&str, &str), Json> = TableDefinition::new("assignments");
 /// Under `spec`, the Spec that was last applied. Files of an older ioward do not have this table.
 const WANTED: TableDefinition<'_, &str, Json> = TableDefinition::new("wanted");
+/// By PCI address. Files of an older ioward do not have this table.
+const OUT_OF_SERVICE: TableDefinition<'_, &str, Json> = TableDefinition::new("out-of-service");
 /// By [`PlanRecord::number`].
 const PLANS: TableDefinition<'_, u64, Json> = TableDefinition::new("plans");
 /// The outcome of each plan. Apart from the plans, which can be long.
@@ -76,6 +78,7 @@ pub(crate) enum Written {
     Adapter(Bdf, Option<Vec<u8>>),
     Partition(Name, Option<Vec<u8>>),
     Assignment(Owner, Option<Vec<u8>>),
+    OutOfService(Bdf, Option<Vec<u8>>),
     Wanted(Option<Vec<u8>>),
     PlanBegun(u64, Vec<u8>),
     Step(u64, u64, Vec<u8>),
@@ -98,6 +101,7 @@ impl Written {
             Change::Row(Row::Adapter(pf, adapter)) => Self::Adapter(*pf, maybe(adapter)?),
             Change::Row(Row::Partition(name, head)) => Self::Partition(name.clone(), maybe(head)?),
             Change::Row(Row::Assignment(owner, held)) => Self::Assignment(owner.clone(), maybe(held)?),
+            Change::Row(Row::OutOfService(pf, out)) => Self::OutOfService(*pf, maybe(out)?),
             Change::Row(Row::Wanted(spec)) => Self::Wanted(maybe(spec)?),
             Change::PlanBegun(record) => Self::PlanBegun(record.number, serde_json::to_vec(record)?),
             Change::Step { plan, number, record } => {
@@ -120,6 +124,7 @@ pub(crate) fn begin(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     transaction.open_table(ADAPTERS)?;
     transaction.open_table(PARTITIONS)?;
     transaction.open_table(ASSIGNMENTS)?;
+    transaction.open_table(OUT_OF_SERVICE)?;
     transaction.open_table(WANTED)?;
     transaction.open_table(PLANS)?;
     transaction.open_table(ENDS)?;
@@ -158,6 +163,9 @@ pub(crate) fn write(transaction: &WriteTransaction, changes: &[Written]) -> Resu
             Written::Assignment(Owner { partition, vf }, held) => {
                 let key = (partition.as_str(), vf.as_str());
                 put(&mut transaction.open_table(ASSIGNMENTS)?, key, held.as_deref())?;
+            }
+            Written::OutOfService(pf, out) => {
+                put(&mut transaction.open_table(OUT_OF_SERVICE)?, &*pf.to_string(), out.as_deref())?;
             }
             Written::Wanted(spec) => {
                 put(&mut transaction.open_table(WANTED)?, "spec", spec.as_deref())?;
@@ -224,6 +232,7 @@ fn clear(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     transaction.open_table(ADAPTERS)?.retain(|_, _| false)?;
     transaction.open_table(PARTITIONS)?.retain(|_, _| false)?;
     transaction.open_table(ASSIGNMENTS)?.retain(|_, _| false)?;
+    transaction.open_table(OUT_OF_SERVICE)?.retain(|_, _| false)?;
     transaction.open_table(WANTED)?.retain(|_, _| false)?;
     transaction.open_table(OPERATIONS)?.retain(|_, _| false)?;
     Ok(())
@@ -333,6 +342,14 @@ impl Tables {
             }
             if !state.put(Row::Assignment(owner.clone(), Some(held))) {
                 return Err(nonsense(&ASSIGNMENTS, &owner, "there is no such partition"));
+            }
+        }
+        if let Some(table) = self.open_if_there(OUT_OF_SERVICE)? {
+            for row in table.iter()? {
+                let (key, value) = row?;
+                let pf = key_of(&OUT_OF_SERVICE, key.value())?;
+                let out: OutOfService = value_of(&OUT_OF_SERVICE, pf, value.value())?;
+                state.put(Row::OutOfService(pf, Some(out)));
             }
         }
         state.wanted = self.wanted()?;

@@ -187,7 +187,9 @@ impl Chooser<'_> {
     }
 
     pub fn intent(&mut self) -> Intent {
-        match self.random.below(10) {
+        match self.random.below(12) {
+            10 => Intent::Evacuate { pf: self.pf(), leave_out: self.random.percent(50) },
+            11 => Intent::Return { pf: self.pf() },
             0 => Intent::Remove { partition: self.partition() },
             1 => Intent::Start { partition: self.partition() },
             2 => Intent::Stop { partition: self.partition() },

@@ -49,6 +49,7 @@ pub fn look(
     wrong.extend(scene.attached_twice());
     wrong.extend(scene.lost());
     wrong.extend(scene.shared_groups());
+    wrong.extend(scene.given_out_of_service(loose));
     let mut unsound_pfs = BTreeSet::new();
     for (name, partition) in &state.partitions {
         let excused = loose.partitions.contains(name) && !strictly.contains(name);
@@ -133,6 +134,19 @@ impl Scene<'_> {
                 wrong.push(format!("{id} is open in {:?}, and owned by {owner:?}", holder(vf.address)));
             }
         }
+        wrong
+    }
+
+    /// Of an adapter that is out of service nobody has a VF who had it not before.
+    fn given_out_of_service(&self, loose: &mut Loose) -> Vec<Wrong> {
+        let now: BTreeMap<VfId, Owner> =
+            self.state.assignments().map(|(owner, held)| (held.vf, owner)).collect();
+        let out = now.iter().filter(|(vf, _)| self.state.out_of_service.contains_key(&vf.pf));
+        let given = out
+            .filter(|(vf, owner)| loose.held.as_ref().is_some_and(|before| before.get(*vf) != Some(*owner)));
+        let wrong = given.map(|(vf, owner)| format!("{vf} was given to {owner} while it is out of service"));
+        let wrong = wrong.collect();
+        loose.held = Some(now);
         wrong
     }
 

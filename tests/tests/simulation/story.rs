@@ -15,7 +15,7 @@ impl Story {
     }
 
     pub fn tell(&mut self, line: impl FnOnce() -> String) {
-        let line = line();
+        let line = without_times(line());
         if self.aloud {
             println!("{line}");
         }
@@ -25,6 +25,25 @@ impl Story {
     pub fn lines(&self) -> &[String] {
         &self.lines
     }
+}
+
+/// Without the times that reasons tell: what repeats from a seed is not when.
+fn without_times(mut line: String) -> String {
+    const FORM: &str = "0000-00-00T00:00:00Z";
+    let is_time = |text: &str| {
+        let fits = |(found, form): (char, char)| found == form || found.is_ascii_digit() && form == '0';
+        text.len() == FORM.len() && text.chars().zip(FORM.chars()).all(fits)
+    };
+    let begins = |line: &str| {
+        let ends = line.match_indices('Z').filter_map(|(at, _)| (at + 1).checked_sub(FORM.len()));
+        ends.into_iter().find(|begin| {
+            line.get(*begin..begin + FORM.len()).is_some_and(|text| text != FORM && is_time(text))
+        })
+    };
+    while let Some(begin) = begins(&line) {
+        line.replace_range(begin..begin + FORM.len(), FORM);
+    }
+    line
 }
 
 impl Drop for Story {

@@ -73,6 +73,8 @@ pub struct Loose {
     pub foreign: BTreeSet<Bdf>,
     /// Partitions that have ended or started while nobody was there to tell it.
     pub untold: BTreeSet<Name>,
+    /// Who had which VF at the look before; `None`: there was none.
+    pub held: Option<BTreeMap<VfId, Owner>>,
 }
 
 struct Daemon {
@@ -598,6 +600,9 @@ impl World {
         for partition in partitions {
             self.must(&Intent::Remove { partition }).await?;
         }
+        for pf in self.state().out_of_service.into_keys().collect::<Vec<_>>() {
+            self.must(&Intent::Return { pf }).await?;
+        }
         let adapters = self.host.pfs.iter().map(|pf| ioward_model::AdapterSpec {
             pf: pf.address,
             vfs: None::<VfCount>,
@@ -628,6 +633,7 @@ impl World {
         self.carry_out(&action).await?;
         let done = match intent {
             Intent::Remove { partition } => !self.state().partitions.contains_key(partition),
+            Intent::Return { pf } => !self.state().out_of_service.contains_key(pf),
             _ => self.state().adapters.is_empty(),
         };
         if done { Ok(()) } else { Err(format!("{intent:?} is not done; the state was {before:?}")) }
@@ -658,6 +664,8 @@ fn concerned(intent: &Intent) -> BTreeSet<Name> {
         | Intent::Remove { .. }
         | Intent::Adopt { .. }
         | Intent::Release { .. }
+        | Intent::Evacuate { .. }
+        | Intent::Return { .. }
         | Intent::Reconcile { .. } => BTreeSet::new(),
     }
 }

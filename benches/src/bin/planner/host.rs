@@ -97,6 +97,7 @@ fn pf(n: u16, total_vfs: u16) -> PhysicalFunction {
         conditions: ioward_model::Conditions::default(),
         vfs_assigned: 0,
         vfs_available: total_vfs,
+        out_of_service: None,
         virtual_functions: (0..total_vfs).map(vf).collect(),
         reasons: Vec::new(),
     }

@@ -125,6 +125,8 @@ fn requests_fit() {
         json!({"intent": "remove", "partition": "web"}),
         json!({"intent": "attach", "partition": "web", "vfs": [{"name": "net1", "class": "network"}]}),
         json!({"intent": "detach", "partition": "web", "vf": "net1"}),
+        json!({"intent": "evacuate", "pf": "0000:01:00.0", "leave_out": true}),
+        json!({"intent": "return", "pf": "0000:01:00.0"}),
         json!({"intent": "adopt", "domain": "web", "partition": "shop"}),
     ];
     for mut intent in intents {

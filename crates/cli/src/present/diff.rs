@@ -129,6 +129,8 @@ struct PfChange<'a> {
     autoprobe: Option<bool>,
     held: Option<(&'a AdapterState, Option<&'a AdapterState>)>,
     released: bool,
+    /// Whether it is in service then.
+    in_service: Option<bool>,
     /// It keeps the VFs that it gives.
     keeps_vfs: bool,
 }
@@ -171,6 +173,8 @@ impl<'a> Changes<'a> {
         match step {
             Step::HoldAdapter { pf, to, from } => self.pf(*pf).held = Some((to, from.as_ref())),
             Step::ReleaseAdapter { pf, .. } => self.pf(*pf).released = true,
+            Step::TakeOutOfService { pf, .. } => self.pf(*pf).in_service = Some(false),
+            Step::ReturnToService { pf, .. } => self.pf(*pf).in_service = Some(true),
             Step::SetAutoprobe { pf, to, .. } => self.pf(*pf).autoprobe = Some(*to),
             Step::SetVfCount { pf, to, from } => {
                 let count = &mut self.pf(*pf).count;
@@ -247,6 +251,9 @@ impl PfChange<'_> {
     fn present(&self, pf: Bdf) -> Option<Change> {
         let mut parts = Vec::new();
         let mut sign = Sign::Changed;
+        parts.extend(
+            self.in_service.map(|is| if is { "in service again" } else { "out of service" }.to_owned()),
+        );
         if let Some((before, after)) = self.count {
             sign = Sign::of(before > 0, after > 0);
             parts.push(match (before, after) {

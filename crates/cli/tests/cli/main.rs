@@ -18,6 +18,7 @@ mod daemon;
 mod demo;
 mod doc_examples;
 mod documents;
+mod evacuating;
 mod examples;
 mod hook;
 mod plans;

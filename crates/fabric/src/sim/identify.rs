@@ -74,6 +74,7 @@ impl Machine {
             conditions: Conditions { no_answer, ..Conditions::default() },
             vfs_assigned: 0,
             vfs_available: 0,
+            out_of_service: None,
             sriov: found.sriov,
             drivers_autoprobe: Some(pf.autoprobe),
             vf_msix_total: None,

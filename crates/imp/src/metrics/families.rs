@@ -51,6 +51,7 @@ families! {
     STUCK "ioward_adapter_stuck" Gauge ["pf"] "1 while an adapter does not return from the kernel, else 0.";
     SERVICE "ioward_adapter_service" Gauge ["pf", "state"] "1 for the state that an adapter is in (docs/faults.md), else 0.";
     ERRORS "ioward_adapter_errors_total" Counter ["pf", "severity"] "Errors that a PF has reported by AER.";
+    OUT_OF_SERVICE "ioward_adapter_out_of_service" Gauge ["pf"] "1 while an adapter is out of service, else 0.";
     PARTITIONS "ioward_partitions" Gauge ["state"] "Partitions that run and that do not.";
     DRIFT "ioward_drift" Gauge ["kind"] "Differences between host and state that are left, as last found.";
     RX_BYTES "ioward_vf_receive_bytes_total" Counter ["partition", "vf", "pf", "index"] "Bytes that a partition's VF has received.";

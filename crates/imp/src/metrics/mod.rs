@@ -17,8 +17,8 @@ use tokio::time::timeout;
 pub(crate) use self::counters::Counters;
 use self::{
     families::{
-        BUILD, DRIFT, ERRORS, GENERATION, PARTITIONS, REVISION, RX_BYTES, RX_DROPPED, RX_PACKETS, SERVICE,
-        STUCK, TOTAL_VFS, TX_BYTES, TX_DROPPED, TX_PACKETS, VFS,
+        BUILD, DRIFT, ERRORS, GENERATION, OUT_OF_SERVICE, PARTITIONS, REVISION, RX_BYTES, RX_DROPPED,
+        RX_PACKETS, SERVICE, STUCK, TOTAL_VFS, TX_BYTES, TX_DROPPED, TX_PACKETS, VFS,
     },
     text::Page,
     traffic::Traffic,
@@ -121,6 +121,7 @@ impl Metrics {
                 page.count(&ERRORS, &[&address, severity], count);
             }
         }
+        page.add(&OUT_OF_SERVICE, &[&address], u8::from(pf.out_of_service.is_some()));
         let mut of_state = BTreeMap::from(STATES.map(|word| (word, 0)));
         for vf in &pf.virtual_functions {
             *of_state.entry(state_of(vf, state)).or_default() += 1;

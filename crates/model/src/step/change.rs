@@ -96,6 +96,8 @@ impl Step {
             Self::DetachVf { owner, .. } => is(Aspect::Attached(owner.clone()), false),
             Self::HoldAdapter { .. }
             | Self::ReleaseAdapter { .. }
+            | Self::TakeOutOfService { .. }
+            | Self::ReturnToService { .. }
             | Self::Assign { .. }
             | Self::Unassign { .. }
             | Self::ResetVf { .. } => return None,

@@ -124,6 +124,8 @@ impl Step {
         match self {
             Self::HoldAdapter { pf, .. }
             | Self::ReleaseAdapter { pf, .. }
+            | Self::TakeOutOfService { pf, .. }
+            | Self::ReturnToService { pf, .. }
             | Self::SetAutoprobe { pf, .. } => Meaning::adapter(*pf),
             // A VF may take two seconds to come or go, and there may be 256 of them and more.
             Self::SetVfCount { pf, .. } => Meaning { time_limit: minutes(60), ..Meaning::adapter(*pf) },

@@ -22,7 +22,7 @@ use std::fmt;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdapterState, Assignment, Name, Owner, PartitionSpec, VfId, VfSettings};
+use crate::{AdapterState, Assignment, Name, OutOfService, Owner, PartitionSpec, VfId, VfSettings};
 
 /// One idempotent operation, with an inverse.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +44,20 @@ pub enum Step {
         pf: Bdf,
         /// The note before.
         from: AdapterState,
+    },
+    /// Note that an adapter is out of service: from here on none of its VFs is given to anybody.
+    TakeOutOfService {
+        /// The PF.
+        pf: Bdf,
+        /// The note of it.
+        to: OutOfService,
+    },
+    /// Note that an adapter is in service again.
+    ReturnToService {
+        /// The PF.
+        pf: Bdf,
+        /// The note before.
+        from: OutOfService,
     },
     /// Set `sriov_drivers_autoprobe`.
     SetAutoprobe {
@@ -181,6 +195,9 @@ pub struct Outcome {
     /// The partition may have had before what it was given: that was in doubt, and is not to be taken back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub was_in_doubt: bool,
+    /// When it was carried out, in milliseconds since 1970 (UTC), where that is noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<u64>,
     /// A note for people, as "no KVM: runs in software emulation".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -193,6 +210,8 @@ impl Step {
         match self {
             Self::HoldAdapter { .. } => "hold-adapter",
             Self::ReleaseAdapter { .. } => "release-adapter",
+            Self::TakeOutOfService { .. } => "take-out-of-service",
+            Self::ReturnToService { .. } => "return-to-service",
             Self::SetAutoprobe { .. } => "set-autoprobe",
             Self::SetVfCount { .. } => "set-vf-count",
             Self::Assign { .. } => "assign",
@@ -222,6 +241,8 @@ impl Step {
                 Self::HoldAdapter { pf, to: from, from: Some(to) }
             }
             Self::ReleaseAdapter { pf, from } => Self::HoldAdapter { pf, to: from, from: None },
+            Self::TakeOutOfService { pf, to } => Self::ReturnToService { pf, from: to },
+            Self::ReturnToService { pf, from } => Self::TakeOutOfService { pf, to: from },
             Self::SetAutoprobe { pf, to, from } => Self::SetAutoprobe { pf, to: from, from: to },
             Self::SetVfCount { pf, to, from } => Self::SetVfCount { pf, to: from, from: to },
             Self::Assign { owner, to } => Self::Unassign { owner, from: to },
@@ -267,6 +288,8 @@ impl fmt::Display for Step {
                 )
             }
             Self::ReleaseAdapter { pf, .. } => write!(f, "let go of {pf}"),
+            Self::TakeOutOfService { pf, .. } => write!(f, "take {pf} out of service"),
+            Self::ReturnToService { pf, .. } => write!(f, "return {pf} to service"),
             Self::SetAutoprobe { pf, to, .. } => {
                 write!(f, "turn driver autoprobe {} for {pf}", if *to { "on" } else { "off" })
             }

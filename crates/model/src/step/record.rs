@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Outcome, Step, Subject};
 #[cfg(doc)]
 use crate::Policy;
-use crate::{Assignment, Name, PartitionState, RowKey, State, VfId, VfSettings};
+use crate::{Assignment, Name, OutOfService, PartitionState, RowKey, State, VfId, VfSettings};
 
 impl State {
     /// Notes that a step has been carried out. Noting it again changes nothing.
@@ -16,6 +16,13 @@ impl State {
             }
             Step::ReleaseAdapter { pf, .. } => {
                 self.adapters.remove(pf);
+            }
+            Step::TakeOutOfService { pf, to } => {
+                let since_ms = if to.since_ms == 0 { outcome.at_ms.unwrap_or(0) } else { to.since_ms };
+                self.out_of_service.insert(*pf, OutOfService { since_ms, ..to.clone() });
+            }
+            Step::ReturnToService { pf, .. } => {
+                self.out_of_service.remove(pf);
             }
             Step::SetAutoprobe { .. } | Step::SetVfCount { .. } | Step::ResetVf { .. } => {}
             Step::Assign { owner, to } => {
@@ -124,6 +131,9 @@ impl State {
     /// The rows that noting a step, or its inverse, may change: those of its subject.
     #[must_use]
     pub fn rows_of(&self, step: &Step) -> Vec<RowKey> {
+        if let Step::TakeOutOfService { pf, .. } | Step::ReturnToService { pf, .. } = step {
+            return vec![RowKey::OutOfService(*pf)];
+        }
         match step.subject() {
             Subject { owner: Some(owner), .. } => vec![RowKey::Assignment(owner.clone())],
             Subject { vf: Some(vf), .. } => self.row_of(vf),

@@ -1,7 +1,7 @@
 //! Laws that hold of every step: one that is added is listed here, and then all of them are tried on it.
 
 use super::*;
-use crate::{AdapterOriginal, Boot, Inventory, KindName, Machine, PartitionStatus, RowKey, State};
+use crate::{AdapterOriginal, Boot, Inventory, KindName, Machine, PartitionStatus, RowKey, State, Why};
 
 fn pf() -> Bdf {
     "0000:01:00.0".parse().unwrap()
@@ -23,6 +23,7 @@ fn spec(cpus: u16) -> PartitionSpec {
 fn all() -> Vec<Step> {
     let original = AdapterOriginal { num_vfs: 0, autoprobe: true };
     let adapter = AdapterState { original, wanted: None, identity: None };
+    let out = OutOfService { since_ms: 5, why: Why::Evacuated, identity: None };
     let mac = VfSettings { mac: "52:54:00:00:00:01".parse().ok(), ..VfSettings::default() };
     let held = Assignment { settings: mac.clone(), ..Assignment::new(vf()) };
     let partition = owner().partition;
@@ -30,6 +31,8 @@ fn all() -> Vec<Step> {
         Step::HoldAdapter { pf: pf(), to: adapter.clone(), from: None },
         Step::HoldAdapter { pf: pf(), to: adapter.clone(), from: Some(adapter.clone()) },
         Step::ReleaseAdapter { pf: pf(), from: adapter },
+        Step::TakeOutOfService { pf: pf(), to: out.clone() },
+        Step::ReturnToService { pf: pf(), from: out },
         Step::SetAutoprobe { pf: pf(), to: false, from: true },
         Step::SetVfCount { pf: pf(), to: 4, from: 0 },
         Step::Assign { owner: owner(), to: Assignment::new(vf()) },

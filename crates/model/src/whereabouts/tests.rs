@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::{AdapterOriginal, AdapterState, Assignment, HexId, Owner, VfId};
+use crate::{AdapterOriginal, AdapterState, Assignment, HexId, OutOfService, Owner, VfId, Why};
 
 fn at(slot: u8) -> Bdf {
     Bdf::new(0, slot + 1, 0, 0).unwrap()
@@ -234,6 +234,26 @@ fn the_ports_of_one_adapter_are_told_apart() {
     let found = Whereabouts::of(&state, &now, true);
     let [one, two] = [0, 1].map(|port| Place::At(Bdf::new(0, 7, 0, port).unwrap()));
     assert_eq!(found.places.into_values().collect::<Vec<_>>(), [one, two]);
+}
+
+/// One that was taken out of service for its slot, and of which nothing else is noted.
+#[test]
+fn an_adapter_out_of_service_stays_so_at_another_address() {
+    let before = host([nic(at(0), Some(1), Some(1)), nic(at(1), Some(2), Some(2))]);
+    let identity = Identity::of(&before.physical_functions[0], &before);
+    let out = OutOfService { since_ms: 5, why: Why::Evacuated, identity };
+    let noted = State { out_of_service: [(at(0), out.clone())].into(), ..State::default() };
+
+    let moved = host([nic(at(1), Some(2), Some(2)), nic(at(3), Some(1), Some(1))]);
+    assert_eq!(followed(&noted, &moved).out_of_service, [(at(3), out)].into());
+    let is_among =
+        |rows: Vec<RowKey>| [at(0), at(3)].map(|pf| rows.contains(&RowKey::OutOfService(pf))) == [true, true];
+    let moves = Whereabouts::of(&noted, &moved, true).moves();
+    assert!(is_among(noted.rows_of_moves(&moves)));
+
+    let another = host([nic(at(0), Some(7), Some(7))]);
+    let quarantined = Whereabouts::of(&noted, &another, true).quarantined(&noted, &another);
+    assert!(quarantined[&at(0)].remedy.contains("ioward return"), "{}", quarantined[&at(0)]);
 }
 
 proptest! {

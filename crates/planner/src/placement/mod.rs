@@ -75,6 +75,13 @@ pub(crate) fn place<'a>(ledger: &mut Ledger<'a>, goal: &Goal) -> Result<Placed<'
         let owner = need.owner();
         reasons.extend(ledger.mac_conflict(&owner, need.request).map(|reason| reason.for_request(&owner)));
     }
+    for need in &needs {
+        let owner = need.owner();
+        let moving = ledger.moving(&owner);
+        if let Some(mac) = moving.and_then(|held| settings::chosen_before(ledger, &owner, held).mac) {
+            ledger.take_mac(mac, &owner);
+        }
+    }
     let (stay, open) = divide(ledger, needs);
     let mut placed = Placed::default();
     keep(ledger, stay, &mut placed, &mut reasons);
@@ -132,6 +139,9 @@ fn kept<'a>(ledger: &Ledger<'a>, need: &Need<'_>) -> Option<(&'a PhysicalFunctio
     let request = need.request;
     let present = ledger.state.partitions.get(&need.partition.name)?;
     let assignment = present.vfs.get(&request.name)?;
+    if ledger.moving(&need.owner()).is_some() {
+        return None;
+    }
     let pf = ledger.pf(assignment.vf.pf)?;
     let (now, before) = (need.partition, &present.spec);
     let as_before = before.vf(&request.name) == Some(request)
@@ -226,7 +236,10 @@ fn give(
     placed: &mut Placed<'_>,
 ) {
     let owner = need.owner();
-    let settings = settings::new(ledger, &owner, need.request, vf, waiting);
+    let settings = match ledger.moving(&owner) {
+        Some(held) => settings::moved(ledger, &owner, need.request, held, vf, waiting),
+        None => settings::new(ledger, &owner, need.request, vf, waiting),
+    };
     ledger.hold(&owner, vf, &settings, Some(need.request));
     placed.placements.push(Placement { owner: owner.clone(), vf, decided_by, over, suited });
     placed.holdings.push(Holding { owner, vf, before: None, settings });

@@ -30,6 +30,21 @@ pub(super) fn new(
     settings
 }
 
+/// All settings of a VF that takes the place of another, whose adapter is taken out of service: those asked for, and the MAC that
+/// ioward chose before. Shares of a controller's resources are those of the new one.
+pub(super) fn moved(
+    ledger: &mut Ledger<'_>,
+    owner: &Owner,
+    request: &VfRequest,
+    before: &Assignment,
+    vf: VfId,
+    waiting: u16,
+) -> VfSettings {
+    let chosen = chosen_before(ledger, owner, before);
+    let request = VfRequest { mac: request.mac.or(chosen.mac), ..request.clone() };
+    new(ledger, owner, &request, vf, waiting)
+}
+
 /// All settings of a VF that stays: those asked for now, those ioward chose before, and for what is asked for no longer
 /// what was there before ioward came.
 pub(super) fn kept(

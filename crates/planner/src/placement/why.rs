@@ -1,6 +1,6 @@
 //! Why a request gets no VF.
 
-use ioward_model::{PhysicalFunction, Reason, Rule, VfId, checks};
+use ioward_model::{Inventory, PhysicalFunction, Reason, Rule, VfId, checks};
 
 use crate::{
     compat::{self, Need},
@@ -11,7 +11,7 @@ use crate::{
 pub(super) fn not(ledger: &Ledger<'_>, need: &Need<'_>) -> Vec<Reason> {
     let request = need.request;
     let Some(address) = request.pf else { return nowhere(ledger, need) };
-    let Some(pf) = ledger.pf(address) else { return vec![no_such_pf(ledger, address)] };
+    let Some(pf) = ledger.pf(address) else { return vec![no_such_pf(ledger.inventory, address)] };
     let reasons = compat::of_adapter(ledger, pf, need);
     match request.index {
         Some(index) => [reasons, of_vf(ledger, pf, index, need)].concat(),
@@ -80,8 +80,8 @@ fn exhausted(ledger: &Ledger<'_>, pf: &PhysicalFunction) -> Reason {
 }
 
 /// Why there is no PF at an address.
-pub(crate) fn no_such_pf(ledger: &Ledger<'_>, address: ioward_pci::Bdf) -> Reason {
-    let reason = match ledger.inventory.virtual_function(address) {
+pub(crate) fn no_such_pf(inventory: &Inventory, address: ioward_pci::Bdf) -> Reason {
+    let reason = match inventory.virtual_function(address) {
         Some((pf, vf)) => {
             let found = format!("VF {} of {}", vf.index, pf.address);
             Reason::new(Rule::IsPhysicalFunction, "an SR-IOV physical function", found)

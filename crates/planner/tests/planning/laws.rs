@@ -158,6 +158,8 @@ fn any_intent() -> impl Strategy<Value = Intent> {
         1 => name().prop_map(remove),
         2 => (name(), any_vf("b")).prop_map(|(name, vf)| attach(name, &vf)),
         2 => (name(), vf()).prop_map(|(name, vf)| detach(name, vf)),
+        1 => (select(PFS.to_vec()), any::<bool>()).prop_map(|(pf, leave_out)| Intent::Evacuate { pf: at(pf), leave_out }),
+        1 => select(PFS.to_vec()).prop_map(bring_back),
     ]
 }
 
@@ -204,6 +206,7 @@ proptest! {
             world.does(&remove(name.as_str()), ANYTHING);
         }
         for pf in PFS {
+            world.does(&bring_back(pf), ANYTHING);
             world.does(&as_needed(at(pf)), ANYTHING);
         }
         prop_assert!(world.state.adapters.is_empty());

@@ -10,6 +10,7 @@ mod applying;
 mod changing;
 mod checking;
 mod choosing;
+mod evacuating;
 mod giving_back;
 mod kinds;
 mod laws;

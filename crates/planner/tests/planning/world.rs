@@ -138,6 +138,7 @@ impl World {
             conditions: Conditions::default(),
             vfs_assigned: 0,
             vfs_available: total_vfs,
+            out_of_service: None,
             virtual_functions: Vec::new(),
             reasons: Vec::new(),
         });
@@ -243,6 +244,9 @@ impl World {
         self.inventory = machine.inventory().clone();
         self.state = machine.state().clone();
         self.state.revision = plan.id;
+        for pf in &mut self.inventory.physical_functions {
+            pf.out_of_service = self.state.out_of_service.get(&pf.address).cloned();
+        }
     }
 
     /// Why not, as a person reads it.
@@ -337,6 +341,14 @@ pub fn start(name: &str) -> Intent {
 
 pub fn stop(name: &str) -> Intent {
     Intent::Stop { partition: name.parse().unwrap() }
+}
+
+pub fn evacuate(pf: &str) -> Intent {
+    Intent::Evacuate { pf: at(pf), leave_out: false }
+}
+
+pub fn bring_back(pf: &str) -> Intent {
+    Intent::Return { pf: at(pf) }
 }
 
 /// The same Spec with the VFs of one adapter left to the need.

@@ -13,7 +13,7 @@ use crate::{
     folder::files,
     values::{
         self, file_with, operation, plan_begun, plan_done, repairs_begun, rows, state, state_of_kinds,
-        state_wanted, step_begun, step_done,
+        state_out_of_service, state_wanted, step_begun, step_done,
     },
 };
 
@@ -92,10 +92,11 @@ type Rows = BTreeMap<String, BTreeMap<String, Value>>;
 const VERSION2: &str = include_str!("../data/version2.json");
 const VERSION3: &str = include_str!("../data/version3.json");
 const VERSION4: &str = include_str!("../data/version4.json");
+const VERSION5: &str = include_str!("../data/version5.json");
 
 /// Everything that can be stored, as this program writes it.
 fn written() -> MemoryFile {
-    let mut changes = rows(&state_of_kinds());
+    let mut changes = rows(&state_out_of_service());
     changes.extend([plan_begun(1), step_begun(1, 1), step_done(1, 1), plan_done(1)]);
     changes.extend([repairs_begun(2), step_begun(2, 1), Change::OperationBegun(operation())]);
     changes.push(Change::Audit(values::audit(4)));
@@ -125,6 +126,7 @@ fn rows_of(file: &MemoryFile) -> Rows {
         table!(tables, "adapters", &str, str::to_owned),
         table!(tables, "partitions", &str, str::to_owned),
         table!(tables, "assignments", (&str, &str), |(partition, vf)| format!("{partition} {vf}")),
+        table!(tables, "out-of-service", &str, str::to_owned),
         table!(tables, "wanted", &str, str::to_owned),
         table!(tables, "plans", u64, |number: u64| number.to_string()),
         table!(tables, "plan-ends", u64, |number: u64| number.to_string()),
@@ -151,7 +153,7 @@ fn file_of(rows: &Rows) -> MemoryFile {
                     let mut table = transaction.open_table(TableDefinition::<&str, u64>::new(name)).unwrap();
                     table.insert(&**key, value.as_u64().unwrap()).unwrap();
                 }
-                "adapters" | "partitions" | "wanted" => {
+                "adapters" | "partitions" | "out-of-service" | "wanted" => {
                     let mut table =
                         transaction.open_table(TableDefinition::<&str, &[u8]>::new(name)).unwrap();
                     table.insert(&**key, &*json).unwrap();
@@ -191,8 +193,13 @@ fn file_of(rows: &Rows) -> MemoryFile {
 }
 
 #[test]
-fn versions_2_to_4_are_read_from_their_rows() {
-    for (version, state) in [(VERSION2, state()), (VERSION3, state_wanted()), (VERSION4, state_of_kinds())] {
+fn versions_2_to_5_are_read_from_their_rows() {
+    for (version, state) in [
+        (VERSION2, state()),
+        (VERSION3, state_wanted()),
+        (VERSION4, state_of_kinds()),
+        (VERSION5, state_out_of_service()),
+    ] {
         let rows: Rows = serde_json::from_str(version).unwrap();
         let (store, contents) = values::open(&file_of(&rows)).unwrap();
         assert_eq!(contents.state, state);
@@ -215,29 +222,29 @@ fn the_spec_that_was_last_applied_may_be_missing() {
     }
 }
 
-/// An ioward before version 3 can't read a plan to reconcile, and one before version 4 no domain. It reports that the file is newer,
-/// not that it is damaged.
+/// An ioward before version 3 can't read a plan to reconcile, one before version 4 no domain, and one before version 5 would give VFs of an
+/// adapter away that is out of service. It reports that the file is newer, not that it is damaged.
 #[test]
-fn an_older_version_is_version_4_after_the_first_commit() {
-    for (version, content) in [(2, VERSION2), (3, VERSION3)] {
+fn an_older_version_is_version_5_after_the_first_commit() {
+    for (version, content) in [(2, VERSION2), (3, VERSION3), (4, VERSION4)] {
         let rows: Rows = serde_json::from_str(content).unwrap();
         let file = file_of(&rows);
         let (store, _) = values::open(&file).unwrap();
         assert_eq!(rows_of(&file)["numbers"]["schema"], version, "nothing is written by looking");
         store.commit(&[Change::Audit(values::audit(5))]).unwrap();
         drop(store);
-        assert_eq!(rows_of(&file)["numbers"]["schema"], 4);
+        assert_eq!(rows_of(&file)["numbers"]["schema"], 5);
     }
 }
 
 /// A failure means that the form has changed: it needs a new version (docs/state.md).
 #[test]
-fn rows_are_written_as_version_4() {
+fn rows_are_written_as_version_5() {
     let written = rows_of(&written());
-    if let Some(path) = std::env::var_os("IOWARD_WRITE_VERSION4") {
+    if let Some(path) = std::env::var_os("IOWARD_WRITE_VERSION5") {
         fs::write(path, serde_json::to_string_pretty(&written).unwrap() + "\n").unwrap();
     }
-    let expected: Rows = serde_json::from_str(VERSION4).unwrap();
+    let expected: Rows = serde_json::from_str(VERSION5).unwrap();
     assert_eq!(written, expected);
 }
 

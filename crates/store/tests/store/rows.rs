@@ -192,7 +192,7 @@ fn an_export_can_be_read_by_people_and_programs() {
     let export = open(&file_with(&changes)).unwrap().0.export().unwrap();
     let text = serde_json::to_string_pretty(&export).unwrap();
     for line in
-        [r#""schema": 4,"#, r#""52:54:00:aa:00:77""#, r#""step": "stop-partition","#, r#""is": "begun","#]
+        [r#""schema": 5,"#, r#""52:54:00:aa:00:77""#, r#""step": "stop-partition","#, r#""is": "begun","#]
     {
         assert!(text.contains(line), "{line} is not in {text}");
     }

@@ -65,6 +65,25 @@ pub fn state_of_kinds() -> State {
     state
 }
 
+/// The same, with adapters that are out of service: one that partitions hold VFs of, and one that nothing else is noted of.
+pub fn state_out_of_service() -> State {
+    let mut state = state_of_kinds();
+    for (pf, out) in [
+        (
+            "0000:02:00.0",
+            json!({"since_ms": 1_700_000_000_000_u64, "why": {"failed": {"what": "3 resets within 60 s"}}}),
+        ),
+        (
+            "0000:03:00.0",
+            json!({"since_ms": 1_700_000_000_001_u64, "why": "evacuated",
+            "identity": {"vendor_id": "8086", "device_id": "10c9", "function": 0, "macs": ["00:1b:21:aa:00:01"]}}),
+        ),
+    ] {
+        state.out_of_service.insert(pf.parse().unwrap(), serde_json::from_value(out).unwrap());
+    }
+    state
+}
+
 /// The changes that restate a whole state.
 pub fn rows(state: &State) -> Vec<Change> {
     state.keys().map(|key| Change::Row(state.row(&key))).collect()

@@ -58,6 +58,7 @@ fn nic() -> PhysicalFunction {
         conditions: Conditions::default(),
         vfs_assigned: 0,
         vfs_available: 7,
+        out_of_service: None,
         virtual_functions: Vec::new(),
         reasons: Vec::new(),
     }

@@ -80,6 +80,7 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
         msix_vectors: capabilities.msix.map(|msix| msix.vectors),
         vfs_assigned: 0,
         vfs_available: 0,
+        out_of_service: None,
         conditions: Conditions {
             no_numvfs: !has("sriov_numvfs"),
             bars_without_room: bars_without_room.unwrap_or_default(),
