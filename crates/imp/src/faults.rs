@@ -51,6 +51,8 @@ impl Faults {
         for pf in &mut found.physical_functions {
             let is_noted = state.adapters.contains_key(&pf.address);
             let one = watched.entry(pf.address).or_insert_with(|| Watched::new(is_noted));
+            let is_out = state.out_of_service.contains_key(&pf.address);
+            one.see_mark(is_out, !pf.conditions.no_answer);
             if one.see(pf, now) {
                 self.tell(pf.address, one.service());
             }
@@ -92,6 +94,15 @@ impl Faults {
                 self.tell(*pf, one.service());
             }
         }
+    }
+
+    /// Adapters that have failed, and why.
+    pub(crate) fn failed(&self) -> Vec<(Bdf, String)> {
+        let failed = |(pf, one): (&Bdf, &Watched)| match one.service() {
+            Service::Failed { what } => Some((*pf, what.clone())),
+            _ => None,
+        };
+        self.lock().iter().filter_map(failed).collect()
     }
 
     fn tell(&self, pf: Bdf, service: &Service) {

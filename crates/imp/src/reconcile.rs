@@ -18,8 +18,8 @@ use std::{
 };
 
 use ioward_model::{
-    Difference, Drift, EventKind, Intent, Inventory, Name, Options, PartitionState, PartitionStatus, Plan,
-    State, Step,
+    Difference, Drift, EventKind, Identity, Intent, Inventory, Name, Options, OutOfService, PartitionState,
+    PartitionStatus, Plan, RowKey, State, Step, Why,
 };
 use ioward_planner::Comparison;
 use ioward_store::Change;
@@ -32,7 +32,7 @@ use crate::{
     changes::Changes,
     changing::{ChangeGuard, Changing, Holder},
     error::{ImpError, error_chain},
-    events::EventLog,
+    events::{EventLog, now_ms},
     executor::{Executed, Execution, Executor, Progress},
     faults::Faults,
     imp::Run,
@@ -243,7 +243,10 @@ impl Reconciler {
         drop(self.once_nothing_changes().await);
         self.faults.attempt().await;
         // Without keeping plans waiting, as long as there is nothing to be done.
-        let found = self.find().await?;
+        let mut found = self.find().await?;
+        if self.note_failed(&found.inventory) {
+            found = self.find().await?;
+        }
         let is_repairable = found.drifts.iter().any(|drift| drift.left_because.is_none());
         if !found.booted
             && !is_repairable
@@ -280,6 +283,28 @@ impl Reconciler {
     fn recovered(&self, left: &[Drift]) {
         let repairable = left.iter().filter(|drift| drift.left_because.is_none());
         self.faults.repaired(&repairable.filter_map(|drift| drift.what.adapter()).collect());
+    }
+
+    /// Notes adapters that have failed as out of service: a daemon after this one gives nothing of them either. Whether there are any that
+    /// were not noted.
+    fn note_failed(&self, inventory: &Inventory) -> bool {
+        let mut failed = self.faults.failed();
+        self.executor.notes.look(|state| failed.retain(|(pf, _)| !state.out_of_service.contains_key(pf)));
+        if failed.is_empty() {
+            return false;
+        }
+        let rows = |_: &State| failed.iter().map(|(pf, _)| RowKey::OutOfService(*pf)).collect();
+        let noted = self.executor.notes.change(Must::BeWritten, rows, Vec::new(), |state| {
+            for (pf, what) in &failed {
+                let why = Why::Failed { what: what.clone() };
+                let identity = inventory.physical_function(*pf).and_then(|pf| Identity::of(pf, inventory));
+                state.out_of_service.insert(*pf, OutOfService { since_ms: now_ms(), why, identity });
+            }
+        });
+        if let Err(error) = &noted {
+            tracing::error!("adapters have failed, which cannot be written down: {}", error_chain(error));
+        }
+        noted.is_ok()
     }
 
     /// Carries out a plan of repairs, as far as that is possible. The steps that failed, with why.

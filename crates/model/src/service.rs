@@ -116,7 +116,7 @@ impl Service {
             Self::Frozen { .. } | Self::Recovering { .. } => {
                 "wait until it serves again ('ioward events --follow' says so)"
             }
-            Self::Failed { .. } => "see to the adapter ('dmesg'), or use another",
+            Self::Failed { .. } => "see to it ('dmesg'), then have it back: ioward return",
         };
         Some(Reason::new(Rule::InService, "an adapter that serves", self.to_string()).remedy(remedy))
     }
@@ -182,6 +182,8 @@ pub struct Watched {
     is_unwell: bool,
     /// The first look since its last fault that found it otherwise.
     well_since: Option<u64>,
+    /// Whether it is noted as out of service.
+    is_out: bool,
     attempts: u32,
     /// The latest attempt, or the fault before the first.
     attempted_at: u64,
@@ -198,6 +200,16 @@ impl Watched {
     #[must_use]
     pub fn service(&self) -> &Service {
         &self.service
+    }
+
+    /// Whether it is noted as out of service. One that has failed is locked out by that mark and not by its state any more, as soon as it
+    /// answers: what a person asks for can reach it. When the mark is taken from it, it is as one that has had no fault.
+    pub fn see_mark(&mut self, is_out: bool, answers: bool) {
+        let was_out = std::mem::replace(&mut self.is_out, is_out);
+        if matches!(self.service, Service::Failed { .. }) && ((is_out && answers) || (was_out && !is_out)) {
+            let errors = self.errors;
+            *self = Self { errors, is_out, ..Self::new(true) };
+        }
     }
 
     /// Takes in what a look has found, at a time in milliseconds that never goes back. Whether the state has changed.

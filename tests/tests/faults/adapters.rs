@@ -121,6 +121,19 @@ async fn an_adapter_that_nothing_helps_is_locked_out_and_is_left_alone() {
     assert!(plan(&scene.imp, &partition("db", 1, OTHER)).await.unwrap_err().contains(&Rule::InService));
     assert_eq!(scene.imp.state().partitions[&name("web")].vfs.len(), 1, "its VF stays its own");
     assert_eq!(remove(&scene).await, Ok(()), "what is lost can be given up");
+
+    // The next daemon knows it, and a person has it back.
+    let scene = scene.restarted().await;
+    assert!(plan(&scene.imp, &partition("db", 1, OTHER)).await.unwrap_err().contains(&Rule::InService));
+    scene.machine.unplug(nic());
+    scene.machine.replug(nic()).unwrap();
+    scene.imp.reconcile().await.unwrap();
+    assert!(plan(&scene.imp, &partition("db", 1, OTHER)).await.unwrap_err().contains(&Rule::InService));
+    scene.ask(Intent::Return { pf: nic() }).await;
+    assert!(scene.imp.state().out_of_service.is_empty());
+    pass(&scene, 3).await;
+    let host = scene.imp.look().await.unwrap();
+    assert!(host.physical_function(nic()).unwrap().service.is_serving());
 }
 
 #[tokio::test(flavor = "multi_thread")]
