@@ -270,8 +270,6 @@ fn hardware(command: &mut Command, run_folder: &Path, kernel: &Path) {
     command.args(["-machine", "q35,kernel-irqchip=split", "-cpu", "EPYC,+svm", "-smp", "1", "-m", MEMORY]);
     // Nor may the kernel place them there, when a test takes an adapter out and puts it back.
     command.args(["-global", "q35-pcihost.pci-hole64-size=0"]);
-    // Without native hot-plug the reset of a link after a fatal error fails, and igb is stuck for good (lab/README.md).
-    command.args(["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"]);
     command.args(["-nodefaults", "-display", "none"]);
     command.args(["-device", "intel-iommu,intremap=on,caching-mode=off"]);
     command.arg("-chardev").arg(format!("file,id=console,path={}", file("console.log")));
