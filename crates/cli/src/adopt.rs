@@ -8,8 +8,8 @@ use std::{
 use ioward_model::{AdapterSpec, DomainRef, Intent, Name, Options, Plan, Spec, Step, VfCount};
 
 use crate::{
-    args::How,
     change::{self, Asks},
+    change_args::How,
     client::Client,
     error::CliError,
     plan_file, terminal,

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use ioward_model::{Intent, Name, NameError, Spec, VfRequest};
 
 use crate::{
-    args::AssignArgs,
     change::{self, Asks},
+    change_args::AssignArgs,
     client::Client,
     error::CliError,
     pf_ref,

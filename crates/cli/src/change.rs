@@ -12,8 +12,8 @@ use ioward_model::{Event, EventKind, Intent, Inventory, Options, Plan, Step, ris
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    args::How,
     ask,
+    change_args::How,
     client::{Client, ClientError, Lines},
     error::CliError,
     pf_ref::PfRef,

@@ -3,8 +3,8 @@
 use ioward_model::{Intent, Options};
 
 use crate::{
-    args::How,
     change::{self, Asks},
+    change_args::How,
     client::Client,
     error::CliError,
     pf_ref::{self, PfRef},

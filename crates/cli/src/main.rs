@@ -12,6 +12,7 @@ mod args;
 mod ask;
 mod assign;
 mod change;
+mod change_args;
 mod changes;
 mod client;
 mod compatible;
@@ -46,8 +47,9 @@ mod vf_args;
 
 use std::{path::Path, process::ExitCode};
 
-use args::{ApplyArg, Cli, Command, How, StateCommand};
+use args::{Cli, Command, StateCommand};
 use change::{Asks, Show};
+use change_args::{ApplyArg, How};
 use clap::Parser;
 use client::Client;
 use error::CliError;

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, io, path::PathBuf, time::Duration};
 
-use ioward_model::VfId;
+use ioward_model::{Service, VfId};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
@@ -57,12 +57,12 @@ pub enum FabricError {
         what: String,
     },
     /// The adapter had a fault, and is touched by nobody but who recovers it.
-    #[error("{pf} is {why}; wait until it serves again: ioward events --follow")]
+    #[error("{pf} is {service}; {}", .service.remedy())]
     Frozen {
         /// The PF.
         pf: Bdf,
-        /// Its state with the fault: "frozen: 1 fatal error (AER)".
-        why: String,
+        /// Its state, with the fault.
+        service: Service,
     },
     /// The kernel did not answer within the bound. The operation may still take effect.
     #[error("{what} has not returned for {} s; it is stuck in the kernel (see dmesg) and may still take effect", .after.as_secs())]

@@ -119,10 +119,7 @@ impl From<ImpError> for ApiError {
 pub(crate) fn lack(error: &FabricError) -> Option<Reason> {
     let (function, driver, what) = match error {
         FabricError::Unsupported { function, driver, what } => (function, driver, what),
-        FabricError::Frozen { pf, why } => {
-            let reason = Reason::new(Rule::InService, "an adapter that serves", why.clone());
-            return Some(reason.on(*pf).remedy("wait until it serves again"));
-        }
+        FabricError::Frozen { pf, service } => return service.in_the_way(*pf),
         _ => return None,
     };
     let found = format!("{driver} cannot {what}");

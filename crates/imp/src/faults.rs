@@ -43,16 +43,16 @@ impl Faults {
     }
 
     /// Takes in a look, of which none is older than the one before, and notes in it how its adapters serve. Tells what is new. One that
-    /// something is noted of has answered before. One that is gone is forgotten: somebody has seen to it, and drift tells of it.
+    /// something is noted of has answered before. One that is gone is forgotten: somebody has seen to it, and drift tells of it. One that
+    /// is out of service is not watched: whoever writes its firmware does not want it reset.
     pub(crate) fn see(&self, found: &mut Inventory, state: &State) {
         let now = self.clock.now_ms();
         let mut watched = self.lock();
-        watched.retain(|pf, _| found.physical_function(*pf).is_some());
-        for pf in &mut found.physical_functions {
+        let is_in_service = |pf: &Bdf| !state.out_of_service.contains_key(pf);
+        watched.retain(|pf, _| is_in_service(pf) && found.physical_function(*pf).is_some());
+        for pf in found.physical_functions.iter_mut().filter(|pf| is_in_service(&pf.address)) {
             let is_noted = state.adapters.contains_key(&pf.address);
             let one = watched.entry(pf.address).or_insert_with(|| Watched::new(is_noted));
-            let is_out = state.out_of_service.contains_key(&pf.address);
-            one.see_mark(is_out, !pf.conditions.no_answer);
             if one.see(pf, now) {
                 self.tell(pf.address, one.service());
             }

@@ -146,7 +146,7 @@ impl Looks {
         let frozen = found.physical_functions.iter().filter(|pf| pf.service.is_frozen());
         self.fabric.set(KeptOff {
             others: quarantined.keys().copied().collect(),
-            frozen: frozen.map(|pf| (pf.address, pf.service.to_string())).collect(),
+            frozen: frozen.map(|pf| (pf.address, pf.service.clone())).collect(),
         });
         let complete = Arc::new(complete(found, &state, &quarantined, last.inventory.as_deref()));
         if last.inventory.as_ref().is_some_and(|last| last.generation != complete.generation) {
@@ -210,9 +210,9 @@ fn complete(
         let assigned = state.assignments().filter(|(_, assignment)| assignment.vf.pf == address).count();
         pf.vfs_assigned = u16::try_from(assigned).unwrap_or(u16::MAX);
         pf.vfs_available = pf.vfs_available.saturating_sub(pf.vfs_assigned);
-        // What has failed and does not answer is as one that is gone: what is noted of it can be given up.
-        let is_lost = pf.service.is_frozen() && !pf.service.is_waited_for() && pf.conditions.no_answer;
-        let lost = pf.service.in_the_way().filter(|_| is_lost).map(|reason| reason.on(address));
+        // What is out of service and does not answer is as one that is gone: what is noted of it can be given up.
+        let lost = pf.out_of_service.as_ref().filter(|_| pf.conditions.no_answer);
+        let lost = lost.map(|out| checks::out_of_service(address, out));
         if let Some(reason) = quarantined.get(&address).or(lost.as_ref()) {
             (pf.vfs_assigned, pf.vfs_available) = (0, 0);
             pf.sriov = None;

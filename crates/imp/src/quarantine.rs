@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use ioward_fabric::{Fabric, FabricError};
-use ioward_model::{Inventory, Recovery, VfId, VfSettings, VfStatistics, doctor::Finding};
+use ioward_model::{Inventory, Recovery, Service, VfId, VfSettings, VfStatistics, doctor::Finding};
 use ioward_pci::Bdf;
 use tokio::sync::mpsc;
 
@@ -20,8 +20,8 @@ use tokio::sync::mpsc;
 pub(crate) struct KeptOff {
     /// They are not the ones that are noted at their addresses.
     pub(crate) others: BTreeSet<Bdf>,
-    /// They are frozen: their states, in words.
-    pub(crate) frozen: BTreeMap<Bdf, String>,
+    /// They are frozen.
+    pub(crate) frozen: BTreeMap<Bdf, Service>,
 }
 
 /// A fabric on which some adapters are kept off.
@@ -63,7 +63,7 @@ impl Quarantine {
             return Err(FabricError::NoSuchFunction { address, what });
         }
         match kept_off.frozen.get(&address) {
-            Some(why) => Err(FabricError::Frozen { pf: address, why: why.clone() }),
+            Some(service) => Err(FabricError::Frozen { pf: address, service: service.clone() }),
             None => Ok(&*self.fabric),
         }
     }

@@ -242,6 +242,14 @@ impl Reconciler {
         // A plan that is half done is no drift.
         drop(self.once_nothing_changes().await);
         self.faults.attempt().await;
+        let left = self.find_and_repair().await?;
+        // Adapters that are recovering are as they are noted, but for those with something left that could be repaired.
+        let repairable = left.iter().filter(|drift| drift.left_because.is_none());
+        self.faults.repaired(&repairable.filter_map(|drift| drift.what.adapter()).collect());
+        Ok(left)
+    }
+
+    async fn find_and_repair(&self) -> Result<Vec<Drift>, ImpError> {
         // Without keeping plans waiting, as long as there is nothing to be done.
         let mut found = self.find().await?;
         if self.note_failed(&found.inventory) {
@@ -254,7 +262,6 @@ impl Reconciler {
             && !self.relocation.has_news(&found.inventory)
             && found.drifts == self.told().drifts
         {
-            self.recovered(&found.drifts);
             return Ok(found.drifts);
         }
         let _nothing_changes = self.once_nothing_changes().await;
@@ -269,27 +276,17 @@ impl Reconciler {
         let plan =
             off_the_workers(move || plan_for(&inventory, &state, &intent, &Options::default())).await?;
         if plan.steps.is_empty() {
-            self.recovered(&found.drifts);
             return Ok(found.drifts);
         }
         let failures = self.repair(&plan).await;
         let after = self.find().await?.drifts;
         self.tell_repaired(&found.drifts, &after, failures);
-        self.recovered(&after);
         Ok(after)
     }
 
-    /// Adapters that are recovering are as they are noted, but for those with something left that could be repaired.
-    fn recovered(&self, left: &[Drift]) {
-        let repairable = left.iter().filter(|drift| drift.left_because.is_none());
-        self.faults.repaired(&repairable.filter_map(|drift| drift.what.adapter()).collect());
-    }
-
-    /// Notes adapters that have failed as out of service: a daemon after this one gives nothing of them either. Whether there are any that
-    /// were not noted.
+    /// Notes adapters that have failed as out of service: a daemon after this one gives nothing of them either. Whether there are any.
     fn note_failed(&self, inventory: &Inventory) -> bool {
-        let mut failed = self.faults.failed();
-        self.executor.notes.look(|state| failed.retain(|(pf, _)| !state.out_of_service.contains_key(pf)));
+        let failed = self.faults.failed();
         if failed.is_empty() {
             return false;
         }

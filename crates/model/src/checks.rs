@@ -168,13 +168,14 @@ fn available(inventory: &Inventory, pf: &PhysicalFunction) -> u16 {
 
 /// Nobody gives VFs of an adapter that has a fault.
 fn is_serving(_: &Inventory, pf: &PhysicalFunction) -> Option<Reason> {
-    pf.service.in_the_way().map(|reason| reason.on(pf.address))
+    pf.service.in_the_way(pf.address)
 }
 
-/// The SR-IOV capability could be read, of an adapter that is the one that is noted at its address.
+/// The SR-IOV capability could be read, of an adapter that is the one that is noted at its address, and is not lost out of service.
 fn is_readable(_: &Inventory, pf: &PhysicalFunction) -> Option<Reason> {
-    if let Some(another) = pf.reasons.iter().find(|reason| reason.rule == Rule::AdapterIdentity) {
-        return Some(another.clone());
+    let says_more = |reason: &&Reason| matches!(reason.rule, Rule::AdapterIdentity | Rule::InService);
+    if let Some(reason) = pf.reasons.iter().find(says_more) {
+        return Some(reason.clone());
     }
     let found =
         pf.reasons.first().map_or_else(|| "it could not be read".to_owned(), |reason| reason.found.clone());

@@ -14,6 +14,7 @@
 
 use std::{collections::VecDeque, fmt};
 
+use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
 use crate::{PhysicalFunction, Reason, Rule};
@@ -108,17 +109,23 @@ impl Service {
         *self == Self::Serving
     }
 
-    /// What is in the way of using the adapter.
+    /// What can be done about it; empty where nothing has to be.
     #[must_use]
-    pub fn in_the_way(&self) -> Option<Reason> {
-        let remedy = match self {
-            Self::Serving => return None,
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Serving => "",
             Self::Frozen { .. } | Self::Recovering { .. } => {
                 "wait until it serves again ('ioward events --follow' says so)"
             }
             Self::Failed { .. } => "see to it ('dmesg'), then have it back: ioward return",
-        };
-        Some(Reason::new(Rule::InService, "an adapter that serves", self.to_string()).remedy(remedy))
+        }
+    }
+
+    /// What is in the way of using the adapter at this address.
+    #[must_use]
+    pub fn in_the_way(&self, pf: Bdf) -> Option<Reason> {
+        let reason = || Reason::new(Rule::InService, "an adapter that serves", self.to_string());
+        (!self.is_serving()).then(|| reason().on(pf).remedy(self.remedy()))
     }
 
     /// Whether it may serve again by itself, or by what is tried.
@@ -182,8 +189,6 @@ pub struct Watched {
     is_unwell: bool,
     /// The first look since its last fault that found it otherwise.
     well_since: Option<u64>,
-    /// Whether it is noted as out of service.
-    is_out: bool,
     attempts: u32,
     /// The latest attempt, or the fault before the first.
     attempted_at: u64,
@@ -200,16 +205,6 @@ impl Watched {
     #[must_use]
     pub fn service(&self) -> &Service {
         &self.service
-    }
-
-    /// Whether it is noted as out of service. One that has failed is locked out by that mark and not by its state any more, as soon as it
-    /// answers: what a person asks for can reach it. When the mark is taken from it, it is as one that has had no fault.
-    pub fn see_mark(&mut self, is_out: bool, answers: bool) {
-        let was_out = std::mem::replace(&mut self.is_out, is_out);
-        if matches!(self.service, Service::Failed { .. }) && ((is_out && answers) || (was_out && !is_out)) {
-            let errors = self.errors;
-            *self = Self { errors, is_out, ..Self::new(true) };
-        }
     }
 
     /// Takes in what a look has found, at a time in milliseconds that never goes back. Whether the state has changed.

@@ -24,6 +24,7 @@ mod compat;
 mod drift;
 mod drivers;
 mod evacuate;
+mod faults;
 mod goal;
 mod held;
 mod ledger;
@@ -45,7 +46,7 @@ pub use relaxations::advise;
 pub use suitability::{Candidate, suitability};
 pub use validate::validate;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use ioward_model::{
     Disturbance, Gap, Intent, Inventory, Options, Placement, Plan, Policy, Reason, State, Step,
@@ -102,7 +103,7 @@ fn plan_or_all_reasons(
     let WorkedOut { steps, disturbs, placements, gap, left_out } =
         work_out(inventory, state, intent, *options)?;
     let policy = intent.policy();
-    let frozen = frozen(inventory, state, intent, &steps);
+    let frozen = faults::touched(inventory, state, intent, &steps);
     if !frozen.is_empty() {
         return Err(frozen);
     }
@@ -120,41 +121,6 @@ fn plan_or_all_reasons(
         gap,
         instead: Vec::new(),
     })
-}
-
-/// Adapters that have a fault, and that steps would touch.
-fn frozen(inventory: &Inventory, state: &State, intent: &Intent, steps: &[Step]) -> Vec<Reason> {
-    // How many VFs one has is not known while it does not answer, and it is not left at that in silence.
-    let counts = match intent {
-        Intent::Apply { spec } => &spec.adapters[..],
-        _ => &[],
-    };
-    let counts = counts.iter().filter(|adapter| adapter.vfs.is_some()).map(|adapter| adapter.pf);
-    let unknown = counts.filter(|pf| inventory.physical_function(*pf).is_some_and(|pf| pf.sriov.is_none()));
-    let started = steps.iter().filter_map(|step| match step {
-        Step::StartPartition { partition } => state.partitions.get(partition),
-        _ => None,
-    });
-    let opened = started.flat_map(|partition| partition.vfs.values().map(|held| held.vf.pf));
-    let is_waited_for = |pf| {
-        inventory.physical_function(pf).is_some_and(|pf| pf.service.is_frozen() && pf.service.is_waited_for())
-    };
-    let reaches = |step: &Step| match step {
-        Step::SetVfCount { pf, .. } | Step::SetAutoprobe { pf, .. } => Some(*pf),
-        Step::ConfigureVf { vf, .. }
-        | Step::BindDriver { vf, .. }
-        | Step::ResetVf { vf }
-        | Step::AttachVf { vf, .. } => Some(vf.pf),
-        // It would be taken out while it may come back. Of one that has failed it can be given up.
-        Step::DetachVf { vf, .. } if is_waited_for(vf.pf) => Some(vf.pf),
-        // What is noted, and what partitions are.
-        _ => None,
-    };
-    let pfs: BTreeSet<_> = steps.iter().filter_map(reaches).chain(opened).chain(unknown).collect();
-    let pfs = pfs.into_iter().filter_map(|pf| inventory.physical_function(pf));
-    pfs.filter(|pf| pf.service.is_frozen())
-        .filter_map(|pf| Some(pf.service.in_the_way()?.on(pf.address)))
-        .collect()
 }
 
 /// The parts of a plan.

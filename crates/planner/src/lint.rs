@@ -28,7 +28,8 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
     if (plan.parent, plan.id, plan.generation) != (state.revision, next, inventory.generation) {
         problems.push("it was made from another state or inventory".to_owned());
     }
-    if plan.disturbs.iter().any(|disturbed| !is_asked_for(plan, disturbed)) && !plan.options.allow_disruption
+    if plan.disturbs.iter().any(|disturbed| !is_asked_for(plan, inventory, disturbed))
+        && !plan.options.allow_disruption
     {
         problems.push("it disturbs what runs, and that is not allowed".to_owned());
     }
@@ -80,12 +81,20 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
 }
 
 /// Whether a disturbance is the very thing that was asked for.
-fn is_asked_for(plan: &Plan, disturbed: &Disturbance) -> bool {
+fn is_asked_for(plan: &Plan, inventory: &Inventory, disturbed: &Disturbance) -> bool {
     let about = match &plan.intent {
         Intent::Stop { partition } | Intent::Remove { partition } => partition,
         Intent::Detach { partition, vf } => {
             // Another VF of it that was lost already may go with this one: that disturbs nobody.
-            if !disturbed.what.starts_with(&format!("loses {vf} ")) {
+            let is_there = |vf: &VfId| {
+                let pf = inventory.physical_function(vf.pf);
+                pf.is_some_and(|pf| pf.virtual_function(vf.index).is_some())
+            };
+            let mut detached = plan.steps.iter().filter_map(|step| match step {
+                Step::DetachVf { owner, vf, .. } if is_there(vf) => Some(owner),
+                _ => None,
+            });
+            if detached.any(|owner| (&owner.partition, &owner.vf) != (partition, vf)) {
                 return false;
             }
             partition

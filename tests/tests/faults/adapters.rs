@@ -136,6 +136,20 @@ async fn an_adapter_that_nothing_helps_is_locked_out_and_is_left_alone() {
     assert!(host.physical_function(nic()).unwrap().service.is_serving());
 }
 
+/// It is there for new firmware, or a screwdriver: it was reset, and its driver bound anew, as soon as it did not answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adapter_that_is_out_of_service_is_recovered_by_nobody() {
+    let scene = Scene::new();
+    scene.imp.look().await.unwrap();
+    scene.ask(Intent::Evacuate { pf: nic(), leave_out: false }).await;
+    scene.machine.report_error(nic(), Severity::Fatal, Some(Silence::UntilReset)).unwrap();
+    pass(&scene, 100).await;
+    let told = |kind: &EventKind| {
+        matches!(kind, EventKind::AdapterAttempted { .. } | EventKind::AdapterService { .. })
+    };
+    assert_eq!(scene.count(told), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_by_the_thousand_are_told_once() {
     let scene = with_web().await;

@@ -17,6 +17,21 @@ pub struct Told<T> {
     pub bad: Vec<(u64, Wrong)>,
 }
 
+impl<T> Told<T> {
+    /// Fails, and names those that did not end well, unless all did.
+    pub fn end_well(&self) {
+        for (seed, wrong) in &self.bad {
+            println!("seed {seed} ends badly: {wrong}");
+        }
+        assert!(self.bad.is_empty(), "{} of {} seeds end badly", self.bad.len(), self.seeds);
+    }
+
+    /// The sum of something that was counted in each.
+    pub fn sum(&self, count: impl Fn(&T) -> usize) -> usize {
+        self.ends.iter().map(count).sum()
+    }
+}
+
 /// The seed that somebody wants to hear alone.
 pub fn named() -> Option<u64> {
     number("IOWARD_SEED")

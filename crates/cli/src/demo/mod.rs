@@ -26,8 +26,9 @@ use tempfile::TempDir;
 use tokio::{net::UnixStream, sync::oneshot, task::JoinHandle};
 
 use crate::{
-    args::{DemoArgs, How, SIMULATED_PARTITION},
+    args::{DemoArgs, SIMULATED_PARTITION},
     change::{self, Asks},
+    change_args::How,
     client::Client,
     error::{CliError, with_causes},
     present::{self, plan::Detail},

@@ -117,6 +117,12 @@ impl LinuxFabric {
         self.run(Key::Read(pf), what, self.bounds.other, work).await
     }
 
+    /// How many VFs a PF can have.
+    async fn total(&self, pf: Bdf) -> Result<u16, FabricError> {
+        let what = format!("reading sriov_totalvfs of {pf}");
+        self.read(pf, what, move |sysfs| vf_count::total(sysfs, pf)).await
+    }
+
     /// Records what [`Fabric::identify`] reads; nothing is masked yet.
     ///
     /// # Errors
@@ -215,11 +221,8 @@ impl Fabric for LinuxFabric {
     }
 
     async fn set_vf_count(&self, pf: Bdf, count: u16) -> Result<(), FabricError> {
-        let total = self
-            .read(pf, format!("reading sriov_totalvfs of {pf}"), move |sysfs| vf_count::total(sysfs, pf))
-            .await?;
         let what = format!("setting {count} VFs on {pf}");
-        let bound = self.bounds.for_vf_count(count, total);
+        let bound = self.bounds.for_vf_count(count, self.total(pf).await?);
         self.change(pf, what, bound, move |sysfs| vf_count::set_vf_count(sysfs, pf, count)).await
     }
 
@@ -281,8 +284,11 @@ impl Fabric for LinuxFabric {
 
     async fn recover(&self, pf: Bdf, how: Recovery) -> Result<(), FabricError> {
         let what = format!("recovering {pf}: {how}");
-        // Its VFs may go with its driver.
-        let bound = self.bounds.for_vf_count(u16::MAX / 64, 0);
+        let bound = match how {
+            Recovery::Reset => self.bounds.other,
+            // Its VFs go with its driver, and it makes none.
+            Recovery::Rebind => self.bounds.for_vf_count(0, self.total(pf).await?),
+        };
         self.change(pf, what, bound, move |sysfs| recovery::recover(sysfs, pf, how)).await
     }
 

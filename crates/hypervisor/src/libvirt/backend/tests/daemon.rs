@@ -120,6 +120,13 @@ impl Host {
         host
     }
 
+    /// A function of the host's is in this IOMMU group.
+    pub(super) fn puts_into_group(&self, function: &str, group: &str) {
+        let folder = self.config().sysfs.join("bus/pci/devices").join(function);
+        fs::create_dir_all(&folder).unwrap();
+        symlink(format!("/sys/kernel/iommu_groups/{group}"), folder.join("iommu_group")).unwrap();
+    }
+
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -196,9 +196,7 @@ async fn a_vf_is_out_when_its_guest_lets_go_and_qemu_has_closed_it() {
     let host = Host::new();
     host.world().start("web");
     let config = host.config();
-    std::fs::create_dir_all(config.sysfs.join("bus/pci/devices/0000:01:10.0")).unwrap();
-    let link = config.sysfs.join("bus/pci/devices/0000:01:10.0/iommu_group");
-    std::os::unix::fs::symlink("/sys/kernel/iommu_groups/11", link).unwrap();
+    host.puts_into_group(VF, "11");
     let hypervisor = with_web(&host).await;
     attach(&hypervisor).await.unwrap();
     open_group(&config.proc, "11", &config.devices);
@@ -301,9 +299,7 @@ async fn a_vf_that_qemu_has_and_libvirt_does_not_know_of_is_given() {
     let mut host = Host::new();
     host.world().start("web");
     let config = host.config();
-    std::fs::create_dir_all(config.sysfs.join("bus/pci/devices/0000:01:10.0")).unwrap();
-    let link = config.sysfs.join("bus/pci/devices/0000:01:10.0/iommu_group");
-    std::os::unix::fs::symlink("/sys/kernel/iommu_groups/11", link).unwrap();
+    host.puts_into_group(VF, "11");
     let hypervisor = with_web(&host).await;
     let live = host.definitions().0;
     host.world().dies_with = Some("+ua-ioward-net0 live");
