@@ -58,6 +58,21 @@ impl GuestEnd {
         self.last
     }
 
+    /// Asks for notices, and waits until they are granted.
+    ///
+    /// # Panics
+    /// When the channel ends before.
+    pub async fn subscribe(&mut self) {
+        self.last += 1;
+        self.send(&AgentMessage::Subscribe { id: self.last }).await;
+        loop {
+            let answer = self.hear().await.expect("the channel is served");
+            if matches!(answer, ImpMessage::Response { id, .. } if id == self.last) {
+                return;
+            }
+        }
+    }
+
     /// Sends a frame that is none.
     pub async fn garbage(&mut self) {
         self.write(b"\0what is no frame\0").await;

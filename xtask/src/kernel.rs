@@ -60,7 +60,8 @@ impl Kernel {
                     .args(["--show-depends", "--ignore-install", module]),
             )?;
             for path in text.lines().filter_map(|line| line.strip_prefix("insmod ")) {
-                let path = PathBuf::from(path.trim());
+                // After the path come the options that this machine's modprobe.d has for the module.
+                let path = PathBuf::from(path.split_whitespace().next().unwrap_or_default());
                 if !paths.contains(&path) {
                     paths.push(path);
                 }

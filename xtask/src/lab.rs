@@ -63,6 +63,8 @@ pub struct Show {
 pub const DEMO: Show = Show { script: "lab/demo.sh", reset: After::Off };
 /// What becomes of a domain of libvirt's.
 pub const LIBVIRT: Show = Show { script: "lab/libvirt.sh", reset: After::Off };
+/// What becomes of a partition with a standby when its adapter fails it.
+pub const FAILOVER: Show = Show { script: "lab/failover.sh", reset: After::Off };
 /// That nothing is lost when the daemon is killed, nor when level 1 is reset.
 pub const RESTART: Show = Show { script: "lab/restart.sh", reset: After::Boots };
 

@@ -95,6 +95,8 @@ enum LabCommand {
     Demo,
     /// Show a domain of libvirt's that is adopted, given a second VF while it runs, and released.
     Libvirt,
+    /// Fail over: a guest is pinged while its adapter loses its link, and is taken out of service
+    Failover,
     /// Kill the daemon and reset the host under running partitions, and show that nothing is lost.
     Restart,
     /// Serve the page on real VFs to a browser on this machine, until Ctrl-C.
@@ -151,6 +153,7 @@ fn run(command: Command) -> error::Result<u8> {
                 LabCommand::Run { command } => lab.run(&command.join(" "), bound(RUN_BOUND)),
                 LabCommand::Demo => lab.show(lab::DEMO, bound(RUN_BOUND)),
                 LabCommand::Libvirt => lab.show(lab::LIBVIRT, bound(RUN_BOUND)),
+                LabCommand::Failover => lab.show(lab::FAILOVER, bound(RUN_BOUND)),
                 LabCommand::Restart => lab.show(lab::RESTART, bound(RUN_BOUND)),
                 LabCommand::Ui => lab.page(bound(SHELL_BOUND)),
                 LabCommand::Shell => lab.shell(bound(SHELL_BOUND)),

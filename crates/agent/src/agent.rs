@@ -155,6 +155,17 @@ impl Agent {
         }
     }
 
+    /// Has the standby of a VF active in its place, or the VF itself again, and returns the VF afterwards.
+    ///
+    /// # Errors
+    /// As [`Agent::perform`].
+    pub fn failover(&mut self, vf: Name, back: bool) -> Result<VfView, AgentError> {
+        match self.perform(VfOp::Failover { vf, back })? {
+            OpOutcome::Vf(view) => Ok(view),
+            other => Err(nonsense("failover", &other)),
+        }
+    }
+
     /// Traffic counters of a VF.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use ioward_model::{Name, OpErrorKind, Setting, VfSettings};
 
-use crate::{Agent, AgentError, change, show::Printer};
+use crate::{Agent, AgentError, BondError, bonding, change, show::Printer};
 
 /// The command line.
 #[derive(Args, Debug)]
@@ -25,6 +25,12 @@ enum Command {
     /// This partition's virtual functions
     #[command(subcommand)]
     Vf(VfCommand),
+    /// Bond each VF that has a standby with it, and send by the one that is active, until interrupted (Linux)
+    Bond {
+        /// End once all is as it is to be now
+        #[arg(long)]
+        once: bool,
+    },
 }
 
 #[derive(Subcommand, Debug)]
@@ -47,6 +53,14 @@ enum VfCommand {
     Reset {
         /// The VF's name in the partition's Spec
         name: Name,
+    },
+    /// Send by the standby of a VF instead, or by the VF itself again
+    Failover {
+        /// The primary's name in the partition's Spec
+        name: Name,
+        /// By the primary again
+        #[arg(long)]
+        back: bool,
     },
     /// Traffic counters, as the host sees them
     Stats {
@@ -72,6 +86,8 @@ pub enum Failure {
     Agent(AgentError),
     /// The result can't be printed.
     Output(io::Error),
+    /// Pairs are not bonded as they should be.
+    Bond(Vec<BondError>),
 }
 
 impl From<AgentError> for Failure {
@@ -92,6 +108,7 @@ impl Failure {
     pub fn message(&self) -> String {
         match self {
             Self::Usage(message) => message.clone(),
+            Self::Bond(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
             Self::Output(error) => format!("the result can't be printed: {error}"),
             Self::Agent(error) => {
                 let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
@@ -110,7 +127,7 @@ impl Failure {
                 OpErrorKind::Invalid => 2,
                 OpErrorKind::NoSuchVf | OpErrorKind::Failed | OpErrorKind::Busy => 1,
             },
-            Self::Output(_) | Self::Agent(_) => 1,
+            Self::Bond(_) | Self::Output(_) | Self::Agent(_) => 1,
         }
     }
 }
@@ -118,7 +135,7 @@ impl Failure {
 /// A request that passed the local checks.
 #[derive(Debug)]
 pub struct Checked {
-    command: VfCommand,
+    command: Command,
     change: VfSettings,
     json: bool,
 }
@@ -129,12 +146,13 @@ impl Request {
     /// # Errors
     /// [`Failure::Usage`].
     pub fn check(self) -> Result<Checked, Failure> {
-        let Command::Vf(command) = self.command;
-        let change = match &command {
-            VfCommand::Set { settings, .. } => change::parse(settings).map_err(Failure::Usage)?,
+        let change = match &self.command {
+            Command::Vf(VfCommand::Set { settings, .. }) => {
+                change::parse(settings).map_err(Failure::Usage)?
+            }
             _ => VfSettings::default(),
         };
-        Ok(Checked { command, change, json: self.json })
+        Ok(Checked { command: self.command, change, json: self.json })
     }
 }
 
@@ -150,7 +168,11 @@ impl Checked {
         interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<(), Failure> {
         let mut printer = Printer { out, json: self.json };
-        match self.command {
+        let command = match self.command {
+            Command::Vf(command) => command,
+            Command::Bond { once } => return bonding::run(agent, once, &mut printer, interrupted),
+        };
+        match command {
             VfCommand::List => printer.list(&agent.list()?)?,
             VfCommand::Get { name } => printer.vf(&agent.get(name)?)?,
             VfCommand::Set { name, .. } => printer.vf(&agent.set(name, self.change)?)?,
@@ -158,6 +180,7 @@ impl Checked {
                 agent.reset(name.clone())?;
                 printer.reset(&name)?;
             }
+            VfCommand::Failover { name, back } => printer.vf(&agent.failover(name, back)?)?,
             VfCommand::Stats { name } => printer.stats(&name, &agent.stats(name.clone())?)?,
             VfCommand::Watch => {
                 let mut watch = agent.watch();

@@ -15,6 +15,8 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod bond;
+mod bonding;
 mod change;
 pub mod command;
 mod deadline;
@@ -27,6 +29,7 @@ pub mod simulated;
 mod watch;
 
 pub use agent::{Agent, Options};
+pub use bond::BondError;
 pub use command::command;
 pub use error::AgentError;
 pub use ioward_channel::Notice;

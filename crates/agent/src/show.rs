@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use ioward_model::{Name, VfStatistics, VfView};
+use ioward_model::{Name, PairRole, PairView, VfStatistics, VfView};
 use serde::Serialize;
 use serde_json::json;
 
@@ -52,8 +52,20 @@ impl<W: Write> Printer<W> {
         writeln!(self.out, "{}: {} VF, {} on the host", view.name, view.class, view.host_address)?;
         let mut rows: Vec<_> =
             view.settings.describe().into_iter().map(|(key, value)| [key.to_owned(), value]).collect();
+        rows.extend(view.failover.as_ref().map(|pair| ["failover".to_owned(), part(pair)]));
+        rows.extend(view.fault.as_ref().map(|fault| ["fault".to_owned(), fault.clone()]));
         rows.push(["guest may".to_owned(), may(view)]);
         table(&rows).iter().try_for_each(|line| writeln!(self.out, "  {line}"))
+    }
+
+    /// Something about a bond.
+    pub fn bonded(&mut self, what: &str) -> io::Result<()> {
+        if self.json {
+            self.line(&json!({ "bond": what }))?;
+        } else {
+            writeln!(self.out, "{what}")?;
+        }
+        self.out.flush()
     }
 
     /// A VF has been reset.
@@ -111,6 +123,12 @@ impl<W: Write> Printer<W> {
     fn event(&mut self, what: &str, view: &VfView) -> io::Result<()> {
         write!(self.out, "{what:<7}  {}  {}  {}", view.name, view.class, view.host_address)?;
         view.settings.describe().iter().try_for_each(|(key, value)| write!(self.out, "  {key}={value}"))?;
+        if let Some(pair) = &view.failover {
+            write!(self.out, "  {}", part(pair))?;
+        }
+        if let Some(fault) = &view.fault {
+            write!(self.out, "  {fault}")?;
+        }
         writeln!(self.out)
     }
 
@@ -118,6 +136,16 @@ impl<W: Write> Printer<W> {
         serde_json::to_writer(&mut self.out, value)?;
         writeln!(self.out)
     }
+}
+
+/// The part of a VF in its pair, in words.
+fn part(pair: &PairView) -> String {
+    let PairView { partner, .. } = pair;
+    let role = match pair.role {
+        PairRole::Primary => format!("primary, with the standby {partner}"),
+        PairRole::Standby => format!("standby of {partner}"),
+    };
+    if pair.active { format!("{role}: active") } else { role }
 }
 
 fn may(view: &VfView) -> String {
@@ -172,6 +200,8 @@ mod tests {
             may: ["mac", "vlan 100-110", "max_tx_rate <=500Mbit", "reset", "stats"]
                 .map(str::to_owned)
                 .to_vec(),
+            failover: None,
+            fault: None,
         }
     }
 
@@ -188,6 +218,8 @@ mod tests {
             class: Class::Nvme,
             settings: VfSettings::default(),
             may: vec![],
+            failover: None,
+            fault: None,
             ..view()
         };
         let text = printed(|p| p.list(&[view(), disk]));

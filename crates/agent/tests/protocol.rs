@@ -37,7 +37,7 @@ fn change() -> VfSettings {
 fn an_agent_says_hello_and_asks() {
     let imp = Imp::runs(|agent| {
         let hello = agent.hello();
-        assert_eq!((hello.min_version, hello.max_version, hello.nonce), (1, 2, 42));
+        assert_eq!((hello.min_version, hello.max_version, hello.nonce), (1, 3, 42));
         assert!(hello.agent.starts_with("ioward-agent "));
         agent.send(&welcome(42, 7));
         let (id, op) = agent.request();

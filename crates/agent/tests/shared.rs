@@ -80,6 +80,8 @@ fn view(name: &str) -> VfView {
         host_address: "0000:01:10.0".parse().unwrap(),
         settings: VfSettings::default(),
         may: vec![],
+        failover: None,
+        fault: None,
     }
 }
 

@@ -17,8 +17,9 @@ pub use topic::{Topic, Topics, TopicsError};
 use std::path::PathBuf;
 
 use ioward_model::{
-    Accelerator, AuditDropped, AuditEntry, Class, DomainRef, Intent, Machine, MemorySize, Name, NamespaceRef,
-    Options, Orphan, Owner, PartitionKind, Plan, Reason, Spec, VfId, VfSettings, VirtualFunction,
+    Accelerator, AuditDropped, AuditEntry, Class, DomainRef, FailedOver, Intent, Machine, MemorySize, Name,
+    NamespaceRef, Options, Orphan, Owner, PairView, PartitionKind, Plan, Reason, Spec, VfId, VfSettings,
+    VirtualFunction,
 };
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
@@ -231,6 +232,12 @@ pub struct AssignedVf {
     pub settings: VfSettings,
     /// The settings that the guest may change.
     pub guest_may: Vec<String>,
+    /// Its part in a failover pair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover: Option<PairView>,
+    /// It is a primary whose standby is active: why, and since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_over: Option<FailedOver>,
 }
 
 /// A VF, as `GET /v1/adapters/{pf}/vfs/{index}` shows it: as in the inventory, with what ioward knows of it.

@@ -67,6 +67,8 @@ impl Topic {
             | E::PartitionEnded { .. }
             | E::PartitionStartedElsewhere { .. }
             | E::PartitionGone { .. }
+            | E::FailedOver { .. }
+            | E::FailedBack { .. }
             | E::VfTakenOut { .. } => Some(Self::Partitions),
             E::ChannelOpened { .. } | E::ChannelMisused { .. } | E::ChannelEventsLeftOut { .. } => {
                 Some(Self::Channels)

@@ -9,8 +9,9 @@ use crate::{
     wire::{self, List, free_text, name},
 };
 
-/// The newest protocol version that this side supports. Version 2 adds a VLAN's protocol and priority.
-pub const VERSION: u16 = 2;
+/// The newest protocol version that this side supports. Version 2 adds a VLAN's protocol and priority,
+/// version 3 operations on a failover pair.
+pub const VERSION: u16 = 3;
 /// The oldest protocol version that this side supports.
 pub const OLDEST_VERSION: u16 = 1;
 /// Maximum number of VFs in an answer.
@@ -188,6 +189,7 @@ impl AgentMessage {
             {
                 2
             }
+            Self::Request { op: VfOp::Failover { .. }, .. } => 3,
             _ => OLDEST_VERSION,
         }
     }

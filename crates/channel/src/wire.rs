@@ -4,8 +4,8 @@
 //! value that comes in is checked here, field by field, before anything else sees it.
 
 use ioward_model::{
-    BitRate, Class, LinkState, MacAddress, Name, OpErrorKind, OpOutcome, VfOp, VfSettings, VfStatistics,
-    VfView, Vlan, VlanProtocol, for_each_setting,
+    BitRate, Class, LinkState, MacAddress, Name, OpErrorKind, OpOutcome, PairRole, PairView, VfOp,
+    VfSettings, VfStatistics, VfView, Vlan, VlanProtocol, for_each_setting,
 };
 use ioward_pci::Bdf;
 use minicbor::{Decode, Decoder, Encode, Encoder, bytes::ByteArray, decode, encode};
@@ -314,6 +314,22 @@ pub struct View<'a> {
     pub settings: Settings,
     #[n(4)]
     pub may: List<String, MAX_WORDS>,
+    #[b(5)]
+    pub failover: Option<Pair<'a>>,
+    #[n(6)]
+    pub fault: Option<String>,
+}
+
+/// The part of a VF in a failover pair.
+#[derive(Clone, Encode, Decode)]
+#[cbor(map)]
+pub struct Pair<'a> {
+    #[n(0)]
+    pub role: u8,
+    #[b(1)]
+    pub partner: &'a str,
+    #[n(2)]
+    pub active: bool,
 }
 
 /// Traffic counters.
@@ -355,6 +371,8 @@ numbered!(class_number, class, Class, {
     0 = Class::Network, 1 = Class::Nvme, 2 = Class::Display, 3 = Class::Accelerator, 4 = Class::Other,
 });
 
+numbered!(role_number, role, PairRole, { 0 = PairRole::Primary, 1 = PairRole::Standby });
+
 // The numbers of IFLA_VF_LINK_STATE.
 numbered!(link_state_number, link_state, LinkState, {
     0 = LinkState::Auto, 1 = LinkState::Enable, 2 = LinkState::Disable,
@@ -387,6 +405,12 @@ impl<'a> From<&'a VfView> for View<'a> {
             host_address: u64::from(address.domain()) << 16 | u64::from(address.routing_id()),
             settings: Settings::from(&view.settings),
             may: List(view.may.iter().take(MAX_WORDS).map(|word| clean(word, MAX_WORD_BYTES)).collect()),
+            failover: view.failover.as_ref().map(|pair| Pair {
+                role: role_number(pair.role),
+                partner: pair.partner.as_str(),
+                active: pair.active,
+            }),
+            fault: view.fault.as_ref().map(|fault| clean(fault, MAX_WORD_BYTES)),
         }
     }
 }
@@ -410,6 +434,20 @@ impl TryFrom<View<'_>> for VfView {
             ),
             settings: wire.settings.try_into().map_err(|error| format!("vf.settings.{error}"))?,
             may: words.collect::<Result<_, _>>()?,
+            failover: wire.failover.map(PairView::try_from).transpose()?,
+            fault: wire.fault.map(|fault| free_text("vf.fault", &fault, MAX_WORD_BYTES)).transpose()?,
+        })
+    }
+}
+
+impl TryFrom<Pair<'_>> for PairView {
+    type Error = String;
+
+    fn try_from(wire: Pair<'_>) -> Result<Self, String> {
+        Ok(Self {
+            role: role(wire.role).ok_or_else(|| format!("vf.failover.role: {} is above 1", wire.role))?,
+            partner: name("vf.failover.partner", wire.partner)?,
+            active: wire.active,
         })
     }
 }
@@ -438,6 +476,8 @@ impl<'a> From<&'a VfOp> for Request<'a> {
             VfOp::Set { change, .. } => (2, Some(Settings::from(change))),
             VfOp::Reset { .. } => (3, None),
             VfOp::Stats { .. } => (4, None),
+            VfOp::Failover { back: false, .. } => (5, None),
+            VfOp::Failover { back: true, .. } => (6, None),
         };
         Self { op: number, vf: op.vf().map(Name::as_str), change }
     }
@@ -454,6 +494,8 @@ impl TryFrom<Request<'_>> for VfOp {
             2 => Self::Set { vf: vf()?, change: change(wire.change.unwrap_or_default())? },
             3 => Self::Reset { vf: vf()? },
             4 => Self::Stats { vf: vf()? },
+            5 => Self::Failover { vf: vf()?, back: false },
+            6 => Self::Failover { vf: vf()?, back: true },
             op => return Err(format!("op: there is no operation {op}")),
         })
     }

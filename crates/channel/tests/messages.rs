@@ -237,6 +237,8 @@ fn fat_view(number: usize) -> VfView {
         host_address: "10000:01:10.0".parse().unwrap(),
         settings: VfSettings::default(),
         may: vec!["vlan 1,3,5,7,9".repeat(20); 12],
+        failover: None,
+        fault: None,
     }
 }
 

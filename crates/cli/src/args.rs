@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use ioward_api::{ChangeId, DEFAULT_SOCKET};
 use ioward_imp::IMP_COMMAND;
-use ioward_model::{DomainRef, Name};
+use ioward_model::{DomainRef, Name, Owner};
 
 use crate::{
     change_args::{Allow, ApplyArg, AssignArgs, How},
@@ -353,6 +353,21 @@ pub enum Command {
         #[command(flatten)]
         how: How,
     },
+    /// Have the standby of a VF active in its place
+    #[command(
+        after_help = "A fault of the primary does the same by itself. It stays so until 'ioward failover PARTITION/VF --back', or until the \
+        standby has a fault. The partition sends by the one that is active: its agent bonds the two ('ioward-agent bond')."
+    )]
+    Failover {
+        /// The primary, as web/net0
+        vf: Owner,
+        /// Have the primary active again
+        #[arg(long)]
+        back: bool,
+        /// How it is changed.
+        #[command(flatten)]
+        how: How,
+    },
     /// Print the Spec of what is held now, as TOML: applying it changes nothing
     Spec {
         /// Print it as JSON
@@ -480,6 +495,7 @@ impl Command {
             | Self::Adopt { how, .. }
             | Self::Evacuate { how, .. }
             | Self::Return { how, .. }
+            | Self::Failover { how, .. }
             | Self::Release { how, .. } => how.json,
             Self::Demo(_)
             | Self::SimulatedPartition

@@ -54,7 +54,7 @@ use clap::Parser;
 use client::Client;
 use error::CliError;
 use events_filter::EventsFilter;
-use ioward_model::{Intent, Options};
+use ioward_model::{Intent, Options, Owner};
 use present::plan::Detail;
 use spec_file::SpecFile;
 use tokio::runtime::Builder;
@@ -192,6 +192,10 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         }
         Command::Return { pf, allow, how } => {
             evacuate::bring_back(&client, &pf, allow.options(false), how).await
+        }
+        Command::Failover { vf: Owner { partition, vf }, back, how } => {
+            let intent = Intent::Failover { partition, vf, back };
+            change::change(&client, intent, Options::default(), Asks::IfItDisturbs, how).await
         }
         Command::Select { file } => select::select(client, file).await,
         Command::Assign(args) => assign::assign(&client, args).await,

@@ -191,6 +191,8 @@ fn view() -> VfView {
         host_address: bdf("0000:01:10.0"),
         settings: VfSettings { mac: Some("52:54:00:aa:00:01".parse().unwrap()), ..VfSettings::default() },
         may: vec!["mac".to_owned()],
+        failover: None,
+        fault: None,
     }
 }
 

@@ -16,7 +16,7 @@ use ioward_channel::{
     AgentMessage, ChannelError, ErrorCode, Frame, Hello, ImpMessage, Notice, OLDEST_VERSION, VERSION, Welcome,
 };
 use ioward_hypervisor::{Hypervisor, HypervisorError};
-use ioward_model::{EventKind, Name, OpOutcome, State, VfView};
+use ioward_model::{EventKind, Name, OpOutcome, State, VfOp, VfView};
 use tokio::{
     sync::Notify,
     task::AbortHandle,
@@ -261,8 +261,11 @@ impl<'a> Session<'a> {
                 self.refuse(id, ErrorCode::HelloNeeded, "say hello first", None).await
             }
             Ok(AgentMessage::Request { id, op }) => {
+                let concerns_another = matches!(op, VfOp::Failover { .. });
                 let result = self.channels.operations.operate(Asker::Partition, self.partition, op).await;
-                self.send(ImpMessage::Response { id, more: false, result }).await
+                self.send(ImpMessage::Response { id, more: false, result }).await?;
+                // The other one of the pair is different now, too.
+                if concerns_another { self.tell_of_changes().await } else { Ok(()) }
             }
             Ok(AgentMessage::Subscribe { id }) => {
                 self.told = Some(self.vfs().await);

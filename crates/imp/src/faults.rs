@@ -86,14 +86,17 @@ impl Faults {
         }
     }
 
-    /// The reconciler has made adapters that are recovering as they are noted, but for those in `left`.
-    pub(crate) fn repaired(&self, left: &BTreeSet<Bdf>) {
+    /// The reconciler has made adapters that are recovering as they are noted, but for those in `left`. Whether one serves again.
+    pub(crate) fn repaired(&self, left: &BTreeSet<Bdf>) -> bool {
         let now = self.clock.now_ms();
+        let mut serves = false;
         for (pf, one) in self.lock().iter_mut() {
             if one.repaired(!left.contains(pf), now) {
+                serves |= one.service().is_serving();
                 self.tell(*pf, one.service());
             }
         }
+        serves
     }
 
     /// Adapters that have failed, and why.

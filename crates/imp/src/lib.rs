@@ -38,6 +38,7 @@ mod consoles;
 mod error;
 mod events;
 mod executor;
+mod failovers;
 mod faults;
 mod host;
 mod http;

@@ -48,6 +48,8 @@ impl Machines {
                     address: assignment.address,
                     settings: assignment.effective_settings(),
                     guest_may: request.map(|request| request.guest_may.words()).unwrap_or_default(),
+                    failover: partition.pair_view(name),
+                    failed_over: assignment.failed_over.clone(),
                 }
             });
             PartitionView {

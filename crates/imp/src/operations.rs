@@ -12,8 +12,9 @@ use std::{
 
 use ioward_fabric::{Fabric, FabricError};
 use ioward_model::{
-    AuditEntry, MacAddress, Name, OpError, OpErrorKind, OpOutcome, OpenOperation, PartitionState, State,
-    Verdict, VfId, VfOp, VfSettings, VfView,
+    Assignment, AuditEntry, FailedOver, FailoverCause, MacAddress, Name, OpError, OpErrorKind, OpOutcome,
+    OpenOperation, Outcome, PartitionState, State, Step, Verdict, VfId, VfOp, VfRequest, VfSettings, VfView,
+    fault_of,
 };
 use ioward_pci::Bdf;
 use ioward_store::{Change, StoreError};
@@ -113,7 +114,7 @@ impl Operations {
         partition: &Name,
         op: VfOp,
     ) -> Result<OpOutcome, OpError> {
-        if !matches!(op, VfOp::Set { .. } | VfOp::Reset { .. }) {
+        if !matches!(op, VfOp::Set { .. } | VfOp::Reset { .. } | VfOp::Failover { .. }) {
             return self.operate_and_note(asker, partition, op).await;
         }
         let turn = self.turn(partition).await;
@@ -188,7 +189,7 @@ impl Operations {
         let Some(name) = op.vf() else {
             let mut views = Vec::new();
             for name in attached(&holder) {
-                views.push(self.view(&holder, name).await?);
+                views.push(self.listed(&holder, name).await?);
             }
             return Ok(Operated::looked(OpOutcome::Vfs(views)));
         };
@@ -227,6 +228,11 @@ impl Operations {
                 let message = "the host's driver has this VF, and would not see that it is reset; take its interface \
                                down and up instead";
                 return Err(OpError::new(OpErrorKind::Invalid, message));
+            }
+            VfOp::Failover { back, .. } => {
+                self.switch_over(asker, &holder, name, *back).await?;
+                let (now, _) = self.holder(partition).await?;
+                Operated::looked(OpOutcome::Vf(self.listed(&now, name).await?))
             }
             VfOp::Reset { .. } => {
                 self.fabric.reset(vf).await.map_err(failed)?;
@@ -419,20 +425,93 @@ impl Operations {
         turn.lock_owned().await
     }
 
+    /// Notes which of a pair is active, for whoever asks. A partition is not cut off by it: the other one has to work.
+    async fn switch_over(
+        &self,
+        asker: Asker,
+        holder: &PartitionState,
+        name: &Name,
+        back: bool,
+    ) -> Result<(), OpError> {
+        let invalid = |message: String| OpError::new(OpErrorKind::Invalid, message);
+        let pair = holder.failover_pair(name).filter(|pair| pair.owner.vf == *name);
+        let pair = pair.ok_or_else(|| invalid(format!("{name} has no standby")))?;
+        let from = pair.primary.failed_over.clone();
+        if from.is_some() != back {
+            return Ok(());
+        }
+        let (to, there) = if back { (pair.primary, name) } else { (pair.standby, &pair.failover.standby) };
+        let look = self.looks.recent().await;
+        let (inventory, _) = look.map_err(|error| OpError::new(OpErrorKind::Failed, error_chain(&error)))?;
+        if let Some(fault) = fault_of(&inventory, to) {
+            return Err(OpError::new(OpErrorKind::Busy, format!("{there} does not work: {fault}")));
+        }
+        let why = match asker {
+            Asker::Partition => FailoverCause::Guest,
+            Asker::User { .. } => FailoverCause::Asked,
+        };
+        let to = (!back).then_some(FailedOver { since_ms: now_ms(), why });
+        let step = Step::SwitchOver { owner: pair.owner, to, from };
+        let _turn = self.notes.turn().await.map_err(|error| unkept(&error))?;
+        let noted = self.notes.change(
+            Must::BeWritten,
+            |state| state.rows_of(&step),
+            Vec::new(),
+            |state| state.record(&step, &Outcome::default()),
+        );
+        noted.map_err(|error| unkept(&error))
+    }
+
+    /// A VF in a list: as it is noted, with why, while its adapter has a fault. A partition is not to take that for its loss.
+    async fn listed(&self, holder: &PartitionState, name: &Name) -> Result<VfView, OpError> {
+        let (assignment, request) = noted(holder, name)?;
+        match self.look_at(holder, assignment, request).await {
+            Err(FabricError::Frozen { pf, service }) => {
+                let address = assignment.address.unwrap_or(pf);
+                let fault = Some(format!("adapter {pf} is {service}"));
+                let settings = assignment.effective_settings();
+                Ok(VfView { fault, ..shown(holder, request, address, settings) })
+            }
+            view => view.map_err(failed),
+        }
+    }
+
     async fn view(&self, holder: &PartitionState, name: &Name) -> Result<VfView, OpError> {
-        let gone = || OpError::new(OpErrorKind::NoSuchVf, format!("this partition holds no VF '{name}'"));
-        let (assignment, request) = holder.vfs.get(name).zip(holder.spec.vf(name)).ok_or_else(gone)?;
-        Ok(VfView {
-            name: name.clone(),
-            class: request.class,
-            host_address: self.fabric.vf_address(assignment.vf).await.map_err(failed)?,
-            settings: match self.fabric.settings(assignment.vf).await {
-                // Of a class that ioward has no driver for, there is nothing to tell.
-                Err(FabricError::Unsupported { .. }) => VfSettings::default(),
-                settings => settings.map_err(failed)?,
-            },
-            may: request.guest_may.words(),
-        })
+        let (assignment, request) = noted(holder, name)?;
+        self.look_at(holder, assignment, request).await.map_err(failed)
+    }
+
+    async fn look_at(
+        &self,
+        holder: &PartitionState,
+        assignment: &Assignment,
+        request: &VfRequest,
+    ) -> Result<VfView, FabricError> {
+        let address = self.fabric.vf_address(assignment.vf).await?;
+        let settings = match self.fabric.settings(assignment.vf).await {
+            // Of a class that ioward has no driver for, there is nothing to tell.
+            Err(FabricError::Unsupported { .. }) => VfSettings::default(),
+            settings => settings?,
+        };
+        Ok(shown(holder, request, address, settings))
+    }
+}
+
+fn noted<'a>(holder: &'a PartitionState, name: &Name) -> Result<(&'a Assignment, &'a VfRequest), OpError> {
+    let gone = || OpError::new(OpErrorKind::NoSuchVf, format!("this partition holds no VF '{name}'"));
+    holder.vfs.get(name).zip(holder.spec.vf(name)).ok_or_else(gone)
+}
+
+/// A VF as its partition is shown it.
+fn shown(holder: &PartitionState, request: &VfRequest, host_address: Bdf, settings: VfSettings) -> VfView {
+    VfView {
+        name: request.name.clone(),
+        class: request.class,
+        host_address,
+        settings,
+        may: request.guest_may.words(),
+        failover: holder.pair_view(&request.name),
+        fault: None,
     }
 }
 

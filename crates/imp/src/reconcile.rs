@@ -34,6 +34,7 @@ use crate::{
     error::{ImpError, error_chain},
     events::{EventLog, now_ms},
     executor::{Executed, Execution, Executor, Progress},
+    failovers::Failovers,
     faults::Faults,
     imp::Run,
     journal::Journal,
@@ -63,6 +64,7 @@ pub(crate) struct Reconciler {
     pub(crate) machines: Arc<Machines>,
     pub(crate) relocation: Relocation,
     pub(crate) faults: Arc<Faults>,
+    pub(crate) failovers: Failovers,
     pub(crate) changes: Arc<Changes>,
     pub(crate) changing: Arc<Changing>,
     pub(crate) run: Run,
@@ -174,7 +176,8 @@ impl Reconciler {
         self.restore(&mut changes).await;
         loop {
             self.reconcile_or_say().await;
-            let each = self.faults.look_each().unwrap_or(LOOK_EACH);
+            let each = [self.faults.look_each(), self.failovers.look_each()];
+            let each = each.into_iter().flatten().min().unwrap_or(LOOK_EACH);
             if self.wait_for_news(&mut changes, each).await {
                 sleep(DEBOUNCE).await;
                 while changes.try_recv().is_ok() {}
@@ -245,7 +248,11 @@ impl Reconciler {
         let left = self.find_and_repair().await?;
         // Adapters that are recovering are as they are noted, but for those with something left that could be repaired.
         let repairable = left.iter().filter(|drift| drift.left_because.is_none());
-        self.faults.repaired(&repairable.filter_map(|drift| drift.what.adapter()).collect());
+        if self.faults.repaired(&repairable.filter_map(|drift| drift.what.adapter()).collect()) {
+            // Somebody may have no other that works.
+            let found = self.find().await?;
+            self.failovers.see(&found.inventory, &found.state);
+        }
         Ok(left)
     }
 
@@ -253,6 +260,10 @@ impl Reconciler {
         // Without keeping plans waiting, as long as there is nothing to be done.
         let mut found = self.find().await?;
         if self.note_failed(&found.inventory) {
+            found = self.find().await?;
+        }
+        // Before what is repaired, which may take long.
+        if !found.booted && self.failovers.see(&found.inventory, &found.state) {
             found = self.find().await?;
         }
         let is_repairable = found.drifts.iter().any(|drift| drift.left_because.is_none());

@@ -117,7 +117,7 @@ impl StepRunner {
     async fn do_unbounded(&self, step: &Step, found: Outcome) -> Result<Outcome, ImpError> {
         let mut outcome = found;
         match step {
-            Step::TakeOutOfService { .. } => outcome.at_ms = Some(now_ms()),
+            Step::TakeOutOfService { .. } | Step::SwitchOver { .. } => outcome.at_ms = Some(now_ms()),
             // These five are about what is known, not about the machine.
             Step::HoldAdapter { .. }
             | Step::ReleaseAdapter { .. }
@@ -208,7 +208,8 @@ impl StepRunner {
             Step::AttachVf { owner, .. }
             | Step::DetachVf { owner, .. }
             | Step::AdoptVf { owner, .. }
-            | Step::ReleaseVf { owner, .. } => {
+            | Step::ReleaseVf { owner, .. }
+            | Step::SwitchOver { owner, .. } => {
                 self.channels.vfs_changed(&owner.partition);
             }
             Step::ConfigureVf { vf, .. } => {

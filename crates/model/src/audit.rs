@@ -62,7 +62,7 @@ impl AuditEntry {
         }
         match (&self.verdict, &self.request) {
             (Verdict::Refused(_), _) => AuditKind::Refusal,
-            (_, VfOp::Set { .. } | VfOp::Reset { .. }) => AuditKind::Change,
+            (_, VfOp::Set { .. } | VfOp::Reset { .. } | VfOp::Failover { .. }) => AuditKind::Change,
             (_, VfOp::List | VfOp::Get { .. } | VfOp::Stats { .. }) => AuditKind::Read,
         }
     }

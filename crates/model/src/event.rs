@@ -219,6 +219,24 @@ pub enum EventKind {
         /// What has become of it.
         why: String,
     },
+    /// A partition's standby is active in place of its primary.
+    FailedOver {
+        /// The partition.
+        partition: Name,
+        /// The primary.
+        vf: Name,
+        /// The standby.
+        standby: Name,
+        /// The primary's fault, in words.
+        why: String,
+    },
+    /// A partition's primary is active again.
+    FailedBack {
+        /// The partition.
+        partition: Name,
+        /// The primary.
+        vf: Name,
+    },
     /// Somebody else has taken a VF out of a partition.
     VfTakenOut {
         /// The partition.
@@ -344,6 +362,10 @@ impl fmt::Display for EventKind {
                 write!(f, "partition {partition} was started, and not by ioward")
             }
             Self::PartitionGone { partition, why } => write!(f, "partition {partition} is gone: {why}"),
+            Self::FailedOver { partition, vf, standby, why } => {
+                write!(f, "{partition}/{vf} has failed over to {standby}: {why}")
+            }
+            Self::FailedBack { partition, vf } => write!(f, "{partition}/{vf} is active again"),
             Self::VfTakenOut { partition, vf, why } => {
                 write!(f, "{partition}/{vf} was taken out, and not by ioward: {why}")
             }

@@ -24,13 +24,19 @@ pub enum Permission {
     Set(Setting),
     /// Reset the VF.
     Reset,
+    /// Say which of the VF and its standby is active.
+    Failover,
     /// Read statistics: always allowed, and may be named.
     Stats,
 }
 
 impl Permission {
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        Setting::ALL.iter().map(|setting| Self::Set(*setting)).chain([Self::Reset, Self::Stats])
+        Setting::ALL.iter().map(|setting| Self::Set(*setting)).chain([
+            Self::Reset,
+            Self::Failover,
+            Self::Stats,
+        ])
     }
 
     /// The word used in Specs.
@@ -39,6 +45,7 @@ impl Permission {
         match self {
             Self::Set(setting) => setting.as_str(),
             Self::Reset => "reset",
+            Self::Failover => "failover",
             Self::Stats => "stats",
         }
     }
@@ -218,6 +225,8 @@ impl GuestMay {
             VfOp::List | VfOp::Get { .. } | VfOp::Stats { .. } => Vec::new(),
             VfOp::Reset { .. } if self.grants.contains_key(&Permission::Reset) => Vec::new(),
             VfOp::Reset { .. } => vec!["reset is not in guest_may of this VF".to_owned()],
+            VfOp::Failover { .. } if self.grants.contains_key(&Permission::Failover) => Vec::new(),
+            VfOp::Failover { .. } => vec!["failover is not in guest_may of this VF".to_owned()],
             VfOp::Set { change, .. } => self.check_change(change),
         };
         if denied.is_empty() { Ok(()) } else { Err(denied) }

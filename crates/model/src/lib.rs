@@ -18,6 +18,7 @@ mod conditions;
 pub mod doctor;
 mod drift;
 mod event;
+mod failover;
 mod function_facts;
 mod guest_may;
 mod holder;
@@ -60,6 +61,10 @@ pub use choice::{Criterion, Gap, Placement, Relaxation, Way};
 pub use conditions::Conditions;
 pub use drift::{Difference, Drift, Orphan};
 pub use event::{Event, EventKind};
+pub use failover::{
+    BACK_AFTER_MS, BACK_AT_LATEST_MS, Back, FAILOVER_WINDOW_MS, FailedOver, Failover, FailoverCause,
+    FailoverPair, FailoverWatch, Switch, fault_of,
+};
 pub use function_facts::FunctionFacts;
 pub use guest_may::{Grant, GuestMay, Permission};
 pub use holder::{Holder, Label, Process, Runs};
@@ -76,7 +81,7 @@ pub use kind::{
 pub use name::{Name, NameError, Owner, VfRef};
 pub use nearest::nearest;
 pub use needs::{Apart, Capability, FailureDomain, Guarantee, Guest, GuestOs, NumaPolicy};
-pub use op::{OpError, OpErrorKind, OpOutcome, VfOp, VfView};
+pub use op::{OpError, OpErrorKind, OpOutcome, PairRole, PairView, VfOp, VfView};
 pub use out_of_service::{OutOfService, Why};
 pub use partition::PartitionStatus;
 pub use plan::{Disturbance, Intent, Options, Plan, Policy, SettingsBefore, VfId};

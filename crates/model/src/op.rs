@@ -30,6 +30,13 @@ pub enum VfOp {
         /// The VF's name.
         vf: Name,
     },
+    /// Have the standby of this VF active in its place, or the VF itself again.
+    Failover {
+        /// The primary's name.
+        vf: Name,
+        /// Back to the primary.
+        back: bool,
+    },
     /// Traffic counters.
     Stats {
         /// The VF's name.
@@ -46,6 +53,7 @@ impl VfOp {
             Self::Get { .. } => "get",
             Self::Set { .. } => "set",
             Self::Reset { .. } => "reset",
+            Self::Failover { .. } => "failover",
             Self::Stats { .. } => "stats",
         }
     }
@@ -55,7 +63,11 @@ impl VfOp {
     pub fn vf(&self) -> Option<&Name> {
         match self {
             Self::List => None,
-            Self::Get { vf } | Self::Set { vf, .. } | Self::Reset { vf } | Self::Stats { vf } => Some(vf),
+            Self::Get { vf }
+            | Self::Set { vf, .. }
+            | Self::Reset { vf }
+            | Self::Failover { vf, .. }
+            | Self::Stats { vf } => Some(vf),
         }
     }
 }
@@ -74,6 +86,35 @@ pub struct VfView {
     pub settings: VfSettings,
     /// The operations that the partition may do on it, as words of `guest_may`.
     pub may: Vec<String>,
+    /// Its part in a failover pair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover: Option<PairView>,
+    /// Why nothing can be asked of it now; `None`: it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
+/// The part that a VF has in a failover pair, as its partition sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PairView {
+    /// Its part.
+    pub role: PairRole,
+    /// The other one's name.
+    pub partner: Name,
+    /// Whether the partition is to send by this one.
+    pub active: bool,
+}
+
+/// Which of a failover pair a VF is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum PairRole {
+    /// The one that is to be used.
+    Primary,
+    /// The one that is fallen back on.
+    Standby,
 }
 
 /// The result of an operation.

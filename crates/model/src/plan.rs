@@ -77,6 +77,16 @@ pub enum Intent {
         /// The PF.
         pf: Bdf,
     },
+    /// Have the standby of a VF active in its place, or the VF itself again.
+    Failover {
+        /// The partition.
+        partition: Name,
+        /// The primary's name in it.
+        vf: Name,
+        /// Back to the primary.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        back: bool,
+    },
     /// Make the host as it is noted again. It is the daemon that asks for this, nobody else.
     Reconcile {
         /// Differences that are to be repaired.
@@ -105,6 +115,7 @@ impl Intent {
             Self::Release { .. } => "release",
             Self::Evacuate { .. } => "evacuate",
             Self::Return { .. } => "return",
+            Self::Failover { .. } => "failover",
             Self::Reconcile { .. } => "reconcile",
         }
     }

@@ -9,8 +9,8 @@ use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
-    Apart, BitRate, Capability, Class, Guarantee, Guest, GuestMay, LinkState, MacAddress, Machine, Name,
-    NumaPolicy, PartitionKind, Setting, Subclass, VfSettings, Vlan, VlanProtocol, for_each_setting,
+    Apart, BitRate, Capability, Class, Failover, Guarantee, Guest, GuestMay, LinkState, MacAddress, Machine,
+    Name, NumaPolicy, PartitionKind, Setting, Subclass, VfSettings, Vlan, VlanProtocol, for_each_setting,
     partition_form::PartitionForm,
 };
 
@@ -184,6 +184,9 @@ macro_rules! vf_request {
             /// VFs that it must not share a failure domain with.
             #[serde(default, skip_serializing_if = "Vec::is_empty")]
             pub apart_from: Vec<Apart>,
+            /// What the partition falls back on when this VF carries nothing.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub failover: Option<Failover>,
             /// The PF it must come from.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub pf: Option<Bdf>,
@@ -216,6 +219,7 @@ macro_rules! vf_request {
                     min_msix_vectors: None,
                     min_namespaces: None,
                     apart_from: Vec::new(),
+                    failover: None,
                     pf: None,
                     index: None,
                     $($($field: None::<$asked>,)?)*
@@ -249,6 +253,11 @@ macro_rules! vf_request {
 for_each_setting!(vf_request);
 
 impl VfRequest {
+    /// The VFs that it must not share a failure domain with, its standby among them.
+    pub fn aparts(&self) -> impl Iterator<Item = Apart> + '_ {
+        self.apart_from.iter().cloned().chain(self.failover.as_ref().map(Failover::apart))
+    }
+
     /// The capabilities that its settings need of an adapter, each with the key that asks for it.
     pub fn needs_of_settings(&self) -> impl Iterator<Item = (Capability, &'static str)> {
         let asked = Setting::ALL.iter().filter(|setting| self.asks_for(**setting));
@@ -309,6 +318,14 @@ impl PartitionSpec {
     #[must_use]
     pub fn autostart(&self) -> bool {
         self.machine().is_some_and(|machine| machine.autostart)
+    }
+
+    /// Has it no longer ask for a VF; one that fell back on it has no standby then.
+    pub fn leave_out(&mut self, vf: &Name) {
+        self.vfs.retain(|request| request.name != *vf);
+        for request in &mut self.vfs {
+            request.failover = request.failover.take().filter(|failover| failover.standby != *vf);
+        }
     }
 
     /// The VF request of this name.

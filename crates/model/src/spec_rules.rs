@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ioward_pci::Bdf;
 
 use crate::{
-    Class, FailureDomain, Guarantee, LONGEST_INTERFACE, MacAddress, Machine, Owner, PartitionKind,
-    PartitionSpec, Spec, VfRequest, Vlan,
+    Class, Failover, FailureDomain, Guarantee, LONGEST_INTERFACE, MacAddress, Machine, Name, Owner,
+    PartitionKind, PartitionSpec, Spec, VfRequest, Vlan,
 };
 
 /// All problems by key, as `(partition[0].vf[1].mac, message)`, except that of the version.
@@ -14,6 +14,7 @@ pub(crate) fn problems(spec: &Spec) -> Vec<(String, String)> {
     let mut problems = Problems::default();
     problems.adapters(spec);
     problems.partitions(spec);
+    problems.failovers(spec);
     problems.redundancy(spec);
     problems.shares(spec);
     problems.found
@@ -192,14 +193,49 @@ impl<'a> Problems<'a> {
         }
     }
 
+    /// A standby that is none, or of several.
+    fn failovers(&mut self, spec: &Spec) {
+        for (n, partition) in spec.partitions.iter().enumerate() {
+            let mut used: BTreeMap<&Name, &Name> = BTreeMap::new();
+            for (m, vf) in partition.vfs.iter().enumerate() {
+                let Some(failover) = &vf.failover else { continue };
+                let standby = &failover.standby;
+                let found = partition.vf(standby);
+                let wrong = if *standby == vf.name {
+                    Some("a VF cannot be its own standby".to_owned())
+                } else if vf.class != Class::Network {
+                    Some("only a VF of class network can be failed over".to_owned())
+                } else if found.is_none() {
+                    Some(format!("{} has no VF '{standby}'", partition.name))
+                } else if found.is_some_and(|found| found.class != Class::Network) {
+                    Some(format!("{standby} is not of class network"))
+                } else if found.is_some_and(|found| found.failover.is_some()) {
+                    Some(format!("{standby} has a standby of its own; a standby can't have one"))
+                } else {
+                    used.insert(standby, &vf.name)
+                        .map(|first| format!("{standby} is the standby of {first} already"))
+                };
+                if let Some(wrong) = wrong {
+                    self.add(format!("partition[{n}].vf[{m}].failover.standby"), wrong);
+                }
+            }
+        }
+    }
+
     /// A VF that must be apart from itself, from one that does not exist, or from one that must be apart from it in
     /// turn.
     fn redundancy(&mut self, spec: &Spec) {
         let partitions: BTreeSet<_> = spec.partitions.iter().map(|partition| &partition.name).collect();
         let mut edges: BTreeMap<Owner, Vec<Owner>> = BTreeMap::new();
         for (owner, (key, vf)) in &self.requests {
-            let key = format!("{key}.apart_from");
-            for apart in &vf.apart_from {
+            let (apart_key, failover_key) = (format!("{key}.apart_from"), format!("{key}.failover"));
+            let named = vf.apart_from.iter().map(|apart| (&apart_key, apart.clone()));
+            // Where there is no such standby, that is said already.
+            let standby = vf.failover.as_ref().map(Failover::apart).filter(|apart| {
+                let standby = apart.vf.owner(&owner.partition);
+                standby != *owner && self.requests.contains_key(&standby)
+            });
+            for (key, apart) in named.chain(standby.map(|apart| (&failover_key, apart))) {
                 let other = apart.vf.owner(&owner.partition);
                 let here = partitions.contains(&other.partition);
                 let wrong = match self.requests.get(&other) {

@@ -10,8 +10,8 @@ use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
-    AdapterSpec, Identity, Intent, Name, OutOfService, Owner, PartitionSpec, Plan, Spec, VfCount, VfId,
-    VfSettings,
+    AdapterSpec, FailedOver, Identity, Intent, Name, OutOfService, Owner, PartitionSpec, Plan, Spec, VfCount,
+    VfId, VfSettings,
 };
 
 /// Everything ioward keeps between two plans. Stored as rows: [`crate::Row`].
@@ -96,6 +96,9 @@ pub struct Assignment {
     /// Nobody could say whether it was, nor take it back: the next plan for its partition hands it over, or takes it away.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub attached_in_doubt: bool,
+    /// Its standby is active in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_over: Option<FailedOver>,
 }
 
 /// A value that is present, even `null`: ioward bound it, and it had no driver before. A missing one means
@@ -117,6 +120,7 @@ impl Assignment {
             original_driver: None,
             attached: false,
             attached_in_doubt: false,
+            failed_over: None,
         }
     }
 

@@ -11,8 +11,8 @@
 use std::collections::BTreeSet;
 
 use ioward_model::{
-    Identity, Intent, Inventory, Options, OutOfService, Owner, PartitionSpec, PartitionState, Reason, Rule,
-    State, VfRequest, Why,
+    Identity, Intent, Inventory, Options, OutOfService, Owner, PartitionState, Reason, Rule, State,
+    VfRequest, Why,
 };
 use ioward_pci::Bdf;
 
@@ -104,22 +104,12 @@ fn explained(reasons: Vec<Reason>, pf: Bdf, unplaced: &BTreeSet<Owner>) -> Vec<R
 fn goal(inventory: &Inventory, state: &State, pf: Bdf, left_out: &BTreeSet<Owner>) -> Goal {
     let holds = |partition: &&PartitionState| partition.vfs.values().any(|held| held.vf.pf == pf);
     let partitions = state.partitions.values().filter(holds);
-    let partitions = partitions.map(|partition| PartitionGoal {
-        spec: PartitionSpec {
-            vfs: partition
-                .spec
-                .vfs
-                .iter()
-                .filter(|request| {
-                    !left_out
-                        .iter()
-                        .any(|left| (&left.partition, &left.vf) == (&partition.spec.name, &request.name))
-                })
-                .map(|request| unpinned(request, pf))
-                .collect(),
-            ..partition.spec.clone()
-        },
-        start: false,
+    let partitions = partitions.map(|partition| {
+        let mut spec = partition.spec.clone();
+        let left_out = left_out.iter().filter(|left| left.partition == partition.spec.name);
+        left_out.for_each(|left| spec.leave_out(&left.vf));
+        spec.vfs.iter_mut().for_each(|request| unpin(request, pf));
+        PartitionGoal { spec, start: false }
     });
     let note = (!state.out_of_service.contains_key(&pf)).then(|| OutOfService {
         since_ms: 0,
@@ -132,11 +122,10 @@ fn goal(inventory: &Inventory, state: &State, pf: Bdf, left_out: &BTreeSet<Owner
 }
 
 /// A pin to the adapter holds no more: a later plan for the partition would want to go back there.
-fn unpinned(request: &VfRequest, pf: Bdf) -> VfRequest {
-    if request.pf != Some(pf) {
-        return request.clone();
+fn unpin(request: &mut VfRequest, pf: Bdf) {
+    if request.pf == Some(pf) {
+        (request.pf, request.index) = (None, None);
     }
-    VfRequest { pf: None, index: None, ..request.clone() }
 }
 
 fn identity(inventory: &Inventory, state: &State, pf: Bdf) -> Option<Identity> {

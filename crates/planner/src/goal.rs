@@ -85,7 +85,7 @@ impl Goal {
                 spec.vfs.extend(vfs.iter().cloned());
                 // Named by whoever asks, and not by a Spec: it is not there.
                 for vf in vfs {
-                    let others = vf.apart_from.iter().map(|apart| apart.vf.owner(partition));
+                    let others = vf.aparts().map(|apart| apart.vf.owner(partition));
                     let mut others = others.filter(|other| other.partition == *partition);
                     if let Some(other) = others.find(|other| spec.vf(&other.vf).is_none()) {
                         let owner = Owner { partition: partition.clone(), vf: vf.name.clone() };
@@ -108,7 +108,7 @@ impl Goal {
                 if spec.vf(vf).is_none() {
                     return Err(vec![no_such_vf(&spec, vf).for_request(partition)]);
                 }
-                spec.vfs.retain(|request| request.name != *vf);
+                spec.leave_out(vf);
                 let detach = Owner { partition: partition.clone(), vf: vf.clone() };
                 Ok(Self { detach: Some(detach), ..one(spec, false) })
             }
@@ -117,7 +117,8 @@ impl Goal {
             | Intent::Adopt { .. }
             | Intent::Release { .. }
             | Intent::Evacuate { .. }
-            | Intent::Return { .. } => Ok(Self::default()),
+            | Intent::Return { .. }
+            | Intent::Failover { .. } => Ok(Self::default()),
         }
     }
 

@@ -67,7 +67,7 @@ impl<'a> Survey<'a> {
             if unset || partition.vfs.len() != partition.spec.vfs.len() {
                 survey.macs.extend(partition.spec.vfs.iter().filter_map(|request| request.mac));
             }
-            let mut apart = partition.spec.vfs.iter().flat_map(|request| &request.apart_from);
+            let mut apart = partition.spec.vfs.iter().flat_map(ioward_model::VfRequest::aparts);
             if apart.any(|apart| matches!(&apart.vf, VfRef::Of(other) if goal.concerns(&other.partition))) {
                 survey.tied.push(name);
             }

@@ -402,14 +402,14 @@ fn ties(state: &State, goal: &Goal, now: &Survey<'_>) -> BTreeMap<Owner, Vec<Tie
     };
     for partition in goal.partitions.iter().map(|partition| &partition.spec) {
         for vf in &partition.vfs {
-            vf.apart_from.iter().for_each(|apart| add(partition, vf, apart));
+            vf.aparts().for_each(|apart| add(partition, vf, &apart));
         }
     }
     for partition in now.tied.iter().filter_map(|name| state.partitions.get(*name)) {
         for vf in &partition.spec.vfs {
             let about =
-                |apart: &&Apart| matches!(&apart.vf, VfRef::Of(other) if goal.concerns(&other.partition));
-            vf.apart_from.iter().filter(about).for_each(|apart| add(&partition.spec, vf, apart));
+                |apart: &Apart| matches!(&apart.vf, VfRef::Of(other) if goal.concerns(&other.partition));
+            vf.aparts().filter(about).for_each(|apart| add(&partition.spec, vf, &apart));
         }
     }
     ties

@@ -24,6 +24,7 @@ mod compat;
 mod drift;
 mod drivers;
 mod evacuate;
+mod failover;
 mod faults;
 mod goal;
 mod held;
@@ -152,6 +153,9 @@ fn work_out(
     if let Some(worked_out) = adopt::work_out(inventory, state, intent) {
         let (steps, left_out) = worked_out?;
         return Ok(WorkedOut::of(steps, left_out));
+    }
+    if let Some(steps) = failover::work_out(inventory, state, intent) {
+        return Ok(WorkedOut::of(steps?, Vec::new()));
     }
     if let Some(worked_out) = evacuate::work_out(inventory, state, intent, options) {
         return worked_out;

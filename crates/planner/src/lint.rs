@@ -71,6 +71,7 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
         | Intent::Release { .. }
         | Intent::Evacuate { .. }
         | Intent::Return { .. }
+        | Intent::Failover { .. }
         | Intent::Reconcile { .. } => BTreeSet::new(),
     };
     let new = unfinished(plan, &machine)
@@ -106,6 +107,7 @@ fn is_asked_for(plan: &Plan, inventory: &Inventory, disturbed: &Disturbance) -> 
         | Intent::Release { .. }
         | Intent::Evacuate { .. }
         | Intent::Return { .. }
+        | Intent::Failover { .. }
         | Intent::Reconcile { .. } => return false,
     };
     disturbed.who == about.as_str()

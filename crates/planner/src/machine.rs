@@ -86,6 +86,14 @@ impl Machine {
                 check(is_out, || format!("{pf} is in service"))?;
                 Outcome::default()
             }
+            Step::SwitchOver { owner, from, .. } => {
+                let primary =
+                    self.state.partitions.get(&owner.partition).and_then(|known| known.vfs.get(&owner.vf));
+                check(primary.is_some_and(|primary| primary.failed_over == *from), || {
+                    format!("{owner} was noted otherwise")
+                })?;
+                Outcome::default()
+            }
             Step::SetAutoprobe { pf, to, from } => {
                 let pf = self.pf_mut(*pf)?;
                 check(pf.drivers_autoprobe == Some(*from), || {

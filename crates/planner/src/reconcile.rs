@@ -253,6 +253,7 @@ impl Check<'_> {
             | Step::DestroyChannel { .. }
             | Step::TakeOutOfService { .. }
             | Step::ReturnToService { .. }
+            | Step::SwitchOver { .. }
             | Step::StopPartition { .. } => Err("this repairs nothing".to_owned()),
         }
     }

@@ -217,10 +217,10 @@ impl Found<'_> {
         new: &BTreeSet<&Owner>,
     ) {
         for (owner, (partition, request)) in requests {
-            for Apart { vf, by, .. } in request.apart_from.iter().filter(|apart| !apart.prefer) {
+            for Apart { vf, by, .. } in request.aparts().filter(|apart| !apart.prefer) {
                 let other = vf.owner(&partition.name);
                 let (Some(a), Some(b)) = (holders.get(owner), holders.get(&other)) else { continue };
-                if (new.contains(owner) || new.contains(&other)) && self.share(*by, a.0.pf, b.0.pf) {
+                if (new.contains(owner) || new.contains(&other)) && self.share(by, a.0.pf, b.0.pf) {
                     self.problems.push(format!("{owner} and {other} are on one {}", by.as_str()));
                 }
             }

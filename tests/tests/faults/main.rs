@@ -9,6 +9,7 @@ mod adopting;
 mod channels;
 mod disk;
 mod events;
+mod failover;
 mod looks;
 mod operations;
 mod others;

@@ -77,7 +77,7 @@ const VFS: [&str; 3] = ["a", "b", "c"];
 /// Values of `guest_may` in these Specs. [`may`] restates what each allows, independently of the model.
 pub const GUEST_MAY: [&str; 4] = [
     "{}",
-    r#"["mac","vlan","trust","spoofchk","min_tx_rate","max_tx_rate","link_state","queues","interrupts","online","reset","stats"]"#,
+    r#"["mac","vlan","trust","spoofchk","min_tx_rate","max_tx_rate","link_state","queues","interrupts","online","reset","failover","stats"]"#,
     r#"["mac","reset"]"#,
     r#"{"vlan":"100-110","max_tx_rate":"<=500Mbit","mac":"52:54:00:*","queues":"<=4"}"#,
 ];
@@ -87,7 +87,7 @@ pub fn may(guest_may: &GuestMay, op: &VfOp) -> bool {
     let form = GUEST_MAY.iter().position(|form| parse(form) == *guest_may).unwrap();
     match (form, op) {
         (1, _) | (_, VfOp::List | VfOp::Get { .. } | VfOp::Stats { .. }) => true,
-        (0, _) | (3.., VfOp::Reset { .. }) => false,
+        (0, _) | (3.., VfOp::Reset { .. }) | (_, VfOp::Failover { .. }) => false,
         (2, VfOp::Reset { .. }) => true,
         (2, VfOp::Set { change, .. }) => VfSettings { mac: None, ..change.clone() }.is_empty(),
         (_, VfOp::Set { change, .. }) => {

@@ -666,6 +666,7 @@ fn concerned(intent: &Intent) -> BTreeSet<Name> {
         | Intent::Release { .. }
         | Intent::Evacuate { .. }
         | Intent::Return { .. }
+        | Intent::Failover { .. }
         | Intent::Reconcile { .. } => BTreeSet::new(),
     }
 }

@@ -312,6 +312,7 @@ export interface Event {
   partition?: string;
   vf?: string;
   why?: string;
+  standby?: string;
   agent?: string;
   count?: number;
   epoch?: number;

@@ -184,6 +184,12 @@ export function stepText(step: Step): string {
       return `take over ${vf} as ${step.owner}`;
     case "release-vf":
       return `forget ${step.owner} (${vf}), which its domain keeps`;
+    case "take-out-of-service":
+      return `take ${step.pf} out of service`;
+    case "return-to-service":
+      return `return ${step.pf} to service`;
+    case "switch-over":
+      return to ? `have the standby of ${step.owner} active` : `have ${step.owner} active again`;
     case "start-partition":
       return `start partition ${step.partition}`;
     case "stop-partition":
@@ -282,6 +288,10 @@ export function eventText(event: Event): string {
       return `${event.partition} was started, and not by ioward`;
     case "partition-gone":
       return `${event.partition} is gone: ${event.why}`;
+    case "failed-over":
+      return `${event.partition}/${event.vf} has failed over to ${event.standby}: ${event.why}`;
+    case "failed-back":
+      return `${event.partition}/${event.vf} is active again`;
     case "vf-taken-out":
       return `${event.partition}/${event.vf} was taken out, and not by ioward: ${event.why}`;
     case "channel-opened":

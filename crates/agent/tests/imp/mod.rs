@@ -173,5 +173,7 @@ pub fn view(name: &str) -> VfView {
         host_address: "0000:01:10.0".parse().unwrap(),
         settings: VfSettings { mac: Some("52:54:00:aa:00:01".parse().unwrap()), ..VfSettings::default() },
         may: vec!["mac".to_owned()],
+        failover: None,
+        fault: None,
     }
 }

@@ -3,8 +3,8 @@
 
 use ioward_channel::{AgentMessage, ChannelError, ErrorCode, Hello, ImpMessage, Notice, Welcome};
 use ioward_model::{
-    BitRate, Class, LinkState, MacAddress, Name, OpError, OpErrorKind, OpOutcome, VfOp, VfSettings,
-    VfStatistics, VfView, Vlan, VlanProtocol,
+    BitRate, Class, LinkState, MacAddress, Name, OpError, OpErrorKind, OpOutcome, PairRole, PairView, VfOp,
+    VfSettings, VfStatistics, VfView, Vlan, VlanProtocol,
 };
 use ioward_pci::Bdf;
 use proptest::{collection::vec, option, prelude::*};
@@ -53,10 +53,17 @@ fn change() -> impl Strategy<Value = VfSettings> {
 
 prop_compose! {
     fn any_view()(
-        name in name(), class in 0..5usize, domain: u32, id: u16, settings in settings(), may in vec(text(256), 0..6),
+        name in name(), class in 0..5usize, domain: u32, id: u16, settings in settings(),
+        may in vec(text(256), 0..6), failover in option::of(pair_view()), fault in option::of(text(256)),
     ) -> VfView {
         let class = [Class::Network, Class::Nvme, Class::Display, Class::Accelerator, Class::Other][class];
-        VfView { name, class, host_address: Bdf::from_routing_id(domain, id), settings, may }
+        VfView { name, class, host_address: Bdf::from_routing_id(domain, id), settings, may, failover, fault }
+    }
+}
+
+prop_compose! {
+    fn pair_view()(primary: bool, partner in name(), active: bool) -> PairView {
+        PairView { role: if primary { PairRole::Primary } else { PairRole::Standby }, partner, active }
     }
 }
 
@@ -67,6 +74,7 @@ fn op() -> impl Strategy<Value = VfOp> {
         (name(), change()).prop_map(|(vf, change)| VfOp::Set { vf, change }),
         name().prop_map(|vf| VfOp::Reset { vf }),
         name().prop_map(|vf| VfOp::Stats { vf }),
+        (name(), any::<bool>()).prop_map(|(vf, back)| VfOp::Failover { vf, back }),
     ]
 }
 

@@ -9,7 +9,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use crate::{error::CliError, terminal};
+use crate::{client::Client, error::CliError, terminal};
 
 /// No command: the answer names it, and so is known from whatever stood on the console before.
 const MARK: &str = "ready?";
@@ -28,6 +28,14 @@ pub async fn configure(partition: &PartitionView) -> Result<(), CliError> {
         console.type_in(&format!("vf get {}", vf.name)).await?;
     }
     Ok(())
+}
+
+/// Types one command on the console of a partition, and shows what comes of it.
+pub async fn type_in(client: &Client, partition: &str, command: &str) -> Result<(), CliError> {
+    let partitions: Vec<PartitionView> = client.get("/v1/partitions").await?;
+    let found = partitions.iter().find(|known| known.name.as_str() == partition);
+    let found = found.ok_or_else(|| CliError::Demo(format!("there is no partition {partition}")))?;
+    Console::open(found).await?.type_in(command).await
 }
 
 struct Console {

@@ -5,6 +5,7 @@
 //! planner, the executor, the channels, the agent.
 
 mod choice;
+mod failover;
 mod guests;
 mod place;
 
@@ -107,6 +108,8 @@ async fn stages(embedded: &Embedded, args: &DemoArgs, page: Option<&Server>) -> 
     }
     stage("Who asked for what?")?;
     show::audit(client, false).await?;
+
+    failover::show(embedded).await?;
 
     stage("An adapter is taken away, and put back")?;
     take_away_and_put_back(embedded).await?;

@@ -164,6 +164,8 @@ struct Held {
     given: Option<VfId>,
     detached: Option<VfId>,
     attached: Option<VfId>,
+    /// Its standby is active from now on, or it is.
+    switched: Option<bool>,
     /// It is the domain's before and after.
     stays: bool,
 }
@@ -225,6 +227,7 @@ impl<'a> Changes<'a> {
                 self.held(owner).stays = true;
                 self.pf(vf.pf).keeps_vfs = true;
             }
+            Step::SwitchOver { owner, to, .. } => self.held(owner).switched = Some(to.is_some()),
             Step::StartPartition { partition } => self.partition(partition).runs = Some(true),
             Step::StopPartition { partition, .. } => self.partition(partition).runs = Some(false),
         }
@@ -404,7 +407,11 @@ impl Held {
                 (Some(_), Some(vf)) => (Sign::Changed, Some(format!("{vf}, taken out and put back"))),
                 (None, Some(vf)) => (Sign::Changed, Some(format!("{vf}, put back"))),
                 (Some(vf), None) => (Sign::Changed, Some(format!("{vf}, taken out"))),
-                (None, None) => (Sign::Changed, None),
+                (None, None) => {
+                    let switched =
+                        |over| if over { "its standby is active" } else { "is active again" }.to_owned();
+                    (Sign::Changed, self.switched.map(switched))
+                }
             },
         };
         let stays = if self.stays { ", stays as it is" } else { "" };

@@ -2,7 +2,7 @@
 
 use ioward_api::{AssignedVf, KindView, PartitionView};
 use ioward_hypervisor::Accelerator;
-use ioward_model::PartitionSpec;
+use ioward_model::{PairRole, PairView, PartitionSpec};
 
 use super::{
     table::{Align, Table},
@@ -52,10 +52,22 @@ pub fn partitions(partitions: &[PartitionView], width: usize) -> String {
         for vf in in_order(&partition.vfs) {
             let address = vf.address.map(|address| format!(" at {address}")).unwrap_or_default();
             let may = may(vf);
-            table.note(&format!("{}: {} {}{address}; the guest may {may}", vf.name, vf.class, vf.vf));
+            let pair = pair(vf).map(|pair| format!("; {pair}")).unwrap_or_default();
+            table.note(&format!("{}: {} {}{address}; the guest may {may}{pair}", vf.name, vf.class, vf.vf));
         }
     }
     table.render(width)
+}
+
+/// The part of a VF in a failover pair, in words.
+fn pair(vf: &AssignedVf) -> Option<String> {
+    let PairView { role, partner, active } = vf.failover.as_ref()?;
+    Some(match (role, &vf.failed_over) {
+        (PairRole::Primary, Some(over)) => format!("failed over to {partner}: {}", over.describe()),
+        (PairRole::Primary, None) => format!("{partner} is its standby"),
+        (PairRole::Standby, _) if *active => format!("standby of {partner}, and active"),
+        (PairRole::Standby, _) => format!("standby of {partner}"),
+    })
 }
 
 /// One partition: what it has, what it starts from, and its VFs with all that is set and asked for.

@@ -100,6 +100,8 @@ impl Progress {
             | EventKind::PartitionEnded { .. }
             | EventKind::PartitionStartedElsewhere { .. }
             | EventKind::PartitionGone { .. }
+            | EventKind::FailedOver { .. }
+            | EventKind::FailedBack { .. }
             | EventKind::VfTakenOut { .. }
             | EventKind::ChannelOpened { .. }
             | EventKind::ChannelMisused { .. }

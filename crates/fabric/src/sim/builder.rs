@@ -82,8 +82,15 @@ impl SimMachineBuilder {
             next_nvme: 0,
         };
         let faults = Faults::new(self.seed, self.faults_per_million);
-        let mut machine =
-            Machine { host, faults, slots: Vec::new(), unplugged: Vec::new(), next_bus: (0, 1), plugged: 0 };
+        let mut machine = Machine {
+            host,
+            faults,
+            slots: Vec::new(),
+            unplugged: Vec::new(),
+            next_bus: (0, 1),
+            plugged: 0,
+            followers: Vec::new(),
+        };
         for adapter in self.adapters {
             machine.plug_in_new(adapter, None);
         }

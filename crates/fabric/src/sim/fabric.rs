@@ -173,7 +173,9 @@ impl Fabric for SimFabric {
 
     /// A simulated machine never changes on its own.
     async fn changes(&self) -> mpsc::Receiver<()> {
-        mpsc::channel(1).1
+        let (follower, changes) = mpsc::channel(1);
+        self.machine.lock().followers.push(follower);
+        changes
     }
 }
 

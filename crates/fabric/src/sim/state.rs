@@ -1,6 +1,7 @@
 //! The machine's whole state, and how an operation runs on it: latency, faults, and stuck adapters.
 
 use std::{io, time::Duration};
+use tokio::sync::mpsc;
 
 use ioward_model::VfId;
 use ioward_pci::Bdf;
@@ -30,6 +31,8 @@ pub(super) struct Machine {
     pub(super) next_bus: (u32, u8),
     /// Adapters plugged in so far.
     pub(super) plugged: u64,
+    /// Whoever wants to hear of links that come and go.
+    pub(super) followers: Vec<mpsc::Sender<()>>,
 }
 
 /// An adapter that was removed.

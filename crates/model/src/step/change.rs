@@ -100,6 +100,7 @@ impl Step {
             | Self::ReturnToService { .. }
             | Self::Assign { .. }
             | Self::Unassign { .. }
+            | Self::SwitchOver { .. }
             | Self::ResetVf { .. } => return None,
         })
     }

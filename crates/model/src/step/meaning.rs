@@ -172,6 +172,12 @@ impl Step {
                 ..Meaning::owned(owner, *vf)
             },
             Self::ReleaseVf { owner, vf } => Meaning { outlives_boot: true, ..Meaning::owned(owner, *vf) },
+            // A note: what becomes of the VF's adapter does not matter to it.
+            Self::SwitchOver { owner, .. } => Meaning::about(Subject {
+                partition: Some(&owner.partition),
+                owner: Some(owner),
+                ..Subject::default()
+            }),
             Self::StartPartition { partition } => {
                 Meaning { time_limit: minutes(10), ..Meaning::partition(partition) }
             }

@@ -22,7 +22,9 @@ use std::fmt;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdapterState, Assignment, Name, OutOfService, Owner, PartitionSpec, VfId, VfSettings};
+use crate::{
+    AdapterState, Assignment, FailedOver, Name, OutOfService, Owner, PartitionSpec, VfId, VfSettings,
+};
 
 /// One idempotent operation, with an inverse.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -162,6 +164,17 @@ pub enum Step {
         /// The VF.
         vf: VfId,
     },
+    /// Note which of a primary VF and its standby is active. The partition does the rest.
+    SwitchOver {
+        /// The primary.
+        owner: Owner,
+        /// That the standby is active, and why; `None`: the primary is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<FailedOver>,
+        /// The note before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<FailedOver>,
+    },
     /// Start a partition.
     StartPartition {
         /// The partition.
@@ -227,6 +240,7 @@ impl Step {
             Self::DetachVf { .. } => "detach-vf",
             Self::AdoptVf { .. } => "adopt-vf",
             Self::ReleaseVf { .. } => "release-vf",
+            Self::SwitchOver { .. } => "switch-over",
             Self::StartPartition { .. } => "start-partition",
             Self::StopPartition { .. } => "stop-partition",
         }
@@ -264,6 +278,7 @@ impl Step {
             Self::AttachVf { owner, vf } => Self::DetachVf { owner, vf, force: true },
             Self::DetachVf { owner, vf, .. } => Self::AttachVf { owner, vf },
             Self::AdoptVf { owner, vf } => Self::ReleaseVf { owner, vf },
+            Self::SwitchOver { owner, to, from } => Self::SwitchOver { owner, to: from, from: to },
             Self::ReleaseVf { owner, vf } => Self::AdoptVf { owner, vf },
             // A partition that this very plan has started has nothing to lose yet.
             Self::StartPartition { partition } => Self::StopPartition { partition, force: true },
@@ -319,6 +334,10 @@ impl fmt::Display for Step {
             Self::ReleaseVf { owner, vf } => {
                 write!(f, "forget {} ({vf}), which {} keeps", owner.vf, owner.partition)
             }
+            Self::SwitchOver { owner, to: Some(to), .. } => {
+                write!(f, "have the standby of {owner} active: {}", to.describe())
+            }
+            Self::SwitchOver { owner, to: None, .. } => write!(f, "have {owner} active again"),
             Self::StartPartition { partition } => write!(f, "start partition {partition}"),
             Self::StopPartition { partition, force } => {
                 write!(f, "stop partition {partition}{}", if *force { " at once" } else { "" })

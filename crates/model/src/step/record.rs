@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Outcome, Step, Subject};
 #[cfg(doc)]
 use crate::Policy;
-use crate::{Assignment, Name, OutOfService, PartitionState, RowKey, State, VfId, VfSettings};
+use crate::{Assignment, FailedOver, Name, OutOfService, PartitionState, RowKey, State, VfId, VfSettings};
 
 impl State {
     /// Notes that a step has been carried out. Noting it again changes nothing.
@@ -75,6 +75,18 @@ impl State {
                 self.record_address(*vf, outcome.address);
             }
             Step::DetachVf { vf, .. } | Step::ReleaseVf { vf, .. } => self.set_attached(*vf, false),
+            Step::SwitchOver { owner, to, .. } => {
+                let at_ms = outcome.at_ms.unwrap_or(0);
+                let to = to.clone().map(|to| match to.since_ms {
+                    0 => FailedOver { since_ms: at_ms, ..to },
+                    _ => to,
+                });
+                self.with(&owner.partition, |p| {
+                    if let Some(primary) = p.vfs.get_mut(&owner.vf) {
+                        primary.failed_over = to;
+                    }
+                });
+            }
             Step::StartPartition { partition } => self.with(partition, |p| p.running = true),
             Step::StopPartition { partition, .. } => self.with(partition, |p| p.running = false),
         }

@@ -1,7 +1,9 @@
 //! Laws that hold of every step: one that is added is listed here, and then all of them are tried on it.
 
 use super::*;
-use crate::{AdapterOriginal, Boot, Inventory, KindName, Machine, PartitionStatus, RowKey, State, Why};
+use crate::{
+    AdapterOriginal, Boot, FailoverCause, Inventory, KindName, Machine, PartitionStatus, RowKey, State, Why,
+};
 
 fn pf() -> Bdf {
     "0000:01:00.0".parse().unwrap()
@@ -26,6 +28,7 @@ fn all() -> Vec<Step> {
     let out = OutOfService { since_ms: 5, why: Why::Evacuated, identity: None };
     let mac = VfSettings { mac: "52:54:00:00:00:01".parse().ok(), ..VfSettings::default() };
     let held = Assignment { settings: mac.clone(), ..Assignment::new(vf()) };
+    let over = FailedOver { since_ms: 5, why: FailoverCause::Asked };
     let partition = owner().partition;
     vec![
         Step::HoldAdapter { pf: pf(), to: adapter.clone(), from: None },
@@ -50,6 +53,8 @@ fn all() -> Vec<Step> {
         Step::DetachVf { owner: owner(), vf: vf(), force: false },
         Step::AdoptVf { owner: owner(), vf: vf() },
         Step::ReleaseVf { owner: owner(), vf: vf() },
+        Step::SwitchOver { owner: owner(), to: Some(over.clone()), from: None },
+        Step::SwitchOver { owner: owner(), to: None, from: Some(over) },
         Step::StartPartition { partition: partition.clone() },
         Step::StopPartition { partition: partition.clone(), force: false },
         Step::StopPartition { partition, force: true },

@@ -118,7 +118,7 @@ fn divide<'n, 'a>(ledger: &Ledger<'a>, needs: Vec<Need<'n>>) -> Divided<'n, 'a> 
     let (stay, moves): (Vec<_>, Vec<_>) = stay.into_iter().partition(|(need, pf, _)| {
         let owner = need.owner();
         let asks =
-            asked_before(ledger, &owner).is_none_or(|before| before.apart_from != need.request.apart_from);
+            asked_before(ledger, &owner).is_none_or(|before| !before.aparts().eq(need.request.aparts()));
         let mut ties = ledger.ties(&owner).iter().filter(|tie| asks && !tie.prefer);
         ties.all(|tie| {
             let other = held.get(&tie.other).copied().or_else(|| ledger.held_by(&tie.other));
@@ -537,6 +537,7 @@ fn selection(request: &VfRequest, name: &Name) -> VfRequest {
         link_state: request.link_state.map(|_| LinkState::Auto),
         guest_may: GuestMay::default(),
         apart_from: Vec::new(),
+        failover: None,
         ..request.clone()
     }
 }

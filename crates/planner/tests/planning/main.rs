@@ -11,6 +11,7 @@ mod changing;
 mod checking;
 mod choosing;
 mod evacuating;
+mod failing_over;
 mod giving_back;
 mod kinds;
 mod laws;

@@ -1,0 +1,70 @@
+//! A VF and its standby: where they are placed, and who may have which of them active.
+
+use ioward_model::{FailedOver, FailoverCause, Intent, Rule};
+
+use crate::world::*;
+
+const PAIR: [&str; 2] = ["net0 network failover={standby=\"net0-b\"}", "net0-b network"];
+
+fn failover(vf: &str, back: bool) -> Intent {
+    Intent::Failover { partition: "web".parse().unwrap(), vf: vf.parse().unwrap(), back }
+}
+
+fn with_pair() -> World {
+    let mut world = host().nic(NIC, 7).nic(NIC2, 7);
+    world.does(&only("web", &PAIR), SAFE);
+    world
+}
+
+fn over(world: &World) -> Option<FailedOver> {
+    world.state.partitions[&"web".parse().unwrap()].vfs[&"net0".parse().unwrap()].failed_over.clone()
+}
+
+#[test]
+fn a_vf_and_its_standby_are_on_two_adapters() {
+    let world = with_pair();
+    let pf = |vf: &str| world.vf_of(vf)[..12].to_owned();
+    assert_ne!(pf("web/net0"), pf("web/net0-b"));
+    let alone = host().nic(NIC, 7);
+    let reasons = alone.plan(&only("web", &PAIR), SAFE).unwrap_err();
+    assert!(reasons.iter().any(|reason| reason.rule == Rule::Redundancy), "{reasons:?}");
+}
+
+#[test]
+fn a_person_has_the_standby_active_and_the_vf_itself_again() {
+    let mut world = with_pair();
+    let steps = world.does(&failover("net0", false), SAFE);
+    assert_eq!(steps, ["have the standby of web/net0 active: asked for"]);
+    assert_eq!(over(&world).unwrap().why, FailoverCause::Asked);
+    assert!(world.does(&failover("net0", false), SAFE).is_empty(), "it is so already");
+    assert_eq!(world.does(&failover("net0", true), SAFE), ["have web/net0 active again"]);
+    assert_eq!(over(&world), None);
+}
+
+#[test]
+fn nobody_is_cut_off_because_somebody_asks_for_it() {
+    let mut world = with_pair();
+    let pf = at(&world.vf_of("web/net0-b")[..12]);
+    let found = world.inventory.physical_functions.iter_mut().find(|found| found.address == pf).unwrap();
+    found.netdevs[0].carrier = Some(false);
+    let reasons = world.plan(&failover("net0", false), SAFE).unwrap_err();
+    assert_eq!(
+        (reasons[0].rule, &*reasons[0].found),
+        (Rule::InService, &*format!("the port of {pf} has no link"))
+    );
+}
+
+#[test]
+fn a_no_says_what_to_name_instead() {
+    let mut world = with_pair();
+    let said = |world: &mut World, vf: &str| {
+        let reason = world.plan(&failover(vf, false), SAFE).unwrap_err().remove(0);
+        (reason.found, reason.remedy)
+    };
+    let (found, remedy) = said(&mut world, "net0-b");
+    assert_eq!((&*found, &*remedy), ("it is the standby of web/net0", "name web/net0"));
+    assert_eq!(said(&mut world, "net7").0, "web has no VF 'net7'");
+    let detach = Intent::Detach { partition: "web".parse().unwrap(), vf: "net0-b".parse().unwrap() };
+    world.does(&detach, DISRUPT);
+    assert_eq!(said(&mut world, "net0").0, "it has none", "what it fell back on is gone");
+}

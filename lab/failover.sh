@@ -1,0 +1,85 @@
+#!/bin/bash
+# `cargo xtask lab failover`: a guest with a VF on one adapter and its standby on the other, bonded by its agent, is pinged all the
+# time while its adapter's port loses the link, while people and the guest itself switch, and while its adapter is taken out of
+# service. After each: pings lost, what was said, and that all is as before. Runs in level 1.
+set -euo pipefail
+
+# shellcheck source=lab/stages.sh
+. lab/stages.sh
+guest=10.0.0.2
+until_so() { # WHAT COMMAND…: waits until it is so, for as long as a busy machine may take
+  local what=$1 tries=600; shift
+  until "$@" >/dev/null 2>&1; do
+    tries=$((tries - 1)); [ "$tries" -gt 0 ] || { echo "  ✗ $what"; exit 1; }
+    sleep 0.5
+  done
+  echo "  ✓ $what"
+}
+answers() { ping -c 1 -W 1 "$guest"; }
+told() { ioward events | tail -n +"$((said + 1))" | grep -F "$1"; } # since `pings`
+sends_by() { lab-guest web 'cat /sys/class/net/net0/bonding/active_slave' | grep -x "$1"; }
+pings() { # begins to count
+  said=$(ioward events | wc -l)
+  ping -i 0.2 -D "$guest" >/run/pings 2>&1 & pinger=$!
+}
+count() { # WHAT: ends it, and says how many were lost
+  sleep 1
+  kill -INT "$pinger"; wait "$pinger" || true
+  echo "  $1: $(grep -o '[0-9]* packets transmitted, [0-9]* received' /run/pings |
+    sed 's/\([0-9]*\) packets transmitted, \([0-9]*\) received/\1 \2/' |
+    { read -r sent received; echo "$((sent - received)) of $sent pings lost, one each 0.2 s"; })"
+  ioward events | tail -n +"$((said + 1))" | grep -E 'failed over|active|frozen|serves|drift' || true
+}
+
+ioward serve 2>/run/ioward.log &
+trap 'status=$?; [ $status = 0 ] || { tail -30 /run/ioward.log; ioward events | tail -20; lab-guest web "cat /run/bond.log; ip addr; dmesg | tail -20" || true; } >&2; exit $status' EXIT
+until [ -S /run/ioward/api.sock ]; do kill -0 $! || exit; sleep 0.2; done
+
+stage "A partition with a VF and its standby, which its agent bonds"
+run ioward apply -f lab/failover.toml --yes
+run ioward host --risks
+# Both PFs are on one network; the one that has the address is to answer for it, and no other. Before, its adapter would have been one
+# that the host uses.
+echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore
+ip addr add 10.0.0.3/24 dev eth1
+in_guest web 'ioward-agent vf get net0'
+in_guest web 'setsid ioward-agent bond </dev/null >/run/bond.log 2>&1 & n=0; until [ -s /sys/class/net/net0/bonding/active_slave ] || [ $n = 120 ]; do sleep 1; n=$((n+1)); done; cat /run/bond.log'
+first=$(lab-guest web 'cat /sys/class/net/net0/bonding/active_slave' | tr -d '[:space:]')
+in_guest web "ip addr add $guest/24 dev net0; ip link show net0"
+until_so "the guest answers" answers
+
+stage "The port of its adapter loses its link, and has it again"
+pings
+run ip link set eth0 down
+until_so "ioward says so" told 'web/net0 has failed over to net0-b: the port of 0000:01:00.0 has no link'
+until_so "the guest answers" answers
+check "it does not send by $first any more" bash -c "! lab-guest web 'cat /sys/class/net/net0/bonding/active_slave' | grep -qx $first"
+run ip link set eth0 up
+until_so "ioward says that it is active again" told 'web/net0 is active again'
+until_so "the guest sends by $first" sends_by "$first"
+until_so "the guest answers" answers
+count "a link that went and came"
+
+stage "A person has the standby used, and the VF itself again"
+pings
+run ioward failover web/net0
+until_so "the guest does not send by $first" bash -c "! lab-guest web 'cat /sys/class/net/net0/bonding/active_slave' | grep -qx $first"
+until_so "the guest answers" answers
+run ioward failover web/net0 --back
+until_so "the guest sends by $first" sends_by "$first"
+until_so "the guest answers" answers
+count "there and back"
+
+stage "Its adapter is taken out of service, and returns"
+pings
+run ioward evacuate 0000:01:00.0 --leave-out --allow-disruption --yes
+until_so "the guest answers" answers
+run ioward host
+check "the adapter has no VFs" test "$(cat /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs)" = 0
+run ioward return 0000:01:00.0 --yes
+run ioward apply -f lab/failover.toml --yes
+until_so "the guest sends by one of two" bash -c "lab-guest web 'cat /sys/class/net/net0/bonding/slaves' | grep -q ' '"
+until_so "the guest answers" answers
+count "away and back"
+check "nothing differs from what is noted" test "$(ioward drift --json)" = "[]"
+stage "Done"
