@@ -598,11 +598,17 @@ impl PhysicalFunction {
     }
 }
 
+/// Whether a driver hands its functions to programs: vfio-pci and its variants, uio_pci_generic, igb_uio.
+#[must_use]
+pub fn is_lending(driver: &str) -> bool {
+    driver.contains("vfio") || driver.contains("uio")
+}
+
 impl VirtualFunction {
     /// Whether its driver hands it to a program: vfio-pci and its variants, uio_pci_generic, igb_uio.
     #[must_use]
     pub fn is_lent(&self) -> bool {
-        self.driver.as_deref().is_some_and(|driver| driver.contains("vfio") || driver.contains("uio"))
+        self.driver.as_deref().is_some_and(is_lending)
     }
 
     /// What somebody who is no partition does with it: the host, a program, or who is in another network namespace.
