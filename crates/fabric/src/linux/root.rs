@@ -10,6 +10,7 @@ use std::{
     ffi::CStr,
     fs::File,
     io::{self, Read},
+    mem::MaybeUninit,
     ops::ControlFlow,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -17,7 +18,8 @@ use std::{
 
 use rustix::{
     fs::{
-        CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, readlinkat, readlinkat_raw,
+        CWD, Dir, FileType, Mode, OFlags, RawDir, ResolveFlags, fstat, openat, openat2, readlinkat,
+        readlinkat_raw,
     },
     io::Errno,
 };
@@ -29,6 +31,8 @@ use crate::FabricError;
 const MAX_ATTRIBUTE: usize = 64 << 10;
 /// How much of a file is read at first: a function's configuration space has 4096 bytes, and an attribute fewer.
 const FIRST_READ: usize = 4097;
+/// How much of a listing is read at a time, in bytes: most folders are small.
+const SOME_ENTRIES: usize = 8192;
 /// Maximum number of entries in a folder.
 const MAX_ENTRIES: usize = 1 << 16;
 /// Maximum length of a name: NAME_MAX of Linux.
@@ -133,7 +137,7 @@ impl HostRoot {
     /// A whole file of at most `limit` bytes.
     pub(crate) fn read(&self, path: &str, limit: usize) -> io::Result<Vec<u8>> {
         let answer = match &self.source {
-            Source::Folder(folder) => open_file(folder, path).and_then(|file| read(&file, limit)),
+            Source::Folder(folder) => open_file(folder, path).and_then(|file| file.read(limit)),
             Source::Recording(replay) => replay.read(path, limit),
         };
         self.note(|tape| tape.note_file(path, &answer));
@@ -209,7 +213,7 @@ impl HostRoot {
     /// The first bytes of a file, at most `most`. Not recorded.
     pub(super) fn start_of(&self, path: &str, most: usize) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        File::from(open_file(self.folder()?, path)?).take(most as u64).read_to_end(&mut bytes)?;
+        File::from(open_file(self.folder()?, path)?.file).take(most as u64).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -267,7 +271,7 @@ impl Folder<'_> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         match self.open(name, flags) {
             Some(file) => {
-                let answer = file.and_then(regular).and_then(|file| read(&file, limit));
+                let answer = file.and_then(Regular::new).and_then(|file| file.read(limit));
                 self.root.note(|tape| tape.note_file(&self.path(name), &answer));
                 answer
             }
@@ -316,40 +320,43 @@ impl Folder<'_> {
     }
 }
 
-fn open_file(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
+fn open_file(root: &OwnedFd, path: &str) -> io::Result<Regular> {
     // Non-blocking: a FIFO in a copied tree must not block.
-    regular(open_at(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?)
+    Regular::new(open_at(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?)
 }
 
-fn regular(file: OwnedFd) -> io::Result<OwnedFd> {
-    if !FileType::from_raw_mode(fstat(&file)?.st_mode).is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+/// An open file that is a regular one.
+struct Regular {
+    file: OwnedFd,
+    /// What it says to have. In sysfs an attribute has less than that, and in /proc a file has more: none.
+    size: usize,
+}
+
+impl Regular {
+    fn new(file: OwnedFd) -> io::Result<Self> {
+        let status = fstat(&file)?;
+        if !FileType::from_raw_mode(status.st_mode).is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        }
+        Ok(Self { file, size: usize::try_from(status.st_size).unwrap_or(0) })
     }
-    Ok(file)
-}
 
-/// A whole file. Most are short, so that it takes one read to have it, and one to know that there is no more.
-fn read(file: &OwnedFd, limit: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(FIRST_READ.min(limit + 1));
-    loop {
-        if bytes.len() == bytes.capacity() {
-            bytes.reserve(bytes.len().min(limit + 1 - bytes.len()));
-        }
-        // Capacity may be more than was asked for.
-        let most = limit + 1 - bytes.len();
-        let mut next = std::mem::take(&mut bytes);
-        let before = next.len();
-        let room = (next.capacity() - before).min(most);
-        next.resize(before + room, 0);
-        let read = rustix::io::retry_on_intr(|| rustix::io::read(file, &mut next[before..]))?;
-        next.truncate(before + read);
-        bytes = next;
-        if read == 0 {
-            return Ok(bytes);
-        }
-        if bytes.len() > limit {
-            let message = format!("it has more than {limit} bytes");
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    /// All of it. One that has just what it says takes one read, any other one more, to know that nothing follows.
+    fn read(&self, limit: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        loop {
+            let before = bytes.len();
+            let room = before.max(FIRST_READ).min(limit + 1 - before);
+            bytes.resize(before + room, 0);
+            let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.file, &mut bytes[before..]))?;
+            bytes.truncate(before + read);
+            if bytes.len() > limit {
+                let message = format!("it has more than {limit} bytes");
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+            }
+            if read == 0 || bytes.len() == self.size {
+                return Ok(bytes);
+            }
         }
     }
 }
@@ -362,7 +369,9 @@ fn text(bytes: Vec<u8>) -> io::Result<String> {
 
 fn list(folder: OwnedFd) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in Dir::new(folder)? {
+    let mut buffer = [MaybeUninit::uninit(); SOME_ENTRIES];
+    let mut entries = RawDir::new(folder, &mut buffer);
+    while let Some(entry) = entries.next() {
         let entry = entry?;
         names.extend(entry.file_name().to_str().ok().filter(|name| is_name(name)).map(str::to_owned));
         if names.len() > MAX_ENTRIES {
