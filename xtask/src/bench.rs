@@ -20,6 +20,8 @@ const TICKS_PER_SECOND: u64 = 100;
 pub enum Bench {
     /// The planner: how it grows with the host, against an ILP solver, and planning again after a small change.
     Planner,
+    /// Identify: 4,096 functions, against the least that a program could do about them and against lspci.
+    Identify,
     /// The daemon: how soon one is ready that takes the place of another with 1,000 partitions, and what one with 100 holds.
     Daemon,
     /// The API: an inventory of 4,096 VFs, against lspci and a look without a daemon; and 1,000 subscribers to events.
@@ -34,6 +36,7 @@ pub fn run(what: Bench) -> Result<()> {
     let binary = match what {
         Bench::Build => return build(&workspace),
         Bench::Planner => "planner",
+        Bench::Identify => "identify",
         Bench::Daemon => "daemon",
         Bench::Api => "api",
     };

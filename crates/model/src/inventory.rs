@@ -532,7 +532,10 @@ impl Inventory {
     /// The PF at an address.
     #[must_use]
     pub fn physical_function(&self, address: Bdf) -> Option<&PhysicalFunction> {
-        self.physical_functions.iter().find(|pf| pf.address == address)
+        // By address, as identify gives them; looked through where they are not.
+        let pfs = &self.physical_functions;
+        let at = pfs.binary_search_by_key(&address, |pf| pf.address).ok();
+        at.map(|at| &pfs[at]).or_else(|| pfs.iter().find(|pf| pf.address == address))
     }
 
     /// The VF at an address, with its PF.
@@ -548,7 +551,9 @@ impl PhysicalFunction {
     /// The VF with this index, when it exists now.
     #[must_use]
     pub fn virtual_function(&self, index: u16) -> Option<&VirtualFunction> {
-        self.virtual_functions.iter().find(|vf| vf.index == index)
+        // Where all are there, its index is its place.
+        let in_place = self.virtual_functions.get(usize::from(index)).filter(|vf| vf.index == index);
+        in_place.or_else(|| self.virtual_functions.iter().find(|vf| vf.index == index))
     }
 
     /// TotalVFs; 0 when the capability could not be read.
@@ -593,11 +598,17 @@ impl PhysicalFunction {
     }
 }
 
+/// Whether a driver hands its functions to programs: vfio-pci and its variants, uio_pci_generic, igb_uio.
+#[must_use]
+pub fn is_lending(driver: &str) -> bool {
+    driver.contains("vfio") || driver.contains("uio")
+}
+
 impl VirtualFunction {
     /// Whether its driver hands it to a program: vfio-pci and its variants, uio_pci_generic, igb_uio.
     #[must_use]
     pub fn is_lent(&self) -> bool {
-        self.driver.as_deref().is_some_and(|driver| driver.contains("vfio") || driver.contains("uio"))
+        self.driver.as_deref().is_some_and(is_lending)
     }
 
     /// What somebody who is no partition does with it: the host, a program, or who is in another network namespace.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ioward_model::{Inventory, SettingsBefore, State, Step, VfId, VfSettings};
+use ioward_model::{Assignment, IntoMap, Inventory, SettingsBefore, State, Step, VfId, VfSettings};
 
 /// For each VF that is held and configured by these steps, what those settings are now: as noted, and as found where nothing
 /// is noted.
@@ -20,8 +20,14 @@ pub(crate) fn settings(inventory: &Inventory, state: &State, steps: &[Step]) -> 
             changed.remove(&from.vf);
         }
     }
+    if changed.is_empty() {
+        return Vec::new();
+    }
+    let held = state.partitions.values().flat_map(|partition| partition.vfs.values());
+    let mut held: BTreeMap<VfId, &Assignment> =
+        held.filter(|held| changed.contains_key(&held.vf)).map(|held| (held.vf, held)).into_map();
     let before = changed.into_iter().filter_map(|(vf, changed)| {
-        let noted = state.assignment(vf)?.effective_settings();
+        let noted = held.remove(&vf)?.effective_settings();
         let found = inventory.physical_function(vf.pf).and_then(|pf| pf.virtual_function(vf.index));
         let now = found.map_or_else(|| noted.clone(), |found| noted.or(&found.settings));
         let settings = changed.restored_from(&now);

@@ -94,7 +94,8 @@ impl Goal {
                     }
                 }
                 check_one(&spec)?;
-                let nobody = apart_from_nobody(state, std::slice::from_ref(&spec), &spec);
+                let wanted = Wanted::of(state, std::slice::from_ref(&spec));
+                let nobody = apart_from_nobody(&wanted, &spec);
                 if !nobody.is_empty() {
                     return Err(nobody
                         .into_iter()
@@ -157,6 +158,7 @@ impl Goal {
 fn apply(inventory: &Inventory, state: &State, spec: &Spec) -> Result<Goal, Vec<Reason>> {
     check(spec)?;
     let pfs = inventory.physical_functions.iter().map(|pf| (pf.address, pf)).into_map();
+    let wanted = Wanted::of(state, &spec.partitions);
     let mut settled = Vec::new();
     let mut reasons = Vec::new();
     let mut partitions = Vec::new();
@@ -168,8 +170,8 @@ fn apply(inventory: &Inventory, state: &State, spec: &Spec) -> Result<Goal, Vec<
         }
         reasons.extend(present.and_then(|present| changed_while_running(present, partition)));
         reasons.extend(present.and_then(|present| changed_kind(present, partition)));
-        reasons.extend(taken_by_another(state, spec, partition));
-        reasons.extend(apart_from_nobody(state, &spec.partitions, partition));
+        reasons.extend(taken_by_another(&wanted, partition));
+        reasons.extend(apart_from_nobody(&wanted, partition));
         // A domain is as it is, and a namespace is there.
         let start = present.is_none() && partition.machine().is_some();
         partitions.push(PartitionGoal { spec: partition.clone(), start });
@@ -213,14 +215,37 @@ fn no_such_vf(partition: &PartitionSpec, vf: &Name) -> Reason {
     Reason::new(Rule::VfExists, format!("a VF '{vf}' of {}", partition.name), found)
 }
 
+/// The partitions of a Spec, beside those that are held.
+struct Wanted<'a> {
+    state: &'a State,
+    all: &'a [PartitionSpec],
+    by_name: BTreeMap<&'a Name, &'a PartitionSpec>,
+    /// Domains and namespaces that are held and that the Spec does not name.
+    others: Vec<(&'a Name, &'a PartitionKind)>,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(state: &'a State, all: &'a [PartitionSpec]) -> Self {
+        // Of two with one name, which a Spec has not, the first.
+        let by_name = all.iter().rev().map(|partition| (&partition.name, partition)).into_map();
+        let held = state.partitions.iter().map(|(name, partition)| (name, &partition.spec.kind));
+        let is_other = |(name, kind): &(&Name, &PartitionKind)| {
+            !matches!(kind, PartitionKind::Machine(_)) && !by_name.contains_key(name)
+        };
+        let others = held.filter(is_other).collect();
+        Self { state, all, by_name, others }
+    }
+}
+
 /// VFs of a partition that are to be apart from one that is neither in the Spec nor held. What a partition has asked for already
 /// stays: the other may have gone since.
-fn apart_from_nobody(state: &State, wanted: &[PartitionSpec], partition: &PartitionSpec) -> Vec<Reason> {
+fn apart_from_nobody(wanted: &Wanted<'_>, partition: &PartitionSpec) -> Vec<Reason> {
+    let state = wanted.state;
     let held = || state.partitions.values().map(|partition| &partition.spec);
     let before = state.partitions.get(&partition.name).map(|present| &present.spec);
     // One that this Spec names is as the Spec says, whatever is held of it.
     let of = |name: &Name| {
-        let in_spec = wanted.iter().find(|partition| partition.name == *name);
+        let in_spec = wanted.by_name.get(name).copied();
         in_spec.or_else(|| Some(&state.partitions.get(name)?.spec))
     };
     let mut reasons = Vec::new();
@@ -233,7 +258,7 @@ fn apart_from_nobody(state: &State, wanted: &[PartitionSpec], partition: &Partit
                 Some(_) => format!("{} has no VF '{}'", other.partition, other.vf),
                 None => format!("there is no partition '{}'", other.partition),
             };
-            let all = wanted.iter().chain(held());
+            let all = wanted.all.iter().chain(held());
             let all = all.flat_map(|partition| {
                 partition.vfs.iter().map(|vf| format!("{}/{}", partition.name, vf.name))
             });
@@ -299,15 +324,13 @@ fn changed_kind(present: &PartitionState, wanted: &PartitionSpec) -> Option<Reas
 }
 
 /// A domain or a namespace is one partition. Those of one Spec are looked at with the Spec.
-fn taken_by_another(state: &State, spec: &Spec, wanted: &PartitionSpec) -> Option<Reason> {
+fn taken_by_another(all: &Wanted<'_>, wanted: &PartitionSpec) -> Option<Reason> {
     let (rule, key) = match &wanted.kind {
         PartitionKind::Machine(_) => return None,
         PartitionKind::Domain(_) => (Rule::Domain, "libvirt"),
         PartitionKind::Namespace(_) => (Rule::Namespace, "netns"),
     };
-    let is_in_spec = |name: &Name| spec.partitions.iter().any(|partition| partition.name == *name);
-    let mut others = state.partitions.iter().filter(|(name, _)| !is_in_spec(name));
-    let (other, _) = others.find(|(_, other)| other.spec.kind == wanted.kind)?;
+    let (other, _) = all.others.iter().find(|(_, kind)| **kind == wanted.kind)?;
     let required = format!("a {} that no other partition is", wanted.kind.name());
     let reason = Reason::new(rule, required, format!("{} is partition {other}", wanted.kind));
     Some(reason.for_request(&wanted.name).key(key).remedy(format!("ioward remove {other} gives it free")))

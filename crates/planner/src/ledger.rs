@@ -46,6 +46,8 @@ pub(crate) struct Ledger<'a> {
     counts: BTreeMap<Bdf, u16>,
     /// VFs that a person asked PFs to give beyond those that are assigned.
     spare: BTreeMap<Bdf, u16>,
+    /// Whether a refusal is to say why. Where only it matters whether there is a plan, that is left out.
+    pub tells_why: bool,
     /// How many requests get no VF, once that is known; the one at hand is among them.
     pub unplaced: u16,
     /// PFs whose number of VFs the Spec at hand sets: they change whatever is placed on them.
@@ -156,6 +158,7 @@ impl<'a> Ledger<'a> {
             now,
             counts: wanted.iter().filter_map(resolve).collect(),
             spare: spare.into_map(),
+            tells_why: true,
             unplaced: 1,
             named: goal.adapters.iter().filter(fixes).map(|(pf, _)| *pf).collect(),
         }
@@ -195,6 +198,11 @@ impl<'a> Ledger<'a> {
     /// The VF of an owner that all VFs of its adapter leave.
     pub fn moving(&self, owner: &Owner) -> Option<&'a Assignment> {
         self.assignment(owner).filter(|held| Some(held.vf.pf) == self.leaving)
+    }
+
+    /// Whether all VFs leave some adapter.
+    pub fn is_evacuated(&self) -> bool {
+        self.leaving.is_some()
     }
 
     /// Whether an adapter is out of service once the plan is carried out.

@@ -83,7 +83,10 @@ fn said_once(reasons: Vec<Reason>) -> Vec<Reason> {
         let is_of_one = reason.request.is_some();
         let key = format!("{} {:?} {is_of_one} {anybody}", reason.rule, reason.key);
         match places.get(&key).filter(|_| is_of_one) {
-            Some(place) => once[*place].and_more = once[*place].and_more.saturating_add(1),
+            Some(place) => {
+                let more = reason.and_more.saturating_add(1);
+                once[*place].and_more = once[*place].and_more.saturating_add(more);
+            }
             None => {
                 places.insert(key, once.len());
                 once.push(reason);
@@ -122,6 +125,19 @@ fn plan_or_all_reasons(
         gap,
         instead: Vec::new(),
     })
+}
+
+/// Whether there is a plan for a Spec or for VFs that are attached: as [`plan`], without a word on why not, and without those parts
+/// of a plan that can't fail.
+fn is_possible(inventory: &Inventory, state: &State, intent: &Intent, options: Options) -> bool {
+    let is_frozen = inventory.physical_functions.iter().any(|pf| pf.service.is_frozen());
+    if is_frozen || !matches!(intent, Intent::Apply { .. } | Intent::Attach { .. }) {
+        return plan_or_all_reasons(inventory, state, intent, &options).is_ok();
+    }
+    let Ok(goal) = goal::Goal::of(inventory, state, intent) else { return false };
+    let mut ledger = ledger::Ledger::new(inventory, state, options, &goal);
+    ledger.tells_why = false;
+    decide(&mut ledger, &goal).is_ok()
 }
 
 /// The parts of a plan.
@@ -171,8 +187,26 @@ fn reach(
     options: Options,
 ) -> Result<WorkedOut, Vec<Reason>> {
     let mut ledger = ledger::Ledger::new(inventory, state, options, goal);
-    let named = adapters::check_named(&ledger, goal);
-    let placed = placement::place(&mut ledger, goal);
+    let Decided { placed, mut disturbs, changes } = decide(&mut ledger, goal)?;
+    let Placed { holdings, mut placements, gap } = placed;
+    let settled = goal.settled.iter().filter_map(|name| Some((name, state.partitions.get(name)?)));
+    placements.extend(settled.flat_map(|(name, partition)| placement::kept_by(name, partition)));
+    disturbs.extend(changes.iter().flat_map(|change| adapters::disturbances(&ledger, change)));
+    let steps = steps::order(&ledger, goal, holdings, &changes);
+    Ok(WorkedOut { steps, disturbs, placements, gap, left_out: Vec::new() })
+}
+
+/// All that is decided before the steps are put in order.
+struct Decided<'a> {
+    placed: Placed<'a>,
+    /// Who loses a VF for good.
+    disturbs: Vec<Disturbance>,
+    changes: Vec<adapters::AdapterChange>,
+}
+
+fn decide<'a>(ledger: &mut ledger::Ledger<'a>, goal: &goal::Goal) -> Result<Decided<'a>, Vec<Reason>> {
+    let named = adapters::check_named(ledger, goal);
+    let placed = placement::place(ledger, goal);
     let placed = match (named, placed) {
         (reasons, Ok(placed)) if reasons.is_empty() => placed,
         (mut reasons, placed) => {
@@ -180,12 +214,7 @@ fn reach(
             return Err(reasons);
         }
     };
-    let Placed { holdings, mut placements, gap } = placed;
-    let settled = goal.settled.iter().filter_map(|name| Some((name, state.partitions.get(name)?)));
-    placements.extend(settled.flat_map(|(name, partition)| placement::kept_by(name, partition)));
-    let mut disturbs = losses::losses(&ledger, goal, &holdings)?;
-    let changes = adapters::changes(&ledger, goal, &holdings)?;
-    disturbs.extend(changes.iter().flat_map(|change| adapters::disturbances(&ledger, change)));
-    let steps = steps::order(&ledger, goal, holdings, &changes);
-    Ok(WorkedOut { steps, disturbs, placements, gap, left_out: Vec::new() })
+    let disturbs = losses::losses(ledger, goal, &placed.holdings)?;
+    let changes = adapters::changes(ledger, goal, &placed.holdings)?;
+    Ok(Decided { placed, disturbs, changes })
 }

@@ -195,9 +195,13 @@ fn unsafe_here(plan: &Plan, n: usize, machine: &Machine) -> Vec<String> {
     problems
 }
 
-/// Whether a plan takes a VF over as it is.
+/// Whether a plan takes a VF over as it is. No other intent than to adopt does.
 pub(crate) fn adopts(plan: &Plan, owner: &Owner) -> bool {
-    plan.steps.iter().any(|step| matches!(step, Step::AdoptVf { owner: adopted, .. } if adopted == owner))
+    matches!(plan.intent, Intent::Adopt { .. })
+        && plan
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::AdoptVf { owner: adopted, .. } if adopted == owner))
 }
 
 /// Whether everything assigned is attached, and there: what is broken already can't be put back, nor what is in doubt.

@@ -1,7 +1,9 @@
 //! Who loses a VF for good while running: a VF that a new Spec does not ask for any more, or that another one takes the
 //! place of. Who loses one for a while, as an adapter's number of VFs changes, is in [`crate::adapters`].
 
-use ioward_model::{Assignment, Disturbance, Name, Owner, Reason, Rule};
+use std::collections::BTreeMap;
+
+use ioward_model::{Assignment, Disturbance, IntoMap, Name, Owner, Reason, Rule};
 use ioward_pci::Bdf;
 
 use crate::{goal::Goal, ledger::Ledger, placement::Holding};
@@ -65,11 +67,12 @@ fn stopping<'a>(ledger: &'a Ledger<'_>, goal: &'a Goal) -> impl Iterator<Item = 
 /// VFs that partitions do not hold any more, those of one that stops aside.
 fn taken(ledger: &Ledger<'_>, goal: &Goal, holdings: &[Holding<'_>]) -> Vec<Loss> {
     let stay = goal.concerned().iter().filter(|name| goal.stop.as_ref() != Some(name));
+    let then: BTreeMap<&Owner, &Holding<'_>> =
+        holdings.iter().map(|holding| (&holding.owner, holding)).into_map();
     let loss = |(owner, held, address): (Owner, &Assignment, Bdf)| {
-        let then = holdings.iter().find(|holding| holding.owner == owner);
         let is_removed = goal.remove.as_ref() == Some(&owner.partition);
         let is_asked_for = is_removed || goal.detach.as_ref() == Some(&owner);
-        let why = match then {
+        let why = match then.get(&owner) {
             Some(holding) if holding.vf == held.vf => return None,
             Some(holding) => format!("for {}, which takes its place", holding.vf),
             None if is_removed => "as it is removed".to_owned(),

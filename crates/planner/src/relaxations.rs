@@ -12,7 +12,7 @@ use ioward_model::{
     State, VfCount, VfId, VfRequest, Way, checks,
 };
 
-use crate::{MAX_REASONS, plan, plan_or_all_reasons, said_once, suitability};
+use crate::{MAX_REASONS, plan_or_all_reasons, said_once, suitability};
 
 /// How many ways are listed.
 const MAX_WAYS: usize = 4;
@@ -28,7 +28,7 @@ const MAX_REQUESTS: usize = 8;
 /// A plan, with what would spare those it disturbs; or why not, with what would have to give way.
 ///
 /// # Errors
-/// As [`plan`]: at least one Reason. The ways are empty when nothing was found that helps.
+/// As [`crate::plan`]: at least one Reason. The ways are empty when nothing was found that helps.
 pub fn advise(
     inventory: &Inventory,
     state: &State,
@@ -123,7 +123,7 @@ impl Host<'_> {
             }
         }
         let inventory = inventory.as_ref().unwrap_or(self.inventory);
-        plan(inventory, state.as_ref().unwrap_or(self.state), &intent, &options).is_ok()
+        crate::is_possible(inventory, state.as_ref().unwrap_or(self.state), &intent, options)
     }
 
     /// Relaxations that may help: those that meet the reasons of the refusal, and those for which single VFs do not suit.

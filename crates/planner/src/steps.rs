@@ -275,12 +275,14 @@ fn attach(
         !holding.before.is_some_and(|held| held.attached && !held.attached_in_doubt)
             || remade.contains(&holding.vf)
     };
+    let get_one: BTreeSet<&Name> =
+        holdings.iter().filter(|holding| is_given(holding)).map(|holding| &holding.owner.partition).collect();
     let mut with_channel: BTreeSet<&Name> = BTreeSet::new();
     for holding in holdings {
         let (owner, vf) = (holding.owner.clone(), holding.vf);
         let name = &holding.owner.partition;
         if with_channel.insert(name) {
-            let gets_one = holdings.iter().any(|other| other.owner.partition == *name && is_given(other));
+            let gets_one = get_one.contains(name);
             let present = ledger.state.partitions.get(name);
             let lacks_it = present.is_none_or(|present| !present.channel);
             let may_lack_it = present.is_some_and(|present| present.channel_in_doubt);

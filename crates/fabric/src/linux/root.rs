@@ -10,6 +10,7 @@ use std::{
     ffi::CStr,
     fs::File,
     io::{self, Read},
+    mem::MaybeUninit,
     ops::ControlFlow,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -17,7 +18,8 @@ use std::{
 
 use rustix::{
     fs::{
-        CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, readlinkat, readlinkat_raw,
+        CWD, Dir, FileType, Mode, OFlags, RawDir, ResolveFlags, fstat, openat, openat2, readlinkat,
+        readlinkat_raw,
     },
     io::Errno,
 };
@@ -27,6 +29,10 @@ use crate::FabricError;
 
 /// Maximum size of an attribute, in bytes. The kernel's own limit is a page.
 const MAX_ATTRIBUTE: usize = 64 << 10;
+/// How much of a file is read at first: a function's configuration space has 4096 bytes, and an attribute fewer.
+const FIRST_READ: usize = 4097;
+/// How much of a listing is read at a time, in bytes: most folders are small.
+const SOME_ENTRIES: usize = 8192;
 /// Maximum number of entries in a folder.
 const MAX_ENTRIES: usize = 1 << 16;
 /// Maximum length of a name: NAME_MAX of Linux.
@@ -109,6 +115,19 @@ impl HostRoot {
         }
     }
 
+    /// A folder that many questions are about.
+    pub(crate) fn folder_at(&self, path: &str) -> Folder<'_> {
+        let open = match &self.source {
+            Source::Folder(root) => open_at(root, path, OFlags::PATH | OFlags::DIRECTORY).ok(),
+            Source::Recording(_) => None,
+        };
+        if self.tape.is_some() {
+            // Whether a folder is there is told by what is recorded of it.
+            _ = self.list(path);
+        }
+        Folder { root: self, path: path.to_owned(), open }
+    }
+
     /// Whether a path is a regular file that somebody may execute. Not recorded.
     pub(super) fn is_program(&self, path: &str) -> io::Result<bool> {
         let status = fstat(open_at(self.folder()?, path, OFlags::PATH)?)?;
@@ -118,7 +137,7 @@ impl HostRoot {
     /// A whole file of at most `limit` bytes.
     pub(crate) fn read(&self, path: &str, limit: usize) -> io::Result<Vec<u8>> {
         let answer = match &self.source {
-            Source::Folder(folder) => read(folder, path, limit),
+            Source::Folder(folder) => open_file(folder, path).and_then(|file| file.read(limit)),
             Source::Recording(replay) => replay.read(path, limit),
         };
         self.note(|tape| tape.note_file(path, &answer));
@@ -128,16 +147,15 @@ impl HostRoot {
     /// An attribute's text, without surrounding white space, and without the zeros that tar and cpio append because
     /// a sysfs file claims to have 4096 bytes.
     pub(crate) fn text(&self, path: &str) -> io::Result<String> {
-        let bytes = self.read(path, MAX_ATTRIBUTE)?;
-        let text = String::from_utf8(bytes).ok().map(|text| text.trim_end_matches('\0').trim().to_owned());
-        let text = text.filter(|text| text.chars().all(|c| !c.is_control() || c == '\n' || c == '\t'));
-        text.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it holds bytes that are no text"))
+        text(self.read(path, MAX_ATTRIBUTE)?)
     }
 
     /// The names in a folder, sorted.
     pub(crate) fn list(&self, path: &str) -> io::Result<Vec<String>> {
         let answer = match &self.source {
-            Source::Folder(folder) => list(folder, path),
+            Source::Folder(folder) => {
+                open_at(folder, path, OFlags::RDONLY | OFlags::DIRECTORY).and_then(list)
+            }
             Source::Recording(replay) => replay.list(path),
         };
         self.note(|tape| tape.note_folder(path, &answer));
@@ -148,7 +166,11 @@ impl HostRoot {
     /// follow the link.
     pub(crate) fn link_name(&self, path: &str) -> io::Result<String> {
         let answer = match &self.source {
-            Source::Folder(folder) => link_name(folder, path),
+            Source::Folder(folder) => {
+                let (parent, link) = path.rsplit_once('/').unwrap_or((".", path));
+                let parent = open_at(folder, parent, OFlags::PATH | OFlags::DIRECTORY);
+                parent.and_then(|parent| link_name(&parent, link))
+            }
             Source::Recording(replay) => replay.link_name(path),
         };
         self.note(|tape| tape.note_link(path, &answer));
@@ -191,7 +213,7 @@ impl HostRoot {
     /// The first bytes of a file, at most `most`. Not recorded.
     pub(super) fn start_of(&self, path: &str, most: usize) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        open_file(self.folder()?, path)?.take(most as u64).read_to_end(&mut bytes)?;
+        File::from(open_file(self.folder()?, path)?.file).take(most as u64).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -224,29 +246,132 @@ impl HostRoot {
     }
 }
 
-fn open_file(root: &OwnedFd, path: &str) -> io::Result<File> {
+/// A folder of a host that many questions are about: none of them looks the folder up again. The answers are those that the root gives
+/// for whole paths, and recorded as such.
+pub(crate) struct Folder<'a> {
+    root: &'a HostRoot,
+    path: String,
+    /// `None` in a recording, and where it is not there: then the root is asked.
+    open: Option<OwnedFd>,
+}
+
+impl Folder<'_> {
+    /// The path of something in it.
+    pub(crate) fn path(&self, name: &str) -> String {
+        format!("{}/{name}", self.path)
+    }
+
+    /// Whether it is there now.
+    pub(crate) fn exists(&self) -> bool {
+        self.root.exists(&self.path)
+    }
+
+    /// As [`HostRoot::read`].
+    pub(crate) fn read(&self, name: &str, limit: usize) -> io::Result<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        match self.open(name, flags) {
+            Some(file) => {
+                let answer = file.and_then(Regular::new).and_then(|file| file.read(limit));
+                self.root.note(|tape| tape.note_file(&self.path(name), &answer));
+                answer
+            }
+            None => self.root.read(&self.path(name), limit),
+        }
+    }
+
+    /// As [`HostRoot::text`].
+    pub(crate) fn text(&self, name: &str) -> io::Result<String> {
+        text(self.read(name, MAX_ATTRIBUTE)?)
+    }
+
+    /// As [`HostRoot::list`].
+    pub(crate) fn list(&self, name: &str) -> io::Result<Vec<String>> {
+        let open = || self.open(name, OFlags::RDONLY | OFlags::DIRECTORY);
+        match (!name.is_empty()).then(open).flatten() {
+            Some(folder) => {
+                let answer = folder.and_then(list);
+                self.root.note(|tape| tape.note_folder(&self.path(name), &answer));
+                answer
+            }
+            None => self.root.list(&self.path(name)),
+        }
+    }
+
+    /// As [`HostRoot::link_name`].
+    pub(crate) fn link_name(&self, name: &str) -> io::Result<String> {
+        match self.open.as_ref().filter(|_| !name.contains('/')) {
+            Some(folder) => {
+                let answer = link_name(folder, name);
+                self.root.note(|tape| tape.note_link(&self.path(name), &answer));
+                answer
+            }
+            None => self.root.link_name(&self.path(name)),
+        }
+    }
+
+    /// Opens what is below this folder, or finds that it is not there. `None` where only the root can tell: symlinks lead from there.
+    fn open(&self, name: &str, flags: OFlags) -> Option<io::Result<OwnedFd>> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        match openat2(self.open.as_ref()?, name, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Ok(found) => Some(Ok(found)),
+            Err(Errno::NOENT) => Some(Err(Errno::NOENT.into())),
+            Err(_) => None,
+        }
+    }
+}
+
+fn open_file(root: &OwnedFd, path: &str) -> io::Result<Regular> {
     // Non-blocking: a FIFO in a copied tree must not block.
-    let file = File::from(open_at(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
-    }
-    Ok(file)
+    Regular::new(open_at(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?)
 }
 
-fn read(root: &OwnedFd, path: &str, limit: usize) -> io::Result<Vec<u8>> {
-    let file = open_file(root, path)?;
-    let mut bytes = Vec::new();
-    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > limit {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {limit} bytes")));
-    }
-    Ok(bytes)
+/// An open file that is a regular one.
+struct Regular {
+    file: OwnedFd,
+    /// What it says to have. In sysfs an attribute has less than that, and in /proc a file has more: none.
+    size: usize,
 }
 
-fn list(root: &OwnedFd, path: &str) -> io::Result<Vec<String>> {
-    let folder = open_at(root, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+impl Regular {
+    fn new(file: OwnedFd) -> io::Result<Self> {
+        let status = fstat(&file)?;
+        if !FileType::from_raw_mode(status.st_mode).is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        }
+        Ok(Self { file, size: usize::try_from(status.st_size).unwrap_or(0) })
+    }
+
+    /// All of it. One that has just what it says takes one read, any other one more, to know that nothing follows.
+    fn read(&self, limit: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        loop {
+            let before = bytes.len();
+            let room = before.max(FIRST_READ).min(limit + 1 - before);
+            bytes.resize(before + room, 0);
+            let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.file, &mut bytes[before..]))?;
+            bytes.truncate(before + read);
+            if bytes.len() > limit {
+                let message = format!("it has more than {limit} bytes");
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+            }
+            if read == 0 || bytes.len() == self.size {
+                return Ok(bytes);
+            }
+        }
+    }
+}
+
+fn text(bytes: Vec<u8>) -> io::Result<String> {
+    let text = String::from_utf8(bytes).ok().map(|text| text.trim_end_matches('\0').trim().to_owned());
+    let text = text.filter(|text| text.chars().all(|c| !c.is_control() || c == '\n' || c == '\t'));
+    text.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it holds bytes that are no text"))
+}
+
+fn list(folder: OwnedFd) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in Dir::read_from(folder)? {
+    let mut buffer = [MaybeUninit::uninit(); SOME_ENTRIES];
+    let mut entries = RawDir::new(folder, &mut buffer);
+    while let Some(entry) = entries.next() {
         let entry = entry?;
         names.extend(entry.file_name().to_str().ok().filter(|name| is_name(name)).map(str::to_owned));
         if names.len() > MAX_ENTRIES {
@@ -258,10 +383,8 @@ fn list(root: &OwnedFd, path: &str) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn link_name(root: &OwnedFd, path: &str) -> io::Result<String> {
-    let (parent, link) = path.rsplit_once('/').unwrap_or((".", path));
-    let parent = open_at(root, parent, OFlags::PATH | OFlags::DIRECTORY)?;
-    let target = readlinkat(parent, link, Vec::new())?;
+fn link_name(folder: &OwnedFd, link: &str) -> io::Result<String> {
+    let target = readlinkat(folder, link, Vec::new())?;
     let name = target.to_str().ok().map(|target| target.rsplit_once('/').map_or(target, |(_, name)| name));
     let name = name.filter(|name| is_name(name)).map(str::to_owned);
     name.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it points to what has no proper name"))

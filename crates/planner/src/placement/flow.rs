@@ -24,6 +24,91 @@ pub(super) struct Group {
     pub apart: Option<(FailureDomain, bool)>,
 }
 
+/// The node that all requests come from.
+const SOURCE: usize = 0;
+/// The node that all of them go to.
+const SINK: usize = 1;
+
+/// What flows cost at least that find other rooms than one that was solved, without solving them.
+///
+/// By linear programming duality: numbers for the nodes, whichever they are, give each edge a price, and a flow costs no less than
+/// what they come to, in which rooms are but coefficients. The distances from the sink in the residual graph of a flow of least cost
+/// come to just its cost.
+pub(super) struct Floor {
+    /// Of the rooms that it was made for.
+    cost: i128,
+    rooms: Vec<Room>,
+    /// By port: the price of a VF that is there, and of one to be made.
+    prices: Vec<(i128, i128)>,
+}
+
+/// An edge of a graph with a flow.
+struct Edge {
+    from: usize,
+    to: usize,
+    cap: i128,
+    flow: i128,
+    cost: i128,
+}
+
+impl Floor {
+    /// Of a flow of least cost with all its edges, the first two of each port first, those from the port to the sink. `None` where the
+    /// numbers get too large.
+    fn of(edges: &[Edge], rooms: &[Room], wanted: usize) -> Option<Self> {
+        let nodes = edges.iter().map(|edge| edge.from.max(edge.to) + 1).max()?;
+        let mut distances: Vec<Option<i128>> = vec![None; nodes];
+        *distances.get_mut(SINK)? = Some(0);
+        // Bellman-Ford, against the edges. There is no cycle that lowers the cost; bounded all the same.
+        for _ in 0..nodes {
+            let mut is_shorter = false;
+            let mut go = |from: usize, to: usize, cost: i128| {
+                let Some(distance) = distances[to].and_then(|distance| distance.checked_add(cost)) else {
+                    return;
+                };
+                if distances[from].is_none_or(|known| distance < known) {
+                    distances[from] = Some(distance);
+                    is_shorter = true;
+                }
+            };
+            for edge in edges {
+                if edge.flow < edge.cap {
+                    go(edge.from, edge.to, edge.cost);
+                }
+                if edge.flow > 0 {
+                    go(edge.to, edge.from, -edge.cost);
+                }
+            }
+            if !is_shorter {
+                break;
+            }
+        }
+        // From where no way leads to the sink, it is taken to be as far as from the farthest of the others.
+        let farthest = distances.iter().flatten().copied().max()?;
+        let distance = |node: usize| distances[node].unwrap_or(farthest);
+        let price = |edge: &Edge| {
+            Some(distance(edge.from).checked_sub(distance(edge.to))?.checked_sub(edge.cost)?.max(0))
+        };
+        let mut cost = distance(SOURCE).checked_mul(wanted.try_into().ok()?)?;
+        for edge in edges {
+            cost = cost.checked_sub(price(edge)?.checked_mul(edge.cap)?)?;
+        }
+        let of_port = |pair: &[Edge]| Some((price(&pair[0])?, price(&pair[1])?));
+        let prices = edges.chunks_exact(2).take(rooms.len()).map(of_port).collect::<Option<_>>()?;
+        Some(Self { cost, rooms: rooms.to_vec(), prices })
+    }
+
+    /// The least that a flow costs which finds these rooms.
+    pub(super) fn with(&self, rooms: &[Room]) -> i128 {
+        let less = |before: u32, now: u32| i128::from(before) - i128::from(now);
+        let all = self.rooms.iter().zip(rooms).zip(&self.prices);
+        let changes = all.map(|((before, now), (free, more))| {
+            let free = free.saturating_mul(less(before.free, now.free));
+            free.saturating_add(more.saturating_mul(less(before.more, now.more)))
+        });
+        changes.fold(self.cost, i128::saturating_add)
+    }
+}
+
 /// How much of a port there is for groups.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Room {
@@ -75,7 +160,33 @@ impl Group {
 
 /// Places as many requests of all groups as can be, at the least cost.
 pub(super) fn solve(problem: &Problem, weights: &Weights, groups: &[Group], rooms: &[Room]) -> Flow {
-    let (source, sink) = (0, 1);
+    solved(problem, weights, groups, rooms).0
+}
+
+/// The same, with its [`Floor`].
+pub(super) fn solve_with_floor(
+    problem: &Problem,
+    weights: &Weights,
+    groups: &[Group],
+    rooms: &[Room],
+) -> (Flow, Option<Floor>) {
+    let (flow, graph) = solved(problem, weights, groups, rooms);
+    let edges = graph.edges().into_iter();
+    let edge = edges.map(|edge| {
+        let (from, to, cost) = (edge.from, edge.to, edge.cost);
+        Edge { from, to, cap: edge.cap, flow: edge.flow, cost }
+    });
+    let floor = Floor::of(&edge.collect::<Vec<_>>(), rooms, groups.iter().map(Group::len).sum());
+    (flow, floor)
+}
+
+fn solved(
+    problem: &Problem,
+    weights: &Weights,
+    groups: &[Group],
+    rooms: &[Room],
+) -> (Flow, MinCostFlowGraph<i128>) {
+    let (source, sink) = (SOURCE, SINK);
     let port_node = |port: usize| 2 + port;
     let group_node = |group: usize| 2 + rooms.len() + group;
     let domains: Vec<Vec<Vec<usize>>> = groups.iter().map(|group| domains(problem, group)).collect();
@@ -145,7 +256,8 @@ pub(super) fn solve(problem: &Problem, weights: &Weights, groups: &[Group], room
         shares.sort_by_key(|(port, _)| (cost(*port), *port));
         shares
     });
-    Flow { shares: shares.collect(), cost, complete: flow == count(wanted) }
+    let flow = Flow { shares: shares.collect(), cost, complete: flow == count(wanted) };
+    (flow, graph)
 }
 
 /// The choices of a group, by number, in the failure domains that its sets must not share; all in one where they may.

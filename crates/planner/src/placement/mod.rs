@@ -21,7 +21,7 @@ mod why;
 
 pub(crate) use why::no_such_pf;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use ioward_model::{
     Assignment, Criterion, Gap, GuestMay, Intent, IntoMap, Inventory, LinkState, Name, Options, Owner,
@@ -34,9 +34,10 @@ use self::{
     problem::{Choice, Cost, Pair, Port, Problem, Solution, add},
 };
 use crate::{
+    MAX_REASONS,
     compat::{self, Need},
     goal::Goal,
-    ledger::Ledger,
+    ledger::{Ledger, Tie},
 };
 
 /// A VF that a partition holds once the plan is carried out.
@@ -256,19 +257,17 @@ fn place_open(
     }
     let market = Market::of(ledger, needs);
     let solution = search::solve(&market.problem).map_err(|unplaced| {
+        if !ledger.tells_why {
+            return vec![Reason::new(Rule::Placement, "a placement for all requests together", "none")];
+        }
         market.deal(&unplaced.ports, |n, vf, _| {
             let (owner, request) = (needs[n].owner(), needs[n].request);
             let settings = settings::new(ledger, &owner, request, vf, 0);
             ledger.hold(&owner, vf, &settings, Some(request));
         });
-        let left = needs.iter().zip(&unplaced.ports).filter(|(_, port)| port.is_none());
-        ledger.unplaced = u16::try_from(left.clone().count()).unwrap_or(u16::MAX);
-        let ledger = &*ledger;
-        let why = |need: &Need<'_>| {
-            let owner = need.owner();
-            why::not(ledger, need).into_iter().map(move |reason| reason.for_request(&owner))
-        };
-        let mut reasons: Vec<_> = left.flat_map(|(need, _)| why(need)).collect();
+        let left = || (0..needs.len()).filter(|n| unplaced.ports[*n].is_none());
+        ledger.unplaced = u16::try_from(left().count()).unwrap_or(u16::MAX);
+        let mut reasons = market.why_not(ledger, needs, left());
         if unplaced.given_up {
             let found = "none; the search for one was given up, so there may be one all the same";
             let reason = Reason::new(Rule::Placement, "a placement for all requests together", found);
@@ -331,19 +330,22 @@ pub fn problem_of(inventory: &Inventory, spec: &Spec) -> Result<Problem, Vec<Rea
 }
 
 /// The free VFs of a host and who wants them, as a [`Problem`].
+#[derive(Default)]
 struct Market {
     problem: Problem,
     /// By port: its PF, and which of its VFs are free, those that are there first.
     slots: Vec<(ioward_pci::Bdf, Vec<u16>)>,
     /// By list of choices: ports with what they cost, the VF itself included, best first.
     ranked: Vec<Vec<(Cost, usize)>>,
+    /// By request: which kind it is of. All of one kind have the same choices as long as nobody else wants anything.
+    kinds: Vec<usize>,
 }
 
 impl Market {
     fn of(ledger: &Ledger<'_>, needs: &[Need<'_>]) -> Self {
         let preferences = Preferences::new(ledger);
         let pfs: Vec<_> = ledger.inventory.physical_functions.iter().collect();
-        let mut market = Self { problem: Problem::default(), slots: Vec::new(), ranked: Vec::new() };
+        let mut market = Self::default();
         let mut adapters: Vec<&PhysicalFunction> = Vec::new();
         // Where one has to be in a group of its own, all take only such: a group is shared by VFs seldom, and by one kind only.
         let strictest = needs.iter().find(|need| need.partition.kind.name().uses_vfio()).or(needs.first());
@@ -372,6 +374,7 @@ impl Market {
                     list
                 }
             };
+            market.kinds.push(list);
             let list = market.beside_those_that_stay(ledger, &pfs, need, list);
             market.problem.requests.push(list);
         }
@@ -502,6 +505,46 @@ impl Market {
             next[port] += 1;
             give(n, VfId { pf: *pf, index }, made);
         }
+    }
+
+    /// Why requests are left without a VF. What holds for one holds for all of its kind that have nobody to be apart from: it is found
+    /// out once. Beyond the first [`MAX_REASONS`] such a reason is only counted.
+    fn why_not(
+        &self,
+        ledger: &Ledger<'_>,
+        needs: &[Need<'_>],
+        left: impl Iterator<Item = usize>,
+    ) -> Vec<Reason> {
+        let mut reasons: Vec<Reason> = Vec::new();
+        let mut of_kind: BTreeMap<usize, Range<usize>> = BTreeMap::new();
+        for n in left {
+            let owner = needs[n].owner();
+            let is_apart = |tie: &Tie| tie.prefer || ledger.held_by(&tie.other).is_none();
+            let kind = Some(self.kinds[n]).filter(|_| ledger.ties(&owner).iter().all(is_apart));
+            let known = kind.and_then(|kind| of_kind.get(&kind).cloned());
+            match known {
+                // Who is taken off an adapter is told one by one.
+                Some(known) if reasons.len() >= MAX_REASONS && !ledger.is_evacuated() => {
+                    for reason in &mut reasons[known] {
+                        reason.and_more = reason.and_more.saturating_add(1);
+                    }
+                }
+                Some(known) => {
+                    let again: Vec<_> =
+                        reasons[known].iter().map(|of| of.clone().for_request(&owner)).collect();
+                    reasons.extend(again);
+                }
+                None => {
+                    let begin = reasons.len();
+                    let found = why::not(ledger, &needs[n]).into_iter();
+                    reasons.extend(found.map(|reason| reason.for_request(&owner)));
+                    if let Some(kind) = kind {
+                        of_kind.insert(kind, begin..reasons.len());
+                    }
+                }
+            }
+        }
+        reasons
     }
 
     /// The criterion that decided between the port of a request and the others that suit it.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ioward_model::FailureDomain;
 
 use super::{
-    flow::{self, Flow, Group, Room},
+    flow::{self, Floor, Flow, Group, Room},
     problem::{Amounts, Choice, Cost, Pair, Problem, REDUNDANCY, Solution, Unplaced, Weights, add},
 };
 
@@ -146,6 +146,8 @@ struct Search<'a> {
     sorted: BTreeMap<usize, Vec<Choice>>,
     /// By place in the order: the least that it and all after it cost, weighed, and what the flow costs at least.
     rest: Vec<i128>,
+    /// What the flow costs at least beside those that are placed.
+    floor: Option<Floor>,
     ports: Vec<Option<usize>>,
     used: Vec<(u32, Amounts)>,
     steps: u64,
@@ -154,6 +156,8 @@ struct Search<'a> {
     /// The longest way that was found when none leads to the end.
     farthest: Option<Vec<Option<usize>>>,
     farthest_depth: usize,
+    /// Whether that way ended at a request that nothing was left for, with those after it not looked at.
+    is_dead_end: bool,
     given_up: bool,
 }
 
@@ -181,6 +185,7 @@ impl<'a> Search<'a> {
             pairs,
             sorted,
             rest: Vec::new(),
+            floor: None,
             ports: vec![None; problem.requests.len()],
             used: vec![Default::default(); problem.ports.len()],
             steps: 0,
@@ -188,6 +193,7 @@ impl<'a> Search<'a> {
             best: None,
             farthest: None,
             farthest_depth: 0,
+            is_dead_end: false,
             given_up: false,
         };
         let least = |request: &usize| {
@@ -205,7 +211,10 @@ impl<'a> Search<'a> {
             .collect();
         rest.reverse();
         rest.push(0);
-        let flow = search.flow();
+        let rooms = search.rooms();
+        search.count_flow();
+        let (flow, floor) = flow::solve_with_floor(problem, weights, &split.groups, &rooms);
+        search.floor = floor;
         rest.iter_mut().for_each(|rest| *rest += flow.cost);
         search.rest = rest;
         if !flow.complete {
@@ -279,6 +288,7 @@ impl<'a> Search<'a> {
         if self.best.is_none() && depth >= self.farthest_depth {
             self.farthest_depth = depth;
             self.farthest = Some(self.ports.clone());
+            self.is_dead_end = true;
         }
         None
     }
@@ -342,14 +352,23 @@ impl<'a> Search<'a> {
         self.used.iter().enumerate().map(room).collect()
     }
 
-    fn flow(&mut self) -> Flow {
+    fn count_flow(&mut self) {
         let choices = self.split.groups.iter().map(|group| self.problem.choices[group.choices].len());
         self.edges += choices.sum::<usize>() as u64 + self.problem.ports.len() as u64;
+    }
+
+    fn flow(&mut self) -> Flow {
+        self.count_flow();
         flow::solve(self.problem, self.weights, &self.split.groups, &self.rooms())
     }
 
     /// All that are searched have a port: now the others.
     fn reach(&mut self, so_far: i128) {
+        if let Some(((best, _), floor)) = self.best.as_ref().zip(self.floor.as_ref())
+            && so_far.saturating_add(floor.with(&self.rooms())) >= *best
+        {
+            return;
+        }
         let flow = self.flow();
         if !flow.complete {
             self.note_farthest(self.split.searched.len(), &flow);
@@ -366,6 +385,7 @@ impl<'a> Search<'a> {
         if self.best.is_none() && (self.farthest.is_none() || depth > self.farthest_depth) {
             self.farthest_depth = depth;
             self.farthest = Some(self.dealt(flow));
+            self.is_dead_end = false;
         }
     }
 
@@ -377,7 +397,31 @@ impl<'a> Search<'a> {
         ports
     }
 
-    fn result(self) -> Result<Solution, Unplaced> {
+    /// Places as many of the others as can be beside the longest way: a refusal is about those that are left, and nobody else.
+    fn go_on_from_dead_end(&mut self) {
+        let Some(farthest) = self.farthest.take() else { return };
+        self.ports = vec![None; self.problem.requests.len()];
+        self.used = vec![Default::default(); self.problem.ports.len()];
+        let problem = self.problem;
+        for request in &self.split.searched {
+            let choices = &problem.choices[problem.requests[*request]];
+            if let Some(choice) = choices.iter().find(|choice| Some(choice.port) == farthest[*request]) {
+                self.take(*request, choice);
+            }
+        }
+        for request in self.split.searched.iter().filter(|request| farthest[**request].is_none()) {
+            let choices = &self.sorted[&problem.requests[*request]];
+            let choice = choices.iter().find(|choice| self.cost_now(*request, choice).is_some()).copied();
+            choice.iter().for_each(|choice| self.take(*request, choice));
+        }
+        let flow = self.flow();
+        self.farthest = Some(self.dealt(&flow));
+    }
+
+    fn result(mut self) -> Result<Solution, Unplaced> {
+        if self.best.is_none() && self.is_dead_end {
+            self.go_on_from_dead_end();
+        }
         let Some((cost, ports)) = self.best else {
             let none = vec![None; self.problem.requests.len()];
             return Err(Unplaced { ports: self.farthest.unwrap_or(none), given_up: self.given_up });

@@ -63,6 +63,22 @@ fn redundancy_may_give_way() {
     assert_eq!(told, ["web/b need not be apart from web/a"]);
 }
 
+/// Where a partition's VFs were not alike and one of them suited no adapter, all other partitions were said to get none either, for their
+/// VFs were "used otherwise", and no way out was found.
+#[test]
+fn one_that_nothing_suits_is_refused_alone() {
+    let world = host().nic(NIC, 7).nic(NIC2, 7).but(|pf| pf.netdevs[0].speed_mbps = Some(10_000));
+    let others = partition("web", &["a network", "b network apart_from=[{vf=\"a\"}]"]);
+    let fast =
+        partition("db", &["a network min_link_speed=\"400Gbit\"", "b network apart_from=[{vf=\"a\"}]"]);
+    let wish = spec(&[others, fast]);
+    let (reasons, _) = advise(&world.inventory, &world.state, &wish, &SAFE).unwrap_err();
+    for reason in &reasons {
+        assert_eq!(reason.request.as_deref(), Some("db/a"), "{reason}");
+    }
+    assert_eq!(ways(&world, &wish, SAFE), ["db/a does without min_link_speed"]);
+}
+
 #[test]
 fn what_nothing_helps_has_no_ways() {
     assert_eq!(ways(&host().nic(NIC, 7), &only("web", &["a display"]), SAFE), [""; 0]);

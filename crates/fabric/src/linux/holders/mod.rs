@@ -56,11 +56,18 @@ impl Wanted {
 /// those of UIO.
 fn nodes(root: &HostRoot, vf: &VirtualFunction) -> Vec<String> {
     let folder = format!("sys/bus/pci/devices/{}", vf.address);
-    let names = |name: &str| root.list(&format!("{folder}/{name}")).unwrap_or_default();
+    let driver = vf.driver.as_deref().unwrap_or_default();
+    let names = |of: &str, name: &str| {
+        if driver.contains(of) {
+            root.list(&format!("{folder}/{name}")).unwrap_or_default()
+        } else {
+            Vec::new()
+        }
+    };
     let group = vf.iommu_group.iter();
     let groups = group.flat_map(|group| [format!("/dev/vfio/{group}"), format!("/dev/vfio/noiommu-{group}")]);
-    let own = names("vfio-dev").into_iter().map(|name| format!("/dev/vfio/devices/{name}"));
-    groups.chain(own).chain(names("uio").into_iter().map(|name| format!("/dev/{name}"))).collect()
+    let own = names("vfio", "vfio-dev").into_iter().map(|name| format!("/dev/vfio/devices/{name}"));
+    groups.chain(own).chain(names("uio", "uio").into_iter().map(|name| format!("/dev/{name}"))).collect()
 }
 
 /// What was found out about the VFs in doubt.

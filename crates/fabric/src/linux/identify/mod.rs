@@ -20,7 +20,10 @@ mod probe;
 mod sriov;
 mod virtual_function;
 
-use std::cell::OnceCell;
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::BTreeSet,
+};
 
 use ioward_model::{HexId, Inventory, checks};
 use ioward_pci::Bdf;
@@ -31,7 +34,10 @@ use self::{
     pci_ids::{Names, PciIds},
     port::Bridge,
 };
-use super::{holders, root::HostRoot};
+use super::{
+    holders,
+    root::{Folder, HostRoot},
+};
 use crate::FabricError;
 
 const DEVICES: &str = "sys/bus/pci/devices";
@@ -64,7 +70,8 @@ pub(super) fn functions(root: &HostRoot, names: &Names) -> Result<Inventory, Fab
     addresses.sort_unstable();
     let (network, block) = (NetworkUse::read(root), BlockUse::read(root));
     let (pci_ids, bridges) = (OnceCell::new(), OnceCell::new());
-    let host = Host { root, network, block, names, pci_ids, addresses: &addresses, bridges };
+    let (groups, vfs) = (root.folder_at(IOMMU_GROUPS), RefCell::default());
+    let host = Host { root, network, block, names, pci_ids, addresses: &addresses, bridges, groups, vfs };
     let mut inventory = Inventory {
         generation: 0,
         iommu: root.list(IOMMU_GROUPS).is_ok_and(|groups| !groups.is_empty()),
@@ -72,6 +79,9 @@ pub(super) fn functions(root: &HostRoot, names: &Names) -> Result<Inventory, Fab
         numa_nodes: numa::read(root),
         physical_functions: addresses.iter().filter_map(|address| physical::read(&host, *address)).collect(),
     };
+    for pf in &mut inventory.physical_functions {
+        physical::add_ports(&host, pf);
+    }
     inventory.name_adapters();
     checks::note_available(&mut inventory);
     Ok(inventory)
@@ -94,6 +104,10 @@ struct Host<'a> {
     /// All functions, by address.
     addresses: &'a [Bdf],
     bridges: OnceCell<Vec<Bridge>>,
+    /// The IOMMU groups.
+    groups: Folder<'a>,
+    /// VFs that were seen with their PFs.
+    vfs: RefCell<BTreeSet<Bdf>>,
 }
 
 impl Host<'_> {
@@ -105,7 +119,10 @@ impl Host<'_> {
 
     /// Only read where an adapter is below them.
     fn bridges(&self) -> &[Bridge] {
-        self.bridges.get_or_init(|| port::bridges(self.root, self.addresses))
+        self.bridges.get_or_init(|| {
+            let vfs = self.vfs.borrow();
+            port::bridges(self.root, self.addresses.iter().filter(|function| !vfs.contains(function)))
+        })
     }
 }
 

@@ -17,7 +17,7 @@ fn read_one(probe: &mut Probe<'_>, name: &str) -> Netdev {
     let flags = probe
         .expect(&attribute("flags"), "flags", |text| u32::from_str_radix(text.strip_prefix("0x")?, 16).ok());
     // The kernel answers EINVAL for these two while the interface is down, and a speed of -1 without a link.
-    let quiet = |probe: &Probe<'_>, name: &str| probe.root.text(&probe.path(&attribute(name))).ok();
+    let quiet = |probe: &Probe<'_>, name: &str| probe.text(&attribute(name)).ok();
     let speed = quiet(probe, "speed").and_then(|speed| speed.parse().ok());
     let carrier = quiet(probe, "carrier").and_then(|carrier| match carrier.as_str() {
         "0" => Some(false),

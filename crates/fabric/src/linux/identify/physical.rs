@@ -16,7 +16,13 @@ const NO_ID: HexId = HexId(0xffff);
 
 /// The function at an address, if it is or may be a physical function.
 pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
+    if host.vfs.borrow().contains(&address) {
+        return None;
+    }
     let mut probe = Probe::new(host.root, address);
+    if probe.is_vf() {
+        return None;
+    }
     let names = probe.list("");
     let has = |name: &str| names.iter().any(|entry| entry == name);
     if names.is_empty() || has("physfn") {
@@ -56,7 +62,7 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
     // (drivers/iommu/iommu.c `pci_device_group`). A partial copy of a tree has no groups, which proves nothing
     // about the host.
     let listed = iommu_group.filter(|group| host.root.exists(&format!("{IOMMU_GROUPS}/{group}/devices")));
-    let mut strangers = listed.map(|group| probe.others_in_group(group)).unwrap_or_default();
+    let mut strangers = listed.map(|group| probe.others_in_group(&host.groups, group)).unwrap_or_default();
     strangers.retain(|other| {
         !address.is_same_device(*other) && virtual_functions.iter().all(|vf| vf.address != *other)
     });
@@ -84,8 +90,8 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
         conditions: Conditions {
             no_numvfs: !has("sriov_numvfs"),
             bars_without_room: bars_without_room.unwrap_or_default(),
-            port_in_group: listed.and_then(|group| port::in_group(host.root, host.bridges(), address, group)),
-            last_bus: port::last_bus(host.bridges(), address),
+            port_in_group: None,
+            last_bus: None,
             power_state: power_state.filter(|state| ASLEEP.contains(&state.as_str())),
             no_answer,
             initial_vfs_differ: capabilities
@@ -108,7 +114,7 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
         rdma_devices: if has("infiniband") { probe.list("infiniband") } else { Vec::new() },
         nvme: nvme::read(&mut probe),
         in_use_by_host,
-        errors: if has("aer_dev_fatal") { errors(host, &mut probe, address) } else { None },
+        errors: if has("aer_dev_fatal") { errors(&mut probe) } else { None },
         service: Service::Serving,
         virtual_functions,
         reasons: probe.finish(),
@@ -117,11 +123,21 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
     Some(pf)
 }
 
+/// Adds what the ports above a PF tell of it. Once all VFs are known: they are not looked at to find the ports.
+pub(super) fn add_ports(host: &Host<'_>, pf: &mut PhysicalFunction) {
+    let (root, bridges) = (host.root, host.bridges());
+    pf.conditions.port_in_group =
+        pf.iommu_group.and_then(|group| port::in_group(root, bridges, pf.address, group));
+    pf.conditions.last_bus = port::last_bus(bridges, pf.address);
+    if let Some(errors) = &mut pf.errors {
+        errors.fatal = errors.fatal.max(port::fatal_errors(root, bridges, pf.address).unwrap_or(0));
+    }
+}
+
 /// The totals of the errors that a function has reported (drivers/pci/pcie/aer.c `aer_dev_fatal` and its like): a line for each kind of
 /// error and, last, their sum. A fatal error the kernel mostly counts at the root port alone: it does not read the function's registers,
 /// which may be out of reach (`aer_get_device_error_info`). Its recovery resets everything below that port.
-fn errors(host: &Host<'_>, probe: &mut Probe<'_>, address: Bdf) -> Option<ErrorCounts> {
-    let of_port = port::fatal_errors(host.root, host.bridges(), address);
+fn errors(probe: &mut Probe<'_>) -> Option<ErrorCounts> {
     let mut total = |file: &str, line: &str| {
         probe.optional(file, "counts of errors", |text| {
             let of_line = |(name, count): (&str, &str)| (name == line).then(|| count.trim().parse().ok());
@@ -131,7 +147,7 @@ fn errors(host: &Host<'_>, probe: &mut Probe<'_>, address: Bdf) -> Option<ErrorC
     Some(ErrorCounts {
         correctable: total("aer_dev_correctable", "TOTAL_ERR_COR")?,
         nonfatal: total("aer_dev_nonfatal", "TOTAL_ERR_NONFATAL")?,
-        fatal: total("aer_dev_fatal", "TOTAL_ERR_FATAL")?.max(of_port.unwrap_or(0)),
+        fatal: total("aer_dev_fatal", "TOTAL_ERR_FATAL")?,
     })
 }
 

@@ -27,9 +27,9 @@ impl Bridge {
 }
 
 /// The bridges among these functions.
-pub(super) fn bridges(root: &HostRoot, functions: &[Bdf]) -> Vec<Bridge> {
+pub(super) fn bridges<'a>(root: &HostRoot, functions: impl Iterator<Item = &'a Bdf>) -> Vec<Bridge> {
     let is_bridge = |function: &&Bdf| is_bridge(root, **function);
-    functions.iter().filter(is_bridge).filter_map(|function| bridge(root, *function)).collect()
+    functions.filter(is_bridge).filter_map(|function| bridge(root, *function)).collect()
 }
 
 /// Whether a function is a PCI-to-PCI bridge, as every port is.

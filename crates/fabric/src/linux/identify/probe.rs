@@ -5,8 +5,8 @@ use std::{fmt, io};
 use ioward_model::{Reason, Rule};
 use ioward_pci::{Bdf, ConfigError, ConfigSpace};
 
-use super::{DEVICES, IOMMU_GROUPS, address, port};
-use crate::linux::root::HostRoot;
+use super::{DEVICES, address, port};
+use crate::linux::root::{Folder, HostRoot};
 
 /// Maximum number of errors reported for one function's capability lists.
 const MAX_LIST_ERRORS: usize = 8;
@@ -18,19 +18,21 @@ const MAX_REASONS: usize = 64;
 pub(super) struct Probe<'a> {
     pub(super) root: &'a HostRoot,
     pub(super) function: Bdf,
-    /// Its folder in sysfs, below the root.
-    pub(super) folder: String,
+    /// Its folder in sysfs.
+    folder: Folder<'a>,
     reasons: Vec<Reason>,
 }
 
 impl<'a> Probe<'a> {
     pub(super) fn new(root: &'a HostRoot, function: Bdf) -> Self {
-        Self { root, function, folder: format!("{DEVICES}/{function}"), reasons: Vec::new() }
+        let folder = root.folder_at(&format!("{DEVICES}/{function}"));
+        Self { root, function, folder, reasons: Vec::new() }
     }
 
     /// Ends with the problems found. If the function is gone by now, that is the first Reason.
     pub(super) fn finish(mut self) -> Vec<Reason> {
-        if !self.root.exists(&self.folder) {
+        // A VF that is still there still says so, which is less to ask.
+        if self.folder.link_name("physfn").is_err() && !self.folder.exists() {
             let gone = Reason::new(
                 Rule::Readable,
                 "a function that stays",
@@ -62,7 +64,12 @@ impl<'a> Probe<'a> {
 
     /// A path below the function's folder.
     pub(super) fn path(&self, name: &str) -> String {
-        format!("{}/{name}", self.folder)
+        self.folder.path(name)
+    }
+
+    /// An attribute's text.
+    pub(super) fn text(&self, name: &str) -> io::Result<String> {
+        self.folder.text(name)
     }
 
     /// An attribute that every such function has: a missing one is a problem. `what` describes its value: "a
@@ -73,7 +80,7 @@ impl<'a> Probe<'a> {
         what: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        let read = self.root.text(&self.path(name));
+        let read = self.text(name);
         self.value(name, what, read, parse)
     }
 
@@ -84,7 +91,7 @@ impl<'a> Probe<'a> {
         what: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        match self.root.text(&self.path(name)) {
+        match self.text(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             read => self.value(name, what, read, parse),
         }
@@ -115,7 +122,7 @@ impl<'a> Probe<'a> {
 
     /// The name in a symlink's target; `None` without a link.
     pub(super) fn link(&mut self, name: &str) -> Option<String> {
-        match self.root.link_name(&self.path(name)) {
+        match self.folder.link_name(name) {
             Ok(target) => Some(target),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
@@ -127,7 +134,7 @@ impl<'a> Probe<'a> {
 
     /// The names in a folder of the function; empty without the folder.
     pub(super) fn list(&mut self, name: &str) -> Vec<String> {
-        match self.root.list(&self.path(name)) {
+        match self.folder.list(name) {
             Ok(names) => names,
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
@@ -149,15 +156,21 @@ impl<'a> Probe<'a> {
     }
 
     /// The other functions of an IOMMU group, except bridges: these are not assigned, and do no DMA of their own.
-    pub(super) fn others_in_group(&mut self, group: u32) -> Vec<Bdf> {
-        let devices = format!("{IOMMU_GROUPS}/{group}/devices");
-        let names = self.root.list(&devices).unwrap_or_else(|error| {
+    pub(super) fn others_in_group(&mut self, groups: &Folder<'_>, group: u32) -> Vec<Bdf> {
+        let devices = format!("{group}/devices");
+        let names = groups.list(&devices).unwrap_or_else(|error| {
+            let devices = groups.path(&devices);
             self.note(format!("the functions of IOMMU group {group} in /{devices}"), error);
             Vec::new()
         });
         let is_bridge = |function: &Bdf| port::is_bridge(self.root, *function);
         let others = names.iter().filter_map(|name| address(name)).filter(|other| *other != self.function);
         others.filter(|function| !is_bridge(function)).collect()
+    }
+
+    /// Whether the kernel calls it a VF.
+    pub(super) fn is_vf(&self) -> bool {
+        self.folder.link_name("physfn").is_ok()
     }
 
     /// The function that a symlink points to; any other target is a problem.
@@ -172,7 +185,7 @@ impl<'a> Probe<'a> {
 
     /// The readable bytes of configuration space, at most 4096.
     pub(super) fn config(&mut self) -> Option<Vec<u8>> {
-        let read = self.root.read(&self.path("config"), 4096);
+        let read = self.folder.read("config", 4096);
         read.inspect_err(|error| self.note_error("config", "configuration space", error)).ok()
     }
 

@@ -1,6 +1,6 @@
 //! The virtual functions of a PF, through its `virtfnN` links.
 
-use ioward_model::{VfSettings, VirtualFunction};
+use ioward_model::{VfSettings, VirtualFunction, is_lending};
 use ioward_pci::{Bdf, ConfigSpace, MsixCapability};
 
 use super::{Host, netdev, nvme, probe::Probe};
@@ -31,27 +31,36 @@ pub(super) fn read_all(
 fn read(host: &Host<'_>, pf: Bdf, index: u16, address: Bdf) -> VirtualFunction {
     // From here on it uses the VF's address, and never follows the link itself.
     let mut probe = Probe::new(host.root, address);
-    let names = probe.list("");
-    match probe.link_to_function("physfn") {
-        Some(parent) if parent == pf => {}
+    let parent = probe.link_to_function("physfn");
+    // The folder is not listed for what a VF may have: that takes longer than to ask for each.
+    let is_there = parent.is_some() || !probe.list("").is_empty();
+    match parent {
+        Some(parent) if parent == pf => _ = host.vfs.borrow_mut().insert(address),
         Some(parent) => probe.note(format!("a VF of {pf}"), format!("a VF of {parent}")),
-        None if names.is_empty() => {}
+        None if !is_there => {}
         None => probe.note(format!("a VF of {pf}"), "a function that is no VF"),
     }
-    let has = |name: &str| names.iter().any(|entry| entry == name);
-    let netdevs = if has("net") { probe.list("net") } else { Vec::new() };
+    let driver = probe.link("driver");
+    // What is handed to a program has no interface and no controller on the host. A vGPU it may have, by a driver of its vendor's.
+    let is_vfio = driver.as_deref() == Some("vfio-pci");
+    let is_lent = driver.as_deref().is_some_and(is_lending);
+    let netdevs = if is_lent { Vec::new() } else { probe.list("net") };
     let mut in_use_by_host = netdev::used_by_host(host, &mut probe, &netdevs);
-    in_use_by_host.extend(nvme::used_by_host(host, &mut probe));
+    if !is_lent {
+        in_use_by_host.extend(nvme::used_by_host(host, &mut probe));
+    }
     let iommu_group = probe.iommu_group();
     VirtualFunction {
         index,
         address,
-        driver: probe.link("driver"),
+        driver,
         iommu_group,
-        iommu_group_shared_with: iommu_group.map(|group| probe.others_in_group(group)).unwrap_or_default(),
-        msix_vectors: if names.is_empty() { None } else { msix_vectors(&mut probe) },
-        flr: if has("reset_method") { flr(&mut probe) } else { None },
-        vgpu_type: if has("nvidia") { vgpu_type(&mut probe) } else { None },
+        iommu_group_shared_with: iommu_group
+            .map(|group| probe.others_in_group(&host.groups, group))
+            .unwrap_or_default(),
+        msix_vectors: if is_there { msix_vectors(&mut probe) } else { None },
+        flr: flr(&mut probe),
+        vgpu_type: if is_vfio { None } else { vgpu_type(&mut probe) },
         netdevs,
         in_use_by_host,
         settings: VfSettings::default(),
