@@ -309,9 +309,9 @@ fn the_newest_common_version_is_spoken() {
         Hello { min_version, max_version, agent: String::new(), nonce: 0 }.version()
     };
     assert_eq!(version(1, 1), Some(1));
-    assert_eq!(version(0, 9), Some(2));
-    assert_eq!(version(2, 9), Some(2));
-    assert_eq!(version(3, 9), None);
+    assert_eq!(version(0, 9), Some(3));
+    assert_eq!(version(3, 9), Some(3));
+    assert_eq!(version(4, 9), None);
     assert_eq!(version(0, 0), None);
     assert_eq!(version(9, 0), None);
 }

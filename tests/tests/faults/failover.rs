@@ -281,10 +281,10 @@ async fn whatever_happens_the_one_that_works_is_active() {
             let active = pair.primary.failed_over.is_some();
             match &faults {
                 [Some(fault), None] => {
-                    assert!(active, "seed {seed}: {fault}, and its standby is not active: {story:?}")
+                    assert!(active, "seed {seed}: {fault}, and its standby is not active: {story:?}");
                 }
                 [None, Some(fault)] => {
-                    assert!(!active, "seed {seed}: {fault} of the standby, which is active: {story:?}")
+                    assert!(!active, "seed {seed}: {fault} of the standby, which is active: {story:?}");
                 }
                 [None, None] => {}
                 [Some(_), Some(_)] => both += 1,

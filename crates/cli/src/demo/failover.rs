@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ioward_api::PartitionView;
 use ioward_fabric::sim::SimMachine;
-use ioward_model::{Boot, Class, Intent, Inventory, Options, Owner, PhysicalFunction, Spec};
+use ioward_model::{Boot, Class, Intent, Inventory, Options, Owner, PhysicalFunction, Spec, VirtualFunction};
 use ioward_pci::Bdf;
 
 use super::{Embedded, guests, stage};
@@ -49,7 +49,11 @@ pub async fn show(embedded: &Embedded) -> Result<(), CliError> {
 }
 
 fn two_apart(inventory: &Inventory) -> Option<(Bdf, Bdf)> {
-    let suits = |pf: &&PhysicalFunction| pf.class == Class::Network && pf.vfs_available > 0;
+    // Nobody is to be disturbed for it: where there are VFs, one is free.
+    let is_free = |vf: &VirtualFunction| vf.owner.is_none() && vf.holder.is_none() && vf.driver.is_none();
+    let has_one =
+        |pf: &PhysicalFunction| pf.virtual_functions.is_empty() || pf.virtual_functions.iter().any(is_free);
+    let suits = |pf: &&PhysicalFunction| pf.class == Class::Network && pf.vfs_available > 0 && has_one(pf);
     let mut all = inventory.physical_functions.iter().filter(suits);
     let first = all.next()?;
     let second = all.find(|pf| !pf.is_same_adapter(first))?;

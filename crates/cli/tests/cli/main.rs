@@ -20,6 +20,7 @@ mod doc_examples;
 mod documents;
 mod evacuating;
 mod examples;
+mod failing_over;
 mod hook;
 mod plans;
 mod recorded;
