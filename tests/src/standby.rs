@@ -57,11 +57,9 @@ impl Scene {
             set_attribute(vf, "driver_override", "vfio-pci")?;
             fs::write("/sys/bus/pci/drivers_probe", vf)?;
         }
-        sh(
-            "ip link add br0 address 52:54:00:11:11:11 type bridge && ip link set br0 up && ip link set eth1 master br0 && \
+        sh("ip link add br0 type bridge && ip link set br0 up && ip link set eth1 master br0 && \
             ip netns add out && ip link set eth0 netns out && ip -n out addr add 10.0.0.3/24 dev eth0 && \
-            ip -n out link set eth0 up",
-        )?;
+            ip -n out link set eth0 up")?;
         let carries =
             || sh("ip link show eth1 | grep LOWER_UP && ip -n out link show eth0 | grep LOWER_UP").is_ok();
         wait_until("the links are up", SOON, carries)?;

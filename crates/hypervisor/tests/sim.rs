@@ -391,10 +391,14 @@ async fn a_standby_comes_before_its_vf_and_goes_after_it() {
     let early = hypervisor.detach_standby(&net0).await.unwrap_err().to_string();
     assert!(early.contains("detach web/net0 first"), "{early}");
     hypervisor.detach_vf(&net0, false).await.unwrap();
-    assert_eq!(status(&hypervisor, &web).await.standbys, [net0.vf.clone()], "it stays while its VF is away");
+    assert_eq!(
+        status(&hypervisor, &web).await.standbys,
+        std::slice::from_ref(&net0.vf),
+        "it stays while its VF is away"
+    );
     hypervisor.attach_vf(&net0, bdf("0000:01:10.4")).await.unwrap();
     hypervisor.stop(&web, StopMode::Force).await.unwrap();
-    assert_eq!(status(&hypervisor, &web).await.standbys, [net0.vf.clone()]);
+    assert_eq!(status(&hypervisor, &web).await.standbys, std::slice::from_ref(&net0.vf));
     hypervisor.detach_standby(&net0).await.unwrap();
     assert_eq!(status(&hypervisor, &web).await.standbys, []);
 }
