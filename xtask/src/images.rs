@@ -13,9 +13,9 @@ use crate::process::{output, run_aside};
 const BUSYBOX: &str = "/bin/busybox";
 /// Modules that level 1 needs to mount its root.
 const LEVEL1_MODULES: [&str; 5] = ["virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay"];
-/// Modules that a guest needs: for its VFs and bonds of them, its channel and its power button.
-const GUEST_MODULES: [&str; 7] =
-    ["virtio_pci", "virtio_console", "igbvf", "nvme", "bonding", "button", "evdev"];
+/// Modules that a guest needs: for its VFs, their standbys and bonds of them, its channel and its power button.
+const GUEST_MODULES: [&str; 8] =
+    ["virtio_pci", "virtio_console", "virtio_net", "igbvf", "nvme", "bonding", "button", "evdev"];
 
 /// Level 1's boot image.
 pub fn level1(kernel: &Kernel) -> Result<Vec<u8>> {

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, io, path::PathBuf, time::Duration};
 
-use ioward_model::{DomainRef, KindName, Name};
+use ioward_model::{DomainRef, KindName, Name, Owner};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +98,14 @@ pub enum HypervisorError {
         /// Who was to have it.
         partition: Name,
         /// Which rule forbids it.
+        why: String,
+    },
+    /// A VF gets no standby, or keeps it.
+    #[error("the standby of {owner} is left as it is: {why}")]
+    NoStandby {
+        /// The VF.
+        owner: Owner,
+        /// What was needed, and what was found.
         why: String,
     },
     /// A network namespace is not there, or does not take or give back what it should.

@@ -7,6 +7,7 @@
 //! - two partitions hold one VF, of whichever kinds they are;
 //! - a VF that a machine or domain holds, or one beside it in its group, is bound to a driver of the host's;
 //! - a namespace is given a VF that no driver of the host's has, or one that is in it is bound to another driver;
+//! - a standby is given to a partition that nobody knows or that is no machine, or one with a MAC that no station can have;
 //! - a VF is handed out or bound while the VFs of its PF are made anew: another may be at its address by then.
 //!
 //! A machine or a domain has its VFs through VFIO; the IOMMU keeps it apart from the host. A namespace has them by a driver of the host's,
@@ -23,7 +24,7 @@ use std::{
 
 use async_trait::async_trait;
 use ioward_model::{
-    Accelerator, Adoptable, DomainRef, FunctionFacts, KindName, Name, Owner, PartitionSpec, Spec,
+    Accelerator, Adoptable, DomainRef, FunctionFacts, KindName, Name, Owner, PartitionSpec, Spec, StandbyNic,
 };
 use ioward_pci::Bdf;
 use tokio::sync::mpsc;
@@ -369,6 +370,28 @@ impl Hypervisor for Guard {
 
     async fn release_vf(&self, owner: &Owner) -> Result<(), HypervisorError> {
         self.inner.release_vf(owner).await
+    }
+
+    /// Whether its bridge is one, the backend sees: nothing is made of one that is not.
+    async fn attach_standby(&self, owner: &Owner, nic: &StandbyNic) -> Result<(), HypervisorError> {
+        let partitions = self.inner.partitions().await?;
+        let known = partitions.into_iter().find(|status| status.name == owner.partition);
+        let known = known.ok_or_else(|| HypervisorError::NoSuchPartition(owner.partition.clone()))?;
+        let refuse = |why| Err(HypervisorError::NoStandby { owner: owner.clone(), why });
+        if known.kind != KindName::Machine {
+            return refuse(format!(
+                "only machines of ioward's own have standbys, and it is a {}",
+                known.kind
+            ));
+        }
+        if !nic.mac.is_unicast() {
+            return refuse(format!("no station can have the MAC {}", nic.mac));
+        }
+        self.inner.attach_standby(owner, nic).await
+    }
+
+    async fn detach_standby(&self, owner: &Owner) -> Result<(), HypervisorError> {
+        self.inner.detach_standby(owner).await
     }
 
     async fn create_channel(&self, partition: &Name) -> Result<(), HypervisorError> {

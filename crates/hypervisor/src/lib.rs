@@ -31,7 +31,7 @@ use std::os::fd::OwnedFd;
 use async_trait::async_trait;
 use ioward_channel::shared::EndFds;
 pub use ioward_model::{Accelerator, Adoptable, AdoptableFunction, PartitionStatus};
-use ioward_model::{DomainRef, Name, Owner, PartitionSpec};
+use ioward_model::{DomainRef, Name, Owner, PartitionSpec, StandbyNic};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -218,6 +218,30 @@ pub trait Hypervisor: Send + Sync {
     /// When that can't be written down.
     async fn release_vf(&self, owner: &Owner) -> Result<(), HypervisorError> {
         Err(HypervisorError::NoSuchPartition(owner.partition.clone()))
+    }
+
+    /// Gives a VF of a partition a standby: a virtio-net adapter on a bridge of the host's, which a guest with `net_failover` uses while
+    /// the VF is away. It comes before its VF and goes after it: in a machine that runs, one whose VF is in already is refused.
+    ///
+    /// A VF that is attached then is the primary of its standby. The hypervisor says yes to it at once, and the guest gets it when it has
+    /// negotiated `VIRTIO_NET_F_STANDBY`: one that has no driver for that never does, and the VF is handed to it all the same, until it
+    /// is detached.
+    ///
+    /// # Errors
+    /// When the partition is no machine of ioward's own, the bridge is not one, the machine has no free slot, or it has another standby
+    /// for this VF.
+    async fn attach_standby(&self, owner: &Owner, nic: &StandbyNic) -> Result<(), HypervisorError> {
+        let why = format!("only machines of ioward's own have standbys, and it was to be {nic}");
+        Err(HypervisorError::NoStandby { owner: owner.clone(), why })
+    }
+
+    /// Takes a VF's standby away; while the machine runs, waits until the guest has let go.
+    ///
+    /// # Errors
+    /// When the machine runs and has the VF, or the guest does not let go within the bound.
+    async fn detach_standby(&self, owner: &Owner) -> Result<(), HypervisorError> {
+        let why = "only machines of ioward's own have standbys".to_owned();
+        Err(HypervisorError::NoStandby { owner: owner.clone(), why })
     }
 
     /// Makes the partition's communication structure; in a running one at once.

@@ -19,7 +19,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ioward_model::{DomainRef, KindName, Name, Owner, PartitionSpec};
+use ioward_model::{DomainRef, KindName, Name, Owner, PartitionSpec, StandbyNic};
 use ioward_pci::Bdf;
 use tokio::{
     sync::mpsc,
@@ -262,6 +262,14 @@ impl Hypervisor for Router {
 
     async fn release_vf(&self, owner: &Owner) -> Result<(), HypervisorError> {
         self.change(&owner.partition).await?.hypervisor().release_vf(owner).await
+    }
+
+    async fn attach_standby(&self, owner: &Owner, nic: &StandbyNic) -> Result<(), HypervisorError> {
+        self.change(&owner.partition).await?.hypervisor().attach_standby(owner, nic).await
+    }
+
+    async fn detach_standby(&self, owner: &Owner) -> Result<(), HypervisorError> {
+        self.change(&owner.partition).await?.hypervisor().detach_standby(owner).await
     }
 
     async fn create_channel(&self, partition: &Name) -> Result<(), HypervisorError> {

@@ -16,7 +16,7 @@ use ioward_hypervisor::{
     qemu::QemuConfig,
     sim::{self, SimConfig, SimHypervisor},
 };
-use ioward_model::{FunctionFacts, KindName, Owner, Spec};
+use ioward_model::{FunctionFacts, KindName, Name, Owner, PartitionSpec, Spec, StandbyNic};
 use ioward_pci::Bdf;
 use stub::Stub;
 
@@ -53,9 +53,11 @@ fn functions() -> Functions {
         .into()
 }
 
-/// The tree in which a kernel says this.
+/// The tree in which a kernel says this. The host has a bridge br0, and eth0 is none.
 fn write_sysfs(sys: &Path, functions: &Functions) {
     let _ = fs::remove_dir_all(sys);
+    fs::create_dir_all(sys.join("class/net/br0/bridge")).unwrap();
+    fs::create_dir_all(sys.join("class/net/eth0")).unwrap();
     for (address, facts) in functions {
         let device = sys.join("bus/pci/devices").join(address.to_string());
         fs::create_dir_all(&device).unwrap();
@@ -97,7 +99,9 @@ impl Host {
         };
         let known = Arc::clone(&functions);
         let look = move |function| Ok(known.lock().unwrap().get(&function).cloned());
-        let guard = Guard::new(Arc::new(SimHypervisor::new(config).unwrap()), look);
+        let partitions = SimHypervisor::new(config).unwrap();
+        partitions.add_bridge("br0".parse().unwrap());
+        let guard = Guard::new(Arc::new(partitions), look);
         Self { guard, functions, folder }.with_partitions().await
     }
 
@@ -175,6 +179,59 @@ async fn a_vf_has_one_holder(host: Host) {
     host.attach("db/net0", VF).await;
     host.guard.undefine(&"db".parse().unwrap()).await.unwrap();
     host.attach("web/net1", VF).await;
+}
+
+fn standby(bridge: &str, mac: &str) -> StandbyNic {
+    StandbyNic { bridge: bridge.parse().unwrap(), mac: mac.parse().unwrap() }
+}
+
+const MAC: &str = "52:54:00:aa:00:01";
+
+/// The names of the VFs that a partition has standbys for.
+async fn standbys(guard: &Guard, partition: &str) -> Vec<Name> {
+    let all = guard.partitions().await.unwrap();
+    all.into_iter().find(|status| status.name.as_str() == partition).unwrap().standbys
+}
+
+async fn a_standby_is_for_a_known_machine_on_a_bridge_and_with_a_mac_of_a_station(host: Host) {
+    let refused = async |to: &str, nic: StandbyNic, why: &str| {
+        let error = host.guard.attach_standby(&owner(to), &nic).await.unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    };
+    refused("nobody/net0", standby("br0", MAC), "there is no partition nobody").await;
+    refused("web/net0", standby("br7", MAC), "its bridge br7 is needed, and the host has no").await;
+    refused("web/net0", standby("eth0", MAC), "its bridge eth0 is needed").await;
+    refused("web/net0", standby("br0", "33:33:00:00:00:01"), "no station can have").await;
+    refused("web/net0", standby("br0", "00:00:00:00:00:00"), "no station can have").await;
+    assert_eq!(standbys(&host.guard, "web").await, []);
+
+    host.guard.attach_standby(&owner("web/net0"), &standby("br0", MAC)).await.unwrap();
+    host.guard.attach_standby(&owner("web/net0"), &standby("br0", MAC)).await.unwrap();
+    refused("web/net0", standby("br0", "52:54:00:aa:00:02"), "detach that first").await;
+    assert_eq!(standbys(&host.guard, "web").await, ["net0".parse().unwrap()]);
+    assert_eq!(standbys(&host.guard, "db").await, []);
+    // While the machine is off it makes no difference which of them comes first or goes first.
+    host.attach("web/net0", VF).await;
+    for _ in 0..2 {
+        host.guard.detach_standby(&owner("web/net0")).await.unwrap();
+    }
+    assert_eq!(standbys(&host.guard, "web").await, []);
+}
+
+#[tokio::test]
+async fn what_is_no_machine_gets_no_standby() {
+    for kind in [KindName::Domain, KindName::Namespace] {
+        let guard = Guard::new(Stub::new(kind), |_| Ok(None));
+        let text = "version = 1\n[[partition]]\nname = \"web\"\nboot = { disk = '/none' }\n";
+        let spec: PartitionSpec = Spec::parse(text.as_bytes()).unwrap().partitions.remove(0);
+        guard.define(&spec).await.unwrap();
+        let error =
+            guard.attach_standby(&owner("web/net0"), &standby("br0", MAC)).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("it is a {kind}")), "{error}");
+    }
+    // A backend that has none says so by itself.
+    let error = Stub::new(KindName::Machine).attach_standby(&owner("web/net0"), &standby("br0", MAC)).await;
+    assert!(matches!(error, Err(HypervisorError::NoStandby { .. })));
 }
 
 async fn one_group_is_never_shared_by_two_partitions(host: Host) {
@@ -411,6 +468,7 @@ suite! {
     the_driver_has_to_be_vfio_pci
     without_an_iommu_nothing_is_handed_out
     a_vf_has_one_holder
+    a_standby_is_for_a_known_machine_on_a_bridge_and_with_a_mac_of_a_station
     one_group_is_never_shared_by_two_partitions
     a_bridge_may_be_in_the_group_and_nothing_else_that_is_no_vf
     a_vf_is_looked_at_again_before_a_partition_starts_with_it

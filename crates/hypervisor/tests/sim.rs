@@ -20,8 +20,8 @@ use ioward_hypervisor::{
     sim::{Bounds, SimConfig, SimHypervisor},
 };
 use ioward_model::{
-    Boot, Class, FunctionFacts, Name, OpError, OpErrorKind, OpOutcome, Owner, PartitionSpec, Spec, VfOp,
-    VfSettings, VfView,
+    Boot, Class, FunctionFacts, Name, OpError, OpErrorKind, OpOutcome, Owner, PartitionSpec, Spec,
+    StandbyNic, VfOp, VfSettings, VfView,
 };
 use ioward_pci::Bdf;
 use rustix::{
@@ -73,6 +73,8 @@ impl Bench {
             arguments: arguments.iter().map(Into::into).collect(),
             bounds: self.bounds.clone(),
         });
+        let partitions = partitions.unwrap();
+        partitions.add_bridge("br0".parse().unwrap());
         // Each function that they are given is a VF that may be given.
         let facts = |function: Bdf| FunctionFacts {
             physical: Some("0000:01:00.0".parse().unwrap()),
@@ -80,7 +82,7 @@ impl Bench {
             driver: Some("vfio-pci".into()),
             group: Some(vec![function.to_string()]),
         };
-        Guard::new(Arc::new(partitions.unwrap()), move |function| Ok(Some(facts(function))))
+        Guard::new(Arc::new(partitions), move |function| Ok(Some(facts(function))))
     }
 }
 
@@ -371,6 +373,36 @@ async fn vfs_are_plugged_in_and_let_go_of() {
         hypervisor.attach_vf(&owner("web/net1"), bdf("0000:01:10.4")).await.unwrap();
     }
     aside(move || person.reads("net1 has been unplugged")).await;
+}
+
+/// As QEMU pairs them.
+#[tokio::test]
+async fn a_standby_comes_before_its_vf_and_goes_after_it() {
+    let bench = Bench::new();
+    let hypervisor = bench.hypervisor();
+    let web = define(&hypervisor, "web").await;
+    hypervisor.start(&web).await.unwrap();
+    let nic = StandbyNic { bridge: "br0".parse().unwrap(), mac: "52:54:00:aa:00:01".parse().unwrap() };
+    let (net0, net1) = (owner("web/net0"), owner("web/net1"));
+    hypervisor.attach_vf(&net1, bdf("0000:01:10.2")).await.unwrap();
+    let late = hypervisor.attach_standby(&net1, &nic).await.unwrap_err().to_string();
+    assert!(late.contains("its VF is in the machine already"), "{late}");
+    hypervisor.attach_standby(&net0, &nic).await.unwrap();
+    hypervisor.attach_vf(&net0, bdf("0000:01:10.0")).await.unwrap();
+    hypervisor.attach_standby(&net0, &nic).await.unwrap();
+    let early = hypervisor.detach_standby(&net0).await.unwrap_err().to_string();
+    assert!(early.contains("detach web/net0 first"), "{early}");
+    hypervisor.detach_vf(&net0, false).await.unwrap();
+    assert_eq!(
+        status(&hypervisor, &web).await.standbys,
+        std::slice::from_ref(&net0.vf),
+        "it stays while its VF is away"
+    );
+    hypervisor.attach_vf(&net0, bdf("0000:01:10.4")).await.unwrap();
+    hypervisor.stop(&web, StopMode::Force).await.unwrap();
+    assert_eq!(status(&hypervisor, &web).await.standbys, std::slice::from_ref(&net0.vf));
+    hypervisor.detach_standby(&net0).await.unwrap();
+    assert_eq!(status(&hypervisor, &web).await.standbys, []);
 }
 
 /// It says that it runs, and does nothing it is asked to.

@@ -47,6 +47,7 @@ mod spec;
 mod spec_read;
 mod spec_rules;
 mod spec_text;
+mod standby;
 mod state;
 mod step;
 mod units;
@@ -93,6 +94,7 @@ pub use service::{
 pub use settings::{Kind, LinkState, Setting, Value, VfSettings, VfStatistics};
 pub use spec::{AdapterSpec, Boot, PartitionSpec, Spec, VfCount, VfRequest};
 pub use spec_text::{MAX_SPEC_BYTES, SpecError, SpecPlace, SpecProblem, TextPlace};
+pub use standby::{InterfaceName, InterfaceNameError, StandbyNic};
 pub use state::{AdapterOriginal, AdapterState, Assignment, PartitionState, State};
 pub use step::{
     Aspect, Change, FoundBefore, KeepsOut, Meaning, Observation, Outcome, Step, Subject, Value as AspectValue,

@@ -26,6 +26,9 @@ pub struct PartitionStatus {
     pub vfs: Vec<(Name, Bdf)>,
     /// Those of them that it does not have, and would take at once: its namespace was made anew, or libvirt ended in the middle.
     pub lacks: Vec<Name>,
+    /// The names of those VFs for which it has a standby ([`crate::StandbyNic`]), whether the VF is there or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standbys: Vec<Name>,
     /// Whether its domain was undefined: what it holds is of no use to anybody.
     pub gone: bool,
     /// Whether it has a channel.

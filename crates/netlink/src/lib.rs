@@ -10,6 +10,7 @@
 mod link;
 pub mod message;
 mod namespace;
+mod port;
 mod socket;
 
 pub use link::Link;

@@ -108,7 +108,7 @@ fn moving(ifindex: u32, to: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
     message
 }
 
-fn ended(name: &[u8]) -> Vec<u8> {
+pub(crate) fn ended(name: &[u8]) -> Vec<u8> {
     [name, &[0]].concat()
 }
 

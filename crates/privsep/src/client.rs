@@ -17,7 +17,7 @@ use ioward_hypervisor::{
     PartitionStatus, StopMode, libvirt::Uuid,
 };
 use ioward_model::{
-    DomainRef, Inventory, Name, Owner, PartitionSpec, Recovery, VfId, VfSettings, VfStatistics,
+    DomainRef, Inventory, Name, Owner, PartitionSpec, Recovery, StandbyNic, VfId, VfSettings, VfStatistics,
     doctor::Finding,
 };
 use ioward_pci::Bdf;

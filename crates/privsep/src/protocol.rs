@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use ioward_fabric::FabricError;
 use ioward_hypervisor::{HypervisorError, HypervisorEvent, StopMode};
-use ioward_model::{DomainRef, Name, Owner, PartitionSpec, Recovery, VfId, VfSettings};
+use ioward_model::{DomainRef, Name, Owner, PartitionSpec, Recovery, StandbyNic, VfId, VfSettings};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
@@ -133,6 +133,8 @@ macro_rules! operations {
                 Adoptable adoptable(domain: @& DomainRef) -> Adoptable;
                 AdoptVf adopt_vf(owner: @& Owner, function: Bdf) -> ();
                 ReleaseVf release_vf(owner: @& Owner) -> ();
+                AttachStandby attach_standby(owner: @& Owner, nic: @& StandbyNic) -> ();
+                DetachStandby detach_standby(owner: @& Owner) -> ();
                 CreateChannel create_channel(partition: @& Name) -> ();
                 DestroyChannel destroy_channel(partition: @& Name) -> ();
                 Partitions partitions() -> Vec<PartitionStatus>;

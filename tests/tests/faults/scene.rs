@@ -398,6 +398,7 @@ impl Hypervisor for Machines {
             pid: None,
             console: Some("/dev/null".into()),
             lacks: Vec::new(),
+            standbys: Vec::new(),
             gone: machine.gone,
             vfs: machine.vfs.iter().map(|(name, vf)| (name.clone(), *vf)).collect(),
             channel: machine.channel,

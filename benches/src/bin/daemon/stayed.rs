@@ -60,6 +60,7 @@ fn new(name: &Name) -> PartitionStatus {
         pid: None,
         console: None,
         lacks: Vec::new(),
+        standbys: Vec::new(),
         gone: false,
         kind: KindName::Machine,
         vfs: Vec::new(),

@@ -65,6 +65,7 @@ impl Partition {
             console: None,
             vfs: now.record.vfs.iter().map(|vf| (vf.name.clone(), vf.function)).collect(),
             lacks: lacks.map(|vf| vf.name.clone()).collect(),
+            standbys: Vec::new(),
             gone: false,
             channel: now.record.channel,
         }

@@ -12,12 +12,12 @@ use std::{
     path::Path,
 };
 
-use ioward_model::Machine;
+use ioward_model::{Machine, Name};
 
 use super::{
     disk::DiskFormat,
     folder::Folder,
-    record::{Definition, HeldVf, Record, SLOTS},
+    record::{Definition, HeldStandby, HeldVf, Record, SLOTS},
 };
 
 /// The virtio-serial port by which a guest knows its channel.
@@ -43,13 +43,15 @@ pub(super) struct Given {
     pub kernel: Option<OwnedFd>,
     pub initrd: Option<OwnedFd>,
     pub disk: Option<(OwnedFd, DiskFormat)>,
+    /// The host's ends of its standbys, in their order.
+    pub taps: Vec<OwnedFd>,
 }
 
 impl Given {
     pub(super) fn into_all(self) -> Vec<OwnedFd> {
-        let Self { qmp, console, channel, console_log, kernel, initrd, disk } = self;
+        let Self { qmp, console, channel, console_log, kernel, initrd, disk, taps } = self;
         let some = [channel, kernel, initrd, disk.map(|(disk, _)| disk)];
-        [qmp, console, console_log].into_iter().chain(some.into_iter().flatten()).collect()
+        [qmp, console, console_log].into_iter().chain(some.into_iter().flatten()).chain(taps).collect()
     }
 }
 
@@ -60,6 +62,16 @@ const DISK_SET: u8 = 2;
 /// QEMU's name for a VF.
 pub(super) fn vf_id(vf: &HeldVf) -> String {
     format!("vf-{}", vf.name)
+}
+
+/// QEMU's names for a standby, by the name of its VF: of its device, and of what is behind that on the host.
+pub(super) fn standby_id(name: &Name) -> String {
+    format!("standby-{name}")
+}
+
+/// See [`standby_id`].
+pub(super) fn tap_id(name: &Name) -> String {
+    format!("tap-{name}")
 }
 
 /// QEMU's name for the slot that a VF is in.
@@ -73,13 +85,29 @@ pub(super) fn mark(folder: &Folder) -> OsString {
     joined("guest=", escaped(folder.path()))
 }
 
-/// The properties of a VF as a device.
-pub(super) fn vf_device(vf: &HeldVf) -> Vec<(&'static str, String)> {
-    vec![
+/// The properties of a VF as a device. One that has a standby is that one's primary, and QEMU keeps it out of the machine until its guest
+/// has negotiated `VIRTIO_NET_F_STANDBY`.
+pub(super) fn vf_device(vf: &HeldVf, has_standby: bool) -> Vec<(&'static str, String)> {
+    let mut properties = vec![
         ("driver", "vfio-pci".into()),
         ("host", vf.function.to_string()),
         ("id", vf_id(vf)),
         ("bus", slot_id(vf.slot)),
+    ];
+    properties.extend(has_standby.then(|| ("failover_pair_id", standby_id(&vf.name))));
+    properties
+}
+
+/// The properties of a standby as a device. It has no ROM: a machine does not boot from it.
+pub(super) fn standby_device(standby: &HeldStandby) -> Vec<(&'static str, String)> {
+    vec![
+        ("driver", "virtio-net-pci".into()),
+        ("netdev", tap_id(&standby.name)),
+        ("id", standby_id(&standby.name)),
+        ("mac", standby.nic.mac.to_string()),
+        ("failover", "on".into()),
+        ("romfile", String::new()),
+        ("bus", slot_id(standby.slot)),
     ]
 }
 
@@ -169,8 +197,14 @@ pub(super) fn arguments(
         line.add("-chardev", listening_socket(CHANNEL_CHARDEV, channel));
         line.add("-device", option(&channel_device()));
     }
+    // Before VFs: QEMU pairs only what comes after its standby.
+    for (standby, tap) in record.standbys.iter().zip(&given.taps) {
+        let (id, number) = (tap_id(&standby.name), tap.as_raw_fd());
+        line.add("-netdev", format!("tap,id={id},fd={number},vhost=off"));
+        line.add("-device", option(&standby_device(standby)));
+    }
     for vf in &record.vfs {
-        line.add("-device", option(&vf_device(vf)));
+        line.add("-device", option(&vf_device(vf, record.standby(&vf.name).is_some())));
     }
     line.0
 }
@@ -247,6 +281,7 @@ mod tests {
             kernel: boot.kernel.as_ref().map(|_| null()),
             initrd: boot.initrd.as_ref().map(|_| null()),
             disk: disk.map(|format| (null(), format)),
+            taps: record.standbys.iter().map(|_| null()).collect(),
         }
     }
 
@@ -322,6 +357,31 @@ mod tests {
         let arguments = arguments_of(&record, &given(&record, Some(DiskFormat::Qcow2)));
         assert!(values(&arguments, "-blockdev")[0].starts_with("driver=qcow2,"));
         assert!(values(&arguments, "-device").contains(&"virtio-blk-pci,drive=disk0,id=blk0"));
+    }
+
+    #[test]
+    fn a_standby_comes_before_its_vf_and_only_that_one_is_its_primary() {
+        let mut record = tests::record("boot = { kernel = \"/k\" }");
+        record.vfs = vec![tests::held("net0", "0000:01:10.0", 1), tests::held("net1", "0000:01:10.2", 2)];
+        record.standbys = vec![tests::standby("net1", 3)];
+        let given = given(&record, None);
+        let arguments = arguments_of(&record, &given);
+        let number = given.taps[0].as_raw_fd();
+        assert_eq!(values(&arguments, "-netdev"), [format!("tap,id=tap-net1,fd={number},vhost=off")]);
+        let standby = "driver=virtio-net-pci,netdev=tap-net1,id=standby-net1,mac=52:54:00:aa:00:01,failover=on,romfile=,bus=slot3";
+        let devices = values(&arguments, "-device");
+        assert_eq!(
+            devices[devices.len() - 3..],
+            [
+                standby,
+                "driver=vfio-pci,host=0000:01:10.0,id=vf-net0,bus=slot1",
+                "driver=vfio-pci,host=0000:01:10.2,id=vf-net1,bus=slot2,failover_pair_id=standby-net1",
+            ]
+        );
+        let flag = |wanted: &str| arguments.iter().position(|argument| argument == wanted);
+        let device = arguments.iter().position(|argument| argument == standby);
+        assert!(flag("-netdev") < device);
+        assert!(given.into_all().iter().any(|fd| fd.as_raw_fd() == number), "QEMU inherits it");
     }
 
     #[test]

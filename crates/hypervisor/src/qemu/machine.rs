@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     path::Path,
     sync::{
         Arc, OnceLock,
@@ -23,7 +23,7 @@ use super::{
     folder::Folder,
     process::Process,
     qmp::{Farewell, Qmp, QmpError},
-    record::HeldVf,
+    record::{HeldStandby, HeldVf},
     wire::Refusal,
 };
 use crate::{Accelerator, HypervisorError, text::printable};
@@ -161,8 +161,52 @@ impl Machine {
     }
 
     /// Plugs a VF in; one that is in already stays.
-    pub(super) async fn plug(&self, vf: &HeldVf) -> Result<(), HypervisorError> {
-        self.add_device(&command::vf_id(vf), &command::vf_device(vf)).await
+    ///
+    /// One that has a standby is the primary of that. QEMU says yes to it at once, and as long as the guest has not negotiated
+    /// `VIRTIO_NET_F_STANDBY` it is not in the machine and in no list of QEMU's: it is plugged in by QEMU itself, when the guest does. A
+    /// guest that has no driver for that never gets it. What QEMU finds wrong with it only then is not told to us: it is in QEMU's log.
+    pub(super) async fn plug(&self, vf: &HeldVf, has_standby: bool) -> Result<(), HypervisorError> {
+        self.add_device(&command::vf_id(vf), &command::vf_device(vf, has_standby)).await
+    }
+
+    /// Plugs a standby in, with the host's end of it; one that is in already stays.
+    pub(super) async fn plug_standby(
+        &self,
+        standby: &HeldStandby,
+        tap: BorrowedFd<'_>,
+    ) -> Result<(), HypervisorError> {
+        let end = command::tap_id(&standby.name);
+        // One without its device was left by a daemon that was cut off in between: mostly there is none, and QEMU says so.
+        let _ = self.ask("netdev_del", json!({"id": end})).await;
+        let handed = self.connected(async |qmp, bound| qmp.hand_over(tap, &end, bound).await);
+        handed.await.map_err(|error| self.refused("getfd", error))?;
+        let host_end = json!({"type": "tap", "id": end, "fd": end, "vhost": false});
+        if let Err(error) = self.command("netdev_add", host_end).await {
+            let _ = self.ask("closefd", json!({"fdname": end})).await;
+            return Err(error);
+        }
+        let device = command::standby_device(standby);
+        let added = self.add_device(&command::standby_id(&standby.name), &device).await;
+        if added.is_err() {
+            let _ = self.ask("netdev_del", json!({"id": end})).await;
+        }
+        added
+    }
+
+    /// Takes a standby out: asks the guest as for a VF. The host's end goes with it.
+    pub(super) async fn unplug_standby(&self, standby: &HeldStandby) -> Result<(), HypervisorError> {
+        let shown = format!("the standby of {}", standby.name);
+        self.remove_device(&command::standby_id(&standby.name), &shown).await?;
+        match self.ask("netdev_del", json!({"id": command::tap_id(&standby.name)})).await {
+            // It was gone.
+            Ok(_) | Err(QmpError::Refused(_)) => Ok(()),
+            Err(error) => Err(self.refused("netdev_del", error)),
+        }
+    }
+
+    /// Whether a standby is in it.
+    pub(super) async fn has_standby(&self, standby: &HeldStandby) -> Result<bool, HypervisorError> {
+        self.has_device(&command::standby_id(&standby.name)).await
     }
 
     /// Takes a VF out: asks the guest, again and again, until it has let go, and waits until QEMU has closed `group`,
@@ -170,6 +214,8 @@ impl Machine {
     ///
     /// QEMU closes a device some time after it is gone from every list and DEVICE_DELETED has been sent. Until then the
     /// VF cannot be plugged in again, here or elsewhere.
+    ///
+    /// A primary that QEMU keeps out of the machine is no device: QEMU knows none of its name, and there is nothing to wait for.
     pub(super) async fn unplug(&self, vf: &HeldVf, group: Option<&OsStr>) -> Result<(), HypervisorError> {
         self.remove_device(&command::vf_id(vf), vf.name.as_str()).await?;
         let Some(group) = group.map(|group| Path::new("/dev/vfio").join(group)) else { return Ok(()) };
@@ -184,7 +230,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Whether a VF is in it.
+    /// Whether a VF is in it. A primary that waits for the guest to negotiate is not.
     pub(super) async fn has_vf(&self, vf: &HeldVf) -> Result<bool, HypervisorError> {
         self.has_device(&command::vf_id(vf)).await
     }
@@ -261,8 +307,10 @@ impl Machine {
         if self.has_device(id).await? {
             return Ok(());
         }
+        // Since QEMU 9.2 a switch is none but as a boolean (qobject_input_visitor_new() in system/qdev-monitor.c).
+        let value = |value: &str| if value == "on" { Value::Bool(true) } else { value.into() };
         let arguments: Map<_, _> =
-            properties.iter().map(|(key, value)| ((*key).to_owned(), value.as_str().into())).collect();
+            properties.iter().map(|(key, text)| ((*key).to_owned(), value(text))).collect();
         self.command("device_add", arguments.into()).await.map(|_| ())
     }
 

@@ -15,6 +15,8 @@ mod probe;
 mod process;
 mod qmp;
 mod record;
+mod standby;
+mod tap;
 mod users;
 mod vfio;
 mod wire;
@@ -34,7 +36,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ioward_model::{Name, Owner, PartitionSpec};
+use ioward_model::{Name, Owner, PartitionSpec, StandbyNic};
 use ioward_pci::Bdf;
 use rustix::{fs::FlockOperation, io::Errno};
 use tokio::{
@@ -52,6 +54,7 @@ use self::{
     partition::{Listener, Partition},
     process::Process,
     record::{Definition, HeldVf, Record, SLOTS},
+    tap::Taps,
 };
 use crate::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
@@ -70,6 +73,7 @@ pub struct QemuHypervisor {
     folder: PathBuf,
     sysfs: Sysfs,
     opening: Opening,
+    taps: Taps,
     partitions: Mutex<BTreeMap<Name, Arc<Partition>>>,
     listener: Listener,
     /// One task for each running machine; they end with this.
@@ -93,6 +97,7 @@ impl QemuHypervisor {
         let hypervisor = Self {
             sysfs: Sysfs::new(&config.sysfs),
             opening: Opening::new(config.bounds.command),
+            taps: Taps::new(&config),
             config,
             partitions: Mutex::default(),
             listener: Listener::default(),
@@ -116,7 +121,7 @@ impl QemuHypervisor {
                         let _ = timeout(ADOPTION, machine.running()).await;
                     });
                 }
-                Ok(None) => partition.folder.clear(),
+                Ok(None) => partition.clear(&self.taps).await,
                 Err(error) => return Err(error),
             }
             lock(&self.partitions).insert(partition.name.clone(), partition);
@@ -155,7 +160,7 @@ impl QemuHypervisor {
         partition.set_machine(Arc::clone(&machine));
         let mut watchers = lock(&self.watchers);
         while watchers.try_join_next().is_some() {}
-        watchers.spawn(Arc::clone(partition).watch(machine, Arc::clone(&self.listener)));
+        watchers.spawn(Arc::clone(partition).watch(machine, Arc::clone(&self.listener), self.taps.clone()));
     }
 
     fn partition(&self, name: &Name) -> Result<Arc<Partition>, HypervisorError> {
@@ -227,6 +232,7 @@ impl QemuHypervisor {
         }
         let BootFiles { kernel, initrd, disk } =
             BootFiles::open(&record.spec.machine.boot, self.config.users.as_ref(), &self.opening).await?;
+        let taps = self.taps_for(partition, &record).await?;
         let folder = &partition.folder;
         folder.clear();
         let (log, console_log) = folder.open_logs()?;
@@ -239,6 +245,7 @@ impl QemuHypervisor {
             kernel: kernel.map(OwnedFd::from),
             initrd: initrd.map(OwnedFd::from),
             disk: disk.map(|(disk, format)| (disk.into(), format)),
+            taps,
         };
         let arguments = command::arguments(&record, &given, folder, accelerators());
         let emulator = &self.config.emulator;
@@ -289,7 +296,7 @@ impl QemuHypervisor {
         machine: &Machine,
         vf: &HeldVf,
     ) -> Result<(), HypervisorError> {
-        let Err(error) = machine.plug(vf).await else { return Ok(()) };
+        let Err(error) = self.hand_in(partition, machine, vf).await else { return Ok(()) };
         // Without an answer it stays recorded: that the machine has it is then possible, and nobody else may.
         if machine.is_gone() || matches!(machine.has_vf(vf).await, Ok(false)) {
             self.forget(partition, vf)?;
@@ -305,13 +312,17 @@ impl QemuHypervisor {
         (!record.vfs.iter().any(is_shared)).then_some(group)
     }
 
-    fn forget(&self, partition: &Partition, vf: &HeldVf) -> Result<(), HypervisorError> {
-        let record = partition.record();
+    /// The machine's user can't open a VF of its any more. Where it is open already, nothing changes.
+    fn take_node_back(&self, record: &Record, vf: &HeldVf) {
         if record.user.is_some()
-            && let Some(group) = self.group_of_its_own(&record, vf)
+            && let Some(group) = self.group_of_its_own(record, vf)
         {
             users::take_node_back(&vfio::node(&self.config.devices, &group));
         }
+    }
+
+    fn forget(&self, partition: &Partition, vf: &HeldVf) -> Result<(), HypervisorError> {
+        self.take_node_back(&partition.record(), vf);
         partition.change(|record| record.vfs.retain(|held| held.name != vf.name))
     }
 }
@@ -425,13 +436,30 @@ impl Hypervisor for QemuHypervisor {
         let (partition, _operation) = self.enter(&owner.partition).await?;
         let record = partition.record();
         let Some(vf) = record.vf(&owner.vf) else { return Ok(()) };
-        if let Some(machine) = partition.machine()
-            && let Err(error) = machine.unplug(vf, self.group_of_its_own(&record, vf).as_deref()).await
-            && !machine.is_gone()
-        {
-            return Err(error);
+        if let Some(machine) = partition.machine() {
+            // First of all, where QEMU may be about to plug it in by itself: see `standby`.
+            let is_paired = record.standby(&owner.vf).is_some();
+            if is_paired {
+                self.take_node_back(&record, vf);
+            }
+            if let Err(error) = machine.unplug(vf, self.group_of_its_own(&record, vf).as_deref()).await
+                && !machine.is_gone()
+            {
+                if is_paired {
+                    self.give_node(&record, owner, vf.function)?;
+                }
+                return Err(error);
+            }
         }
         self.forget(&partition, vf)
+    }
+
+    async fn attach_standby(&self, owner: &Owner, nic: &StandbyNic) -> Result<(), HypervisorError> {
+        self.attach_standby_now(owner, nic).await
+    }
+
+    async fn detach_standby(&self, owner: &Owner) -> Result<(), HypervisorError> {
+        self.detach_standby_now(owner).await
     }
 
     async fn create_channel(&self, name: &Name) -> Result<(), HypervisorError> {

@@ -18,7 +18,7 @@ use std::{
 use ioward_model::{KindName, Name};
 use tokio::{sync::mpsc, time::sleep};
 
-use super::{folder::Folder, machine::Machine, record::Record};
+use super::{folder::Folder, machine::Machine, record::Record, tap::Taps};
 use crate::{HypervisorError, HypervisorEvent, PartitionStatus, cgroup, lock::lock};
 
 /// Between two looks at the size of a running machine's logs.
@@ -85,13 +85,22 @@ impl Partition {
             kind: KindName::Machine,
             vfs: now.record.vfs.iter().map(|vf| (vf.name.clone(), vf.function)).collect(),
             lacks: Vec::new(),
+            standbys: now.record.standbys.iter().map(|standby| standby.name.clone()).collect(),
             gone: false,
             channel: now.record.channel,
         }
     }
 
+    /// Removes what a machine that is gone has left.
+    pub(super) async fn clear(&self, taps: &Taps) {
+        self.folder.clear();
+        for standby in &self.record().standbys {
+            taps.remove(standby).await;
+        }
+    }
+
     /// Waits for the machine's end, clears up after it and tells about it if nobody had asked for it.
-    pub(super) async fn watch(self: Arc<Self>, machine: Arc<Machine>, listener: Listener) {
+    pub(super) async fn watch(self: Arc<Self>, machine: Arc<Machine>, listener: Listener, taps: Taps) {
         loop {
             tokio::select! {
                 () = machine.process().ended() => break,
@@ -100,7 +109,7 @@ impl Partition {
         }
         let end = machine.last_words().await;
         let expected = machine.end_is_expected();
-        self.folder.clear();
+        self.clear(&taps).await;
         cgroup::remove(&cgroup::of_partition(&self.name));
         lock(&self.now).machine = None;
         machine.set_gone(end.clone());

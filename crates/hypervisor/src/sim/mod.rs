@@ -10,7 +10,7 @@ mod console;
 mod machine;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs::{self, DirBuilder},
     io,
@@ -22,7 +22,9 @@ use std::{
 
 use async_trait::async_trait;
 use ioward_channel::control::ToPartition;
-use ioward_model::{Boot, KindName, Machine as MachineSpec, Name, Owner, PartitionSpec};
+use ioward_model::{
+    Boot, InterfaceName, KindName, Machine as MachineSpec, Name, Owner, PartitionSpec, StandbyNic,
+};
 use ioward_pci::Bdf;
 use tokio::{
     net::UnixStream,
@@ -81,6 +83,8 @@ pub struct SimHypervisor {
     config: SimConfig,
     folder: PathBuf,
     partitions: Mutex<BTreeMap<Name, Arc<Partition>>>,
+    /// The bridges of the simulated host.
+    bridges: Mutex<BTreeSet<InterfaceName>>,
     listener: Listener,
     opening: Opening,
     /// One task for each running partition; ending it kills the process.
@@ -102,6 +106,7 @@ struct Partition {
 struct Now {
     channel: bool,
     vfs: BTreeMap<Name, Bdf>,
+    standbys: BTreeMap<Name, StandbyNic>,
     machine: Option<Arc<Machine>>,
 }
 
@@ -137,9 +142,22 @@ impl SimHypervisor {
             config,
             folder,
             partitions: Mutex::default(),
+            bridges: Mutex::default(),
             listener: Listener::default(),
             watchers: Mutex::default(),
         })
+    }
+
+    /// Gives the simulated host a bridge. It has none by itself.
+    pub fn add_bridge(&self, name: InterfaceName) {
+        lock(&self.bridges).insert(name);
+    }
+
+    /// The standby of a VF, if it has one.
+    #[must_use]
+    pub fn standby(&self, owner: &Owner) -> Option<StandbyNic> {
+        let partition = self.partition(&owner.partition).ok()?;
+        lock(&partition.now).standbys.get(&owner.vf).cloned()
     }
 
     fn partition(&self, name: &Name) -> Result<Arc<Partition>, HypervisorError> {
@@ -352,6 +370,40 @@ impl Hypervisor for SimHypervisor {
         Ok(())
     }
 
+    /// Standbys are recorded, by the rules that QEMU has; a partition's process is not told of them.
+    async fn attach_standby(&self, owner: &Owner, nic: &StandbyNic) -> Result<(), HypervisorError> {
+        let (partition, _operation) = self.enter(&owner.partition).await?;
+        let refuse = |why| Err(HypervisorError::NoStandby { owner: owner.clone(), why });
+        if partition.kind != KindName::Machine {
+            return refuse(format!("only machines have standbys, and it is a {}", partition.kind));
+        }
+        let mut now = lock(&partition.now);
+        match now.standbys.get(&owner.vf) {
+            Some(held) if held == nic => return Ok(()),
+            Some(other) => return refuse(format!("it is {other} already; detach that first")),
+            None => {}
+        }
+        if now.machine.is_some() && now.vfs.contains_key(&owner.vf) {
+            return refuse(format!("its VF is in the machine already; detach {owner} first"));
+        }
+        if !lock(&self.bridges).contains(&nic.bridge) {
+            return refuse(format!("its bridge {} is needed, and the host has no such bridge", nic.bridge));
+        }
+        now.standbys.insert(owner.vf.clone(), nic.clone());
+        Ok(())
+    }
+
+    async fn detach_standby(&self, owner: &Owner) -> Result<(), HypervisorError> {
+        let (partition, _operation) = self.enter(&owner.partition).await?;
+        let mut now = lock(&partition.now);
+        if now.standbys.contains_key(&owner.vf) && now.machine.is_some() && now.vfs.contains_key(&owner.vf) {
+            let why = format!("its VF is in the machine, and would lose it; detach {owner} first");
+            return Err(HypervisorError::NoStandby { owner: owner.clone(), why });
+        }
+        now.standbys.remove(&owner.vf);
+        Ok(())
+    }
+
     async fn create_channel(&self, name: &Name) -> Result<(), HypervisorError> {
         let (partition, _operation) = self.enter(name).await?;
         if lock(&partition.now).channel {
@@ -412,6 +464,7 @@ impl Hypervisor for SimHypervisor {
                 console: Some(partition.console()),
                 vfs: now.vfs.iter().map(|(name, function)| (name.clone(), *function)).collect(),
                 lacks: Vec::new(),
+                standbys: now.standbys.keys().cloned().collect(),
                 gone: false,
                 channel: now.channel,
             }

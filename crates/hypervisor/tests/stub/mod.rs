@@ -81,6 +81,7 @@ impl Hypervisor for Stub {
             pid: None,
             console: None,
             lacks: Vec::new(),
+            standbys: Vec::new(),
             gone: false,
             vfs: Vec::new(),
             channel: false,

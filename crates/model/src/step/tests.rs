@@ -135,6 +135,7 @@ fn a_look_tells_whether_a_step_is_done() {
         kind: KindName::Machine,
         vfs: Vec::new(),
         lacks: Vec::new(),
+        standbys: Vec::new(),
         gone: false,
         channel: false,
     };

@@ -180,6 +180,7 @@ fn status(kind: KindName, partition: &str, running: bool, vfs: &[&str]) -> Parti
         console: None,
         vfs: vfs.iter().map(|address| (name("net0"), at(address))).collect(),
         lacks: Vec::new(),
+        standbys: Vec::new(),
         gone: false,
         channel: true,
     }

@@ -86,6 +86,7 @@ fn nothing_is_taken_from_a_partition_that_runs() {
         kind: KindName::Machine,
         vfs: vec![(name("net0"), vf)],
         lacks: Vec::new(),
+        standbys: Vec::new(),
         gone: false,
         channel: true,
     };

@@ -178,6 +178,7 @@ impl Hypervisor for SlowHypervisor {
             kind: KindName::Machine,
             vfs: self.vfs.lock().unwrap().clone(),
             lacks: Vec::new(),
+            standbys: Vec::new(),
             gone: false,
             channel: false,
         }])

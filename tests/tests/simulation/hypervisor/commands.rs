@@ -226,6 +226,7 @@ impl Hypervisor for ModelHypervisor {
                 })
                 .map(|(vf, _)| vf.clone())
                 .collect(),
+            standbys: Vec::new(),
             gone: false,
             vfs: known
                 .vfs

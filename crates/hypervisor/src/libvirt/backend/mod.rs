@@ -187,6 +187,7 @@ impl LibvirtHypervisor {
             channel: known.devices().channel.as_deref() == Some(&*socket),
             vfs: record.vfs(),
             lacks: self.lacks(&record).await,
+            standbys: Vec::new(),
             gone: !known.there,
         }
     }
