@@ -9,7 +9,8 @@ use ioward_channel::{
 };
 use ioward_hypervisor::{HypervisorEvent, StopMode};
 use ioward_model::{
-    BitRate, Class, Inventory, LinkState, Name, Owner, OpError, Spec, VfId, OpErrorKind, OpOutcome, VfOp, VfSettings, VfStatistics, VfView, Vlan,
+    BitRate, Class, Inventory, LinkState, Name, OpError, OpErrorKind, OpOutcome, Owner, Spec, VfId, VfOp,
+    VfSettings, VfStatistics, VfView, Vlan,
 };
 use ioward_pci::Bdf;
 use ioward_privsep::{Call, Frame as LinkFrame, Life, MAX_FROM_HOST, MAX_FROM_IMP, ToHost, ToImp};
@@ -85,7 +86,15 @@ fn frames() -> Outcome<Vec<Frame>> {
     let view = |name: &str, class, settings: &VfSettings| -> Outcome<_> {
         let may = vec!["mac".to_owned(), "vlan 100-110".to_owned()];
         let host_address = "0000:01:10.0".parse()?;
-        Ok(VfView { name: name.parse()?, class, host_address, settings: settings.clone(), may })
+        Ok(VfView {
+            name: name.parse()?,
+            class,
+            host_address,
+            settings: settings.clone(),
+            may,
+            failover: None,
+            fault: None,
+        })
     };
     let (net0, disk0) = (view("net0", Class::Network, &nic)?, view("disk0", Class::Nvme, &nvme)?);
     let vf = net0.name.clone();
@@ -177,7 +186,8 @@ fn libvirt_messages(here: &Path) -> Outcome<Vec<Vec<u8>>> {
     let text = fs::read_to_string(file)?;
     let mut messages = Vec::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("libvirt ")) {
-        let bytes = line.as_bytes().chunks(2).map(|digits| Ok(u8::from_str_radix(str::from_utf8(digits)?, 16)?));
+        let bytes =
+            line.as_bytes().chunks(2).map(|digits| Ok(u8::from_str_radix(str::from_utf8(digits)?, 16)?));
         messages.push(bytes.collect::<Outcome<Vec<u8>>>()?);
     }
     Ok(messages)

@@ -19,7 +19,10 @@ fuzz_target!(|bytes: &[u8]| {
         if let Ok(before) = read
             && let Ok(after) = xml::read(&with)
         {
-            assert_eq!((before.name, before.host_devices, before.root_ports), (after.name, after.host_devices, after.root_ports));
+            assert_eq!(
+                (before.name, before.host_devices, before.root_ports),
+                (after.name, after.host_devices, after.root_ports)
+            );
             assert!(before.channel.is_none() && after.channel.is_some());
         }
     }

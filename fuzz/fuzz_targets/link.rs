@@ -40,7 +40,10 @@ fn both_ways<T: DeserializeOwned + Serialize>(
     whole
 }
 
-fn frames<T: DeserializeOwned>(mut decoder: Decoder, pieces: &[&[u8]]) -> (Vec<Received<T>>, Option<LinkError>) {
+fn frames<T: DeserializeOwned>(
+    mut decoder: Decoder,
+    pieces: &[&[u8]],
+) -> (Vec<Received<T>>, Option<LinkError>) {
     let mut frames = Vec::new();
     for piece in pieces {
         decoder.push(piece);
