@@ -55,7 +55,7 @@ pub enum BondError {
         master: String,
     },
     /// The kernel refuses.
-    #[error("cannot write {value} to {file}: {error}")]
+    #[error("cannot write {value} to {file}: {error}; it takes root")]
     Write {
         /// The file.
         file: String,

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use ioward_api::{ChangeId, DEFAULT_SOCKET};
 use ioward_imp::IMP_COMMAND;
-use ioward_model::{DomainRef, Name, Owner};
+use ioward_model::{DomainRef, Name, NameError, Owner};
 
 use crate::{
     change_args::{Allow, ApplyArg, AssignArgs, How},
@@ -360,6 +360,7 @@ pub enum Command {
     )]
     Failover {
         /// The primary, as web/net0
+        #[arg(value_name = "PARTITION/VF", value_parser = owner)]
         vf: Owner,
         /// Have the primary active again
         #[arg(long)]
@@ -511,6 +512,14 @@ impl Command {
             | Self::Completions { .. } => false,
         }
     }
+}
+
+/// A VF of a partition. One that is named without its partition is the likely mistake.
+fn owner(text: &str) -> Result<Owner, String> {
+    if text.contains('/') {
+        return text.parse().map_err(|error: NameError| error.to_string());
+    }
+    Err("it is named with its partition, as web/net0; 'ioward partitions' lists them".to_owned())
 }
 
 /// Operations on the daemon's stored state.

@@ -68,7 +68,8 @@ impl Failovers {
         for pair in &pairs {
             let watch = watched.pairs.entry(pair.owner.clone()).or_default();
             if let Some(switch) = watch.see(inventory, pair, now) {
-                has_switched |= self.switch(pair, switch);
+                self.switch(pair, switch);
+                has_switched = true;
             }
         }
         has_switched |= self.forget_pairs_that_are_none(state, &owners);
@@ -97,7 +98,7 @@ impl Failovers {
         !none.is_empty()
     }
 
-    fn switch(&self, pair: &FailoverPair<'_>, switch: Switch) -> bool {
+    fn switch(&self, pair: &FailoverPair<'_>, switch: Switch) {
         let (partition, vf) = (pair.owner.partition.clone(), pair.owner.vf.clone());
         let (to, event) = match switch {
             Switch::Over(what) => {
@@ -111,7 +112,6 @@ impl Failovers {
         self.note(Step::SwitchOver { owner: pair.owner.clone(), to, from: pair.primary.failed_over.clone() });
         self.events.emit(event);
         self.channels.vfs_changed(&pair.owner.partition);
-        true
     }
 
     fn note(&self, step: Step) {

@@ -21,11 +21,11 @@ use crate::{
 
 /// A primary has to work for so long before it is gone back to. Doubles with each failover within [`FAILOVER_WINDOW_MS`], so that a
 /// link that flaps does not take the partition along. Milliseconds.
-pub const BACK_AFTER_MS: u64 = 10_000;
+const BACK_AFTER_MS: u64 = 10_000;
 /// However often it flaps, it is gone back to after so long. Milliseconds.
-pub const BACK_AT_LATEST_MS: u64 = 600_000;
+const BACK_AT_LATEST_MS: u64 = 600_000;
 /// Failovers that are counted. Milliseconds.
-pub const FAILOVER_WINDOW_MS: u64 = 600_000;
+const FAILOVER_WINDOW_MS: u64 = 600_000;
 
 /// What a VF falls back on: `failover = { standby = "net0-b" }`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -244,9 +244,8 @@ impl FailoverWatch {
         }
     }
 
-    /// When to look again whether the primary is to be gone back to; `None`: no look is waited for. Milliseconds.
-    #[must_use]
-    pub fn back_at_ms(&self) -> Option<u64> {
+    /// From when on the primary is gone back to; `None`: it does not work. Milliseconds.
+    fn back_at_ms(&self) -> Option<u64> {
         Some(self.well_since_ms?.saturating_add(self.back_after_ms()))
     }
 

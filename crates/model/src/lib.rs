@@ -63,8 +63,7 @@ pub use conditions::Conditions;
 pub use drift::{Difference, Drift, Orphan};
 pub use event::{Event, EventKind};
 pub use failover::{
-    BACK_AFTER_MS, BACK_AT_LATEST_MS, Back, FAILOVER_WINDOW_MS, FailedOver, Failover, FailoverCause,
-    FailoverPair, FailoverWatch, Switch, fault_of,
+    Back, FailedOver, Failover, FailoverCause, FailoverPair, FailoverWatch, Switch, fault_of,
 };
 pub use function_facts::FunctionFacts;
 pub use guest_may::{Grant, GuestMay, Permission};

@@ -34,6 +34,9 @@ fn a_person_has_the_standby_active_and_the_vf_itself_again() {
     assert_eq!(served.run(&["failover", "web/net0", "--back"]).status, 0);
     let partitions = served.run(&["partitions"]).stdout;
     assert!(partitions.contains("net0-b is its standby"), "{partitions}");
+    let alone = served.run(&["failover", "net0"]);
+    assert_eq!(alone.status, 2);
+    assert!(alone.stderr.contains("named with its partition, as web/net0"), "{}", alone.stderr);
     let refused = served.run(&["failover", "web/net0-b"]);
     assert_eq!(refused.status, 3);
     assert!(refused.stderr.contains("it is the standby of web/net0"), "{}", refused.stderr);
