@@ -20,7 +20,14 @@ fn partition(name: &Name, running: bool) -> PartitionState {
     let boot = Boot { kernel: Some("/kernel".into()), ..Boot::default() };
     let memory = MemorySize::from_mebibytes(64).unwrap();
     let spec = PartitionSpec::new(name.clone(), Machine { memory, ..Machine::new(boot) });
-    PartitionState { spec, running, channel: true, channel_in_doubt: false, vfs: Default::default() }
+    PartitionState {
+        spec,
+        running,
+        channel: true,
+        channel_in_doubt: false,
+        vfs: Default::default(),
+        standbys: Default::default(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -65,6 +65,8 @@ pub const DEMO: Show = Show { script: "lab/demo.sh", reset: After::Off };
 pub const LIBVIRT: Show = Show { script: "lab/libvirt.sh", reset: After::Off };
 /// What becomes of a partition with a standby when its adapter fails it.
 pub const FAILOVER: Show = Show { script: "lab/failover.sh", reset: After::Off };
+/// What becomes of a machine whose VF has a standby on a bridge.
+pub const STANDBY: Show = Show { script: "lab/standby.sh", reset: After::Off };
 /// That nothing is lost when the daemon is killed, nor when level 1 is reset.
 pub const RESTART: Show = Show { script: "lab/restart.sh", reset: After::Boots };
 

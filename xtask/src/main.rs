@@ -97,6 +97,8 @@ enum LabCommand {
     Libvirt,
     /// Fail over: a guest is pinged while its adapter loses its link, and is taken out of service
     Failover,
+    /// Fail over to a bridge: a guest is pinged while its VF is taken out of it and put back
+    Standby,
     /// Kill the daemon and reset the host under running partitions, and show that nothing is lost.
     Restart,
     /// Serve the page on real VFs to a browser on this machine, until Ctrl-C.
@@ -154,6 +156,7 @@ fn run(command: Command) -> error::Result<u8> {
                 LabCommand::Demo => lab.show(lab::DEMO, bound(RUN_BOUND)),
                 LabCommand::Libvirt => lab.show(lab::LIBVIRT, bound(RUN_BOUND)),
                 LabCommand::Failover => lab.show(lab::FAILOVER, bound(RUN_BOUND)),
+                LabCommand::Standby => lab.show(lab::STANDBY, bound(RUN_BOUND)),
                 LabCommand::Restart => lab.show(lab::RESTART, bound(RUN_BOUND)),
                 LabCommand::Ui => lab.page(bound(SHELL_BOUND)),
                 LabCommand::Shell => lab.shell(bound(SHELL_BOUND)),

@@ -17,9 +17,9 @@ pub use topic::{Topic, Topics, TopicsError};
 use std::path::PathBuf;
 
 use ioward_model::{
-    Accelerator, AuditDropped, AuditEntry, Class, DomainRef, FailedOver, Intent, Machine, MemorySize, Name,
-    NamespaceRef, Options, Orphan, Owner, PairView, PartitionKind, Plan, Reason, Spec, VfId, VfSettings,
-    VirtualFunction,
+    Accelerator, AuditDropped, AuditEntry, Class, DomainRef, FailedOver, Intent, InterfaceName, Machine,
+    MemorySize, Name, NamespaceRef, Options, Orphan, Owner, PairView, PartitionKind, Plan, Reason, Spec,
+    VfId, VfSettings, VirtualFunction,
 };
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
@@ -235,6 +235,9 @@ pub struct AssignedVf {
     /// Its part in a failover pair.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover: Option<PairView>,
+    /// The bridge of the host's that its standby is on, where it has such a one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_bridge: Option<InterfaceName>,
     /// It is a primary whose standby is active: why, and since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_over: Option<FailedOver>,

@@ -251,8 +251,8 @@ impl Executor {
 /// A step that repairs settings, as of now: whatever a partition has changed since it was planned holds.
 fn as_noted_now(carried: &Carried<'_>) -> Step {
     match (carried.step, &carried.noted, &carried.outcome.settings_before) {
-        (Step::ConfigureVf { vf, .. }, Some(noted), Some(present)) => {
-            Step::ConfigureVf { vf: *vf, to: noted.lost_settings(present) }
+        (Step::ConfigureVf { vf, to }, Some(noted), Some(present)) => {
+            Step::ConfigureVf { vf: *vf, to: noted.lost_since(to, present) }
         }
         (step, ..) => step.clone(),
     }

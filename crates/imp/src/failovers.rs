@@ -103,8 +103,7 @@ impl Failovers {
         let (to, event) = match switch {
             Switch::Over(what) => {
                 let standby = pair.failover.standby.clone();
-                let over =
-                    FailedOver { since_ms: now_ms(), why: FailoverCause::Fault { what: what.clone() } };
+                let over = pair.failed_over(now_ms(), FailoverCause::Fault { what: what.clone() });
                 (Some(over), EventKind::FailedOver { partition, vf, standby, why: what })
             }
             Switch::Back => (None, EventKind::FailedBack { partition, vf }),

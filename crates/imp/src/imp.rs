@@ -119,6 +119,7 @@ impl Imp {
         let looks =
             Arc::new(Looks::new(quarantine, Arc::clone(&faults), Arc::clone(&notes), Arc::clone(&events)));
         let stuck = StuckAdapters::new(Arc::clone(&fabric), Arc::clone(&looks), Arc::clone(&events));
+        let news = Arc::<Notify>::default();
         let operations = Operations::new(
             Arc::clone(&fabric),
             Arc::clone(&notes),
@@ -126,6 +127,7 @@ impl Imp {
             Arc::clone(&ownership),
             Arc::clone(&stuck),
             Arc::clone(&counters),
+            Arc::clone(&news),
         );
         let metrics = Metrics::new(
             Arc::clone(&counters),
@@ -148,7 +150,7 @@ impl Imp {
             notes: Arc::clone(&notes),
             events: Arc::clone(&events),
             channels: Arc::clone(&channels),
-            news: Notify::new(),
+            news: Arc::clone(&news),
             noting: tokio::sync::Mutex::default(),
         });
         let runner = StepRunner {
@@ -159,6 +161,7 @@ impl Imp {
             channels: Arc::clone(&channels),
             starting: OwnStarts::default(),
             runs,
+            news,
         };
         let executor = Arc::new(Executor {
             runner,

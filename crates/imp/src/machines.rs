@@ -23,7 +23,7 @@ pub(crate) struct Machines {
     pub(crate) channels: Arc<Channels>,
     pub(crate) runs: Arc<Runs>,
     /// The hypervisor has told something that is worth a look at the host.
-    pub(crate) news: Notify,
+    pub(crate) news: Arc<Notify>,
     /// Held while one event or one look is noted. A look in the middle of an event would note its end first, and its reason would be
     /// told by nobody.
     pub(crate) noting: Mutex<()>,
@@ -49,6 +49,7 @@ impl Machines {
                     settings: assignment.effective_settings(),
                     guest_may: request.map(|request| request.guest_may.words()).unwrap_or_default(),
                     failover: partition.pair_view(name),
+                    standby_bridge: partition.standbys.get(name).map(|nic| nic.bridge.clone()),
                     failed_over: assignment.failed_over.clone(),
                 }
             });

@@ -12,14 +12,13 @@ use std::{
 
 use ioward_fabric::{Fabric, FabricError};
 use ioward_model::{
-    Assignment, AuditEntry, FailedOver, FailoverCause, MacAddress, Name, OpError, OpErrorKind, OpOutcome,
-    OpenOperation, Outcome, PartitionState, State, Step, Verdict, VfId, VfOp, VfRequest, VfSettings, VfView,
-    fault_of,
+    Assignment, AuditEntry, FailoverCause, MacAddress, Name, OpError, OpErrorKind, OpOutcome, OpenOperation,
+    Outcome, PartitionState, State, Step, Verdict, VfId, VfOp, VfRequest, VfSettings, VfView, fault_of,
 };
 use ioward_pci::Bdf;
 use ioward_store::{Change, StoreError};
 use tokio::{
-    sync::{OwnedMutexGuard, OwnedRwLockReadGuard},
+    sync::{Notify, OwnedMutexGuard, OwnedRwLockReadGuard},
     time::timeout,
 };
 
@@ -60,6 +59,8 @@ pub(crate) struct Operations {
     ownership: Arc<Ownership>,
     stuck: Arc<StuckAdapters>,
     counters: Arc<Counters>,
+    /// A look at the host is worth while.
+    news: Arc<Notify>,
     /// One change of a partition at a time: who waits for its turn is the caller and not a task, so that a partition that
     /// connects anew again and again leaves no more than one task.
     turns: Mutex<BTreeMap<Name, Arc<tokio::sync::Mutex<()>>>>,
@@ -93,10 +94,11 @@ impl Operations {
         ownership: Arc<Ownership>,
         stuck: Arc<StuckAdapters>,
         counters: Arc<Counters>,
+        news: Arc<Notify>,
     ) -> Arc<Self> {
         let (turns, open) = (Mutex::default(), Arc::default());
         let (macs, claims) = (Macs::default(), Claims::default());
-        Arc::new(Self { fabric, notes, looks, ownership, stuck, counters, turns, open, macs, claims })
+        Arc::new(Self { fabric, notes, looks, ownership, stuck, counters, news, turns, open, macs, claims })
     }
 
     /// Does what is asked for VFs of a partition, if it may be, and notes it in the audit log either way. A change goes on when
@@ -440,17 +442,21 @@ impl Operations {
         if from.is_some() != back {
             return Ok(());
         }
-        let (to, there) = if back { (pair.primary, name) } else { (pair.standby, &pair.failover.standby) };
         let look = self.looks.recent().await;
         let (inventory, _) = look.map_err(|error| OpError::new(OpErrorKind::Failed, error_chain(&error)))?;
-        if let Some(fault) = fault_of(&inventory, to) {
+        let (fault, there) = if back {
+            (fault_of(&inventory, pair.primary), name.to_string())
+        } else {
+            (pair.fault_of_standby(&inventory), pair.failover.standby.to_string())
+        };
+        if let Some(fault) = fault {
             return Err(OpError::new(OpErrorKind::Busy, format!("{there} does not work: {fault}")));
         }
         let why = match asker {
             Asker::Partition => FailoverCause::Guest,
             Asker::User { .. } => FailoverCause::Asked,
         };
-        let to = (!back).then_some(FailedOver { since_ms: now_ms(), why });
+        let to = (!back).then(|| pair.failed_over(now_ms(), why));
         let step = Step::SwitchOver { owner: pair.owner, to, from };
         let _turn = self.notes.turn().await.map_err(|error| unkept(&error))?;
         let noted = self.notes.change(
@@ -459,6 +465,8 @@ impl Operations {
             Vec::new(),
             |state| state.record(&step, &Outcome::default()),
         );
+        // What is noted may differ from the host now.
+        self.news.notify_one();
         noted.map_err(|error| unkept(&error))
     }
 
@@ -466,6 +474,10 @@ impl Operations {
     async fn listed(&self, holder: &PartitionState, name: &Name) -> Result<VfView, OpError> {
         let (assignment, request) = noted(holder, name)?;
         match self.look_at(holder, assignment, request).await {
+            Ok(view) if assignment.is_unplugged() => {
+                let fault = Some("it is out of this partition while its standby is active".to_owned());
+                Ok(VfView { fault, ..view })
+            }
             Err(FabricError::Frozen { pf, service }) => {
                 let address = assignment.address.unwrap_or(pf);
                 let fault = Some(format!("adapter {pf} is {service}"));

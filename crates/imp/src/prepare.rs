@@ -207,7 +207,9 @@ impl Found {
                 Difference::Driver { vf, .. } | Difference::Settings { vf, .. } => wanted.vf == *vf,
                 Difference::PartitionMissing { .. }
                 | Difference::ChannelMissing { .. }
-                | Difference::NotAttached { .. } => false,
+                | Difference::NotAttached { .. }
+                | Difference::StillAttached { .. }
+                | Difference::StandbyMissing { .. } => false,
             });
             let Some(broken) = broken else { continue };
             let reason = broken.not_ready(drift.what.to_string());
@@ -363,6 +365,7 @@ mod tests {
             running: false,
             channel: true,
             channel_in_doubt: false,
+            standbys: Default::default(),
             vfs: [(name("net0"), held)].into(),
         };
         let mut state = State::default();

@@ -18,8 +18,8 @@ use std::{
 };
 
 use ioward_model::{
-    Difference, Drift, EventKind, Identity, Intent, Inventory, Name, Options, OutOfService, PartitionState,
-    PartitionStatus, Plan, RowKey, State, Step, Why,
+    Difference, Drift, EventKind, Identity, Intent, Inventory, MacAddress, Name, Options, OutOfService,
+    PartitionState, PartitionStatus, Plan, RowKey, State, Step, VfSettings, Why,
 };
 use ioward_planner::Comparison;
 use ioward_store::Change;
@@ -108,6 +108,28 @@ struct Found {
 }
 
 impl Found {
+    /// Whether a difference is one that a switch between a VF and its standby on a bridge has just made, and that is about to be repaired:
+    /// the switch is what is told.
+    fn comes_of_a_switch(&self, drift: &Drift) -> bool {
+        let (vf, found) = match &drift.what {
+            Difference::StillAttached { vf } | Difference::NotAttached { vf, .. } => (*vf, None),
+            Difference::Settings { vf, noted, found }
+                if VfSettings { mac: None, ..noted.clone() }.is_empty() =>
+            {
+                (*vf, found.mac)
+            }
+            _ => return false,
+        };
+        let (Some(owner), Some(held)) = (self.state.owner(vf), self.state.assignment(vf)) else {
+            return false;
+        };
+        let partition = self.state.partitions.get(&owner.partition);
+        let has_standby = partition.is_some_and(|noted| noted.standbys.contains_key(&owner.vf));
+        let comes_back =
+            || found.is_none_or(|found| held.settings.mac.map(MacAddress::parked) == Some(found));
+        drift.left_because.is_none() && has_standby && (held.is_unplugged() || comes_back())
+    }
+
     fn comparison(&self) -> Comparison<'_> {
         let Self { inventory, state, machines, booted, .. } = self;
         Comparison { inventory, state, machines, booted: *booted }
@@ -291,7 +313,7 @@ impl Reconciler {
         }
         let failures = self.repair(&plan).await;
         let after = self.find().await?.drifts;
-        self.tell_repaired(&found.drifts, &after, failures);
+        self.tell_repaired(&found, &after, failures);
         Ok(after)
     }
 
@@ -342,10 +364,12 @@ impl Reconciler {
     /// Tells what is new; which partitions are to be started.
     fn tell_new(&self, found: &Found) -> BTreeSet<Name> {
         let mut told = self.told();
-        for drift in found.drifts.iter().filter(|drift| !told.drifts.contains(drift)) {
+        let is_news = |drift: &&Drift| !told.drifts.contains(drift) && !found.comes_of_a_switch(drift);
+        for drift in found.drifts.iter().filter(is_news) {
             self.executor.events.emit(EventKind::DriftFound { drift: drift.clone() });
         }
-        for drift in told.drifts.iter().filter(|drift| !found.drifts.contains(drift)) {
+        let is_gone = |drift: &&Drift| !found.drifts.contains(drift) && !found.comes_of_a_switch(drift);
+        for drift in told.drifts.iter().filter(is_gone) {
             self.executor.events.emit(EventKind::DriftGone { drift: drift.clone() });
         }
         told.drifts.clone_from(&found.drifts);
@@ -366,12 +390,17 @@ impl Reconciler {
         }
     }
 
-    fn tell_repaired(&self, before: &[Drift], after: &[Drift], failures: Vec<(Step, String)>) {
+    fn tell_repaired(&self, found: &Found, after: &[Drift], failures: Vec<(Step, String)>) {
         let mut told = self.told();
-        for drift in before.iter().filter(|drift| drift.left_because.is_none() && !after.contains(drift)) {
+        let before = &found.drifts;
+        let is_repaired = |drift: &&Drift| {
+            drift.left_because.is_none() && !after.contains(drift) && !found.comes_of_a_switch(drift)
+        };
+        for drift in before.iter().filter(is_repaired) {
             self.executor.events.emit(EventKind::DriftRepaired { drift: drift.clone() });
         }
-        for drift in after.iter().filter(|drift| !before.contains(drift)) {
+        let is_new = |drift: &&Drift| !before.contains(drift) && !found.comes_of_a_switch(drift);
+        for drift in after.iter().filter(is_new) {
             self.executor.events.emit(EventKind::DriftFound { drift: drift.clone() });
         }
         told.drifts = after.to_vec();
@@ -411,8 +440,8 @@ impl Reconciler {
         let Difference::Settings { vf, noted, .. } = &drift.what else { return true };
         let _kept_out = self.executor.runner.ownership.write(vf.pf).await;
         let Ok(present) = self.executor.runner.fabric.settings(*vf).await else { return false };
-        self.executor.notes.look(|state| state.assignment(*vf).map(|held| held.lost_settings(&present)))
-            == Some(noted.clone())
+        let lost = |state: &State| state.assignment(*vf).map(|held| held.lost_since(noted, &present));
+        self.executor.notes.look(lost).as_ref() == Some(noted)
     }
 
     /// Waits for news of the host or of partitions, or until it has waited long enough. Whether there is news.

@@ -8,7 +8,7 @@ use std::{
 use ioward_fabric::{Fabric, FabricError};
 use ioward_hypervisor::{Accelerator, Hypervisor, HypervisorError, StopMode};
 use ioward_model::{FoundBefore, KeepsOut, Meaning, Name, Outcome, Step};
-use tokio::sync::OwnedRwLockWriteGuard;
+use tokio::sync::{Notify, OwnedRwLockWriteGuard};
 
 use crate::{
     channels::Channels, error::ImpError, events::now_ms, notes::Notes, ownership::Ownership, runs::Runs,
@@ -48,6 +48,8 @@ pub(crate) struct StepRunner {
     pub(crate) channels: Arc<Channels>,
     pub(crate) starting: OwnStarts,
     pub(crate) runs: Arc<Runs>,
+    /// A look at the host is worth while.
+    pub(crate) news: Arc<Notify>,
 }
 
 /// Partitions that a step is starting just now. libvirt asks for their VFs meanwhile, and is not to wait for the plan that the step is of.
@@ -159,6 +161,8 @@ impl StepRunner {
                 outcome.address = Some(address);
             }
             Step::ReleaseVf { owner, .. } => gone(self.hypervisor.release_vf(owner).await)?,
+            Step::AttachStandby { owner, nic } => self.hypervisor.attach_standby(owner, nic).await?,
+            Step::DetachStandby { owner, .. } => gone(self.hypervisor.detach_standby(owner).await)?,
             Step::DetachVf { owner, force, .. } => gone(self.hypervisor.detach_vf(owner, *force).await)?,
             Step::StartPartition { partition } => {
                 let _starting = self.starting.begin(partition);
@@ -208,9 +212,11 @@ impl StepRunner {
             Step::AttachVf { owner, .. }
             | Step::DetachVf { owner, .. }
             | Step::AdoptVf { owner, .. }
-            | Step::ReleaseVf { owner, .. }
-            | Step::SwitchOver { owner, .. } => {
+            | Step::ReleaseVf { owner, .. } => self.channels.vfs_changed(&owner.partition),
+            Step::SwitchOver { owner, .. } => {
                 self.channels.vfs_changed(&owner.partition);
+                // What is noted may differ from the host now.
+                self.news.notify_one();
             }
             Step::ConfigureVf { vf, .. } => {
                 if let Some(owner) = self.notes.look(|state| state.owner(*vf)) {

@@ -80,6 +80,16 @@ pub enum Difference {
         /// The address that the hypervisor has.
         found: Option<Bdf>,
     },
+    /// The hypervisor has a VF for its partition that is to be out of its machine, as its standby is active.
+    StillAttached {
+        /// The VF.
+        vf: VfId,
+    },
+    /// The hypervisor does not have the standby of a VF.
+    StandbyMissing {
+        /// Whose.
+        owner: Owner,
+    },
 }
 
 impl fmt::Display for Drift {
@@ -102,8 +112,11 @@ impl Difference {
     pub fn adapter(&self) -> Option<Bdf> {
         match self {
             Self::AdapterMissing { pf, .. } | Self::VfCount { pf, .. } => Some(*pf),
-            Self::Driver { vf, .. } | Self::Settings { vf, .. } | Self::NotAttached { vf, .. } => Some(vf.pf),
-            Self::PartitionMissing { .. } | Self::ChannelMissing { .. } => None,
+            Self::Driver { vf, .. }
+            | Self::Settings { vf, .. }
+            | Self::NotAttached { vf, .. }
+            | Self::StillAttached { vf } => Some(vf.pf),
+            Self::PartitionMissing { .. } | Self::ChannelMissing { .. } | Self::StandbyMissing { .. } => None,
         }
     }
 }
@@ -133,6 +146,8 @@ impl fmt::Display for Difference {
             Self::NotAttached { vf, found: Some(found) } => {
                 write!(f, "the partition of {vf} has {found} in its place")
             }
+            Self::StillAttached { vf } => write!(f, "{vf} is in its machine, and its standby is active"),
+            Self::StandbyMissing { owner } => write!(f, "{owner} has lost its standby"),
         }
     }
 }

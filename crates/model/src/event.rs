@@ -5,7 +5,7 @@ use std::fmt;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{Drift, Identity, Name, Orphan, Recovery, Service, Step};
+use crate::{Drift, Identity, Name, Orphan, Recovery, Service, Standby, Step};
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -226,7 +226,7 @@ pub enum EventKind {
         /// The primary.
         vf: Name,
         /// The standby.
-        standby: Name,
+        standby: Standby,
         /// The primary's fault, in words.
         why: String,
     },

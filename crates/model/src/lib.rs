@@ -63,7 +63,8 @@ pub use conditions::Conditions;
 pub use drift::{Difference, Drift, Orphan};
 pub use event::{Event, EventKind};
 pub use failover::{
-    Back, FailedOver, Failover, FailoverCause, FailoverPair, FailoverWatch, Switch, fault_of,
+    Back, FailedOver, Failover, FailoverCause, FailoverPair, FailoverWatch, HeldStandby, Standby,
+    StandbyError, Switch, fault_of,
 };
 pub use function_facts::FunctionFacts;
 pub use guest_may::{Grant, GuestMay, Permission};

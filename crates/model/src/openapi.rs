@@ -13,8 +13,8 @@ use utoipa::{
 };
 
 use crate::{
-    AdapterId, BitRate, DomainRef, Guarantee, GuestMay, HexId, Label, MacAddress, MemorySize, Name,
-    NamespaceRef, Owner, PartitionSpec, Permission, VfCount, VfRef, Vlan, VlanProtocol,
+    AdapterId, BitRate, DomainRef, Guarantee, GuestMay, HexId, InterfaceName, Label, MacAddress, MemorySize,
+    Name, NamespaceRef, Owner, PartitionSpec, Permission, Standby, VfCount, VfRef, Vlan, VlanProtocol,
     partition_form::PartitionForm,
 };
 
@@ -54,6 +54,10 @@ texts! {
         "A key for a physical function that stays when its address does not."
     DomainRef "^[^/]{1,255}$" "web"
         "A domain of libvirt's, by its name or its UUID."
+    InterfaceName "^[^/:\\s]{1,15}$" "br0"
+        "The name of a network interface of the host's."
+    Standby "^([A-Za-z][A-Za-z0-9_-]{0,39}|bridge:[^/:\\s]{1,15})$" "net0-b"
+        "What a VF falls back on: another VF of its partition, or an adapter on a bridge of the host's."
     Label "^.{0,128}$" "web"
         "A name that somebody else has chosen; what can't be shown is U+FFFD."
 }

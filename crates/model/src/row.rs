@@ -3,12 +3,14 @@
 //! A change is computed on a [`State::part`] that holds only the rows it may touch; the rows that differ are
 //! written, and only then [`State::put`] into the whole.
 
+use std::collections::BTreeMap;
+
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     AdapterState, Assignment, Intent, Name, OutOfService, Owner, PartitionSpec, PartitionState, Plan, Spec,
-    State, VfId,
+    StandbyNic, State, VfId,
 };
 
 /// The key of a row.
@@ -57,6 +59,9 @@ pub struct PartitionHead {
     /// [`PartitionState::channel_in_doubt`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub channel_in_doubt: bool,
+    /// [`PartitionState::standbys`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub standbys: BTreeMap<Name, StandbyNic>,
 }
 
 impl State {
@@ -72,6 +77,7 @@ impl State {
                     running: partition.running,
                     channel: partition.channel,
                     channel_in_doubt: partition.channel_in_doubt,
+                    standbys: partition.standbys.clone(),
                 });
                 Row::Partition(name.clone(), head)
             }
@@ -105,10 +111,11 @@ impl State {
             Row::Revision(revision) => self.revision = revision,
             Row::Adapter(pf, Some(adapter)) => _ = self.adapters.insert(pf, adapter),
             Row::Adapter(pf, None) => _ = self.adapters.remove(&pf),
-            Row::Partition(name, Some(PartitionHead { spec, running, channel, channel_in_doubt })) => {
+            Row::Partition(name, Some(head)) => {
+                let PartitionHead { spec, running, channel, channel_in_doubt, standbys } = head;
                 let vfs = self.partitions.remove(&name).map(|partition| partition.vfs).unwrap_or_default();
-                self.partitions
-                    .insert(name, PartitionState { spec, running, channel, channel_in_doubt, vfs });
+                let partition = PartitionState { spec, running, channel, channel_in_doubt, vfs, standbys };
+                self.partitions.insert(name, partition);
             }
             Row::Partition(name, None) => _ = self.partitions.remove(&name),
             Row::Assignment(owner, held) => {

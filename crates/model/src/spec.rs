@@ -255,7 +255,7 @@ for_each_setting!(vf_request);
 impl VfRequest {
     /// The VFs that it must not share a failure domain with, its standby among them.
     pub fn aparts(&self) -> impl Iterator<Item = Apart> + '_ {
-        self.apart_from.iter().cloned().chain(self.failover.as_ref().map(Failover::apart))
+        self.apart_from.iter().cloned().chain(self.failover.as_ref().and_then(Failover::apart))
     }
 
     /// The capabilities that its settings need of an adapter, each with the key that asks for it.
@@ -324,7 +324,7 @@ impl PartitionSpec {
     pub fn leave_out(&mut self, vf: &Name) {
         self.vfs.retain(|request| request.name != *vf);
         for request in &mut self.vfs {
-            request.failover = request.failover.take().filter(|failover| failover.standby != *vf);
+            request.failover = request.failover.take().filter(|failover| failover.standby.vf() != Some(vf));
         }
     }
 

@@ -6,7 +6,7 @@ use ioward_pci::Bdf;
 
 use crate::{
     Class, Failover, FailureDomain, Guarantee, LONGEST_INTERFACE, MacAddress, Machine, Name, Owner,
-    PartitionKind, PartitionSpec, Spec, VfRequest, Vlan,
+    PartitionKind, PartitionSpec, Permission, Setting, Spec, Standby, VfRequest, Vlan,
 };
 
 /// All problems by key, as `(partition[0].vf[1].mac, message)`, except that of the version.
@@ -199,12 +199,21 @@ impl<'a> Problems<'a> {
             let mut used: BTreeMap<&Name, &Name> = BTreeMap::new();
             for (m, vf) in partition.vfs.iter().enumerate() {
                 let Some(failover) = &vf.failover else { continue };
-                let standby = &failover.standby;
+                if vf.class != Class::Network {
+                    let wrong = "only a VF of class network can be failed over";
+                    self.add(format!("partition[{n}].vf[{m}].failover.standby"), wrong);
+                    continue;
+                }
+                let standby = match &failover.standby {
+                    Standby::Vf(standby) => standby,
+                    Standby::Bridge(_) => {
+                        self.bridge(&format!("partition[{n}].vf[{m}]"), partition, vf, failover);
+                        continue;
+                    }
+                };
                 let found = partition.vf(standby);
                 let wrong = if *standby == vf.name {
                     Some("a VF cannot be its own standby".to_owned())
-                } else if vf.class != Class::Network {
-                    Some("only a VF of class network can be failed over".to_owned())
                 } else if found.is_none() {
                     Some(format!("{} has no VF '{standby}'", partition.name))
                 } else if found.is_some_and(|found| found.class != Class::Network) {
@@ -222,6 +231,21 @@ impl<'a> Problems<'a> {
         }
     }
 
+    /// A standby on a bridge that can't be.
+    fn bridge(&mut self, key: &str, partition: &PartitionSpec, vf: &VfRequest, failover: &Failover) {
+        let mut wrong = |name: &str, what: &str| self.add(format!("{key}.{name}"), what);
+        if partition.machine().is_none() {
+            let what = "only a machine of ioward's own has a standby on a bridge; name a VF";
+            wrong("failover.standby", what);
+        }
+        if failover.by != FailureDomain::Adapter {
+            wrong("failover.by", "nobody knows what a bridge hangs on; leave it out");
+        }
+        if vf.guest_may.grants(Permission::Set(Setting::Mac)) {
+            wrong("guest_may", "a guest knows a standby on a bridge by its VF's MAC; leave mac out");
+        }
+    }
+
     /// A VF that must be apart from itself, from one that does not exist, or from one that must be apart from it in
     /// turn.
     fn redundancy(&mut self, spec: &Spec) {
@@ -231,7 +255,7 @@ impl<'a> Problems<'a> {
             let (apart_key, failover_key) = (format!("{key}.apart_from"), format!("{key}.failover"));
             let named = vf.apart_from.iter().map(|apart| (&apart_key, apart.clone()));
             // Where there is no such standby, that is said already.
-            let standby = vf.failover.as_ref().map(Failover::apart).filter(|apart| {
+            let standby = vf.failover.as_ref().and_then(Failover::apart).filter(|apart| {
                 let standby = apart.vf.owner(&owner.partition);
                 standby != *owner && self.requests.contains_key(&standby)
             });

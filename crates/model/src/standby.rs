@@ -62,6 +62,7 @@ impl<'de> Deserialize<'de> for InterfaceName {
 /// What the standby of a VF is: a virtio-net adapter with the feature `VIRTIO_NET_F_STANDBY` (virtio 1.2 §5.1.3), whose primary is
 /// the VF. A guest knows the two for a pair by their one MAC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StandbyNic {
     /// The bridge of the host's that it is on.

@@ -10,8 +10,8 @@ use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
-    AdapterSpec, FailedOver, Identity, Intent, Name, OutOfService, Owner, PartitionSpec, Plan, Spec, VfCount,
-    VfId, VfSettings,
+    AdapterSpec, FailedOver, Identity, Intent, MacAddress, Name, OutOfService, Owner, PartitionSpec, Plan,
+    Spec, StandbyNic, VfCount, VfId, VfSettings,
 };
 
 /// Everything ioward keeps between two plans. Stored as rows: [`crate::Row`].
@@ -70,6 +70,9 @@ pub struct PartitionState {
     pub channel_in_doubt: bool,
     /// The VFs it holds, by their names in it.
     pub vfs: BTreeMap<Name, Assignment>,
+    /// What it has on bridges of the host's, by the names of the VFs whose standbys they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub standbys: BTreeMap<Name, StandbyNic>,
 }
 
 /// A VF that belongs to a partition.
@@ -130,17 +133,48 @@ impl Assignment {
         self.guest_settings.or(&self.settings)
     }
 
-    /// The settings that the VF should have and lacks, as far as its adapter reports them. The MAC of a trusted VF
-    /// is left to its guest.
+    /// Whether the VF is out of its machine because its standby on a bridge is active.
     #[must_use]
-    pub fn lost_settings(&self, present: &VfSettings) -> VfSettings {
+    pub fn is_unplugged(&self) -> bool {
+        self.failed_over.as_ref().is_some_and(|over| over.unplugged)
+    }
+
+    /// The settings that the VF should have now. One that is to be out of its machine gives its MAC up: what is for its partition would
+    /// never get to the bridge.
+    ///
+    /// It has none as long as it is in: a driver that was told of another would know it no more for the primary of its standby, and not
+    /// let go (igbvf, and failover_slave_unregister() in net/core/failover.c). Then it gets one that nobody uses, so that it is seen to
+    /// have let go: a driver registers its MAC once more as it goes, and igb shows nothing of that.
+    #[must_use]
+    pub fn settings_now(&self, is_in: bool) -> VfSettings {
         let mut noted = self.effective_settings();
-        if present.trust == Some(true) {
+        if self.is_unplugged() {
+            noted.mac = noted.mac.map(|mac| if is_in { MacAddress::ZERO } else { mac.parked() });
+        }
+        noted
+    }
+
+    /// The settings that the VF should have and lacks, as far as its adapter reports them. The MAC of a trusted VF
+    /// is left to its guest, while that has it. `is_in`: the machine has it.
+    #[must_use]
+    pub fn lost_settings(&self, present: &VfSettings, is_in: bool) -> VfSettings {
+        let mut noted = self.settings_now(is_in);
+        if present.trust == Some(true) && !self.is_unplugged() {
             noted.mac = None;
         }
         let missing = noted.missing_from(present);
         let untold = missing.without(&missing.restored_from(present));
         missing.without(&untold)
+    }
+
+    /// The same as of now, where `wanted` was lacking at a look before: that knew whether the machine has it.
+    #[must_use]
+    pub fn lost_since(&self, wanted: &VfSettings, present: &VfSettings) -> VfSettings {
+        let mut lost = self.lost_settings(present, wanted.mac == Some(MacAddress::ZERO));
+        if self.is_unplugged() {
+            lost.mac = lost.mac.filter(|_| wanted.mac.is_some());
+        }
+        lost
     }
 }
 

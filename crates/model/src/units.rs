@@ -37,6 +37,16 @@ impl MacAddress {
         self.0
     }
 
+    /// The address that a VF has while its own is used elsewhere: no two of one host's have the same unless they differ in the first
+    /// byte alone. Locally administered (IEEE 802 §8.4).
+    #[must_use]
+    pub fn parked(self) -> Self {
+        const PARKED: [u8; 2] = [0x06, 0x0a];
+        let [first, rest @ ..] = self.0;
+        let [b, c, d, e, f] = rest;
+        Self([if first == PARKED[0] { PARKED[1] } else { PARKED[0] }, b, c, d, e, f])
+    }
+
     /// Whether a station can have it: neither multicast (IEEE 802 group bit) nor all zero.
     #[must_use]
     pub fn is_unicast(self) -> bool {

@@ -52,6 +52,7 @@ impl Comparison<'_> {
             };
             all.push(Drift { what, breaks: Vec::new(), left_because: None });
         }
+        all.extend(self.standbys());
         for (owner, assignment) in self.attached() {
             all.extend(self.attachment(&owner, assignment));
         }
@@ -172,7 +173,7 @@ impl Comparison<'_> {
         let runs = self.runs(&owner.partition);
         let mut all = Vec::new();
         let class = self.pf(vf.pf).map_or(Class::Other, |pf| pf.class);
-        let noted = assignment.lost_settings(&present.settings);
+        let noted = assignment.lost_settings(&present.settings, self.has(owner));
         if !noted.is_empty() {
             let found = noted.restored_from(&present.settings);
             let what = Difference::Settings { vf, noted, found };
@@ -198,8 +199,34 @@ impl Comparison<'_> {
         all
     }
 
+    /// Standbys that are gone. One comes before its VF.
+    fn standbys(&self) -> impl Iterator<Item = Drift> {
+        let noted = self.state.partitions.iter().flat_map(|(name, noted)| {
+            let owner = |vf: &Name| Owner { partition: name.clone(), vf: vf.clone() };
+            noted.standbys.keys().map(move |vf| (owner(vf), noted))
+        });
+        noted.filter_map(|(owner, noted)| {
+            let machine = self.machine(&owner.partition)?;
+            if machine.standbys.contains(&owner.vf) {
+                return None;
+            }
+            let is_in = noted.vfs.get(&owner.vf).is_some_and(|held| held.attached && !held.is_unplugged());
+            let left_because = (machine.running && is_in).then(|| {
+                "its partition runs without it, and a VF comes after its standby; stop it".to_owned()
+            });
+            let what = Difference::StandbyMissing { owner: owner.clone() };
+            Some(Drift { what, breaks: Vec::new(), left_because })
+        })
+    }
+
     fn attachment(&self, owner: &Owner, assignment: &Assignment) -> Option<Drift> {
         let machine = self.machine(&owner.partition)?;
+        if assignment.is_unplugged() {
+            // A look at its adapter is of no use: the guest has to be rid of it, whatever that does.
+            machine.vfs.iter().find(|(vf, _)| *vf == owner.vf)?;
+            let what = Difference::StillAttached { vf: assignment.vf };
+            return Some(Drift { what, breaks: vec![owner.clone()], left_because: None });
+        }
         let present = self.existing(assignment.vf)?;
         let found = machine.vfs.iter().find(|(vf, _)| *vf == owner.vf).map(|(_, function)| *function);
         let lacks = machine.lacks.contains(&owner.vf);
@@ -208,7 +235,10 @@ impl Comparison<'_> {
         }
         let found = found.filter(|found| *found != present.address);
         let what = Difference::NotAttached { vf: assignment.vf, found };
+        // A VF with a standby goes and comes under its guest.
+        let goes_and_comes = machine.standbys.contains(&owner.vf) && found.is_none();
         let why = match (self.kind(&owner.partition), machine.running) {
+            (KindName::Machine, true) if goes_and_comes => None,
             (KindName::Namespace, true) | (KindName::Machine | KindName::Domain, false) => None,
             (KindName::Namespace, false) => Some("its namespace is not there"),
             // Nobody has taken it out: libvirt ended in the middle.

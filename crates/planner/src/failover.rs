@@ -1,8 +1,8 @@
 //! Having the standby of a VF active in its place, or the VF itself again, because somebody asks for it. docs/failover.md.
 
 use ioward_model::{
-    FailedOver, FailoverCause, FailoverPair, Intent, Inventory, Name, Owner, PartitionState, Reason, Rule,
-    State, Step, fault_of, nearest,
+    FailoverCause, FailoverPair, Intent, Inventory, Name, Owner, PartitionState, Reason, Rule, State, Step,
+    fault_of, nearest,
 };
 
 /// The steps of such an intent; `None`: it is another.
@@ -29,7 +29,7 @@ fn switch(
         return Ok(Vec::new());
     }
     check_works(inventory, &pair, back)?;
-    let to = (!back).then_some(FailedOver { since_ms: 0, why: FailoverCause::Asked });
+    let to = (!back).then(|| pair.failed_over(0, FailoverCause::Asked));
     Ok(vec![Step::SwitchOver { owner, to, from }])
 }
 
@@ -70,10 +70,11 @@ fn without(partition: &PartitionState, vf: &Name) -> String {
 
 /// Nobody is cut off because somebody asks for it, as long as the other one works.
 fn check_works(inventory: &Inventory, pair: &FailoverPair<'_>, back: bool) -> Result<(), Vec<Reason>> {
-    let (to, from) = if back { (pair.primary, pair.standby) } else { (pair.standby, pair.primary) };
-    match fault_of(inventory, to) {
-        Some(fault) if fault_of(inventory, from).is_none() => {
-            let name = if back { &pair.owner.vf } else { &pair.failover.standby };
+    let (primary, standby) = (fault_of(inventory, pair.primary), pair.fault_of_standby(inventory));
+    let (to, from) = if back { (primary, standby) } else { (standby, primary) };
+    match to {
+        Some(fault) if from.is_none() => {
+            let name = if back { pair.owner.vf.to_string() } else { pair.failover.standby.to_string() };
             let reason = Reason::new(Rule::InService, format!("that {name} works"), fault);
             let reason = reason.for_request(pair.owner.to_string());
             Err(vec![reason.remedy("see to it first; until then the other one is used")])

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use ioward_model::{Intent, Inventory, Reason, State, Step};
+use ioward_model::{Assignment, Intent, Inventory, Reason, State, Step};
 
 /// Adapters that have a fault, and that steps would touch.
 pub(crate) fn touched(inventory: &Inventory, state: &State, intent: &Intent, steps: &[Step]) -> Vec<Reason> {
@@ -18,7 +18,10 @@ pub(crate) fn touched(inventory: &Inventory, state: &State, intent: &Intent, ste
         Step::StartPartition { partition } => state.partitions.get(partition),
         _ => None,
     });
-    let opened = started.flat_map(|partition| partition.vfs.values().map(|held| held.vf.pf));
+    // A machine starts without a VF whose standby is active.
+    let opened = started.flat_map(|partition| partition.vfs.values());
+    let opened = opened.filter(|held| !held.is_unplugged()).map(|held| held.vf.pf);
+    let is_unplugged = |vf| state.assignment(vf).is_some_and(Assignment::is_unplugged);
     let is_waited_for = |pf| {
         inventory.physical_function(pf).is_some_and(|pf| pf.service.is_frozen() && pf.service.is_waited_for())
     };
@@ -28,8 +31,9 @@ pub(crate) fn touched(inventory: &Inventory, state: &State, intent: &Intent, ste
         | Step::BindDriver { vf, .. }
         | Step::ResetVf { vf }
         | Step::AttachVf { vf, .. } => Some(vf.pf),
-        // It would be taken out while it may come back. Of one that has failed it can be given up.
-        Step::DetachVf { vf, .. } if is_waited_for(vf.pf) => Some(vf.pf),
+        // It would be taken out while it may come back. Of one that has failed it can be given up; one whose standby is active is given
+        // back.
+        Step::DetachVf { vf, .. } if is_waited_for(vf.pf) && !is_unplugged(*vf) => Some(vf.pf),
         // What is noted, and what partitions are.
         _ => None,
     };

@@ -36,6 +36,7 @@ mod macs;
 pub mod placement;
 mod reconcile;
 mod relaxations;
+mod standbys;
 mod steps;
 mod suitability;
 mod validate;

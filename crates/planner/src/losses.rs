@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use ioward_model::{Assignment, Disturbance, IntoMap, Name, Owner, Reason, Rule};
 use ioward_pci::Bdf;
 
-use crate::{goal::Goal, ledger::Ledger, placement::Holding};
+use crate::{goal::Goal, ledger::Ledger, placement::Holding, standbys::Standbys};
 
 /// A VF that a running partition loses.
 struct Loss {
@@ -67,12 +67,16 @@ fn stopping<'a>(ledger: &'a Ledger<'_>, goal: &'a Goal) -> impl Iterator<Item = 
 /// VFs that partitions do not hold any more, those of one that stops aside.
 fn taken(ledger: &Ledger<'_>, goal: &Goal, holdings: &[Holding<'_>]) -> Vec<Loss> {
     let stay = goal.concerned().iter().filter(|name| goal.stop.as_ref() != Some(name));
+    let standbys = Standbys::of(ledger, goal, holdings);
     let then: BTreeMap<&Owner, &Holding<'_>> =
         holdings.iter().map(|holding| (&holding.owner, holding)).into_map();
     let loss = |(owner, held, address): (Owner, &Assignment, Bdf)| {
         let is_removed = goal.remove.as_ref() == Some(&owner.partition);
         let is_asked_for = is_removed || goal.detach.as_ref() == Some(&owner);
         let why = match then.get(&owner) {
+            Some(holding) if holding.vf == held.vf && standbys.changes(&owner) => {
+                "for a while: it comes after its standby, which changes".to_owned()
+            }
             Some(holding) if holding.vf == held.vf => return None,
             Some(holding) => format!("for {}, which takes its place", holding.vf),
             None if is_removed => "as it is removed".to_owned(),

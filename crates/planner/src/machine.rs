@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use ioward_model::{
     Assignment, BitRate, Class, Inventory, KindName, LinkState, MacAddress, Name, Outcome, PartitionKind,
-    PhysicalFunction, State, Step, VfId, VfSettings, VirtualFunction, Vlan,
+    PhysicalFunction, StandbyNic, State, Step, VfId, VfSettings, VirtualFunction, Vlan,
 };
 use ioward_pci::Bdf;
 
@@ -29,6 +29,7 @@ struct Guest {
     /// Whether it has the channel that is noted is not known.
     may_lack_channel: bool,
     vfs: BTreeMap<Name, VfId>,
+    standbys: BTreeMap<Name, StandbyNic>,
 }
 
 /// A step that the host would refuse, and why.
@@ -44,7 +45,13 @@ impl Machine {
             let may_lack_channel = partition.channel_in_doubt;
             (
                 name.clone(),
-                Guest { running: partition.running, channel: partition.channel, may_lack_channel, vfs },
+                Guest {
+                    running: partition.running,
+                    channel: partition.channel,
+                    may_lack_channel,
+                    vfs,
+                    standbys: partition.standbys.clone(),
+                },
             )
         };
         let guests = state.partitions.iter().map(guest).collect();
@@ -228,6 +235,21 @@ impl Machine {
                 let guest = self.guest(&owner.partition)?;
                 check(guest.vfs.remove(&owner.vf) == Some(*vf), || {
                     format!("{vf} is not attached as {owner}")
+                })?;
+            }
+            Step::AttachStandby { owner, nic } => {
+                let is_machine = self.kind(&owner.partition) == Some(KindName::Machine);
+                check(is_machine, || format!("{} is no machine of ioward's", owner.partition))?;
+                let guest = self.guest(&owner.partition)?;
+                check(!guest.standbys.contains_key(&owner.vf), || format!("{owner} has a standby"))?;
+                check(!guest.vfs.contains_key(&owner.vf), || format!("{owner} is there before its standby"))?;
+                guest.standbys.insert(owner.vf.clone(), nic.clone());
+            }
+            Step::DetachStandby { owner, nic } => {
+                let guest = self.guest(&owner.partition)?;
+                check(!guest.vfs.contains_key(&owner.vf), || format!("{owner} would lose its standby"))?;
+                check(guest.standbys.remove(&owner.vf).as_ref() == Some(nic), || {
+                    format!("{owner} has no such standby")
                 })?;
             }
             Step::StartPartition { partition } => {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
     Assignment, Difference, Drift, Intent, IntoMap, Inventory, KindName, Name, Owner, PhysicalFunction, Plan,
-    State, Step, VfId,
+    StandbyNic, State, Step, VfId,
 };
 use ioward_pci::Bdf;
 
@@ -55,12 +55,14 @@ impl<'a> Repairs<'a> {
                 Difference::Settings { .. }
                 | Difference::Driver { .. }
                 | Difference::NotAttached { .. }
+                | Difference::StillAttached { .. }
+                | Difference::StandbyMissing { .. }
                 | Difference::PartitionMissing { .. }
                 | Difference::AdapterMissing { .. } => {}
             }
         }
         for (owner, held) in self.attached().filter(|(_, held)| made.contains_key(&held.vf.pf)) {
-            let (vf, to) = (held.vf, held.effective_settings());
+            let (vf, to) = (held.vf, held.settings_now(self.is_still_in(held)));
             steps.extend((!to.is_empty()).then_some(Step::ConfigureVf { vf, to }));
             let driver = self.pf(vf.pf).and_then(|pf| drivers::of_vf(self.kind(&owner.partition), pf));
             let driver = driver.filter(|_| held.original_driver.is_some());
@@ -73,8 +75,18 @@ impl<'a> Repairs<'a> {
                 steps.push(Step::CreateChannel { partition: (*name).clone() });
             }
         }
+        steps.extend(self.standbys(&missing));
         for (owner, held) in self.attached() {
             let vf = held.vf;
+            if held.is_unplugged() {
+                if self.is_still_in(held) {
+                    steps.push(Step::DetachVf { owner, vf, force: false });
+                    let to = held.settings_now(false).missing_from(&held.settings_now(true));
+                    let answers = self.pf(vf.pf).is_some_and(|pf| !pf.service.is_frozen());
+                    steps.extend((answers && self.exists(vf)).then_some(Step::ConfigureVf { vf, to }));
+                }
+                continue;
+            }
             let elsewhere = self.repairable().find_map(|drift| match drift.what {
                 Difference::NotAttached { vf: at, found } if at == vf => Some(found),
                 _ => None,
@@ -95,6 +107,31 @@ impl<'a> Repairs<'a> {
         steps
             .extend(self.start.iter().map(|partition| Step::StartPartition { partition: partition.clone() }));
         steps
+    }
+
+    /// Whether a VF whose standby is active is in its machine.
+    fn is_still_in(&self, held: &Assignment) -> bool {
+        self.repairable().any(|drift| drift.what == Difference::StillAttached { vf: held.vf })
+    }
+
+    /// Standbys that are missing, and those of partitions that are.
+    fn standbys(&self, missing: &BTreeSet<&Name>) -> Vec<Step> {
+        let is_missing = |owner: &Owner| {
+            missing.contains(&owner.partition)
+                || self
+                    .repairable()
+                    .any(|drift| drift.what == Difference::StandbyMissing { owner: owner.clone() })
+        };
+        let noted = self.state.partitions.iter().flat_map(|(name, noted)| {
+            let owner = |vf: &Name| Owner { partition: name.clone(), vf: vf.clone() };
+            noted.standbys.iter().map(move |(vf, nic)| (owner(vf), nic.clone()))
+        });
+        let gone = noted.filter(|(owner, _)| is_missing(owner));
+        gone.map(|(owner, nic)| Step::AttachStandby { owner, nic }).collect()
+    }
+
+    fn standby(&self, owner: &Owner) -> Option<&'a StandbyNic> {
+        self.state.partitions.get(&owner.partition)?.standbys.get(&owner.vf)
     }
 
     fn make_vfs(&self, pf: Bdf, noted: u16, found: u16) -> Vec<Step> {
@@ -208,7 +245,8 @@ impl Check<'_> {
             }
             Step::ConfigureVf { vf, to } => {
                 let (_, held) = self.held(*vf)?;
-                must(to.missing_from(&held.effective_settings()).is_empty(), "it is to be set otherwise")
+                let is_noted = |is_in| to.missing_from(&held.settings_now(is_in)).is_empty();
+                must(is_noted(true) || is_noted(false), "it is to be set otherwise")
             }
             Step::BindDriver { vf, to } => {
                 let (owner, _) = self.held(*vf)?;
@@ -222,13 +260,22 @@ impl Check<'_> {
                 must(self.made.contains(&vf.pf) || !runs, "its partition runs")
             }
             Step::AttachVf { owner, vf } | Step::DetachVf { owner, vf, .. } => {
-                let (noted, _) = self.held(*vf)?;
+                let is_given = matches!(step, Step::AttachVf { .. });
+                let (noted, held) = if is_given { self.held(*vf)? } else { self.in_hand(*vf)? };
                 must(noted == *owner, "it is another's")?;
-                let is_kept = match step {
-                    Step::AttachVf { .. } => self.repairs.takes_nothing(&owner.partition),
-                    _ => self.repairs.keeps_vfs(&owner.partition),
+                must(!is_given || !held.is_unplugged(), "its standby is active")?;
+                let is_kept = if is_given {
+                    self.repairs.takes_nothing(&owner.partition) && self.repairs.standby(owner).is_none()
+                } else {
+                    self.repairs.keeps_vfs(&owner.partition) && !held.is_unplugged()
                 };
                 must(!is_kept, "its partition runs")
+            }
+            Step::AttachStandby { owner, nic } => {
+                must(self.repairs.standby(owner) == Some(nic), "it is to have none")?;
+                let mut held = self.repairs.attached().filter(|(held, _)| held == owner);
+                let is_in = held.any(|(_, held)| !held.is_unplugged());
+                must(!(is_in && self.repairs.runs(&owner.partition)), "its partition runs")
             }
             Step::DefinePartition { to, .. } => {
                 let noted = state.partitions.get(&to.name).map(|partition| &partition.spec);
@@ -254,6 +301,7 @@ impl Check<'_> {
             | Step::TakeOutOfService { .. }
             | Step::ReturnToService { .. }
             | Step::SwitchOver { .. }
+            | Step::DetachStandby { .. }
             | Step::StopPartition { .. } => Err("this repairs nothing".to_owned()),
         }
     }
@@ -279,6 +327,10 @@ impl Check<'_> {
     /// The assignment of a VF that is there, or has been made.
     fn held(&self, vf: VfId) -> Result<(Owner, &Assignment), String> {
         must(self.made.contains(&vf.pf) || self.repairs.exists(vf), "it is not there")?;
+        self.in_hand(vf)
+    }
+
+    fn in_hand(&self, vf: VfId) -> Result<(Owner, &Assignment), String> {
         let held = self.repairs.attached().find(|(_, held)| held.vf == vf);
         held.ok_or_else(|| "it is in nobody's hands".to_owned())
     }

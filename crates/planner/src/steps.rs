@@ -12,7 +12,7 @@ use ioward_pci::Bdf;
 
 use crate::{
     adapters::AdapterChange, drivers::VFIO, evacuate::Evacuation, goal::Goal, ledger::Ledger,
-    placement::Holding,
+    placement::Holding, standbys::Standbys,
 };
 
 /// All steps, in order.
@@ -47,11 +47,12 @@ pub(crate) fn order<'a>(
         goal.stop.iter().map(|partition| Step::StopPartition { partition: partition.clone(), force }),
     );
     let stays = Stays::of(&holdings);
+    let standbys = Standbys::of(ledger, goal, &holdings);
     for name in goal.concerned() {
-        release(ledger, goal, name, &stays, &mut steps);
+        release(ledger, goal, name, &stays, &standbys, &mut steps);
     }
     for holding in holdings.iter().filter(|holding| remade.contains(&holding.vf)) {
-        suspend(ledger, holding, &mut steps);
+        suspend(ledger, holding, &standbys, &mut steps);
     }
     for change in changes {
         adapter(change, &mut steps);
@@ -66,7 +67,7 @@ pub(crate) fn order<'a>(
         let is_made = resized.contains(&holding.vf.pf);
         prepare(ledger, holding, remade.contains(&holding.vf), is_made, &mut steps);
     }
-    attach(ledger, goal, &holdings, &remade, &mut steps);
+    attach(ledger, goal, &holdings, &remade, &standbys, &mut steps);
     let starts = goal.partitions.iter().filter(|partition| partition.start);
     steps.extend(starts.map(|partition| Step::StartPartition { partition: partition.spec.name.clone() }));
     steps
@@ -110,12 +111,25 @@ impl<'a> Stays<'a> {
 }
 
 /// Takes from a partition what it does not hold any more, and leaves those VFs as they were found.
-fn release(ledger: &Ledger<'_>, goal: &Goal, name: &Name, stays: &Stays<'_>, steps: &mut Vec<Step>) {
+fn release(
+    ledger: &Ledger<'_>,
+    goal: &Goal,
+    name: &Name,
+    stays: &Stays<'_>,
+    standbys: &Standbys,
+    steps: &mut Vec<Step>,
+) {
     let Some(partition) = ledger.state.partitions.get(name) else { return };
     let goes: Vec<_> = partition.vfs.iter().filter(|(_, held)| !stays.vfs.contains(&held.vf)).collect();
     let owner = |vf: &Name| Owner { partition: name.clone(), vf: vf.clone() };
-    for (vf, held) in goes.iter().filter(|(_, held)| held.attached) {
+    let goes_now = |vf: &Name, held: &Assignment| {
+        held.attached && (!stays.vfs.contains(&held.vf) || standbys.changes(&owner(vf)))
+    };
+    for (vf, held) in partition.vfs.iter().filter(|(vf, held)| goes_now(vf, held)) {
         steps.push(Step::DetachVf { owner: owner(vf), vf: held.vf, force: ledger.options.force });
+    }
+    for (vf, nic) in partition.standbys.iter().filter(|(vf, _)| standbys.changes(&owner(vf))) {
+        steps.push(Step::DetachStandby { owner: owner(vf), nic: nic.clone() });
     }
     if partition.channel && !stays.partitions.contains(name) {
         steps.push(Step::DestroyChannel { partition: name.clone() });
@@ -159,6 +173,10 @@ fn clean(ledger: &Ledger<'_>, name: &Name, held: &Assignment, steps: &mut Vec<St
 /// way back was interrupted. One difference is none: guests have ways of their own, and some settings are not told. But no
 /// guest takes its NVMe controller offline; it goes there with its VF, and keeps all else.
 pub(crate) fn is_bare(held: &Assignment, present: &VirtualFunction) -> bool {
+    // While its standby is active, whoever reconciles sees to it.
+    if held.is_unplugged() {
+        return false;
+    }
     let noted = held.effective_settings();
     if noted.online == Some(true) && present.settings.online == Some(false) {
         return true;
@@ -176,16 +194,16 @@ fn is_lost(ledger: &Ledger<'_>, name: &Name, held: &Assignment, present: &Virtua
     if is_ready && !ledger.kind(name).uses_vfio() {
         return present.foreign_use().is_some();
     }
-    let asked = held.effective_settings().missing_from(&held.original_settings);
+    let asked = held.settings_now(false).missing_from(&held.original_settings);
     let carries_ours = !held.attached || asked.missing_from(&present.settings) != asked;
     held.original_driver.is_some() && !is_ready && !(present.driver.is_none() && carries_ours)
 }
 
 /// Takes a VF that is about to be lost, or is lost already, out of its partition for a while.
-fn suspend(ledger: &Ledger<'_>, holding: &Holding<'_>, steps: &mut Vec<Step>) {
+fn suspend(ledger: &Ledger<'_>, holding: &Holding<'_>, standbys: &Standbys, steps: &mut Vec<Step>) {
     let Some(held) = holding.before else { return };
     let (name, vf) = (&holding.owner.partition, holding.vf);
-    if held.attached {
+    if held.attached && !standbys.changes(&holding.owner) {
         steps.push(Step::DetachVf { owner: holding.owner.clone(), vf, force: ledger.options.force });
     }
     let Some(present) = ledger.existing(vf).filter(|present| !is_lost(ledger, name, held, present)) else {
@@ -269,11 +287,13 @@ fn attach(
     goal: &Goal,
     holdings: &[Holding<'_>],
     remade: &BTreeSet<VfId>,
+    standbys: &Standbys,
     steps: &mut Vec<Step>,
 ) {
     let is_given = |holding: &Holding<'_>| {
         !holding.before.is_some_and(|held| held.attached && !held.attached_in_doubt)
             || remade.contains(&holding.vf)
+            || standbys.changes(&holding.owner)
     };
     let get_one: BTreeSet<&Name> =
         holdings.iter().filter(|holding| is_given(holding)).map(|holding| &holding.owner.partition).collect();
@@ -289,6 +309,9 @@ fn attach(
             if may_lack_it || lacks_it && (gets_one || is_reworded(ledger, goal, name)) {
                 steps.push(Step::CreateChannel { partition: name.clone() });
             }
+        }
+        if let Some(nic) = standbys.coming(&owner) {
+            steps.push(Step::AttachStandby { owner: owner.clone(), nic: nic.clone() });
         }
         if is_given(holding) {
             steps.push(Step::AttachVf { owner, vf });

@@ -57,7 +57,9 @@ async fn have_link(scene: &Scene, nic: &str) {
 
 fn active(scene: &Scene) -> String {
     let state = scene.imp.state();
-    state.failover_pairs().next().unwrap().active().to_string()
+    let pair = state.failover_pairs().next().unwrap();
+    let is_over = pair.primary.failed_over.is_some();
+    if is_over { pair.failover.standby.to_string() } else { pair.owner.vf.to_string() }
 }
 
 fn switches(scene: &Scene) -> usize {
@@ -277,7 +279,7 @@ async fn whatever_happens_the_one_that_works_is_active() {
             scene = happen(scene, &mut random, &mut story).await;
             let (inventory, state) = (scene.imp.look().await.unwrap(), scene.imp.state());
             let pair = state.failover_pairs().next().unwrap();
-            let faults = [pair.primary, pair.standby].map(|held| fault_of(&inventory, held));
+            let faults = [fault_of(&inventory, pair.primary), pair.fault_of_standby(&inventory)];
             let active = pair.primary.failed_over.is_some();
             match &faults {
                 [Some(fault), None] => {

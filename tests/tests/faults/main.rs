@@ -15,3 +15,4 @@ mod operations;
 mod others;
 mod prepare;
 mod scene;
+mod standby;

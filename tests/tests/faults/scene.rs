@@ -23,7 +23,7 @@ use ioward_hypervisor::{
 use ioward_imp::{Imp, Run};
 use ioward_model::{
     DomainRef, EventKind, Intent, Inventory, KindName, Name, Options, Owner, PartitionKind, PartitionSpec,
-    Spec, VfId, VfOp, VfSettings, VfStatistics,
+    Spec, StandbyNic, VfId, VfOp, VfSettings, VfStatistics,
 };
 use ioward_pci::Bdf;
 use ioward_store::{Contents, MemoryFile, StateFile, Store};
@@ -183,6 +183,7 @@ struct Machine {
     gone: bool,
     channel: bool,
     vfs: BTreeMap<Name, Bdf>,
+    standbys: BTreeMap<Name, StandbyNic>,
     /// The guest's end of the latest connection, until somebody takes it.
     guest: Option<UnixStream>,
     /// It is a container: agents connect to it, and this is the management partition's end of the one that waits.
@@ -211,6 +212,13 @@ impl Machines {
     /// The VFs that a partition has.
     pub fn vfs(&self, partition: &str) -> usize {
         self.with(&name(partition), |machine| machine.vfs.len()).unwrap()
+    }
+
+    /// Whether a partition has a VF, and the MAC of its standby on a bridge.
+    pub fn pair(&self, partition: &str, vf: &str) -> (bool, Option<String>) {
+        let standby = |machine: &Machine| machine.standbys.get(&name(vf)).map(|nic| nic.mac.to_string());
+        self.with(&name(partition), |machine| (machine.vfs.contains_key(&name(vf)), standby(machine)))
+            .unwrap()
     }
 
     /// Somebody else starts a partition, or ends it, and nobody is told.
@@ -341,6 +349,22 @@ impl Hypervisor for Machines {
         self.with(&owner.partition, |machine| _ = machine.vfs.remove(&owner.vf))
     }
 
+    async fn attach_standby(&self, owner: &Owner, nic: &StandbyNic) -> Result<(), HypervisorError> {
+        let is_in = self.with(&owner.partition, |machine| {
+            let is_in = machine.running && machine.vfs.contains_key(&owner.vf);
+            if !is_in {
+                machine.standbys.insert(owner.vf.clone(), nic.clone());
+            }
+            is_in
+        })?;
+        let why = "its VF is in already".to_owned();
+        if is_in { Err(HypervisorError::NoStandby { owner: owner.clone(), why }) } else { Ok(()) }
+    }
+
+    async fn detach_standby(&self, owner: &Owner) -> Result<(), HypervisorError> {
+        self.with(&owner.partition, |machine| _ = machine.standbys.remove(&owner.vf))
+    }
+
     async fn adoptable(&self, domain: &DomainRef) -> Result<Adoptable, HypervisorError> {
         let none =
             || HypervisorError::NoSuchDomain { domain: domain.clone(), why: "none of that name".into() };
@@ -398,7 +422,7 @@ impl Hypervisor for Machines {
             pid: None,
             console: Some("/dev/null".into()),
             lacks: Vec::new(),
-            standbys: Vec::new(),
+            standbys: machine.standbys.keys().cloned().collect(),
             gone: machine.gone,
             vfs: machine.vfs.iter().map(|(name, vf)| (name.clone(), *vf)).collect(),
             channel: machine.channel,

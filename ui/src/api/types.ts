@@ -203,6 +203,7 @@ export interface Drift {
   pf?: Address;
   vf?: VfId;
   partition?: string;
+  owner?: string;
   noted?: unknown;
   found?: unknown;
   breaks?: string[];

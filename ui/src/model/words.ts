@@ -188,6 +188,10 @@ export function stepText(step: Step): string {
       return `take ${step.pf} out of service`;
     case "return-to-service":
       return `return ${step.pf} to service`;
+    case "attach-standby":
+      return `give ${step.owner} a standby on a bridge`;
+    case "detach-standby":
+      return `take the standby of ${step.owner} away`;
     case "switch-over":
       return to ? `have the standby of ${step.owner} active` : `have ${step.owner} active again`;
     case "start-partition":
@@ -217,6 +221,10 @@ export function driftText(drift: Drift): string {
       return `The channel of ${drift.partition} is gone`;
     case "not-attached":
       return `${vf} is not attached to its partition`;
+    case "still-attached":
+      return `${vf} is in its machine, and its standby is active`;
+    case "standby-missing":
+      return `${drift.owner} has lost its standby`;
     default:
       return drift.drift;
   }

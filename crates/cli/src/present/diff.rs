@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ioward_model::{
-    AdapterState, IntoMap, Name, Owner, PartitionKind, PartitionSpec, Plan, Step, VfCount, VfId, VfRequest,
-    VfSettings,
+    AdapterState, IntoMap, Name, Owner, PartitionKind, PartitionSpec, Plan, StandbyNic, Step, VfCount, VfId,
+    VfRequest, VfSettings,
 };
 use ioward_pci::Bdf;
 
@@ -154,18 +154,20 @@ struct PartitionChange<'a> {
     undefined: Option<&'a PartitionSpec>,
     runs: Option<bool>,
     channel: Option<bool>,
-    vfs: BTreeMap<&'a Name, Held>,
+    vfs: BTreeMap<&'a Name, Held<'a>>,
 }
 
 /// The steps that concern one VF of a partition.
 #[derive(Default)]
-struct Held {
+struct Held<'a> {
     taken: Option<VfId>,
     given: Option<VfId>,
     detached: Option<VfId>,
     attached: Option<VfId>,
     /// Its standby is active from now on, or it is.
     switched: Option<bool>,
+    /// Its standby on a bridge, which is new, or gone.
+    standby: Option<Option<&'a StandbyNic>>,
     /// It is the domain's before and after.
     stays: bool,
 }
@@ -227,6 +229,8 @@ impl<'a> Changes<'a> {
                 self.held(owner).stays = true;
                 self.pf(vf.pf).keeps_vfs = true;
             }
+            Step::AttachStandby { owner, nic } => self.held(owner).standby = Some(Some(nic)),
+            Step::DetachStandby { owner, .. } => self.held(owner).standby = Some(None),
             Step::SwitchOver { owner, to, .. } => self.held(owner).switched = Some(to.is_some()),
             Step::StartPartition { partition } => self.partition(partition).runs = Some(true),
             Step::StopPartition { partition, .. } => self.partition(partition).runs = Some(false),
@@ -245,7 +249,7 @@ impl<'a> Changes<'a> {
         self.partitions.entry(name).or_default()
     }
 
-    fn held(&mut self, owner: &'a Owner) -> &mut Held {
+    fn held(&mut self, owner: &'a Owner) -> &mut Held<'a> {
         self.partition(&owner.partition).vfs.entry(&owner.vf).or_default()
     }
 }
@@ -396,7 +400,7 @@ fn reworded<'a>(from: Option<&'a PartitionSpec>, to: &'a PartitionSpec) -> Vec<&
     changed.map(|vf| &vf.name).collect()
 }
 
-impl Held {
+impl Held<'_> {
     /// The change of a VF, and of its request where that changes.
     fn present(&self, name: &Name, before: Option<&VfRequest>, after: Option<&VfRequest>) -> Change {
         let (sign, text) = match (self.taken, self.given) {
@@ -415,7 +419,12 @@ impl Held {
             },
         };
         let stays = if self.stays { ", stays as it is" } else { "" };
-        let mut change = Change::new(sign, name, &Vec::from_iter(text.map(|text| text + stays)));
+        let mut parts = Vec::from_iter(text.map(|text| text + stays));
+        parts.extend(self.standby.map(|standby| match standby {
+            Some(nic) => format!("with a standby on bridge {}", nic.bridge),
+            None => "without its standby".to_owned(),
+        }));
+        let mut change = Change::new(sign, name, &parts);
         if let (Some(before), Some(after)) = (before, after) {
             change.within = spec_diff::request(before, after);
         }

@@ -61,6 +61,12 @@ pub fn partitions(partitions: &[PartitionView], width: usize) -> String {
 
 /// The part of a VF in a failover pair, in words.
 fn pair(vf: &AssignedVf) -> Option<String> {
+    if let Some(bridge) = &vf.standby_bridge {
+        return Some(match &vf.failed_over {
+            Some(over) => format!("failed over to bridge {bridge}: {}", over.describe()),
+            None => format!("its standby is on bridge {bridge}"),
+        });
+    }
     let PairView { role, partner, active } = vf.failover.as_ref()?;
     Some(match (role, &vf.failed_over) {
         (PairRole::Primary, Some(over)) => format!("failed over to {partner}: {}", over.describe()),

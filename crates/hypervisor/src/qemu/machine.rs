@@ -209,6 +209,17 @@ impl Machine {
         self.has_device(&command::standby_id(&standby.name)).await
     }
 
+    /// Has QEMU say on a standby's bridge where its MAC is now: until the guest sends something by itself, the bridge knows no better than
+    /// that it is where the VF was.
+    pub(super) async fn announce_standby(&self, name: &Name) {
+        let device = command::standby_id(name);
+        // As QEMU does after a migration (qapi/net.json).
+        let how = json!({"initial": 50, "max": 550, "rounds": 5, "step": 100, "interfaces": [device], "id": device});
+        if let Err(error) = self.command("announce-self", how).await {
+            tracing::warn!("the standby {name} is not announced: {error}");
+        }
+    }
+
     /// Takes a VF out: asks the guest, again and again, until it has let go, and waits until QEMU has closed `group`,
     /// the VF's IOMMU group, where no other VF of the machine is in it.
     ///

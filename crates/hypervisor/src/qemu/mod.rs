@@ -337,7 +337,9 @@ impl Hypervisor for QemuHypervisor {
     /// Opens every file to see.
     async fn check_definition(&self, spec: &PartitionSpec) -> Result<Vec<Obstacle>, HypervisorError> {
         let Definition { machine, .. } = spec.clone().try_into()?;
-        Ok(boot::unusable_in_time(&machine.boot, self.config.users.as_ref(), &self.opening).await)
+        let bridges = self.taps.missing_bridges(spec);
+        let boot = boot::unusable_in_time(&machine.boot, self.config.users.as_ref(), &self.opening).await;
+        Ok(boot.into_iter().chain(bridges).collect())
     }
 
     async fn define(&self, spec: &PartitionSpec) -> Result<(), HypervisorError> {
@@ -449,6 +451,9 @@ impl Hypervisor for QemuHypervisor {
                     self.give_node(&record, owner, vf.function)?;
                 }
                 return Err(error);
+            }
+            if is_paired {
+                machine.announce_standby(&owner.vf).await;
             }
         }
         self.forget(&partition, vf)

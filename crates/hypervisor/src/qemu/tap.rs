@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use ioward_model::{InterfaceName, MacAddress, Owner};
+use ioward_model::{InterfaceName, MacAddress, Owner, PartitionSpec};
 use ioward_netlink::Socket;
 use rustix::{
     fs::OFlags,
@@ -28,7 +28,7 @@ use rustix::{
 use tokio::time::timeout;
 
 use super::{QemuConfig, record::HeldStandby};
-use crate::HypervisorError;
+use crate::{HypervisorError, Obstacle};
 
 /// `TUNSETIFF` and `TUNSETOWNER` (include/uapi/linux/if_tun.h).
 const TUNSETIFF: Opcode = opcode::write::<i32>(b'T', 202);
@@ -52,6 +52,9 @@ struct InterfaceRequest {
 
 const _: () = assert!(size_of::<InterfaceRequest>() == 40, "the kernel's struct has 40 bytes");
 
+/// How to see which there are.
+const BRIDGES: &str = "'ip link show type bridge' lists them";
+
 /// Makes and removes taps.
 #[derive(Clone, Debug)]
 pub(super) struct Taps {
@@ -72,17 +75,33 @@ impl Taps {
         }
     }
 
-    /// What is wrong with a bridge, in words: what is needed, and what is there.
-    pub(super) fn check_bridge(&self, bridge: &InterfaceName) -> Result<(), String> {
+    /// The bridges that a partition is to have standbys on and that are none.
+    pub(super) fn missing_bridges(&self, spec: &PartitionSpec) -> Vec<Obstacle> {
+        let standbys = spec.vfs.iter().filter_map(|vf| vf.failover.as_ref()?.standby.bridge());
+        let missing = |bridge: &InterfaceName| Obstacle {
+            required: format!("a bridge {bridge} for a standby"),
+            found: self.instead_of(bridge).unwrap_or_default().to_owned(),
+            remedy: BRIDGES.to_owned(),
+        };
+        standbys.filter(|bridge| self.instead_of(bridge).is_some()).map(missing).collect()
+    }
+
+    /// What is there in place of a bridge; `None`: it is one.
+    fn instead_of(&self, bridge: &InterfaceName) -> Option<&'static str> {
         let interface = self.interfaces.join(bridge.as_str());
         if interface.join("bridge").is_dir() {
-            return Ok(());
+            return None;
         }
-        let found = match interface.symlink_metadata() {
+        Some(match interface.symlink_metadata() {
             Ok(_) => "there is an interface of that name, which is no bridge",
             Err(_) => "the host has no interface of that name",
-        };
-        Err(format!("its bridge {bridge} is needed, and {found}; 'ip link show type bridge' lists them"))
+        })
+    }
+
+    /// What is wrong with a bridge, in words: what is needed, and what is there.
+    pub(super) fn check_bridge(&self, bridge: &InterfaceName) -> Result<(), String> {
+        let Some(found) = self.instead_of(bridge) else { return Ok(()) };
+        Err(format!("its bridge {bridge} is needed, and {found}; {BRIDGES}"))
     }
 
     /// The name for a standby's tap: always the same, unless that is taken.

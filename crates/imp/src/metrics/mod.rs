@@ -156,6 +156,8 @@ fn print_drift(page: &mut Page, drifts: &[Drift]) {
         "partition-missing",
         "channel-missing",
         "not-attached",
+        "still-attached",
+        "standby-missing",
     ];
     let mut of_kind = kinds.map(|kind| (kind, 0));
     for drift in drifts {
@@ -167,6 +169,8 @@ fn print_drift(page: &mut Page, drifts: &[Drift]) {
             D::PartitionMissing { .. } => 4,
             D::ChannelMissing { .. } => 5,
             D::NotAttached { .. } => 6,
+            D::StillAttached { .. } => 7,
+            D::StandbyMissing { .. } => 8,
         };
         of_kind[kind].1 += 1;
     }

@@ -24,6 +24,8 @@ pub enum Aspect {
     Running(Name),
     /// Whether the hypervisor has a VF for a partition.
     Attached(Owner),
+    /// Whether the hypervisor has a standby on a bridge for a VF.
+    Standby(Owner),
 }
 
 /// How an [`Aspect`] of a host is.
@@ -94,6 +96,8 @@ impl Step {
             Self::AdoptVf { owner, .. } => is(Aspect::Attached(owner.clone()), true),
             Self::ReleaseVf { owner, .. } => is(Aspect::Attached(owner.clone()), false),
             Self::DetachVf { owner, .. } => is(Aspect::Attached(owner.clone()), false),
+            Self::AttachStandby { owner, .. } => is(Aspect::Standby(owner.clone()), true),
+            Self::DetachStandby { owner, .. } => is(Aspect::Standby(owner.clone()), false),
             Self::HoldAdapter { .. }
             | Self::ReleaseAdapter { .. }
             | Self::TakeOutOfService { .. }
@@ -142,6 +146,10 @@ impl Observation<'_> {
             (Aspect::Attached(owner), Value::Is(attached)) => {
                 let has = |known: &PartitionStatus| known.vfs.iter().any(|(vf, _)| *vf == owner.vf);
                 partition(&owner.partition).is_some_and(has) == *attached
+            }
+            (Aspect::Standby(owner), Value::Is(there)) => {
+                let has = |known: &PartitionStatus| known.standbys.contains(&owner.vf);
+                partition(&owner.partition).is_some_and(has) == *there
             }
             _ => false,
         }

@@ -172,6 +172,14 @@ impl Step {
                 ..Meaning::owned(owner, *vf)
             },
             Self::ReleaseVf { owner, vf } => Meaning { outlives_boot: true, ..Meaning::owned(owner, *vf) },
+            Self::AttachStandby { owner, .. } => Meaning {
+                outlives_boot: true,
+                may_be_half_done: true,
+                ..Meaning::partition(&owner.partition)
+            },
+            Self::DetachStandby { owner, .. } => {
+                Meaning { asks_guest: true, ..Meaning::partition(&owner.partition) }
+            }
             // A note: what becomes of the VF's adapter does not matter to it.
             Self::SwitchOver { owner, .. } => Meaning::about(Subject {
                 partition: Some(&owner.partition),

@@ -23,7 +23,8 @@ use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdapterState, Assignment, FailedOver, Name, OutOfService, Owner, PartitionSpec, VfId, VfSettings,
+    AdapterState, Assignment, FailedOver, Name, OutOfService, Owner, PartitionSpec, StandbyNic, VfId,
+    VfSettings,
 };
 
 /// One idempotent operation, with an inverse.
@@ -164,7 +165,21 @@ pub enum Step {
         /// The VF.
         vf: VfId,
     },
-    /// Note which of a primary VF and its standby is active. The partition does the rest.
+    /// Give a machine an adapter on a bridge, the standby of a VF that comes after it.
+    AttachStandby {
+        /// The partition, and the VF's name in it.
+        owner: Owner,
+        /// What it is.
+        nic: StandbyNic,
+    },
+    /// Take such a standby out of its machine, after the VF.
+    DetachStandby {
+        /// The partition, and the VF's name in it.
+        owner: Owner,
+        /// What it is.
+        nic: StandbyNic,
+    },
+    /// Note which of a primary VF and its standby is active. The partition, or a look at the host, does the rest.
     SwitchOver {
         /// The primary.
         owner: Owner,
@@ -240,6 +255,8 @@ impl Step {
             Self::DetachVf { .. } => "detach-vf",
             Self::AdoptVf { .. } => "adopt-vf",
             Self::ReleaseVf { .. } => "release-vf",
+            Self::AttachStandby { .. } => "attach-standby",
+            Self::DetachStandby { .. } => "detach-standby",
             Self::SwitchOver { .. } => "switch-over",
             Self::StartPartition { .. } => "start-partition",
             Self::StopPartition { .. } => "stop-partition",
@@ -278,6 +295,8 @@ impl Step {
             Self::AttachVf { owner, vf } => Self::DetachVf { owner, vf, force: true },
             Self::DetachVf { owner, vf, .. } => Self::AttachVf { owner, vf },
             Self::AdoptVf { owner, vf } => Self::ReleaseVf { owner, vf },
+            Self::AttachStandby { owner, nic } => Self::DetachStandby { owner, nic },
+            Self::DetachStandby { owner, nic } => Self::AttachStandby { owner, nic },
             Self::SwitchOver { owner, to, from } => Self::SwitchOver { owner, to: from, from: to },
             Self::ReleaseVf { owner, vf } => Self::AdoptVf { owner, vf },
             // A partition that this very plan has started has nothing to lose yet.
@@ -334,6 +353,8 @@ impl fmt::Display for Step {
             Self::ReleaseVf { owner, vf } => {
                 write!(f, "forget {} ({vf}), which {} keeps", owner.vf, owner.partition)
             }
+            Self::AttachStandby { owner, nic } => write!(f, "give {owner} a standby: {nic}"),
+            Self::DetachStandby { owner, nic } => write!(f, "take the standby of {owner}: {nic}"),
             Self::SwitchOver { owner, to: Some(to), .. } => {
                 write!(f, "have the standby of {owner} active: {}", to.describe())
             }

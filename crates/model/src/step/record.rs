@@ -62,6 +62,7 @@ impl State {
                     channel: false,
                     channel_in_doubt: false,
                     vfs: BTreeMap::new(),
+                    standbys: BTreeMap::new(),
                 };
                 self.partitions.entry(to.name.clone()).or_insert_with(new).spec = to.clone();
             }
@@ -75,6 +76,12 @@ impl State {
                 self.record_address(*vf, outcome.address);
             }
             Step::DetachVf { vf, .. } | Step::ReleaseVf { vf, .. } => self.set_attached(*vf, false),
+            Step::AttachStandby { owner, nic } => self.with(&owner.partition, |p| {
+                p.standbys.insert(owner.vf.clone(), nic.clone());
+            }),
+            Step::DetachStandby { owner, .. } => self.with(&owner.partition, |p| {
+                p.standbys.remove(&owner.vf);
+            }),
             Step::SwitchOver { owner, to, .. } => {
                 let at_ms = outcome.at_ms.unwrap_or(0);
                 let to = to.clone().map(|to| match to.since_ms {
@@ -105,6 +112,8 @@ impl State {
                 self.set_in_doubt(*vf);
             }
             Step::DetachVf { vf, .. } => self.set_in_doubt(*vf),
+            // A look tells whether it is missing.
+            Step::AttachStandby { .. } => self.record(step, outcome),
             Step::CreateChannel { partition } => {
                 self.with(partition, |p| (p.channel, p.channel_in_doubt) = (true, true));
             }

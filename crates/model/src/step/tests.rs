@@ -28,7 +28,7 @@ fn all() -> Vec<Step> {
     let out = OutOfService { since_ms: 5, why: Why::Evacuated, identity: None };
     let mac = VfSettings { mac: "52:54:00:00:00:01".parse().ok(), ..VfSettings::default() };
     let held = Assignment { settings: mac.clone(), ..Assignment::new(vf()) };
-    let over = FailedOver { since_ms: 5, why: FailoverCause::Asked };
+    let over = FailedOver { since_ms: 5, why: FailoverCause::Asked, unplugged: false };
     let partition = owner().partition;
     vec![
         Step::HoldAdapter { pf: pf(), to: adapter.clone(), from: None },

@@ -68,3 +68,30 @@ fn a_no_says_what_to_name_instead() {
     world.does(&detach, DISRUPT);
     assert_eq!(said(&mut world, "net0").0, "it has none", "what it fell back on is gone");
 }
+
+/// A standby on a bridge comes before its VF, and goes after it.
+#[test]
+fn a_standby_on_a_bridge_is_there_before_its_vf_and_as_long_as_that() {
+    let on_a_bridge = ["net0 network mac=\"52:54:00:aa:00:01\" failover={standby=\"bridge:br0\"}"];
+    let mut world = host().nic(NIC, 7);
+    let steps = world.does(&only("web", &on_a_bridge), SAFE);
+    let nth = |steps: &[String], what: &str| steps.iter().position(|step| step.starts_with(what)).unwrap();
+    assert!(nth(&steps, "give web/net0 a standby: 52:54:00:aa:00:01 on bridge br0") < nth(&steps, "attach"));
+    assert!(world.does(&only("web", &on_a_bridge), SAFE).is_empty());
+    assert_eq!(
+        world.does(&failover("net0", false), SAFE),
+        ["have the standby of web/net0 active: asked for"]
+    );
+    assert!(over(&world).unwrap().unplugged);
+    assert!(world.does(&only("web", &on_a_bridge), SAFE).is_empty(), "it is not put back by a plan");
+    world.does(&failover("net0", true), SAFE);
+
+    let refused = world.plan(&only("web", &["net0 network mac=\"52:54:00:aa:00:01\""]), SAFE).unwrap_err();
+    assert_eq!(refused[0].rule, Rule::Disruption, "it loses its VF for a while");
+    let steps = world.does(&only("web", &["net0 network mac=\"52:54:00:aa:00:01\""]), DISRUPT);
+    assert!(nth(&steps, "detach") < nth(&steps, "take the standby"), "{steps:?}");
+    assert!(nth(&steps, "take the standby") < nth(&steps, "attach"), "{steps:?}");
+    world.does(&only("web", &on_a_bridge), DISRUPT);
+    let steps = world.does(&Intent::Remove { partition: "web".parse().unwrap() }, DISRUPT);
+    assert!(nth(&steps, "detach") < nth(&steps, "take the standby"), "{steps:?}");
+}

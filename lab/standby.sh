@@ -1,0 +1,85 @@
+#!/bin/bash
+# `cargo xtask lab standby`: a guest whose VF has a standby on a bridge, which net_failover in it knows for one, is pinged all the time
+# while the VF's port loses the link, and while a person has the standby used. After each: pings lost, what was said, and that all is as
+# before. Nothing of ioward's runs in the guest. Runs in level 1.
+set -euo pipefail
+
+# shellcheck source=lab/stages.sh
+. lab/stages.sh
+guest=10.0.0.2
+until_so() { # WHAT COMMAND…: waits until it is so, for as long as a busy machine may take
+  local what=$1 tries=300; shift
+  until "$@" >/dev/null 2>&1; do
+    tries=$((tries - 1)); [ "$tries" -gt 0 ] || { echo "  ✗ $what"; exit 1; }
+    sleep 0.5
+  done
+  echo "  ✓ $what"
+}
+answers() { busybox ping -c 1 -W 1 "$guest"; }
+told() { ioward events | tail -n +"$((said + 1))" | grep -F "$1"; } # since `pings`
+drivers() { # NAMES: what is under the guest's failover interface
+  [ "$(lab-guest web 'for l in /sys/class/net/*/lower_*; do basename $(readlink -f $l/device/driver); done | sort' | tr -s '[:space:]' ' ')" = "$1 " ]
+}
+mac() { ip -j link show eth0 | grep -o '"vfinfo_list":.*' | grep -o '"address":"[^"]*"' | cut -d'"' -f4; }
+pings() { # begins to count
+  said=$(ioward events | wc -l)
+  busybox ping -i 0.2 "$guest" >/run/pings 2>&1 & pinger=$!
+}
+count() { # WHAT: ends it, and says how many were lost
+  sleep 1
+  kill -INT "$pinger"; wait "$pinger" || true
+  read -r sent received < <(sed -n 's/^\([0-9]*\) packets transmitted, \([0-9]*\) packets received.*/\1 \2/p' /run/pings)
+  echo "  $1: $((sent - received)) of $sent pings lost, one each 0.2 s"
+  ioward events | tail -n +"$((said + 1))" | grep -E 'failed over|active|drift' || true
+}
+
+modprobe -a bridge tun
+# A bridge with a MAC of its own: one without takes the lowest of its ports. Its port is the adapter that gives no VFs.
+run ip link add br0 address 52:54:00:bb:00:01 type bridge
+run ip link set eth1 up master br0
+run ip link set br0 up
+ioward serve 2>/run/ioward.log &
+trap 'status=$?; [ $status = 0 ] || { tail -30 /run/ioward.log; ioward events | tail -20; lab-guest web "ip addr; dmesg | tail -20"; ip addr; bridge fdb show br br0; bridge link; ip neigh || true; } >&2; exit $status' EXIT
+until [ -S /run/ioward/api.sock ]; do kill -0 $! || exit; sleep 0.2; done
+
+stage "A partition with a VF and a standby on a bridge"
+run ioward apply -f lab/standby.toml --yes
+run ioward partitions
+echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore
+ip addr add 10.0.0.3/24 dev br0
+until_so "net_failover has both in the guest" drivers "igbvf virtio_net"
+in_guest web "M=\$(ls -d /sys/class/net/*/lower_* | head -1 | cut -d/ -f5); ip addr add $guest/24 dev \$M; ip link set \$M up; ip link"
+until_so "the guest answers" answers
+
+stage "The port of its adapter loses its link, and has it again"
+pings
+run ip link set eth0 down
+until_so "ioward says so" told 'web/net0 has failed over to bridge:br0: the port of 0000:01:00.0 has no link'
+until_so "the VF is out of the guest" drivers virtio_net
+until_so "the guest answers" answers
+run ioward partitions
+check "the VF has given its MAC up" test "$(mac)" = 06:54:00:aa:00:01
+check "nothing differs from what is noted" test "$(ioward drift --json)" = "[]"
+run ip link set eth0 up
+until_so "ioward says that it is active again" told 'web/net0 is active again'
+until_so "the VF is in the guest" drivers "igbvf virtio_net"
+until_so "the guest answers" answers
+count "a link that went and came"
+check "the VF has its MAC" test "$(mac)" = 52:54:00:aa:00:01
+
+stage "A person has the standby used, and the VF itself again"
+pings
+run ioward failover web/net0
+until_so "the VF is out of the guest" drivers virtio_net
+until_so "the guest answers" answers
+run ioward failover web/net0 --back
+until_so "the VF is in the guest" drivers "igbvf virtio_net"
+until_so "the guest answers" answers
+count "there and back"
+check "nothing differs from what is noted" test "$(ioward drift --json)" = "[]"
+
+stage "It is removed"
+run ioward stop web --yes
+run ioward remove web --yes
+check "no tap is left" bash -c '! ip -br link | grep -q iow'
+stage "Done"
