@@ -6,7 +6,8 @@
 //!            ─> the adapter gives no VFs, and is as it was found
 //! ```
 //!
-//! A VF that no other adapter suits is in the way, or is left out where that was asked for: it is taken from its partition.
+//! A VF that no other adapter suits is in the way, or is left out where that was asked for, or where its machine goes on by a standby on a
+//! bridge: it is taken from its partition.
 
 use std::collections::BTreeSet;
 
@@ -61,12 +62,23 @@ fn evacuate(
             Err(reasons) => reasons,
         };
         let unplaced = without_place(&reasons, &moving);
+        let goes_on: BTreeSet<Owner> =
+            unplaced.iter().filter(|owner| has_standby(state, owner)).cloned().collect();
+        if !goes_on.is_empty() {
+            left_out.extend(goes_on);
+            continue;
+        }
         if !leave_out || unplaced.is_empty() {
             return Err(explained(reasons, pf, &unplaced));
         }
         // Each turn leaves out more, and there are only so many.
         left_out.extend(unplaced);
     }
+}
+
+/// Whether a machine goes on without this VF.
+fn has_standby(state: &State, owner: &Owner) -> bool {
+    state.partitions.get(&owner.partition).is_some_and(|partition| partition.standbys.contains_key(&owner.vf))
 }
 
 /// The moving VFs for which there is none elsewhere. One that would only take leave to be placed is none of them.

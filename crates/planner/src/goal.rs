@@ -35,6 +35,8 @@ pub(crate) struct Goal {
     pub adapters: BTreeMap<Bdf, Option<VfCount>>,
     /// Partitions that the Spec names and that are as it wants them.
     pub settled: Vec<Name>,
+    /// Whether standbys go whose VFs are not asked for. Otherwise those stay whose VFs an evacuation has left out.
+    pub ends_standbys: bool,
     /// Partitions whose VFs are decided anew.
     concerned: BTreeSet<Name>,
 }
@@ -176,7 +178,7 @@ fn apply(inventory: &Inventory, state: &State, spec: &Spec) -> Result<Goal, Vec<
         let start = present.is_none() && partition.machine().is_some();
         partitions.push(PartitionGoal { spec: partition.clone(), start });
     }
-    let mut goal = Goal { settled, ..Goal::of_partitions(partitions) };
+    let mut goal = Goal { settled, ends_standbys: true, ..Goal::of_partitions(partitions) };
     goal.adapters = spec.adapters.iter().map(|adapter| (adapter.pf, adapter.count())).into_map();
     if reasons.is_empty() { Ok(goal) } else { Err(reasons) }
 }
@@ -197,6 +199,7 @@ fn is_settled(
     };
     present.spec == *wanted
         && present.vfs.len() == wanted.vfs.len()
+        && present.standbys.keys().all(|vf| wanted.vf(vf).is_some())
         && has_its_channel(present)
         && !present.channel_in_doubt
         && !wanted.vfs.iter().any(follows_link)

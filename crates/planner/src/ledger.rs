@@ -7,8 +7,8 @@ use std::{
 
 use ioward_model::{
     Apart, Assignment, BitRate, Disturbance, FailureDomain, IntoMap, Inventory, KindName, MacAddress, Name,
-    NvmeResources, Options, Owner, PartitionSpec, PhysicalFunction, Reason, Rule, State, VfCount, VfId,
-    VfRef, VfRequest, VfSettings, VirtualFunction, checks,
+    NvmeResources, Options, Owner, PartitionSpec, PhysicalFunction, Reason, Rule, StandbyNic, State, VfCount,
+    VfId, VfRef, VfRequest, VfSettings, VirtualFunction, checks,
 };
 use ioward_pci::Bdf;
 
@@ -275,6 +275,11 @@ impl<'a> Ledger<'a> {
     /// The present assignment of an owner's VF.
     pub fn assignment(&self, owner: &Owner) -> Option<&'a Assignment> {
         self.state.partitions.get(&owner.partition)?.vfs.get(&owner.vf)
+    }
+
+    /// The standby of an owner's VF on a bridge.
+    pub fn standby(&self, owner: &Owner) -> Option<&'a StandbyNic> {
+        self.state.partitions.get(&owner.partition)?.standbys.get(&owner.vf)
     }
 
     /// Whether a partition runs now.

@@ -81,6 +81,9 @@ fn taken(ledger: &Ledger<'_>, goal: &Goal, holdings: &[Holding<'_>]) -> Vec<Loss
             Some(holding) => format!("for {}, which takes its place", holding.vf),
             None if is_removed => "as it is removed".to_owned(),
             None if is_asked_for => "as it is detached".to_owned(),
+            None if ledger.moving(&owner).is_some() && ledger.standby(&owner).is_some() => {
+                "for good, and goes on by its standby: no other adapter has one for it".to_owned()
+            }
             None if ledger.moving(&owner).is_some() => "for good: no other adapter has one for it".to_owned(),
             None => "for good: it is not asked for any more".to_owned(),
         };

@@ -23,8 +23,15 @@ impl Standbys {
             .flat_map(|(name, partition)| partition.standbys.iter().map(move |(vf, nic)| (name, vf, nic)))
             .map(|(name, vf, nic)| (Owner { partition: name.clone(), vf: vf.clone() }, nic))
             .into_map();
-        let gone =
-            noted.keys().filter(|owner| !wanted.contains_key(owner)).map(|owner| (owner.clone(), None));
+        // A machine goes on by the standby of a VF that an evacuation leaves out.
+        let is_left = |owner: &Owner| {
+            let present = ledger.state.partitions.get(&owner.partition);
+            let was_asked_for = present.is_some_and(|present| present.spec.vf(&owner.vf).is_some());
+            ledger.moving(owner).is_some()
+                || !was_asked_for && !goal.ends_standbys && goal.remove.as_ref() != Some(&owner.partition)
+        };
+        let gone = noted.keys().filter(|owner| !wanted.contains_key(owner) && !is_left(owner));
+        let gone = gone.map(|owner| (owner.clone(), None));
         let news = wanted.iter().filter(|(owner, nic)| noted.get(owner) != Some(nic));
         Self(gone.chain(news.map(|(owner, nic)| (owner.clone(), Some(nic.clone())))).into_map())
     }

@@ -18,7 +18,11 @@ pub(super) fn new(
     let Some(pf) = ledger.pf(vf.pf) else { return settings };
     settings.min_tx_rate = request.min_tx_rate.and_then(|rate| rate.on_link(pf.speed_mbps()));
     match pf.class {
-        Class::Network => settings.mac = settings.mac.or_else(|| Some(ledger.derive_mac(owner, pf))),
+        Class::Network => {
+            // A guest knows its VF by the MAC of the standby that it has already.
+            let standby = ledger.standby(owner).map(|standby| standby.mac);
+            settings.mac = settings.mac.or(standby).or_else(|| Some(ledger.derive_mac(owner, pf)));
+        }
         Class::Nvme => {
             let (queues, interrupts) = nvme_share(ledger, pf, vf.index, waiting);
             settings.queues = settings.queues.or(queues);

@@ -95,3 +95,31 @@ fn a_standby_on_a_bridge_is_there_before_its_vf_and_as_long_as_that() {
     let steps = world.does(&Intent::Remove { partition: "web".parse().unwrap() }, DISRUPT);
     assert!(nth(&steps, "detach") < nth(&steps, "take the standby"), "{steps:?}");
 }
+
+/// A VF that has nowhere to go was in the way of an evacuation, though its guest could do without it.
+#[test]
+fn a_machine_goes_on_by_its_standby_where_no_other_adapter_has_a_vf_for_it() {
+    let on_a_bridge = ["net0 network failover={standby=\"bridge:br0\"}"];
+    let mut world = host().nic(NIC, 7);
+    world.does(&only("web", &on_a_bridge), SAFE);
+    let web = |world: &World| world.state.partitions[&"web".parse().unwrap()].clone();
+    let mac = web(&world).standbys[&"net0".parse().unwrap()].mac;
+    let evacuate = Intent::Evacuate { pf: at(NIC), leave_out: false };
+    let refused = world.plan(&evacuate, SAFE).unwrap_err();
+    assert!(refused[0].found.contains("goes on by its standby"), "{}", refused[0].found);
+    let steps = world.does(&evacuate, DISRUPT);
+    assert!(!steps.iter().any(|step| step.contains("standby")), "{steps:?}");
+    assert!(web(&world).vfs.is_empty() && web(&world).standbys.len() == 1);
+
+    world.does(&Intent::Return { pf: at(NIC) }, SAFE);
+    let steps = world.does(&only("web", &on_a_bridge), SAFE);
+    assert!(
+        steps.iter().any(|step| step.contains(&format!("mac={mac}"))),
+        "the guest knows it by that: {steps:?}"
+    );
+    assert!(!steps.iter().any(|step| step.contains("standby")), "{steps:?}");
+
+    world.does(&evacuate, DISRUPT);
+    let steps = world.does(&only("web", &[]), SAFE);
+    assert_eq!(steps, [format!("take the standby of web/net0: {mac} on bridge br0")], "nobody asks for it");
+}
