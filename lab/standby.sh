@@ -78,6 +78,20 @@ until_so "the guest answers" answers
 count "there and back"
 check "nothing differs from what is noted" test "$(ioward drift --json)" = "[]"
 
+stage "Its adapter is taken out of service, and returns"
+pings
+# There is no other adapter for its VF: the guest goes on by the standby.
+run ioward evacuate 0000:01:00.0 --allow-disruption --yes
+until_so "the VF is out of the guest" drivers virtio_net
+until_so "the guest answers" answers
+check "the adapter has no VFs" test "$(cat /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs)" = 0
+run ioward return 0000:01:00.0 --yes
+run ioward apply -f lab/standby.toml --yes
+until_so "the VF is in the guest" drivers "igbvf virtio_net"
+until_so "the guest answers" answers
+count "away and back"
+check "nothing differs from what is noted" test "$(ioward drift --json)" = "[]"
+
 stage "It is removed"
 run ioward stop web --yes
 run ioward remove web --yes
