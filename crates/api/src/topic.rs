@@ -65,6 +65,8 @@ impl Topic {
             | E::OrphanReaped { .. } => Some(Self::Drift),
             E::PartitionStarted { .. }
             | E::PartitionEnded { .. }
+            | E::PartitionHalted { .. }
+            | E::PartitionGoesOn { .. }
             | E::PartitionStartedElsewhere { .. }
             | E::PartitionGone { .. }
             | E::FailedOver { .. }

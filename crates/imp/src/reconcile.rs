@@ -36,6 +36,7 @@ use crate::{
     executor::{Executed, Execution, Executor, Progress},
     failovers::Failovers,
     faults::Faults,
+    halts::Halts,
     imp::Run,
     journal::Journal,
     look::Looks,
@@ -64,6 +65,7 @@ pub(crate) struct Reconciler {
     pub(crate) machines: Arc<Machines>,
     pub(crate) relocation: Relocation,
     pub(crate) faults: Arc<Faults>,
+    pub(crate) halts: Halts,
     pub(crate) failovers: Failovers,
     pub(crate) changes: Arc<Changes>,
     pub(crate) changing: Arc<Changing>,
@@ -259,6 +261,7 @@ impl Reconciler {
     async fn find_and_repair(&self) -> Result<Vec<Drift>, ImpError> {
         // Without keeping plans waiting, as long as there is nothing to be done.
         let mut found = self.find().await?;
+        self.halts.see(&found.inventory, &found.state, &found.machines);
         if self.note_failed(&found.inventory) {
             found = self.find().await?;
         }

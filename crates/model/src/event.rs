@@ -5,7 +5,7 @@ use std::fmt;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{Drift, Identity, Name, Orphan, Recovery, Service, Step};
+use crate::{Drift, Halt, Identity, Name, Orphan, Recovery, Service, Step};
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -207,6 +207,21 @@ pub enum EventKind {
         /// Whatever is known about the cause.
         why: String,
     },
+    /// A partition's machine is there, and executes nothing any more.
+    PartitionHalted {
+        /// The partition.
+        partition: Name,
+        /// Why.
+        halt: Halt,
+        /// Adapters that it has VFs of, and that have a fault.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        faulty: Vec<Bdf>,
+    },
+    /// A partition's machine executes again.
+    PartitionGoesOn {
+        /// The partition.
+        partition: Name,
+    },
     /// Somebody else has started a partition.
     PartitionStartedElsewhere {
         /// The partition.
@@ -286,6 +301,10 @@ fn counted(steps: usize) -> String {
     format!("{steps} {}", if steps == 1 { "step" } else { "steps" })
 }
 
+fn listed(pfs: &[Bdf]) -> String {
+    pfs.iter().map(Bdf::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -358,6 +377,14 @@ impl fmt::Display for EventKind {
                 write!(f, "{vf} at {address} belonged to nobody; it has no driver now")
             }
             Self::PartitionEnded { partition, why } => write!(f, "partition {partition} ended: {why}"),
+            Self::PartitionHalted { partition, halt, faulty } => {
+                write!(f, "partition {partition} has halted: {halt}")?;
+                if !faulty.is_empty() {
+                    write!(f, ", by an error of {}", listed(faulty))?;
+                }
+                Ok(())
+            }
+            Self::PartitionGoesOn { partition } => write!(f, "partition {partition} executes again"),
             Self::PartitionStartedElsewhere { partition } => {
                 write!(f, "partition {partition} was started, and not by ioward")
             }

@@ -98,6 +98,8 @@ impl Progress {
             | EventKind::RepairFailed { .. }
             | EventKind::OrphanReaped { .. }
             | EventKind::PartitionEnded { .. }
+            | EventKind::PartitionHalted { .. }
+            | EventKind::PartitionGoesOn { .. }
             | EventKind::PartitionStartedElsewhere { .. }
             | EventKind::PartitionGone { .. }
             | EventKind::FailedOver { .. }

@@ -214,6 +214,7 @@ impl Hypervisor for ModelHypervisor {
             name: name.clone(),
             kind: guest.kind,
             running: guest.running,
+            halted: guest.halted,
             accelerator: guest.running.then_some(Accelerator::Kvm),
             pid: guest.running.then_some(1),
             console: Some("/dev/null".into()),
