@@ -66,6 +66,8 @@ impl Topic {
             E::PartitionStarted { .. }
             | E::PartitionEnded { .. }
             | E::PartitionHalted { .. }
+            | E::PartitionReset { .. }
+            | E::PartitionLeftHalted { .. }
             | E::PartitionGoesOn { .. }
             | E::PartitionStartedElsewhere { .. }
             | E::PartitionGone { .. }

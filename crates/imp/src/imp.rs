@@ -183,7 +183,12 @@ impl Imp {
                 Arc::clone(&channels),
                 run.clock.clone(),
             ),
-            halts: Halts::new(Arc::clone(&events)),
+            halts: Halts::new(
+                Arc::clone(&hypervisor),
+                Arc::clone(&faults),
+                Arc::clone(&events),
+                run.clock.clone(),
+            ),
             faults,
             changes: Arc::clone(&changes),
             changing: Arc::clone(&changing),

@@ -178,7 +178,7 @@ impl Reconciler {
         self.restore(&mut changes).await;
         loop {
             self.reconcile_or_say().await;
-            let each = [self.faults.look_each(), self.failovers.look_each()];
+            let each = [self.faults.look_each(), self.failovers.look_each(), self.halts.look_each()];
             let each = each.into_iter().flatten().min().unwrap_or(LOOK_EACH);
             if self.wait_for_news(&mut changes, each).await {
                 sleep(DEBOUNCE).await;
@@ -255,6 +255,8 @@ impl Reconciler {
             let found = self.find().await?;
             self.failovers.see(&found.inventory, &found.state);
         }
+        // Last of all: what a guest boots anew with is as it is noted.
+        self.halts.reset_due(&self.executor.notes.state()).await;
         Ok(left)
     }
 

@@ -217,7 +217,25 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         faulty: Vec<Bdf>,
     },
-    /// A partition's machine executes again.
+    /// A partition's machine that had halted was reset, and executes again, or could not be.
+    PartitionReset {
+        /// The partition.
+        partition: Name,
+        /// Adapters that it has VFs of, and that had a fault meanwhile.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        faulty: Vec<Bdf>,
+        /// How long it had halted, in milliseconds.
+        after_ms: u64,
+        /// Why it could not be reset.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// A partition's machine was reset as often as is done within some time, and has halted again. It is left so.
+    PartitionLeftHalted {
+        /// The partition.
+        partition: Name,
+    },
+    /// A partition's machine executes again, and ioward has not reset it.
     PartitionGoesOn {
         /// The partition.
         partition: Name,
@@ -384,6 +402,21 @@ impl fmt::Display for EventKind {
                 }
                 Ok(())
             }
+            Self::PartitionReset { partition, faulty, after_ms, error } => {
+                write!(f, "partition {partition} was halted")?;
+                if !faulty.is_empty() {
+                    write!(f, " by an error of {}", listed(faulty))?;
+                }
+                match error {
+                    None => write!(f, "; it was reset after {} s", (after_ms + 500) / 1_000),
+                    Some(error) => write!(f, ", and could not be reset: {error}"),
+                }
+            }
+            Self::PartitionLeftHalted { partition } => write!(
+                f,
+                "partition {partition} has halted again and again, and is reset no more; once its cause is gone: \
+                 ioward stop {partition} --force, then ioward start {partition}"
+            ),
             Self::PartitionGoesOn { partition } => write!(f, "partition {partition} executes again"),
             Self::PartitionStartedElsewhere { partition } => {
                 write!(f, "partition {partition} was started, and not by ioward")

@@ -68,7 +68,7 @@ pub use failover::{
 };
 pub use function_facts::FunctionFacts;
 pub use guest_may::{Grant, GuestMay, Permission};
-pub use halt::Halt;
+pub use halt::{Halt, HaltNews, HaltWatch};
 pub use holder::{Holder, Label, Process, Runs};
 pub use identity::{AdapterId, Identity};
 pub use into_map::IntoMap;

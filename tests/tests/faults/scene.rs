@@ -329,6 +329,15 @@ impl Hypervisor for Machines {
         self.with(partition, |machine| machine.running = false)
     }
 
+    async fn reset(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.silent.load(Ordering::Relaxed) {
+            let (partition, why) = (partition.clone(), "it does not answer".to_owned());
+            return Err(HypervisorError::NoReset { partition, why });
+        }
+        self.with(partition, |machine| machine.halted = None)
+    }
+
     async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.with(&owner.partition, |machine| _ = machine.vfs.insert(owner.vf.clone(), function))?;

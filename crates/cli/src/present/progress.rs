@@ -99,6 +99,8 @@ impl Progress {
             | EventKind::OrphanReaped { .. }
             | EventKind::PartitionEnded { .. }
             | EventKind::PartitionHalted { .. }
+            | EventKind::PartitionReset { .. }
+            | EventKind::PartitionLeftHalted { .. }
             | EventKind::PartitionGoesOn { .. }
             | EventKind::PartitionStartedElsewhere { .. }
             | EventKind::PartitionGone { .. }
