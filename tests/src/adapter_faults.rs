@@ -99,7 +99,7 @@ pub fn a_guest_that_an_error_has_halted_is_reset_and_answers_again() -> Outcome 
     wait_for(&daemon, &format!("adapter {NIC0} serves again"))?;
     wait_for(&daemon, &format!("partition web was halted by an error of {NIC0}; it was reset after "))?;
     let events = daemon.done(&["events"])?;
-    print!(
+    println!(
         "{}",
         events
             .lines()
