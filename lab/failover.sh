@@ -1,7 +1,7 @@
 #!/bin/bash
 # `cargo xtask lab failover`: a guest with a VF on one adapter and its standby on the other, bonded by its agent, is pinged all the
-# time while its adapter's port loses the link, while people and the guest itself switch, and while its adapter is taken out of
-# service. After each: pings lost, what was said, and that all is as before. Runs in level 1.
+# time while its adapter's port loses the link, while people and the guest itself switch, while its adapter reports an error, for which QEMU
+# stops the machine, and while that is taken out of service. After each: pings lost, what was said, and that all is as before. Runs in level 1.
 set -euo pipefail
 
 # shellcheck source=lab/stages.sh
@@ -27,7 +27,7 @@ count() { # WHAT: ends it, and says how many were lost
   kill -INT "$pinger"; wait "$pinger" || true
   read -r sent received < <(sed -n 's/^\([0-9]*\) packets transmitted, \([0-9]*\) packets received.*/\1 \2/p' /run/pings)
   echo "  $1: $((sent - received)) of $sent pings lost, one each 0.2 s"
-  ioward events | tail -n +"$((said + 1))" | grep -E 'failed over|active|frozen|serves|drift' || true
+  ioward events | tail -n +"$((said + 1))" | grep -E 'failed over|active|frozen|serves|halted|drift' || true
 }
 
 ioward serve 2>/run/ioward.log &
@@ -41,10 +41,13 @@ run ioward host --risks
 # that the host uses.
 echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore
 ip addr add 10.0.0.3/24 dev eth1
+bonds() { # its agent bonds its VFs, and the bond has the address
+  in_guest web 'setsid ioward-agent bond </dev/null >/run/bond.log 2>&1 & n=0; until grep -q . /sys/class/net/net0/bonding/active_slave 2>/dev/null || [ $n = 120 ]; do sleep 1; n=$((n+1)); done; cat /run/bond.log'
+  in_guest web "ip addr add $guest/24 dev net0; ip link show net0"
+}
 in_guest web 'ioward-agent vf get net0'
-in_guest web 'setsid ioward-agent bond </dev/null >/run/bond.log 2>&1 & n=0; until grep -q . /sys/class/net/net0/bonding/active_slave 2>/dev/null || [ $n = 120 ]; do sleep 1; n=$((n+1)); done; cat /run/bond.log'
+bonds
 first=$(lab-guest web 'cat /sys/class/net/net0/bonding/active_slave' | tr -d '[:space:]')
-in_guest web "ip addr add $guest/24 dev net0; ip link show net0"
 until_so "the guest answers" answers
 
 stage "The port of its adapter loses its link, and has it again"
@@ -68,6 +71,22 @@ run ioward failover web/net0 --back
 until_so "the guest sends by $first" sends_by "$first"
 until_so "the guest answers" answers
 count "there and back"
+
+stage "Its adapter reports an error that it could not correct"
+# The kernel is made to believe that it did (Completion Timeout, not fatal): drivers/pci/pcie/aer_inject.c, `struct aer_error_inj`. VFIO tells
+# QEMU, which stops the machine, whatever standby its guest has.
+pings
+modprobe aer_inject
+printf '\001\000\000\000\000\100\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000' >/dev/aer_inject
+until_so "ioward says that it is frozen" told 'adapter 0000:01:00.0 is frozen: 1 non-fatal error (AER)'
+until_so "and that the machine has halted" told 'partition web has halted: internal-error, by an error of 0000:01:00.0'
+until_so "it serves again" told 'adapter 0000:01:00.0 serves again'
+until_so "the machine was reset, by ioward" told 'partition web was halted by an error of 0000:01:00.0; it was reset after'
+bonds
+until_so "ioward has its VF active" told 'web/net0 is active again'
+until_so "the guest sends by $first" sends_by "$first"
+until_so "the guest answers" answers
+count "an error, and a guest that boots anew"
 
 stage "Its adapter is taken out of service, and returns"
 pings

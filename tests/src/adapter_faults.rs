@@ -4,9 +4,9 @@
 use std::{error::Error, fs};
 
 use ioward_tests::{
-    daemon::{Daemon, SOON, VERSION, adapter, vf},
+    daemon::{BOOT, Daemon, SOON, VERSION, adapter, partition, vf},
     harness::Outcome,
-    level1::{NIC0, attribute, driver, kernel_vf, sh, virtual_functions, wait_until},
+    level1::{NIC0, NIC1, attribute, driver, kernel_vf, sh, virtual_functions, wait_until},
 };
 use serde_json::Value;
 
@@ -65,6 +65,60 @@ pub fn an_adapter_that_reports_an_error_is_frozen_and_is_as_noted_afterwards() -
     assert_eq!(vfs.len(), 1);
     assert_eq!(driver(&vfs[0]).as_deref(), Some("vfio-pci"));
     assert_eq!(kernel_vf(&netdev, 0)?["address"], MAC);
+    assert_eq!(daemon.done(&["drift", "--json"])?.trim(), "[]");
+    Ok(())
+}
+
+/// QEMU stops each machine that has a VF of an adapter with an uncorrectable error, and the guest hung until a person reset it.
+pub fn a_guest_that_an_error_has_halted_is_reset_and_answers_again() -> Outcome {
+    let daemon = Daemon::start()?;
+    let on = |pf: &str, mac: &str| vf("net0", "network", &format!("pf = \"{pf}\"\nmac = \"{mac}\""));
+    let spec = [
+        VERSION.to_owned(),
+        adapter(NIC0, "1"),
+        adapter(NIC1, "1"),
+        partition("web"),
+        on(NIC0, MAC),
+        partition("db"),
+        on(NIC1, "52:54:00:aa:00:02"),
+    ]
+    .concat();
+    daemon.apply(&spec)?;
+    let pid = || sh("pgrep -f guest=.*/web");
+    let (before, mut db) = (pid()?, daemon.guest("db")?);
+    db.run("ip addr add 10.0.0.2/24 dev eth0; ip link set eth0 up", SOON)?;
+    let address = "ip addr add 10.0.0.1/24 dev eth0; ip link set eth0 up";
+    let ping = "n=0; until ping -c 1 -W 1 10.0.0.1; do n=$((n+1)); [ $n -lt 60 ] || exit 1; done";
+    let mut web = daemon.guest("web")?;
+    web.run(address, SOON)?;
+    db.run(ping, SOON)?;
+    drop(web);
+
+    inject(NIC0, COMPLETION_TIMEOUT)?;
+    wait_for(&daemon, &format!("partition web has halted: internal-error, by an error of {NIC0}"))?;
+    wait_for(&daemon, &format!("adapter {NIC0} serves again"))?;
+    wait_for(&daemon, &format!("partition web was halted by an error of {NIC0}; it was reset after "))?;
+    let events = daemon.done(&["events"])?;
+    println!(
+        "{}",
+        events
+            .lines()
+            .filter(|line| line.contains("web") || line.contains("adapter"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
+    assert!(!events.contains("partition db has halted"), "it has a VF of another adapter: {events}");
+    assert_eq!(pid()?, before, "it is the same machine");
+    let shown = daemon.done(&["partitions"])?;
+    assert!(!shown.contains("halted"), "{shown}");
+
+    // Its guest has booted anew, with its VF as it is noted.
+    let mut web = daemon.guest("web")?;
+    let up: f64 = web.run("cut -d' ' -f1 /proc/uptime", SOON)?.parse()?;
+    assert!(up < BOOT.as_secs_f64(), "{up}");
+    assert!(web.run("cat /sys/class/net/eth0/address", SOON)?.ends_with(MAC));
+    web.run(address, SOON)?;
+    db.run(ping, SOON)?;
     assert_eq!(daemon.done(&["drift", "--json"])?.trim(), "[]");
     Ok(())
 }

@@ -17,9 +17,9 @@ pub use topic::{Topic, Topics, TopicsError};
 use std::path::PathBuf;
 
 use ioward_model::{
-    Accelerator, AuditDropped, AuditEntry, Class, DomainRef, FailedOver, Intent, InterfaceName, Machine,
-    MemorySize, Name, NamespaceRef, Options, Orphan, Owner, PairView, PartitionKind, Plan, Reason, Spec,
-    VfId, VfSettings, VirtualFunction,
+    Accelerator, AuditDropped, AuditEntry, Class, DomainRef, FailedOver, Halt, Intent, InterfaceName,
+    Machine, MemorySize, Name, NamespaceRef, Options, Orphan, Owner, PairView, PartitionKind, Plan, Reason,
+    Spec, VfId, VfSettings, VirtualFunction,
 };
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
@@ -163,6 +163,9 @@ pub struct PartitionView {
     pub name: Name,
     /// Whether its machine runs.
     pub running: bool,
+    /// Why its machine executes nothing, while it is there and does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halted: Option<Halt>,
     /// The accelerator, while it runs.
     pub accelerator: Option<Accelerator>,
     /// The process ID, while it runs.

@@ -65,6 +65,10 @@ impl Topic {
             | E::OrphanReaped { .. } => Some(Self::Drift),
             E::PartitionStarted { .. }
             | E::PartitionEnded { .. }
+            | E::PartitionHalted { .. }
+            | E::PartitionReset { .. }
+            | E::PartitionLeftHalted { .. }
+            | E::PartitionGoesOn { .. }
             | E::PartitionStartedElsewhere { .. }
             | E::PartitionGone { .. }
             | E::FailedOver { .. }

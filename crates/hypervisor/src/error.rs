@@ -90,6 +90,14 @@ pub enum HypervisorError {
     /// It has to run for this.
     #[error("partition {0} is not running; start it first: ioward start {0}")]
     NotRunning(Name),
+    /// It can't be reset.
+    #[error("the machine of partition {partition} is not reset: {why}")]
+    NoReset {
+        /// The partition.
+        partition: Name,
+        /// What stands in the way.
+        why: String,
+    },
     /// A VF may not be handed out.
     #[error("{function} is not given to {partition}: {why}")]
     NotAttachable {

@@ -349,6 +349,10 @@ impl Hypervisor for Guard {
         self.inner.stop(partition, mode).await
     }
 
+    async fn reset(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.inner.reset(partition).await
+    }
+
     async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
         let _claim = self.hand_out(function, owner).await?;
         self.inner.attach_vf(owner, function).await

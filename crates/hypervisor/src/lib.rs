@@ -78,6 +78,11 @@ pub enum HypervisorEvent {
         /// How it ended: "the guest turned itself off", "killed by signal 9".
         why: String,
     },
+    /// A partition's machine has halted, or executes again: [`Hypervisor::partitions`] says which.
+    Halted {
+        /// The partition.
+        partition: Name,
+    },
     /// A partition runs, and somebody else has started it.
     Started {
         /// The partition.
@@ -114,6 +119,7 @@ impl HypervisorEvent {
             Self::Ended { partition, .. }
             | Self::Started { partition }
             | Self::Gone { partition, .. }
+            | Self::Halted { partition }
             | Self::AgentConnected { partition } => partition,
             Self::Detached { owner, .. } => &owner.partition,
         }
@@ -129,6 +135,8 @@ impl HypervisorEvent {
                 partition == other
             }
             (Self::AgentConnected { .. }, _) | (_, Self::AgentConnected { .. }) => false,
+            (Self::Halted { partition }, Self::Halted { partition: other }) => partition == other,
+            (Self::Halted { .. }, _) | (_, Self::Halted { .. }) => false,
             _ => self.partition() == older.partition(),
         }
     }
@@ -177,6 +185,16 @@ pub trait Hypervisor: Send + Sync {
     /// # Errors
     /// When the guest does not turn itself off within the bound.
     async fn stop(&self, partition: &Name, mode: StopMode) -> Result<(), HypervisorError>;
+
+    /// Resets a machine that has halted ([`PartitionStatus::halted`]), and has it go on: its guest boots anew, with what it had. One that
+    /// executes is left as it is.
+    ///
+    /// # Errors
+    /// When it does not run, is no machine of ioward's own, or does not go on within the bound.
+    async fn reset(&self, partition: &Name) -> Result<(), HypervisorError> {
+        let why = "only machines of ioward's own are".to_owned();
+        Err(HypervisorError::NoReset { partition: partition.clone(), why })
+    }
 
     /// Gives a VF to a partition: at its next start, or at once while it runs. For a machine or domain it is bound to vfio-pci, for a
     /// namespace to a driver of the host's that has made a network interface of it.

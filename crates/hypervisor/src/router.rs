@@ -238,6 +238,10 @@ impl Hypervisor for Router {
         self.change(partition).await?.hypervisor().stop(partition, mode).await
     }
 
+    async fn reset(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.change(partition).await?.hypervisor().reset(partition).await
+    }
+
     async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
         self.change(&owner.partition).await?.hypervisor().attach_vf(owner, function).await
     }

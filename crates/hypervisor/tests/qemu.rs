@@ -6,18 +6,21 @@ mod common;
 
 use std::{
     fs,
+    io::{BufRead, BufReader, Write},
     os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::Path,
     time::Duration,
 };
 
 use common::{
-    Bench, DEAF, MOODY, OBEDIENT, chain, is_closed, next_end, signal, status, type_on, user, wait_for_log,
+    Bench, DEAF, LONG, MOODY, OBEDIENT, chain, is_closed, next_end, signal, status, type_on, user,
+    wait_for_log,
 };
 use ioward_hypervisor::{
-    ChannelEnd, Hypervisor, HypervisorError, StopMode, on_this_host,
+    ChannelEnd, Hypervisor, HypervisorError, PartitionStatus, StopMode, on_this_host,
     qemu::{Bounds, QemuConfig, Users},
 };
-use ioward_model::{Boot, PartitionSpec};
+use ioward_model::{Boot, Halt, PartitionSpec};
 use rustix::process::Signal;
 
 #[tokio::test]
@@ -123,6 +126,46 @@ async fn a_new_hypervisor_finds_the_machines_of_the_one_before() {
     assert_eq!(next_end(&mut events).await, (web.clone(), "the guest turned itself off".into()));
     second.start(&web).await.unwrap();
     second.stop(&web, StopMode::Force).await.unwrap();
+}
+
+/// Says something to a machine that nobody else is connected to.
+fn qmp(socket: &Path, command: &str) {
+    let stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    for line in ["", "qmp_capabilities", command].map(|command| format!("{{\"execute\": \"{command}\"}}\n")) {
+        if !line.contains("\"\"") {
+            (&stream).write_all(line.as_bytes()).unwrap();
+        }
+        let is_answer = |line: &String| line.contains("\"return\"") || line.contains("\"QMP\"");
+        lines.by_ref().map(Result::unwrap).find(is_answer).unwrap();
+    }
+}
+
+/// A daemon that found a machine which did not execute waited for it, and knew nothing of it afterwards.
+#[tokio::test]
+async fn a_machine_that_does_not_execute_is_found_so_and_is_reset() {
+    let bench = Bench::new();
+    let first = bench.open().await;
+    let web = bench.define(&first, "web", &bench.disk(OBEDIENT)).await;
+    let accelerator = first.start(&web).await.unwrap();
+    let before = status(&first, &web).await;
+    assert_eq!(before.halted, None);
+    first.reset(&web).await.unwrap();
+    wait_for_log(&bench.file(&web, "console.log"), "u").await;
+    drop(first);
+    let socket = bench.file(&web, "qmp.sock");
+    tokio::task::spawn_blocking(move || qmp(&socket, "stop")).await.unwrap();
+
+    let second = bench.open().await;
+    let found = status(&second, &web).await;
+    assert_eq!(found, PartitionStatus { halted: Some(Halt::Paused), ..before.clone() });
+    assert_eq!(second.start(&web).await.unwrap(), accelerator, "it is there");
+    second.reset(&web).await.unwrap();
+    assert_eq!(status(&second, &web).await, before);
+    wait_for_log(&bench.file(&web, "console.log"), "uu").await;
+    second.stop(&web, StopMode::Force).await.unwrap();
+    assert!(matches!(second.reset(&web).await, Err(HypervisorError::NotRunning(_))));
 }
 
 #[tokio::test]

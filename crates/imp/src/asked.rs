@@ -1,8 +1,8 @@
 //! What users ask beside plans: operations on one VF, its counters, the doctor, the metrics.
 
 use ioward_model::{
-    OpError, OpErrorKind, OpOutcome, Reason, VfId, VfOp, VfStatistics, checks,
-    doctor::{Check, Report, Verdict},
+    Halt, Name, OpError, OpErrorKind, OpOutcome, Reason, VfId, VfOp, VfStatistics, checks,
+    doctor::{Check, Finding, Report, Verdict},
 };
 
 use crate::{error::ImpError, imp::Imp, operations::Asker};
@@ -55,7 +55,22 @@ impl Imp {
                 (finding.verdict, finding.found, finding.remedy) = (Verdict::Warning, found, remedy);
             }
         }
+        report.findings.extend(self.halted().await?);
         Ok(report)
+    }
+
+    /// Machines that execute nothing. Who looks at the host does not know of them.
+    async fn halted(&self) -> Result<Vec<Finding>, ImpError> {
+        let partitions = self.machines.views().await?;
+        let halted = partitions.into_iter().filter_map(|partition| Some((partition.name, partition.halted?)));
+        let finding = |(name, halt): (Name, Halt)| Finding {
+            check: Check::Machine,
+            function: None,
+            verdict: Verdict::Warning,
+            found: format!("the machine of {name} has halted: {halt}"),
+            remedy: halt.remedy(&name),
+        };
+        Ok(halted.map(finding).collect())
     }
 
     /// The page for Prometheus.

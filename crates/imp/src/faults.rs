@@ -99,6 +99,11 @@ impl Faults {
         serves
     }
 
+    /// Whether an adapter serves, as of the latest look. One that is gone has no VF that could do harm.
+    pub(crate) fn serves(&self, pf: Bdf) -> bool {
+        self.lock().get(&pf).is_none_or(|one| one.service().is_serving())
+    }
+
     /// Adapters that have failed, and why.
     pub(crate) fn failed(&self) -> Vec<(Bdf, String)> {
         let failed = |(pf, one): (&Bdf, &Watched)| match one.service() {

@@ -40,6 +40,7 @@ mod events;
 mod executor;
 mod failovers;
 mod faults;
+mod halts;
 mod host;
 mod http;
 mod imp;

@@ -56,6 +56,7 @@ impl Machines {
             PartitionView {
                 name: partition.spec.name.clone(),
                 running: machine.is_some_and(|machine| machine.running),
+                halted: machine.and_then(|machine| machine.halted),
                 accelerator: machine.and_then(|machine| machine.accelerator),
                 pid: machine.and_then(|machine| machine.pid),
                 kind: (&partition.spec.kind).into(),
@@ -145,6 +146,8 @@ impl Machines {
                 }
             }
             HypervisorEvent::AgentConnected { partition } => self.channels.serve(&partition),
+            // The look that follows finds it.
+            HypervisorEvent::Halted { .. } => {}
             HypervisorEvent::Gone { partition, why } => {
                 if self.is_running(&partition).await {
                     return;

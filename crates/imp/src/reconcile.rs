@@ -36,6 +36,7 @@ use crate::{
     executor::{Executed, Execution, Executor, Progress},
     failovers::Failovers,
     faults::Faults,
+    halts::Halts,
     imp::Run,
     journal::Journal,
     look::Looks,
@@ -64,6 +65,7 @@ pub(crate) struct Reconciler {
     pub(crate) machines: Arc<Machines>,
     pub(crate) relocation: Relocation,
     pub(crate) faults: Arc<Faults>,
+    pub(crate) halts: Halts,
     pub(crate) failovers: Failovers,
     pub(crate) changes: Arc<Changes>,
     pub(crate) changing: Arc<Changing>,
@@ -198,7 +200,7 @@ impl Reconciler {
         self.restore(&mut changes).await;
         loop {
             self.reconcile_or_say().await;
-            let each = [self.faults.look_each(), self.failovers.look_each()];
+            let each = [self.faults.look_each(), self.failovers.look_each(), self.halts.look_each()];
             let each = each.into_iter().flatten().min().unwrap_or(LOOK_EACH);
             if self.wait_for_news(&mut changes, each).await {
                 sleep(DEBOUNCE).await;
@@ -275,12 +277,15 @@ impl Reconciler {
             let found = self.find().await?;
             self.failovers.see(&found.inventory, &found.state);
         }
+        // Last of all: what a guest boots anew with is as it is noted.
+        self.halts.reset_due(&self.executor.notes.state()).await;
         Ok(left)
     }
 
     async fn find_and_repair(&self) -> Result<Vec<Drift>, ImpError> {
         // Without keeping plans waiting, as long as there is nothing to be done.
         let mut found = self.find().await?;
+        self.halts.see(&found.inventory, &found.state, &found.machines);
         if self.note_failed(&found.inventory) {
             found = self.find().await?;
         }

@@ -65,6 +65,8 @@ pub enum Check {
     HugePages,
     /// Where libvirt is there: it asks ioward before it starts a domain.
     LibvirtHook,
+    /// A partition's machine executes.
+    Machine,
     /// It is root who looks.
     Root,
 }
@@ -81,6 +83,7 @@ impl fmt::Display for Check {
             Self::LockedMemory => "locked memory",
             Self::HugePages => "huge pages",
             Self::LibvirtHook => "libvirt hook",
+            Self::Machine => "machine",
             Self::Root => "root",
         })
     }

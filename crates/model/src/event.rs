@@ -5,7 +5,7 @@ use std::fmt;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{Drift, Identity, Name, Orphan, Recovery, Service, Standby, Step};
+use crate::{Drift, Halt, Identity, Name, Orphan, Recovery, Service, Standby, Step};
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -207,6 +207,39 @@ pub enum EventKind {
         /// Whatever is known about the cause.
         why: String,
     },
+    /// A partition's machine is there, and executes nothing any more.
+    PartitionHalted {
+        /// The partition.
+        partition: Name,
+        /// Why.
+        halt: Halt,
+        /// Adapters that it has VFs of, and that have a fault.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        faulty: Vec<Bdf>,
+    },
+    /// A partition's machine that had halted was reset, and executes again, or could not be.
+    PartitionReset {
+        /// The partition.
+        partition: Name,
+        /// Adapters that it has VFs of, and that had a fault meanwhile.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        faulty: Vec<Bdf>,
+        /// How long it had halted, in milliseconds.
+        after_ms: u64,
+        /// Why it could not be reset.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// A partition's machine was reset as often as is done within some time, and has halted again. It is left so.
+    PartitionLeftHalted {
+        /// The partition.
+        partition: Name,
+    },
+    /// A partition's machine executes again, and ioward has not reset it.
+    PartitionGoesOn {
+        /// The partition.
+        partition: Name,
+    },
     /// Somebody else has started a partition.
     PartitionStartedElsewhere {
         /// The partition.
@@ -286,6 +319,10 @@ fn counted(steps: usize) -> String {
     format!("{steps} {}", if steps == 1 { "step" } else { "steps" })
 }
 
+fn listed(pfs: &[Bdf]) -> String {
+    pfs.iter().map(Bdf::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -358,6 +395,29 @@ impl fmt::Display for EventKind {
                 write!(f, "{vf} at {address} belonged to nobody; it has no driver now")
             }
             Self::PartitionEnded { partition, why } => write!(f, "partition {partition} ended: {why}"),
+            Self::PartitionHalted { partition, halt, faulty } => {
+                write!(f, "partition {partition} has halted: {halt}")?;
+                if !faulty.is_empty() {
+                    write!(f, ", by an error of {}", listed(faulty))?;
+                }
+                Ok(())
+            }
+            Self::PartitionReset { partition, faulty, after_ms, error } => {
+                write!(f, "partition {partition} was halted")?;
+                if !faulty.is_empty() {
+                    write!(f, " by an error of {}", listed(faulty))?;
+                }
+                match error {
+                    None => write!(f, "; it was reset after {} s", (after_ms + 500) / 1_000),
+                    Some(error) => write!(f, ", and could not be reset: {error}"),
+                }
+            }
+            Self::PartitionLeftHalted { partition } => write!(
+                f,
+                "partition {partition} has halted again and again, and is reset no more; once its cause is gone: \
+                 ioward stop {partition} --force, then ioward start {partition}"
+            ),
+            Self::PartitionGoesOn { partition } => write!(f, "partition {partition} executes again"),
             Self::PartitionStartedElsewhere { partition } => {
                 write!(f, "partition {partition} was started, and not by ioward")
             }

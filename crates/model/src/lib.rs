@@ -21,6 +21,7 @@ mod event;
 mod failover;
 mod function_facts;
 mod guest_may;
+mod halt;
 mod holder;
 mod identity;
 mod into_map;
@@ -68,6 +69,7 @@ pub use failover::{
 };
 pub use function_facts::FunctionFacts;
 pub use guest_may::{Grant, GuestMay, Permission};
+pub use halt::{Halt, HaltNews, HaltWatch};
 pub use holder::{Holder, Label, Process, Runs};
 pub use identity::{AdapterId, Identity};
 pub use into_map::IntoMap;

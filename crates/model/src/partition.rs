@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{Accelerator, KindName, Name};
+use crate::{Accelerator, Halt, KindName, Name};
 
 /// How a partition is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub struct PartitionStatus {
     pub kind: KindName,
     /// Whether its machine or domain runs, or its namespace is there.
     pub running: bool,
+    /// Why its machine executes nothing, while it is there and does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halted: Option<Halt>,
     /// The engine that executes its instructions, while it runs.
     pub accelerator: Option<Accelerator>,
     /// Process ID of its machine, while it runs.

@@ -128,6 +128,7 @@ macro_rules! operations {
                 Undefine undefine(partition: @& Name) -> ();
                 Start start(partition: @& Name) -> Accelerator;
                 Stop stop(partition: @& Name, mode: StopMode) -> ();
+                ResetMachine reset(partition: @& Name) -> ();
                 AttachVf attach_vf(owner: @& Owner, function: Bdf) -> ();
                 DetachVf detach_vf(owner: @& Owner, force: bool) -> ();
                 Adoptable adoptable(domain: @& DomainRef) -> Adoptable;

@@ -74,7 +74,7 @@ async fn plan_for(imp: &Imp, intent: Intent) -> Result<(), Vec<Rule>> {
 async fn a_frozen_adapter_is_touched_by_nobody_until_it_serves_again() {
     let scene = with_web().await;
     scene.imp.look().await.unwrap();
-    scene.machine.report_error(nic(), Severity::Fatal, None).unwrap();
+    scene.report_error(NIC, Severity::Fatal, None);
     scene.imp.look().await.unwrap();
     assert_eq!(service(&scene), Some(Service::Frozen { what: "1 fatal error (AER)".into() }));
 
@@ -96,7 +96,7 @@ async fn a_frozen_adapter_is_touched_by_nobody_until_it_serves_again() {
 async fn an_adapter_whose_driver_has_to_be_bound_anew_has_its_vfs_again_as_they_are_noted() {
     let scene = with_web().await;
     scene.imp.look().await.unwrap();
-    scene.machine.report_error(nic(), Severity::Fatal, Some(Silence::UntilRebound)).unwrap();
+    scene.report_error(NIC, Severity::Fatal, Some(Silence::UntilRebound));
     pass(&scene, 40).await;
     assert!(is(&scene, serves), "{:?}", service(&scene));
     let attempted = |kind: &EventKind| matches!(kind, EventKind::AdapterAttempted { .. });
@@ -142,7 +142,7 @@ async fn an_adapter_that_is_out_of_service_is_recovered_by_nobody() {
     let scene = Scene::new();
     scene.imp.look().await.unwrap();
     scene.ask(Intent::Evacuate { pf: nic(), leave_out: false }).await;
-    scene.machine.report_error(nic(), Severity::Fatal, Some(Silence::UntilReset)).unwrap();
+    scene.report_error(NIC, Severity::Fatal, Some(Silence::UntilReset));
     pass(&scene, 100).await;
     let told = |kind: &EventKind| {
         matches!(kind, EventKind::AdapterAttempted { .. } | EventKind::AdapterService { .. })
@@ -155,8 +155,8 @@ async fn errors_by_the_thousand_are_told_once() {
     let scene = with_web().await;
     scene.imp.look().await.unwrap();
     for _ in 0..1_000 {
-        scene.machine.report_error(nic(), Severity::NonFatal, None).unwrap();
-        scene.machine.report_error(nic(), Severity::Correctable, None).unwrap();
+        scene.report_error(NIC, Severity::NonFatal, None);
+        scene.report_error(NIC, Severity::Correctable, None);
     }
     pass(&scene, 40).await;
     assert!(is(&scene, serves), "{:?}", service(&scene));

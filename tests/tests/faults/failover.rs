@@ -203,7 +203,7 @@ async fn an_agent_is_told_of_a_fault_why_and_when_it_is_over() {
     let mut guest = scene.machines.guest("web").await;
     guest.hello().await;
     guest.subscribe().await;
-    scene.machine.report_error(pf(NIC), Severity::NonFatal, None).unwrap();
+    scene.report_error(NIC, Severity::NonFatal, None);
     scene.imp.reconcile().await.unwrap();
     let [net0, standby] = &told(&mut guest).await[..] else { panic!() };
     assert_eq!(net0.fault.as_deref(), Some("adapter 0000:01:00.0 is frozen: 1 non-fatal error (AER)"));
@@ -239,7 +239,7 @@ async fn happen(scene: Scene, random: &mut Random, story: &mut Vec<String>) -> S
     match what {
         0..=2 => scene.machine.set_up(pf(nic), false).unwrap(),
         3..=5 => scene.machine.set_up(pf(nic), true).unwrap(),
-        6 => drop(scene.machine.report_error(pf(nic), Severity::NonFatal, None)),
+        6 => scene.report_error(nic, Severity::NonFatal, None),
         7 => scene.machine.advance(Duration::from_secs(1 + random.below(40))),
         8 | 9 => {
             // Whoever asks for one that does not work is refused.

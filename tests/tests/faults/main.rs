@@ -10,6 +10,7 @@ mod channels;
 mod disk;
 mod events;
 mod failover;
+mod halts;
 mod looks;
 mod operations;
 mod others;

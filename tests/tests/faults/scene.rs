@@ -14,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use ioward_fabric::{
     Fabric, FabricError,
-    sim::{SimFabric, SimMachine},
+    sim::{Severity, Silence, SimFabric, SimMachine},
 };
 use ioward_hypervisor::{
     Accelerator, Adoptable, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle,
@@ -22,8 +22,8 @@ use ioward_hypervisor::{
 };
 use ioward_imp::{Imp, Run};
 use ioward_model::{
-    DomainRef, EventKind, Intent, Inventory, KindName, Name, Options, Owner, PartitionKind, PartitionSpec,
-    Spec, StandbyNic, VfId, VfOp, VfSettings, VfStatistics,
+    DomainRef, EventKind, Halt, Intent, Inventory, KindName, Name, Options, Owner, PartitionKind,
+    PartitionSpec, Spec, StandbyNic, VfId, VfOp, VfSettings, VfStatistics,
 };
 use ioward_pci::Bdf;
 use ioward_store::{Contents, MemoryFile, StateFile, Store};
@@ -180,6 +180,8 @@ impl Fabric for GatedFabric {
 struct Machine {
     kind: KindName,
     running: bool,
+    /// Why it executes nothing.
+    halted: Option<Halt>,
     gone: bool,
     channel: bool,
     vfs: BTreeMap<Name, Bdf>,
@@ -224,6 +226,11 @@ impl Machines {
     /// Somebody else starts a partition, or ends it, and nobody is told.
     pub fn turn(&self, partition: &str, running: bool) {
         self.with(&name(partition), |machine| machine.running = running).unwrap();
+    }
+
+    /// A machine halts, or goes on, and nobody is told.
+    pub fn halt(&self, partition: &str, halted: Option<Halt>) {
+        self.with(&name(partition), |machine| machine.halted = halted).unwrap();
     }
 
     /// Somebody undefines a domain, or defines it anew, and nobody is told.
@@ -320,7 +327,7 @@ impl Hypervisor for Machines {
 
     async fn start(&self, partition: &Name) -> Result<Accelerator, HypervisorError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        self.with(partition, |machine| machine.running = true)?;
+        self.with(partition, |machine| (machine.running, machine.halted) = (true, None))?;
         self.gate.pass("start").await;
         Ok(Accelerator::Kvm)
     }
@@ -328,6 +335,15 @@ impl Hypervisor for Machines {
     async fn stop(&self, partition: &Name, _: StopMode) -> Result<(), HypervisorError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.with(partition, |machine| machine.running = false)
+    }
+
+    async fn reset(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.silent.load(Ordering::Relaxed) {
+            let (partition, why) = (partition.clone(), "it does not answer".to_owned());
+            return Err(HypervisorError::NoReset { partition, why });
+        }
+        self.with(partition, |machine| machine.halted = None)
     }
 
     async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
@@ -418,6 +434,7 @@ impl Hypervisor for Machines {
             name: name.clone(),
             kind: machine.kind,
             running: machine.running,
+            halted: machine.halted.filter(|_| machine.running),
             accelerator: None,
             pid: None,
             console: Some("/dev/null".into()),
@@ -520,6 +537,22 @@ impl Scene {
             }
         };
         tokio::time::timeout(BOUND, waiting).await.unwrap_or_else(|_| panic!("not within {BOUND:?}: {what}"));
+    }
+
+    /// A PF reports an error. Whichever machine has a VF of that adapter halts for an uncorrectable one, and nobody is told.
+    pub fn report_error(&self, pf: &str, severity: Severity, silence: Option<Silence>) {
+        self.machine.report_error(pf.parse().unwrap(), severity, silence).unwrap();
+        if severity == Severity::Correctable {
+            return;
+        }
+        let inventory = self.machine.snapshot();
+        let vfs: Vec<_> =
+            inventory.physical_functions[&pf.parse().unwrap()].vfs.iter().map(|vf| vf.address).collect();
+        for machine in self.machines.all.lock().unwrap().values_mut() {
+            if machine.running && machine.vfs.values().any(|function| vfs.contains(function)) {
+                machine.halted = Some(Halt::InternalError);
+            }
+        }
     }
 
     pub fn settings(&self, vf: VfId) -> VfSettings {

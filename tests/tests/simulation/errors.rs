@@ -77,7 +77,8 @@ async fn tell(seed: u64) -> Result<Counts, Wrong> {
             continue;
         }
         world.story.tell(|| format!("{pf} has a fault: {severity:?}, {silence:?}"));
-        world.host.machine.report_error(pf, severity, silence).unwrap();
+        let told = world.host.machine.report_error(pf, severity, silence).unwrap();
+        world.hypervisor.halt_holders(&told);
         counts.faults += 1;
         let found = service(&look(&world).await?, pf);
         if !found.is_frozen() {

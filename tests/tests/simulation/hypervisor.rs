@@ -14,7 +14,7 @@ use std::{
 
 use ioward_fabric::sim::SimMachine;
 use ioward_hypervisor::{HypervisorError, HypervisorEvent};
-use ioward_model::{Holder, KindName, Name, Owner};
+use ioward_model::{Halt, Holder, KindName, Name, Owner};
 use ioward_pci::Bdf;
 use rustix::io::Errno;
 use tokio::sync::{Notify, mpsc};
@@ -36,6 +36,8 @@ pub struct Guest {
     /// It is no partition any more, and goes on as it is: a domain or a namespace.
     pub forgotten: bool,
     pub running: bool,
+    /// Its machine is there, and executes nothing.
+    pub halted: Option<Halt>,
     pub channel: bool,
     pub vfs: BTreeMap<Name, Held>,
     /// How often it was started.
@@ -172,6 +174,16 @@ impl ModelHypervisor {
             .values()
             .flat_map(|guest| guest.vfs.values())
             .any(|held| held.open && held.function == function)
+    }
+
+    /// As QEMU does when VFIO tells it of an uncorrectable error of one of these: machines that have one open halt.
+    pub fn halt_holders(&self, functions: &[Bdf]) {
+        for guest in self.guests.lock().values_mut() {
+            let has_one = guest.vfs.values().any(|held| held.open && functions.contains(&held.function));
+            if has_one && guest.kind == KindName::Machine && guest.running {
+                guest.halted = Some(Halt::InternalError);
+            }
+        }
     }
 
     /// Somebody starts a domain, or a namespace is there again. Whether it runs then.
@@ -372,7 +384,7 @@ impl ModelHypervisor {
     }
 
     fn turn_off(&self, partition: &Name, guest: &mut Guest) {
-        (guest.running, guest.leaving) = (false, false);
+        (guest.running, guest.leaving, guest.halted) = (false, false, None);
         self.cut_off(partition);
         for held in guest.vfs.values_mut() {
             self.close(held);

@@ -56,6 +56,7 @@ fn new(name: &Name) -> PartitionStatus {
     PartitionStatus {
         name: name.clone(),
         running: false,
+        halted: None,
         accelerator: Some(Accelerator::Sim),
         pid: None,
         console: None,

@@ -42,7 +42,7 @@ pub fn partitions(partitions: &[PartitionView], width: usize) -> String {
         table.row([
             partition.name.to_string(),
             kind(&partition.kind),
-            state(partition).to_owned(),
+            state(partition),
             cpus.map_or_else(nothing, |cpus| cpus.to_string()),
             memory.map_or_else(nothing, |memory| memory.to_string()),
             partition.pid.map_or_else(nothing, |pid| pid.to_string()),
@@ -147,11 +147,12 @@ fn kind(kind: &KindView) -> String {
     text::elide(&words, KIND_COLUMNS)
 }
 
-fn state(partition: &PartitionView) -> &'static str {
-    match (partition.running, partition.accelerator) {
-        (false, _) => "stopped",
-        (true, Some(Accelerator::Tcg)) => "running, no KVM",
-        (true, _) => "running",
+fn state(partition: &PartitionView) -> String {
+    match (partition.running, partition.halted, partition.accelerator) {
+        (false, ..) => "stopped".to_owned(),
+        (true, Some(halt), _) => format!("halted: {halt}"),
+        (true, None, Some(Accelerator::Tcg)) => "running, no KVM".to_owned(),
+        (true, None, _) => "running".to_owned(),
     }
 }
 
@@ -193,6 +194,17 @@ web   machine  running, no KVM     2  512MiB  4711  yes      ioward-agent 0.1.0
         assert!(shown.starts_with("web\n  state       running, no KVM, process 4711\n"), "{shown}");
         assert!(shown.contains("  is          domain shop, on NUMA node 1\n"), "{shown}");
         assert!(!shown.contains("console") && !shown.contains("boots from"), "{shown}");
+    }
+
+    /// It was said to run, and executed nothing.
+    #[test]
+    fn one_that_has_halted_is_said_to_have_with_why() {
+        let text = include_str!("../../tests/data/partitions.json");
+        let mut all: Vec<PartitionView> = serde_json::from_str(text).unwrap();
+        all[0].halted = Some(ioward_model::Halt::InternalError);
+        let shown = partitions(&all, 100);
+        assert!(shown.contains("web   machine  halted: internal-error     2"), "{shown}");
+        assert!(partition(&all[0], None, 80).contains("state       halted: internal-error, process 4711"));
     }
 
     #[test]

@@ -98,6 +98,10 @@ impl Progress {
             | EventKind::RepairFailed { .. }
             | EventKind::OrphanReaped { .. }
             | EventKind::PartitionEnded { .. }
+            | EventKind::PartitionHalted { .. }
+            | EventKind::PartitionReset { .. }
+            | EventKind::PartitionLeftHalted { .. }
+            | EventKind::PartitionGoesOn { .. }
             | EventKind::PartitionStartedElsewhere { .. }
             | EventKind::PartitionGone { .. }
             | EventKind::FailedOver { .. }

@@ -25,11 +25,18 @@ pub enum Severity {
 }
 
 impl SimMachine {
-    /// A PF reports an error, and does not answer afterwards, if it is to be so. A silence for some time begins now.
+    /// A PF reports an error, and does not answer afterwards, if it is to be so. A silence for some time begins now. Gives the VFs whose
+    /// holders VFIO tells of it: all that are open below the port, whichever function the error is of (pci_walk_bridge in
+    /// drivers/pci/pcie/err.c).
     ///
     /// # Errors
     /// ENODEV when the PF does not exist.
-    pub fn report_error(&self, pf: Bdf, severity: Severity, silence: Option<Silence>) -> Result<(), Errno> {
+    pub fn report_error(
+        &self,
+        pf: Bdf,
+        severity: Severity,
+        silence: Option<Silence>,
+    ) -> Result<Vec<Bdf>, Errno> {
         let mut machine = self.lock();
         let at = machine.pf(pf).map_err(|_| Errno::NODEV)?;
         let Machine { slots, host, .. } = &mut *machine;
@@ -40,7 +47,8 @@ impl SimMachine {
             Severity::Fatal => errors.fatal += 1,
         }
         slots[at.slot].device.fall_silent(at.port, silence, host.now);
-        Ok(())
+        let is_told = severity != Severity::Correctable;
+        Ok(if is_told { slots[at.slot].open_vfs().collect() } else { Vec::new() })
     }
 
     /// A PF does not answer any more, and reports nothing: its card was pulled, or has lost its power.
@@ -69,6 +77,10 @@ impl Device {
 }
 
 impl Slot {
+    fn open_vfs(&self) -> impl Iterator<Item = Bdf> {
+        self.pfs.iter().flat_map(|pf| &pf.vfs).filter(|vf| vf.held).map(|vf| vf.address)
+    }
+
     /// A reset saves and restores the configuration of a PF, its VFs included (pci_reset_function). A driver takes its VFs away when
     /// it goes.
     pub(super) fn recover(&mut self, port: usize, how: Recovery, host: &mut Host) -> Result<(), Errno> {

@@ -60,6 +60,7 @@ impl Partition {
             name: self.name.clone(),
             kind: KindName::Namespace,
             running: present.is_some(),
+            halted: None,
             accelerator: None,
             pid: present.and_then(Identity::pid),
             console: None,

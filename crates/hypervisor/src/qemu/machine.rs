@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use ioward_model::Name;
+use ioward_model::{Halt, Name};
 use serde_json::{Map, Value, json};
 use tokio::{
     sync::{Mutex, watch},
@@ -22,11 +22,11 @@ use super::{
     Bounds, command,
     folder::Folder,
     process::Process,
-    qmp::{Farewell, Qmp, QmpError},
+    qmp::{Heard, Qmp, QmpError},
     record::{HeldStandby, HeldVf},
     wire::Refusal,
 };
-use crate::{Accelerator, HypervisorError, text::printable};
+use crate::{Accelerator, HypervisorError, lock::lock, text::printable};
 
 /// Between two looks at something that QEMU or a guest is to bring about.
 const POLL: Duration = Duration::from_millis(50);
@@ -42,7 +42,8 @@ pub(super) struct Machine {
     bounds: Bounds,
     process: Process,
     qmp: Mutex<Option<Qmp>>,
-    farewell: Farewell,
+    heard: Arc<Heard>,
+    halted: std::sync::Mutex<Option<Halt>>,
     accelerator: OnceLock<Accelerator>,
     /// How many callers have asked for its end and are waiting for it.
     expecting: AtomicUsize,
@@ -75,7 +76,8 @@ impl Machine {
             bounds: bounds.clone(),
             process,
             qmp: Mutex::new(None),
-            farewell: Farewell::default(),
+            heard: Arc::default(),
+            halted: std::sync::Mutex::default(),
             accelerator: OnceLock::new(),
             expecting: AtomicUsize::new(0),
             end: watch::Sender::new(None),
@@ -133,16 +135,46 @@ impl Machine {
         // The socket closed with the process; what was in it is read at once.
         let _ = timeout(Duration::from_secs(1), drained).await;
         let unknown = || format!("its process is gone; {} may say why", self.folder.log().display());
-        let why = self.farewell.get().cloned().or_else(|| status.clone()).unwrap_or_else(unknown);
+        let why = self.heard.farewell.get().cloned().or_else(|| status.clone()).unwrap_or_else(unknown);
         End { why, status }
     }
 
-    /// Waits until it executes, and says on what.
+    /// Why it executes nothing, if it did not when it was last looked at.
+    pub(super) fn halted(&self) -> Option<Halt> {
+        *lock(&self.halted)
+    }
+
+    /// Waits until it has something to say that is worth a look.
+    pub(super) async fn stirred(&self) {
+        self.heard.stirred.notified().await;
+    }
+
+    /// Whether it is heard. Somebody who is speaking with it is taken for a yes.
+    pub(super) fn is_connected(&self) -> bool {
+        self.qmp.try_lock().map_or(true, |qmp| qmp.as_ref().is_some_and(Qmp::is_usable))
+    }
+
+    /// Looks whether it executes. Whether that is another answer than before.
+    pub(super) async fn look(&self) -> bool {
+        let Ok(status) = self.ask("query-status", Value::Null).await else { return false };
+        let now = halt(&status);
+        std::mem::replace(&mut *lock(&self.halted), now) != now
+    }
+
+    /// Learns of one that was started by somebody else how it is.
+    pub(super) async fn get_to_know(&self) -> Result<(), HypervisorError> {
+        self.look().await;
+        self.learn_accelerator().await.map(drop)
+    }
+
+    /// Waits until it executes, and says on what. One that is known to have executed, and has halted since, is not waited for: that is told
+    /// otherwise.
     pub(super) async fn running(&self) -> Result<Accelerator, HypervisorError> {
         let deadline = Instant::now() + self.bounds.start;
         loop {
             match self.ask("query-status", Value::Null).await {
                 Ok(status) if status["running"] == true => break,
+                Ok(status) if halt(&status).is_some() && self.accelerator().is_some() => break,
                 Ok(_) | Err(QmpError::Connect(_) | QmpError::NoAnswer(_)) if Instant::now() < deadline => {
                     sleep(POLL).await;
                 }
@@ -155,6 +187,10 @@ impl Machine {
                 Err(error) => return Err(self.refused("query-status", error)),
             }
         }
+        self.learn_accelerator().await
+    }
+
+    async fn learn_accelerator(&self) -> Result<Accelerator, HypervisorError> {
         let kvm = self.command("query-kvm", Value::Null).await?;
         let accelerator = if kvm["enabled"] == true { Accelerator::Kvm } else { Accelerator::Tcg };
         Ok(*self.accelerator.get_or_init(|| accelerator))
@@ -314,6 +350,31 @@ impl Machine {
         }
     }
 
+    /// Resets it, if it has halted, and has it go on.
+    ///
+    /// QEMU resets a machine some time after it has said yes, and leaves one that had halted for an error in the state `prelaunch`
+    /// (`main_loop_should_exit` in system/runstate.c). Until then it refuses to have it go on.
+    pub(super) async fn reset(&self) -> Result<(), HypervisorError> {
+        self.look().await;
+        if self.halted().is_none() {
+            return Ok(());
+        }
+        self.command("system_reset", Value::Null).await?;
+        let deadline = Instant::now() + self.bounds.command;
+        loop {
+            match self.ask("cont", Value::Null).await {
+                Err(QmpError::Refused(_)) if Instant::now() < deadline => sleep(POLL).await,
+                Err(error) => return Err(self.refused("cont", error)),
+                Ok(_) => break,
+            }
+        }
+        self.look().await;
+        match self.halted() {
+            None => Ok(()),
+            Some(halt) => Err(self.refused("cont", format!("it has halted again: {halt}"))),
+        }
+    }
+
     async fn add_device(&self, id: &str, properties: &[(&str, String)]) -> Result<(), HypervisorError> {
         if self.has_device(id).await? {
             return Ok(());
@@ -396,7 +457,7 @@ impl Machine {
             Some(qmp) => connection.insert(qmp),
             None => {
                 let qmp =
-                    Qmp::connect(&self.folder.qmp(), self.farewell.clone(), self.bounds.command).await?;
+                    Qmp::connect(&self.folder.qmp(), Arc::clone(&self.heard), self.bounds.command).await?;
                 connection.insert(qmp)
             }
         };
@@ -414,6 +475,11 @@ impl Machine {
     fn unresponsive(&self, what: &str, after: Duration) -> HypervisorError {
         HypervisorError::GuestUnresponsive { partition: self.partition.clone(), what: what.to_owned(), after }
     }
+}
+
+/// Why a machine executes nothing, by the answer to `query-status`.
+fn halt(status: &Value) -> Option<Halt> {
+    Halt::of_word(status["status"].as_str()?)
 }
 
 /// The machine of a partition that is running already, if there is one.

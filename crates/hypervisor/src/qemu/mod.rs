@@ -118,7 +118,7 @@ impl QemuHypervisor {
                 Ok(Some(machine)) => {
                     self.run(&partition, Arc::clone(&machine));
                     answering.spawn(async move {
-                        let _ = timeout(ADOPTION, machine.running()).await;
+                        let _ = timeout(ADOPTION, machine.get_to_know()).await;
                     });
                 }
                 Ok(None) => partition.clear(&self.taps).await,
@@ -402,6 +402,12 @@ impl Hypervisor for QemuHypervisor {
             StopMode::Graceful => machine.power_down().await,
             StopMode::Force => machine.force_off().await,
         }
+    }
+
+    /// Also while another operation waits for the guest: one that has halted lets go of nothing before it was reset.
+    async fn reset(&self, name: &Name) -> Result<(), HypervisorError> {
+        let machine = self.partition(name)?.machine();
+        machine.ok_or_else(|| HypervisorError::NotRunning(name.clone()))?.reset().await
     }
 
     async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {

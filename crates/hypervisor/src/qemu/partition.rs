@@ -79,6 +79,7 @@ impl Partition {
         PartitionStatus {
             name: self.name.clone(),
             running: machine.is_some(),
+            halted: machine.and_then(|machine| machine.halted()),
             accelerator: machine.and_then(|machine| machine.accelerator()),
             pid: machine.map(|machine| machine.process().pid()),
             console: Some(self.folder.console()),
@@ -99,12 +100,29 @@ impl Partition {
         }
     }
 
-    /// Waits for the machine's end, clears up after it and tells about it if nobody had asked for it.
+    /// Waits for the machine's end, clears up after it and tells about it if nobody had asked for it. Meanwhile, tells when it halts
+    /// or goes on.
     pub(super) async fn watch(self: Arc<Self>, machine: Arc<Machine>, listener: Listener, taps: Taps) {
         loop {
-            tokio::select! {
+            let is_due = tokio::select! {
                 () = machine.process().ended() => break,
-                () = sleep(LOOK_AT_LOGS) => self.folder.cut_logs(),
+                () = machine.stirred() => true,
+                () = sleep(LOOK_AT_LOGS) => {
+                    self.folder.cut_logs();
+                    // What it says meanwhile is heard.
+                    !machine.is_connected()
+                }
+            };
+            if !is_due {
+                continue;
+            }
+            let is_news = tokio::select! {
+                biased;
+                () = machine.process().ended() => break,
+                is_news = machine.look() => is_news,
+            };
+            if is_news {
+                tell(&listener, HypervisorEvent::Halted { partition: self.name.clone() }).await;
             }
         }
         let end = machine.last_words().await;
@@ -117,10 +135,14 @@ impl Partition {
             return;
         }
         tracing::info!("partition {} ended: {}", self.name, end.why);
-        let sender = lock(&listener).clone();
-        if let Some(sender) = sender {
-            // Whoever listened may be gone by now.
-            let _ = sender.send(HypervisorEvent::Ended { partition: self.name.clone(), why: end.why }).await;
-        }
+        tell(&listener, HypervisorEvent::Ended { partition: self.name.clone(), why: end.why }).await;
+    }
+}
+
+async fn tell(listener: &Listener, event: HypervisorEvent) {
+    let sender = lock(listener).clone();
+    if let Some(sender) = sender {
+        // Whoever listened may be gone by now.
+        let _ = sender.send(event).await;
     }
 }

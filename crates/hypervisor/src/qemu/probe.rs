@@ -6,6 +6,7 @@ use std::{
     os::fd::OwnedFd,
     path::Path,
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +15,7 @@ use serde_json::Value;
 use tokio::{net::UnixStream, process::Command};
 
 use super::{
-    qmp::{Farewell, Qmp, QmpError},
+    qmp::{Qmp, QmpError},
     users::User,
 };
 use crate::{Accelerator, HypervisorError, text};
@@ -49,7 +50,7 @@ pub(super) async fn accelerator(
     // It holds the other end of our stream, whose end is to be seen.
     drop(command);
     let answer = async {
-        let mut qmp = Qmp::over(ours, Farewell::default(), bound).await?;
+        let mut qmp = Qmp::over(ours, Arc::default(), bound).await?;
         qmp.execute("query-kvm", &Value::Null, bound).await
     };
     let answer: Result<Value, QmpError> = answer.await;

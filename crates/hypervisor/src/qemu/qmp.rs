@@ -17,7 +17,7 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::JoinHandle,
     time::timeout,
 };
@@ -46,8 +46,14 @@ pub(super) enum QmpError {
     Closed(String),
 }
 
-/// The reason that a machine gave for its end, in words, once it gave one.
-pub(super) type Farewell = Arc<OnceLock<String>>;
+/// What a machine says unasked, over whichever connection.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// The reason that it gave for its end, in words, once it gave one.
+    pub(super) farewell: OnceLock<String>,
+    /// It has stopped executing or begun to, or may have while nobody was connected.
+    pub(super) stirred: Notify,
+}
 
 /// One connection. QEMU serves one at a time: a second one is not greeted before the first is closed.
 pub(super) struct Qmp {
@@ -65,16 +71,16 @@ struct Answer {
 }
 
 impl Qmp {
-    /// Connects to a QMP socket and negotiates. What the machine says about its end goes into `farewell`.
-    pub(super) async fn connect(path: &Path, farewell: Farewell, bound: Duration) -> Result<Self, QmpError> {
+    /// Connects to a QMP socket and negotiates. What the machine says unasked goes into `heard`.
+    pub(super) async fn connect(path: &Path, heard: Arc<Heard>, bound: Duration) -> Result<Self, QmpError> {
         let stream = UnixStream::connect(path).await.map_err(QmpError::Connect)?;
-        Self::over(stream, farewell, bound).await
+        Self::over(stream, heard, bound).await
     }
 
     /// The same over a stream that is connected already.
     pub(super) async fn over(
         stream: UnixStream,
-        farewell: Farewell,
+        heard: Arc<Heard>,
         bound: Duration,
     ) -> Result<Self, QmpError> {
         let (reader, writer) = stream.into_split();
@@ -85,9 +91,10 @@ impl Qmp {
             Err(why) => return Err(QmpError::Closed(why)),
         }
         let (sender, answers) = mpsc::channel(MAX_WAITING);
-        let reader = tokio::spawn(read(incoming, sender, farewell));
+        let reader = tokio::spawn(read(incoming, sender, Arc::clone(&heard)));
         let mut qmp = Self { writer, answers, reader, last_id: 0, half_written: false };
         qmp.execute("qmp_capabilities", &Value::Null, bound).await?;
+        heard.stirred.notify_one();
         Ok(qmp)
     }
 
@@ -176,7 +183,7 @@ impl Drop for Qmp {
 }
 
 /// Reads for as long as the connection lasts, so that QEMU never has to keep events for a client that does not read.
-async fn read(mut incoming: Incoming, answers: mpsc::Sender<Result<Answer, String>>, farewell: Farewell) {
+async fn read(mut incoming: Incoming, answers: mpsc::Sender<Result<Answer, String>>, heard: Arc<Heard>) {
     let why = loop {
         match incoming.next().await {
             Ok(Message::Answer { id, result }) => {
@@ -185,7 +192,11 @@ async fn read(mut incoming: Incoming, answers: mpsc::Sender<Result<Answer, Strin
                 }
             }
             Ok(Message::Event { name, data }) if name == "SHUTDOWN" => {
-                farewell.get_or_init(|| shutdown_in_words(&data));
+                heard.farewell.get_or_init(|| shutdown_in_words(&data));
+            }
+            // What has become of it is asked: these may come in any number.
+            Ok(Message::Event { name, .. }) if matches!(&*name, "STOP" | "RESUME" | "RESET") => {
+                heard.stirred.notify_one();
             }
             Ok(Message::Event { .. } | Message::Greeting) => {}
             Err(why) => break why,
@@ -246,7 +257,7 @@ mod tests {
     const GREETING: &str = "{\"QMP\":{}}\n";
 
     /// An emulator that greets, takes the capabilities, and then says `lines`, one for each further command.
-    async fn emulator(lines: &'static [&'static str]) -> (Result<Qmp, QmpError>, Farewell) {
+    async fn emulator(lines: &'static [&'static str]) -> (Result<Qmp, QmpError>, Arc<Heard>) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         tokio::spawn(async move {
             let (read, mut write) = theirs.into_split();
@@ -259,8 +270,8 @@ mod tests {
             // Stays connected until the client goes.
             while let Ok(Some(_)) = commands.next_line().await {}
         });
-        let farewell = Farewell::default();
-        (Qmp::over(ours, farewell.clone(), LONG).await, farewell)
+        let heard = Arc::<Heard>::default();
+        (Qmp::over(ours, Arc::clone(&heard), LONG).await, heard)
     }
 
     async fn answer_to(lines: &'static [&'static str]) -> Result<Value, QmpError> {
@@ -314,7 +325,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(GREETING.as_bytes()).await.unwrap();
         theirs.write_all(b"{\"return\":{},\"id\":1}\n").await.unwrap();
-        let mut qmp = Qmp::over(ours, Farewell::default(), LONG).await.unwrap();
+        let mut qmp = Qmp::over(ours, Arc::default(), LONG).await.unwrap();
         theirs.write_all(FLOOD.as_bytes()).await.unwrap();
         qmp.drained().await;
         assert!(!qmp.is_usable());
@@ -323,10 +334,10 @@ mod tests {
     #[tokio::test]
     async fn silence_or_the_wrong_first_word_is_no_greeting() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        assert!(matches!(Qmp::over(ours, Farewell::default(), SHORT).await, Err(QmpError::NoAnswer(_))));
+        assert!(matches!(Qmp::over(ours, Arc::default(), SHORT).await, Err(QmpError::NoAnswer(_))));
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(b"{\"return\":{},\"id\":1}\n").await.unwrap();
-        assert!(matches!(Qmp::over(ours, Farewell::default(), LONG).await, Err(QmpError::Closed(_))));
+        assert!(matches!(Qmp::over(ours, Arc::default(), LONG).await, Err(QmpError::Closed(_))));
     }
 
     #[tokio::test]
@@ -338,10 +349,10 @@ mod tests {
             .write_all(b"{\"event\":\"SHUTDOWN\",\"data\":{\"reason\":\"guest-shutdown\"}}\n")
             .await
             .unwrap();
-        let farewell = Farewell::default();
-        let mut qmp = Qmp::over(ours, farewell.clone(), LONG).await.unwrap();
+        let heard = Arc::<Heard>::default();
+        let mut qmp = Qmp::over(ours, Arc::clone(&heard), LONG).await.unwrap();
         drop(theirs);
         qmp.drained().await;
-        assert_eq!(farewell.get().unwrap(), "the guest turned itself off");
+        assert_eq!(heard.farewell.get().unwrap(), "the guest turned itself off");
     }
 }

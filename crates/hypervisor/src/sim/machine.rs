@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -23,8 +23,11 @@ use ioward_channel::{
     control::{FromPartition, MAX_LINE_BYTES, ToPartition},
     shared::{self, EndFds},
 };
-use ioward_model::Name;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use ioward_model::{Halt, Name};
+use rustix::{
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
+    process::{Pid, Signal, kill_process_group},
+};
 use tokio::{
     io::Interest,
     net::{UnixListener, UnixStream},
@@ -34,7 +37,7 @@ use tokio::{
 };
 
 use super::{Bounds, SimConfig, console, io_error};
-use crate::HypervisorError;
+use crate::{HypervisorError, lock::lock};
 
 /// How a process ended that was killed by [`Machine::kill`].
 pub(super) const KILLED: &str = "killed by signal 9";
@@ -71,9 +74,12 @@ pub(super) struct Machine {
     telling: tokio::sync::Mutex<()>,
     is_started: watch::Sender<bool>,
     unplugs: watch::Sender<BTreeMap<Name, Unplug>>,
+    /// Why its process is stopped.
+    halted: Mutex<Option<Halt>>,
     /// How it ended, once it has.
     gone: watch::Sender<Option<String>>,
     kill: Notify,
+    halting: Notify,
     /// How many want it to end.
     end_expected: AtomicU32,
     /// Held while a channel is made, so that both sides agree which one is the newest.
@@ -131,8 +137,10 @@ impl Machine {
             telling: tokio::sync::Mutex::default(),
             is_started: watch::Sender::new(false),
             unplugs: watch::Sender::default(),
+            halted: Mutex::default(),
             gone: watch::Sender::new(None),
             kill: Notify::new(),
+            halting: Notify::new(),
             end_expected: AtomicU32::new(0),
             channel: tokio::sync::Mutex::new(Channel::None),
         });
@@ -274,6 +282,29 @@ impl Machine {
         }
     }
 
+    /// Why its process is stopped, if it is.
+    pub(super) fn halted(&self) -> Option<Halt> {
+        *lock(&self.halted)
+    }
+
+    /// Stops its process, or has it go on. Whether that is another state than before.
+    pub(super) fn halt(&self, halt: Option<Halt>) -> bool {
+        let is_news = std::mem::replace(&mut *lock(&self.halted), halt) != halt;
+        if is_news {
+            self.halting.notify_one();
+        }
+        is_news
+    }
+
+    /// Has its process be as [`Self::halt`] has said. Until that was waited for, nobody else has its number.
+    fn obey(&self, child: &Child) {
+        let signal = if self.halted().is_some() { Signal::STOP } else { Signal::CONT };
+        if let Some(group) = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)) {
+            // One that has just ended stays so.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+
     pub(super) fn kill(&self) {
         self.kill.notify_one();
     }
@@ -378,6 +409,7 @@ async fn live(
                 // One that has ended already stays so.
                 let _ = child.start_kill();
             }
+            () = machine.halting.notified() => machine.obey(&child),
             () = &mut relay, if is_relaying => is_relaying = false,
             () = &mut listen => {}
         }

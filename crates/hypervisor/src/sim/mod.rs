@@ -23,7 +23,7 @@ use std::{
 use async_trait::async_trait;
 use ioward_channel::control::ToPartition;
 use ioward_model::{
-    Boot, InterfaceName, KindName, Machine as MachineSpec, Name, Owner, PartitionSpec, StandbyNic,
+    Boot, Halt, InterfaceName, KindName, Machine as MachineSpec, Name, Owner, PartitionSpec, StandbyNic,
 };
 use ioward_pci::Bdf;
 use tokio::{
@@ -151,6 +151,30 @@ impl SimHypervisor {
     /// Gives the simulated host a bridge. It has none by itself.
     pub fn add_bridge(&self, name: InterfaceName) {
         lock(&self.bridges).insert(name);
+    }
+
+    /// As QEMU does when VFIO tells it of an uncorrectable error of one of these functions: machines that have one halt. Their processes
+    /// are stopped, and go on where they were once they are reset: there is nothing that could boot anew.
+    pub async fn halt_holders(&self, functions: &[Bdf]) {
+        let partitions: Vec<_> = lock(&self.partitions).values().cloned().collect();
+        for partition in partitions {
+            let machine = {
+                let now = lock(&partition.now);
+                let has_one = now.vfs.values().any(|function| functions.contains(function));
+                now.machine.clone().filter(|_| has_one && partition.kind == KindName::Machine)
+            };
+            if machine.is_some_and(|machine| machine.halt(Some(Halt::InternalError))) {
+                self.tell(HypervisorEvent::Halted { partition: partition.name.clone() }).await;
+            }
+        }
+    }
+
+    async fn tell(&self, event: HypervisorEvent) {
+        let sender = lock(&self.listener).clone();
+        if let Some(sender) = sender {
+            // Whoever listened may be gone by now.
+            let _ = sender.send(event).await;
+        }
     }
 
     /// The standby of a VF, if it has one.
@@ -329,6 +353,16 @@ impl Hypervisor for SimHypervisor {
         }
     }
 
+    async fn reset(&self, name: &Name) -> Result<(), HypervisorError> {
+        let partition = self.partition(name)?;
+        partition.check_is_started("reset")?;
+        let machine = partition.machine().ok_or_else(|| HypervisorError::NotRunning(name.clone()))?;
+        if machine.halt(None) {
+            self.tell(HypervisorEvent::Halted { partition: name.clone() }).await;
+        }
+        Ok(())
+    }
+
     async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
         let (partition, _operation) = self.enter(&owner.partition).await?;
         let held = lock(&partition.now).vfs.get(&owner.vf).copied();
@@ -459,6 +493,7 @@ impl Hypervisor for SimHypervisor {
                 name: partition.name.clone(),
                 kind: partition.kind,
                 running: now.machine.is_some(),
+                halted: now.machine.as_ref().and_then(|machine| machine.halted()),
                 accelerator: now.machine.as_ref().map(|_| Accelerator::Sim),
                 pid: now.machine.as_ref().map(|machine| machine.pid()),
                 console: Some(partition.console()),

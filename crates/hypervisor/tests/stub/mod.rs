@@ -77,6 +77,7 @@ impl Hypervisor for Stub {
             name: name.clone(),
             kind,
             running: false,
+            halted: None,
             accelerator: None,
             pid: None,
             console: None,

@@ -129,6 +129,7 @@ fn a_look_tells_whether_a_step_is_done() {
     let mut partition = PartitionStatus {
         name: owner().partition,
         running: false,
+        halted: None,
         accelerator: None,
         pid: None,
         console: None,

@@ -175,6 +175,7 @@ fn status(kind: KindName, partition: &str, running: bool, vfs: &[&str]) -> Parti
         name: name(partition),
         kind,
         running,
+        halted: None,
         accelerator: None,
         pid: None,
         console: None,

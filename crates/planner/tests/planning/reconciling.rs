@@ -80,6 +80,7 @@ fn nothing_is_taken_from_a_partition_that_runs() {
     let web = PartitionStatus {
         name: name("web"),
         running: true,
+        halted: None,
         accelerator: None,
         pid: None,
         console: None,

@@ -172,6 +172,7 @@ impl Hypervisor for SlowHypervisor {
         Ok(vec![PartitionStatus {
             name: "web".parse().unwrap(),
             running: false,
+            halted: None,
             accelerator: None,
             pid: None,
             console: Some("/nonexistent".into()),

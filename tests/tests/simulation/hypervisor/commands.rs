@@ -110,6 +110,17 @@ impl Hypervisor for ModelHypervisor {
         answer.give(())
     }
 
+    async fn reset(&self, partition: &Name) -> Result<(), HypervisorError> {
+        let answer = self.pass(partition, "reset").await?;
+        let mut guests = self.guests.lock();
+        let guest = guest(&mut guests, partition)?;
+        if guest.halted.is_none() {
+            self.violation(format!("{partition} is reset, and has not halted"));
+        }
+        guest.halted = None;
+        answer.give(())
+    }
+
     async fn attach_vf(&self, owner: &Owner, function: Bdf) -> Result<(), HypervisorError> {
         let answer = self.pass(&owner.partition, "attach_vf").await?;
         self.half_way(&owner.partition, |_, guest| {
@@ -214,6 +225,7 @@ impl Hypervisor for ModelHypervisor {
             name: name.clone(),
             kind: guest.kind,
             running: guest.running,
+            halted: guest.halted,
             accelerator: guest.running.then_some(Accelerator::Kvm),
             pid: guest.running.then_some(1),
             console: Some("/dev/null".into()),

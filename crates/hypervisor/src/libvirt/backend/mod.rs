@@ -181,6 +181,7 @@ impl LibvirtHypervisor {
             name: partition.name.clone(),
             kind: KindName::Domain,
             running: run.is_some(),
+            halted: None,
             accelerator: run.and_then(|run| run.accelerator),
             pid: run.and_then(|run| run.process).map(|process| process.pid),
             console: None,
