@@ -28,6 +28,7 @@ mod inventory;
 pub mod io_error;
 mod journal;
 mod kind;
+mod migration;
 mod name;
 mod nearest;
 mod needs;
@@ -78,6 +79,7 @@ pub use journal::{Ended, OpenOperation, PlanRecord, StepRecord};
 pub use kind::{
     DomainRef, ForeignNameError, KindName, LONGEST_INTERFACE, Machine, NamespaceRef, PartitionKind,
 };
+pub use migration::{MachineLayout, MachineType, MachineTypeError, Migration};
 pub use name::{Name, NameError, Owner, VfRef};
 pub use nearest::nearest;
 pub use needs::{Apart, Capability, FailureDomain, Guarantee, Guest, GuestOs, NumaPolicy};
