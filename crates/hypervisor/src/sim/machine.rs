@@ -24,7 +24,10 @@ use ioward_channel::{
     shared::{self, EndFds},
 };
 use ioward_model::Name;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::{
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
+    process::{Pid, Signal, kill_process},
+};
 use tokio::{
     io::Interest,
     net::{UnixListener, UnixStream},
@@ -74,6 +77,8 @@ pub(super) struct Machine {
     /// How it ended, once it has.
     gone: watch::Sender<Option<String>>,
     kill: Notify,
+    /// Whether it is to stand still.
+    frozen: watch::Sender<bool>,
     /// How many want it to end.
     end_expected: AtomicU32,
     /// Held while a channel is made, so that both sides agree which one is the newest.
@@ -133,6 +138,7 @@ impl Machine {
             unplugs: watch::Sender::default(),
             gone: watch::Sender::new(None),
             kill: Notify::new(),
+            frozen: watch::Sender::new(false),
             end_expected: AtomicU32::new(0),
             channel: tokio::sync::Mutex::new(Channel::None),
         });
@@ -278,6 +284,11 @@ impl Machine {
         self.kill.notify_one();
     }
 
+    /// Has it stand still, or go on.
+    pub(super) fn freeze(&self, frozen: bool) {
+        self.frozen.send_if_modified(|now| std::mem::replace(now, frozen) != frozen);
+    }
+
     /// Waits until the process has ended; how it did.
     pub(super) async fn gone(&self) -> String {
         let mut gone = self.gone.subscribe();
@@ -371,12 +382,22 @@ async fn live(
         future::pending::<()>().await;
     };
     let mut listen = std::pin::pin!(listen);
+    let mut frozen = machine.frozen.subscribe();
     let status = loop {
         tokio::select! {
             status = child.wait() => break status,
             () = machine.kill.notified() => {
                 // One that has ended already stays so.
                 let _ = child.start_kill();
+            }
+            // The sender is part of the machine, so there is nothing but a change to wait for.
+            _ = frozen.changed() => {
+                let signal = if *frozen.borrow_and_update() { Signal::STOP } else { Signal::CONT };
+                // Nobody has waited for the child, so its number is its own.
+                let pid = child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+                if let Some(Err(error)) = pid.map(|pid| kill_process(pid, signal)) {
+                    tracing::warn!("partition {} does not stand still or go on: {error}", machine.partition);
+                }
             }
             () = &mut relay, if is_relaying => is_relaying = false,
             () = &mut listen => {}
