@@ -21,6 +21,7 @@ mod event;
 mod failover;
 mod function_facts;
 mod guest_may;
+pub mod handover;
 mod holder;
 mod identity;
 mod into_map;
