@@ -549,6 +549,21 @@ fn what_is_given_stays_given() {
     assert!(source.why_kept().is_some_and(|why| why.contains("lost it")));
 }
 
+/// Or is mistaken: the guest would be given away before its state has gone.
+#[test]
+fn a_target_that_lies_is_given_nothing_before_all_is_sent() {
+    let (mut source, _) = Source::begin();
+    assert_eq!(source.hear(&ToSource::There), [], "it was not even prepared");
+    source.hear(&ToSource::Prepared);
+    assert_eq!(source.hear(&ToSource::There), []);
+    assert_eq!(source.hear(&ToSource::Owned), []);
+    assert!(!source.is_given());
+    let under_way = Migration::UnderWay { sent: 1, remaining: 1, total: 2 };
+    assert_eq!(source.see(&under_way), []);
+    assert!(!source.cancel("it lies").is_empty());
+    assert_eq!(source.see(&Migration::Complete), []);
+}
+
 #[test]
 fn a_target_of_a_source_that_never_comes_back_waits_for_a_person() {
     let (mut target, _) = Target::asked();
