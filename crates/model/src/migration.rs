@@ -63,6 +63,7 @@ impl<'de> Deserialize<'de> for MachineType {
 /// What a running machine is like beyond its definition. The one that takes its state over has to be the same: what is in the state
 /// is told apart by the slots that it is in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MachineLayout {
     /// Its type.

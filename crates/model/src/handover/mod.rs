@@ -29,6 +29,7 @@
 //! A move has an ID of its own ([`MoveId`]), and none has that of another one, so that what is said about an earlier move of the same
 //! partition changes nothing.
 
+mod noted;
 mod source;
 mod target;
 #[cfg(test)]
@@ -38,6 +39,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+pub use noted::{Move, MoveSide, MovedPartition};
 pub use source::{Source, SourceAction, SourceNote};
 pub use target::{Target, TargetAction, TargetNote};
 

@@ -10,6 +10,7 @@ const TELLS_OF_KEPT: u32 = 100;
 
 /// What a source has on its disk of a move. It owns the partition but for [`SourceNote::Given`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceNote {
     /// It is being moved.

@@ -7,6 +7,7 @@ use crate::Migration;
 
 /// What a target has on its disk of a move. It owns the partition with [`TargetNote::Owned`] alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum TargetNote {
     /// VFs are reserved for it, and a machine may wait for its state.
