@@ -21,6 +21,7 @@ mod lab;
 mod libvirt;
 mod libvirtd;
 mod main_job;
+mod moving;
 mod namespaces;
 mod on_linux;
 mod package;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         privileges::each_machine_is_a_user_of_its_own_with_its_own_device_nodes_only,
         standby::a_guest_goes_on_through_its_standby_while_its_vf_is_away,
         standby::a_vf_that_is_hidden_from_its_guest_is_taken_back_at_once,
+        moving::a_guest_moves_to_another_machine_and_vf_while_it_is_pinged,
         consoles::a_console_is_watched_and_typed_on_through_the_daemon,
         libvirt::a_domain_is_read_changed_and_followed_and_the_daemon_may_be_killed,
         domains::a_domain_that_runs_gets_a_vf_and_a_channel_and_gives_them_back_without_a_trace,

@@ -21,12 +21,12 @@ use ioward_tests::{
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::runtime::Runtime;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const RUNTIME: &str = "/run/ioward-test/run";
-const MAC: &str = "52:54:00:aa:00:01";
+pub const MAC: &str = "52:54:00:aa:00:01";
 /// The first of the machines' users, who is nobody's.
-const NOBODY: u32 = 1_879_048_192;
+pub const NOBODY: u32 = 1_879_048_192;
 /// A guest of four bytes, which does nothing for ever: `cli; hlt; jmp`.
 const DEAF: &str = "printf '\\372\\364\\353\\375' >/run/deaf.img && truncate -s 510 /run/deaf.img && \
                     printf '\\125\\252' >>/run/deaf.img && truncate -s 1M /run/deaf.img && chmod 0666 /run/deaf.img";
@@ -35,16 +35,27 @@ fn owner(text: &str) -> Result<Owner> {
     Ok(text.parse()?)
 }
 
+/// Over a runtime folder, with a hundred users for its machines.
+pub async fn hypervisor(
+    runtime_dir: &str,
+    nobody: u32,
+) -> std::result::Result<Guard, ioward_hypervisor::HypervisorError> {
+    let users =
+        Users { machines: nobody..nobody + 100, boot_group: nobody, boot_group_name: "ioward".into() };
+    on_this_host(QemuConfig { runtime_dir: runtime_dir.into(), users: Some(users), ..QemuConfig::default() })
+        .await
+}
+
 /// Level 1 with two VFs of the first NIC on vfio-pci, whose PF is outside, in a namespace, and a bridge with the second NIC as a port. QEMU's igb
 /// hands to a promiscuous PF that has VFs what this sends, too: a bridge on it would learn that the guest is out there.
-struct Scene {
-    runtime: Runtime,
-    hypervisor: Option<Guard>,
-    vfs: Vec<String>,
+pub struct Scene {
+    pub runtime: Runtime,
+    pub hypervisor: Option<Guard>,
+    pub vfs: Vec<String>,
 }
 
 impl Scene {
-    fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         clean_up();
         let _ = fs::remove_dir_all(RUNTIME);
         // As the daemon does for its machines.
@@ -75,14 +86,11 @@ impl Scene {
     /// As a daemon that takes the place of another one.
     fn open(&mut self) -> Outcome {
         drop(self.hypervisor.take());
-        let users =
-            Users { machines: NOBODY..NOBODY + 100, boot_group: NOBODY, boot_group_name: "ioward".into() };
-        let config = QemuConfig { runtime_dir: RUNTIME.into(), users: Some(users), ..QemuConfig::default() };
-        self.hypervisor = Some(self.runtime.block_on(on_this_host(config))?);
+        self.hypervisor = Some(self.runtime.block_on(hypervisor(RUNTIME, NOBODY))?);
         Ok(())
     }
 
-    fn define(&self, text: &str) -> Outcome {
+    pub fn define(&self, text: &str) -> Outcome {
         let spec = Spec::parse(format!("{VERSION}{text}").as_bytes())?;
         self.run(async |hypervisor| hypervisor.define(&spec.partitions[0]).await)
     }
@@ -95,7 +103,7 @@ impl Scene {
         Ok(self.runtime.block_on(act(hypervisor))?)
     }
 
-    fn attach_standby(&self, to: &str, bridge: &str, mac: &str) -> Outcome {
+    pub fn attach_standby(&self, to: &str, bridge: &str, mac: &str) -> Outcome {
         let (owner, nic) = (owner(to)?, StandbyNic { bridge: bridge.parse()?, mac: mac.parse()? });
         self.run(async |hypervisor| hypervisor.attach_standby(&owner, &nic).await)
     }
@@ -105,17 +113,17 @@ impl Scene {
         self.run(async |hypervisor| hypervisor.detach_standby(&owner).await)
     }
 
-    fn attach(&self, to: &str, vf: usize) -> Outcome {
+    pub fn attach(&self, to: &str, vf: usize) -> Outcome {
         let (owner, function) = (owner(to)?, self.vfs[vf].parse()?);
         self.run(async |hypervisor| hypervisor.attach_vf(&owner, function).await)
     }
 
-    fn detach(&self, from: &str) -> Outcome {
+    pub fn detach(&self, from: &str) -> Outcome {
         let owner = owner(from)?;
         self.run(async |hypervisor| hypervisor.detach_vf(&owner, false).await)
     }
 
-    fn start(&self) -> Outcome {
+    pub fn start(&self) -> Outcome {
         let name = "web".parse()?;
         self.run(async |hypervisor| hypervisor.start(&name).await).map(drop)
     }
@@ -125,7 +133,7 @@ impl Scene {
         self.run(async |hypervisor| hypervisor.stop(&name, StopMode::Force).await)
     }
 
-    fn status(&self) -> Result<PartitionStatus> {
+    pub fn status(&self) -> Result<PartitionStatus> {
         let all = self.run(async |hypervisor| hypervisor.partitions().await)?;
         all.into_iter().next().ok_or_else(|| "there is no partition".into())
     }
@@ -174,18 +182,18 @@ fn taps() -> Result<Vec<(String, String)>> {
     Ok(links.map(|link| (text(link, "ifname"), text(link, "ifalias"))).collect())
 }
 
-/// Pings from outside, one a second.
-struct Pings(Child);
+/// Pings from outside, five a second.
+pub struct Pings(Child);
 
 impl Pings {
-    fn start() -> Result<Self> {
-        let command = "exec ip netns exec out busybox ping 10.0.0.2";
+    pub fn start() -> Result<Self> {
+        let command = "exec ip netns exec out busybox ping -i 0.2 10.0.0.2";
         let log = fs::File::create("/run/ping.log")?;
         Ok(Self(Command::new("bash").args(["-c", command]).stdin(Stdio::null()).stdout(log).spawn()?))
     }
 
     /// What it says at its end: how many were sent, and how many have come back.
-    fn end(mut self) -> Result<String> {
+    pub fn end(mut self) -> Result<String> {
         sh(&format!("kill -INT {}", self.0.id()))?;
         self.0.wait()?;
         sh("grep transmitted /run/ping.log")
@@ -193,7 +201,7 @@ impl Pings {
 }
 
 /// The drivers of what is under the guest's failover interface, once there are so many.
-fn lower(guest: &mut Guest, count: usize) -> Result<Vec<String>> {
+pub fn lower(guest: &mut Guest, count: usize) -> Result<Vec<String>> {
     guest.run(
         &format!(
             "until [ $(ls -d /sys/class/net/*/lower_* 2>/dev/null | wc -l) = {count} ]; do sleep 1; done"
@@ -208,7 +216,7 @@ fn lower(guest: &mut Guest, count: usize) -> Result<Vec<String>> {
 }
 
 /// The guest reaches what is outside; how many packets its VF has sent meanwhile, if it has one.
-fn reaches(guest: &mut Guest) -> Result<u64> {
+pub fn reaches(guest: &mut Guest) -> Result<u64> {
     let sent = "cat $(grep -l DRIVER=igbvf /sys/class/net/*/device/uevent | sed s:device/uevent:statistics/tx_packets:) </dev/null";
     let count = |guest: &mut Guest| -> Result<u64> { Ok(guest.run(sent, SOON)?.parse().unwrap_or(0)) };
     let before = count(guest)?;

@@ -116,6 +116,14 @@ pub enum HypervisorError {
         /// What was needed, and what was found.
         why: String,
     },
+    /// A partition is not moved to another host, or does not come from one.
+    #[error("partition {partition} is not moved: {why}")]
+    NotMoved {
+        /// The partition.
+        partition: Name,
+        /// What was needed, what was found, and what to do.
+        why: String,
+    },
     /// A network namespace is not there, or does not take or give back what it should.
     #[error("the network namespace of {partition} ({namespace}) {why}")]
     Namespace {

@@ -8,6 +8,7 @@
 //! - a VF that a machine or domain holds, or one beside it in its group, is bound to a driver of the host's;
 //! - a namespace is given a VF that no driver of the host's has, or one that is in it is bound to another driver;
 //! - a standby is given to a partition that nobody knows or that is no machine, or one with a MAC that no station can have;
+//! - a partition that nobody knows or that is no machine is moved, or one that holds a VF: nobody could tell by then who has it;
 //! - a VF is handed out or bound while the VFs of its PF are made anew: another may be at its address by then.
 //!
 //! A machine or a domain has its VFs through VFIO; the IOMMU keeps it apart from the host. A namespace has them by a driver of the host's,
@@ -24,7 +25,8 @@ use std::{
 
 use async_trait::async_trait;
 use ioward_model::{
-    Accelerator, Adoptable, DomainRef, FunctionFacts, KindName, Name, Owner, PartitionSpec, Spec, StandbyNic,
+    Accelerator, Adoptable, DomainRef, FunctionFacts, KindName, MachineLayout, Migration, Name, Owner,
+    PartitionSpec, Spec, StandbyNic,
 };
 use ioward_pci::Bdf;
 use tokio::sync::mpsc;
@@ -304,6 +306,27 @@ impl Guard {
         Ok(claims)
     }
 
+    /// Whether a partition may be moved to or from here.
+    async fn check_move(&self, partition: &Name) -> Result<(), HypervisorError> {
+        let Holdings { under_way, partitions } = self.holdings().await?;
+        let known = partitions.into_iter().find(|status| status.name == *partition);
+        let known = known.ok_or_else(|| HypervisorError::NoSuchPartition(partition.clone()))?;
+        if known.kind != KindName::Machine {
+            return Err(crate::not_moved(partition));
+        }
+        let is_given = under_way.iter().find_map(|act| match &act.kind {
+            Kind::HandOut(owner) if owner.partition == *partition => Some(owner.vf.clone()),
+            _ => None,
+        });
+        match known.vfs.into_iter().map(|(vf, _)| vf).next().or(is_given) {
+            Some(vf) => {
+                let why = format!("it holds {vf}, and VFs do not go along; detach them first");
+                Err(HypervisorError::NotMoved { partition: partition.clone(), why })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// A partition's accelerator, while it runs.
     async fn running(&self, partition: &Name) -> Option<Accelerator> {
         let partitions = self.inner.partitions().await.ok()?;
@@ -396,6 +419,28 @@ impl Hypervisor for Guard {
 
     async fn detach_standby(&self, owner: &Owner) -> Result<(), HypervisorError> {
         self.inner.detach_standby(owner).await
+    }
+
+    async fn layout(&self, partition: &Name) -> Result<MachineLayout, HypervisorError> {
+        self.inner.layout(partition).await
+    }
+
+    async fn receive(&self, partition: &Name, layout: &MachineLayout) -> Result<OwnedFd, HypervisorError> {
+        self.check_move(partition).await?;
+        self.inner.receive(partition, layout).await
+    }
+
+    async fn send(&self, partition: &Name) -> Result<OwnedFd, HypervisorError> {
+        self.check_move(partition).await?;
+        self.inner.send(partition).await
+    }
+
+    async fn migration(&self, partition: &Name) -> Result<Migration, HypervisorError> {
+        self.inner.migration(partition).await
+    }
+
+    async fn resume(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.inner.resume(partition).await
     }
 
     async fn create_channel(&self, partition: &Name) -> Result<(), HypervisorError> {

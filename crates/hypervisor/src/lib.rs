@@ -31,7 +31,7 @@ use std::os::fd::OwnedFd;
 use async_trait::async_trait;
 use ioward_channel::shared::EndFds;
 pub use ioward_model::{Accelerator, Adoptable, AdoptableFunction, PartitionStatus};
-use ioward_model::{DomainRef, Name, Owner, PartitionSpec, StandbyNic};
+use ioward_model::{DomainRef, MachineLayout, Migration, Name, Owner, PartitionSpec, StandbyNic};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -262,6 +262,53 @@ pub trait Hypervisor: Send + Sync {
         Err(HypervisorError::NoStandby { owner: owner.clone(), why })
     }
 
+    /// What a running machine is like: so has one to be that takes its state over.
+    ///
+    /// # Errors
+    /// When the partition is no machine of ioward's own, does not run, or its definition was changed since it was started.
+    async fn layout(&self, partition: &Name) -> Result<MachineLayout, HypervisorError> {
+        Err(not_moved(partition))
+    }
+
+    /// Starts the machine of a partition so that it stands still and waits for the state of a running one of this layout, and returns
+    /// where that state goes in: a stream socket. The partition has the standbys and the channel of that one, and no VFs: those are given
+    /// to it once it runs. [`Hypervisor::resume`] has it run once the state has come, [`Hypervisor::stop`] does away with it.
+    ///
+    /// # Errors
+    /// When the partition is no machine of ioward's own or runs already, the layout is not to be had here, or the machine emulator can't
+    /// be started.
+    async fn receive(&self, partition: &Name, layout: &MachineLayout) -> Result<OwnedFd, HypervisorError> {
+        let _ = layout;
+        Err(not_moved(partition))
+    }
+
+    /// Begins to send the state of a running machine away, and returns where it comes out: a stream socket. It runs on meanwhile, and
+    /// stands still at the end. Where the socket is closed before, it goes on by itself. From the end on, [`Hypervisor::resume`] has it run
+    /// on and [`Hypervisor::stop`] ends it: whoever asks for either knows what is settled for the machine with the same state.
+    ///
+    /// # Errors
+    /// When the partition is no machine of ioward's own, does not run, is being moved already, or holds a VF: those do not go along.
+    async fn send(&self, partition: &Name) -> Result<OwnedFd, HypervisorError> {
+        Err(not_moved(partition))
+    }
+
+    /// How far the move of a machine is, away from here or to here.
+    ///
+    /// # Errors
+    /// When the partition is no machine of ioward's own or has none, as where the move failed that it waited for.
+    async fn migration(&self, partition: &Name) -> Result<Migration, HypervisorError> {
+        Err(not_moved(partition))
+    }
+
+    /// Has a machine run whose move has ended, or is to end. One that is being sent away stays here, also if its whole state has gone
+    /// out; one whose state has come in goes on. One that runs as ever does so.
+    ///
+    /// # Errors
+    /// When the partition is no machine of ioward's own, has none, or waits for a state that has not come wholly.
+    async fn resume(&self, partition: &Name) -> Result<(), HypervisorError> {
+        Err(not_moved(partition))
+    }
+
     /// Makes the partition's communication structure; in a running one at once.
     ///
     /// # Errors
@@ -309,4 +356,10 @@ pub trait Hypervisor: Send + Sync {
 
     /// The events from now on. One receiver; a second call takes the first one's place.
     async fn events(&self) -> mpsc::Receiver<HypervisorEvent>;
+}
+
+fn not_moved(partition: &Name) -> HypervisorError {
+    let why = "only machines of ioward's own are moved by ioward; a domain is by libvirt's own migration (virsh migrate --live), and a \
+               namespace not at all";
+    HypervisorError::NotMoved { partition: partition.clone(), why: why.into() }
 }

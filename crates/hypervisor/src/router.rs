@@ -19,7 +19,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ioward_model::{DomainRef, KindName, Name, Owner, PartitionSpec, StandbyNic};
+use ioward_model::{DomainRef, KindName, MachineLayout, Migration, Name, Owner, PartitionSpec, StandbyNic};
 use ioward_pci::Bdf;
 use tokio::{
     sync::mpsc,
@@ -180,9 +180,12 @@ impl Router {
 
     /// The backend that has a partition, about to be asked to change it.
     async fn change(&self, partition: &Name) -> Result<Changing, HypervisorError> {
-        let backend = self.find(partition).await?;
-        let backend = backend.ok_or_else(|| HypervisorError::NoSuchPartition(partition.clone()))?;
-        Ok(Changing::begin(Arc::clone(backend)))
+        Ok(Changing::begin(Arc::clone(self.home(partition).await?)))
+    }
+
+    /// The backend that has a partition.
+    async fn home(&self, partition: &Name) -> Result<&Arc<Backend>, HypervisorError> {
+        self.find(partition).await?.ok_or_else(|| HypervisorError::NoSuchPartition(partition.clone()))
     }
 }
 
@@ -276,6 +279,26 @@ impl Hypervisor for Router {
         self.change(&owner.partition).await?.hypervisor().detach_standby(owner).await
     }
 
+    async fn layout(&self, partition: &Name) -> Result<MachineLayout, HypervisorError> {
+        self.home(partition).await?.hypervisor.layout(partition).await
+    }
+
+    async fn receive(&self, partition: &Name, layout: &MachineLayout) -> Result<OwnedFd, HypervisorError> {
+        self.change(partition).await?.hypervisor().receive(partition, layout).await
+    }
+
+    async fn send(&self, partition: &Name) -> Result<OwnedFd, HypervisorError> {
+        self.change(partition).await?.hypervisor().send(partition).await
+    }
+
+    async fn migration(&self, partition: &Name) -> Result<Migration, HypervisorError> {
+        self.home(partition).await?.hypervisor.migration(partition).await
+    }
+
+    async fn resume(&self, partition: &Name) -> Result<(), HypervisorError> {
+        self.change(partition).await?.hypervisor().resume(partition).await
+    }
+
     async fn create_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
         self.change(partition).await?.hypervisor().create_channel(partition).await
     }
@@ -285,15 +308,11 @@ impl Hypervisor for Router {
     }
 
     async fn connect_channel(&self, partition: &Name) -> Result<ChannelEnd, HypervisorError> {
-        let backend = self.find(partition).await?;
-        let backend = backend.ok_or_else(|| HypervisorError::NoSuchPartition(partition.clone()))?;
-        backend.hypervisor.connect_channel(partition).await
+        self.home(partition).await?.hypervisor.connect_channel(partition).await
     }
 
     async fn open_console(&self, partition: &Name) -> Result<OwnedFd, HypervisorError> {
-        let backend = self.find(partition).await?;
-        let backend = backend.ok_or_else(|| HypervisorError::NoSuchPartition(partition.clone()))?;
-        backend.hypervisor.open_console(partition).await
+        self.home(partition).await?.hypervisor.open_console(partition).await
     }
 
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, HypervisorError> {

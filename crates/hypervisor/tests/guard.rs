@@ -16,7 +16,9 @@ use ioward_hypervisor::{
     qemu::QemuConfig,
     sim::{self, SimConfig, SimHypervisor},
 };
-use ioward_model::{FunctionFacts, KindName, Name, Owner, PartitionSpec, Spec, StandbyNic};
+use ioward_model::{
+    Accelerator, Boot, FunctionFacts, KindName, MachineLayout, Name, Owner, PartitionSpec, Spec, StandbyNic,
+};
 use ioward_pci::Bdf;
 use stub::Stub;
 
@@ -216,6 +218,34 @@ async fn a_standby_is_for_a_known_machine_on_a_bridge_and_with_a_mac_of_a_statio
         host.guard.detach_standby(&owner("web/net0")).await.unwrap();
     }
     assert_eq!(standbys(&host.guard, "web").await, []);
+}
+
+async fn only_a_known_machine_without_vfs_is_moved(host: Host) {
+    let layout = MachineLayout {
+        machine: "pc-q35-10.0".parse().unwrap(),
+        accelerator: Accelerator::Tcg,
+        channel: false,
+        standbys: BTreeMap::new(),
+    };
+    let (nobody, web): (Name, Name) = ("nobody".parse().unwrap(), "web".parse().unwrap());
+    assert!(matches!(host.guard.send(&nobody).await, Err(HypervisorError::NoSuchPartition(_))));
+    assert!(matches!(host.guard.receive(&nobody, &layout).await, Err(HypervisorError::NoSuchPartition(_))));
+    host.attach("web/net0", "0000:01:10.0").await;
+    for error in
+        [host.guard.send(&web).await.unwrap_err(), host.guard.receive(&web, &layout).await.unwrap_err()]
+    {
+        assert!(matches!(&error, HypervisorError::NotMoved { .. }), "{error}");
+        assert!(error.to_string().contains("it holds net0"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_machine_is_not_moved() {
+    let stub = Stub::new(KindName::Domain);
+    stub.define(&PartitionSpec::new("web".parse().unwrap(), Boot::default())).await.unwrap();
+    let guard = Guard::new(stub, |_| Ok(None));
+    let error = guard.send(&"web".parse().unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("virsh migrate --live"), "{error}");
 }
 
 #[tokio::test]
@@ -469,6 +499,7 @@ suite! {
     without_an_iommu_nothing_is_handed_out
     a_vf_has_one_holder
     a_standby_is_for_a_known_machine_on_a_bridge_and_with_a_mac_of_a_station
+    only_a_known_machine_without_vfs_is_moved
     one_group_is_never_shared_by_two_partitions
     a_bridge_may_be_in_the_group_and_nothing_else_that_is_no_vf
     a_vf_is_looked_at_again_before_a_partition_starts_with_it

@@ -20,7 +20,7 @@ use ioward_hypervisor::{
     sim::{Bounds, SimConfig, SimHypervisor},
 };
 use ioward_model::{
-    Boot, Class, FunctionFacts, Name, OpError, OpErrorKind, OpOutcome, Owner, PartitionSpec, Spec,
+    Boot, Class, FunctionFacts, Migration, Name, OpError, OpErrorKind, OpOutcome, Owner, PartitionSpec, Spec,
     StandbyNic, VfOp, VfSettings, VfView,
 };
 use ioward_pci::Bdf;
@@ -587,6 +587,102 @@ async fn who_prints_without_end_or_is_not_read_holds_nobody_up() {
     assert!(longest < 2 << 20, "{longest}");
     drop(silent);
     hypervisor.stop(&web, StopMode::Force).await.unwrap();
+}
+
+/// Whether a partition's process is stopped by a signal (`proc_pid_stat(5)`, field 3).
+async fn stands_still(hypervisor: &Guard, partition: &Name) -> bool {
+    let pid = status(hypervisor, partition).await.pid.unwrap();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(')').unwrap().1.trim_start().starts_with('T')
+}
+
+async fn until_complete(hypervisor: &Guard, partition: &Name) {
+    let complete = async {
+        while hypervisor.migration(partition).await.unwrap() != Migration::Complete {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LONG, complete).await.expect("it is never complete");
+}
+
+/// Moves `web` until both stand still.
+async fn move_over(source: &Guard, target: &Guard, web: &Name) {
+    let layout = source.layout(web).await.unwrap();
+    let (into, out) = (target.receive(web, &layout).await.unwrap(), source.send(web).await.unwrap());
+    let carried =
+        aside(move || std::io::copy(&mut UnixStream::from(out), &mut UnixStream::from(into)).unwrap());
+    carried.await;
+    until_complete(source, web).await;
+    until_complete(target, web).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_moves_and_runs_in_one_place_only() {
+    let benches = (Bench::new(), Bench::new());
+    let (source, target) = (benches.0.hypervisor(), benches.1.hypervisor());
+    let web = define(&source, "web").await;
+    define(&target, "web").await;
+    let nic = StandbyNic { bridge: "br0".parse().unwrap(), mac: "52:54:00:aa:00:01".parse().unwrap() };
+    for side in [&source, &target] {
+        side.create_channel(&web).await.unwrap();
+        side.attach_standby(&owner("web/net0"), &nic).await.unwrap();
+    }
+    source.start(&web).await.unwrap();
+    source.attach_vf(&owner("web/net0"), bdf("0000:01:10.0")).await.unwrap();
+    let error = source.send(&web).await.unwrap_err();
+    assert!(error.to_string().contains("it holds net0"), "{error}");
+    source.detach_vf(&owner("web/net0"), false).await.unwrap();
+    move_over(&source, &target, &web).await;
+    while !stands_still(&source, &web).await {
+        tokio::task::yield_now().await;
+    }
+    for side in [&source, &target] {
+        let error = side.start(&web).await.unwrap_err();
+        assert!(matches!(error, HypervisorError::NotMoved { .. }), "a start is no resume: {error}");
+        let error = side.attach_vf(&owner("web/net0"), bdf("0000:01:10.0")).await.unwrap_err();
+        assert!(matches!(error, HypervisorError::NotMoved { .. }), "{error}");
+    }
+    // It stays, for once.
+    target.stop(&web, StopMode::Force).await.unwrap();
+    source.resume(&web).await.unwrap();
+    while stands_still(&source, &web).await {
+        tokio::task::yield_now().await;
+    }
+    source.detach_standby(&owner("web/net0")).await.unwrap();
+    target.detach_standby(&owner("web/net0")).await.unwrap();
+    move_over(&source, &target, &web).await;
+    source.stop(&web, StopMode::Force).await.unwrap();
+    target.resume(&web).await.unwrap();
+    assert!(!status(&source, &web).await.running);
+    assert_eq!(target.migration(&web).await.unwrap(), Migration::None);
+    target.attach_vf(&owner("web/net0"), bdf("0000:01:10.0")).await.unwrap();
+    target.connect_channel(&web).await.unwrap();
+    target.stop(&web, StopMode::Graceful).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_goes_on_when_its_way_is_cut_off_or_its_move_is_cancelled() {
+    let benches = (Bench::new(), Bench::new());
+    let (source, target) = (benches.0.hypervisor(), benches.1.hypervisor());
+    let web = define(&source, "web").await;
+    define(&target, "web").await;
+    source.start(&web).await.unwrap();
+    let layout = source.layout(&web).await.unwrap();
+    let (into, out) = (target.receive(&web, &layout).await.unwrap(), source.send(&web).await.unwrap());
+    let error = target.resume(&web).await.unwrap_err();
+    assert!(error.to_string().contains("not come wholly"), "{error}");
+    source.resume(&web).await.unwrap();
+    assert_eq!(source.migration(&web).await.unwrap(), Migration::None);
+    drop((into, out));
+    while status(&target, &web).await.running {
+        tokio::task::yield_now().await;
+    }
+    drop(source.send(&web).await.unwrap());
+    while !matches!(source.migration(&web).await.unwrap(), Migration::Failed { .. }) {
+        tokio::task::yield_now().await;
+    }
+    assert!(!stands_still(&source, &web).await);
+    move_over(&source, &target, &web).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

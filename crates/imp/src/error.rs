@@ -36,6 +36,14 @@ pub enum ImpError {
         "another change is being carried out; 'ioward events --follow' shows it; try again when it is done"
     )]
     Busy,
+    /// A partition is on its way to another host, or from there.
+    #[error("partition {partition} is being moved ({peer}); try again when that is done")]
+    Moving {
+        /// The partition.
+        partition: Name,
+        /// The other host.
+        peer: String,
+    },
     /// As many as may do this at once do it already.
     #[error("{0}")]
     TooMany(String),
@@ -83,7 +91,10 @@ impl From<ImpError> for ApiError {
             ImpError::Fabric(FabricError::Unsupported { .. } | FabricError::Frozen { .. }) => {
                 ErrorKind::Refused
             }
-            ImpError::Busy | ImpError::TooMany(_) => ErrorKind::Busy,
+            ImpError::Busy | ImpError::Moving { .. } | ImpError::TooMany(_) => ErrorKind::Busy,
+            ImpError::Hypervisor(HypervisorError::NotMoved { .. } | HypervisorError::NotForKind { .. }) => {
+                ErrorKind::Refused
+            }
             ImpError::NoSuchPartition(_)
             | ImpError::NoSuchChange(_)
             | ImpError::Fabric(FabricError::NoSuchFunction { .. } | FabricError::NoSuchVf { .. })

@@ -36,6 +36,7 @@ use crate::{
     machines::Machines,
     macs::macs_of,
     metrics::{Counters, Metrics},
+    moves::{Moves, moved_meanwhile},
     notes::{Audit, AuditPage, DISK_TIMEOUT, Notes},
     operations::{Asker, Operations},
     orphans::Orphans,
@@ -73,6 +74,7 @@ pub struct Imp {
     pub(crate) executor: Arc<Executor>,
     pub(crate) reconciler: Reconciler,
     orphans: Orphans,
+    pub(crate) moves: Moves,
     pub(crate) changes: Arc<Changes>,
     pub(crate) changing: Arc<Changing>,
     pub(crate) consoles: Consoles,
@@ -210,6 +212,7 @@ impl Imp {
             planning: Planning::new(Arc::clone(&looks), Arc::clone(&notes), Arc::clone(&hypervisor)),
             interrupted: Mutex::new(contents.interrupted),
             consoles: Consoles::new(Arc::clone(&hypervisor)),
+            moves: Moves::new(Arc::clone(&hypervisor), Arc::clone(&notes), Arc::clone(&channels)),
             metrics,
             doctor: Cached::new(DOCTOR_GOOD_FOR),
             fabric,
@@ -374,6 +377,10 @@ impl Imp {
         if now != plan {
             return Err(outdated(&plan, &now));
         }
+        let partitions = plan.steps.iter().filter_map(|step| step.meaning().subject.partition);
+        if let Some((partition, peer)) = self.notes.look(|state| moved_meanwhile(state, partitions)) {
+            return Err(ImpError::Moving { partition, peer });
+        }
         if starts_a_machine(&plan, &self.state()) {
             self.hypervisor.check().await?;
         }
@@ -403,7 +410,7 @@ impl Imp {
     }
 
     /// Takes the right to change something; the others are told that another change is under way, unless they wait for it.
-    async fn begin_change(&self, wait: Duration) -> Result<ChangeGuard, ImpError> {
+    pub(crate) async fn begin_change(&self, wait: Duration) -> Result<ChangeGuard, ImpError> {
         self.changing.begin(Holder::Change, wait).await.ok_or(ImpError::Busy)
     }
 
@@ -508,6 +515,7 @@ impl Imp {
             boot: &self.run.boot,
         };
         recovery.recover(interrupted).await;
+        self.moves.restore().await;
         self.machines.note_how_they_are("its machine was gone when the daemon started").await?;
         if self.looks.has_booted() {
             // Nor is anybody served before they are noted where they are.

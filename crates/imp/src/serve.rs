@@ -120,6 +120,7 @@ pub(crate) async fn run(
     tokio::spawn(Arc::clone(&imp).follow_hypervisor());
     let follower = tokio::spawn(Arc::clone(&imp).follow_host());
     let undefined = tokio::spawn(Arc::clone(&imp).follow_undefined());
+    let moves = tokio::spawn(Arc::clone(&imp).follow_moves());
     let flusher = tokio::spawn(Arc::clone(&imp).keep_flushing());
     tracing::info!("listening at {}", socket.display());
     (supervised.tell)(Life::Ready { partitions: imp.count() });
@@ -138,6 +139,7 @@ pub(crate) async fn run(
     imp.stop_channels();
     follower.abort();
     undefined.abort();
+    moves.abort();
     flusher.abort();
     imp.flush_or_say();
     alive.abort();

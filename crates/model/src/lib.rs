@@ -22,6 +22,7 @@ mod failover;
 mod function_facts;
 mod guest_may;
 mod halt;
+pub mod handover;
 mod holder;
 mod identity;
 mod into_map;
@@ -29,6 +30,7 @@ mod inventory;
 pub mod io_error;
 mod journal;
 mod kind;
+mod migration;
 mod name;
 mod nearest;
 mod needs;
@@ -81,6 +83,7 @@ pub use journal::{Ended, OpenOperation, PlanRecord, StepRecord};
 pub use kind::{
     DomainRef, ForeignNameError, KindName, LONGEST_INTERFACE, Machine, NamespaceRef, PartitionKind,
 };
+pub use migration::{MachineLayout, MachineType, MachineTypeError, Migration};
 pub use name::{Name, NameError, Owner, VfRef};
 pub use nearest::nearest;
 pub use needs::{Apart, Capability, FailureDomain, Guarantee, Guest, GuestOs, NumaPolicy};

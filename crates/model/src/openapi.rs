@@ -13,9 +13,9 @@ use utoipa::{
 };
 
 use crate::{
-    AdapterId, BitRate, DomainRef, Guarantee, GuestMay, HexId, InterfaceName, Label, MacAddress, MemorySize,
-    Name, NamespaceRef, Owner, PartitionSpec, Permission, Standby, VfCount, VfRef, Vlan, VlanProtocol,
-    partition_form::PartitionForm,
+    AdapterId, BitRate, DomainRef, Guarantee, GuestMay, HexId, InterfaceName, Label, MacAddress, MachineType,
+    MemorySize, Name, NamespaceRef, Owner, PartitionSpec, Permission, Standby, VfCount, VfRef, Vlan,
+    VlanProtocol, handover::MoveId, partition_form::PartitionForm,
 };
 
 /// Texts: the type, the pattern that all of them fit, an example, and what they are. A text that fits the pattern may be
@@ -34,6 +34,10 @@ macro_rules! texts {
 }
 
 texts! {
+    MachineType "^pc-q35-[a-z0-9._-]{1,33}$" "pc-q35-10.0"
+        "Type of a machine with its version, as QEMU names it."
+    MoveId "^[0-9a-f]{32}$" "30313233343536373839616263646566"
+        "ID of one move of one partition."
     Name "^[A-Za-z][A-Za-z0-9_-]{0,39}$" "web"
         "Name of a partition, or of a VF within its partition."
     Owner "^[A-Za-z][A-Za-z0-9_-]{0,39}/[A-Za-z][A-Za-z0-9_-]{0,39}$" "web/net0"

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AdapterState, Assignment, Intent, Name, OutOfService, Owner, PartitionSpec, PartitionState, Plan, Spec,
-    StandbyNic, State, VfId,
+    StandbyNic, State, VfId, handover::Move,
 };
 
 /// The key of a row.
@@ -26,6 +26,8 @@ pub enum RowKey {
     Assignment(Owner),
     /// An adapter that is out of service.
     OutOfService(Bdf),
+    /// A move of a partition.
+    Move(Name),
     /// The Spec that was last applied.
     Wanted,
 }
@@ -43,6 +45,8 @@ pub enum Row {
     Assignment(Owner, Option<Assignment>),
     /// An adapter that is out of service.
     OutOfService(Bdf, Option<OutOfService>),
+    /// A move of a partition.
+    Move(Name, Option<Move>),
     /// The Spec that was last applied.
     Wanted(Option<Box<Spec>>),
 }
@@ -87,6 +91,7 @@ impl State {
                 Row::Assignment(owner.clone(), held.cloned())
             }
             RowKey::OutOfService(pf) => Row::OutOfService(*pf, self.out_of_service.get(pf).cloned()),
+            RowKey::Move(name) => Row::Move(name.clone(), self.moves.get(name).cloned()),
             RowKey::Wanted => Row::Wanted(self.wanted.clone()),
         }
     }
@@ -102,6 +107,7 @@ impl State {
             .chain(self.adapters.keys().copied().map(RowKey::Adapter))
             .chain(partitions)
             .chain(self.out_of_service.keys().copied().map(RowKey::OutOfService))
+            .chain(self.moves.keys().cloned().map(RowKey::Move))
             .chain(self.wanted.as_ref().map(|_| RowKey::Wanted))
     }
 
@@ -129,6 +135,8 @@ impl State {
             }
             Row::OutOfService(pf, Some(out)) => _ = self.out_of_service.insert(pf, out),
             Row::OutOfService(pf, None) => _ = self.out_of_service.remove(&pf),
+            Row::Move(name, Some(moving)) => _ = self.moves.insert(name, moving),
+            Row::Move(name, None) => _ = self.moves.remove(&name),
             Row::Wanted(spec) => self.wanted = spec,
         }
         true

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     AdapterSpec, FailedOver, Identity, Intent, MacAddress, Name, OutOfService, Owner, PartitionSpec, Plan,
-    Spec, StandbyNic, VfCount, VfId, VfSettings,
+    Spec, StandbyNic, VfCount, VfId, VfSettings, handover::Move,
 };
 
 /// Everything ioward keeps between two plans. Stored as rows: [`crate::Row`].
@@ -27,6 +27,9 @@ pub struct State {
     /// Adapters that are out of service, whether or not anything of them is held.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub out_of_service: BTreeMap<Bdf, OutOfService>,
+    /// Moves of partitions to other hosts, and from there, by the partitions' names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub moves: BTreeMap<Name, Move>,
     /// The Spec that was last applied, as it was written: what is held may differ since, and adapters may have other addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wanted: Option<Box<Spec>>,

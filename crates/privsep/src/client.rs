@@ -17,8 +17,8 @@ use ioward_hypervisor::{
     PartitionStatus, StopMode, libvirt::Uuid,
 };
 use ioward_model::{
-    DomainRef, Inventory, Name, Owner, PartitionSpec, Recovery, StandbyNic, VfId, VfSettings, VfStatistics,
-    doctor::Finding,
+    DomainRef, Inventory, MachineLayout, Migration, Name, Owner, PartitionSpec, Recovery, StandbyNic, VfId,
+    VfSettings, VfStatistics, doctor::Finding,
 };
 use ioward_pci::Bdf;
 use serde::de::DeserializeOwned;
@@ -287,6 +287,14 @@ macro_rules! remote {
 
             async fn open_console(&self, partition: &Name) -> Result<OwnedFd, HypervisorError> {
                 self.ask_for_fd(Call::OpenConsole { partition: partition.clone() }).await
+            }
+
+            async fn receive(&self, partition: &Name, layout: &MachineLayout) -> Result<OwnedFd, HypervisorError> {
+                self.ask_for_fd(Call::Receive { partition: partition.clone(), layout: layout.clone() }).await
+            }
+
+            async fn send(&self, partition: &Name) -> Result<OwnedFd, HypervisorError> {
+                self.ask_for_fd(Call::Send { partition: partition.clone() }).await
             }
 
             /// Once: whoever asks again hears nothing.

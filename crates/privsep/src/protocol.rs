@@ -5,7 +5,9 @@ use std::{path::PathBuf, time::Duration};
 
 use ioward_fabric::FabricError;
 use ioward_hypervisor::{HypervisorError, HypervisorEvent, StopMode};
-use ioward_model::{DomainRef, Name, Owner, PartitionSpec, Recovery, StandbyNic, VfId, VfSettings};
+use ioward_model::{
+    DomainRef, MachineLayout, Name, Owner, PartitionSpec, Recovery, StandbyNic, VfId, VfSettings,
+};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +107,8 @@ pub enum Failure {
 
 /// The operations that a call can be for, each with its result, as the traits have them. `@&` stands before what the method takes
 /// by reference. From here come [`Call`], the client's methods and the server's dispatch. What is no plain call is written by hand
-/// in each of them: `bind`, `set_vf_count` and `recover`, which are guarded; `connect_channel` and `open_console`, which have a descriptor in their answers; `changes` and `events`.
+/// in each of them: `bind`, `set_vf_count` and `recover`, which are guarded; `connect_channel`, `open_console`, `receive` and `send`, which have
+/// a descriptor in their answers; `changes` and `events`.
 macro_rules! operations {
     ($make:ident) => {
         $make! {
@@ -136,6 +139,9 @@ macro_rules! operations {
                 ReleaseVf release_vf(owner: @& Owner) -> ();
                 AttachStandby attach_standby(owner: @& Owner, nic: @& StandbyNic) -> ();
                 DetachStandby detach_standby(owner: @& Owner) -> ();
+                Layout layout(partition: @& Name) -> MachineLayout;
+                Migration migration(partition: @& Name) -> Migration;
+                Resume resume(partition: @& Name) -> ();
                 CreateChannel create_channel(partition: @& Name) -> ();
                 DestroyChannel destroy_channel(partition: @& Name) -> ();
                 Partitions partitions() -> Vec<PartitionStatus>;
@@ -162,6 +168,8 @@ macro_rules! call {
             Recover { pf: Bdf, how: Recovery },
             ConnectChannel { partition: Name },
             OpenConsole { partition: Name },
+            Receive { partition: Name, layout: MachineLayout },
+            Send { partition: Name },
         }
     };
 }

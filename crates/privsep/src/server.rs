@@ -11,7 +11,7 @@ use std::{
 };
 
 use ioward_fabric::{Fabric, FabricError};
-use ioward_hypervisor::{ChannelEnd, Claim, Guard, Hypervisor};
+use ioward_hypervisor::{ChannelEnd, Claim, Guard, Hypervisor, HypervisorError};
 use ioward_model::{Recovery, VfId};
 use ioward_pci::Bdf;
 use serde::Serialize;
@@ -170,10 +170,11 @@ impl Server {
                 }
                 Err(error) => failed(id, Failure::Hypervisor(error)),
             },
-            Call::OpenConsole { partition } => match self.hypervisor.open_console(&partition).await {
-                Ok(stream) => answer_with(id, stream),
-                Err(error) => failed(id, Failure::Hypervisor(error)),
-            },
+            Call::OpenConsole { partition } => answer_fd(id, self.hypervisor.open_console(&partition).await),
+            Call::Receive { partition, layout } => {
+                answer_fd(id, self.hypervisor.receive(&partition, &layout).await)
+            }
+            Call::Send { partition } => answer_fd(id, self.hypervisor.send(&partition).await),
             call => self.dispatch(id, call).await,
         }
     }
@@ -286,7 +287,9 @@ macro_rules! dispatch {
                     | Call::SetVfCount { .. }
                     | Call::Recover { .. }
                     | Call::ConnectChannel { .. }
-                    | Call::OpenConsole { .. } => {
+                    | Call::OpenConsole { .. }
+                    | Call::Receive { .. }
+                    | Call::Send { .. } => {
                         failed(id, Failure::Unsaid("it is no plain call".into()))
                     }
                 }
@@ -305,6 +308,13 @@ fn answer<T: Serialize>(id: u64, result: Result<T, Failure>) -> Result<Frame, Li
             frame.or_else(|error| failed(id, Failure::Unsaid(error.to_string())))
         }
         Err(failure) => failed(id, failure),
+    }
+}
+
+fn answer_fd(id: u64, result: Result<OwnedFd, HypervisorError>) -> Result<Frame, LinkError> {
+    match result {
+        Ok(stream) => answer_with(id, stream),
+        Err(error) => failed(id, Failure::Hypervisor(error)),
     }
 }
 

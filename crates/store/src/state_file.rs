@@ -215,8 +215,8 @@ fn of_content(path: &Path, wrong: Wrong) -> StoreError {
     match wrong {
         Wrong::Storage(error) => of(&path, "read", error),
         Wrong::Content(why) => StoreError::Corrupt { path, why },
-        Wrong::Version(found) if found > tables::SCHEMA => {
-            StoreError::Newer { path, found, known: tables::SCHEMA }
+        Wrong::Version(found) if found > tables::WITH_MOVES => {
+            StoreError::Newer { path, found, known: tables::WITH_MOVES }
         }
         Wrong::Version(found) => {
             StoreError::Corrupt { path, why: format!("it says that it is of version {found}") }

@@ -9,7 +9,7 @@ use std::{
 
 use ioward_model::{
     AdapterState, Assignment, AuditDropped, AuditEntry, Ended, Name, OpenOperation, OutOfService, Owner,
-    PartitionHead, PlanRecord, Row, Spec, State, StepRecord, VfId,
+    PartitionHead, PlanRecord, Row, Spec, State, StepRecord, VfId, handover::Move,
 };
 use ioward_pci::Bdf;
 use redb::{
@@ -28,6 +28,10 @@ pub const SCHEMA: u64 = 5;
 /// into [`SCHEMA`].
 const OLDEST: u64 = 2;
 
+/// What is written instead as long as a partition is being moved to or from another host: an ioward that does not know of that would start it here
+/// though it is another's, or tell the other host that there is no such move.
+pub(crate) const WITH_MOVES: u64 = 6;
+
 /// Number of plans kept: of users' plans, and of repairs, each including the running one.
 pub const KEPT_PLANS: usize = 8;
 
@@ -45,6 +49,8 @@ const ASSIGNMENTS: TableDefinition<'_, (&str, &str), Json> = TableDefinition::ne
 const WANTED: TableDefinition<'_, &str, Json> = TableDefinition::new("wanted");
 /// By PCI address. Files of an older ioward do not have this table.
 const OUT_OF_SERVICE: TableDefinition<'_, &str, Json> = TableDefinition::new("out-of-service");
+/// By the partition's name. Only files with moves have this table.
+const MOVES: TableDefinition<'_, &str, Json> = TableDefinition::new("moves");
 /// By [`PlanRecord::number`].
 const PLANS: TableDefinition<'_, u64, Json> = TableDefinition::new("plans");
 /// The outcome of each plan. Apart from the plans, which can be long.
@@ -79,6 +85,7 @@ pub(crate) enum Written {
     Partition(Name, Option<Vec<u8>>),
     Assignment(Owner, Option<Vec<u8>>),
     OutOfService(Bdf, Option<Vec<u8>>),
+    Move(Name, Option<Vec<u8>>),
     Wanted(Option<Vec<u8>>),
     PlanBegun(u64, Vec<u8>),
     Step(u64, u64, Vec<u8>),
@@ -102,6 +109,7 @@ impl Written {
             Change::Row(Row::Partition(name, head)) => Self::Partition(name.clone(), maybe(head)?),
             Change::Row(Row::Assignment(owner, held)) => Self::Assignment(owner.clone(), maybe(held)?),
             Change::Row(Row::OutOfService(pf, out)) => Self::OutOfService(*pf, maybe(out)?),
+            Change::Row(Row::Move(name, moving)) => Self::Move(name.clone(), maybe(moving)?),
             Change::Row(Row::Wanted(spec)) => Self::Wanted(maybe(spec)?),
             Change::PlanBegun(record) => Self::PlanBegun(record.number, serde_json::to_vec(record)?),
             Change::Step { plan, number, record } => {
@@ -142,7 +150,6 @@ pub(crate) fn write(transaction: &WriteTransaction, changes: &[Written]) -> Resu
     let mut numbers = transaction.open_table(NUMBERS)?;
     let commit = numbers.get("commits")?.map_or(1, |commits| commits.value() + 1);
     numbers.insert("commits", commit)?;
-    numbers.insert("schema", SCHEMA)?;
     drop(numbers);
     write_audit(transaction, changes)?;
     for change in changes {
@@ -187,10 +194,27 @@ pub(crate) fn write(transaction: &WriteTransaction, changes: &[Written]) -> Resu
             Written::OperationEnded(vf) => {
                 transaction.open_table(OPERATIONS)?.remove((&*vf.pf.to_string(), vf.index))?;
             }
+            Written::Move(name, moving) => {
+                put(&mut transaction.open_table(MOVES)?, name.as_str(), moving.as_deref())?;
+            }
             Written::Audit(_) | Written::AuditDropped(..) => {}
         }
     }
+    let schema = if has_moves(transaction)? { WITH_MOVES } else { SCHEMA };
+    transaction.open_table(NUMBERS)?.insert("schema", schema)?;
     Ok(commit)
+}
+
+/// Whether a partition is being moved. A file without that has no table for it.
+fn has_moves(transaction: &WriteTransaction) -> Result<bool, redb::Error> {
+    if !transaction.list_tables()?.any(|table| table.name() == MOVES.name()) {
+        return Ok(false);
+    }
+    let is_empty = transaction.open_table(MOVES)?.first()?.is_none();
+    if is_empty {
+        transaction.delete_table(MOVES)?;
+    }
+    Ok(!is_empty)
 }
 
 fn write_audit(transaction: &WriteTransaction, changes: &[Written]) -> Result<(), redb::Error> {
@@ -234,6 +258,7 @@ fn clear(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     transaction.open_table(ASSIGNMENTS)?.retain(|_, _| false)?;
     transaction.open_table(OUT_OF_SERVICE)?.retain(|_, _| false)?;
     transaction.open_table(WANTED)?.retain(|_, _| false)?;
+    transaction.delete_table(MOVES)?;
     transaction.open_table(OPERATIONS)?.retain(|_, _| false)?;
     Ok(())
 }
@@ -309,7 +334,7 @@ impl Tables {
     /// The version, if this program can read it.
     fn check_schema(&self) -> Result<(), Wrong> {
         match self.open(NUMBERS)?.get("schema")?.map(|schema| schema.value()) {
-            Some(OLDEST..=SCHEMA) => Ok(()),
+            Some(OLDEST..=WITH_MOVES) => Ok(()),
             Some(schema) => Err(Wrong::Version(schema)),
             None => Err(Wrong::Content("it has no version".to_owned())),
         }
@@ -350,6 +375,14 @@ impl Tables {
                 let pf = key_of(&OUT_OF_SERVICE, key.value())?;
                 let out: OutOfService = value_of(&OUT_OF_SERVICE, pf, value.value())?;
                 state.put(Row::OutOfService(pf, Some(out)));
+            }
+        }
+        if let Some(table) = self.open_if_there(MOVES)? {
+            for row in table.iter()? {
+                let (key, value) = row?;
+                let name: Name = key_of(&MOVES, key.value())?;
+                let moving: Move = value_of(&MOVES, &name, value.value())?;
+                state.put(Row::Move(name, Some(moving)));
             }
         }
         state.wanted = self.wanted()?;

@@ -12,7 +12,7 @@ use std::{
     path::Path,
 };
 
-use ioward_model::{Machine, Name};
+use ioward_model::{Accelerator, Machine, MachineLayout, Name};
 
 use super::{
     disk::DiskFormat,
@@ -138,20 +138,30 @@ pub(super) fn accelerators(cpuinfo: &str) -> &'static [&'static str] {
 /// The whole command line but for the program.
 ///
 /// `-cpu max` is `-cpu host` under KVM, and all that TCG can do without it, so that one command line serves both.
+///
+/// A machine that is to take over the state of one of the layout `awaited` is of that one's type, executes on the same, and stands still.
 pub(super) fn arguments(
     record: &Record,
     given: &Given,
     folder: &Folder,
     accelerators: &[&str],
+    awaited: Option<&MachineLayout>,
 ) -> Vec<OsString> {
     let Definition { numa_node, machine: Machine { cpus, memory, boot, .. }, .. } = &record.spec;
     let mut line = Line::default();
     line.add("-name", mark(folder));
     line.flag("-nodefaults").flag("-no-user-config").add("-display", "none");
-    line.add("-machine", if numa_node.is_some() { "q35,memory-backend=memory" } else { "q35" });
+    let machine = awaited.map_or("q35", |layout| layout.machine.as_str());
+    let memory_of = if numa_node.is_some() { ",memory-backend=memory" } else { "" };
+    line.add("-machine", format!("{machine}{memory_of}"));
     line.add("-cpu", "max");
-    for accelerator in accelerators {
-        line.add("-accel", *accelerator);
+    match awaited.map(|layout| layout.accelerator) {
+        Some(Accelerator::Kvm) => _ = line.add("-accel", "kvm"),
+        Some(Accelerator::Tcg | Accelerator::Sim) => _ = line.add("-accel", "tcg"),
+        None => accelerators.iter().for_each(|accelerator| _ = line.add("-accel", *accelerator)),
+    }
+    if awaited.is_some() {
+        line.flag("-S").add("-incoming", "defer");
     }
     line.add("-smp", format!("cpus={cpus}")).add("-m", format!("size={}M", memory.mebibytes()));
     if let Some(node) = numa_node {
@@ -287,7 +297,7 @@ mod tests {
 
     fn arguments_of(record: &Record, given: &Given) -> Vec<String> {
         let folder = Folder::new(Path::new("/run/io,ward/partitions"), &record.spec.name);
-        arguments(record, given, &folder, &["kvm", "tcg"])
+        arguments(record, given, &folder, &["kvm", "tcg"], None)
             .into_iter()
             .map(|argument| argument.into_string().unwrap())
             .collect()
@@ -324,6 +334,32 @@ mod tests {
         assert_eq!(values(&arguments, "-append"), ["a=b,c d"]);
         assert!(!arguments.iter().any(|a| a == "-blockdev" || a.contains("vfio-pci") || a.contains("chan")));
         assert!(!arguments.iter().any(|a| a == "-no-reboot"), "a guest that reboots does not end");
+    }
+
+    #[test]
+    fn a_machine_that_waits_for_a_state_is_like_the_one_that_it_is_from() {
+        let record = tests::record("numa_node = 0\nboot = { kernel = \"/k\" }");
+        let folder = Folder::new(Path::new("/run/ioward/partitions"), &record.spec.name);
+        let layout = MachineLayout {
+            machine: "pc-q35-9.2".parse().unwrap(),
+            accelerator: Accelerator::Tcg,
+            channel: false,
+            standbys: std::collections::BTreeMap::new(),
+        };
+        let given = given(&record, None);
+        let line = |awaited| {
+            let line = arguments(&record, &given, &folder, &["kvm", "tcg"], awaited);
+            line.into_iter().map(|argument| argument.into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let waiting = line(Some(&layout));
+        assert_eq!(values(&waiting, "-machine"), ["pc-q35-9.2,memory-backend=memory"]);
+        assert_eq!(values(&waiting, "-accel"), ["tcg"], "nothing that ran on one goes on, on another");
+        assert_eq!(values(&waiting, "-incoming"), ["defer"]);
+        assert!(
+            waiting.contains(&"-S".to_owned()),
+            "it runs when it is told to, and not when the state has come"
+        );
+        assert!(!line(None).iter().any(|argument| argument == "-S" || argument == "-incoming"));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use super::{
 use crate::{Accelerator, HypervisorError, lock::lock, text::printable};
 
 /// Between two looks at something that QEMU or a guest is to bring about.
-const POLL: Duration = Duration::from_millis(50);
+pub(super) const POLL: Duration = Duration::from_millis(50);
 
 /// Between two requests to a guest that has not obeyed: one that is still booting, or is busy with the plugging before
 /// (autotest/tp-libvirt#3999), does not hear the first. QEMU takes the next one after 5 s at the earliest.
@@ -82,6 +82,14 @@ impl Machine {
             expecting: AtomicUsize::new(0),
             end: watch::Sender::new(None),
         })
+    }
+
+    pub(super) fn partition(&self) -> &Name {
+        &self.partition
+    }
+
+    pub(super) fn bounds(&self) -> &Bounds {
+        &self.bounds
     }
 
     pub(super) fn process(&self) -> &Process {
@@ -168,14 +176,28 @@ impl Machine {
     }
 
     /// Waits until it executes, and says on what. One that is known to have executed, and has halted since, is not waited for: that is told
-    /// otherwise.
+    /// otherwise. One that was moved away, or waits for its state, does not execute.
     pub(super) async fn running(&self) -> Result<Accelerator, HypervisorError> {
+        self.executes(&["running"]).await
+    }
+
+    /// Waits until it is in one of these run states of QEMU's, and says on what it executes.
+    pub(super) async fn executes(&self, states: &[&str]) -> Result<Accelerator, HypervisorError> {
         let deadline = Instant::now() + self.bounds.start;
         loop {
-            match self.ask("query-status", Value::Null).await {
-                Ok(status) if status["running"] == true => break,
-                Ok(status) if halt(&status).is_some() && self.accelerator().is_some() => break,
-                Ok(_) | Err(QmpError::Connect(_) | QmpError::NoAnswer(_)) if Instant::now() < deadline => {
+            let answer = self.ask("query-status", Value::Null).await;
+            let state =
+                answer.as_ref().ok().and_then(|status| status["status"].as_str()).unwrap_or("unknown");
+            let has_halted = || answer.as_ref().is_ok_and(|status| halt(status).is_some());
+            if states.contains(&state) || has_halted() && self.accelerator().is_some() {
+                break;
+            }
+            // For its daemon to say what becomes of it: time does not.
+            let is_being_moved = matches!(state, "inmigrate" | "postmigrate" | "paused");
+            match answer {
+                Ok(_) | Err(QmpError::Connect(_) | QmpError::NoAnswer(_))
+                    if Instant::now() < deadline && !is_being_moved =>
+                {
                     sleep(POLL).await;
                 }
                 Ok(status) => {
@@ -438,7 +460,7 @@ impl Machine {
         }
     }
 
-    async fn command(&self, name: &str, arguments: Value) -> Result<Value, HypervisorError> {
+    pub(super) async fn command(&self, name: &str, arguments: Value) -> Result<Value, HypervisorError> {
         self.ask(name, arguments).await.map_err(|error| self.refused(name, error))
     }
 
@@ -447,7 +469,7 @@ impl Machine {
         self.connected(async |qmp, bound| qmp.execute(name, &arguments, bound).await).await
     }
 
-    async fn connected<T>(
+    pub(super) async fn connected<T>(
         &self,
         work: impl AsyncFnOnce(&mut Qmp, Duration) -> Result<T, QmpError>,
     ) -> Result<T, QmpError> {
@@ -464,7 +486,7 @@ impl Machine {
         work(qmp, self.bounds.command).await
     }
 
-    fn refused(&self, command: &str, why: impl std::fmt::Display) -> HypervisorError {
+    pub(super) fn refused(&self, command: &str, why: impl std::fmt::Display) -> HypervisorError {
         HypervisorError::Qmp {
             partition: self.partition.clone(),
             command: command.to_owned(),

@@ -9,6 +9,7 @@ mod config;
 mod disk;
 mod folder;
 mod machine;
+mod moving;
 mod numa;
 mod partition;
 mod probe;
@@ -36,7 +37,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ioward_model::{Name, Owner, PartitionSpec, StandbyNic};
+use ioward_model::{MachineLayout, Migration, Name, Owner, PartitionSpec, StandbyNic};
 use ioward_pci::Bdf;
 use rustix::{fs::FlockOperation, io::Errno};
 use tokio::{
@@ -223,8 +224,12 @@ impl QemuHypervisor {
         lock(&self.partitions).values().filter_map(|partition| partition.record().user).collect()
     }
 
-    /// Starts QEMU for a stopped partition, with what the record says.
-    async fn spawn(&self, partition: &Partition) -> Result<Arc<Machine>, HypervisorError> {
+    /// Starts QEMU for a stopped partition, with what the record says; to wait for the state of a machine of this layout, if one is given.
+    async fn spawn(
+        &self,
+        partition: &Partition,
+        awaited: Option<&MachineLayout>,
+    ) -> Result<Arc<Machine>, HypervisorError> {
         let record = partition.record();
         for vf in &record.vfs {
             let owner = Owner { partition: partition.name.clone(), vf: vf.name.clone() };
@@ -247,7 +252,7 @@ impl QemuHypervisor {
             disk: disk.map(|(disk, format)| (disk.into(), format)),
             taps,
         };
-        let arguments = command::arguments(&record, &given, folder, accelerators());
+        let arguments = command::arguments(&record, &given, folder, accelerators(), awaited);
         let emulator = &self.config.emulator;
         let user = record.user.map(users::of_machine);
         let start = || Process::spawn(emulator, &arguments, log, user, given.into_all());
@@ -260,17 +265,18 @@ impl QemuHypervisor {
         Ok(Machine::new(&partition.name, &partition.folder, &self.config.bounds, process))
     }
 
-    /// Waits until a machine that was just started executes; one that does not is ended.
-    async fn wait_running(
+    /// Waits until a machine that was just started is as it should be; one that is not is ended.
+    async fn wait_for<T>(
         &self,
         partition: &Partition,
         machine: &Machine,
-    ) -> Result<Accelerator, HypervisorError> {
+        ready: impl Future<Output = Result<T, HypervisorError>>,
+    ) -> Result<T, HypervisorError> {
         let _expected = machine.expect_end();
         let error = tokio::select! {
             biased;
-            running = machine.running() => match running {
-                Ok(accelerator) => return Ok(accelerator),
+            ready = ready => match ready {
+                Ok(value) => return Ok(value),
                 // Its connection may have ended because it did.
                 Err(error) => timeout(Duration::from_secs(1), machine.gone()).await.map_err(|_| error),
             },
@@ -387,10 +393,10 @@ impl Hypervisor for QemuHypervisor {
         // A machine that was started by a daemon that died before it could write anything down is taken over.
         let machine = match self.find_machine(&partition).await? {
             Some(machine) => machine,
-            None => self.spawn(&partition).await?,
+            None => self.spawn(&partition, None).await?,
         };
         self.run(&partition, Arc::clone(&machine));
-        self.wait_running(&partition, &machine).await
+        self.wait_for(&partition, &machine, machine.running()).await
     }
 
     /// A guest may ignore its power button: then this ends with [`HypervisorError::GuestUnresponsive`] and the machine
@@ -418,6 +424,9 @@ impl Hypervisor for QemuHypervisor {
         let held = record.vf(&owner.vf);
         if let Some(other) = held.filter(|held| held.function != function) {
             return Err(refuse(format!("{owner} is {} already; detach that first", other.function)));
+        }
+        if let Some(machine) = partition.machine() {
+            machine.check_stays().await?;
         }
         let vf = match held {
             Some(vf) => vf.clone(),
@@ -473,8 +482,31 @@ impl Hypervisor for QemuHypervisor {
         self.detach_standby_now(owner).await
     }
 
+    async fn layout(&self, name: &Name) -> Result<MachineLayout, HypervisorError> {
+        self.layout_now(name).await
+    }
+
+    async fn receive(&self, name: &Name, layout: &MachineLayout) -> Result<OwnedFd, HypervisorError> {
+        self.receive_now(name, layout).await
+    }
+
+    async fn send(&self, name: &Name) -> Result<OwnedFd, HypervisorError> {
+        self.send_now(name).await
+    }
+
+    async fn migration(&self, name: &Name) -> Result<Migration, HypervisorError> {
+        self.migration_now(name).await
+    }
+
+    async fn resume(&self, name: &Name) -> Result<(), HypervisorError> {
+        self.resume_now(name).await
+    }
+
     async fn create_channel(&self, name: &Name) -> Result<(), HypervisorError> {
         let (partition, _operation) = self.enter(name).await?;
+        if let Some(machine) = partition.machine() {
+            machine.check_stays().await?;
+        }
         partition.change(|record| record.channel = true)?;
         if let Some(machine) = partition.machine()
             && let Err(error) = machine.add_channel().await

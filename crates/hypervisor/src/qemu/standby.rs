@@ -8,7 +8,7 @@
 //! ```
 //! Hidden, the VF is in no list of QEMU's and QEMU has not opened it; a guest without net_failover leaves it so for good. Once a guest of
 //! the running QEMU has negotiated, VFs are plugged in at once, also while it boots anew. QEMU hides the primary again when a machine
-//! migrates, which ioward's do not.
+//! migrates, which ioward's do without any: see `moving`.
 //!
 //! QEMU keeps what it was told about its first primary until the standby is gone. Where it finds the primary missing when a guest
 //! negotiates, as after a reboot, it plugs *that* function in, though it was detached since or another was handed to it. For the first,
@@ -41,6 +41,7 @@ impl QemuHypervisor {
         }
         let machine = partition.machine();
         if let Some(machine) = &machine {
+            machine.check_stays().await?;
             if let Some(held) = held
                 && machine.has_standby(held).await?
             {

@@ -26,7 +26,7 @@ use ioward_channel::{
 use ioward_model::{Halt, Name};
 use rustix::{
     net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
-    process::{Pid, Signal, kill_process_group},
+    process::{Pid, Signal, kill_process, kill_process_group},
 };
 use tokio::{
     io::Interest,
@@ -80,6 +80,8 @@ pub(super) struct Machine {
     gone: watch::Sender<Option<String>>,
     kill: Notify,
     halting: Notify,
+    /// Whether it is to stand still.
+    frozen: watch::Sender<bool>,
     /// How many want it to end.
     end_expected: AtomicU32,
     /// Held while a channel is made, so that both sides agree which one is the newest.
@@ -141,6 +143,7 @@ impl Machine {
             gone: watch::Sender::new(None),
             kill: Notify::new(),
             halting: Notify::new(),
+            frozen: watch::Sender::new(false),
             end_expected: AtomicU32::new(0),
             channel: tokio::sync::Mutex::new(Channel::None),
         });
@@ -309,6 +312,11 @@ impl Machine {
         self.kill.notify_one();
     }
 
+    /// Has it stand still, or go on.
+    pub(super) fn freeze(&self, frozen: bool) {
+        self.frozen.send_if_modified(|now| std::mem::replace(now, frozen) != frozen);
+    }
+
     /// Waits until the process has ended; how it did.
     pub(super) async fn gone(&self) -> String {
         let mut gone = self.gone.subscribe();
@@ -402,6 +410,7 @@ async fn live(
         future::pending::<()>().await;
     };
     let mut listen = std::pin::pin!(listen);
+    let mut frozen = machine.frozen.subscribe();
     let status = loop {
         tokio::select! {
             status = child.wait() => break status,
@@ -410,6 +419,15 @@ async fn live(
                 let _ = child.start_kill();
             }
             () = machine.halting.notified() => machine.obey(&child),
+            // The sender is part of the machine, so there is nothing but a change to wait for.
+            _ = frozen.changed() => {
+                let signal = if *frozen.borrow_and_update() { Signal::STOP } else { Signal::CONT };
+                // Nobody has waited for the child, so its number is its own.
+                let pid = child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+                if let Some(Err(error)) = pid.map(|pid| kill_process(pid, signal)) {
+                    tracing::warn!("partition {} does not stand still or go on: {error}", machine.partition);
+                }
+            }
             () = &mut relay, if is_relaying => is_relaying = false,
             () = &mut listen => {}
         }

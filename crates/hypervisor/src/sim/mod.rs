@@ -8,6 +8,7 @@
 
 mod console;
 mod machine;
+mod moving;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +24,8 @@ use std::{
 use async_trait::async_trait;
 use ioward_channel::control::ToPartition;
 use ioward_model::{
-    Boot, Halt, InterfaceName, KindName, Machine as MachineSpec, Name, Owner, PartitionSpec, StandbyNic,
+    Boot, Halt, InterfaceName, KindName, Machine as MachineSpec, MachineLayout, Migration, Name, Owner,
+    PartitionSpec, StandbyNic,
 };
 use ioward_pci::Bdf;
 use tokio::{
@@ -32,7 +34,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::machine::Machine;
+use self::{machine::Machine, moving::Moving};
 use crate::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
     StopMode, boot_files, file::io_error, lock::lock, opening::Opening,
@@ -108,6 +110,8 @@ struct Now {
     vfs: BTreeMap<Name, Bdf>,
     standbys: BTreeMap<Name, StandbyNic>,
     machine: Option<Arc<Machine>>,
+    /// Its last move, as long as its machine runs that was moved.
+    moving: Option<Moving>,
 }
 
 impl Partition {
@@ -213,7 +217,11 @@ impl SimHypervisor {
         while watchers.try_join_next().is_some() {}
         watchers.spawn(async move {
             let why = life.await;
-            lock(&watched.now).machine = None;
+            {
+                let mut now = lock(&watched.now);
+                now.machine = None;
+                now.moving = None;
+            }
             // Nothing is there to remove when the folder has gone already.
             let _ = fs::remove_file(watched.console());
             // A partition that ends before it runs is reported by its start.
@@ -252,7 +260,7 @@ impl SimHypervisor {
     async fn run(&self, name: &Name) -> Result<Accelerator, HypervisorError> {
         let (partition, _operation) = self.enter(name).await?;
         if partition.machine().is_some() {
-            return Ok(Accelerator::Sim);
+            return partition.check_stays().map(|()| Accelerator::Sim);
         }
         let (channel, vfs) = {
             let now = lock(&partition.now);
@@ -376,6 +384,7 @@ impl Hypervisor for SimHypervisor {
         if held.is_some() {
             return Ok(());
         }
+        partition.check_stays()?;
         // First, so that it is held also where nobody waits for the partition's process any more.
         lock(&partition.now).vfs.insert(owner.vf.clone(), function);
         if let Some(machine) = partition.machine() {
@@ -411,6 +420,7 @@ impl Hypervisor for SimHypervisor {
         if partition.kind != KindName::Machine {
             return refuse(format!("only machines have standbys, and it is a {}", partition.kind));
         }
+        partition.check_stays()?;
         let mut now = lock(&partition.now);
         match now.standbys.get(&owner.vf) {
             Some(held) if held == nic => return Ok(()),
@@ -438,11 +448,32 @@ impl Hypervisor for SimHypervisor {
         Ok(())
     }
 
+    async fn layout(&self, name: &Name) -> Result<MachineLayout, HypervisorError> {
+        self.layout_now(name).await
+    }
+
+    async fn receive(&self, name: &Name, layout: &MachineLayout) -> Result<OwnedFd, HypervisorError> {
+        self.receive_now(name, layout).await
+    }
+
+    async fn send(&self, name: &Name) -> Result<OwnedFd, HypervisorError> {
+        self.send_now(name).await
+    }
+
+    async fn migration(&self, name: &Name) -> Result<Migration, HypervisorError> {
+        self.migration_now(name).await
+    }
+
+    async fn resume(&self, name: &Name) -> Result<(), HypervisorError> {
+        self.resume_now(name).await
+    }
+
     async fn create_channel(&self, name: &Name) -> Result<(), HypervisorError> {
         let (partition, _operation) = self.enter(name).await?;
         if lock(&partition.now).channel {
             return Ok(());
         }
+        partition.check_stays()?;
         if let Some(machine) = partition.machine() {
             machine.make_channel().await?;
         }

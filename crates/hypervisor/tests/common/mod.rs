@@ -1,4 +1,5 @@
 //! Shared by the tests with a real QEMU: a runtime folder of their own, and guests of a few bytes.
+#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::{
     fs,

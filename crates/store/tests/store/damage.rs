@@ -106,16 +106,16 @@ fn of_version(version: u64) -> MemoryFile {
 
 #[test]
 fn a_file_from_the_future_is_refused_and_left_alone() {
-    let file = of_version(6);
+    let file = of_version(7);
     let content = file.content();
     let error = open(&file).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "state.redb is of version 6; this ioward reads version 5: use the newer one"
+        "state.redb is of version 7; this ioward reads version 6: use the newer one"
     );
     assert!(file.content() == content);
     let error = StateFile::read("state.redb".as_ref(), &file).unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 6, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 7, .. }), "{error}");
     let error = open(&of_version(0)).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
 }

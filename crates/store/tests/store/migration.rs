@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use ioward_model::{AdapterOriginal, AuditEntry, Verdict, VfCount};
+use ioward_model::{AdapterOriginal, AuditEntry, Name, Row, RowKey, Verdict, VfCount};
 use ioward_store::{Change, MemoryFile, Store, StoreError, open};
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use serde_json::Value;
@@ -246,6 +246,32 @@ fn rows_are_written_as_version_5() {
     }
     let expected: Rows = serde_json::from_str(VERSION5).unwrap();
     assert_eq!(written, expected);
+}
+
+/// An older ioward would start a partition that was given away. It reads the file as soon as nothing is being moved any more.
+#[test]
+fn a_file_has_version_6_for_as_long_as_a_partition_is_being_moved() {
+    let mut state = state();
+    let web: Name = "web".parse().unwrap();
+    let text = r#"{"id":"30313233343536373839616263646566","peer":"b","side":"leaving","note":"given"}"#;
+    let file = file_with(&values::rows(&state));
+    let schema = |file: &MemoryFile| rows_of(file)["numbers"]["schema"].clone();
+    assert_eq!(schema(&file), 5);
+    state.moves.insert(web.clone(), serde_json::from_str(text).unwrap());
+    let noted = Change::Row(state.row(&RowKey::Move(web.clone())));
+    values::committed(&file, &[noted]);
+    assert_eq!(values::open(&file).unwrap().1.state, state);
+    assert_eq!(schema(&file), 6);
+    values::committed(&file, &[Change::Audit(values::audit(5))]);
+    assert_eq!(schema(&file), 6);
+    // Everything is said anew after a commit that failed.
+    let anew: Vec<_> = std::iter::once(Change::Clear).chain(values::rows(&state)).collect();
+    values::committed(&file, &anew);
+    assert_eq!(values::open(&file).unwrap().1.state, state);
+    values::committed(&file, &[Change::Row(Row::Move(web.clone(), None))]);
+    state.moves.clear();
+    assert_eq!(values::open(&file).unwrap().1.state, state);
+    assert_eq!(schema(&file), 5);
 }
 
 /// The log of an older ioward is migrated with the first new entry.
