@@ -61,7 +61,7 @@ fn evacuate(
             Ok(worked_out) => return Ok(worked_out),
             Err(reasons) => reasons,
         };
-        let unplaced = without_place(&reasons, &moving);
+        let unplaced = without_place(state, &reasons, &moving);
         let goes_on: BTreeSet<Owner> =
             unplaced.iter().filter(|owner| has_standby(state, owner)).cloned().collect();
         if !goes_on.is_empty() {
@@ -81,10 +81,15 @@ fn has_standby(state: &State, owner: &Owner) -> bool {
     state.partitions.get(&owner.partition).is_some_and(|partition| partition.standbys.contains_key(&owner.vf))
 }
 
-/// The moving VFs for which there is none elsewhere. One that would only take leave to be placed is none of them.
-fn without_place(reasons: &[Reason], moving: &BTreeSet<Owner>) -> BTreeSet<Owner> {
-    let (leave, never): (Vec<_>, Vec<_>) =
-        reasons.iter().partition(|reason| matches!(reason.rule, Rule::Disruption | Rule::ManagementNic));
+/// The moving VFs for which there is none elsewhere. One that would only take leave to be placed is none of them; but nobody is asked for an
+/// adapter that the host uses where a standby does, which may well be on a bridge that this is a port of.
+fn without_place(state: &State, reasons: &[Reason], moving: &BTreeSet<Owner>) -> BTreeSet<Owner> {
+    let takes_leave = |reason: &&Reason| match reason.rule {
+        Rule::Disruption => true,
+        Rule::ManagementNic => !owner(reason).is_some_and(|owner| has_standby(state, &owner)),
+        _ => false,
+    };
+    let (leave, never): (Vec<_>, Vec<_>) = reasons.iter().partition(takes_leave);
     let leave: BTreeSet<Owner> = leave.into_iter().filter_map(owner).collect();
     let never = never.into_iter().filter_map(owner);
     never.filter(|owner| moving.contains(owner) && !leave.contains(owner)).collect()
