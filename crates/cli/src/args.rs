@@ -317,19 +317,24 @@ pub enum Command {
         #[command(flatten)]
         how: How,
     },
-    /// Take an adapter out of service: its VFs go to other adapters, also under partitions that run
+    /// Take an adapter out of service: its VFs go to other adapters, also under partitions that run; or empty the host
     #[command(
         after_help = "The adapter is free then, for new firmware or a screwdriver: it gives no VFs and none are made, until 'ioward \
         return'. MAC, VLAN and whatever else is set for a VF go along. Partitions that run lose each VF for a while, so they are named, \
-        and --allow-disruption has to be given. A VF that no other adapter suits is in the way, unless --leave-out is given."
+        and --allow-disruption has to be given. A VF that no other adapter suits is in the way, unless --leave-out is given.\n\n--host stops all machines and domains instead, all \
+        or none, so that the host can be turned off: they keep their VFs. Those with autostart are started when it has booted again."
     )]
     Evacuate {
         /// The physical function, as 0000:01:00.0 or enp1s0
-        pf: PfRef,
+        #[arg(required_unless_present = "host")]
+        pf: Option<PfRef>,
+        /// The whole host: stop all machines and domains
+        #[arg(long, conflicts_with_all = ["pf", "leave_out"])]
+        host: bool,
         /// Take VFs for which there is none on another adapter from their partitions
         #[arg(long)]
         leave_out: bool,
-        /// Take VFs from guests that do not let go, where that can be done: QEMU cannot
+        /// Take VFs from guests that do not let go, where that can be done: QEMU cannot. With --host: turn off, and do not ask
         #[arg(long)]
         force: bool,
         /// Options beyond the safe.

@@ -15,19 +15,21 @@ use crate::{
 const NOTHING_MOVES: &str =
     "nothing moves back by itself; a Spec that pins VFs to it, applied again, moves these\n";
 
-/// Takes an adapter out of service.
+/// Takes an adapter out of service, or empties the host.
 ///
 /// # Errors
 /// As [`change::change`]; or nothing has that name.
 pub async fn evacuate(
     client: &Client,
-    pf: &PfRef,
+    pf: Option<&PfRef>,
     leave_out: bool,
     options: Options,
     how: How,
 ) -> Result<(), CliError> {
-    let pf = pf_ref::address_of(client, pf).await?;
-    let intent = Intent::Evacuate { pf, leave_out };
+    let intent = match pf {
+        Some(pf) => Intent::Evacuate { pf: pf_ref::address_of(client, pf).await?, leave_out },
+        None => Intent::EvacuateHost,
+    };
     change::change(client, intent, options, Asks::IfItDisturbs, how).await
 }
 

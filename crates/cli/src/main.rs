@@ -187,8 +187,8 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
             let intent = Intent::Release { partition: name };
             change::change(&client, intent, Options::default(), Asks::Surely, how).await
         }
-        Command::Evacuate { pf, leave_out, force, allow, how } => {
-            evacuate::evacuate(&client, &pf, leave_out, allow.options(force), how).await
+        Command::Evacuate { pf, host: _, leave_out, force, allow, how } => {
+            evacuate::evacuate(&client, pf.as_ref(), leave_out, allow.options(force), how).await
         }
         Command::Return { pf, allow, how } => {
             evacuate::bring_back(&client, &pf, allow.options(false), how).await

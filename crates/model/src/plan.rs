@@ -72,6 +72,9 @@ pub enum Intent {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         leave_out: bool,
     },
+    /// Stop everything that runs here with ioward's VFs, so that the host can be turned off. What is stopped keeps its VFs. Namespaces are
+    /// others', and stay.
+    EvacuateHost,
     /// Have an adapter in service again. Nothing moves back by itself.
     Return {
         /// The PF.
@@ -114,6 +117,7 @@ impl Intent {
             Self::Adopt { .. } => "adopt",
             Self::Release { .. } => "release",
             Self::Evacuate { .. } => "evacuate",
+            Self::EvacuateHost => "evacuate-host",
             Self::Return { .. } => "return",
             Self::Failover { .. } => "failover",
             Self::Reconcile { .. } => "reconcile",

@@ -21,8 +21,8 @@ use crate::{
 pub(crate) struct Goal {
     /// Partitions that are to be so, in the order of the Spec.
     pub partitions: Vec<PartitionGoal>,
-    /// A running partition that is to be stopped.
-    pub stop: Option<Name>,
+    /// Running partitions that are to be stopped.
+    pub stop: BTreeSet<Name>,
     /// A partition that is to go.
     pub remove: Option<Name>,
     /// A VF that was asked to be taken from its partition.
@@ -62,7 +62,7 @@ impl Goal {
                 let present = existing(state, partition)?;
                 // What others run is only forgotten.
                 let is_stopped = present.running && present.spec.machine().is_some();
-                let stop = is_stopped.then(|| partition.clone());
+                let stop = is_stopped.then(|| partition.clone()).into_iter().collect();
                 let concerned = BTreeSet::from([partition.clone()]);
                 Ok(Self { stop, remove: Some(partition.clone()), concerned, ..Self::default() })
             }
@@ -72,7 +72,15 @@ impl Goal {
             }
             Intent::Stop { partition } => {
                 let running = startable(state, partition)?.running;
-                Ok(Self { stop: running.then(|| partition.clone()), ..Self::default() })
+                Ok(Self { stop: running.then(|| partition.clone()).into_iter().collect(), ..Self::default() })
+            }
+            Intent::EvacuateHost => {
+                let runs = |partition: &&PartitionState| {
+                    partition.running && partition.spec.kind.name() != KindName::Namespace
+                };
+                let stop =
+                    state.partitions.values().filter(runs).map(|partition| partition.spec.name.clone());
+                Ok(Self { stop: stop.collect(), ..Self::default() })
             }
             Intent::Attach { partition, vfs } => {
                 let mut spec = existing(state, partition)?.spec.clone();

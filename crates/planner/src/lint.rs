@@ -70,6 +70,7 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
         | Intent::Stop { .. }
         | Intent::Release { .. }
         | Intent::Evacuate { .. }
+        | Intent::EvacuateHost
         | Intent::Return { .. }
         | Intent::Failover { .. }
         | Intent::Reconcile { .. } => BTreeSet::new(),
@@ -100,6 +101,7 @@ fn is_asked_for(plan: &Plan, inventory: &Inventory, disturbed: &Disturbance) -> 
             }
             partition
         }
+        Intent::EvacuateHost => return true,
         Intent::Apply { .. }
         | Intent::Start { .. }
         | Intent::Attach { .. }

@@ -66,7 +66,7 @@ fn stopping<'a>(ledger: &'a Ledger<'_>, goal: &'a Goal) -> impl Iterator<Item = 
 
 /// VFs that partitions do not hold any more, those of one that stops aside.
 fn taken(ledger: &Ledger<'_>, goal: &Goal, holdings: &[Holding<'_>]) -> Vec<Loss> {
-    let stay = goal.concerned().iter().filter(|name| goal.stop.as_ref() != Some(name));
+    let stay = goal.concerned().iter().filter(|name| !goal.stop.contains(*name));
     let standbys = Standbys::of(ledger, goal, holdings);
     let then: BTreeMap<&Owner, &Holding<'_>> =
         holdings.iter().map(|holding| (&holding.owner, holding)).into_map();

@@ -265,6 +265,7 @@ fn requests<'a>(state: &'a State, intent: &'a Intent) -> Vec<(&'a PartitionSpec,
         | Intent::Adopt { .. }
         | Intent::Release { .. }
         | Intent::Evacuate { .. }
+        | Intent::EvacuateHost
         | Intent::Return { .. }
         | Intent::Failover { .. }
         | Intent::Reconcile { .. } => Vec::new(),

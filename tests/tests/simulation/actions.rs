@@ -1,9 +1,9 @@
 //! [`Action`], plain data, and how the seed chooses the next one.
 
 use ioward_model::{
-    AdapterSpec, Apart, BitRate, Boot, Class, DomainRef, FailureDomain, Guarantee, Guest, GuestMay, GuestOs,
-    Intent, LinkState, MacAddress, Machine, Name, NamespaceRef, Options, Owner, PartitionSpec, Spec, State,
-    VfCount, VfId, VfOp, VfRef, VfRequest, VfSettings, Vlan,
+    AdapterSpec, Apart, Back, BitRate, Boot, Class, DomainRef, Failover, FailureDomain, Guarantee, Guest,
+    GuestMay, GuestOs, Intent, LinkState, MacAddress, Machine, Name, NamespaceRef, Options, Owner,
+    PartitionSpec, Spec, Standby, State, VfCount, VfId, VfOp, VfRef, VfRequest, VfSettings, Vlan,
 };
 use ioward_pci::Bdf;
 
@@ -187,7 +187,12 @@ impl Chooser<'_> {
     }
 
     pub fn intent(&mut self) -> Intent {
-        match self.random.below(12) {
+        match self.random.below(13) {
+            12 => Intent::Failover {
+                partition: self.partition(),
+                vf: self.vf_name(),
+                back: self.random.percent(50),
+            },
             10 => Intent::Evacuate { pf: self.pf(), leave_out: self.random.percent(50) },
             11 => Intent::Return { pf: self.pf() },
             0 => Intent::Remove { partition: self.partition() },
@@ -235,12 +240,16 @@ impl Chooser<'_> {
         // The most common request is the present Spec with one change.
         if let Some(present) = self.state.partitions.get(&partition).filter(|_| self.random.percent(50)) {
             let mut spec = present.spec.clone();
+            let is_machine = spec.machine().is_some();
             let named = VFS.iter().map(|vf| name(vf)).find(|vf| spec.vf(vf).is_none());
             match named.filter(|_| self.random.percent(60)) {
-                Some(vf) => spec.vfs.push(self.request(vf)),
+                Some(vf) => {
+                    let request = self.request_of(is_machine, vf);
+                    spec.vfs.push(request);
+                }
                 None if !spec.vfs.is_empty() => {
                     let at = usize::from(self.random.below(u16::try_from(spec.vfs.len()).unwrap()));
-                    spec.vfs[at] = self.request(spec.vfs[at].name.clone());
+                    spec.vfs[at] = self.request_of(is_machine, spec.vfs[at].name.clone());
                 }
                 None => {}
             }
@@ -249,7 +258,8 @@ impl Chooser<'_> {
         let mut vfs = Vec::new();
         for vf in VFS {
             if self.random.percent(45) {
-                vfs.push(self.request(name(vf)));
+                let is_machine = ![DOMAIN, NAMESPACE].contains(&partition.as_str());
+                vfs.push(self.request_of(is_machine, name(vf)));
             }
         }
         let boot = Boot { disk: Some("/dev/null".into()), ..Boot::default() };
@@ -270,6 +280,17 @@ impl Chooser<'_> {
             guest: self.random.maybe(10, |_| Guest { os: Some(GuestOs::Linux), ..Guest::default() }),
             vfs,
         }
+    }
+
+    /// One of a machine may have a standby on a bridge. The guest of such a one may not set its MAC.
+    fn request_of(&mut self, is_machine: bool, vf: Name) -> VfRequest {
+        let request = self.request(vf);
+        if !is_machine || request.class != Class::Network || !self.random.percent(30) {
+            return request;
+        }
+        let standby = Standby::Bridge(self.random.pick(&["br0", "br1"]).parse().unwrap());
+        let failover = Failover { standby, by: FailureDomain::Adapter, back: Back::Automatic };
+        VfRequest { failover: Some(failover), guest_may: parse(GUEST_MAY[0]), ..request }
     }
 
     fn request(&mut self, vf: Name) -> VfRequest {

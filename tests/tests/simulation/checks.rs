@@ -197,11 +197,14 @@ impl Scene<'_> {
         let attached: BTreeSet<_> = noted
             .vfs
             .iter()
-            .filter(|(vf, held)| held.attached && !is_missing(vf))
+            .filter(|(vf, held)| held.attached && !held.is_unplugged() && !is_missing(vf))
             .map(|(vf, _)| vf)
             .collect();
         if attached != guest.vfs.keys().filter(|vf| !is_missing(vf)).collect() {
             wrong.push(format!("{name} is noted to have {attached:?}; it is {guest:?}"));
+        }
+        if noted.standbys != guest.standbys {
+            wrong.push(format!("{name} is noted with the standbys {:?}; it is {guest:?}", noted.standbys));
         }
         wrong
     }
@@ -224,7 +227,8 @@ impl Scene<'_> {
         }
         let guest = self.guests.get(&owner.partition);
         let in_hand = guest.and_then(|guest| guest.vfs.get(&owner.vf));
-        let is_missing = self.missing.contains(owner);
+        // One whose standby is active is to be in nobody's hand.
+        let is_missing = self.missing.contains(owner) || held.is_unplugged() && in_hand.is_none();
         if !is_missing && in_hand.map(|held| held.function) != Some(present.address) {
             wrong.push(format!("{owner}: {vf} is at {}, and the machine has {in_hand:?}", present.address));
         }
@@ -235,8 +239,8 @@ impl Scene<'_> {
             let (held, away) = (present.held, present.away);
             wrong.push(format!("{owner}: {vf} is open: {held}, away: {away}, and the machine is {guest:?}"));
         }
-        let mut wanted = held.effective_settings();
-        if present.settings.mac.is_some_and(|mac| mac.bytes()[0] == OWN_MAC) {
+        let mut wanted = held.settings_now(in_hand.is_some());
+        if present.settings.mac.is_some_and(|mac| mac.bytes()[0] == OWN_MAC) && !held.is_unplugged() {
             // The guest's driver set it, while the VF was trusted.
             wanted.mac = None;
         }

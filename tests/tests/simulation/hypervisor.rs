@@ -14,7 +14,7 @@ use std::{
 
 use ioward_fabric::sim::SimMachine;
 use ioward_hypervisor::{HypervisorError, HypervisorEvent};
-use ioward_model::{Halt, Holder, KindName, Name, Owner};
+use ioward_model::{Halt, Holder, KindName, Name, Owner, StandbyNic};
 use ioward_pci::Bdf;
 use rustix::io::Errno;
 use tokio::sync::{Notify, mpsc};
@@ -40,6 +40,7 @@ pub struct Guest {
     pub halted: Option<Halt>,
     pub channel: bool,
     pub vfs: BTreeMap<Name, Held>,
+    pub standbys: BTreeMap<Name, StandbyNic>,
     /// How often it was started.
     pub starts: u32,
     /// Its power button was pressed: it turns itself off when it comes to it.

@@ -272,10 +272,19 @@ impl World {
             }
             Ended::Done => {
                 let concerned = concerned(&plan.intent);
+                self.follows_a_switch(&plan).await?;
                 self.again(&plan).await?;
                 Ok(concerned)
             }
         }
+    }
+
+    /// A switch is noted by a plan, and what follows of it is the daemon's affair: it looks at once.
+    async fn follows_a_switch(&self, plan: &Plan) -> Result<(), Wrong> {
+        if !matches!(plan.intent, Intent::Failover { .. }) {
+            return Ok(());
+        }
+        self.imp().reconcile().await.map(drop).map_err(|error| format!("after a switch: {error}"))
     }
 
     /// Applies a plan, while all guests that have a channel act. Returns how it ended, and how much guests were granted.
@@ -291,6 +300,7 @@ impl World {
         if ended == Ended::NotUndone {
             self.loosen(plan);
         }
+        self.follows_a_switch(plan).await?;
         self.is_quiet_and_sound(Some((plan, ended))).await.map_err(|wrong| format!("{ended:?}: {wrong}"))?;
         Ok((ended, granted))
     }
@@ -665,6 +675,7 @@ fn concerned(intent: &Intent) -> BTreeSet<Name> {
         | Intent::Adopt { .. }
         | Intent::Release { .. }
         | Intent::Evacuate { .. }
+        | Intent::EvacuateHost
         | Intent::Return { .. }
         | Intent::Failover { .. }
         | Intent::Reconcile { .. } => BTreeSet::new(),

@@ -271,6 +271,7 @@ export interface Plan {
 
 export type Intent =
   | { intent: "apply"; spec: Spec }
+  | { intent: "evacuate-host" }
   | { intent: "remove" | "start" | "stop" | "release"; partition: string }
   | { intent: "attach"; partition: string; vfs: VfRequest[] }
   | { intent: "detach"; partition: string; vf: string }

@@ -188,12 +188,12 @@ impl Machine {
             let answer = self.ask("query-status", Value::Null).await;
             let state =
                 answer.as_ref().ok().and_then(|status| status["status"].as_str()).unwrap_or("unknown");
-            let has_halted = || answer.as_ref().is_ok_and(|status| halt(status).is_some());
-            if states.contains(&state) || has_halted() && self.accelerator().is_some() {
-                break;
-            }
             // For its daemon to say what becomes of it: time does not.
             let is_being_moved = matches!(state, "inmigrate" | "postmigrate" | "paused");
+            let has_halted = || answer.as_ref().is_ok_and(|status| halt(status).is_some());
+            if states.contains(&state) || !is_being_moved && has_halted() && self.accelerator().is_some() {
+                break;
+            }
             match answer {
                 Ok(_) | Err(QmpError::Connect(_) | QmpError::NoAnswer(_))
                     if Instant::now() < deadline && !is_being_moved =>

@@ -7,7 +7,7 @@ use ioward_hypervisor::{
     Accelerator, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle, PartitionStatus,
     StopMode,
 };
-use ioward_model::{KindName, Name, Owner, PartitionSpec};
+use ioward_model::{KindName, Name, Owner, PartitionSpec, StandbyNic};
 use ioward_pci::Bdf;
 use tokio::sync::mpsc;
 
@@ -61,7 +61,8 @@ impl Hypervisor for ModelHypervisor {
         let mut guests = self.guests.lock();
         let mut guest = guests.remove(partition).unwrap_or_default();
         let is_machine = guest.kind == KindName::Machine;
-        if guest.running && is_machine || guest.channel || !guest.vfs.is_empty() {
+        let is_empty = guest.vfs.is_empty() && guest.standbys.is_empty();
+        if guest.running && is_machine || guest.channel || !is_empty {
             self.violation(format!("{partition} is forgotten, and is {guest:?}"));
         }
         if !is_machine {
@@ -183,6 +184,33 @@ impl Hypervisor for ModelHypervisor {
         answer.give(())
     }
 
+    async fn attach_standby(&self, owner: &Owner, nic: &StandbyNic) -> Result<(), HypervisorError> {
+        let answer = self.pass(&owner.partition, "attach_standby").await?;
+        let mut guests = self.guests.lock();
+        let guest = guest(&mut guests, &owner.partition)?;
+        let other = guest.standbys.get(&owner.vf).is_some_and(|held| held != nic);
+        if other || guest.kind != KindName::Machine {
+            self.violation(format!("{owner} gets the standby {nic}, and is {guest:?}"));
+        }
+        let is_in = guest.running && guest.vfs.get(&owner.vf).is_some_and(|held| held.open);
+        if is_in && !guest.standbys.contains_key(&owner.vf) {
+            self.violation(format!("{owner} is there before its standby"));
+        }
+        guest.standbys.insert(owner.vf.clone(), nic.clone());
+        answer.give(())
+    }
+
+    async fn detach_standby(&self, owner: &Owner) -> Result<(), HypervisorError> {
+        let answer = self.pass(&owner.partition, "detach_standby").await?;
+        let mut guests = self.guests.lock();
+        let guest = guest(&mut guests, &owner.partition)?;
+        if guest.running && guest.vfs.contains_key(&owner.vf) && guest.standbys.contains_key(&owner.vf) {
+            self.violation(format!("{owner} loses its standby, and is {guest:?}"));
+        }
+        guest.standbys.remove(&owner.vf);
+        answer.give(())
+    }
+
     async fn create_channel(&self, partition: &Name) -> Result<(), HypervisorError> {
         let answer = self.pass(partition, "create_channel").await?;
         let mut guests = self.guests.lock();
@@ -238,7 +266,7 @@ impl Hypervisor for ModelHypervisor {
                 })
                 .map(|(vf, _)| vf.clone())
                 .collect(),
-            standbys: Vec::new(),
+            standbys: known.standbys.keys().cloned().collect(),
             gone: false,
             vfs: known
                 .vfs
