@@ -100,6 +100,7 @@ async fn a_machine_is_reset_once_its_adapter_serves_again() {
         "{reset}"
     );
     assert_eq!(scene.count(|kind| matches!(kind, EventKind::PartitionGoesOn { .. })), 0, "that is told");
+    assert!(scene.imp.metrics().await.contains("ioward_machine_resets_total{outcome=\"done\"} 1"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,6 +63,8 @@ families! {
     TX_DROPPED "ioward_vf_transmit_dropped_total" Counter ["partition", "vf", "pf", "index"] "Frames to send of a partition's VF that were dropped.";
     OPERATIONS "ioward_vf_operations_total" Counter ["op", "outcome", "asker"] "Operations on VFs that partitions (over their channels) and users (over the API) have asked for.";
     PLANS "ioward_plans_total" Counter ["outcome"] "Plans of users that have ended.";
+    FAILOVERS "ioward_failovers_total" Counter ["to"] "Switches between primaries and standbys that ioward has made by itself.";
+    RESETS "ioward_machine_resets_total" Counter ["outcome"] "Resets of machines that an error had halted.";
     STEPS "ioward_step_duration_seconds" Histogram ["step", "outcome"] "How long steps of plans and repairs took.";
     REFUSALS "ioward_refusals_total" Counter ["rule"] "Reasons for which plans were refused.";
 }
