@@ -79,7 +79,7 @@ pings
 modprobe aer_inject
 printf '\001\000\000\000\000\100\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000' >/dev/aer_inject
 until_so "ioward says that it is frozen" told 'adapter 0000:01:00.0 is frozen: 1 non-fatal error (AER)'
-until_so "and that the machine has halted" told 'partition web has halted: internal-error, by an error of 0000:01:00.0'
+until_so "and that the machine has halted" told 'partition web has halted: internal-error'
 until_so "it serves again" told 'adapter 0000:01:00.0 serves again'
 until_so "the machine was reset, by ioward" told 'partition web was halted by an error of 0000:01:00.0; it was reset after'
 bonds

@@ -54,6 +54,7 @@ impl Topic {
             | E::AdapterAnswers { .. }
             | E::AdapterService { .. }
             | E::AdapterAttempted { .. }
+            | E::VfLockedOut { .. }
             | E::AdapterMoved { .. }
             | E::AdapterSetAside { .. } => Some(Self::Inventory),
             E::HostBooted

@@ -349,7 +349,7 @@ pub enum Command {
         after_help = "Nothing moves back by itself. The Spec that was last applied, applied again, moves back what it pins to the adapter."
     )]
     Return {
-        /// The physical function, as 0000:01:00.0 or enp1s0
+        /// The physical function, as 0000:01:00.0 or enp1s0; or a VF that is locked out by itself, by its address
         pf: PfRef,
         /// Options beyond the safe.
         #[command(flatten)]

@@ -55,6 +55,12 @@ impl Imp {
                 (finding.verdict, finding.found, finding.remedy) = (Verdict::Warning, found, remedy);
             }
         }
+        let locked_out = out.iter().filter(|(_, out)| out.vf.is_some());
+        report.findings.extend(locked_out.map(|(address, out)| {
+            let Reason { found, remedy, .. } = checks::vf_out_of_service(*address, out);
+            let (check, verdict) = (Check::Adapter, Verdict::Warning);
+            Finding { check, function: Some(*address), verdict, found, remedy }
+        }));
         report.findings.extend(self.halted().await?);
         Ok(report)
     }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use ioward_fabric::Fabric;
-use ioward_model::{EventKind, Inventory, Recovery, Service, State, Watched};
+use ioward_model::{EventKind, Inventory, Recovery, Service, State, VfId, Watched, WatchedVf};
 use ioward_pci::Bdf;
 
 use crate::{clock::Clock, error::error_chain, events::EventLog};
@@ -31,11 +31,20 @@ pub(crate) struct Faults {
     events: Arc<EventLog>,
     clock: Clock,
     watched: Mutex<BTreeMap<Bdf, Watched>>,
+    vfs: Mutex<VfFaults>,
+}
+
+/// VFs that are watched for errors of their own.
+#[derive(Default)]
+struct VfFaults {
+    watched: BTreeMap<Bdf, WatchedVf>,
+    /// To be locked out: which they are, and why.
+    failed: BTreeMap<Bdf, (VfId, String)>,
 }
 
 impl Faults {
     pub(crate) fn new(fabric: Arc<dyn Fabric>, events: Arc<EventLog>, clock: Clock) -> Self {
-        Self { fabric, events, clock, watched: Mutex::default() }
+        Self { fabric, events, clock, watched: Mutex::default(), vfs: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Bdf, Watched>> {
@@ -58,6 +67,31 @@ impl Faults {
             }
             pf.service = one.service().clone();
         }
+        drop(watched);
+        self.see_vfs(found, state, now);
+    }
+
+    fn see_vfs(&self, found: &Inventory, state: &State, now: u64) {
+        let mut vfs = self.vfs.lock().unwrap_or_else(PoisonError::into_inner);
+        let VfFaults { watched, failed } = &mut *vfs;
+        let mut seen = BTreeSet::new();
+        for pf in &found.physical_functions {
+            let counting = pf.virtual_functions.iter().filter(|vf| vf.errors.is_some());
+            for vf in counting.filter(|vf| !state.out_of_service.contains_key(&vf.address)) {
+                seen.insert(vf.address);
+                if let Some(what) = watched.entry(vf.address).or_default().see(vf.errors, now) {
+                    failed.insert(vf.address, (VfId { pf: pf.address, index: vf.index }, what));
+                }
+            }
+        }
+        watched.retain(|address, _| seen.contains(address));
+        failed.retain(|address, _| seen.contains(address));
+    }
+
+    /// VFs that are to be locked out by themselves, and why.
+    pub(crate) fn failed_vfs(&self) -> Vec<(Bdf, VfId, String)> {
+        let vfs = self.vfs.lock().unwrap_or_else(PoisonError::into_inner);
+        vfs.failed.iter().map(|(address, (vf, what))| (*address, *vf, what.clone())).collect()
     }
 
     /// How often the host is to be looked at for the sake of adapters that do not serve; `None`: all serve.

@@ -92,11 +92,12 @@ impl Halts {
         }
     }
 
-    /// Whether the adapters of all VFs of a partition serve. One that is out of service does not: whoever has it in hand may cause the
-    /// next error.
+    /// Whether all VFs of a partition, and their adapters, serve. One that is out of service does not: it may be the cause of the next
+    /// error.
     fn is_well(&self, state: &State, partition: &PartitionState) -> bool {
         let serves = |pf: Bdf| self.faults.serves(pf) && !state.out_of_service.contains_key(&pf);
-        partition.vfs.values().all(|held| serves(held.vf.pf))
+        let is_locked_out = |vf| state.vf_out_of_service(vf).is_some();
+        partition.vfs.values().all(|held| serves(held.vf.pf) && !is_locked_out(held.vf))
     }
 
     /// How often the host is to be looked at for the sake of machines that are to be reset.

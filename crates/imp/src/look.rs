@@ -191,7 +191,9 @@ fn complete(
         let out = |noted: &OutOfService| OutOfService { identity: None, ..noted.clone() };
         pf.out_of_service = state.out_of_service.get(&address).map(out);
         for vf in &mut pf.virtual_functions {
-            vf.owner = state.owner(VfId { pf: address, index: vf.index });
+            let id = VfId { pf: address, index: vf.index };
+            vf.owner = state.owner(id);
+            vf.out_of_service = state.vf_out_of_service(id).map(|(_, noted)| out(noted));
             // The process that has it open, or the namespace that it is in, is the partition's own.
             let partition = vf.owner.as_ref().and_then(|owner| state.partitions.get(&owner.partition));
             let uses_vfio = partition.is_none_or(|partition| partition.spec.kind.name().uses_vfio());
@@ -245,6 +247,7 @@ fn fixed_part(inventory: &Inventory) -> Inventory {
         }
         for vf in &mut pf.virtual_functions {
             vf.settings = VfSettings::default();
+            vf.errors = None;
         }
     }
     fixed

@@ -473,7 +473,12 @@ impl Operations {
     /// A VF in a list: as it is noted, with why, while its adapter has a fault. A partition is not to take that for its loss.
     async fn listed(&self, holder: &PartitionState, name: &Name) -> Result<VfView, OpError> {
         let (assignment, request) = noted(holder, name)?;
+        let locked_out = self.notes.look(|state| {
+            let out = state.vf_out_of_service(assignment.vf);
+            out.map(|(address, out)| format!("VF {address}: {}", out.describe()))
+        });
         match self.look_at(holder, assignment, request).await {
+            Ok(view) if locked_out.is_some() => Ok(VfView { fault: locked_out, ..view }),
             Ok(view) if assignment.is_unplugged() => {
                 let fault = Some("it is out of this partition while its standby is active".to_owned());
                 Ok(VfView { fault, ..view })

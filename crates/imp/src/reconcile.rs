@@ -322,24 +322,36 @@ impl Reconciler {
         Ok(after)
     }
 
-    /// Notes adapters that have failed as out of service: a daemon after this one gives nothing of them either. Whether there are any.
+    /// Notes adapters and VFs that have failed as out of service: a daemon after this one gives nothing of them either. Whether there are any.
     fn note_failed(&self, inventory: &Inventory) -> bool {
-        let failed = self.faults.failed();
+        let identity = |pf| inventory.physical_function(pf).and_then(|pf| Identity::of(pf, inventory));
+        let pfs = self.faults.failed().into_iter().map(|(pf, what)| (pf, None, what, identity(pf)));
+        let vfs = self.faults.failed_vfs().into_iter().map(|(at, vf, what)| (at, Some(vf), what, None));
+        let failed: Vec<_> = pfs.chain(vfs).collect();
         if failed.is_empty() {
             return false;
         }
-        let rows = |_: &State| failed.iter().map(|(pf, _)| RowKey::OutOfService(*pf)).collect();
+        let rows = |_: &State| failed.iter().map(|(address, ..)| RowKey::OutOfService(*address)).collect();
         let noted = self.executor.notes.change(Must::BeWritten, rows, Vec::new(), |state| {
-            for (pf, what) in &failed {
+            for (address, vf, what, identity) in &failed {
                 let why = Why::Failed { what: what.clone() };
-                let identity = inventory.physical_function(*pf).and_then(|pf| Identity::of(pf, inventory));
-                state.out_of_service.insert(*pf, OutOfService { since_ms: now_ms(), why, identity });
+                let out = OutOfService { since_ms: now_ms(), why, vf: *vf, identity: identity.clone() };
+                state.out_of_service.insert(*address, out);
             }
         });
         if let Err(error) = &noted {
-            tracing::error!("adapters have failed, which cannot be written down: {}", error_chain(error));
+            tracing::error!("functions have failed, which cannot be written down: {}", error_chain(error));
+            return false;
         }
-        noted.is_ok()
+        for (address, vf, what, _) in failed {
+            let Some(vf) = vf else { continue };
+            let owner = self.executor.notes.look(|state| state.owner(vf));
+            if let Some(owner) = &owner {
+                self.machines.channels.vfs_changed(&owner.partition);
+            }
+            self.executor.events.emit(EventKind::VfLockedOut { vf, address, owner, what });
+        }
+        true
     }
 
     /// Carries out a plan of repairs, as far as that is possible. The steps that failed, with why.

@@ -193,6 +193,13 @@ pub fn out_of_service(pf: Bdf, out: &OutOfService) -> Reason {
     reason.remedy(format!("ioward return {pf}"))
 }
 
+/// Why a VF that is out of service by itself is given to nobody.
+#[must_use]
+pub fn vf_out_of_service(address: Bdf, out: &OutOfService) -> Reason {
+    let reason = Reason::new(Rule::InService, "a VF in service", out.describe()).on(address);
+    reason.remedy(format!("ioward return {address}"))
+}
+
 fn has_numvfs(_: &Inventory, pf: &PhysicalFunction) -> Option<Reason> {
     pf.conditions.no_numvfs.then(|| {
         let found = "it has the capability, and the kernel shows no sriov_numvfs for it";

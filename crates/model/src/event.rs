@@ -5,7 +5,7 @@ use std::fmt;
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{Drift, Halt, Identity, Name, Orphan, Recovery, Service, Standby, Step};
+use crate::{Drift, Halt, Identity, Name, Orphan, Owner, Recovery, Service, Standby, Step, VfId};
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -127,6 +127,18 @@ pub enum EventKind {
         pf: Bdf,
         /// Its state.
         service: Service,
+    },
+    /// A VF is locked out by itself: it reported errors too often (docs/faults.md).
+    VfLockedOut {
+        /// The VF.
+        vf: VfId,
+        /// Its address.
+        address: Bdf,
+        /// The partition that holds it and its name there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<Owner>,
+        /// Why.
+        what: String,
     },
     /// An attempt was made to recover a frozen adapter.
     AdapterAttempted {
@@ -362,6 +374,13 @@ impl fmt::Display for EventKind {
             }
             Self::AdapterService { pf, service: Service::Serving } => write!(f, "adapter {pf} serves again"),
             Self::AdapterService { pf, service } => write!(f, "adapter {pf} is {service}"),
+            Self::VfLockedOut { vf, address, owner, what } => {
+                write!(f, "{vf} at {address}")?;
+                if let Some(owner) = owner {
+                    write!(f, ", which {owner} is,")?;
+                }
+                write!(f, " is locked out: {what}; to have it back: ioward return {address}")
+            }
             Self::AdapterAttempted { pf, how, error: None } => {
                 write!(f, "adapter {pf} is frozen, to recover it: {how}")
             }

@@ -150,6 +150,12 @@ pub struct VirtualFunction {
     /// Its vGPU type, where NVIDIA's driver has it (`nvidia/current_vgpu_type`); 0: none is chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vgpu_type: Option<u32>,
+    /// Errors that it has reported by AER since the kernel found it, where it counts them and is lent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors: Option<ErrorCounts>,
+    /// It is out of service by itself: it misbehaved too often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_service: Option<OutOfService>,
     /// Network interfaces the host's own VF driver made of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub netdevs: Vec<String>,

@@ -94,7 +94,8 @@ pub use plan::{Disturbance, Intent, Options, Plan, Policy, SettingsBefore, VfId}
 pub use reason::{Reason, Rule};
 pub use row::{PartitionHead, Row, RowKey};
 pub use service::{
-    ErrorCounts, FIRST_ATTEMPT_MS, MAX_ATTEMPTS, MAX_FAULTS, QUIET_MS, Recovery, Service, WINDOW_MS, Watched,
+    ErrorCounts, FIRST_ATTEMPT_MS, MAX_ATTEMPTS, MAX_FAULTS, MAX_VF_FAULTS, QUIET_MS, Recovery, Service,
+    WINDOW_MS, Watched, WatchedVf,
 };
 pub use settings::{Kind, LinkState, Setting, Value, VfSettings, VfStatistics};
 pub use spec::{AdapterSpec, Boot, PartitionSpec, Spec, VfCount, VfRequest};

@@ -1,4 +1,4 @@
-//! Adapters that are out of service: their VFs are given to nobody until a person says otherwise.
+//! Adapters, and single VFs, that are out of service: nothing of them is given to anybody until a person says otherwise.
 //!
 //! ```text
 //!   in service ── TakeOutOfService ──> out of service: Why, and since when
@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Identity, utc};
+use crate::{Identity, VfId, utc};
 
 /// An adapter that is out of service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct OutOfService {
     pub since_ms: u64,
     /// Why.
     pub why: Why,
+    /// The VF that it is: one that is locked out by itself, and noted at its own address. `None`: an adapter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vf: Option<VfId>,
     /// Who it is, whatever its address; `None`: no mark tells it from others. Left out of the inventory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
@@ -57,7 +60,7 @@ mod tests {
 
     #[test]
     fn it_is_written_as_it_is_read() {
-        let evacuated = OutOfService { since_ms: 5, why: Why::Evacuated, identity: None };
+        let evacuated = OutOfService { since_ms: 5, why: Why::Evacuated, vf: None, identity: None };
         let failed = OutOfService { why: Why::Failed { what: "no link".to_owned() }, ..evacuated.clone() };
         for (value, text) in [
             (evacuated, r#"{"since_ms":5,"why":"evacuated"}"#),

@@ -301,6 +301,33 @@ impl Watched {
     }
 }
 
+/// So many looks within [`WINDOW_MS`] that find new errors of a VF are too many. Each error halts the machines of all VFs below its port.
+pub const MAX_VF_FAULTS: usize = 3;
+
+/// A VF that is watched: for errors of its own.
+#[derive(Clone, Debug, Default)]
+pub struct WatchedVf {
+    /// Of the latest look.
+    errors: Option<ErrorCounts>,
+    /// When there were new ones, in milliseconds.
+    faults: VecDeque<u64>,
+}
+
+impl WatchedVf {
+    /// Takes in a look, at a time in milliseconds that never goes back. Why the VF is to be locked out, if it is. What it showed when it was
+    /// first looked at is no fault.
+    pub fn see(&mut self, errors: Option<ErrorCounts>, now_ms: u64) -> Option<String> {
+        let what = self.errors.zip(errors).and_then(|(before, now)| now.since(before));
+        self.errors = errors.or(self.errors);
+        let what = what?;
+        self.faults.push_back(now_ms);
+        self.faults.retain(|at| now_ms.saturating_sub(*at) < WINDOW_MS);
+        let minutes = WINDOW_MS / 60_000;
+        (self.faults.len() >= MAX_VF_FAULTS)
+            .then(|| format!("{MAX_VF_FAULTS} faults within {minutes} minutes, the last one: {what}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -393,6 +420,21 @@ mod tests {
             rare.see(&pf(fault, true), at + QUIET_MS);
             assert!(rare.repaired(true, at + QUIET_MS), "fault {fault}");
         }
+    }
+
+    #[test]
+    fn a_vf_that_reports_errors_again_and_again_is_locked_out() {
+        let errors = |nonfatal| Some(ErrorCounts { correctable: 9, nonfatal, fatal: 0 });
+        let mut watched = WatchedVf::default();
+        assert_eq!(watched.see(errors(70), 0), None, "what was before the first look is no fault");
+        assert_eq!(watched.see(errors(1_070), 1_000), None, "a burst is one");
+        assert_eq!(watched.see(None, 2_000), None, "nor is it one that it can't be read for a while");
+        assert_eq!(watched.see(errors(1_071), 3_000), None);
+        assert_eq!(watched.see(errors(1_071), 4_000), None);
+        let why = watched.see(errors(1_072), 5_000).unwrap();
+        assert_eq!(why, "3 faults within 10 minutes, the last one: 1 non-fatal error (AER)");
+        let mut rare = WatchedVf::default();
+        assert!((0..50).all(|n| rare.see(errors(n), n * WINDOW_MS / 2).is_none()));
     }
 
     proptest! {

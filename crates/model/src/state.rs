@@ -58,6 +58,15 @@ pub struct AdapterOriginal {
     pub autoprobe: bool,
 }
 
+impl State {
+    /// Why a VF is out of service by itself, and at which address that is noted.
+    #[must_use]
+    pub fn vf_out_of_service(&self, vf: VfId) -> Option<(Bdf, &OutOfService)> {
+        let mut out = self.out_of_service.iter();
+        out.find(|(_, out)| out.vf == Some(vf)).map(|(address, out)| (*address, out))
+    }
+}
+
 /// A client partition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -195,7 +195,7 @@ impl State {
     #[must_use]
     pub fn noted_pfs(&self) -> BTreeSet<Bdf> {
         let held = self.partitions.values().flat_map(|partition| partition.vfs.values());
-        let out = self.out_of_service.keys().copied();
+        let out = self.out_of_service.iter().filter(|(_, out)| out.vf.is_none()).map(|(pf, _)| *pf);
         self.adapters.keys().copied().chain(held.map(|held| held.vf.pf)).chain(out).collect()
     }
 
@@ -229,7 +229,9 @@ impl State {
         let now = |pf: Bdf| to.get(&pf).copied().unwrap_or(pf);
         let adapters = std::mem::take(&mut self.adapters);
         self.adapters = adapters.into_iter().map(|(pf, adapter)| (now(pf), adapter)).into_map();
-        let out = std::mem::take(&mut self.out_of_service);
+        let mut out = std::mem::take(&mut self.out_of_service);
+        // Where its VFs are then is not known. One that misbehaves there is locked out anew.
+        out.retain(|_, out| out.vf.is_none_or(|vf| !to.contains_key(&vf.pf)));
         self.out_of_service = out.into_iter().map(|(pf, out)| (now(pf), out)).into_map();
         for partition in self.partitions.values_mut() {
             for request in &mut partition.spec.vfs {

@@ -131,6 +131,7 @@ fn goal(inventory: &Inventory, state: &State, pf: Bdf, left_out: &BTreeSet<Owner
     let note = (!state.out_of_service.contains_key(&pf)).then(|| OutOfService {
         since_ms: 0,
         why: Why::Evacuated,
+        vf: None,
         identity: identity(inventory, state, pf),
     });
     let mut goal = Goal::of_partitions(partitions.collect());
@@ -164,7 +165,8 @@ fn bring_back(
 
 /// The adapter is there, or something is noted of it: one that has failed may be gone.
 fn check_known(inventory: &Inventory, state: &State, pf: Bdf) -> Result<(), Vec<Reason>> {
-    if inventory.physical_function(pf).is_some() || state.noted_pfs().contains(&pf) {
+    let is_out = state.out_of_service.contains_key(&pf);
+    if inventory.physical_function(pf).is_some() || is_out || state.noted_pfs().contains(&pf) {
         return Ok(());
     }
     Err(vec![placement::no_such_pf(inventory, pf)])

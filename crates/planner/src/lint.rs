@@ -272,6 +272,7 @@ fn essence(machine: &Machine, resized: &BTreeSet<Bdf>) -> (Inventory, State) {
             vf.iommu_group = None;
             vf.iommu_group_shared_with.clear();
             vf.msix_vectors = None;
+            (vf.errors, vf.out_of_service) = (None, None);
             (vf.flr, vf.vgpu_type) = (None, None);
             vf.netdevs.clear();
             if held.is_none() {

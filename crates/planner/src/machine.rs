@@ -439,6 +439,8 @@ fn new_vf(pf: &PhysicalFunction, index: u16) -> VirtualFunction {
         in_use_by_host: Vec::new(),
         settings,
         owner: None,
+        errors: None,
+        out_of_service: None,
         holder: None,
         reasons: Vec::new(),
     }

@@ -111,6 +111,11 @@ impl Found<'_> {
             match step {
                 Step::TakeOutOfService { pf, .. } => _ = out.insert(*pf),
                 Step::ReturnToService { pf, .. } => _ = out.remove(pf),
+                Step::Assign { owner, to }
+                    if state.vf_out_of_service(to.vf).is_some_and(|(address, _)| out.contains(&address)) =>
+                {
+                    self.problems.push(format!("{owner} gets {}, which is out of service by itself", to.vf));
+                }
                 Step::Assign { owner, to } if out.contains(&to.vf.pf) => {
                     self.problems.push(format!("{owner} gets {}, which is out of service", to.vf));
                 }

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use ioward_fabric::sim::{Severity, Silence};
-use ioward_model::{EventKind, Halt, Intent, doctor::Check};
+use ioward_imp::ImpError;
+use ioward_model::{EventKind, Halt, Intent, OpOutcome, Options, Rule, Spec, VfOp, doctor::Check};
 
-use crate::scene::{NIC, Scene, name, partition};
+use crate::scene::{NIC, Scene, name, partition, vf};
 
 const MAC: &str = "52:54:00:00:00:0a";
 
@@ -99,6 +100,7 @@ async fn a_machine_is_reset_once_its_adapter_serves_again() {
         "{reset}"
     );
     assert_eq!(scene.count(|kind| matches!(kind, EventKind::PartitionGoesOn { .. })), 0, "that is told");
+    assert!(scene.imp.metrics().await.contains("ioward_machine_resets_total{outcome=\"done\"} 1"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,4 +147,80 @@ async fn a_daemon_that_starts_beside_a_halted_machine_resets_it() {
     pass(&scene, 3).await;
     let [reset] = resets(&scene).try_into().unwrap();
     assert!(reset.starts_with("partition web was halted; it was reset after "), "{reset}");
+}
+
+async fn halted_one(scene: &Scene, partition: &str) -> Option<Halt> {
+    let all = scene.imp.partitions().await.unwrap();
+    all.into_iter().find(|one| one.name == name(partition)).unwrap().halted
+}
+
+/// Why no plan gives this VF to a partition `new`.
+async fn refused(scene: &Scene, index: u16) -> Vec<Rule> {
+    let spec = format!("version = 1\n{}", partition("new", index, "52:54:00:00:00:0c"));
+    let intent = Intent::Apply { spec: Spec::parse(spec.as_bytes()).unwrap() };
+    match scene.imp.plan(&intent, &Options { allow_disruption: true, ..Options::default() }).await {
+        Ok(_) => Vec::new(),
+        Err(ImpError::Refused { reasons, .. }) => reasons.into_iter().map(|reason| reason.rule).collect(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Each error of one VF halts the machines of all VFs beside it. Nothing but the whole adapter could be locked out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vf_that_reports_errors_again_and_again_is_locked_out_by_itself() {
+    let scene = Scene::new();
+    let adapter = format!("[[adapter]]\npf = \"{NIC}\"\nvfs = 4\n");
+    let both = [partition("web", 0, MAC), partition("db", 1, "52:54:00:00:00:0b")].concat();
+    scene.apply(&[adapter, both].concat()).await;
+    look(&scene).await;
+    for n in 1..=3 {
+        assert_eq!(refused(&scene, 2).await, [], "fault {n}");
+        scene.report_vf_error(vf(0));
+        look(&scene).await;
+        assert_eq!(halted_one(&scene, "db").await, Some(Halt::InternalError));
+        pass(&scene, 20).await;
+    }
+    assert_eq!(halted_one(&scene, "db").await, None, "its VF does well");
+    assert_eq!(halted_one(&scene, "web").await, Some(Halt::InternalError), "it would be the next error");
+    pass(&scene, 100).await;
+    assert_eq!(halted_one(&scene, "web").await, Some(Halt::InternalError));
+    let told = |kind: &EventKind| matches!(kind, EventKind::VfLockedOut { .. });
+    assert_eq!(scene.count(told), 1);
+    let told = scene.imp.events().into_iter().find(|event| told(&event.kind)).unwrap().kind.to_string();
+    assert_eq!(
+        told,
+        "VF 0 of 0000:01:00.0 at 0000:01:10.0, which web/net0 is, is locked out: 3 faults within 10 minutes, the last one: 1 non-fatal \
+         error (AER); to have it back: ioward return 0000:01:10.0"
+    );
+
+    // Its partition is told, once it listens, and so is everybody.
+    let OpOutcome::Vfs(vfs) = scene.imp.operate(&name("web"), VfOp::List).await.unwrap() else { panic!() };
+    assert!(
+        vfs[0].fault.as_ref().is_some_and(|fault| fault.contains("it is locked out: 3 faults")),
+        "{vfs:?}"
+    );
+    let host = scene.imp.look().await.unwrap();
+    let pf = host.physical_function(NIC.parse().unwrap()).unwrap();
+    assert!(
+        pf.service.is_serving()
+            && pf.out_of_service.is_none()
+            && pf.virtual_functions[0].out_of_service.is_some()
+    );
+    assert!(
+        scene.imp.metrics().await.contains("ioward_vf_out_of_service{pf=\"0000:01:00.0\",index=\"0\"} 1")
+    );
+    let findings = scene.imp.doctor().await.unwrap().findings;
+    let address = Some(pf.virtual_functions[0].address);
+    assert!(findings.iter().any(|finding| finding.function == address), "{findings:?}");
+
+    // It is offered to nobody, the others are.
+    scene.ask(Intent::Remove { partition: name("web") }).await;
+    assert!(refused(&scene, 0).await.contains(&Rule::InService));
+    assert_eq!(refused(&scene, 2).await, []);
+    let scene = scene.restarted().await;
+    look(&scene).await;
+    assert!(scene.imp.drift().await.unwrap().is_empty());
+    assert!(refused(&scene, 0).await.contains(&Rule::InService));
+    scene.ask(Intent::Return { pf: "0000:01:10.0".parse().unwrap() }).await;
+    assert_eq!(refused(&scene, 0).await, []);
 }

@@ -541,13 +541,22 @@ impl Scene {
 
     /// A PF reports an error. Whichever machine has a VF of that adapter halts for an uncorrectable one, and nobody is told.
     pub fn report_error(&self, pf: &str, severity: Severity, silence: Option<Silence>) {
-        self.machine.report_error(pf.parse().unwrap(), severity, silence).unwrap();
-        if severity == Severity::Correctable {
-            return;
+        let pf = pf.parse().unwrap();
+        self.machine.report_error(pf, severity, silence).unwrap();
+        if severity != Severity::Correctable {
+            self.halt_those_with_vfs_of(pf);
         }
-        let inventory = self.machine.snapshot();
-        let vfs: Vec<_> =
-            inventory.physical_functions[&pf.parse().unwrap()].vfs.iter().map(|vf| vf.address).collect();
+    }
+
+    /// A VF reports an uncorrectable error. All machines that have VFs of its adapter halt.
+    pub fn report_vf_error(&self, vf: VfId) {
+        self.machine.report_vf_error(vf, Severity::NonFatal).unwrap();
+        self.halt_those_with_vfs_of(vf.pf);
+    }
+
+    fn halt_those_with_vfs_of(&self, pf: Bdf) {
+        let view = self.machine.snapshot();
+        let vfs: Vec<_> = view.physical_functions[&pf].vfs.iter().map(|vf| vf.address).collect();
         for machine in self.machines.all.lock().unwrap().values_mut() {
             if machine.running && machine.vfs.values().any(|function| vfs.contains(function)) {
                 machine.halted = Some(Halt::InternalError);

@@ -1,10 +1,11 @@
 //! Adapters that report errors and fall silent in the middle of everything else: with wishes, guests that end and daemons that die
-//! meanwhile. Whatever happens, a frozen adapter is touched by nobody, and each one serves or is locked out in the end.
+//! meanwhile. Whatever happens, a frozen adapter is touched by nobody, each one serves or is locked out in the end, and machines that halt for
+//! a fault go on once the adapters of all their VFs serve.
 
 use std::{io::Write, time::Duration};
 
 use ioward_fabric::sim::{MachineView, Severity, Silence};
-use ioward_model::{Inventory, Service};
+use ioward_model::{Inventory, Name, Service, State};
 use ioward_pci::Bdf;
 
 use crate::{
@@ -32,6 +33,7 @@ struct Counts {
     attempted: usize,
     failed: usize,
     restarts: usize,
+    halted: usize,
 }
 
 #[test]
@@ -41,15 +43,18 @@ fn adapters_with_faults() {
     told.end_well();
     let (faults, attempted) = (told.sum(|counts| counts.faults), told.sum(|counts| counts.attempted));
     let (failed, restarts) = (told.sum(|counts| counts.failed), told.sum(|counts| counts.restarts));
+    let halted = told.sum(|counts| counts.halted);
     // Past what captures the output of tests that pass.
     let _ = writeln!(
         std::io::stderr(),
         "{} seeds; {faults} faults, {attempted} of them with attempts to recover, {failed} adapters locked out, {restarts} daemons \
-         died meanwhile",
+         died meanwhile; {halted} machines were halted",
         told.seeds
     );
     let many = usize::try_from(told.seeds).unwrap();
-    assert!(faults >= many && (many < 100 || attempted > many / 4 && failed > 10 && restarts > 10));
+    assert!(
+        faults >= many && (many < 100 || attempted > many / 4 && failed > 10 && restarts > 10 && halted > 50)
+    );
 }
 
 async fn tell(seed: u64) -> Result<Counts, Wrong> {
@@ -79,6 +84,7 @@ async fn tell(seed: u64) -> Result<Counts, Wrong> {
         world.story.tell(|| format!("{pf} has a fault: {severity:?}, {silence:?}"));
         let told = world.host.machine.report_error(pf, severity, silence).unwrap();
         world.hypervisor.halt_holders(&told);
+        counts.halted += halted(&world).len();
         counts.faults += 1;
         let found = service(&look(&world).await?, pf);
         if !found.is_frozen() {
@@ -107,9 +113,35 @@ async fn tell(seed: u64) -> Result<Counts, Wrong> {
             break;
         }
         world.carry_out(&Action::Reconcile).await?;
+        go_on(&world).await?;
     }
     world.end().await;
     Ok(counts)
+}
+
+fn halted(world: &World) -> Vec<Name> {
+    let guests = world.hypervisor.guests();
+    guests.into_iter().filter(|(_, guest)| guest.halted.is_some()).map(|(name, _)| name).collect()
+}
+
+/// A machine that has halted goes on within a minute, unless it has a VF of an adapter that is out of service.
+async fn go_on(world: &World) -> Result<(), Wrong> {
+    let waiting = |found: &Inventory, state: &State| {
+        let is_free = |name: &Name| {
+            let held = state.partitions.get(name).into_iter().flat_map(|noted| noted.vfs.values());
+            held.map(|held| held.vf.pf).all(|pf| !is_out(found, pf) && service(found, pf).is_serving())
+        };
+        halted(world).into_iter().filter(is_free).collect::<Vec<_>>()
+    };
+    for _ in 0..60 {
+        if waiting(&look(world).await?, &world.state()).is_empty() {
+            return Ok(());
+        }
+        world.host.machine.advance(Duration::from_secs(1));
+        world.imp().reconcile().await.map_err(|error| format!("reconcile: {error}"))?;
+    }
+    let left = waiting(&look(world).await?, &world.state());
+    if left.is_empty() { Ok(()) } else { Err(format!("{left:?} are left halted, and their adapters serve")) }
 }
 
 /// Some things happen. If an adapter is frozen, nothing of it changes by them. Whether it was taken out of service meanwhile.

@@ -57,6 +57,8 @@ fn pf(n: u16, total_vfs: u16) -> PhysicalFunction {
         in_use_by_host: Vec::new(),
         settings: ioward_model::VfSettings::default(),
         owner: None,
+        errors: None,
+        out_of_service: None,
         holder: None,
         reasons: Vec::new(),
     };

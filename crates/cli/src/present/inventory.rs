@@ -96,6 +96,10 @@ fn notes(inventory: &Inventory, pf: &PhysicalFunction) -> Vec<String> {
     }));
     notes.extend(pf.reasons.iter().map(|reason| format!("note: {reason}")));
     for vf in &pf.virtual_functions {
+        let out = vf.out_of_service.as_ref().map(|out| checks::vf_out_of_service(vf.address, out));
+        notes.extend(
+            out.map(|out| format!("VF {} ({}): {}; {}", vf.index, vf.address, out.found, out.remedy)),
+        );
         notes.extend(vf.reasons.iter().map(|reason| format!("note: VF {}: {reason}", vf.index)));
     }
     notes

@@ -87,6 +87,7 @@ impl Progress {
             | EventKind::AdapterAnswers { .. }
             | EventKind::AdapterService { .. }
             | EventKind::AdapterAttempted { .. }
+            | EventKind::VfLockedOut { .. }
             | EventKind::AdapterMoved { .. }
             | EventKind::AdapterSetAside { .. }
             | EventKind::HostBooted

@@ -2,7 +2,7 @@
 //!
 //! The kernel's own recovery is not modelled step by step: an adapter that it recovers is one that is silent for some time.
 
-use ioward_model::Recovery;
+use ioward_model::{ErrorCounts, Recovery, VfId};
 use ioward_pci::Bdf;
 use rustix::io::Errno;
 
@@ -40,15 +40,21 @@ impl SimMachine {
         let mut machine = self.lock();
         let at = machine.pf(pf).map_err(|_| Errno::NODEV)?;
         let Machine { slots, host, .. } = &mut *machine;
-        let errors = &mut slots[at.slot].pfs[at.port].errors;
-        match severity {
-            Severity::Correctable => errors.correctable += 1,
-            Severity::NonFatal => errors.nonfatal += 1,
-            Severity::Fatal => errors.fatal += 1,
-        }
+        count(&mut slots[at.slot].pfs[at.port].errors, severity);
         slots[at.slot].device.fall_silent(at.port, silence, host.now);
-        let is_told = severity != Severity::Correctable;
-        Ok(if is_told { slots[at.slot].open_vfs().collect() } else { Vec::new() })
+        Ok(slots[at.slot].told_of(severity))
+    }
+
+    /// A VF reports an error. Gives the VFs whose holders VFIO tells of it, as [`SimMachine::report_error`].
+    ///
+    /// # Errors
+    /// ENODEV when the VF does not exist.
+    pub fn report_vf_error(&self, vf: VfId, severity: Severity) -> Result<Vec<Bdf>, Errno> {
+        let mut machine = self.lock();
+        let (at, index) = machine.vf(vf).map_err(|_| Errno::NODEV)?;
+        let slot = &mut machine.slots[at.slot];
+        count(&mut slot.pfs[at.port].vfs[index].errors, severity);
+        Ok(slot.told_of(severity))
     }
 
     /// A PF does not answer any more, and reports nothing: its card was pulled, or has lost its power.
@@ -61,6 +67,14 @@ impl SimMachine {
         let Machine { slots, host, .. } = &mut *machine;
         slots[at.slot].device.fall_silent(at.port, Some(silence), host.now);
         Ok(())
+    }
+}
+
+fn count(errors: &mut ErrorCounts, severity: Severity) {
+    match severity {
+        Severity::Correctable => errors.correctable += 1,
+        Severity::NonFatal => errors.nonfatal += 1,
+        Severity::Fatal => errors.fatal += 1,
     }
 }
 
@@ -77,8 +91,10 @@ impl Device {
 }
 
 impl Slot {
-    fn open_vfs(&self) -> impl Iterator<Item = Bdf> {
-        self.pfs.iter().flat_map(|pf| &pf.vfs).filter(|vf| vf.held).map(|vf| vf.address)
+    /// The VFs whose holders VFIO tells of an error of any function here.
+    fn told_of(&self, severity: Severity) -> Vec<Bdf> {
+        let open = self.pfs.iter().flat_map(|pf| &pf.vfs).filter(|vf| vf.held);
+        open.filter(|_| severity != Severity::Correctable).map(|vf| vf.address).collect()
     }
 
     /// A reset saves and restores the configuration of a PF, its VFs included (pci_reset_function). A driver takes its VFs away when

@@ -116,6 +116,8 @@ impl Machine {
             in_use_by_host: Vec::new(),
             settings: slot.settings(port, index).unwrap_or_default(),
             owner: None,
+            errors: Some(vf.errors),
+            out_of_service: None,
             holder: vf.holder.clone().or_else(|| {
                 let is_idle = vf.driver.as_deref() == Some(VFIO) && !vf.held;
                 is_idle.then_some(Holder::Nobody)

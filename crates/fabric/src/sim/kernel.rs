@@ -81,6 +81,8 @@ pub(super) struct VfState {
     pub(super) driver_override: Option<String>,
     pub(super) group: Option<u32>,
     pub(super) interface: Option<String>,
+    /// `aer_dev_*`.
+    pub(super) errors: ErrorCounts,
     /// Open through VFIO: its removal waits until it is closed.
     pub(super) held: bool,
     /// Somebody who is no partition has it.
@@ -309,6 +311,7 @@ impl Slot {
             driver_override: None,
             group,
             interface: None,
+            errors: ErrorCounts::default(),
             held: false,
             holder: None,
             nic,

@@ -9,7 +9,7 @@ use std::{
 use ioward_model::{EventKind, Reason, Rule, Step, Verdict, VfOp};
 
 use super::{
-    families::{OPERATIONS, PLANS, REFUSALS, STEPS},
+    families::{FAILOVERS, OPERATIONS, PLANS, REFUSALS, RESETS, STEPS},
     text::Page,
 };
 use crate::{error::ImpError, operations::Asker};
@@ -26,6 +26,10 @@ struct Counted {
     /// By operation, outcome and asker.
     operations: BTreeMap<[&'static str; 3], u64>,
     plans: BTreeMap<&'static str, u64>,
+    /// By which one is active then.
+    failovers: BTreeMap<&'static str, u64>,
+    /// By outcome.
+    resets: BTreeMap<&'static str, u64>,
     /// By step and outcome.
     steps: BTreeMap<[&'static str; 2], Durations>,
     refusals: BTreeMap<Rule, u64>,
@@ -54,15 +58,21 @@ impl Counters {
         *self.lock().operations.entry([op.name(), outcome, asker]).or_default() += 1;
     }
 
-    /// Counts a plan, if its end is what has happened.
+    /// Counts the end of a plan, a failover or a reset, if that is what has happened.
     pub(crate) fn event(&self, kind: &EventKind) {
-        let outcome = match kind {
-            EventKind::PlanDone { .. } => "done",
-            EventKind::PlanFailed { undone: true, .. } => "rolled-back",
-            EventKind::PlanFailed { undone: false, .. } => "incomplete",
+        let mut counted = self.lock();
+        let Counted { plans, failovers, resets, .. } = &mut *counted;
+        let (counts, label) = match kind {
+            EventKind::PlanDone { .. } => (plans, "done"),
+            EventKind::PlanFailed { undone: true, .. } => (plans, "rolled-back"),
+            EventKind::PlanFailed { undone: false, .. } => (plans, "incomplete"),
+            EventKind::FailedOver { .. } => (failovers, "standby"),
+            EventKind::FailedBack { .. } => (failovers, "primary"),
+            EventKind::PartitionReset { error: None, .. } => (resets, "done"),
+            EventKind::PartitionReset { error: Some(_), .. } => (resets, "failed"),
             _ => return,
         };
-        *self.lock().plans.entry(outcome).or_default() += 1;
+        *counts.entry(label).or_default() += 1;
     }
 
     /// Counts a step that took so long.
@@ -94,6 +104,13 @@ impl Counters {
         }
         for outcome in ["done", "rolled-back", "incomplete"] {
             page.count(&PLANS, &[outcome], counted.plans.get(outcome).copied().unwrap_or(0));
+        }
+        let of = |counts: &BTreeMap<&str, u64>, label| counts.get(label).copied().unwrap_or(0);
+        for to in ["standby", "primary"] {
+            page.count(&FAILOVERS, &[to], of(&counted.failovers, to));
+        }
+        for outcome in ["done", "failed"] {
+            page.count(&RESETS, &[outcome], of(&counted.resets, outcome));
         }
         for (labels, Durations { buckets, count, sum }) in &counted.steps {
             let mut at_most = 0;

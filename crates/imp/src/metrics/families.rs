@@ -52,6 +52,7 @@ families! {
     SERVICE "ioward_adapter_service" Gauge ["pf", "state"] "1 for the state that an adapter is in (docs/faults.md), else 0.";
     ERRORS "ioward_adapter_errors_total" Counter ["pf", "severity"] "Errors that a PF has reported by AER.";
     OUT_OF_SERVICE "ioward_adapter_out_of_service" Gauge ["pf"] "1 while an adapter is out of service, else 0.";
+    VF_OUT_OF_SERVICE "ioward_vf_out_of_service" Gauge ["pf", "index"] "1 for each VF that is locked out by itself.";
     PARTITIONS "ioward_partitions" Gauge ["state"] "Partitions that run and that do not.";
     DRIFT "ioward_drift" Gauge ["kind"] "Differences between host and state that are left, as last found.";
     RX_BYTES "ioward_vf_receive_bytes_total" Counter ["partition", "vf", "pf", "index"] "Bytes that a partition's VF has received.";
@@ -62,6 +63,8 @@ families! {
     TX_DROPPED "ioward_vf_transmit_dropped_total" Counter ["partition", "vf", "pf", "index"] "Frames to send of a partition's VF that were dropped.";
     OPERATIONS "ioward_vf_operations_total" Counter ["op", "outcome", "asker"] "Operations on VFs that partitions (over their channels) and users (over the API) have asked for.";
     PLANS "ioward_plans_total" Counter ["outcome"] "Plans of users that have ended.";
+    FAILOVERS "ioward_failovers_total" Counter ["to"] "Switches between primaries and standbys that ioward has made by itself.";
+    RESETS "ioward_machine_resets_total" Counter ["outcome"] "Resets of machines that an error had halted.";
     STEPS "ioward_step_duration_seconds" Histogram ["step", "outcome"] "How long steps of plans and repairs took.";
     REFUSALS "ioward_refusals_total" Counter ["rule"] "Reasons for which plans were refused.";
 }

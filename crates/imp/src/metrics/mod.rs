@@ -18,7 +18,7 @@ pub(crate) use self::counters::Counters;
 use self::{
     families::{
         BUILD, DRIFT, ERRORS, GENERATION, OUT_OF_SERVICE, PARTITIONS, REVISION, RX_BYTES, RX_DROPPED,
-        RX_PACKETS, SERVICE, STUCK, TOTAL_VFS, TX_BYTES, TX_DROPPED, TX_PACKETS, VFS,
+        RX_PACKETS, SERVICE, STUCK, TOTAL_VFS, TX_BYTES, TX_DROPPED, TX_PACKETS, VF_OUT_OF_SERVICE, VFS,
     },
     text::Page,
     traffic::Traffic,
@@ -122,6 +122,9 @@ impl Metrics {
             }
         }
         page.add(&OUT_OF_SERVICE, &[&address], u8::from(pf.out_of_service.is_some()));
+        for vf in pf.virtual_functions.iter().filter(|vf| vf.out_of_service.is_some()) {
+            page.add(&VF_OUT_OF_SERVICE, &[&address, &vf.index.to_string()], 1_u8);
+        }
         let mut of_state = BTreeMap::from(STATES.map(|word| (word, 0)));
         for vf in &pf.virtual_functions {
             *of_state.entry(state_of(vf, state)).or_default() += 1;

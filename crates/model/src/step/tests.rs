@@ -25,7 +25,7 @@ fn spec(cpus: u16) -> PartitionSpec {
 fn all() -> Vec<Step> {
     let original = AdapterOriginal { num_vfs: 0, autoprobe: true };
     let adapter = AdapterState { original, wanted: None, identity: None };
-    let out = OutOfService { since_ms: 5, why: Why::Evacuated, identity: None };
+    let out = OutOfService { since_ms: 5, why: Why::Evacuated, vf: None, identity: None };
     let mac = VfSettings { mac: "52:54:00:00:00:01".parse().ok(), ..VfSettings::default() };
     let held = Assignment { settings: mac.clone(), ..Assignment::new(vf()) };
     let over = FailedOver { since_ms: 5, why: FailoverCause::Asked, unplugged: false };

@@ -241,7 +241,7 @@ fn the_ports_of_one_adapter_are_told_apart() {
 fn an_adapter_out_of_service_stays_so_at_another_address() {
     let before = host([nic(at(0), Some(1), Some(1)), nic(at(1), Some(2), Some(2))]);
     let identity = Identity::of(&before.physical_functions[0], &before);
-    let out = OutOfService { since_ms: 5, why: Why::Evacuated, identity };
+    let out = OutOfService { since_ms: 5, why: Why::Evacuated, vf: None, identity };
     let noted = State { out_of_service: [(at(0), out.clone())].into(), ..State::default() };
 
     let moved = host([nic(at(1), Some(2), Some(2)), nic(at(3), Some(1), Some(1))]);

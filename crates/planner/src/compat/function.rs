@@ -38,6 +38,13 @@ pub(super) fn vf_free(ledger: &Ledger<'_>, pf: &PhysicalFunction, vf: VfId, owne
     Some(if is_orphan { reason.remedy("ioward orphans --reap takes it back") } else { reason })
 }
 
+/// Who has it keeps it until it is taken away.
+pub(super) fn in_service(ledger: &Ledger<'_>, vf: VfId, owner: &Owner) -> Option<Reason> {
+    let (address, out) = ledger.state.vf_out_of_service(vf)?;
+    let is_own = ledger.state.owner(vf).as_ref() == Some(owner);
+    (!is_own).then(|| checks::vf_out_of_service(address, out))
+}
+
 pub(super) fn vf_readable(ledger: &Ledger<'_>, pf: &PhysicalFunction, vf: VfId) -> Option<Reason> {
     let missing = vf.index < pf.num_vfs() && ledger.existing(vf).is_none();
     missing.then(|| {

@@ -95,6 +95,7 @@ pub(crate) fn of_function(
     let rules = [
         function::vf_index(ledger, pf, index),
         function::vf_free(ledger, pf, vf, owner),
+        function::in_service(ledger, vf, owner),
         function::vf_readable(ledger, pf, vf),
         function::iommu_group(ledger, vf, owner),
         function::reset(ledger, vf),

@@ -20,7 +20,7 @@ fn two_nics() -> World {
 
 /// A mark as of a certain time, whether or not anything of the adapter is held.
 fn mark(world: &mut World, pf: &str, why: Why) {
-    let out = OutOfService { since_ms: 1_795_749_300_000, why, identity: None };
+    let out = OutOfService { since_ms: 1_795_749_300_000, why, vf: None, identity: None };
     world.state.out_of_service.insert(at(pf), out.clone());
     let pfs = &mut world.inventory.physical_functions;
     pfs.iter_mut().find(|found| found.address == at(pf)).unwrap().out_of_service = Some(out);
@@ -261,7 +261,7 @@ fn the_validator_knows_it_by_itself() {
         ]
     );
     world.state.out_of_service.clear();
-    let to = OutOfService { since_ms: 0, why: Why::Evacuated, identity: None };
+    let to = OutOfService { since_ms: 0, why: Why::Evacuated, vf: None, identity: None };
     plan.steps.insert(0, Step::TakeOutOfService { pf: at(NIC), to });
     assert_eq!(validate(&plan, &world.inventory, &world.state).len(), 2);
     assert!(plan.placements.iter().all(|placed| placed.vf == VfId { pf: at(NIC), index: 0 }));

@@ -78,6 +78,8 @@ fn vf(index: u16, shared_with: &[&str]) -> VirtualFunction {
         in_use_by_host: Vec::new(),
         settings: ioward_model::VfSettings::default(),
         owner: None,
+        errors: None,
+        out_of_service: None,
         holder: None,
         reasons: Vec::new(),
     }

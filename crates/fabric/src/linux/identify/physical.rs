@@ -137,7 +137,7 @@ pub(super) fn add_ports(host: &Host<'_>, pf: &mut PhysicalFunction) {
 /// The totals of the errors that a function has reported (drivers/pci/pcie/aer.c `aer_dev_fatal` and its like): a line for each kind of
 /// error and, last, their sum. A fatal error the kernel mostly counts at the root port alone: it does not read the function's registers,
 /// which may be out of reach (`aer_get_device_error_info`). Its recovery resets everything below that port.
-fn errors(probe: &mut Probe<'_>) -> Option<ErrorCounts> {
+pub(super) fn errors(probe: &mut Probe<'_>) -> Option<ErrorCounts> {
     let mut total = |file: &str, line: &str| {
         probe.optional(file, "counts of errors", |text| {
             let of_line = |(name, count): (&str, &str)| (name == line).then(|| count.trim().parse().ok());

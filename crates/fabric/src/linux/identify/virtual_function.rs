@@ -65,6 +65,9 @@ fn read(host: &Host<'_>, pf: Bdf, index: u16, address: Bdf) -> VirtualFunction {
         in_use_by_host,
         settings: VfSettings::default(),
         owner: None,
+        // Only what is lent can halt a machine.
+        errors: if is_lent { super::physical::errors(&mut probe) } else { None },
+        out_of_service: None,
         holder: None,
         reasons: probe.finish(),
     }
