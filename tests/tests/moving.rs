@@ -14,7 +14,7 @@ use std::{
 
 use ioward_fabric::sim::SimMachine;
 use ioward_hypervisor::{
-    Guard, Hypervisor, HypervisorError,
+    Guard, Hypervisor, HypervisorError, StopMode,
     sim::{Bounds, SimConfig, SimHypervisor},
 };
 use ioward_imp::{Clock, Imp, ImpError, Run};
@@ -250,6 +250,32 @@ async fn what_can_not_be_moved_is_refused_at_once() {
     let error = refused(source.imp().begin_move(id(1), &web(), "b").await.unwrap_err());
     assert!(error.contains("it holds net0") && error.contains("ioward detach web/net0"), "{error}");
     assert!(source.state().moves.is_empty());
+}
+
+/// What a host still has noted of a move that has come to nothing is in nobody's way when the partition is gone, or comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_kept_a_partition_and_removed_it_takes_it_in_from_another() {
+    let (mut here, there) = (Host::with_web().await, Host::with_web().await);
+    let _carrier = Carrier::begin(id(1), &here).await;
+    // Its target never hears of it.
+    assert!(here.imp().cancel_move(id(1)).await);
+    assert_eq!(here.state().moves.len(), 1);
+    // Its guest is deaf: it is killed.
+    here.hypervisor.stop(&web(), StopMode::Force).await.unwrap();
+    here.ask(Intent::Remove { partition: web() }).await.unwrap();
+    let mut carrier = Carrier::begin(id(2), &there).await;
+    carrier.until_over(&there, &here).await;
+    assert!(here.owns() && here.runs().await && !there.owns());
+
+    let mut kept = Host::with_web().await;
+    let _carrier = Carrier::begin(id(3), &kept).await;
+    assert!(kept.imp().cancel_move(id(3)).await);
+    kept.hypervisor.stop(&web(), StopMode::Force).await.unwrap();
+    kept.ask(Intent::Remove { partition: web() }).await.unwrap();
+    kept.start_daemon().await;
+    assert!(kept.state().moves.is_empty(), "nothing is left of it");
+    here.start_daemon().await;
+    assert!(here.owns() && here.runs().await);
 }
 
 /// The source's host has burnt down.

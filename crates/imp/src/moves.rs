@@ -196,6 +196,8 @@ impl Moves {
             } else if let (ToTarget::Prepare, Some((moved, peer))) = (message, offer) {
                 match self.check_offer(moved, peer).await {
                     Ok(()) => {
+                        // What is left of a move away from here is not asked for any more.
+                        live.sources.retain(|_, before| before.name() != moved.spec.name);
                         let (target, actions) = Target::asked();
                         live.targets.insert(id, Side::new(target, moved.clone(), peer));
                         self.target_does(&mut live, id, actions).await;
@@ -284,7 +286,8 @@ impl Moves {
                     Some(given) => (**given).clone(),
                     None => match self.as_it_is(&state, name).await {
                         Some(moved) => moved,
-                        None => return,
+                        // It was kept, and has been removed since.
+                        None => return self.forget(name),
                     },
                 };
                 let (source, actions) = Source::restored(*note);
@@ -297,6 +300,14 @@ impl Moves {
                 self.target_does(live, id, actions).await;
             }
         }
+    }
+
+    /// Forgets a move of a partition that is not there any more. That it can't be written makes nothing worse: it is forgotten next time.
+    fn forget(&self, name: &Name) {
+        let forgotten = self.notes.change(Must::BeKnown, rows_of(name), Vec::new(), |state| {
+            state.moves.remove(name);
+        });
+        drop(forgotten);
     }
 
     /// A partition that stays: what its machine was like does not matter any more.
@@ -439,7 +450,11 @@ impl Moves {
     async fn check_offer(&self, moved: &MovedPartition, peer: &str) -> Result<(), ImpError> {
         let name = &moved.spec.name;
         check_peer(name, peer)?;
-        if self.notes.look(|state| state.partitions.contains_key(name) || state.moves.contains_key(name)) {
+        let is_here = |state: &State| {
+            let moving = state.moves.get(name).is_some_and(|moving| !moving.is_settled());
+            moving || state.partitions.contains_key(name)
+        };
+        if self.notes.look(is_here) {
             return Err(not_moved(
                 name,
                 format!("its target has a partition {name} already, or one on its way"),

@@ -239,9 +239,10 @@ impl Machine {
 
     /// How far the move is.
     async fn migration(&self) -> Result<Migration, HypervisorError> {
-        // The state first: a move that ends in between is then seen one look later, and none is taken for complete too early.
-        let state = self.run_state().await?;
+        // The move first: one that ends in between is seen one look later. The other way round, a machine that ran a moment ago and whose
+        // move is complete by now looked like one that was resumed.
         let migration = self.command("query-migrate", Value::Null).await?;
+        let state = self.run_state().await?;
         Ok(read(&state, &migration))
     }
 
@@ -249,8 +250,8 @@ impl Machine {
     async fn resume(&self) -> Result<(), HypervisorError> {
         let deadline = Instant::now() + self.bounds().command;
         loop {
-            let state = self.run_state().await?;
             let migration = self.command("query-migrate", Value::Null).await?;
+            let state = self.run_state().await?;
             match (state.as_str(), read(&state, &migration)) {
                 // QEMU would run as soon as the state has come, whatever is settled by then.
                 ("inmigrate", _) => {
