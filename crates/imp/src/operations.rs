@@ -195,7 +195,8 @@ impl Operations {
             }
             return Ok(Operated::looked(OpOutcome::Vfs(views)));
         };
-        let Some(vf) = holder.vfs.get(name).filter(|a| a.attached).map(|assignment| assignment.vf) else {
+        let Some(vf) = holder.vfs.get(name).filter(|a| a.is_handed_over()).map(|assignment| assignment.vf)
+        else {
             let held: Vec<_> = attached(&holder).map(Name::as_str).collect();
             let message = format!("this partition holds no VF '{name}'; it holds {}", held.join(", "));
             return Err(OpError::new(OpErrorKind::NoSuchVf, message));
@@ -534,7 +535,7 @@ fn shown(holder: &PartitionState, request: &VfRequest, host_address: Bdf, settin
 
 /// The VFs that a partition has in its hands, and not just noted as its own.
 fn attached(holder: &PartitionState) -> impl Iterator<Item = &Name> {
-    holder.vfs.iter().filter(|(_, assignment)| assignment.attached).map(|(name, _)| name)
+    holder.vfs.iter().filter(|(_, assignment)| assignment.is_handed_over()).map(|(name, _)| name)
 }
 
 /// MAC addresses that other VFs have been given.

@@ -300,7 +300,7 @@ pub fn fault_of(inventory: &Inventory, held: &Assignment) -> Option<String> {
     if pf.virtual_function(held.vf.index).is_none() {
         return Some(format!("{} is gone", held.vf));
     }
-    if !held.attached {
+    if !held.is_handed_over() {
         return Some(format!("{} is not in its partition", held.vf));
     }
     // A VF carries nothing outside while its port has no link, nor, with most drivers, while its PF's interface is down.

@@ -151,6 +151,12 @@ impl Assignment {
         self.failed_over.as_ref().is_some_and(|over| over.unplugged)
     }
 
+    /// Whether it is in its partition's hands, or out of its machine only as long as its standby is active.
+    #[must_use]
+    pub fn is_handed_over(&self) -> bool {
+        self.attached || self.is_unplugged()
+    }
+
     /// The settings that the VF should have now. One that is to be out of its machine gives its MAC up: what is for its partition would
     /// never get to the bridge.
     ///

@@ -62,7 +62,7 @@ impl Comparison<'_> {
     /// VFs that are in their partitions' hands. Of others a plan has left the way there or back unfinished: the next plan
     /// sees to them.
     fn attached(&self) -> impl Iterator<Item = (Owner, &Assignment)> {
-        self.state.assignments().filter(|(_, assignment)| assignment.attached)
+        self.state.assignments().filter(|(_, assignment)| assignment.is_handed_over())
     }
 
     /// An adapter that can be touched.

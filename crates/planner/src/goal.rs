@@ -203,7 +203,7 @@ fn is_settled(
         let function = pf.virtual_function(held.vf.index);
         let kind = wanted.kind.name();
         let is_sound = |vf| drivers::is_ready(kind, pf, vf) && !steps::is_bare(held, vf);
-        held.attached && !held.attached_in_doubt && function.is_some_and(is_sound)
+        held.is_handed_over() && !held.attached_in_doubt && function.is_some_and(is_sound)
     };
     present.spec == *wanted
         && present.vfs.len() == wanted.vfs.len()

@@ -317,7 +317,7 @@ fn unfinished(plan: &Plan, machine: &Machine) -> Vec<(Name, String)> {
             found.push(format!("at the end {name} has {vfs} VFs, and channel: {channel}"));
         }
         found.extend(short_of(partition).map(|what| format!("at the end {name} {what}")));
-        let unattached = partition.vfs.iter().filter(|(_, held)| touched && !held.attached);
+        let unattached = partition.vfs.iter().filter(|(_, held)| touched && !held.is_handed_over());
         found.extend(unattached.map(|(vf, _)| format!("{name}/{vf} is not attached")));
         problems.extend(found.into_iter().map(|problem| (name.clone(), problem)));
     }

@@ -40,7 +40,7 @@ impl Machine {
     #[must_use]
     pub fn new(inventory: &Inventory, state: &State) -> Self {
         let guest = |(name, partition): (&Name, &ioward_model::PartitionState)| {
-            let attached = partition.vfs.iter().filter(|(_, held)| held.attached);
+            let attached = partition.vfs.iter().filter(|(_, held)| held.attached && !held.is_unplugged());
             let vfs = attached.map(|(vf, held)| (vf.clone(), held.vf)).collect();
             let may_lack_channel = partition.channel_in_doubt;
             (
@@ -204,6 +204,8 @@ impl Machine {
                 check(self.state.owner(*vf).as_ref() == Some(owner), || format!("{vf} is not {owner}'s"))?;
                 let may_lack_it = self.state.is_in_doubt(step);
                 check(may_lack_it || !self.is_attached(*vf), || format!("{vf} is attached already"))?;
+                let is_away = self.state.assignment(*vf).is_some_and(Assignment::is_unplugged);
+                check(!is_away, || format!("the standby of {owner} is active"))?;
                 let driver = self.vf_mut(*vf)?.driver.clone();
                 check(has_vf_by(&self.state, &owner.partition, driver.as_deref()), || {
                     format!("{vf} is bound to {driver:?}")
@@ -215,8 +217,10 @@ impl Machine {
                 guest.vfs.insert(owner.vf.clone(), *vf);
             }
             Step::DetachVf { owner, vf, .. } => {
+                // One whose standby is active may be out already.
+                let is_away = self.state.assignment(*vf).is_some_and(Assignment::is_unplugged);
                 let guest = self.guest(&owner.partition)?;
-                check(guest.vfs.remove(&owner.vf) == Some(*vf), || {
+                check(guest.vfs.remove(&owner.vf) == Some(*vf) || is_away, || {
                     format!("{vf} is not attached as {owner}")
                 })?;
             }
@@ -253,7 +257,11 @@ impl Machine {
                 })?;
             }
             Step::StartPartition { partition } => {
-                let held = self.state.partitions.get(partition).map(|partition| partition.vfs.len());
+                let held = self
+                    .state
+                    .partitions
+                    .get(partition)
+                    .map(|partition| partition.vfs.values().filter(|held| !held.is_unplugged()).count());
                 check(!self.is_namespace(partition), || format!("{partition} is a namespace"))?;
                 let guest = self.guest(partition)?;
                 check(!guest.running, || format!("{partition} runs"))?;

@@ -171,7 +171,7 @@ impl<'a> Repairs<'a> {
 
     /// VFs that are in their partitions' hands.
     fn attached(&self) -> impl Iterator<Item = (Owner, &'a Assignment)> {
-        self.state.assignments().filter(|(_, held)| held.attached)
+        self.state.assignments().filter(|(_, held)| held.is_handed_over())
     }
 
     fn pf(&self, pf: Bdf) -> Option<&'a PhysicalFunction> {

@@ -65,7 +65,7 @@ pub(crate) fn order<'a>(
     }
     for holding in &holdings {
         let is_made = resized.contains(&holding.vf.pf);
-        prepare(ledger, holding, remade.contains(&holding.vf), is_made, &mut steps);
+        prepare(ledger, holding, &standbys, remade.contains(&holding.vf), is_made, &mut steps);
     }
     attach(ledger, goal, &holdings, &remade, &standbys, &mut steps);
     let starts = goal.partitions.iter().filter(|partition| partition.start);
@@ -246,6 +246,7 @@ fn adapter(change: &AdapterChange, steps: &mut Vec<Step>) {
 fn prepare(
     ledger: &Ledger<'_>,
     holding: &Holding<'_>,
+    standbys: &Standbys,
     is_remade: bool,
     is_made: bool,
     steps: &mut Vec<Step>,
@@ -263,6 +264,10 @@ fn prepare(
         Some(held) if is_remade || is_bare(held) => holding.settings.or(&held.original_settings),
         Some(held) => holding.settings.missing_from(&held.settings),
     };
+    if is_away(holding) {
+        // It has its MAC once it comes back, or the standby is another one.
+        to.mac = holding.settings.mac.filter(|_| standbys.changes(&holding.owner));
+    }
     if to.queues.is_some() || to.interrupts.is_some() {
         // A secondary controller is offline while its resources change.
         to.online = Some(true);
@@ -291,9 +296,9 @@ fn attach(
     steps: &mut Vec<Step>,
 ) {
     let is_given = |holding: &Holding<'_>| {
-        !holding.before.is_some_and(|held| held.attached && !held.attached_in_doubt)
-            || remade.contains(&holding.vf)
-            || standbys.changes(&holding.owner)
+        let changes = standbys.changes(&holding.owner);
+        let lacks = !holding.before.is_some_and(|held| held.attached && !held.attached_in_doubt);
+        changes || !is_away(holding) && (lacks || remade.contains(&holding.vf))
     };
     let get_one: BTreeSet<&Name> =
         holdings.iter().filter(|holding| is_given(holding)).map(|holding| &holding.owner.partition).collect();
@@ -313,10 +318,21 @@ fn attach(
         if let Some(nic) = standbys.coming(&owner) {
             steps.push(Step::AttachStandby { owner: owner.clone(), nic: nic.clone() });
         }
+        if let Some(from) =
+            holding.before.filter(|_| is_away(holding)).and_then(|held| held.failed_over.clone())
+            && standbys.changes(&owner)
+        {
+            steps.push(Step::SwitchOver { owner: owner.clone(), to: None, from: Some(from) });
+        }
         if is_given(holding) {
             steps.push(Step::AttachVf { owner, vf });
         }
     }
+}
+
+/// Whether a VF is out of its machine as long as its standby is active.
+fn is_away(holding: &Holding<'_>) -> bool {
+    holding.before.is_some_and(Assignment::is_unplugged)
 }
 
 /// Whether more is asked for a partition than before. A domain that was taken over as it was gets no channel before that.

@@ -222,7 +222,7 @@ impl Scene<'_> {
         if driver.is_none() || present.driver.as_deref() != driver {
             wrong.push(format!("{owner}: {vf} is bound to {:?}, and not to {driver:?}", present.driver));
         }
-        if !held.attached {
+        if !held.is_handed_over() {
             wrong.push(format!("{owner}: {vf} is not attached"));
         }
         let guest = self.guests.get(&owner.partition);

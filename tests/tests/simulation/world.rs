@@ -12,8 +12,8 @@ use ioward_api::ChangeStatus;
 use ioward_hypervisor::Hypervisor as _;
 use ioward_imp::{Imp, Run};
 use ioward_model::{
-    Aspect, AspectValue, Change, EventKind, Intent, Name, Observation, OpErrorKind, OpOutcome, Options,
-    Outcome, Owner, Plan, State, Step, VfCount, VfId, VfOp, VfSettings,
+    Aspect, AspectValue, Assignment, Change, EventKind, Intent, Name, Observation, OpErrorKind, OpOutcome,
+    Options, Outcome, Owner, Plan, State, Step, VfCount, VfId, VfOp, VfSettings,
 };
 use ioward_pci::Bdf;
 use ioward_store::{MemoryFile, StateFile};
@@ -279,9 +279,11 @@ impl World {
         }
     }
 
-    /// A switch is noted by a plan, and what follows of it is the daemon's affair: it looks at once.
+    /// That a standby is active is noted, and what follows of it is the daemon's affair: it looks once a plan has ended.
     async fn follows_a_switch(&self, plan: &Plan) -> Result<(), Wrong> {
-        if !matches!(plan.intent, Intent::Failover { .. }) {
+        let is_away = |held: &Assignment| held.is_unplugged();
+        let has_one_away = self.state().assignments().any(|(_, held)| is_away(held));
+        if !matches!(plan.intent, Intent::Failover { .. }) && !has_one_away {
             return Ok(());
         }
         self.imp().reconcile().await.map(drop).map_err(|error| format!("after a switch: {error}"))

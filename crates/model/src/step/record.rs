@@ -89,9 +89,12 @@ impl State {
                     _ => to,
                 });
                 self.with(&owner.partition, |p| {
-                    if let Some(primary) = p.vfs.get_mut(&owner.vf) {
-                        primary.failed_over = to;
+                    let Some(primary) = p.vfs.get_mut(&owner.vf) else { return };
+                    // A plan may have taken it for a while as well.
+                    if primary.is_unplugged() && to.is_none() {
+                        (primary.attached, primary.attached_in_doubt) = (true, false);
                     }
+                    primary.failed_over = to;
                 });
             }
             Step::StartPartition { partition } => self.with(partition, |p| p.running = true),
