@@ -319,6 +319,7 @@ pub enum Command {
     },
     /// Take an adapter out of service: its VFs go to other adapters, also under partitions that run; or empty the host
     #[command(
+        group(clap::ArgGroup::new("what").required(true)),
         after_help = "The adapter is free then, for new firmware or a screwdriver: it gives no VFs and none are made, until 'ioward \
         return'. MAC, VLAN and whatever else is set for a VF go along. Partitions that run lose each VF for a while, so they are named, \
         and --allow-disruption has to be given. A VF that no other adapter suits is in the way, unless --leave-out is given.\n\n--host stops all machines and domains instead, all \
@@ -326,10 +327,10 @@ pub enum Command {
     )]
     Evacuate {
         /// The physical function, as 0000:01:00.0 or enp1s0
-        #[arg(required_unless_present = "host")]
+        #[arg(group = "what")]
         pf: Option<PfRef>,
         /// The whole host: stop all machines and domains
-        #[arg(long, conflicts_with_all = ["pf", "leave_out"])]
+        #[arg(long, group = "what", conflicts_with = "leave_out")]
         host: bool,
         /// Take VFs for which there is none on another adapter from their partitions
         #[arg(long)]

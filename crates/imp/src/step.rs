@@ -7,7 +7,7 @@ use std::{
 
 use ioward_fabric::{Fabric, FabricError};
 use ioward_hypervisor::{Accelerator, Hypervisor, HypervisorError, StopMode};
-use ioward_model::{FoundBefore, KeepsOut, Meaning, Name, Outcome, Step};
+use ioward_model::{Assignment, FoundBefore, KeepsOut, Meaning, Name, Outcome, State, Step};
 use tokio::sync::{Notify, OwnedRwLockWriteGuard};
 
 use crate::{
@@ -152,7 +152,11 @@ impl StepRunner {
             }
             Step::AttachVf { owner, vf } => {
                 let address = self.fabric.vf_address(*vf).await?;
-                self.hypervisor.attach_vf(owner, address).await?;
+                // One whose standby is active is put in by whoever has it active again; until then that it is to be is a note.
+                let is_away = |state: &State| state.assignment(*vf).is_some_and(Assignment::is_unplugged);
+                if !self.notes.look(is_away) {
+                    self.hypervisor.attach_vf(owner, address).await?;
+                }
                 outcome.address = Some(address);
             }
             Step::AdoptVf { owner, vf } => {

@@ -204,8 +204,8 @@ impl Machine {
                 check(self.state.owner(*vf).as_ref() == Some(owner), || format!("{vf} is not {owner}'s"))?;
                 let may_lack_it = self.state.is_in_doubt(step);
                 check(may_lack_it || !self.is_attached(*vf), || format!("{vf} is attached already"))?;
+                // It is put in when its standby is active no more.
                 let is_away = self.state.assignment(*vf).is_some_and(Assignment::is_unplugged);
-                check(!is_away, || format!("the standby of {owner} is active"))?;
                 let driver = self.vf_mut(*vf)?.driver.clone();
                 check(has_vf_by(&self.state, &owner.partition, driver.as_deref()), || {
                     format!("{vf} is bound to {driver:?}")
@@ -214,7 +214,9 @@ impl Machine {
                 let may_lack_it = self.kind(&owner.partition) == Some(KindName::Domain);
                 let guest = self.guest(&owner.partition)?;
                 check(guest.channel || may_lack_it, || format!("{} has no channel", owner.partition))?;
-                guest.vfs.insert(owner.vf.clone(), *vf);
+                if !is_away {
+                    guest.vfs.insert(owner.vf.clone(), *vf);
+                }
             }
             Step::DetachVf { owner, vf, .. } => {
                 // One whose standby is active may be out already.

@@ -106,10 +106,12 @@ impl World {
                 }
             }
         }
-        // What somebody had taken out of a domain that runs is in it again when it was put back, and so may be what was in doubt.
-        let may_be_new = state
-            .assignments()
-            .filter(|(owner, held)| self.was_missing.contains(owner) || held.attached_in_doubt);
+        // What somebody had taken out of a domain that runs is in it again when it was put back, and so may be what was in doubt. What
+        // somebody has taken out of what it starts with next (seed 146: EditOut, and a stop that was in doubt) is gone when it was.
+        let missing = self.hypervisor.missing();
+        let may_be_new = state.assignments().filter(|(owner, held)| {
+            self.was_missing.contains(owner) || missing.contains(owner) || held.attached_in_doubt
+        });
         for (_, held) in may_be_new {
             for view in [&mut before, &mut now] {
                 let pf = view.physical_functions.get_mut(&held.vf.pf);

@@ -74,3 +74,21 @@ fn an_adapter_is_emptied_under_a_partition_that_runs_and_returns() {
     let again = served.run(&["return", NIC]).stdout;
     assert!(again.contains("nothing to do"), "{again}");
 }
+
+#[test]
+fn a_host_is_emptied_and_what_was_stopped_keeps_its_vfs() {
+    let served = served();
+    let shown = served.run(&["evacuate", "--host", "--dry-run"]);
+    assert!(shown.stdout.contains("~ web: is stopped"), "{}", shown.stdout);
+    let unasked = served.run(&["evacuate", "--host"]);
+    assert!(unasked.status != 0 && unasked.stderr.contains("--yes"), "{}", unasked.stderr);
+    let done = served.run(&["evacuate", "--host", "--yes"]);
+    assert_eq!((done.status, done.stderr.as_str()), (0, ""), "{}", done.stdout);
+    assert!(served.run(&["partitions"]).stdout.contains("stopped"));
+    assert_eq!((&held(&served)["vf"]["pf"], &held(&served)["attached"]), (&json!(NIC), &json!(true)));
+    assert!(served.run(&["evacuate", "--host"]).stdout.contains("nothing to do"));
+    assert_eq!(served.run(&["start", "web"]).status, 0);
+    let neither = served.run(&["evacuate"]);
+    assert!(neither.stderr.contains("--host"), "{}", neither.stderr);
+    assert_ne!(served.run(&["evacuate", NIC, "--host"]).status, 0);
+}
