@@ -55,7 +55,16 @@ impl Host {
 
     async fn start_daemon(&mut self) {
         self.imp = None;
-        let (store, contents) = ioward_store::open(&self.folder.path().join("state")).unwrap();
+        // Tasks of the one that ends let go of the state in their own time.
+        let deadline = Instant::now() + BOUND;
+        let (store, contents) = loop {
+            match ioward_store::open(&self.folder.path().join("state")) {
+                Err(ioward_store::StoreError::Locked { .. }) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                opened => break opened.unwrap(),
+            }
+        };
         let run = Run { epoch: 1, boot: "boot".into(), clock: Clock::default() };
         let fabric = Arc::new(self.machine.fabric());
         let hypervisor = Arc::clone(&self.hypervisor);
@@ -102,8 +111,19 @@ impl Host {
         if self.hypervisor.migration(&web()).await.unwrap() == Migration::Complete {
             return false;
         }
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('T'))
+        // Its process is told to go on by a task of its own.
+        let deadline = Instant::now() + BOUND;
+        loop {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let Some((_, state)) = stat.rsplit_once(')') else { return false };
+            if !state.trim_start().starts_with('T') {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 

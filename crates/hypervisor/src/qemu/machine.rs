@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use ioward_model::{Halt, Name};
+use ioward_model::{Halt, Migration, Name};
 use serde_json::{Map, Value, json};
 use tokio::{
     sync::{Mutex, watch},
@@ -188,8 +188,12 @@ impl Machine {
             let answer = self.ask("query-status", Value::Null).await;
             let state =
                 answer.as_ref().ok().and_then(|status| status["status"].as_str()).unwrap_or("unknown");
-            // For its daemon to say what becomes of it: time does not.
-            let is_being_moved = matches!(state, "inmigrate" | "postmigrate" | "paused");
+            // For its daemon to say what becomes of it: time does not. Whoever else has paused it has it go on.
+            let is_being_moved = match state {
+                "inmigrate" | "postmigrate" => true,
+                "paused" => !matches!(self.migration().await, Ok(Migration::None)),
+                _ => false,
+            };
             let has_halted = || answer.as_ref().is_ok_and(|status| halt(status).is_some());
             if states.contains(&state) || !is_being_moved && has_halted() && self.accelerator().is_some() {
                 break;

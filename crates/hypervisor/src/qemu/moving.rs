@@ -238,7 +238,7 @@ impl Machine {
     }
 
     /// How far the move is.
-    async fn migration(&self) -> Result<Migration, HypervisorError> {
+    pub(super) async fn migration(&self) -> Result<Migration, HypervisorError> {
         // The move first: one that ends in between is seen one look later. The other way round, a machine that ran a moment ago and whose
         // move is complete by now looked like one that was resumed.
         let migration = self.command("query-migrate", Value::Null).await?;
