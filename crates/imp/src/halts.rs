@@ -93,11 +93,13 @@ impl Halts {
     }
 
     /// Whether all VFs of a partition, and their adapters, serve. One that is out of service does not: it may be the cause of the next
-    /// error.
+    /// error. One that is to be out of its machine, as its standby is active, does not matter: a machine that is reset lets go of what it
+    /// was asked for (pcie_cap_slot_reset() in QEMU's hw/pci/pcie.c).
     fn is_well(&self, state: &State, partition: &PartitionState) -> bool {
         let serves = |pf: Bdf| self.faults.serves(pf) && !state.out_of_service.contains_key(&pf);
         let is_locked_out = |vf| state.vf_out_of_service(vf).is_some();
-        partition.vfs.values().all(|held| serves(held.vf.pf) && !is_locked_out(held.vf))
+        let mut has = partition.vfs.values().filter(|held| !held.is_unplugged());
+        has.all(|held| serves(held.vf.pf) && !is_locked_out(held.vf))
     }
 
     /// How often the host is to be looked at for the sake of machines that are to be reset.

@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
-use ioward_fabric::{Fabric, sim::Severity};
+use ioward_fabric::{
+    Fabric,
+    sim::{Severity, Silence},
+};
 use ioward_imp::ImpError;
-use ioward_model::{EventKind, Intent, Options, Rule, Spec, VfOp, VfSettings, fault_of};
+use ioward_model::{EventKind, Halt, Intent, Options, Rule, Spec, VfOp, VfSettings, fault_of};
 use ioward_pci::Bdf;
 
 use crate::scene::{NIC, Scene, name, vf};
@@ -117,6 +120,19 @@ async fn people_and_guests_switch_and_a_daemon_that_comes_after_goes_on() {
         panic!("its link is gone")
     };
     assert_eq!(reasons[0].rule, Rule::InService);
+}
+
+/// An adapter that is lost for good took the machine along, though that has a standby: it stayed as QEMU had stopped it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_its_adapter_has_halted_goes_on_by_its_standby() {
+    let scene = with_web().await;
+    scene.machine.fall_silent(pf(), Silence::ForGood).unwrap();
+    scene.machines.halt("web", Some(Halt::InternalError));
+    pass(&scene, 5).await;
+    assert_eq!(scene.count(|kind| matches!(kind, EventKind::FailedOver { .. })), 1);
+    assert_eq!(scene.count(|kind| matches!(kind, EventKind::PartitionReset { .. })), 1);
+    assert_eq!(scene.imp.partitions().await.unwrap()[0].halted, None);
+    assert!(!scene.machines.pair("web", "net0").0, "the VF is out");
 }
 
 /// What the hypervisor knows goes with a boot. A standby comes before its VF.

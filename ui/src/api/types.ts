@@ -181,11 +181,18 @@ export interface AssignedVf extends VfId {
   address?: Address | null;
   settings: Settings;
   guest_may: string[];
+  /** Its part in a pair of two VFs. */
+  failover?: { role: "primary" | "standby"; partner: string; active: boolean };
+  /** The bridge that its standby is on. */
+  standby_bridge?: string;
+  failed_over?: { since_ms: number; why: "asked" | "guest" | { fault: { what: string } } };
 }
 
 export interface Partition {
   name: string;
   running: boolean;
+  /** Why its machine executes nothing, although it is there. */
+  halted?: string | null;
   accelerator?: string | null;
   pid?: number | null;
   cpus?: number;
@@ -272,6 +279,7 @@ export interface Plan {
 export type Intent =
   | { intent: "apply"; spec: Spec }
   | { intent: "evacuate-host" }
+  | { intent: "failover"; partition: string; vf: string; back: boolean }
   | { intent: "remove" | "start" | "stop" | "release"; partition: string }
   | { intent: "attach"; partition: string; vfs: VfRequest[] }
   | { intent: "detach"; partition: string; vf: string }
@@ -315,6 +323,11 @@ export interface Event {
   vf?: string;
   why?: string;
   standby?: string;
+  halt?: string;
+  faulty?: Address[];
+  after_ms?: number;
+  address?: Address;
+  owner?: string;
   agent?: string;
   count?: number;
   epoch?: number;

@@ -1,5 +1,5 @@
 // Values in words, as `ioward` says them.
-import type { Drift, Event, Holder, HostUse, Link, Process, Reason, Relaxation, Settings, Step, VfId, Vlan, Way } from "../api/types.ts";
+import type { AssignedVf, Drift, Event, Holder, HostUse, Link, Process, Reason, Relaxation, Settings, Step, VfId, Vlan, Way } from "../api/types.ts";
 
 export function counted(count: number, noun: string, plural = `${noun}s`): string {
   return `${count} ${count === 1 ? noun : plural}`;
@@ -230,6 +230,18 @@ export function driftText(drift: Drift): string {
   }
 }
 
+/** What a VF falls back on, or is the standby of, in words; null: neither. */
+export function standbyText(vf: AssignedVf): string | null {
+  const standby = vf.standby_bridge ? `bridge ${vf.standby_bridge}` : vf.failover?.partner;
+  if (vf.failed_over) {
+    const { why } = vf.failed_over;
+    const words = why === "asked" ? "asked for" : why === "guest" ? "asked for by the partition" : why.fault.what;
+    return `failed over to ${standby}: ${words}`;
+  }
+  if (vf.failover?.role === "standby") return `standby of ${vf.failover.partner}${vf.failover.active ? ", and active" : ""}`;
+  return standby ? `falls back on ${standby}` : null;
+}
+
 /** An event in words. */
 export function eventText(event: Event): string {
   const plan = `Plan ${event.plan}`;
@@ -296,6 +308,18 @@ export function eventText(event: Event): string {
       return `${event.partition} was started, and not by ioward`;
     case "partition-gone":
       return `${event.partition} is gone: ${event.why}`;
+    case "partition-halted":
+      return `${event.partition} has halted: ${event.halt}${event.faulty?.length ? `, by an error of ${event.faulty.join(", ")}` : ""}`;
+    case "partition-reset":
+      return event.error
+        ? `${event.partition} has halted, and could not be reset: ${event.error}`
+        : `${event.partition} had halted, and was reset after ${Math.round((event.after_ms ?? 0) / 1000)} s`;
+    case "partition-left-halted":
+      return `${event.partition} has halted again and again, and is reset no more`;
+    case "partition-goes-on":
+      return `${event.partition} executes again`;
+    case "vf-locked-out":
+      return `The VF at ${event.address}${event.owner ? `, which ${event.owner} is,` : ""} is locked out: ${String(event.what)}`;
     case "failed-over":
       return `${event.partition}/${event.vf} has failed over to ${event.standby}: ${event.why}`;
     case "failed-back":

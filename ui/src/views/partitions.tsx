@@ -5,7 +5,7 @@ import type { AssignedVf, Intent, Options, Partition, Plan, Way } from "../api/t
 import { colours } from "../model/machine.ts";
 import { useSignal } from "../model/signal.ts";
 import { mayChange, reload, say, store } from "../model/store.ts";
-import { counted, settingPairs } from "../model/words.ts";
+import { counted, settingPairs, standbyText } from "../model/words.ts";
 import { Dialog } from "../parts/dialog.tsx";
 import { PlanView } from "../parts/planview.tsx";
 import { ProblemBox } from "../parts/problem.tsx";
@@ -75,7 +75,7 @@ function Card({ partition, colour, ask, reset, openConsole, wanted }: CardProps)
       <header>
         <i class={`cell ${running ? "running" : "assigned"} c${colour}`} aria-hidden="true">{name[0]}</i>
         <h2 id={`title-${name}`}>{name}</h2>
-        <span class={`badge ${running ? "good" : ""}`}>{running ? "runs" : "off"}</span>
+        <span class={`badge ${running && !partition.halted ? "good" : ""}`}>{!running ? "off" : partition.halted ? `halted: ${partition.halted}` : "runs"}</span>
         <span class="quiet">{kindText(partition)}</span>
       </header>
       <dl class="inline">
@@ -95,10 +95,16 @@ function Card({ partition, colour, ask, reset, openConsole, wanted }: CardProps)
                 <th scope="row">{vf.name}<span class="quiet">{vf.class}</span></th>
                 <td class="address">{vf.address ?? "not there"}<span class="quiet">VF {vf.index} of {vf.pf}</span></td>
                 <td>{settingPairs(vf.settings).map(([key, value]) => <span key={key} class="pair"><span class="quiet">{key}</span> {value}</span>)}
+                  {standbyText(vf) ? <p class="may">{standbyText(vf)}</p> : null}
                   {vf.guest_may.length ? <p class="may"><span class="quiet">its guest may change</span> {vf.guest_may.join(", ")}</p> : null}
                 </td>
                 <td>
                   {mayChange() && !namespace ? <button type="button" class="small" aria-label={`Reset ${name}/${vf.name}`} onClick={() => reset(vf)}>Reset</button> : null}{" "}
+                  {mayChange() && (vf.standby_bridge || vf.failover?.role === "primary") ? (
+                    <button type="button" class="small" aria-label={`${vf.failed_over ? "Have active again" : "Fail over"} ${name}/${vf.name}`} onClick={() => ask({ title: vf.failed_over ? `Have ${name}/${vf.name} active again?` : `Have the standby of ${name}/${vf.name} active?`, verb: vf.failed_over ? "Go back" : "Fail over", intent: { intent: "failover", partition: name, vf: vf.name, back: !!vf.failed_over } })}>
+                      {vf.failed_over ? "Back" : "Fail over"}
+                    </button>
+                  ) : null}{" "}
                   {mayChange() ? (
                     <button type="button" class="small" aria-label={`Detach ${name}/${vf.name}`} onClick={() => ask({ title: `Detach ${name}/${vf.name}?`, verb: "Detach", intent: { intent: "detach", partition: name, vf: vf.name } })}>
                       Detach
