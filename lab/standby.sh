@@ -1,7 +1,7 @@
 #!/bin/bash
 # `cargo xtask lab standby`: a guest whose VF has a standby on a bridge, which net_failover in it knows for one, is pinged all the time
-# while the VF's port loses the link, and while a person has the standby used. After each: pings lost, what was said, and that all is as
-# before. Nothing of ioward's runs in the guest. Runs in level 1.
+# while the VF's port loses the link, while a person has the standby used, while its adapter reports an error, for which QEMU stops the
+# machine, and while that is taken out of service. After each: pings lost, what was said, and that all is as before. Nothing of ioward's runs in the guest. Runs in level 1.
 set -euo pipefail
 
 # shellcheck source=lab/stages.sh
@@ -30,7 +30,7 @@ count() { # WHAT: ends it, and says how many were lost
   kill -INT "$pinger"; wait "$pinger" || true
   read -r sent received < <(sed -n 's/^\([0-9]*\) packets transmitted, \([0-9]*\) packets received.*/\1 \2/p' /run/pings)
   echo "  $1: $((sent - received)) of $sent pings lost, one each 0.2 s"
-  ioward events | tail -n +"$((said + 1))" | grep -E 'failed over|active|drift' || true
+  ioward events | tail -n +"$((said + 1))" | grep -E 'failed over|active|frozen|serves|halted|drift' || true
 }
 
 modprobe -a bridge tun
@@ -48,7 +48,10 @@ run ioward partitions
 echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore
 ip addr add 10.0.0.3/24 dev br0
 until_so "net_failover has both in the guest" drivers "igbvf virtio_net"
-in_guest web "M=\$(ls -d /sys/class/net/*/lower_* | head -1 | cut -d/ -f5); ip addr add $guest/24 dev \$M; ip link set \$M up; ip link"
+addressed() { # its failover interface has the address
+  in_guest web "M=\$(ls -d /sys/class/net/*/lower_* | head -1 | cut -d/ -f5); ip addr add $guest/24 dev \$M; ip link set \$M up; ip link"
+}
+addressed
 until_so "the guest answers" answers
 
 stage "The port of its adapter loses its link, and has it again"
@@ -76,6 +79,20 @@ run ioward failover web/net0 --back
 until_so "the VF is in the guest" drivers "igbvf virtio_net"
 until_so "the guest answers" answers
 count "there and back"
+check "nothing differs from what is noted" test "$(ioward drift --json)" = "[]"
+
+stage "Its adapter reports an error that it could not correct"
+# As in lab/failover.sh. The machine is reset, and its guest boots anew.
+pings
+modprobe aer_inject
+printf '\001\000\000\000\000\100\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000' >/dev/aer_inject
+until_so "the machine has halted" told 'partition web has halted: internal-error'
+until_so "the machine was reset, by ioward" told 'it was reset after'
+until_so "ioward has its VF active" told 'web/net0 is active again'
+until_so "net_failover has both in the guest" drivers "igbvf virtio_net"
+addressed
+until_so "the guest answers" answers
+count "an error, and a guest that boots anew"
 check "nothing differs from what is noted" test "$(ioward drift --json)" = "[]"
 
 stage "Its adapter is taken out of service, and returns"
