@@ -67,6 +67,8 @@ pub const LIBVIRT: Show = Show { script: "lab/libvirt.sh", reset: After::Off };
 pub const FAILOVER: Show = Show { script: "lab/failover.sh", reset: After::Off };
 /// What becomes of a machine whose VF has a standby on a bridge.
 pub const STANDBY: Show = Show { script: "lab/standby.sh", reset: After::Off };
+/// A machine that moves to another host.
+pub const MIGRATE: Show = Show { script: "lab/migrate.sh", reset: After::Off };
 /// That nothing is lost when the daemon is killed, nor when level 1 is reset.
 pub const RESTART: Show = Show { script: "lab/restart.sh", reset: After::Boots };
 

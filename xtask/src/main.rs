@@ -99,6 +99,8 @@ enum LabCommand {
     Failover,
     /// Fail over to a bridge: a guest is pinged while its VF is taken out of it and put back
     Standby,
+    /// Move a guest from one daemon to another while it is pinged
+    Migrate,
     /// Kill the daemon and reset the host under running partitions, and show that nothing is lost.
     Restart,
     /// Serve the page on real VFs to a browser on this machine, until Ctrl-C.
@@ -157,6 +159,7 @@ fn run(command: Command) -> error::Result<u8> {
                 LabCommand::Libvirt => lab.show(lab::LIBVIRT, bound(RUN_BOUND)),
                 LabCommand::Failover => lab.show(lab::FAILOVER, bound(RUN_BOUND)),
                 LabCommand::Standby => lab.show(lab::STANDBY, bound(RUN_BOUND)),
+                LabCommand::Migrate => lab.show(lab::MIGRATE, bound(RUN_BOUND)),
                 LabCommand::Restart => lab.show(lab::RESTART, bound(RUN_BOUND)),
                 LabCommand::Ui => lab.page(bound(SHELL_BOUND)),
                 LabCommand::Shell => lab.shell(bound(SHELL_BOUND)),

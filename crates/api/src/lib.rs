@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 
 mod change;
+mod moves;
 mod prepare;
 mod problem;
 mod routes;
 mod topic;
 
 pub use change::{ChangeId, ChangeIdError, ChangeStatus, ChangeView};
+pub use moves::{BeginMove, FromSource, FromTarget, Leaving, Offer, Settled};
 pub use prepare::{DomainFunction, PrepareRequest, Prepared};
 pub use problem::{ApiError, ErrorBody, ErrorKind, PROBLEM_JSON, Problem};
 pub use routes::{ADMIN_GROUP, ROUTES, Role, Route, VIEW_GROUP, WhoAmI};

@@ -127,6 +127,19 @@ pub const ROUTES: &[Route] = &[
         Role::Administrator,
         "Makes the VFs of a domain ready for its start",
     ),
+    route("GET", "/v1/moves", Role::Viewer, "Partitions that are being moved to or from another host"),
+    route("POST", "/v1/moves", Role::Administrator, "Begins to move a partition to another host"),
+    route("DELETE", "/v1/moves/{id}", Role::Administrator, "Has a partition that is being moved stay here"),
+    route("POST", "/v1/moves/{id}/source", Role::Administrator, "What the target of a move says"),
+    route("POST", "/v1/moves/{id}/target", Role::Administrator, "What the source of a move says"),
+    route("GET", "/v1/moves/{id}/state", Role::Administrator, "The state of a machine that is moved away"),
+    route("POST", "/v1/moves/{id}/state", Role::Administrator, "The state of a machine that is moved here"),
+    route(
+        "POST",
+        "/v1/partitions/{name}/accept",
+        Role::Administrator,
+        "Takes a partition that has come here, and whose source is gone for good",
+    ),
     route("GET", "/v1/state", Role::Administrator, "Everything that is kept on the disk"),
 ];
 

@@ -359,6 +359,30 @@ pub enum Command {
         #[command(flatten)]
         how: How,
     },
+    /// Move a machine that runs to another host
+    #[command(
+        group(clap::ArgGroup::new("whither").required(true)),
+        after_help = "Its guest goes on, with its memory and its connections. Its VFs are taken out before, so each needs a standby or a \
+        bond, and it gets others there. SOCKET is that of the other host's daemon, as ssh brings it here: \
+        ssh -L /run/there.sock:/run/ioward/api.sock root@HOST. What it starts from has to be on both hosts, under the same path. \
+        Until it is decided Ctrl-C has it stay here."
+    )]
+    Migrate {
+        /// The partition
+        name: Name,
+        /// The API of the other host's daemon
+        #[arg(long, value_name = "SOCKET", group = "whither")]
+        to: Option<PathBuf>,
+        /// Take it here: it has come wholly, and the host it comes from is gone for good
+        #[arg(long, group = "whither")]
+        accept: bool,
+        /// Options beyond the safe.
+        #[command(flatten)]
+        allow: Allow,
+        /// How it is changed.
+        #[command(flatten)]
+        how: How,
+    },
     /// Have the standby of a VF active in its place
     #[command(
         after_help = "A fault of the primary does the same by itself. It stays so until 'ioward failover PARTITION/VF --back', or until the \
@@ -502,6 +526,7 @@ impl Command {
             | Self::Adopt { how, .. }
             | Self::Evacuate { how, .. }
             | Self::Return { how, .. }
+            | Self::Migrate { how, .. }
             | Self::Failover { how, .. }
             | Self::Release { how, .. } => how.json,
             Self::Demo(_)

@@ -180,6 +180,33 @@ impl Client {
         Ok(self.answer(Method::POST, route, JSON, json(body)?).await?.lines())
     }
 
+    /// `POST`s what comes as a stream of bytes, as it comes. Whoever asks has the future, and may have it carried out beside other things.
+    pub fn post_stream(
+        &self,
+        route: &str,
+        bytes: Lines,
+    ) -> impl Future<Output = Result<(), ClientError>> + Send + use<> {
+        let (socket, route) = (self.socket.clone(), route.to_owned());
+        async move {
+            let broken_off = |source| ClientError::BrokenOff { socket: socket.clone(), source };
+            let stream = UnixStream::connect(&socket)
+                .await
+                .map_err(|source| ClientError::Unreachable { socket: socket.clone(), source })?;
+            let (mut sender, connection) =
+                http1::handshake(TokioIo::new(stream)).await.map_err(broken_off)?;
+            tokio::spawn(connection);
+            let request = Request::builder()
+                .method(Method::POST)
+                .uri(&route)
+                .header(header::HOST, "ioward")
+                .header(header::CONTENT_TYPE, "application/octet-stream")
+                .body(bytes.body)
+                .map_err(|e| ClientError::Nonsense { route: route.clone(), why: e.to_string() })?;
+            let status = sender.send_request(request).await.map_err(broken_off)?.status();
+            if status.is_success() { Ok(()) } else { Err(ClientError::Unexplained { route, status }) }
+        }
+    }
+
     /// The beginning of a successful answer.
     async fn answer(
         &self,

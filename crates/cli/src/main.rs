@@ -32,6 +32,7 @@ mod events;
 mod events_filter;
 mod hook;
 mod man;
+mod migrate;
 mod pf_ref;
 mod plan_file;
 mod present;
@@ -193,6 +194,10 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Return { pf, allow, how } => {
             evacuate::bring_back(&client, &pf, allow.options(false), how).await
         }
+        Command::Migrate { name, to: Some(to), allow, how, .. } => {
+            migrate::migrate(&client, &name, &to, allow.options(false), how).await
+        }
+        Command::Migrate { name, to: None, .. } => migrate::accept(&client, &name).await,
         Command::Failover { vf: Owner { partition, vf }, back, how } => {
             let intent = Intent::Failover { partition, vf, back };
             change::change(&client, intent, Options::default(), Asks::IfItDisturbs, how).await

@@ -79,7 +79,6 @@ pub use error::ImpError;
 pub use host::{IMP_COMMAND, ServeConfig, serve};
 pub use imp::{Imp, Run};
 pub use ioward_privsep::ApiGroups;
-pub use moves::Leaving;
 pub use planning::plan_for;
 pub use serve::{ServeError, serve_on};
 pub use undefined::Undefined;

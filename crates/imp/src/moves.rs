@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use ioward_api::Leaving;
 use ioward_hypervisor::{Hypervisor, HypervisorError, StopMode};
 use ioward_model::{
     Name, Owner, RowKey, State,
@@ -84,19 +85,6 @@ impl<S, M> Side<S, M> {
     }
 }
 
-/// What a move away from here has come to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leaving {
-    /// What is to be told to the target.
-    pub messages: Vec<ToTarget>,
-    /// Whether the partition is the target's.
-    pub is_given: bool,
-    /// Why it stays here, once that is settled.
-    pub why_kept: Option<String>,
-    /// Whether nothing more is to be said.
-    pub is_over: bool,
-}
-
 impl Moves {
     pub(crate) fn new(hypervisor: Arc<dyn Hypervisor>, notes: Arc<Notes>, channels: Arc<Channels>) -> Self {
         Self { hypervisor, notes, channels, live: Mutex::default() }
@@ -133,7 +121,7 @@ impl Moves {
             return Err(not_moved(partition, why));
         }
         let layout = self.hypervisor.layout(partition).await?;
-        let moved = MovedPartition { spec: noted.spec.clone(), layout };
+        let moved = MovedPartition { spec: noted.spec.clone(), layout, standbys: noted.standbys.clone() };
         // What is left of the one before is not asked for any more.
         live.sources.retain(|_, before| before.name() != *partition);
         let (source, actions) = Source::begin();
@@ -322,7 +310,7 @@ impl Moves {
                 standbys: BTreeMap::new(),
             },
         };
-        Some(MovedPartition { spec: noted.spec.clone(), layout })
+        Some(MovedPartition { spec: noted.spec.clone(), layout, standbys: noted.standbys.clone() })
     }
 
     async fn look_at_source(&self, live: &mut Live, id: MoveId) {
@@ -460,11 +448,8 @@ impl Moves {
                 format!("its target has a partition {name} already, or one on its way"),
             ));
         }
-        if !moved.layout.standbys.is_empty() {
-            return Err(not_moved(
-                name,
-                "it has a standby, and nobody says on which bridge that is to be here".into(),
-            ));
+        if !moved.layout.standbys.keys().eq(moved.standbys.keys()) {
+            return Err(not_moved(name, "its machine has other standbys than are said of it".into()));
         }
         let known = self.hypervisor.partitions().await?;
         if known.iter().any(|known| known.name == *name) {
@@ -487,6 +472,10 @@ impl Moves {
         self.hypervisor.define(&moved.spec).await?;
         if moved.layout.channel {
             self.hypervisor.create_channel(&moved.spec.name).await?;
+        }
+        for (vf, nic) in &moved.standbys {
+            let owner = Owner { partition: moved.spec.name.clone(), vf: vf.clone() };
+            self.hypervisor.attach_standby(&owner, nic).await?;
         }
         self.hypervisor.receive(&moved.spec.name, &moved.layout).await
     }

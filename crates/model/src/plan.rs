@@ -72,6 +72,11 @@ pub enum Intent {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         leave_out: bool,
     },
+    /// Take all VFs from a machine that is to be moved to another host. Its standbys stay: it goes on by them.
+    Depart {
+        /// The partition.
+        partition: Name,
+    },
     /// Stop everything that runs here with ioward's VFs, so that the host can be turned off. What is stopped keeps its VFs. Namespaces are
     /// others', and stay.
     EvacuateHost,
@@ -117,6 +122,7 @@ impl Intent {
             Self::Adopt { .. } => "adopt",
             Self::Release { .. } => "release",
             Self::Evacuate { .. } => "evacuate",
+            Self::Depart { .. } => "depart",
             Self::EvacuateHost => "evacuate-host",
             Self::Return { .. } => "return",
             Self::Failover { .. } => "failover",

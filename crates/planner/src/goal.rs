@@ -35,10 +35,22 @@ pub(crate) struct Goal {
     pub adapters: BTreeMap<Bdf, Option<VfCount>>,
     /// Partitions that the Spec names and that are as it wants them.
     pub settled: Vec<Name>,
-    /// Whether standbys go whose VFs are not asked for. Otherwise those stay whose VFs an evacuation has left out.
-    pub ends_standbys: bool,
+    /// What becomes of standbys whose VFs are not asked for.
+    pub standbys: Unasked,
     /// Partitions whose VFs are decided anew.
     concerned: BTreeSet<Name>,
+}
+
+/// What becomes of standbys on bridges whose VFs are not asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Unasked {
+    /// Those stay whose VFs were not asked for before: an evacuation has left them out.
+    #[default]
+    AsBefore,
+    /// They go.
+    End,
+    /// They stay: the machine is to be moved.
+    Stay,
 }
 
 /// A partition as it is to be.
@@ -123,6 +135,11 @@ impl Goal {
                 let detach = Owner { partition: partition.clone(), vf: vf.clone() };
                 Ok(Self { detach: Some(detach), ..one(spec, false) })
             }
+            Intent::Depart { partition } => {
+                let mut spec = existing(state, partition)?.spec.clone();
+                spec.vfs.clear();
+                Ok(Self { standbys: Unasked::Stay, ..one(spec, false) })
+            }
             // These go other ways.
             Intent::Reconcile { .. }
             | Intent::Adopt { .. }
@@ -186,7 +203,7 @@ fn apply(inventory: &Inventory, state: &State, spec: &Spec) -> Result<Goal, Vec<
         let start = present.is_none() && partition.machine().is_some();
         partitions.push(PartitionGoal { spec: partition.clone(), start });
     }
-    let mut goal = Goal { settled, ends_standbys: true, ..Goal::of_partitions(partitions) };
+    let mut goal = Goal { settled, standbys: Unasked::End, ..Goal::of_partitions(partitions) };
     goal.adapters = spec.adapters.iter().map(|adapter| (adapter.pf, adapter.count())).into_map();
     if reasons.is_empty() { Ok(goal) } else { Err(reasons) }
 }

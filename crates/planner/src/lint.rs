@@ -71,6 +71,7 @@ pub fn lint(plan: &Plan, inventory: &Inventory, state: &State) -> Vec<String> {
         | Intent::Release { .. }
         | Intent::Evacuate { .. }
         | Intent::EvacuateHost
+        | Intent::Depart { .. }
         | Intent::Return { .. }
         | Intent::Failover { .. }
         | Intent::Reconcile { .. } => BTreeSet::new(),
@@ -102,6 +103,7 @@ fn is_asked_for(plan: &Plan, inventory: &Inventory, disturbed: &Disturbance) -> 
             partition
         }
         Intent::EvacuateHost => return true,
+        Intent::Depart { partition } => partition,
         Intent::Apply { .. }
         | Intent::Start { .. }
         | Intent::Attach { .. }

@@ -6,7 +6,12 @@ use std::collections::BTreeMap;
 use ioward_model::{Assignment, Disturbance, IntoMap, Name, Owner, Reason, Rule};
 use ioward_pci::Bdf;
 
-use crate::{goal::Goal, ledger::Ledger, placement::Holding, standbys::Standbys};
+use crate::{
+    goal::{Goal, Unasked},
+    ledger::Ledger,
+    placement::Holding,
+    standbys::Standbys,
+};
 
 /// A VF that a running partition loses.
 struct Loss {
@@ -72,7 +77,8 @@ fn taken(ledger: &Ledger<'_>, goal: &Goal, holdings: &[Holding<'_>]) -> Vec<Loss
         holdings.iter().map(|holding| (&holding.owner, holding)).into_map();
     let loss = |(owner, held, address): (Owner, &Assignment, Bdf)| {
         let is_removed = goal.remove.as_ref() == Some(&owner.partition);
-        let is_asked_for = is_removed || goal.detach.as_ref() == Some(&owner);
+        let is_asked_for =
+            is_removed || goal.detach.as_ref() == Some(&owner) || goal.standbys == Unasked::Stay;
         let why = match then.get(&owner) {
             Some(holding) if holding.vf == held.vf && standbys.changes(&owner) => {
                 "for a while: it comes after its standby, which changes".to_owned()
@@ -80,6 +86,7 @@ fn taken(ledger: &Ledger<'_>, goal: &Goal, holdings: &[Holding<'_>]) -> Vec<Loss
             Some(holding) if holding.vf == held.vf => return None,
             Some(holding) => format!("for {}, which takes its place", holding.vf),
             None if is_removed => "as it is removed".to_owned(),
+            None if goal.standbys == Unasked::Stay => "before it is moved".to_owned(),
             None if is_asked_for => "as it is detached".to_owned(),
             None if ledger.moving(&owner).is_some() && ledger.standby(&owner).is_some() => {
                 "for good, and goes on by its standby: no other adapter has one for it".to_owned()

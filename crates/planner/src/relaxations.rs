@@ -266,6 +266,7 @@ fn requests<'a>(state: &'a State, intent: &'a Intent) -> Vec<(&'a PartitionSpec,
         | Intent::Release { .. }
         | Intent::Evacuate { .. }
         | Intent::EvacuateHost
+        | Intent::Depart { .. }
         | Intent::Return { .. }
         | Intent::Failover { .. }
         | Intent::Reconcile { .. } => Vec::new(),

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use ioward_model::{IntoMap, Owner, StandbyNic};
 
-use crate::{goal::Goal, ledger::Ledger, placement::Holding};
+use crate::{
+    goal::{Goal, Unasked},
+    ledger::Ledger,
+    placement::Holding,
+};
 
 /// Standbys on bridges that are to be others than they are: a VF comes after its own.
 pub(crate) struct Standbys(BTreeMap<Owner, Option<StandbyNic>>);
@@ -27,8 +31,12 @@ impl Standbys {
         let is_left = |owner: &Owner| {
             let present = ledger.state.partitions.get(&owner.partition);
             let was_asked_for = present.is_some_and(|present| present.spec.vf(&owner.vf).is_some());
-            ledger.moving(owner).is_some()
-                || !was_asked_for && !goal.ends_standbys && goal.remove.as_ref() != Some(&owner.partition)
+            let is_asked = match goal.standbys {
+                Unasked::AsBefore => !was_asked_for,
+                Unasked::End => false,
+                Unasked::Stay => true,
+            };
+            ledger.moving(owner).is_some() || is_asked && goal.remove.as_ref() != Some(&owner.partition)
         };
         let gone = noted.keys().filter(|owner| !wanted.contains_key(owner) && !is_left(owner));
         let gone = gone.map(|owner| (owner.clone(), None));

@@ -678,6 +678,7 @@ fn concerned(intent: &Intent) -> BTreeSet<Name> {
         | Intent::Release { .. }
         | Intent::Evacuate { .. }
         | Intent::EvacuateHost
+        | Intent::Depart { .. }
         | Intent::Return { .. }
         | Intent::Failover { .. }
         | Intent::Reconcile { .. } => BTreeSet::new(),

@@ -1,12 +1,14 @@
 //! What each route takes and answers: the table that the document has beside `ROUTES`.
 
 use ioward_api::{
-    ApplyRequest, AuditLine, ChangeRequest, ChangeView, Compatible, CompatibleRequest, ErrorKind,
-    IntentRequest, PartitionView, PlanRequest, PrepareRequest, Prepared, Reaped, Topic, VfDetail, WhoAmI,
+    ApplyRequest, AuditLine, BeginMove, ChangeRequest, ChangeView, Compatible, CompatibleRequest, ErrorKind,
+    FromSource, FromTarget, IntentRequest, Leaving, PartitionView, PlanRequest, PrepareRequest, Prepared,
+    Reaped, Settled, Topic, VfDetail, WhoAmI,
 };
 use ioward_model::{
     AuditDropped, AuditEntry, Drift, Event, Inventory, Name, OpOutcome, OpenOperation, Orphan,
     PhysicalFunction, Plan, PlanRecord, Spec, State, StepRecord, VfOp, VfStatistics, doctor,
+    handover::{Move, MovedPartition},
 };
 use serde_json::{Map, Value, json};
 
@@ -232,6 +234,25 @@ pub fn operation(method: &str, path: &str, schemas: &mut Schemas) -> Option<Oper
         ("POST", "/v1/domains/{uuid}/prepare") => json(schemas.of::<Prepared>())
             .takes(JSON, schemas.of::<PrepareRequest>())
             .fails(&[NotFound, Refused, Busy]),
+        ("GET", "/v1/moves") => json(json!({"type": "object", "additionalProperties": schemas.of::<Move>()})),
+        ("POST", "/v1/moves") => json(schemas.of::<MovedPartition>())
+            .takes(JSON, schemas.of::<BeginMove>())
+            .fails(&[NotFound, Refused, Busy]),
+        ("DELETE", "/v1/moves/{id}") | ("POST", "/v1/partitions/{name}/accept") => {
+            json(schemas.of::<Settled>())
+        }
+        ("POST", "/v1/moves/{id}/source") => {
+            json(schemas.of::<Leaving>()).takes(JSON, schemas.of::<FromTarget>())
+        }
+        ("POST", "/v1/moves/{id}/target") => {
+            json(schemas.of::<FromTarget>()).takes(JSON, schemas.of::<FromSource>())
+        }
+        ("GET", "/v1/moves/{id}/state") => Operation::answers(BYTES, json!({})).fails(&[NotFound]),
+        ("POST", "/v1/moves/{id}/state") => {
+            let mut state = Operation::default().takes(BYTES, json!({})).fails(&[NotFound]);
+            state.answers.insert("204".to_owned(), json!({"description": "It has gone in wholly"}));
+            state
+        }
         ("GET", "/v1/state") => json(export(schemas)),
         _ => return None,
     })

@@ -22,6 +22,7 @@ mod evacuating;
 mod examples;
 mod failing_over;
 mod hook;
+mod migrating;
 mod plans;
 mod recorded;
 mod risks;

@@ -15,6 +15,7 @@ mod health;
 mod json;
 mod lines;
 mod machine;
+mod moves;
 mod openapi;
 mod partition;
 mod planning;
@@ -76,6 +77,14 @@ fn handler(route: &Route) -> Option<MethodRouter<Arc<Imp>>> {
         ("GET", "/v1/events") => get(events::events),
         ("GET", "/v1/audit") => get(machine::audit),
         ("POST", "/v1/domains/{uuid}/prepare") => post(planning::prepare),
+        ("GET", "/v1/moves") => get(moves::moves),
+        ("POST", "/v1/moves") => post(moves::begin),
+        ("DELETE", "/v1/moves/{id}") => delete(moves::cancel),
+        ("POST", "/v1/moves/{id}/source") => post(moves::at_source),
+        ("POST", "/v1/moves/{id}/target") => post(moves::at_target),
+        ("GET", "/v1/moves/{id}/state") => get(moves::out),
+        ("POST", "/v1/moves/{id}/state") => post(moves::into),
+        ("POST", "/v1/partitions/{name}/accept") => post(moves::accept),
         ("GET", "/v1/state") => get(machine::state),
         _ => return None,
     })

@@ -63,7 +63,7 @@ async fn type_in(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn name_of(path: PartitionPath) -> Result<Name, Failure> {
+pub(super) fn name_of(path: PartitionPath) -> Result<Name, Failure> {
     let Path(name) = path?;
     let is_no_name = |error: ioward_model::NameError| Failure::invalid(format!("{name}: {error}"));
     name.parse().map_err(is_no_name)

@@ -92,6 +92,7 @@ impl<'de> Deserialize<'de> for MoveId {
 
 /// From the source to the target, about a move that goes with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ToTarget {
     /// Reserve what the partition needs, and have a machine wait for its state. What it needs goes beside this.
@@ -108,6 +109,7 @@ pub enum ToTarget {
 
 /// From the target to the source, about a move that goes with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ToSource {
     /// A machine waits for the state.

@@ -1,9 +1,11 @@
 //! What a host has noted of moves, as part of its [`State`]: the one place where a partition enters or leaves that by a move.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{MoveId, SourceNote, TargetNote};
-use crate::{MachineLayout, Name, PartitionSpec, PartitionState, State};
+use crate::{MachineLayout, Name, PartitionSpec, PartitionState, StandbyNic, State};
 
 /// A move of a partition, away from this host or to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +50,9 @@ pub struct MovedPartition {
     pub spec: PartitionSpec,
     /// What its machine is like.
     pub layout: MachineLayout,
+    /// Its standbys: the other host has a bridge of the same name for each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub standbys: BTreeMap<Name, StandbyNic>,
 }
 
 impl MovedPartition {
@@ -57,8 +62,8 @@ impl MovedPartition {
             spec: self.spec,
             running,
             channel_in_doubt: false,
-            vfs: std::collections::BTreeMap::new(),
-            standbys: std::collections::BTreeMap::new(),
+            vfs: BTreeMap::new(),
+            standbys: self.standbys,
         }
     }
 }
@@ -129,7 +134,11 @@ mod tests {
             channel: true,
             standbys: std::collections::BTreeMap::new(),
         };
-        MovedPartition { spec: PartitionSpec::new("web".parse().unwrap(), Boot::default()), layout }
+        MovedPartition {
+            spec: PartitionSpec::new("web".parse().unwrap(), Boot::default()),
+            layout,
+            standbys: BTreeMap::new(),
+        }
     }
 
     fn id(n: u8) -> MoveId {

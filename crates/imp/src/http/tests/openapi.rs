@@ -112,12 +112,13 @@ async fn what_is_changed_and_read_is_answered_as_the_openapi_document_says() {
         let events = format!("/v1/changes/{id}/events");
         let (_, events) = ask("GET", "/v1/changes/{id}/events", &events, &Value::Null).await;
         assert!(events.lines().last().unwrap().contains("plan-done"), "{events}");
-        let with_partition = ["/v1/partitions/{name}", "/v1/partitions/{name}/console"];
+        let of_none = ["/v1/partitions/{name}", "/v1/partitions/{name}/console", "/v1/moves/{id}/state"];
         for row in ROUTES.iter().filter(|row| row.method == "GET") {
             let path = row.path.replace("{pf}", "0000:01:00.0").replace("{index}", "1").replace("{id}", id);
             let path = path.replace("{name}", "web");
+            let path = path.replace(&format!("/v1/moves/{id}"), "/v1/moves/0123456789abcdef0123456789abcdef");
             let (status, answer) = ask("GET", row.path, &path, &Value::Null).await;
-            let expected = if with_partition.contains(&row.path) { 404 } else { 200 };
+            let expected = if of_none.contains(&row.path) { 404 } else { 200 };
             assert_eq!(status, expected, "{path}: {answer}");
         }
     }

@@ -1,0 +1,199 @@
+//! `ioward migrate`: moves a machine that runs to another host. This command carries what the two daemons say to each other, and the
+//! state of the machine; whose it is, they decide (docs/migration.md).
+//!
+//! ```text
+//!   this host's daemon <── HTTP ── ioward migrate ── HTTP ──> the other host's daemon
+//!     1. would it have VFs there?
+//!     2. its VFs are taken out; it goes on by its standbys
+//!     3. its state goes over, and it belongs to the other host from one moment on
+//!     4. it gets VFs there; or back here, where it stayed
+//! ```
+
+use std::{fs::File, io::Read, path::Path, time::Duration};
+
+use ioward_api::{BeginMove, FromSource, FromTarget, Leaving, Offer, PlanRequest, Settled};
+use ioward_model::{
+    Intent, Name, Options, PartitionSpec, Plan, Spec, VfRequest,
+    handover::{MoveId, MovedPartition, ToSource, ToTarget},
+};
+use serde::Serialize;
+
+use crate::{
+    change::{self, Asks},
+    change_args::How,
+    client::Client,
+    error::CliError,
+    signals::Signals,
+    terminal,
+};
+
+/// Between two questions to both daemons.
+const ASK_EACH: Duration = Duration::from_millis(100);
+/// So long may one of them not answer while nothing is decided.
+const PATIENCE: u32 = 100;
+
+/// What became of a move, as JSON.
+#[derive(Serialize)]
+struct Ended<'a> {
+    id: MoveId,
+    partition: &'a Name,
+    moved: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why_kept: Option<String>,
+}
+
+/// Moves a partition to the host whose daemon's socket is `to`.
+///
+/// # Errors
+/// When it can't be moved, or stays here for another reason; or a daemon can't be reached.
+pub async fn migrate(
+    source: &Client,
+    partition: &Name,
+    to: &Path,
+    options: Options,
+    how: How,
+) -> Result<(), CliError> {
+    let target = Client::new(to);
+    let spec: Spec = source.get("/v1/spec").await?;
+    let wanted = spec.partitions.iter().find(|one| one.name == *partition).cloned();
+    let wanted = wanted.ok_or_else(|| {
+        CliError::Usage(format!(
+            "there is no partition {partition}; 'ioward partitions' lists those there are"
+        ))
+    })?;
+    let vfs = unpinned(&wanted);
+    would_have_them(&target, &wanted, &vfs, options).await?;
+    if how.dry_run {
+        let intent = Intent::Depart { partition: partition.clone() };
+        return change::change(source, intent, options, Asks::Surely, how).await;
+    }
+    let intent = Intent::Depart { partition: partition.clone() };
+    change::change(source, intent, options, Asks::Surely, how).await?;
+    let ended = carry(source, &target, partition, &to.display().to_string(), how.json).await;
+    let yes = How { yes: true, ..how };
+    let (host, requests) = match &ended {
+        Ok(ended) if ended.moved => (&target, vfs),
+        _ => (source, wanted.vfs),
+    };
+    if !requests.is_empty() {
+        let intent = Intent::Attach { partition: partition.clone(), vfs: requests };
+        change::change(host, intent, options, Asks::IfItDisturbs, yes).await?;
+    }
+    let ended = ended?;
+    if how.json {
+        // A line, as the events before it.
+        terminal::print(&format!("{}\n", serde_json::json!(ended)))?;
+    }
+    match ended.why_kept {
+        Some(why) if !ended.moved => Err(CliError::Usage(format!("{partition} stays here: {why}"))),
+        _ if how.json => Ok(()),
+        _ => terminal::print(&format!("{partition} runs on the other host\n")),
+    }
+}
+
+/// Takes a partition that has come here wholly, and whose source is gone for good.
+///
+/// # Errors
+/// When there is none, or the daemon can't be reached.
+pub async fn accept(client: &Client, partition: &Name) -> Result<(), CliError> {
+    let Settled { settled } =
+        client.post(&format!("/v1/partitions/{partition}/accept"), &serde_json::json!({})).await?;
+    if settled {
+        return terminal::print(&format!("{partition} runs here\n"));
+    }
+    Err(CliError::Usage(format!("no partition {partition} has come here and waits for its source's word")))
+}
+
+/// Its requests without what is said of this host's adapters.
+fn unpinned(partition: &PartitionSpec) -> Vec<VfRequest> {
+    let vfs = partition.vfs.iter().cloned();
+    vfs.map(|vf| VfRequest { pf: None, index: None, ..vf }).collect()
+}
+
+/// Nothing is done here where the other host has no VFs for it.
+async fn would_have_them(
+    target: &Client,
+    wanted: &PartitionSpec,
+    vfs: &[VfRequest],
+    options: Options,
+) -> Result<(), CliError> {
+    let mut spec: Spec = target.get("/v1/spec").await?;
+    if spec.partitions.iter().any(|one| one.name == wanted.name) {
+        return Err(CliError::Usage(format!("the other host has a partition {} already", wanted.name)));
+    }
+    spec.partitions.push(PartitionSpec { vfs: vfs.to_vec(), ..wanted.clone() });
+    let request = PlanRequest { intent: Intent::Apply { spec }, options };
+    let _plan: Plan = target.post("/v1/plan", &request).await?;
+    Ok(())
+}
+
+/// Carries what the two say until nothing is left to be said.
+async fn carry<'a>(
+    source: &Client,
+    target: &Client,
+    partition: &'a Name,
+    to: &str,
+    quiet: bool,
+) -> Result<Ended<'a>, CliError> {
+    let id = random_id()?;
+    let begin = BeginMove { id, partition: partition.clone(), to: to.to_owned() };
+    let moved: MovedPartition = source.post("/v1/moves", &begin).await?;
+    let offer = Offer { partition: moved, source: "the host that it comes from".to_owned() };
+    let routes = ["", "/source", "/target", "/state"].map(|end| format!("/v1/moves/{id}{end}"));
+    let [cancel, at_source, at_target, state] = &routes;
+    let mut signals = Signals::new().map_err(|error| CliError::Usage(error.to_string()))?;
+    let mut is_given = false;
+    let mut why_kept = None;
+    let (mut to_source, mut to_target): (Vec<ToSource>, Vec<ToTarget>) = Default::default();
+    let (mut is_carried, mut silent) = (false, 0);
+    let say = |what: &str| if quiet { Ok(()) } else { terminal::print(&format!("{what}\n")) };
+    loop {
+        let said = FromTarget { messages: std::mem::take(&mut to_source) };
+        match source.post::<Leaving>(at_source, &said).await {
+            Ok(leaving) => {
+                silent = 0;
+                if leaving.is_given && !is_given {
+                    say(&format!("{partition} belongs to the other host"))?;
+                }
+                is_given |= leaving.is_given;
+                why_kept = leaving.why_kept.or(why_kept);
+                to_target.extend(leaving.messages);
+                if leaving.is_over {
+                    return Ok(Ended { id, partition, moved: is_given, why_kept });
+                }
+            }
+            Err(error) => still_there(error, &mut silent)?,
+        }
+        let told = FromSource { messages: std::mem::take(&mut to_target), offer: Some(offer.clone()) };
+        match target.post::<FromTarget>(at_target, &told).await {
+            Ok(answer) => to_source = answer.messages,
+            Err(error) => still_there(error, &mut silent)?,
+        }
+        // The source sends once it has heard that a machine waits for it there.
+        if !is_carried && let Ok(out) = source.get_lines(state).await {
+            is_carried = true;
+            say(&format!("the state of {partition} goes over"))?;
+            tokio::spawn(target.post_stream(state, out));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(ASK_EACH) => {}
+            _ = signals.next() => {
+                let Settled { settled } = source.delete(cancel).await?;
+                say(if settled { "cancelled: it stays here" } else { "it is decided, and goes on" })?;
+            }
+        }
+    }
+}
+
+/// Whoever is started again is asked again.
+fn still_there(error: CliError, silent: &mut u32) -> Result<(), CliError> {
+    *silent += 1;
+    if *silent > PATIENCE { Err(error) } else { Ok(()) }
+}
+
+fn random_id() -> Result<MoveId, CliError> {
+    let mut bytes = [0; 16];
+    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(|error| CliError::Usage(format!("/dev/urandom: {error}")))?;
+    Ok(MoveId::from_random(bytes))
+}
