@@ -1,15 +1,22 @@
 //! The command line. Values are checked here, so that a wrong one never leaves this process.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use ioward_api::{ChangeId, DEFAULT_SOCKET};
 use ioward_imp::IMP_COMMAND;
 use ioward_model::{DomainRef, Name, NameError, Owner};
+use ioward_tls::Files;
 
 use crate::{
     change_args::{Allow, ApplyArg, AssignArgs, How},
+    daemon::Daemon,
+    error::CliError,
     events_filter::{self, Since},
     pf_ref::PfRef,
     vf_args::VfArgs,
@@ -363,16 +370,19 @@ pub enum Command {
     #[command(
         group(clap::ArgGroup::new("whither").required(true)),
         after_help = "Its guest goes on, with its memory and its connections. Its VFs are taken out before, so each needs a standby or a \
-        bond, and it gets others there. SOCKET is that of the other host's daemon, as ssh brings it here: \
-        ssh -L /run/there.sock:/run/ioward/api.sock root@HOST. What it starts from has to be on both hosts, under the same path. \
+        bond, and it gets others there. The other host's daemon is reached by 'ioward ui --listen' there, as https://HOST:PORT with the \
+        three files; or by its socket, as ssh brings it here: ssh -L /run/there.sock:/run/ioward/api.sock root@HOST. What it starts from has to be on both hosts, under the same path. \
         Until it is decided Ctrl-C has it stay here."
     )]
     Migrate {
         /// The partition
         name: Name,
         /// The API of the other host's daemon
-        #[arg(long, value_name = "SOCKET", group = "whither")]
-        to: Option<PathBuf>,
+        #[arg(long, value_name = "URL|SOCKET", group = "whither")]
+        to: Option<String>,
+        /// What is shown to a URL, and whom it is taken for.
+        #[command(flatten)]
+        tls: Option<ToTls>,
         /// Take it here: it has come wholly, and the host it comes from is gone for good
         #[arg(long, group = "whither")]
         accept: bool,
@@ -604,6 +614,39 @@ pub struct UiTls {
     /// Of those, only whose certificate has this DNS name (subjectAltName); can be given several times
     #[arg(long, value_name = "NAME", required = false)]
     pub client_name: Vec<String>,
+}
+
+/// Mutual TLS with another host's daemon.
+#[derive(Debug, Args)]
+#[group(requires_all = ["to", "tls_cert", "tls_key", "server_ca"])]
+pub struct ToTls {
+    /// With a URL: this host's certificate in PEM, and those between it and its CA
+    #[arg(long, value_name = "FILE", required = false)]
+    pub tls_cert: PathBuf,
+    /// Its key in PEM, which only its owner and group may read
+    #[arg(long, value_name = "FILE", required = false)]
+    pub tls_key: PathBuf,
+    /// Take the other host for who it says where a CA of this file (PEM) has signed its certificate
+    #[arg(long, value_name = "FILE", required = false)]
+    pub server_ca: PathBuf,
+}
+
+impl ToTls {
+    /// The daemon of another host.
+    ///
+    /// # Errors
+    /// When a URL comes without files, or with some that can't be used; or files come without a URL.
+    pub fn daemon(to: &str, tls: Option<Self>) -> Result<Daemon, CliError> {
+        match tls {
+            None if to.starts_with("https://") => Err(CliError::Usage(format!(
+                "{to} takes certificates: give --tls-cert, --tls-key and --server-ca"
+            ))),
+            None => Ok(Daemon::behind(Path::new(to))),
+            Some(Self { tls_cert, tls_key, server_ca }) => {
+                Daemon::at(to, &Files { certificate: tls_cert, key: tls_key, ca: server_ca })
+            }
+        }
+    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {

@@ -1,12 +1,8 @@
-//! The API over the daemon's Unix socket: HTTP/1.1 that carries JSON, or one JSON object a line.
+//! The API of a daemon: HTTP/1.1 that carries JSON, or one JSON object a line.
 //!
-//! The socket may be anybody's: every answer is bounded before it is read, and checked before it is used.
+//! Whoever listens may be anybody: every answer is bounded before it is read, and checked before it is used.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::Path, time::Duration};
 
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -16,9 +12,11 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use ioward_api::ErrorBody;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::UnixStream;
 
-use crate::error::{CliError, plain};
+use crate::{
+    daemon::Daemon,
+    error::{CliError, plain},
+};
 
 /// The largest answer that is one document, in bytes: some 400 for each of 64,000 VFs, twice over.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -34,34 +32,36 @@ const JSON: &str = "application/json";
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No connection.
-    #[error("cannot reach the daemon at {}: {}; {}", .socket.display(), plain(.source), remedy(.source))]
+    #[error("cannot reach the daemon at {daemon}: {}; {}", plain(.source), .daemon.remedy(.source))]
     Unreachable {
-        /// The socket.
-        socket: PathBuf,
+        /// Where it is.
+        daemon: Daemon,
         /// Why.
         source: io::Error,
     },
     /// The connection ended, or what came through it is no HTTP.
-    #[error("the daemon at {} broke off: {source}; is it ioward that listens there? See its log", .socket.display())]
+    #[error("the daemon at {daemon} broke off: {source}; is it ioward that listens there? See its log")]
     BrokenOff {
-        /// The socket.
-        socket: PathBuf,
+        /// Where it is.
+        daemon: Daemon,
         /// Why.
         source: hyper::Error,
     },
     /// No answer in time.
-    #[error("the daemon at {} has not answered {route} within {} s; see its log", .socket.display(), PATIENCE.as_secs())]
+    #[error("the daemon at {daemon} has not answered {route} within {} s; see its log", PATIENCE.as_secs())]
     Silent {
-        /// The socket.
-        socket: PathBuf,
+        /// Where it is.
+        daemon: Daemon,
         /// The request.
         route: String,
     },
     /// An answer beyond all bounds.
-    #[error("the answer to {route} has {what} of more than {limit} bytes; is it ioward that listens at {}?", .socket.display())]
+    #[error(
+        "the answer to {route} has {what} of more than {limit} bytes; is it ioward that listens at {daemon}?"
+    )]
     TooLarge {
-        /// The socket.
-        socket: PathBuf,
+        /// Where it is.
+        daemon: Daemon,
         /// The request.
         route: String,
         /// "a body", "a line".
@@ -110,26 +110,29 @@ impl ClientError {
     }
 }
 
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "the socket, or a folder above it, is closed to this user: use sudo"
-        }
-        _ => "start it with: ioward serve",
-    }
-}
-
-/// The daemon behind a socket.
+/// A daemon that is asked.
 #[derive(Debug)]
 pub struct Client {
-    socket: PathBuf,
+    daemon: Daemon,
 }
 
 impl Client {
     /// The daemon behind this socket. Nothing is opened before something is asked for.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self::of(Daemon::behind(socket))
+    }
+
+    /// The daemon that is there.
+    #[must_use]
+    pub fn of(daemon: Daemon) -> Self {
+        Self { daemon }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn daemon(&self) -> &Daemon {
+        &self.daemon
     }
 
     /// `GET`s one value.
@@ -186,19 +189,18 @@ impl Client {
         route: &str,
         bytes: Lines,
     ) -> impl Future<Output = Result<(), ClientError>> + Send + use<> {
-        let (socket, route) = (self.socket.clone(), route.to_owned());
+        let (daemon, route) = (self.daemon.clone(), route.to_owned());
         async move {
-            let broken_off = |source| ClientError::BrokenOff { socket: socket.clone(), source };
-            let stream = UnixStream::connect(&socket)
+            let broken_off = |source| ClientError::BrokenOff { daemon: daemon.clone(), source };
+            let stream = daemon
+                .connect()
                 .await
-                .map_err(|source| ClientError::Unreachable { socket: socket.clone(), source })?;
+                .map_err(|source| ClientError::Unreachable { daemon: daemon.clone(), source })?;
             let (mut sender, connection) =
                 http1::handshake(TokioIo::new(stream)).await.map_err(broken_off)?;
             tokio::spawn(connection);
-            let request = Request::builder()
-                .method(Method::POST)
-                .uri(&route)
-                .header(header::HOST, "ioward")
+            let request = daemon
+                .named_in(Request::builder().method(Method::POST).uri(&route))
                 .header(header::CONTENT_TYPE, "application/octet-stream")
                 .body(bytes.body)
                 .map_err(|e| ClientError::Nonsense { route: route.clone(), why: e.to_string() })?;
@@ -216,19 +218,20 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<Answer, CliError> {
         let name = format!("{method} {route}");
-        let broken_off = |source| ClientError::BrokenOff { socket: self.socket.clone(), source };
+        let broken_off = |source| ClientError::BrokenOff { daemon: self.daemon.clone(), source };
         let exchange = async {
-            let stream = UnixStream::connect(&self.socket)
+            let stream = self
+                .daemon
+                .connect()
                 .await
-                .map_err(|source| ClientError::Unreachable { socket: self.socket.clone(), source })?;
+                .map_err(|source| ClientError::Unreachable { daemon: self.daemon.clone(), source })?;
             let (mut sender, connection) =
                 http1::handshake(TokioIo::new(stream)).await.map_err(broken_off)?;
             // It ends with the exchange; what goes wrong with it shows on this side of it too.
             tokio::spawn(connection);
-            let request = Request::builder()
-                .method(method)
-                .uri(route)
-                .header(header::HOST, "ioward")
+            let request = self
+                .daemon
+                .named_in(Request::builder().method(method).uri(route))
                 .header(header::CONTENT_TYPE, media_type)
                 // Whoever types a command wants to see what they did a moment ago, by whatever means (docs/api.md).
                 .header(header::CACHE_CONTROL, "no-cache")
@@ -236,10 +239,10 @@ impl Client {
                 .map_err(|e| ClientError::Nonsense { route: name.clone(), why: e.to_string() })?;
             sender.send_request(request).await.map_err(broken_off)
         };
-        let silent = || ClientError::Silent { socket: self.socket.clone(), route: name.clone() };
+        let silent = || ClientError::Silent { daemon: self.daemon.clone(), route: name.clone() };
         let response = tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| silent())??;
         let status = response.status();
-        let answer = Answer { socket: self.socket.clone(), route: name, response };
+        let answer = Answer { daemon: self.daemon.clone(), route: name, response };
         if status.is_success() { Ok(answer) } else { Err(answer.refusal().await) }
     }
 }
@@ -250,7 +253,7 @@ fn json(body: &impl Serialize) -> Result<Vec<u8>, CliError> {
 
 /// An answer of which only the head has been read.
 struct Answer {
-    socket: PathBuf,
+    daemon: Daemon,
     route: String,
     response: Response<Incoming>,
 }
@@ -284,13 +287,13 @@ impl Answer {
 
     fn lines(self) -> Lines {
         let (head, body) = self.response.into_parts();
-        Lines { socket: self.socket, route: self.route, headers: head.headers, body, rest: Vec::new() }
+        Lines { daemon: self.daemon, route: self.route, headers: head.headers, body, rest: Vec::new() }
     }
 }
 
 /// A stream of JSON objects, one a line; or of bytes. Dropping it closes the connection.
 pub struct Lines {
-    socket: PathBuf,
+    daemon: Daemon,
     route: String,
     headers: HeaderMap,
     body: Incoming,
@@ -339,7 +342,7 @@ impl Lines {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
         while let Some(frame) = self.body.frame().await {
             let frame =
-                frame.map_err(|source| ClientError::BrokenOff { socket: self.socket.clone(), source })?;
+                frame.map_err(|source| ClientError::BrokenOff { daemon: self.daemon.clone(), source })?;
             // Trailers are of no use here.
             if let Ok(data) = frame.into_data() {
                 return Ok(Some(data));
@@ -349,6 +352,6 @@ impl Lines {
     }
 
     fn too_large(&self, what: &'static str, limit: usize) -> ClientError {
-        ClientError::TooLarge { socket: self.socket.clone(), route: self.route.clone(), what, limit }
+        ClientError::TooLarge { daemon: self.daemon.clone(), route: self.route.clone(), what, limit }
     }
 }

@@ -156,8 +156,8 @@ impl Domain {
         match error {
             CliError::Client(error) if error.may_pass() => {
                 let why = match error {
-                    ClientError::Unreachable { socket, source } => {
-                        format!("{}: {}", socket.display(), plain(source))
+                    ClientError::Unreachable { daemon, source } => {
+                        format!("{daemon}: {}", plain(source))
                     }
                     error => error.to_string(),
                 };

@@ -17,6 +17,7 @@ mod changes;
 mod client;
 mod compatible;
 mod console;
+mod daemon;
 mod demo;
 mod doctor;
 #[cfg(test)]
@@ -48,7 +49,7 @@ mod vf_args;
 
 use std::{path::Path, process::ExitCode};
 
-use args::{Cli, Command, StateCommand};
+use args::{Cli, Command, StateCommand, ToTls};
 use change::{Asks, Show};
 use change_args::{ApplyArg, How};
 use clap::Parser;
@@ -194,8 +195,9 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Return { pf, allow, how } => {
             evacuate::bring_back(&client, &pf, allow.options(false), how).await
         }
-        Command::Migrate { name, to: Some(to), allow, how, .. } => {
-            migrate::migrate(&client, &name, &to, allow.options(false), how).await
+        Command::Migrate { name, to: Some(to), tls, allow, how, .. } => {
+            let target = ToTls::daemon(&to, tls)?;
+            migrate::migrate(&client, &name, target, allow.options(false), how).await
         }
         Command::Migrate { name, to: None, .. } => migrate::accept(&client, &name).await,
         Command::Failover { vf: Owner { partition, vf }, back, how } => {

@@ -1,5 +1,5 @@
 //! `ioward migrate`: moves a machine that runs to another host. This command carries what the two daemons say to each other, and the
-//! state of the machine; whose it is, they decide (docs/migration.md).
+//! state of the machine; whose it is, they decide (docs/migration.md). A command that has ended too early is begun again.
 //!
 //! ```text
 //!   this host's daemon <── HTTP ── ioward migrate ── HTTP ──> the other host's daemon
@@ -9,12 +9,12 @@
 //!     4. it gets VFs there; or back here, where it stayed
 //! ```
 
-use std::{fs::File, io::Read, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs::File, io::Read, time::Duration};
 
 use ioward_api::{BeginMove, FromSource, FromTarget, Leaving, Offer, PlanRequest, Settled};
 use ioward_model::{
     Intent, Name, Options, PartitionSpec, Plan, Spec, VfRequest,
-    handover::{MoveId, MovedPartition, ToSource, ToTarget},
+    handover::{Move, MoveId, MoveSide, MovedPartition, ToSource, ToTarget},
 };
 use serde::Serialize;
 
@@ -22,6 +22,7 @@ use crate::{
     change::{self, Asks},
     change_args::How,
     client::Client,
+    daemon::Daemon,
     error::CliError,
     signals::Signals,
     terminal,
@@ -42,18 +43,22 @@ struct Ended<'a> {
     why_kept: Option<String>,
 }
 
-/// Moves a partition to the host whose daemon's socket is `to`.
+/// Moves a partition to the host of the daemon that is there.
 ///
 /// # Errors
 /// When it can't be moved, or stays here for another reason; or a daemon can't be reached.
 pub async fn migrate(
     source: &Client,
     partition: &Name,
-    to: &Path,
+    target: Daemon,
     options: Options,
     how: How,
 ) -> Result<(), CliError> {
-    let target = Client::new(to);
+    let target = Client::of(target);
+    if let Some((id, given)) = begun_before(source, partition).await? {
+        let offer = offer(given);
+        return tell(carry(source, &target, partition, id, offer, how.json).await?, how.json);
+    }
     let spec: Spec = source.get("/v1/spec").await?;
     let wanted = spec.partitions.iter().find(|one| one.name == *partition).cloned();
     let wanted = wanted.ok_or_else(|| {
@@ -69,7 +74,7 @@ pub async fn migrate(
     }
     let intent = Intent::Depart { partition: partition.clone() };
     change::change(source, intent, options, Asks::Surely, how).await?;
-    let ended = carry(source, &target, partition, &to.display().to_string(), how.json).await;
+    let ended = move_it(source, &target, partition, how.json).await;
     let yes = How { yes: true, ..how };
     let (host, requests) = match &ended {
         Ok(ended) if ended.moved => (&target, vfs),
@@ -79,16 +84,37 @@ pub async fn migrate(
         let intent = Intent::Attach { partition: partition.clone(), vfs: requests };
         change::change(host, intent, options, Asks::IfItDisturbs, yes).await?;
     }
-    let ended = ended?;
-    if how.json {
+    tell(ended?, how.json)
+}
+
+/// Says what became of it.
+fn tell(ended: Ended, json: bool) -> Result<(), CliError> {
+    if json {
         // A line, as the events before it.
         terminal::print(&format!("{}\n", serde_json::json!(ended)))?;
     }
+    let partition = ended.partition;
     match ended.why_kept {
         Some(why) if !ended.moved => Err(CliError::Usage(format!("{partition} stays here: {why}"))),
-        _ if how.json => Ok(()),
+        _ if json => Ok(()),
         _ => terminal::print(&format!("{partition} runs on the other host\n")),
     }
+}
+
+/// A move that is decided, and whose other side may not have heard of that: whoever carried has ended.
+async fn begun_before(
+    source: &Client,
+    partition: &Name,
+) -> Result<Option<(MoveId, MovedPartition)>, CliError> {
+    let mut moves: BTreeMap<Name, Move> = source.get("/v1/moves").await?;
+    Ok(moves.remove(partition).and_then(|moving| match moving.side {
+        MoveSide::Leaving { given: Some(given), .. } => Some((moving.id, *given)),
+        MoveSide::Leaving { .. } | MoveSide::Coming { .. } => None,
+    }))
+}
+
+fn offer(partition: MovedPartition) -> Offer {
+    Offer { partition, source: "the host that it comes from".to_owned() }
 }
 
 /// Takes a partition that has come here wholly, and whose source is gone for good.
@@ -127,18 +153,28 @@ async fn would_have_them(
     Ok(())
 }
 
+/// Begins a move, and carries it to its end.
+async fn move_it<'a>(
+    source: &Client,
+    target: &Client,
+    partition: &'a Name,
+    quiet: bool,
+) -> Result<Ended<'a>, CliError> {
+    let id = random_id()?;
+    let begin = BeginMove { id, partition: partition.clone(), to: target.daemon().to_string() };
+    let moved: MovedPartition = source.post("/v1/moves", &begin).await?;
+    carry(source, target, partition, id, offer(moved), quiet).await
+}
+
 /// Carries what the two say until nothing is left to be said.
 async fn carry<'a>(
     source: &Client,
     target: &Client,
     partition: &'a Name,
-    to: &str,
+    id: MoveId,
+    offer: Offer,
     quiet: bool,
 ) -> Result<Ended<'a>, CliError> {
-    let id = random_id()?;
-    let begin = BeginMove { id, partition: partition.clone(), to: to.to_owned() };
-    let moved: MovedPartition = source.post("/v1/moves", &begin).await?;
-    let offer = Offer { partition: moved, source: "the host that it comes from".to_owned() };
     let routes = ["", "/source", "/target", "/state"].map(|end| format!("/v1/moves/{id}{end}"));
     let [cancel, at_source, at_target, state] = &routes;
     let mut signals = Signals::new().map_err(|error| CliError::Usage(error.to_string()))?;

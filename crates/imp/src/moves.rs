@@ -116,7 +116,7 @@ impl Moves {
         }
         if let Some(vf) = noted.vfs.keys().next() {
             let why = format!(
-                "it holds {vf}, and VFs do not go along; take them out first, and give it others there: ioward detach {partition}/{vf}"
+                "it holds {vf}, and VFs do not go along; take them out first, and give it others there: ioward detach {partition} {vf}"
             );
             return Err(not_moved(partition, why));
         }

@@ -54,7 +54,7 @@ pub enum TlsError {
     },
     /// They do not belong together.
     #[error(
-        "the key in {} is not that of the first certificate in {}: the server's own comes first, then those between it and its CA",
+        "the key in {} is not that of the first certificate in {}: its own comes first, then those between it and its CA",
         .key.display(), .certificate.display()
     )]
     NoPair {

@@ -15,15 +15,15 @@ const MAX_FILE: u64 = 1 << 20;
 const OTHERS_READ: u32 = 0o004;
 const OTHERS_WRITE: u32 = 0o002;
 
-/// The files of the side that is connected to, in PEM.
+/// The files of one side of a connection, in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
     /// Its certificate, and those between it and its CA.
     pub certificate: PathBuf,
     /// Its key. Only its owner and group may read it.
     pub key: PathBuf,
-    /// The CAs whose certificates are taken.
-    pub client_ca: PathBuf,
+    /// The CAs whose certificates are taken of the other side.
+    pub ca: PathBuf,
 }
 
 /// How files look from outside: whoever writes one, or puts another in its place, changes it.
@@ -38,7 +38,7 @@ impl Files {
             let [device, inode, size] = [of.dev(), of.ino(), of.size()].map(u64::cast_signed);
             [device, inode, size, of.ctime(), of.ctime_nsec()]
         };
-        let files = [&self.certificate, &self.key, &self.client_ca];
+        let files = [&self.certificate, &self.key, &self.ca];
         Stamp(files.map(|file| file.metadata().ok().as_ref().map(stamp)))
     }
 }

@@ -41,9 +41,9 @@ impl Made {
     }
 
     fn files(&self) -> Files {
-        let [certificate, key, client_ca] =
+        let [certificate, key, ca] =
             ["cert.pem", "key.pem", "ca.pem"].map(|name| self.folder.path().join(name));
-        Files { certificate, key, client_ca }
+        Files { certificate, key, ca }
     }
 
     fn read(&self) -> Result<Server, TlsError> {
@@ -189,7 +189,7 @@ fn a_file_that_every_user_has_a_hand_in_is_refused() {
 fn a_ca_whose_time_has_passed_is_none() {
     let made = Made::new();
     let old = ca(2020, 2025).self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
-    let good = fs::read_to_string(made.files().client_ca).unwrap();
+    let good = fs::read_to_string(made.files().ca).unwrap();
     made.file("ca.pem", &format!("{old}{good}"));
     let files = made.files();
     let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_767_225_600));
@@ -204,10 +204,25 @@ fn a_file_that_was_changed_or_replaced_looks_different() {
     let files = made.files();
     let before = files.stamp();
     assert_eq!(files.stamp(), before);
-    made.file("new.pem", &fs::read_to_string(&files.client_ca).unwrap());
-    fs::rename(made.folder.path().join("new.pem"), &files.client_ca).unwrap();
+    made.file("new.pem", &fs::read_to_string(&files.ca).unwrap());
+    fs::rename(made.folder.path().join("new.pem"), &files.ca).unwrap();
     assert_ne!(files.stamp(), before, "although it has the same text");
     let before = files.stamp();
     fs::remove_file(&files.key).unwrap();
     assert_ne!(files.stamp(), before);
+}
+
+#[test]
+fn a_client_shows_a_certificate_that_is_for_clients() {
+    let made = Made::new();
+    let read = |made: &Made| {
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_767_225_600));
+        Client::read(&made.files(), now).map(drop)
+    };
+    read(&made).unwrap();
+    let mut params = params_for(&["host.example"]);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    made.server(&params);
+    let refusal = read(&made).unwrap_err().to_string();
+    assert!(refusal.ends_with("is not for a client: its extendedKeyUsage has no clientAuth"), "{refusal}");
 }

@@ -68,7 +68,7 @@ pub async fn ui(socket: &Path, args: UiArgs) -> Result<(), CliError> {
     let server = match (args.listen, args.tls) {
         (None, _) => Server::local(loopback(args.port)).await?,
         (Some(address), Some(tls)) => {
-            let files = Files { certificate: tls.tls_cert, key: tls.tls_key, client_ca: tls.client_ca };
+            let files = Files { certificate: tls.tls_cert, key: tls.tls_key, ca: tls.client_ca };
             Server::remote(address, files, tls.client_name).await?
         }
         (Some(SocketAddr::V4(address)), None) if *address.ip() == Ipv4Addr::LOCALHOST => {

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, task::AbortHandle};
 
 use super::answer::{Body, problem};
-use crate::{client::ClientError, error::with_causes};
+use crate::{client::ClientError, daemon::Daemon, error::with_causes};
 
 /// The largest body that is passed on, in bytes: as much as the daemon reads.
 const MAX_BODY: usize = 16 << 20;
@@ -44,7 +44,7 @@ impl Drop for Upstream {
 
 /// The daemon's answer, or why there is none.
 pub async fn pass(socket: &Path, request: Request<Incoming>) -> Response<Body> {
-    if request.body().size_hint().lower() > MAX_BODY as u64 {
+    if request.body().size_hint().lower() > bound_of(&request) as u64 {
         return too_large();
     }
     match exchange(socket, request).await {
@@ -56,18 +56,27 @@ pub async fn pass(socket: &Path, request: Request<Incoming>) -> Response<Body> {
     }
 }
 
+/// The largest body of a request. The state of a machine is as large as its memory: the daemon takes it in as it comes, and only where a
+/// machine waits for it.
+fn bound_of<B>(request: &Request<B>) -> usize {
+    let path = request.uri().path();
+    let is_state = path.strip_prefix("/v1/moves/").is_some_and(|rest| rest.ends_with("/state"));
+    if is_state { usize::MAX } else { MAX_BODY }
+}
+
 async fn exchange(socket: &Path, request: Request<Incoming>) -> Result<Response<Body>, ClientError> {
     let stream = UnixStream::connect(socket)
         .await
-        .map_err(|source| ClientError::Unreachable { socket: socket.to_owned(), source })?;
-    let broken_off = |source| ClientError::BrokenOff { socket: socket.to_owned(), source };
+        .map_err(|source| ClientError::Unreachable { daemon: Daemon::behind(socket), source })?;
+    let broken_off = |source| ClientError::BrokenOff { daemon: Daemon::behind(socket), source };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken_off)?;
     let upstream = Upstream(tokio::spawn(connection).abort_handle());
 
+    let bound = bound_of(&request);
     let (mut head, body) = request.into_parts();
     without_own(&mut head.headers);
     head.headers.insert(header::HOST, HeaderValue::from_static("ioward"));
-    let request = Request::from_parts(head, Limited::new(body, MAX_BODY));
+    let request = Request::from_parts(head, Limited::new(body, bound));
     let answer = sender.send_request(request).await.map_err(broken_off)?;
 
     let (mut head, body) = answer.into_parts();

@@ -98,7 +98,7 @@ impl Remote {
     /// Whose certificates are taken, for people.
     #[must_use]
     pub fn whose(&self) -> String {
-        let ca = self.files.client_ca.display();
+        let ca = self.files.ca.display();
         match self.names.as_slice() {
             [] => format!("Everyone with a certificate that is signed by a CA of {ca}"),
             names => format!("{}, by certificates that are signed by a CA of {ca},", names.join(", ")),

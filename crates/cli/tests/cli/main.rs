@@ -10,6 +10,7 @@ mod assign;
 mod bad_spec;
 mod beside_plans;
 mod cases;
+mod certificates;
 mod change;
 mod choosing;
 mod command_line;

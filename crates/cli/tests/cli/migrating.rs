@@ -1,8 +1,13 @@
 //! `ioward migrate` between two embedded machines, each with a daemon of its own.
 
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
+
 use serde_json::Value;
 
-use crate::served::Served;
+use crate::{certificates::Authority, served::Served, support::ioward, ui_remote::Files};
 
 const WEB: &str = r#"version = 1
 [[partition]]
@@ -64,4 +69,74 @@ fn a_host_that_can_not_take_it_in_is_told_before_anything_is_done() {
         "{}",
         nothing.stderr
     );
+}
+
+/// The other host is reached as its page is: by mutual TLS.
+#[test]
+fn two_hosts_know_each_other_by_their_certificates() {
+    let (here, there) = (Served::start(WEB), Served::start("version = 1\n"));
+    let (theirs, ours) = (Authority::new("there"), Authority::new("here"));
+    let page = Files::new(&theirs.page(), &ours.pem);
+    let mut page = ioward(&there.socket(), &["ui"])
+        .args(page.arguments("127.0.0.1:0"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map(|child| (child, page))
+        .unwrap();
+    let link = BufReader::new(page.0.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    let port = link.trim_end_matches('/').rsplit(':').next().unwrap();
+    let to = format!("https://127.0.0.1:{port}");
+    let migrate = |who: &Authority, taken: &Authority| {
+        let files = Files::new(&who.user("here.example"), &taken.pem);
+        let arguments = files.arguments("");
+        let with: Vec<&str> =
+            arguments[2..].iter().map(|it| if it == "--client-ca" { "--server-ca" } else { it }).collect();
+        here.run(&[&["migrate", "web", "--to", &to, "--yes"], &with[..]].concat())
+    };
+    let stranger = migrate(&theirs, &theirs);
+    assert!(stranger.status == 1 && stranger.stderr.contains(&to), "{}", stranger.stderr);
+    let deceived = migrate(&ours, &ours);
+    assert!(deceived.stderr.contains("CA"), "{}", deceived.stderr);
+    let bare = here.run(&["migrate", "web", "--to", &to, "--yes"]);
+    assert!(bare.stderr.contains("give --tls-cert, --tls-key and --server-ca"), "{}", bare.stderr);
+    assert!(state(&here)["partitions"]["web"]["vfs"]["net0"]["attached"] == true);
+
+    let moved = migrate(&ours, &theirs);
+    assert_eq!(moved.status, 0, "{}{}", moved.stdout, moved.stderr);
+    assert!(state(&there)["partitions"]["web"]["vfs"]["net0"]["attached"] == true);
+    page.0.kill().unwrap();
+    page.0.wait().unwrap();
+}
+
+/// Whoever carried may have been killed after the partition was given away, and before the other host heard of that.
+#[test]
+fn a_move_that_is_decided_is_carried_to_its_end_by_the_same_command() {
+    let (here, there) = (Served::start(WEB), Served::start("version = 1\n"));
+    let gone = here.run(&["detach", "web", "net0", "--yes"]);
+    assert_eq!(gone.status, 0, "{}", gone.stderr);
+    let id = "0123456789abcdef0123456789abcdef";
+    let begin = serde_json::json!({"id": id, "partition": "web", "to": "there"});
+    let moved = here.ask("POST /v1/moves", &begin);
+    let (mut to_source, mut is_carried) = (serde_json::json!([]), false);
+    let given = loop {
+        let said = serde_json::json!({"messages": to_source});
+        let leaving = here.ask(&format!("POST /v1/moves/{id}/source"), &said);
+        if leaving["is_given"] == true {
+            break leaving;
+        }
+        let offer = serde_json::json!({"partition": moved, "source": "here"});
+        let told = serde_json::json!({"messages": leaving["messages"], "offer": offer});
+        to_source = there.ask(&format!("POST /v1/moves/{id}/target"), &told)["messages"].take();
+        is_carried = is_carried || there.carry_state(&here, id);
+    };
+    assert!(given["is_over"] == false, "{given}");
+    assert!(state(&here)["partitions"].as_object().unwrap().is_empty());
+    assert!(state(&there)["partitions"].as_object().unwrap().is_empty());
+
+    let to = there.socket();
+    let again = here.run(&["migrate", "web", "--to", to.to_str().unwrap(), "--yes"]);
+    assert_eq!(again.status, 0, "{}", again.stderr);
+    assert!(state(&there)["partitions"]["web"]["running"] == true);
+    assert!(state(&here).get("moves").is_none());
 }

@@ -85,6 +85,26 @@ impl Served {
         serde_json::from_str(answer).unwrap()
     }
 
+    /// Carries the state of a machine that is moved from `source` to here. Whether there was one.
+    pub fn carry_state(&self, source: &Self, id: &str) -> bool {
+        let mut out = UnixStream::connect(source.socket()).unwrap();
+        let asked = format!("GET /v1/moves/{id}/state HTTP/1.0\r\nhost: ioward\r\n\r\n");
+        out.write_all(asked.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        out.read_to_end(&mut answer).unwrap();
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        if !answer.starts_with(b"HTTP/1.0 200") {
+            return false;
+        }
+        let body = &answer[end..];
+        let mut into = UnixStream::connect(self.socket()).unwrap();
+        let head = "HTTP/1.1\r\nhost: ioward\r\nconnection: close\r\ncontent-type: application/octet-stream";
+        let request = format!("POST /v1/moves/{id}/state {head}\r\ncontent-length: {}\r\n\r\n", body.len());
+        into.write_all(&[request.as_bytes(), body].concat()).unwrap();
+        into.read_to_end(&mut answer).unwrap();
+        true
+    }
+
     pub fn run(&self, arguments: &[&str]) -> Run {
         run(&mut ioward(&self.socket(), arguments))
     }

@@ -9,73 +9,25 @@ use std::{
     sync::Arc,
 };
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    date_time_ymd,
-};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, date_time_ymd};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use serde_json::json;
 use tokio_rustls::rustls::{
     AlertDescription, ClientConfig, ClientConnection, Error, HandshakeKind, RootCertStore, StreamOwned,
-    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName},
+    pki_types::{PrivatePkcs8KeyDer, ServerName},
 };
 
 use crate::{
+    certificates::{Authority, Shown, params},
     support::{Daemon, Folder, Run, allow_many_connections, ioward, run},
     ui::Answer,
 };
 
-/// A CA.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-    der: CertificateDer<'static>,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::default());
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let certificate = params.self_signed(&key).unwrap();
-        Self { pem: certificate.pem(), der: certificate.der().clone(), issuer: Issuer::new(params, key) }
-    }
-
-    /// A certificate for a user.
-    fn user(&self, name: &str) -> Shown {
-        self.sign(&params(name, ExtendedKeyUsagePurpose::ClientAuth))
-    }
-
-    /// A certificate for the page, which is at 127.0.0.1.
-    fn page(&self) -> Shown {
-        let mut params = params("page.example", ExtendedKeyUsagePurpose::ServerAuth);
-        params.subject_alt_names.push(rcgen::SanType::IpAddress(Ipv4Addr::LOCALHOST.into()));
-        self.sign(&params)
-    }
-
-    fn sign(&self, params: &CertificateParams) -> Shown {
-        let key = KeyPair::generate().unwrap();
-        Shown { certificate: params.signed_by(&key, &self.issuer).unwrap(), key }
-    }
-}
-
-fn params(name: &str, purpose: ExtendedKeyUsagePurpose) -> CertificateParams {
-    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-    params.extended_key_usages = vec![purpose];
-    params
-}
-
-/// A certificate, and its key.
-struct Shown {
-    certificate: rcgen::Certificate,
-    key: KeyPair,
-}
-
 /// The files of a page.
-struct Files(Folder);
+pub struct Files(Folder);
 
 impl Files {
-    fn new(page: &Shown, client_ca: &str) -> Self {
+    pub fn new(page: &Shown, client_ca: &str) -> Self {
         let files = Self(Folder::new());
         files.replace("cert.pem", &page.certificate.pem());
         files.replace("key.pem", &page.key.serialize_pem());
@@ -84,13 +36,13 @@ impl Files {
     }
 
     /// Puts another file in the place of one, as whoever renews certificates does.
-    fn replace(&self, name: &str, text: &str) {
+    pub fn replace(&self, name: &str, text: &str) {
         let new = self.0.file("new", text);
         fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
         fs::rename(new, self.0.path().join(name)).unwrap();
     }
 
-    fn arguments(&self, listen: &str) -> Vec<String> {
+    pub fn arguments(&self, listen: &str) -> Vec<String> {
         let file = |name| self.0.path().join(name).to_str().unwrap().to_owned();
         let options = [
             ("--listen", listen.to_owned()),
