@@ -155,7 +155,7 @@ struct Carrier {
 
 impl Carrier {
     async fn begin(id: MoveId, source: &Host) -> Self {
-        let moved = source.imp().begin_move(id, &web(), "the other one").await.unwrap();
+        let moved = source.imp().begin_move(id, &web(), "the other one", Vec::new()).await.unwrap();
         Self { id, moved, to_source: Vec::new(), to_target: Vec::new(), out: None, into: None, rounds: 0 }
     }
 
@@ -167,7 +167,7 @@ impl Carrier {
         self.to_target.extend(leaving.messages);
         let said = std::mem::take(&mut self.to_target);
         let offer = Some((&self.moved, "the first one"));
-        self.to_source.extend(target.imp().move_target_hears(self.id, &said, offer).await);
+        self.to_source.extend(target.imp().move_target_hears(self.id, &said, offer).await.unwrap());
         if let Some(way) = source.imp().move_way(self.id).await {
             self.out = Some(way);
         }
@@ -240,7 +240,7 @@ async fn daemons_that_are_started_again_in_between_lose_nothing() {
 async fn a_move_is_cancelled_before_the_decision_and_nothing_else_is_done_to_it_meanwhile() {
     let (source, target) = (Host::with_web().await, Host::new().await);
     let mut carrier = Carrier::begin(id(1), &source).await;
-    let again = source.imp().begin_move(id(2), &web(), "b").await.unwrap_err();
+    let again = source.imp().begin_move(id(2), &web(), "b", Vec::new()).await.unwrap_err();
     assert!(again.to_string().contains("is being moved already"), "{again}");
     let busy = source.ask(Intent::Remove { partition: web() }).await.unwrap_err();
     assert!(matches!(&busy, ImpError::Moving { .. }), "{busy}");
@@ -263,12 +263,12 @@ async fn a_move_is_cancelled_before_the_decision_and_nothing_else_is_done_to_it_
 async fn what_can_not_be_moved_is_refused_at_once() {
     let source = Host::new().await;
     let refused = |error: ImpError| error.to_string();
-    let error = source.imp().begin_move(id(1), &web(), "b").await.unwrap_err();
+    let error = source.imp().begin_move(id(1), &web(), "b", Vec::new()).await.unwrap_err();
     assert!(matches!(error, ImpError::Hypervisor(HypervisorError::NoSuchPartition(_))), "{error}");
     let vf = "[[partition.vf]]\nname = \"net0\"\nclass = \"network\"\n";
     source.ask(Intent::Apply { spec: spec(vf) }).await.unwrap();
-    let error = refused(source.imp().begin_move(id(1), &web(), "b").await.unwrap_err());
-    assert!(error.contains("it holds net0") && error.contains("ioward detach web/net0"), "{error}");
+    let error = refused(source.imp().begin_move(id(1), &web(), "b", Vec::new()).await.unwrap_err());
+    assert!(error.contains("it holds net0") && error.contains("ioward detach web net0"), "{error}");
     assert!(source.state().moves.is_empty());
 }
 

@@ -1,13 +1,13 @@
 //! Partitions that are moved to another host: what whoever carries between the two daemons sends and is sent. docs/migration.md.
 
 use ioward_model::{
-    Name,
+    Name, VfRequest,
     handover::{MoveId, MovedPartition, ToSource, ToTarget},
 };
 use serde::{Deserialize, Serialize};
 
 /// Body of `POST /v1/moves`; the answer is the partition as it is to be offered to the target ([`Offer`]).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BeginMove {
@@ -17,6 +17,9 @@ pub struct BeginMove {
     pub partition: Name,
     /// What the target is called, for people.
     pub to: String,
+    /// The VFs that it is to have there.
+    #[serde(default)]
+    pub vfs: Vec<VfRequest>,
 }
 
 /// Body of `POST /v1/moves/ID/source`: what the target says. The answer is [`Leaving`].

@@ -330,7 +330,8 @@ pub enum Command {
         after_help = "The adapter is free then, for new firmware or a screwdriver: it gives no VFs and none are made, until 'ioward \
         return'. MAC, VLAN and whatever else is set for a VF go along. Partitions that run lose each VF for a while, so they are named, \
         and --allow-disruption has to be given. A VF that no other adapter suits is in the way, unless --leave-out is given.\n\n--host stops all machines and domains instead, all \
-        or none, so that the host can be turned off: they keep their VFs. Those with autostart are started when it has booted again."
+        or none, so that the host can be turned off: they keep their VFs. Those with autostart are started when it has booted again. With \
+        --to, ioward's own machines that run are moved to another host, one after the other, as by 'ioward migrate', and nothing is stopped."
     )]
     Evacuate {
         /// The physical function, as 0000:01:00.0 or enp1s0
@@ -339,6 +340,12 @@ pub enum Command {
         /// The whole host: stop all machines and domains
         #[arg(long, group = "what", conflicts_with = "leave_out")]
         host: bool,
+        /// With --host: the API of the daemon of the host that machines are moved to
+        #[arg(long, value_name = "URL|SOCKET", requires = "host", conflicts_with = "force")]
+        to: Option<String>,
+        /// What is shown to a URL, and whom it is taken for.
+        #[command(flatten)]
+        tls: Option<ToTls>,
         /// Take VFs for which there is none on another adapter from their partitions
         #[arg(long)]
         leave_out: bool,

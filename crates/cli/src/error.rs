@@ -219,6 +219,19 @@ pub enum CliError {
         /// The signal's number.
         signal: u8,
     },
+    /// A partition that was to be moved to another host has not left.
+    #[error("{partition} stays here: {why}")]
+    Stays {
+        /// The partition.
+        partition: Name,
+        /// Why.
+        why: String,
+        /// Whether Ctrl-C has cancelled it.
+        interrupted: bool,
+    },
+    /// Some partitions that were to be moved have not left: each with why.
+    #[error("not all have left this host: {}", .0.join("; "))]
+    SomeStay(Vec<String>),
     /// A domain must not start, and why.
     #[error("{0}")]
     Hook(String),
@@ -376,7 +389,11 @@ impl CliError {
             Self::NothingSuits(_) | Self::Unasked(_) | Self::Unanswered | Self::Hook(_) => 3,
             Self::Api(_) | Self::SpecRefused(_) => self.refusal().map_or(1, |error| error.kind.exit_status()),
             // As a shell reports a process that a signal ended.
-            Self::Interrupted { .. } | Self::LeftRollback | Self::Left(_) | Self::InterruptedBefore => 130,
+            Self::Stays { interrupted: true, .. }
+            | Self::Interrupted { .. }
+            | Self::LeftRollback
+            | Self::Left(_)
+            | Self::InterruptedBefore => 130,
             Self::ConsoleSignal { signal, .. }
             | Self::DemoEnded { signal }
             | Self::SelectEnded { signal, .. } => 128_u8.saturating_add(*signal),

@@ -189,7 +189,11 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
             let intent = Intent::Release { partition: name };
             change::change(&client, intent, Options::default(), Asks::Surely, how).await
         }
-        Command::Evacuate { pf, host: _, leave_out, force, allow, how } => {
+        Command::Evacuate { to: Some(to), tls, allow, how, .. } => {
+            let target = ToTls::daemon(&to, tls)?;
+            migrate::all(&client, &target, allow.options(false), how).await
+        }
+        Command::Evacuate { pf, leave_out, force, allow, how, .. } => {
             evacuate::evacuate(&client, pf.as_ref(), leave_out, allow.options(force), how).await
         }
         Command::Return { pf, allow, how } => {
@@ -197,7 +201,7 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         }
         Command::Migrate { name, to: Some(to), tls, allow, how, .. } => {
             let target = ToTls::daemon(&to, tls)?;
-            migrate::migrate(&client, &name, target, allow.options(false), how).await
+            migrate::migrate(&client, &name, &target, allow.options(false), how).await
         }
         Command::Migrate { name, to: None, .. } => migrate::accept(&client, &name).await,
         Command::Failover { vf: Owner { partition, vf }, back, how } => {

@@ -11,7 +11,9 @@
 
 use std::{collections::BTreeMap, fs::File, io::Read, time::Duration};
 
-use ioward_api::{BeginMove, FromSource, FromTarget, Leaving, Offer, PlanRequest, Settled};
+use ioward_api::{
+    BeginMove, FromSource, FromTarget, KindView, Leaving, Offer, PartitionView, PlanRequest, Settled,
+};
 use ioward_model::{
     Intent, Name, Options, PartitionSpec, Plan, Spec, VfRequest,
     handover::{Move, MoveId, MoveSide, MovedPartition, ToSource, ToTarget},
@@ -23,7 +25,7 @@ use crate::{
     change_args::How,
     client::Client,
     daemon::Daemon,
-    error::CliError,
+    error::{CliError, with_causes},
     signals::Signals,
     terminal,
 };
@@ -41,6 +43,9 @@ struct Ended<'a> {
     moved: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     why_kept: Option<String>,
+    /// Whether Ctrl-C has cancelled it.
+    #[serde(skip)]
+    interrupted: bool,
 }
 
 /// Moves a partition to the host of the daemon that is there.
@@ -50,14 +55,18 @@ struct Ended<'a> {
 pub async fn migrate(
     source: &Client,
     partition: &Name,
-    target: Daemon,
+    target: &Daemon,
     options: Options,
     how: How,
 ) -> Result<(), CliError> {
-    let target = Client::of(target);
+    let target = Client::of(target.clone());
     if let Some((id, given)) = begun_before(source, partition).await? {
-        let offer = offer(given);
-        return tell(carry(source, &target, partition, id, offer, how.json).await?, how.json);
+        let vfs = given.wanted.clone();
+        let ended = carry(source, &target, partition, id, offer(given), how.json).await?;
+        if ended.moved {
+            attach(&target, partition, vfs, options, how).await?;
+        }
+        return tell(ended, how.json);
     }
     let spec: Spec = source.get("/v1/spec").await?;
     let wanted = spec.partitions.iter().find(|one| one.name == *partition).cloned();
@@ -74,17 +83,28 @@ pub async fn migrate(
     }
     let intent = Intent::Depart { partition: partition.clone() };
     change::change(source, intent, options, Asks::Surely, how).await?;
-    let ended = move_it(source, &target, partition, how.json).await;
-    let yes = How { yes: true, ..how };
+    let ended = move_it(source, &target, partition, vfs.clone(), how.json).await;
     let (host, requests) = match &ended {
         Ok(ended) if ended.moved => (&target, vfs),
         _ => (source, wanted.vfs),
     };
-    if !requests.is_empty() {
-        let intent = Intent::Attach { partition: partition.clone(), vfs: requests };
-        change::change(host, intent, options, Asks::IfItDisturbs, yes).await?;
-    }
+    attach(host, partition, requests, options, how).await?;
     tell(ended?, how.json)
+}
+
+/// Has a machine get its VFs: whoever has asked for the move has asked for that.
+async fn attach(
+    host: &Client,
+    partition: &Name,
+    vfs: Vec<VfRequest>,
+    options: Options,
+    how: How,
+) -> Result<(), CliError> {
+    if vfs.is_empty() {
+        return Ok(());
+    }
+    let intent = Intent::Attach { partition: partition.clone(), vfs };
+    change::change(host, intent, options, Asks::IfItDisturbs, How { yes: true, ..how }).await
 }
 
 /// Says what became of it.
@@ -95,7 +115,9 @@ fn tell(ended: Ended, json: bool) -> Result<(), CliError> {
     }
     let partition = ended.partition;
     match ended.why_kept {
-        Some(why) if !ended.moved => Err(CliError::Usage(format!("{partition} stays here: {why}"))),
+        Some(why) if !ended.moved => {
+            Err(CliError::Stays { partition: partition.clone(), why, interrupted: ended.interrupted })
+        }
         _ if json => Ok(()),
         _ => terminal::print(&format!("{partition} runs on the other host\n")),
     }
@@ -115,6 +137,36 @@ async fn begun_before(
 
 fn offer(partition: MovedPartition) -> Offer {
     Offer { partition, source: "the host that it comes from".to_owned() }
+}
+
+/// Moves all of ioward's own machines that run, one after the other.
+///
+/// # Errors
+/// When some stay here: which, and why. The others are moved all the same.
+pub async fn all(source: &Client, target: &Daemon, options: Options, how: How) -> Result<(), CliError> {
+    let views: Vec<PartitionView> = source.get("/v1/partitions").await?;
+    let mut stay = Vec::new();
+    for PartitionView { name, kind, .. } in views.into_iter().filter(|view| view.running) {
+        match kind {
+            KindView::Machine { .. } => match migrate(source, &name, target, options, how).await {
+                Err(
+                    error @ (CliError::InterruptedBefore
+                    | CliError::Interrupted { .. }
+                    | CliError::Stays { interrupted: true, .. }),
+                ) => return Err(error),
+                Err(error) => stay.push(format!("{name}: {}", with_causes(&error))),
+                Ok(()) => {}
+            },
+            KindView::Domain { .. } => {
+                stay.push(format!("{name}: libvirt moves its domains: virsh migrate --live"));
+            }
+            KindView::Namespace { .. } => {}
+        }
+    }
+    match stay.len() {
+        0 => Ok(()),
+        _ => Err(CliError::SomeStay(stay)),
+    }
 }
 
 /// Takes a partition that has come here wholly, and whose source is gone for good.
@@ -158,10 +210,11 @@ async fn move_it<'a>(
     source: &Client,
     target: &Client,
     partition: &'a Name,
+    vfs: Vec<VfRequest>,
     quiet: bool,
 ) -> Result<Ended<'a>, CliError> {
     let id = random_id()?;
-    let begin = BeginMove { id, partition: partition.clone(), to: target.daemon().to_string() };
+    let begin = BeginMove { id, partition: partition.clone(), to: target.daemon().to_string(), vfs };
     let moved: MovedPartition = source.post("/v1/moves", &begin).await?;
     carry(source, target, partition, id, offer(moved), quiet).await
 }
@@ -179,7 +232,7 @@ async fn carry<'a>(
     let [cancel, at_source, at_target, state] = &routes;
     let mut signals = Signals::new().map_err(|error| CliError::Usage(error.to_string()))?;
     let mut is_given = false;
-    let mut why_kept = None;
+    let (mut why_kept, mut interrupted) = (None, false);
     let (mut to_source, mut to_target): (Vec<ToSource>, Vec<ToTarget>) = Default::default();
     let (mut is_carried, mut silent) = (false, 0);
     let say = |what: &str| if quiet { Ok(()) } else { terminal::print(&format!("{what}\n")) };
@@ -195,7 +248,7 @@ async fn carry<'a>(
                 why_kept = leaving.why_kept.or(why_kept);
                 to_target.extend(leaving.messages);
                 if leaving.is_over {
-                    return Ok(Ended { id, partition, moved: is_given, why_kept });
+                    return Ok(Ended { id, partition, moved: is_given, why_kept, interrupted });
                 }
             }
             Err(error) => still_there(error, &mut silent)?,
@@ -215,6 +268,7 @@ async fn carry<'a>(
             () = tokio::time::sleep(ASK_EACH) => {}
             _ = signals.next() => {
                 let Settled { settled } = source.delete(cancel).await?;
+                interrupted |= settled;
                 say(if settled { "cancelled: it stays here" } else { "it is decided, and goes on" })?;
             }
         }

@@ -70,7 +70,7 @@ pub struct Imp {
     pub(crate) operations: Arc<Operations>,
     pub(crate) channels: Arc<Channels>,
     pub(crate) machines: Arc<Machines>,
-    planning: Planning,
+    pub(crate) planning: Planning,
     pub(crate) executor: Arc<Executor>,
     pub(crate) reconciler: Reconciler,
     orphans: Orphans,

@@ -23,7 +23,7 @@ use std::{
 use ioward_api::Leaving;
 use ioward_hypervisor::{Hypervisor, HypervisorError, StopMode};
 use ioward_model::{
-    Name, Owner, RowKey, State,
+    Name, Owner, RowKey, State, VfRequest,
     handover::{
         MoveId, MoveSide, MovedPartition, Source, SourceAction, Target, TargetAction, ToSource, ToTarget,
         unknown_to_source, unknown_to_target,
@@ -100,7 +100,13 @@ impl Moves {
     }
 
     /// Begins to move a partition away. Nothing else is being changed.
-    async fn begin(&self, id: MoveId, partition: &Name, peer: &str) -> Result<MovedPartition, ImpError> {
+    async fn begin(
+        &self,
+        id: MoveId,
+        partition: &Name,
+        peer: &str,
+        wanted: Vec<VfRequest>,
+    ) -> Result<MovedPartition, ImpError> {
         check_peer(partition, peer)?;
         let mut live = self.live.lock().await;
         let state = self.notes.state();
@@ -121,7 +127,8 @@ impl Moves {
             return Err(not_moved(partition, why));
         }
         let layout = self.hypervisor.layout(partition).await?;
-        let moved = MovedPartition { spec: noted.spec.clone(), layout, standbys: noted.standbys.clone() };
+        let moved =
+            MovedPartition { spec: noted.spec.clone(), layout, standbys: noted.standbys.clone(), wanted };
         // What is left of the one before is not asked for any more.
         live.sources.retain(|_, before| before.name() != *partition);
         let (source, actions) = Source::begin();
@@ -310,7 +317,12 @@ impl Moves {
                 standbys: BTreeMap::new(),
             },
         };
-        Some(MovedPartition { spec: noted.spec.clone(), layout, standbys: noted.standbys.clone() })
+        Some(MovedPartition {
+            spec: noted.spec.clone(),
+            layout,
+            standbys: noted.standbys.clone(),
+            wanted: Vec::new(),
+        })
     }
 
     async fn look_at_source(&self, live: &mut Live, id: MoveId) {
@@ -522,8 +534,8 @@ fn check_peer(partition: &Name, peer: &str) -> Result<(), ImpError> {
 }
 
 impl Imp {
-    /// Begins to move a partition to another host, named `peer` for people. `id` is drawn at random by whoever asks. What the target is
-    /// to be offered.
+    /// Begins to move a partition to another host, named `peer` for people, where it is to have the VFs that are `wanted`. `id` is drawn at
+    /// random by whoever asks. What the target is to be offered.
     ///
     /// # Errors
     /// When it can't be moved, something else is being changed, or that can't be noted.
@@ -532,9 +544,10 @@ impl Imp {
         id: MoveId,
         partition: &Name,
         peer: &str,
+        wanted: Vec<VfRequest>,
     ) -> Result<MovedPartition, ImpError> {
         let _nothing_changes = self.begin_change(Duration::ZERO).await?;
-        self.moves.begin(id, partition, peer).await
+        self.moves.begin(id, partition, peer, wanted).await
     }
 
     /// What the target of a move has said; what it is to be told.
@@ -543,14 +556,29 @@ impl Imp {
     }
 
     /// What the source of a move has said, with its offer beside [`ToTarget::Prepare`]: the partition, and the source's name for people.
-    /// What it is to be told.
+    /// What it is to be told. VFs are kept for a partition from then on that it is taken in.
+    ///
+    /// # Errors
+    /// When the host can't be looked at, to know whether it has VFs for it.
     pub async fn move_target_hears(
         &self,
         id: MoveId,
         messages: &[ToTarget],
         offer: Option<(&MovedPartition, &str)>,
-    ) -> Vec<ToSource> {
-        self.moves.target_hears(id, messages, offer).await
+    ) -> Result<Vec<ToSource>, ImpError> {
+        let is_new = messages.iter().any(|message| matches!(message, ToTarget::Prepare));
+        let Some((moved, _)) = offer.filter(|_| is_new) else {
+            return Ok(self.moves.target_hears(id, messages, offer).await);
+        };
+        // No plan takes meanwhile what is found free here.
+        let _nothing_changes = self.begin_change(Duration::ZERO).await?;
+        if self.notes.look(|state| state.moving(id).is_none())
+            && let Err(reasons) = self.planning.check_offer(moved).await?
+        {
+            let why = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            return Ok(vec![ToSource::Refused { why }]);
+        }
+        Ok(self.moves.target_hears(id, messages, offer).await)
     }
 
     /// The end of the way for the state of a machine that is moved: a stream socket that it comes out of, or goes into. It is given once.

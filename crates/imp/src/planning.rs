@@ -7,7 +7,7 @@ use ioward_api::Compatible;
 use ioward_hypervisor::{Hypervisor, HypervisorError, Obstacle};
 use ioward_model::{
     Intent, Inventory, Name, Options, PartitionKind, PartitionSpec, Plan, Policy, Reason, Rule, Spec, State,
-    Step,
+    Step, handover::MovedPartition,
 };
 use tokio::sync::Semaphore;
 
@@ -56,6 +56,23 @@ impl Planning {
     pub(crate) async fn plan(&self, intent: &Intent, options: &Options) -> Result<Plan, ImpError> {
         let turn = self.turn_to_plan().await;
         self.plan_now(intent, options, turn).await
+    }
+
+    /// Whether there are VFs for a partition that another host offers.
+    ///
+    /// # Errors
+    /// When the host can't be looked at.
+    pub(crate) async fn check_offer(
+        &self,
+        offered: &MovedPartition,
+    ) -> Result<Result<(), Vec<Reason>>, ImpError> {
+        let (inventory, state, offered) = (self.looks.look().await?, self.notes.state(), offered.clone());
+        let turn = self.turn_to_plan().await;
+        Ok(off_the_workers(move || {
+            let _turn = turn;
+            ioward_planner::check_offer(&inventory, &state, &offered)
+        })
+        .await)
     }
 
     async fn turn_to_plan(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {

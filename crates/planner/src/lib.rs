@@ -36,6 +36,7 @@ mod macs;
 pub mod placement;
 mod reconcile;
 mod relaxations;
+mod reserved;
 mod standbys;
 mod steps;
 mod suitability;
@@ -45,6 +46,7 @@ pub use drift::Comparison;
 pub use lint::lint;
 pub use machine::Machine;
 pub use relaxations::advise;
+pub use reserved::check_offer;
 pub use suitability::{Candidate, suitability};
 pub use validate::validate;
 
@@ -112,6 +114,13 @@ fn plan_or_all_reasons(
     if !frozen.is_empty() {
         return Err(frozen);
     }
+    // What the daemon repairs was so before anything was kept for others.
+    if policy == Policy::AllOrNothing {
+        let taken = reserved::taken(inventory, state, &steps);
+        if !taken.is_empty() {
+            return Err(taken);
+        }
+    }
     Ok(Plan {
         id: state.revision + u64::from(policy == Policy::AllOrNothing),
         parent: state.revision,
@@ -132,7 +141,8 @@ fn plan_or_all_reasons(
 /// of a plan that can't fail.
 fn is_possible(inventory: &Inventory, state: &State, intent: &Intent, options: Options) -> bool {
     let is_frozen = inventory.physical_functions.iter().any(|pf| pf.service.is_frozen());
-    if is_frozen || !matches!(intent, Intent::Apply { .. } | Intent::Attach { .. }) {
+    if is_frozen || !state.moves.is_empty() || !matches!(intent, Intent::Apply { .. } | Intent::Attach { .. })
+    {
         return plan_or_all_reasons(inventory, state, intent, &options).is_ok();
     }
     let Ok(goal) = goal::Goal::of(inventory, state, intent) else { return false };

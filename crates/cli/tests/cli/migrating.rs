@@ -48,6 +48,40 @@ fn a_machine_moves_to_another_host_with_what_is_asked_for_its_vfs_and_back() {
     assert!(here.run(&["partitions"]).stdout.contains("running"));
 }
 
+const TWO: &str = r#"version = 1
+[[partition]]
+name = "db"
+boot = { kernel = "kernel" }
+vf = [{ name = "disk0", class = "nvme" }]
+
+[[partition]]
+name = "web"
+boot = { kernel = "kernel" }
+vf = [{ name = "net0", class = "network" }]
+"#;
+
+#[test]
+fn a_host_is_emptied_as_far_as_the_other_one_has_room() {
+    let only_db = TWO.split("[[partition]]\nname = \"web\"").next().unwrap();
+    let (here, there) = (Served::start(TWO), Served::start(only_db));
+    let to = there.socket();
+    let some = here.run(&["evacuate", "--host", "--to", to.to_str().unwrap(), "--yes"]);
+    assert_eq!(some.status, 1, "{}", some.stdout);
+    assert!(some.stderr.contains("host: db: the other host has a partition db already"), "{}", some.stderr);
+    let (left, came) = (state(&here), state(&there));
+    let names = |state: &Value| state["partitions"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(
+        (names(&left), names(&came)),
+        (vec!["db".to_owned()], vec!["db".to_owned(), "web".to_owned()])
+    );
+    assert!(left["partitions"]["db"]["running"] == true && came["partitions"]["web"]["running"] == true);
+    let gone = there.run(&["remove", "db", "--yes"]);
+    assert_eq!(gone.status, 0, "{}", gone.stderr);
+    let all = here.run(&["evacuate", "--host", "--to", to.to_str().unwrap(), "--yes"]);
+    assert_eq!(all.status, 0, "{}", all.stderr);
+    assert!(names(&state(&here)).is_empty());
+}
+
 #[test]
 fn a_host_that_can_not_take_it_in_is_told_before_anything_is_done() {
     let (here, full) = (Served::start(WEB), Served::start(WEB));
@@ -116,7 +150,8 @@ fn a_move_that_is_decided_is_carried_to_its_end_by_the_same_command() {
     let gone = here.run(&["detach", "web", "net0", "--yes"]);
     assert_eq!(gone.status, 0, "{}", gone.stderr);
     let id = "0123456789abcdef0123456789abcdef";
-    let begin = serde_json::json!({"id": id, "partition": "web", "to": "there"});
+    let vfs = [serde_json::json!({"name": "net0", "class": "network", "pf": "0000:01:00.0"})];
+    let begin = serde_json::json!({"id": id, "partition": "web", "to": "there", "vfs": vfs});
     let moved = here.ask("POST /v1/moves", &begin);
     let (mut to_source, mut is_carried) = (serde_json::json!([]), false);
     let given = loop {
@@ -133,10 +168,15 @@ fn a_move_that_is_decided_is_carried_to_its_end_by_the_same_command() {
     assert!(given["is_over"] == false, "{given}");
     assert!(state(&here)["partitions"].as_object().unwrap().is_empty());
     assert!(state(&there)["partitions"].as_object().unwrap().is_empty());
+    // Its VF is kept for it meanwhile.
+    let all = there.run(&["assign", "web", "--class", "network", "--pf", "0000:01:00.0", "--count", "8"]);
+    assert!(all.status != 0, "{}", all.stdout);
 
     let to = there.socket();
     let again = here.run(&["migrate", "web", "--to", to.to_str().unwrap(), "--yes"]);
     assert_eq!(again.status, 0, "{}", again.stderr);
-    assert!(state(&there)["partitions"]["web"]["running"] == true);
+    let came = state(&there);
+    let web = &came["partitions"]["web"];
+    assert!(web["running"] == true && web["vfs"]["net0"]["attached"] == true, "{came}");
     assert!(state(&here).get("moves").is_none());
 }

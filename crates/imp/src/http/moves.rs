@@ -33,9 +33,9 @@ pub(super) async fn moves(State(imp): State<Arc<Imp>>) -> Json<BTreeMap<Name, Mo
 
 pub(super) async fn begin(
     State(imp): State<Arc<Imp>>,
-    Json(BeginMove { id, partition, to }): Json<BeginMove>,
+    Json(BeginMove { id, partition, to, vfs }): Json<BeginMove>,
 ) -> Result<Json<MovedPartition>, Failure> {
-    Ok(Json(imp.begin_move(id, &partition, &to).await?))
+    Ok(Json(imp.begin_move(id, &partition, &to, vfs).await?))
 }
 
 pub(super) async fn at_source(
@@ -52,7 +52,7 @@ pub(super) async fn at_target(
     Json(FromSource { messages, offer }): Json<FromSource>,
 ) -> Result<Json<FromTarget>, Failure> {
     let offer = offer.as_ref().map(|offer| (&offer.partition, offer.source.as_str()));
-    Ok(Json(FromTarget { messages: imp.move_target_hears(id_of(path)?, &messages, offer).await }))
+    Ok(Json(FromTarget { messages: imp.move_target_hears(id_of(path)?, &messages, offer).await? }))
 }
 
 pub(super) async fn cancel(State(imp): State<Arc<Imp>>, path: MovePath) -> Result<Json<Settled>, Failure> {

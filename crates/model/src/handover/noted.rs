@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{MoveId, SourceNote, TargetNote};
-use crate::{MachineLayout, Name, PartitionSpec, PartitionState, StandbyNic, State};
+use crate::{MachineLayout, Name, PartitionSpec, PartitionState, StandbyNic, State, VfRequest};
 
 /// A move of a partition, away from this host or to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,10 +53,15 @@ pub struct MovedPartition {
     /// Its standbys: the other host has a bridge of the same name for each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub standbys: BTreeMap<Name, StandbyNic>,
+    /// The VFs that it is to have at the other host, which keeps them for it until it has come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wanted: Vec<VfRequest>,
 }
 
 impl MovedPartition {
-    fn into_state(self, running: bool) -> PartitionState {
+    /// The partition at the host that it has come to.
+    #[must_use]
+    pub fn into_state(self, running: bool) -> PartitionState {
         PartitionState {
             channel: self.layout.channel,
             spec: self.spec,
@@ -138,6 +143,7 @@ mod tests {
             spec: PartitionSpec::new("web".parse().unwrap(), Boot::default()),
             layout,
             standbys: BTreeMap::new(),
+            wanted: Vec::new(),
         }
     }
 

@@ -22,5 +22,6 @@ mod reconciling;
 mod refusing;
 mod relaxations;
 mod repairing;
+mod reserving;
 mod resizing;
 mod world;
