@@ -55,6 +55,7 @@ const NOT_HERE: &[(&str, &str, &str)] = &[
     ("docs/fuzzing.md", "cargo", "builds with another compiler's options, and takes ten minutes each"),
     ("docs/libvirt.md", "ioward adopt", "needs a domain of libvirt's; `cargo xtask lab libvirt` does it"),
     ("docs/libvirt.md", "systemctl", "restarts a service of the host"),
+    ("docs/evacuate.md", "ioward evacuate --host --to", "needs another host; `migrating` has two daemons"),
     ("docs/migration.md", "ioward migrate", "needs another host; `migrating` has two daemons"),
     ("docs/privileges.md", "chgrp ioward", "gives a file to the account that the package makes"),
     ("docs/privileges.md", "chmod o+x", "opens a folder to it"),
