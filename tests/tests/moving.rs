@@ -81,6 +81,21 @@ impl Host {
         self.imp().state()
     }
 
+    /// What its events say of the partition's moves.
+    fn told(&self) -> Vec<String> {
+        let events = self.imp().events().into_iter().map(|event| event.kind);
+        let moves = events.filter(|kind| {
+            matches!(
+                kind,
+                EventKind::PartitionLeaves { .. }
+                    | EventKind::PartitionLeft { .. }
+                    | EventKind::PartitionStays { .. }
+                    | EventKind::PartitionCame { .. }
+            )
+        });
+        moves.map(|kind| kind.to_string()).collect()
+    }
+
     fn owns(&self) -> bool {
         self.state().partitions.contains_key(&web())
     }
@@ -202,6 +217,12 @@ async fn a_partition_moves_to_another_daemon_and_back() {
         assert_eq!(target.state().partitions, was, "with all that was noted of it");
         assert!(target.runs().await);
         assert!(source.hypervisor.partitions().await.unwrap().is_empty(), "nothing is left of it");
+        let left = [
+            "partition web is being moved to the other one",
+            "partition web has been moved to the other one, and is not this host's any more",
+        ];
+        assert!(source.told().ends_with(&left.map(str::to_owned)), "{:?}", source.told());
+        assert!(target.told().last().unwrap().ends_with(", and runs here"), "{:?}", target.told());
         std::mem::swap(&mut source, &mut target);
     }
 }
@@ -252,6 +273,9 @@ async fn a_move_is_cancelled_before_the_decision_and_nothing_else_is_done_to_it_
     carrier.until_over(&source, &target).await;
     assert!(source.owns() && source.runs().await && !target.owns());
     assert!(!source.imp().cancel_move(id(1)).await, "it is over");
+    let stays = "partition web stays here, and is not moved to the other one: somebody has cancelled it";
+    assert_eq!(source.told().last().unwrap(), stays);
+    assert!(target.told().is_empty(), "{:?}", target.told());
     target.ask(Intent::Apply { spec: spec("") }).await.unwrap();
     // Now there is one of the name.
     let mut carrier = Carrier::begin(id(3), &source).await;

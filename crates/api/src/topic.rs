@@ -72,6 +72,10 @@ impl Topic {
             | E::PartitionGoesOn { .. }
             | E::PartitionStartedElsewhere { .. }
             | E::PartitionGone { .. }
+            | E::PartitionLeaves { .. }
+            | E::PartitionLeft { .. }
+            | E::PartitionStays { .. }
+            | E::PartitionCame { .. }
             | E::FailedOver { .. }
             | E::FailedBack { .. }
             | E::VfTakenOut { .. } => Some(Self::Partitions),

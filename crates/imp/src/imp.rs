@@ -212,7 +212,12 @@ impl Imp {
             planning: Planning::new(Arc::clone(&looks), Arc::clone(&notes), Arc::clone(&hypervisor)),
             interrupted: Mutex::new(contents.interrupted),
             consoles: Consoles::new(Arc::clone(&hypervisor)),
-            moves: Moves::new(Arc::clone(&hypervisor), Arc::clone(&notes), Arc::clone(&channels)),
+            moves: Moves::new(
+                Arc::clone(&hypervisor),
+                Arc::clone(&notes),
+                Arc::clone(&channels),
+                Arc::clone(&events),
+            ),
             metrics,
             doctor: Cached::new(DOCTOR_GOOD_FOR),
             fabric,

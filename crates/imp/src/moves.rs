@@ -23,10 +23,10 @@ use std::{
 use ioward_api::Leaving;
 use ioward_hypervisor::{Hypervisor, HypervisorError, StopMode};
 use ioward_model::{
-    Name, Owner, RowKey, State, VfRequest,
+    EventKind, Name, Owner, RowKey, State, VfRequest,
     handover::{
-        MoveId, MoveSide, MovedPartition, Source, SourceAction, Target, TargetAction, ToSource, ToTarget,
-        unknown_to_source, unknown_to_target,
+        MoveId, MoveSide, MovedPartition, Source, SourceAction, SourceNote, Target, TargetAction, TargetNote,
+        ToSource, ToTarget, unknown_to_source, unknown_to_target,
     },
 };
 use tokio::{
@@ -37,6 +37,7 @@ use tokio::{
 use crate::{
     channels::Channels,
     error::{ImpError, error_chain},
+    events::EventLog,
     imp::Imp,
     notes::{Must, Notes},
 };
@@ -53,6 +54,7 @@ pub(crate) struct Moves {
     hypervisor: Arc<dyn Hypervisor>,
     notes: Arc<Notes>,
     channels: Arc<Channels>,
+    events: Arc<EventLog>,
     /// One thing at a time: moves are few, and what they wait for is bounded.
     live: Mutex<Live>,
 }
@@ -86,8 +88,13 @@ impl<S, M> Side<S, M> {
 }
 
 impl Moves {
-    pub(crate) fn new(hypervisor: Arc<dyn Hypervisor>, notes: Arc<Notes>, channels: Arc<Channels>) -> Self {
-        Self { hypervisor, notes, channels, live: Mutex::default() }
+    pub(crate) fn new(
+        hypervisor: Arc<dyn Hypervisor>,
+        notes: Arc<Notes>,
+        channels: Arc<Channels>,
+        events: Arc<EventLog>,
+    ) -> Self {
+        Self { hypervisor, notes, channels, events, live: Mutex::default() }
     }
 
     /// Goes on with what the daemon before this one was in the middle of.
@@ -360,6 +367,8 @@ impl Moves {
                 SourceAction::Note(note) => {
                     let rows = rows_of(&name);
                     let (peer, moved) = (it.peer.clone(), it.moved.clone());
+                    let why =
+                        it.side.why_kept().unwrap_or("the daemon was started again meanwhile").to_owned();
                     let noted = self.notes.change(Must::BeWritten, rows, Vec::new(), |state| {
                         state.note_leaving(id, &peer, &moved, note);
                     });
@@ -372,6 +381,18 @@ impl Moves {
                         return;
                     }
                     tracing::info!("the move {id} of {name} to {peer}: {note:?}");
+                    match note {
+                        Some(SourceNote::Moving) => {
+                            self.events.emit(EventKind::PartitionLeaves { partition: name, peer });
+                        }
+                        Some(SourceNote::Given) => {
+                            self.events.emit(EventKind::PartitionLeft { partition: name, peer });
+                        }
+                        Some(SourceNote::Kept) => {
+                            self.events.emit(EventKind::PartitionStays { partition: name, peer, why });
+                        }
+                        None => {}
+                    }
                 }
                 SourceAction::Tell(message) => it.outbox.push(message),
                 SourceAction::SendState => match self.hypervisor.send(&name).await {
@@ -412,6 +433,9 @@ impl Moves {
                         return;
                     }
                     tracing::info!("the move {id} of {name} from {peer}: {note:?}");
+                    if note == Some(TargetNote::Owned) {
+                        self.events.emit(EventKind::PartitionCame { partition: name, peer });
+                    }
                 }
                 TargetAction::Tell(message) => it.outbox.push(message),
                 TargetAction::Prepare => match self.prepare(&it.moved).await {

@@ -282,6 +282,36 @@ pub enum EventKind {
         /// The primary.
         vf: Name,
     },
+    /// A partition is on its way to another host.
+    PartitionLeaves {
+        /// The partition.
+        partition: Name,
+        /// The other host, as whoever asked named it.
+        peer: String,
+    },
+    /// A partition that was on its way to another host is that one's.
+    PartitionLeft {
+        /// The partition.
+        partition: Name,
+        /// The other host.
+        peer: String,
+    },
+    /// A partition that was on its way to another host stays.
+    PartitionStays {
+        /// The partition.
+        partition: Name,
+        /// The other host.
+        peer: String,
+        /// Why.
+        why: String,
+    },
+    /// A partition has come from another host.
+    PartitionCame {
+        /// The partition.
+        partition: Name,
+        /// The other host.
+        peer: String,
+    },
     /// Somebody else has taken a VF out of a partition.
     VfTakenOut {
         /// The partition.
@@ -445,6 +475,18 @@ impl fmt::Display for EventKind {
                 write!(f, "{partition}/{vf} has failed over to {standby}: {why}")
             }
             Self::FailedBack { partition, vf } => write!(f, "{partition}/{vf} is active again"),
+            Self::PartitionLeaves { partition, peer } => {
+                write!(f, "partition {partition} is being moved to {peer}")
+            }
+            Self::PartitionLeft { partition, peer } => {
+                write!(f, "partition {partition} has been moved to {peer}, and is not this host's any more")
+            }
+            Self::PartitionStays { partition, peer, why } => {
+                write!(f, "partition {partition} stays here, and is not moved to {peer}: {why}")
+            }
+            Self::PartitionCame { partition, peer } => {
+                write!(f, "partition {partition} has come from {peer}, and runs here")
+            }
             Self::VfTakenOut { partition, vf, why } => {
                 write!(f, "{partition}/{vf} was taken out, and not by ioward: {why}")
             }

@@ -328,6 +328,7 @@ export interface Event {
   after_ms?: number;
   address?: Address;
   owner?: string;
+  peer?: string;
   agent?: string;
   count?: number;
   epoch?: number;

@@ -324,6 +324,14 @@ export function eventText(event: Event): string {
       return `${event.partition}/${event.vf} has failed over to ${event.standby}: ${event.why}`;
     case "failed-back":
       return `${event.partition}/${event.vf} is active again`;
+    case "partition-leaves":
+      return `${event.partition} is being moved to ${event.peer}`;
+    case "partition-left":
+      return `${event.partition} has been moved to ${event.peer}, and is not this host's any more`;
+    case "partition-stays":
+      return `${event.partition} stays here, and is not moved to ${event.peer}: ${event.why}`;
+    case "partition-came":
+      return `${event.partition} has come from ${event.peer}, and runs here`;
     case "vf-taken-out":
       return `${event.partition}/${event.vf} was taken out, and not by ioward: ${event.why}`;
     case "channel-opened":

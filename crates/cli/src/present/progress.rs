@@ -105,6 +105,10 @@ impl Progress {
             | EventKind::PartitionGoesOn { .. }
             | EventKind::PartitionStartedElsewhere { .. }
             | EventKind::PartitionGone { .. }
+            | EventKind::PartitionLeaves { .. }
+            | EventKind::PartitionLeft { .. }
+            | EventKind::PartitionStays { .. }
+            | EventKind::PartitionCame { .. }
             | EventKind::FailedOver { .. }
             | EventKind::FailedBack { .. }
             | EventKind::VfTakenOut { .. }
