@@ -15,11 +15,14 @@ pub(crate) struct Standbys(BTreeMap<Owner, Option<StandbyNic>>);
 
 impl Standbys {
     pub(crate) fn of(ledger: &Ledger<'_>, goal: &Goal, holdings: &[Holding<'_>]) -> Self {
+        let bridges = goal.needs().filter_map(|need| {
+            let bridge = need.request.failover.as_ref()?.standby.bridge()?;
+            Some((need.owner(), bridge))
+        });
+        let bridges: BTreeMap<Owner, _> = bridges.into_map();
         let wanted = |holding: &Holding<'_>| {
-            let owner = &holding.owner;
-            let partition = goal.partitions.iter().find(|wanted| wanted.spec.name == owner.partition)?;
-            let bridge = partition.spec.vf(&owner.vf)?.failover.as_ref()?.standby.bridge()?.clone();
-            Some((owner.clone(), StandbyNic { bridge, mac: holding.settings.mac? }))
+            let bridge = (*bridges.get(&holding.owner)?).clone();
+            Some((holding.owner.clone(), StandbyNic { bridge, mac: holding.settings.mac? }))
         };
         let wanted: BTreeMap<Owner, StandbyNic> = holdings.iter().filter_map(wanted).into_map();
         let noted = goal.concerned().iter().filter_map(|name| ledger.state.partitions.get_key_value(name));
