@@ -1,6 +1,9 @@
 //! The mistakes in a Spec that are visible without a host: duplicates, contradictions, numbers out of bounds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use ioward_pci::Bdf;
 
@@ -20,32 +23,55 @@ pub(crate) fn problems(spec: &Spec) -> Vec<(String, String)> {
     problems.found
 }
 
+/// A place in a Spec. It is written out where there is a problem, and a Spec of thousands of partitions has none.
+#[derive(Clone, Copy)]
+enum At {
+    Adapter(usize),
+    Partition(usize),
+    /// A VF of a partition.
+    Vf(usize, usize),
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Adapter(n) => write!(f, "adapter[{n}]"),
+            Self::Partition(n) => write!(f, "partition[{n}]"),
+            Self::Vf(n, m) => write!(f, "partition[{n}].vf[{m}]"),
+        }
+    }
+}
+
+/// An [`Owner`], of names that are the Spec's: its partition and the VF's.
+type Asking<'a> = (&'a Name, &'a Name);
+
+fn asking(owner: &Owner) -> Asking<'_> {
+    (&owner.partition, &owner.vf)
+}
+
 #[derive(Default)]
 struct Problems<'a> {
     found: Vec<(String, String)>,
     /// The users of each MAC address, and the VLAN that confines each, if any: a broadcast domain of its own.
-    macs: BTreeMap<MacAddress, Vec<(Option<u16>, String)>>,
+    macs: BTreeMap<MacAddress, Vec<(Option<u16>, At)>>,
     /// Every VF request, by its owner.
-    requests: BTreeMap<Owner, (String, &'a VfRequest)>,
+    requests: BTreeMap<Asking<'a>, (At, &'a VfRequest)>,
 }
 
 impl<'a> Problems<'a> {
-    fn add(&mut self, key: impl Into<String>, message: impl Into<String>) {
-        self.found.push((key.into(), message.into()));
+    fn add(&mut self, at: At, name: &str, message: impl Into<String>) {
+        self.found.push((format!("{at}.{name}"), message.into()));
     }
 
     fn adapters(&mut self, spec: &Spec) {
         let mut adapters = BTreeMap::new();
         for (n, adapter) in spec.adapters.iter().enumerate() {
-            let key = format!("adapter[{n}].pf");
-            if let Some(first) = adapters.insert(adapter.pf, key.clone()) {
-                self.add(key, format!("{} is already named by {first}", adapter.pf));
+            let at = At::Adapter(n);
+            if let Some(first) = adapters.insert(adapter.pf, at) {
+                self.add(at, "pf", format!("{} is already named by {first}.pf", adapter.pf));
             }
             if adapter.vfs.is_some() && adapter.spare.is_some() {
-                self.add(
-                    format!("adapter[{n}].spare"),
-                    "spare goes with as many VFs as are assigned; leave vfs out",
-                );
+                self.add(at, "spare", "spare goes with as many VFs as are assigned; leave vfs out");
             }
         }
     }
@@ -54,12 +80,9 @@ impl<'a> Problems<'a> {
         let mut names = BTreeMap::new();
         let mut foreign = BTreeMap::new();
         for (n, partition) in spec.partitions.iter().enumerate() {
-            let key = format!("partition[{n}]");
-            if let Some(first) = names.insert(&partition.name, key.clone()) {
-                self.add(
-                    format!("{key}.name"),
-                    format!("'{}' is already the name of {first}", partition.name),
-                );
+            let at = At::Partition(n);
+            if let Some(first) = names.insert(&partition.name, at) {
+                self.add(at, "name", format!("'{}' is already the name of {first}", partition.name));
             }
             let word = match &partition.kind {
                 PartitionKind::Machine(_) => None,
@@ -69,97 +92,96 @@ impl<'a> Problems<'a> {
             if let Some(word) = word {
                 let what = partition.kind.to_string();
                 if let Some(first) = foreign.get(&what) {
-                    self.add(format!("{key}.{word}"), format!("{what} is already {first}"));
+                    self.add(at, word, format!("{what} is already {first}"));
                 } else {
-                    foreign.insert(what, key.clone());
+                    foreign.insert(what, at);
                 }
             }
-            self.partition(&key, partition);
+            self.partition(n, partition);
         }
     }
 
-    fn partition(&mut self, key: &str, partition: &'a PartitionSpec) {
+    fn partition(&mut self, number: usize, partition: &'a PartitionSpec) {
+        let at = At::Partition(number);
         if let Some(machine) = partition.machine() {
-            self.machine(key, machine);
+            self.machine(at, machine);
         }
         let drivers = partition.guest.iter().flat_map(|guest| &guest.drivers);
         if let Some(driver) = drivers.clone().find(|driver| !is_driver_name(driver)) {
             let driver: String = driver.chars().take(40).collect();
-            self.add(format!("{key}.guest.drivers"), format!("'{driver}' is no driver's name, as igbvf"));
+            self.add(at, "guest.drivers", format!("'{driver}' is no driver's name, as igbvf"));
         }
         let mut names = BTreeMap::new();
         for (n, vf) in partition.vfs.iter().enumerate() {
-            let key = format!("{key}.vf[{n}]");
-            if let Some(first) = names.insert(&vf.name, key.clone()) {
-                self.add(format!("{key}.name"), format!("'{}' is already the name of {first}", vf.name));
+            let at = At::Vf(number, n);
+            if let Some(first) = names.insert(&vf.name, at) {
+                self.add(at, "name", format!("'{}' is already the name of {first}", vf.name));
             }
             if vf.numa.is_some() && partition.numa_node.is_none() {
-                self.add(format!("{key}.numa"), "the partition is on no NUMA node; give it numa_node = 0");
+                self.add(at, "numa", "the partition is on no NUMA node; give it numa_node = 0");
             }
-            self.vf(&key, vf);
+            self.vf(at, vf);
             if matches!(partition.kind, PartitionKind::Namespace(_)) {
-                self.interface(&key, vf);
+                self.interface(at, vf);
             }
-            let owner = Owner { partition: partition.name.clone(), vf: vf.name.clone() };
-            self.requests.entry(owner).or_insert((key, vf));
+            self.requests.entry((&partition.name, &vf.name)).or_insert((at, vf));
         }
     }
 
-    fn machine(&mut self, key: &str, machine: &Machine) {
+    fn machine(&mut self, at: At, machine: &Machine) {
         if !(1..=288).contains(&machine.cpus) {
-            self.add(format!("{key}.cpus"), format!("{} virtual CPUs; use 1 to 288", machine.cpus));
+            self.add(at, "cpus", format!("{} virtual CPUs; use 1 to 288", machine.cpus));
         }
         let boot = &machine.boot;
         if boot.kernel.is_none() && boot.disk.is_none() {
-            self.add(format!("{key}.boot"), "nothing to boot from; give kernel = \"…\" or disk = \"…\"");
+            self.add(at, "boot", "nothing to boot from; give kernel = \"…\" or disk = \"…\"");
         }
         if boot.kernel.is_none() && (boot.initrd.is_some() || boot.cmdline.is_some()) {
-            self.add(format!("{key}.boot"), "initrd and cmdline go with a kernel; give kernel = \"…\"");
+            self.add(at, "boot", "initrd and cmdline go with a kernel; give kernel = \"…\"");
         }
     }
 
-    fn vf(&mut self, key: &str, vf: &VfRequest) {
+    fn vf(&mut self, at: At, vf: &VfRequest) {
         if vf.index.is_some() && vf.pf.is_none() {
-            self.add(format!("{key}.index"), "an index needs the pf it is of; add pf = \"0000:01:00.0\"");
+            self.add(at, "index", "an index needs the pf it is of; add pf = \"0000:01:00.0\"");
         }
         if let Some(mac) = vf.mac {
             if !mac.is_unicast() {
-                self.add(
-                    format!("{key}.mac"),
-                    format!("{mac} is no address for one station (multicast or zero)"),
-                );
+                self.add(at, "mac", format!("{mac} is no address for one station (multicast or zero)"));
             }
             let vlan = vf.vlan.and_then(Vlan::domain);
             let users = self.macs.entry(mac).or_default();
             let meets = |other: &Option<u16>| other.is_none() || vlan.is_none() || *other == vlan;
-            let first = users.iter().find(|(other, _)| meets(other)).map(|(_, first)| first.clone());
-            users.push((vlan, format!("{key}.mac")));
+            let first = users.iter().find(|(other, _)| meets(other)).map(|(_, first)| *first);
+            users.push((vlan, at));
             if let Some(first) = first {
-                self.add(format!("{key}.mac"), format!("{mac} is already used by {first}"));
+                self.add(at, "mac", format!("{mac} is already used by {first}.mac"));
             }
         }
         if let (Some(Guarantee::Rate(min)), Some(max)) = (vf.min_tx_rate, vf.max_tx_rate)
             && max.megabits() > 0
             && min > max
         {
-            self.add(format!("{key}.min_tx_rate"), format!("{min} is more than max_tx_rate, {max}"));
+            self.add(at, "min_tx_rate", format!("{min} is more than max_tx_rate, {max}"));
         }
         let class = vf.class;
         let guaranteed = vf.min_tx_rate.map(|_| "min_tx_rate");
-        let named = vf.settings().describe().into_iter().map(|(name, _)| name);
+        let settings = vf.settings();
+        let named = settings.values().map(|(setting, _)| setting.as_str());
         let named: Vec<_> = named.filter(|name| Some(*name) != guaranteed).chain(guaranteed).collect();
         for name in named.into_iter().filter(|name| !class.has_setting(name)) {
-            self.add(format!("{key}.{name}"), format!("a VF of class {class} has no such setting"));
+            self.add(at, name, format!("a VF of class {class} has no such setting"));
         }
-        self.needs(key, vf);
+        self.needs(at, vf);
     }
 
     /// A VF of a namespace is an interface there, which has the VF's name.
-    fn interface(&mut self, key: &str, vf: &VfRequest) {
+    fn interface(&mut self, at: At, vf: &VfRequest) {
         let length = vf.name.as_str().len();
         if length > LONGEST_INTERFACE {
             self.add(
-                format!("{key}.name"),
+                at,
+                "name",
                 format!(
                     "'{}' has {length} characters, and the name of an interface {LONGEST_INTERFACE} at most",
                     vf.name
@@ -169,7 +191,7 @@ impl<'a> Problems<'a> {
     }
 
     /// Requirements that no adapter of the class ever meets.
-    fn needs(&mut self, key: &str, vf: &VfRequest) {
+    fn needs(&mut self, at: At, vf: &VfRequest) {
         let class = vf.class;
         let network_only = [
             ("min_link_speed", vf.min_link_speed.is_some(), "has a link speed"),
@@ -178,18 +200,15 @@ impl<'a> Problems<'a> {
         ];
         for (name, asked, has) in network_only {
             if asked && class != Class::Network {
-                self.add(format!("{key}.{name}"), format!("only a VF of class network {has}"));
+                self.add(at, name, format!("only a VF of class network {has}"));
             }
         }
         if vf.min_namespaces.is_some() && class != Class::Nvme {
-            self.add(format!("{key}.min_namespaces"), "only a VF of class nvme has namespaces");
+            self.add(at, "min_namespaces", "only a VF of class nvme has namespaces");
         }
         if let Some(subclass) = vf.subclass.filter(|subclass| !subclass.is_of(class)) {
             let of = subclass.class();
-            self.add(
-                format!("{key}.subclass"),
-                format!("{subclass} is a kind of class {of}, not of {class}"),
-            );
+            self.add(at, "subclass", format!("{subclass} is a kind of class {of}, not of {class}"));
         }
     }
 
@@ -201,13 +220,13 @@ impl<'a> Problems<'a> {
                 let Some(failover) = &vf.failover else { continue };
                 if vf.class != Class::Network {
                     let wrong = "only a VF of class network can be failed over";
-                    self.add(format!("partition[{n}].vf[{m}].failover.standby"), wrong);
+                    self.add(At::Vf(n, m), "failover.standby", wrong);
                     continue;
                 }
                 let standby = match &failover.standby {
                     Standby::Vf(standby) => standby,
                     Standby::Bridge(_) => {
-                        self.bridge(&format!("partition[{n}].vf[{m}]"), partition, vf, failover);
+                        self.bridge(At::Vf(n, m), partition, vf, failover);
                         continue;
                     }
                 };
@@ -225,15 +244,15 @@ impl<'a> Problems<'a> {
                         .map(|first| format!("{standby} is the standby of {first} already"))
                 };
                 if let Some(wrong) = wrong {
-                    self.add(format!("partition[{n}].vf[{m}].failover.standby"), wrong);
+                    self.add(At::Vf(n, m), "failover.standby", wrong);
                 }
             }
         }
     }
 
     /// A standby on a bridge that can't be.
-    fn bridge(&mut self, key: &str, partition: &PartitionSpec, vf: &VfRequest, failover: &Failover) {
-        let mut wrong = |name: &str, what: &str| self.add(format!("{key}.{name}"), what);
+    fn bridge(&mut self, at: At, partition: &PartitionSpec, vf: &VfRequest, failover: &Failover) {
+        let mut wrong = |name: &str, what: &str| self.add(at, name, what);
         if partition.machine().is_none() {
             let what = "only a machine of ioward's own has a standby on a bridge; name a VF";
             wrong("failover.standby", what);
@@ -251,19 +270,23 @@ impl<'a> Problems<'a> {
     fn redundancy(&mut self, spec: &Spec) {
         let partitions: BTreeSet<_> = spec.partitions.iter().map(|partition| &partition.name).collect();
         let mut edges: BTreeMap<Owner, Vec<Owner>> = BTreeMap::new();
-        for (owner, (key, vf)) in &self.requests {
-            let (apart_key, failover_key) = (format!("{key}.apart_from"), format!("{key}.failover"));
-            let named = vf.apart_from.iter().map(|apart| (&apart_key, apart.clone()));
+        let mut found = Vec::new();
+        for (&(partition, name), &(at, vf)) in &self.requests {
+            if vf.apart_from.is_empty() && vf.failover.is_none() {
+                continue;
+            }
+            let owner = Owner { partition: partition.clone(), vf: name.clone() };
+            let named = vf.apart_from.iter().map(|apart| ("apart_from", apart.clone()));
             // Where there is no such standby, that is said already.
             let standby = vf.failover.as_ref().and_then(Failover::apart).filter(|apart| {
-                let standby = apart.vf.owner(&owner.partition);
-                standby != *owner && self.requests.contains_key(&standby)
+                let standby = apart.vf.owner(partition);
+                standby != owner && self.requests.contains_key(&asking(&standby))
             });
-            for (key, apart) in named.chain(standby.map(|apart| (&failover_key, apart))) {
-                let other = apart.vf.owner(&owner.partition);
+            for (key, apart) in named.chain(standby.map(|apart| ("failover", apart))) {
+                let other = apart.vf.owner(partition);
                 let here = partitions.contains(&other.partition);
-                let wrong = match self.requests.get(&other) {
-                    _ if other == *owner => Some("a VF cannot be apart from itself".to_owned()),
+                let wrong = match self.requests.get(&asking(&other)) {
+                    _ if other == owner => Some("a VF cannot be apart from itself".to_owned()),
                     None if here => Some(format!("there is no VF {other}")),
                     Some((_, with))
                         if !apart.prefer
@@ -276,20 +299,21 @@ impl<'a> Problems<'a> {
                     _ => None,
                 };
                 match wrong {
-                    Some(wrong) => self.found.push((key.clone(), wrong)),
+                    Some(wrong) => found.push((at, key, wrong)),
                     None => edges.entry(owner.clone()).or_default().push(other),
                 }
             }
         }
         if let Some(cycle) = cycle(&edges) {
-            let key =
-                self.requests.get(&cycle[0]).map_or_else(String::new, |(key, _)| format!("{key}.apart_from"));
             let path: Vec<_> = cycle.iter().chain(&cycle[..1]).map(ToString::to_string).collect();
             let message = format!(
                 "it comes back to itself: {}; say of each two once that they are apart",
                 path.join(" → ")
             );
-            self.add(key, message);
+            found.extend(self.requests.get(&asking(&cycle[0])).map(|(at, _)| (*at, "apart_from", message)));
+        }
+        for (at, key, wrong) in found {
+            self.add(at, key, wrong);
         }
     }
 
@@ -303,8 +327,12 @@ impl<'a> Problems<'a> {
                 let before = *sum;
                 *sum += u32::from(percent);
                 if before <= 100 && *sum > 100 {
-                    let key = format!("partition[{n}].vf[{m}].min_tx_rate");
-                    self.add(key, format!("{sum}% of {pf} would be guaranteed; a port has 100%"));
+                    let at = At::Vf(n, m);
+                    self.add(
+                        at,
+                        "min_tx_rate",
+                        format!("{sum}% of {pf} would be guaranteed; a port has 100%"),
+                    );
                 }
             }
         }
