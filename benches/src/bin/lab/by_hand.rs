@@ -1,11 +1,18 @@
 //! The floor: what the kernel is told by hand, with nothing around it.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use ioward_tests::level1::{driver, sh, virtual_functions};
 
 use crate::Result;
 
+/// How long a link may take to come back.
+const LINK: Duration = Duration::from_secs(60);
 /// The driver for machines.
 pub const VFIO: &str = "vfio-pci";
 
@@ -16,6 +23,23 @@ fn attribute(function: &str, name: &str) -> PathBuf {
 /// Sets the number of VFs: one write.
 pub fn set_count(pf: &str, count: u16) -> Result<()> {
     Ok(fs::write(attribute(pf, "sriov_numvfs"), count.to_string())?)
+}
+
+/// Waits until the interface of a PF has its link, which igb negotiates anew whenever the number of its VFs changes. A PF without an
+/// interface has none to wait for.
+pub fn wait_for_link(pf: &str) -> Result<()> {
+    let begun = Instant::now();
+    let Ok(links) = fs::read_dir(attribute(pf, "net")) else { return Ok(()) };
+    for link in links {
+        let carrier = link?.path().join("carrier");
+        while fs::read_to_string(&carrier).ok().is_none_or(|carrier| carrier.trim() != "1") {
+            if begun.elapsed() > LINK {
+                return Err(format!("{} has no link after {} s", carrier.display(), LINK.as_secs()).into());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+    Ok(())
 }
 
 /// Whether VFs that are made are probed for drivers.

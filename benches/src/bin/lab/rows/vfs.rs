@@ -25,8 +25,8 @@ pub fn make(rounds: Rounds) -> Result<Vec<Row>> {
     let host = Host::start()?;
     let mut rows = Vec::new();
     for (name, pf, what, count) in [
-        ("make-1-igb", NIC0, "1 VF of an igb made from none", 1_u16),
-        ("make-7-igb", NIC0, "7 VFs of an igb made from none", 7),
+        ("make-1-igb", NIC0, "1 VF of an igb made from none; ioward waits for its link", 1_u16),
+        ("make-7-igb", NIC0, "7 VFs of an igb made from none; ioward waits for its link", 7),
         ("make-4-nvme", NVME, "4 VFs of an NVMe controller made from none", 4),
     ] {
         if count > 1 || rounds.sizes {
@@ -38,10 +38,12 @@ pub fn make(rounds: Rounds) -> Result<Vec<Row>> {
 
 fn make_so_many(host: &Host, rounds: Rounds, row: Row, pf: &str, count: u16) -> Result<Row> {
     let row = row
-        .with(Role::Ours, "ioward, by its API")
+        .with(Role::Ours, "ioward API")
         .with(Role::Ours, "ioward apply")
-        .with(Role::Floor, "one write of sriov_numvfs")
+        .with(Role::Floor, "one write")
+        .with(Role::Floor, "and a link")
         .ratio(0, 2, 1.05)
+        .ratio(0, 3, None)
         .ratio(1, 2, None);
     let spec = |count: u16| [VERSION, &adapter(pf, &count.to_string())].concat();
     let intent = json!({"intent": "apply", "spec": {"version": 1, "adapter": [{"pf": pf, "vfs": count}]}});
@@ -56,9 +58,13 @@ fn make_so_many(host: &Host, rounds: Rounds, row: Row, pf: &str, count: u16) -> 
                 by_hand::set_autoprobe(pf, false)?;
                 let begun = Instant::now();
                 by_hand::set_count(pf, count)?;
+                if place == 3 {
+                    by_hand::wait_for_link(pf)?;
+                }
                 let took = milliseconds(begun.elapsed());
                 check_count(pf, count)?;
                 by_hand::set_count(pf, 0)?;
+                by_hand::wait_for_link(pf)?;
                 Ok(took)
             })?,
         };
@@ -104,14 +110,15 @@ pub fn bind(rounds: Rounds) -> Result<Vec<Row>> {
     let host = stopped_holder(0, None)?;
     let row = Row::new(
         "bind-7",
-        "7 VFs bound to vfio-pci; ioward also journals, sets a MAC, notes whose they are",
+        "7 VFs bound to vfio-pci (one virsh nodedev-detach for all, a driverctl for each); ioward also journals, sets a \
+         MAC and notes whose they are",
         "ms",
     )
-    .with(Role::Ours, "ioward, by its API")
+    .with(Role::Ours, "ioward API")
     .with(Role::Ours, "ioward apply")
     .with(Role::Floor, "sysfs by hand")
-    .with(Role::Peer, "driverctl set-override")
-    .with(Role::Peer, "virsh nodedev-detach, one virsh")
+    .with(Role::Peer, "driverctl")
+    .with(Role::Peer, "virsh")
     .ratio(0, 2, 1.1)
     .ratio(1, 3, None)
     .ratio(1, 4, 0.1);
@@ -194,10 +201,10 @@ pub fn by_kind(steps: &[(String, f64)]) -> String {
 pub fn set(rounds: Rounds) -> Result<Vec<Row>> {
     let both = [Settings { mac: 1, vlan: 101, trust: true }, Settings { mac: 2, vlan: 102, trust: false }];
     let host = stopped_holder(ALL, Some(both[0]))?;
-    let row = Row::new("set-7", "MAC, VLAN and trust of 7 VFs changed", "ms")
-        .with(Role::Ours, "ioward, by its API")
+    let row = Row::new("set-7", "MAC, VLAN and trust of 7 VFs changed; one rtnetlink message a VF", "ms")
+        .with(Role::Ours, "ioward API")
         .with(Role::Ours, "ioward apply")
-        .with(Role::Floor, "ip -batch, one message a VF")
+        .with(Role::Floor, "ip -batch")
         .ratio(0, 2, 1.2)
         .ratio(1, 2, None);
     let files =
