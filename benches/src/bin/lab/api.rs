@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::Value;
@@ -21,6 +21,8 @@ pub struct Api(pub PathBuf);
 pub struct Change {
     /// From the request to the end of its last event.
     pub took: Duration,
+    /// From the request to its first event: a look at the host, and planning.
+    pub before: Duration,
     /// What was told of it.
     pub events: Vec<Value>,
 }
@@ -47,7 +49,7 @@ impl Api {
 
     /// Plans for an intent, carries it out, and waits for its end.
     pub fn change(&self, intent: &Value) -> Result<Change> {
-        let begun = Instant::now();
+        let (begun, at) = (Instant::now(), SystemTime::now());
         let begins: Value = serde_json::from_str(&self.ask("POST /v1/changes", &intent.to_string())?)?;
         let id = begins["id"].as_str().ok_or("a change without an ID")?;
         let told = self.ask(&format!("GET /v1/changes/{id}/events"), "")?;
@@ -55,13 +57,35 @@ impl Api {
         let events =
             told.lines().map(serde_json::from_str).collect::<std::result::Result<Vec<Value>, _>>()?;
         match events.last() {
-            Some(last) if last["event"] == "plan-done" => Ok(Change { took, events }),
+            Some(last) if last["event"] == "plan-done" => {
+                let first = events.first().and_then(|event| event["time_ms"].as_u64()).unwrap_or_default();
+                let at = at.duration_since(UNIX_EPOCH)?;
+                Ok(Change { took, before: Duration::from_millis(first).saturating_sub(at), events })
+            }
             last => Err(format!("{intent} ended with {last:?}").into()),
         }
     }
 }
 
 impl Change {
+    /// Where its time went: "40 ms before the first step; 7 bind-driver 205 ms". Steps that ran side by side count each for itself.
+    pub fn told(&self) -> String {
+        let mut kinds: Vec<(String, usize, f64)> = Vec::new();
+        for (name, took) in self.steps() {
+            match kinds.iter_mut().find(|(kind, ..)| *kind == name) {
+                Some((_, count, sum)) => (*count, *sum) = (*count + 1, *sum + took),
+                None => kinds.push((name, 1, took)),
+            }
+        }
+        let each: Vec<String> =
+            kinds.iter().map(|(kind, count, sum)| format!("{count} {kind} {sum:.0} ms")).collect();
+        format!(
+            "the last by the API: {} ms before the first step; {}",
+            self.before.as_millis(),
+            each.join(", ")
+        )
+    }
+
     /// How long its steps took, each for itself, in milliseconds, by the name of the step.
     pub fn steps(&self) -> Vec<(String, f64)> {
         let time = |event: &Value| event["time_ms"].as_f64().unwrap_or_default();

@@ -12,7 +12,7 @@ use ioward_tests::{
 };
 use serde_json::json;
 
-use super::{Rounds, vfs::by_kind};
+use super::Rounds;
 use crate::{
     Result,
     host::{Host, milliseconds},
@@ -92,15 +92,15 @@ pub fn overlap(rounds: Rounds) -> Result<Vec<Row>> {
         .with(Role::Ours, "on the wall")
         .with(Role::Floor, "its steps summed")
         .ratio(0, 1, None);
-    let mut last = Vec::new();
+    let mut told = String::new();
     for _ in 0..rounds.short {
         let change = host.change(&intent)?;
         host.daemon.apply(&nothing)?;
-        last = change.steps();
+        told = change.told();
         row.contenders[0].samples.push(milliseconds(change.took));
-        row.contenders[1].samples.push(last.iter().map(|(_, took)| took).sum());
+        row.contenders[1].samples.push(change.steps().iter().map(|(_, took)| took).sum());
     }
-    row.notes.push(by_kind(&last));
+    row.notes.push(told);
     row.notes.push("on one emulated CPU: what overlaps is waiting".into());
     Ok(vec![row])
 }

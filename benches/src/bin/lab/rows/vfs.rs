@@ -50,9 +50,14 @@ fn make_so_many(host: &Host, rounds: Rounds, row: Row, pf: &str, count: u16) -> 
     // Held from here on, without VFs. ioward turns autoprobe off for VFs that it gives to machines; so does the floor.
     host.daemon.apply(&spec(0))?;
     let file = host.daemon.write("make.toml", spec(count))?;
-    let row = row.take_turns(rounds.short, |_, place| -> Result<f64> {
+    let mut told = String::new();
+    let mut row = row.take_turns(rounds.short, |_, place| -> Result<f64> {
         let took = match place {
-            0 => milliseconds(host.change(&intent)?.took),
+            0 => {
+                let change = host.change(&intent)?;
+                told = change.told();
+                milliseconds(change.took)
+            }
             1 => host.command(&["apply", "--yes", "-f", &file])?,
             _ => host.while_it_stands_still(|| {
                 by_hand::set_autoprobe(pf, false)?;
@@ -75,6 +80,7 @@ fn make_so_many(host: &Host, rounds: Rounds, row: Row, pf: &str, count: u16) -> 
         check_count(pf, 0)?;
         Ok(took)
     })?;
+    row.notes.push(told);
     Ok(row)
 }
 
@@ -135,7 +141,7 @@ pub fn bind(rounds: Rounds) -> Result<Vec<Row>> {
         words.join("; ")
     };
     let (detaches, reattaches) = (detach("detach"), detach("reattach"));
-    let mut steps = Vec::new();
+    let mut told = String::new();
     let mut row = row.take_turns(rounds.short, |_, place| -> Result<f64> {
         let by_others = |bind: &dyn Fn() -> Result<f64>, unbind: &dyn Fn() -> Result<()>| {
             host.while_it_stands_still(|| {
@@ -149,7 +155,7 @@ pub fn bind(rounds: Rounds) -> Result<Vec<Row>> {
         let took = match place {
             0 => {
                 let change = host.change(&intent)?;
-                steps = change.steps();
+                told = change.told();
                 milliseconds(change.took)
             }
             1 => host.command(&["apply", "--yes", "-f", &file])?,
@@ -179,22 +185,8 @@ pub fn bind(rounds: Rounds) -> Result<Vec<Row>> {
         by_hand::check_bound(NIC0, false)?;
         Ok(took)
     })?;
-    row.notes.push(by_kind(&steps));
+    row.notes.push(told);
     Ok(vec![row])
-}
-
-/// The time of steps, by their kind: "7 bind-driver 205 ms".
-pub fn by_kind(steps: &[(String, f64)]) -> String {
-    let mut kinds: Vec<(&str, usize, f64)> = Vec::new();
-    for (name, took) in steps {
-        match kinds.iter_mut().find(|(kind, ..)| kind == name) {
-            Some((_, count, sum)) => (*count, *sum) = (*count + 1, *sum + took),
-            None => kinds.push((name, 1, *took)),
-        }
-    }
-    let each: Vec<String> =
-        kinds.iter().map(|(kind, count, sum)| format!("{count} {kind} {sum:.0} ms")).collect();
-    format!("steps of the last by the API: {}", each.join(", "))
 }
 
 /// MAC, VLAN and trust.
@@ -212,7 +204,7 @@ pub fn set(rounds: Rounds) -> Result<Vec<Row>> {
     let [first, second] = files;
     let (first, second) = (first?, second?);
     let intent = intent_of(&host, &second)?;
-    let mut steps = Vec::new();
+    let mut told = String::new();
     let mut row = row.take_turns(rounds.short, |_, place| -> Result<f64> {
         if place == 2 {
             return host.while_it_stands_still(|| {
@@ -227,7 +219,7 @@ pub fn set(rounds: Rounds) -> Result<Vec<Row>> {
         }
         let took = if place == 0 {
             let change = host.change(&intent)?;
-            steps = change.steps();
+            told = change.told();
             milliseconds(change.took)
         } else {
             host.command(&["apply", "--yes", "-f", &second])?
@@ -237,7 +229,7 @@ pub fn set(rounds: Rounds) -> Result<Vec<Row>> {
         check_set(both[0])?;
         Ok(took)
     })?;
-    row.notes.push(by_kind(&steps));
+    row.notes.push(told);
     Ok(vec![row])
 }
 
