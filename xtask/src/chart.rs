@@ -16,9 +16,9 @@ const HEIGHT: f64 = 26.0;
 /// What is above the first bar.
 const TOP: f64 = 56.0;
 /// The ends of the scale. What is beyond is drawn at the end.
-const ENDS: (f64, f64) = (0.01, 10.0);
+const ENDS: (f64, f64) = (0.01, 100.0);
 /// Where the scale has lines.
-const LINES: [f64; 4] = [0.01, 0.1, 1.0, 10.0];
+const LINES: [f64; 5] = [0.01, 0.1, 1.0, 10.0, 100.0];
 
 /// Draws the rows of a run.
 pub fn draw(rows: &str) -> Result<String> {

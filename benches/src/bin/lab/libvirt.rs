@@ -11,8 +11,13 @@ pub fn device(function: &str) -> String {
     format!("pci_{}", function.replace([':', '.'], "_"))
 }
 
-/// Has its daemon run, with all functions in sight that are there now: without udev it knows of no other.
+/// Has its daemon run.
 pub fn start() -> Result<()> {
+    sh("set -e; . lab/libvirtd.sh; libvirt_up").map(drop)
+}
+
+/// Has it run, and know all functions that are there now as devices of the host's: without udev it hears of none that come later.
+pub fn start_anew() -> Result<()> {
     sh("set -e; . lab/libvirtd.sh
         if virsh version >/dev/null 2>&1; then
             pid=$(cat /run/libvirtd.pid); kill $pid

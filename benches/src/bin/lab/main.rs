@@ -62,7 +62,7 @@ fn main() -> ExitCode {
             whole &= row.is_whole();
             done.push(row);
         }
-        eprintln!("  ({name}: {} s)", started.elapsed().as_secs());
+        println!("  ({name}: {} s)", started.elapsed().as_secs());
         if !goes_on {
             println!("what comes after {name} was not run");
             whole = false;

@@ -23,8 +23,8 @@ use crate::{
 const MEMORY: f64 = 10.0;
 /// How often its processes may wake up in a second.
 const WAKEUPS: f64 = 1.0;
-/// Until who has just started is at rest.
-const SETTLED: Duration = Duration::from_secs(5);
+/// Until who has just started is at rest, at most.
+const SETTLED: u64 = 5;
 
 /// Memory and wakeups of both of ioward's processes, against libvirt's daemon.
 pub fn at_rest(rounds: Rounds) -> Result<Vec<Row>> {
@@ -32,7 +32,7 @@ pub fn at_rest(rounds: Rounds) -> Result<Vec<Row>> {
     let host = Host::start()?;
     let ours = host.processes()?.to_vec();
     let theirs = vec![libvirt::process()?];
-    thread::sleep(SETTLED);
+    thread::sleep(Duration::from_secs(SETTLED.min(rounds.rest)));
     let memory =
         Row::new("memory", "proportional set size at rest, no partition, both of ioward's processes", "MB")
             .with(Role::Ours, "ioward")

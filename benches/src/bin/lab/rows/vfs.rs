@@ -129,7 +129,7 @@ pub fn bind(rounds: Rounds) -> Result<Vec<Row>> {
     .ratio(1, 3, None)
     .ratio(1, 4, 0.1);
     let vfs = virtual_functions(NIC0)?;
-    libvirt::start()?;
+    libvirt::start_anew()?;
     let requests: Vec<_> = (0..ALL)
         .map(|index| json!({"name": format!("net{index}"), "class": "network", "pf": NIC0, "index": index}))
         .collect();
