@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# A real libvirt in level 1: it is not installed, its packages are laid over /usr.
+# A real libvirt in level 1: it is not installed, its packages are laid over /usr, and so are those of ioward's other peers.
 
 libvirt_files() { # and users and folders, as its packages make them
-  mountpoint -q /usr || mount -t overlay overlay -o lowerdir=/run/lab/libvirt/usr:/usr /usr
+  mountpoint -q /usr || mount -t overlay overlay -o lowerdir=/run/lab/libvirt/usr:/run/lab/peers/usr:/usr /usr
   # Debian's libvirt runs machines as libvirt-qemu, whom its package makes.
   local group
   for group in kvm libvirt libvirt-qemu; do getent group "$group" >/dev/null || groupadd -r "$group"; done

@@ -98,6 +98,12 @@ impl Daemon {
         Ok(self.serve.wait()?)
     }
 
+    /// The process ID of the side that needs root.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.serve.id()
+    }
+
     /// The process ID of its management partition.
     ///
     /// # Errors
@@ -113,6 +119,15 @@ impl Daemon {
     pub fn restart(&mut self) -> Result<(), Box<dyn Error>> {
         self.serve = serve(&self.folder, &self.extra)?;
         self.wait_until_up()
+    }
+
+    /// The same, without waiting until it answers.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn restart_unseen(&mut self) -> Result<(), Box<dyn Error>> {
+        self.serve = serve(&self.folder, &self.extra)?;
+        Ok(())
     }
 
     /// The daemon's state folder.

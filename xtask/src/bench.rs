@@ -1,16 +1,19 @@
 //! `cargo xtask bench`: benchmarks, built for speed and run one at a time; and what building itself takes.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::ValueEnum;
 
-use crate::dist;
 use crate::error::{Error, Result};
+use crate::lab::Lab;
 use crate::process::{run as run_program, run_aside};
 use crate::workspace::Workspace;
+use crate::{chart, dist};
 
 /// The unit of CPU times in /proc, whatever the kernel uses inside (USER_HZ).
 const TICKS_PER_SECOND: u64 = 100;
@@ -26,30 +29,101 @@ pub enum Bench {
     Daemon,
     /// The API: an inventory of 4,096 VFs, against lspci and a look without a daemon; and 1,000 subscribers to events.
     Api,
+    /// The channel through shared memory, against two processes that wake each other and two CPUs that pass a cache line.
+    Channel,
+    /// ioward on real SR-IOV in level 1, against libvirt, driverctl, qemu-guest-agent, and the kernel by hand.
+    Lab,
+    /// Draws docs/performance.svg from what `lab` has written as JSON.
+    Chart,
     /// The build: CPU time from nothing to the end of the demonstration, CPU time after a change in cli, sizes.
     Build,
 }
 
-/// Runs one benchmark of the crate in benches/.
-pub fn run(what: Bench) -> Result<()> {
+/// Where `lab` writes its rows unless told otherwise, in the checkout.
+const LAB_JSON: &str = "target/bench/lab.json";
+/// What comes before the rows as JSON, in the last line that `bench-lab` prints.
+const JSON: &str = "JSON ";
+/// How long `lab` may take.
+const LAB_BOUND: Duration = Duration::from_secs(90 * 60);
+
+/// Runs one benchmark. Gives the status to exit with.
+pub fn run(what: Bench, quick: bool, json: Option<PathBuf>, rows: &[String]) -> Result<u8> {
     let workspace = Workspace::find()?;
+    let is_lab = what == Bench::Lab;
+    if (!is_lab && (quick || !rows.is_empty())) || (!is_lab && what != Bench::Chart && json.is_some()) {
+        return Err(Error::Other(
+            "--quick, --json and rows are for `bench lab`, --json for `bench chart`, too".into(),
+        ));
+    }
+    let json = json.unwrap_or_else(|| workspace.root.join(LAB_JSON));
     let binary = match what {
-        Bench::Build => return build(&workspace),
+        Bench::Build => return build(&workspace).map(|()| 0),
+        Bench::Lab => return lab(quick, &json, rows),
+        Bench::Chart => {
+            let rows = fs::read_to_string(&json).map_err(Error::file("read", &json))?;
+            let drawn = chart::draw(&rows)?;
+            let path = workspace.root.join("docs/performance.svg");
+            fs::write(&path, drawn).map_err(Error::file("write", &path))?;
+            println!("{}", path.display());
+            return Ok(0);
+        }
         Bench::Planner => "planner",
         Bench::Identify => "identify",
         Bench::Daemon => "daemon",
         Bench::Api => "api",
+        Bench::Channel => "channel",
     };
-    run_program(workspace.cargo().args([
-        "run",
-        "--profile",
-        "bench",
-        "--quiet",
-        "--package",
-        "ioward-benches",
-        "--bin",
-        binary,
-    ]))
+    let mut cargo = workspace.cargo();
+    cargo.args(["run", "--profile", "bench", "--quiet", "--package", "ioward-benches", "--bin", binary]);
+    // It has said why.
+    let status = cargo.status().map_err(|source| Error::Start { program: "cargo".into(), source })?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+/// Measures in level 1, and keeps the rows.
+fn lab(quick: bool, json: &Path, rows: &[String]) -> Result<u8> {
+    let lab = if quick { Lab::prepare()? } else { Lab::prepare_to_measure()? };
+    let arguments: Vec<String> =
+        quick.then(|| "--quick".to_owned()).into_iter().chain(rows.iter().cloned()).collect();
+    let found = Arc::new(Mutex::new(None));
+    let status = lab.measure(&arguments, LAB_BOUND, Lines { rows: Arc::clone(&found), part: Vec::new() })?;
+    let rows = found.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(rows) = rows else {
+        return Err(Error::Other(format!("bench-lab ended with status {status} and without its rows")));
+    };
+    if let Some(folder) = json.parent() {
+        fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
+    }
+    fs::write(json, rows).map_err(Error::file("write", json))?;
+    eprintln!("the rows are in {}", json.display());
+    Ok(status)
+}
+
+/// What `bench-lab` prints, passed on but for the rows as JSON, which are kept.
+struct Lines {
+    rows: Arc<Mutex<Option<String>>>,
+    part: Vec<u8>,
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.part.extend_from_slice(bytes);
+        while let Some(end) = self.part.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.part.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            match line.strip_prefix(JSON) {
+                Some(rows) => {
+                    *self.rows.lock().unwrap_or_else(PoisonError::into_inner) = Some(rows.to_owned());
+                }
+                None => print!("{line}"),
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
 }
 
 /// Measures the build in a target folder of its own. CPU time (user and system, of all processes) says more than the time on
@@ -126,6 +200,17 @@ fn megabytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The rows come in one long line, in pieces.
+    #[test]
+    fn rows_are_taken_out_of_what_is_printed() {
+        let rows = Arc::new(Mutex::new(None));
+        let mut lines = Lines { rows: Arc::clone(&rows), part: Vec::new() };
+        for piece in ["JS", "ON {\"rows\"", ": []}\n", ""] {
+            lines.write_all(piece.as_bytes()).unwrap();
+        }
+        assert_eq!(rows.lock().unwrap().as_deref(), Some("{\"rows\": []}\n"));
+    }
 
     #[test]
     fn the_cpu_time_of_children_is_found_whatever_the_name_is() {

@@ -1,5 +1,6 @@
 //! The two root file systems the kernel is booted with: level 1's, which only finds its real root, and the guest's.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,16 +23,35 @@ pub fn level1(kernel: &Kernel) -> Result<Vec<u8>> {
     Ok(base(include_str!("../../lab/level1-init.sh"), kernel, &LEVEL1_MODULES)?.finish())
 }
 
-/// The guest's image, with `agent` in it. `scratch` is a folder to work in.
-pub fn guest(kernel: &Kernel, agent: &Path, scratch: &Path) -> Result<Vec<u8>> {
+/// The guest's image, with `programs` in its /bin. Libraries that are missing here are looked for in `unpacked`, a root of packages.
+/// `scratch` is a folder to work in.
+pub fn guest(
+    kernel: &Kernel,
+    programs: &[PathBuf],
+    unpacked: Option<&Path>,
+    scratch: &Path,
+) -> Result<Vec<u8>> {
     let mut archive = base(include_str!("../../lab/guest-init.sh"), kernel, &GUEST_MODULES)?;
     archive.directory("/root");
-    // Debug information is most of the binary, and all of it would be guest memory.
-    let stripped = scratch.join("ioward-agent");
-    run_aside(Command::new("strip").arg("-o").arg(&stripped).arg(agent))?;
-    archive.file("/bin/ioward-agent", &read(&stripped)?);
-    for library in shared_libraries(&output(Command::new("ldd").arg(&stripped))?) {
-        archive.file(&library.to_string_lossy(), &read(&library)?);
+    let mut libraries = BTreeSet::new();
+    for program in programs {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        // Debug information is most of the binary, and all of it would be guest memory.
+        let stripped = scratch.join(&*name);
+        run_aside(Command::new("strip").arg("-o").arg(&stripped).arg(program))?;
+        archive.file(&format!("/bin/{name}"), &read(&stripped)?);
+        let mut ldd = Command::new("ldd");
+        if let Some(root) = unpacked {
+            let folders = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|at| root.join(at));
+            ldd.env("LD_LIBRARY_PATH", folders.map(|folder| folder.to_string_lossy().into_owned()).join(":"));
+        }
+        libraries.extend(shared_libraries(&output(ldd.arg(&stripped))?));
+    }
+    for library in libraries {
+        // At the place that it would be installed to.
+        let within = unpacked.and_then(|root| library.strip_prefix(root).ok());
+        let place = within.map_or_else(|| library.clone(), |within| Path::new("/").join(within));
+        archive.file(&place.to_string_lossy(), &read(&library)?);
     }
     Ok(archive.finish())
 }

@@ -5,10 +5,10 @@
 //! ```text
 //!   command, env         what to run, and with what
 //!   level1.sh, level1.img, disk.img
-//!   bin/                 ioward, ioward-agent, lab-guest
+//!   bin/                 ioward, ioward-agent, lab-guest, bench-lab
 //!   guest/               vmlinuz, initrd.img: for the guests' Specs
 //!   modules              the kernel's
-//!   libvirt              its packages, unpacked
+//!   libvirt, peers       packages of libvirt and of what ioward is measured against, unpacked
 //!   kept.img             what outlives a reset of level 1, in a run that may have one
 //!   console.log, qemu.log
 //! ```
@@ -29,7 +29,7 @@ use crate::kernel::Kernel;
 use crate::machine::{After, KEPT, Machine};
 use crate::process::{run_aside, shell_word};
 use crate::workspace::Workspace;
-use crate::{images, libvirt, packages, terminal};
+use crate::{dist, images, libvirt, packages, peers, terminal};
 
 /// Size of the NVMe namespace, in bytes.
 const DISK_SIZE: u64 = 64 << 20;
@@ -57,52 +57,93 @@ pub struct Show {
     pub script: &'static str,
     /// Whether it resets level 1.
     pub reset: After,
+    /// Whether its guests have the programs of a benchmark in them.
+    pub measures: bool,
+}
+
+impl Show {
+    const fn of(script: &'static str) -> Self {
+        Self { script, reset: After::Off, measures: false }
+    }
 }
 
 /// The main job.
-pub const DEMO: Show = Show { script: "lab/demo.sh", reset: After::Off };
+pub const DEMO: Show = Show::of("lab/demo.sh");
 /// What becomes of a domain of libvirt's.
-pub const LIBVIRT: Show = Show { script: "lab/libvirt.sh", reset: After::Off };
+pub const LIBVIRT: Show = Show::of("lab/libvirt.sh");
 /// What becomes of a partition with a standby when its adapter fails it.
-pub const FAILOVER: Show = Show { script: "lab/failover.sh", reset: After::Off };
+pub const FAILOVER: Show = Show::of("lab/failover.sh");
 /// What becomes of a machine whose VF has a standby on a bridge.
-pub const STANDBY: Show = Show { script: "lab/standby.sh", reset: After::Off };
+pub const STANDBY: Show = Show::of("lab/standby.sh");
 /// A machine that moves to another host.
-pub const MIGRATE: Show = Show { script: "lab/migrate.sh", reset: After::Off };
+pub const MIGRATE: Show = Show::of("lab/migrate.sh");
 /// That nothing is lost when the daemon is killed, nor when level 1 is reset.
-pub const RESTART: Show = Show { script: "lab/restart.sh", reset: After::Boots };
+pub const RESTART: Show = Show { reset: After::Boots, ..Show::of("lab/restart.sh") };
+/// That ioward can be measured against its peers, without measuring.
+pub const BENCH: Show = Show { measures: true, ..Show::of("lab/bench.sh") };
 
 /// Everything that booting level 1 needs.
 pub struct Lab {
     workspace: Workspace,
     kernel: Kernel,
     libvirt: PathBuf,
+    peers: PathBuf,
+    /// Where the programs are that are measured.
+    programs: PathBuf,
 }
+
+/// The programs of the workspace that level 1 has.
+const PROGRAMS: [&str; 6] = ["ioward", "ioward-agent", "lab-tests", "lab-guest", "lab-hostile", "bench-lab"];
+/// What its guests have when they are measured: an example of the agent, which has its dependencies and no more.
+const IN_GUEST: &str = "bench-guest";
+/// Their packages.
+const PACKAGES: [&str; 4] = ["ioward", "ioward-agent", "ioward-tests", "ioward-benches"];
 
 impl Lab {
     /// Installs, downloads and builds what is missing.
     pub fn prepare() -> Result<Self> {
         let workspace = Workspace::find()?;
         let mut apt = install_packages(&workspace)?;
-        let (kernel, libvirt) = {
+        let (kernel, libvirt, peers) = {
             let _lock = workspace.lock_cache()?;
-            (Kernel::prepare(&workspace.cache, &mut apt)?, libvirt::prepare(&workspace.cache, &mut apt)?)
+            let kernel = Kernel::prepare(&workspace.cache, &mut apt)?;
+            let libvirt = libvirt::prepare(&workspace.cache, &mut apt)?;
+            (kernel, libvirt, peers::prepare(&workspace.cache, &mut apt)?)
         };
-        run_aside(workspace.cargo().args([
-            "build",
-            "--package",
-            "ioward",
-            "--package",
-            "ioward-agent",
-            "--package",
-            "ioward-tests",
-        ]))?;
-        Ok(Self { workspace, kernel, libvirt })
+        // All at once, so that the crates that they have in common are built once.
+        let mut build = workspace.cargo();
+        build.arg("build");
+        PACKAGES.iter().for_each(|package| _ = build.args(["--package", package]));
+        PROGRAMS.iter().for_each(|program| _ = build.args(["--bin", program]));
+        build.args(["--example", IN_GUEST]);
+        run_aside(&mut build)?;
+        let programs = workspace.binaries.clone();
+        Ok(Self { workspace, kernel, libvirt, peers, programs })
+    }
+
+    /// The same, with ioward as its package has it: that is what is measured.
+    pub fn prepare_to_measure() -> Result<Self> {
+        let mut lab = Self::prepare()?;
+        run_aside(dist::agent(lab.workspace.cargo()).args(["--example", IN_GUEST]))?;
+        run_aside(&mut dist::ioward(lab.workspace.cargo()))?;
+        lab.programs = lab.workspace.binaries.parent().unwrap_or(&lab.workspace.binaries).join("dist");
+        Ok(lab)
     }
 
     /// Runs a shell command in level 1 and gives its exit status.
     pub fn run(&self, command: &str, bound: Duration) -> Result<u8> {
-        self.carry_out(command, After::Off, bound, None, std::io::stdout())
+        self.carry_out(command, Show::of(""), bound, None, std::io::stdout())
+    }
+
+    /// Measures in level 1, with these arguments to `bench-lab`, whose stdout goes elsewhere.
+    pub fn measure(
+        &self,
+        arguments: &[String],
+        bound: Duration,
+        stdout: impl Write + Send + 'static,
+    ) -> Result<u8> {
+        let words: Vec<String> = arguments.iter().map(|word| shell_word(word)).collect();
+        self.carry_out(&format!("exec bench-lab {}", words.join(" ")), BENCH, bound, None, stdout)
     }
 
     /// The same, with what it reads from stdin coming from a socket, and what it writes to stdout going elsewhere.
@@ -113,29 +154,29 @@ impl Lab {
         stdin: OwnedFd,
         stdout: impl Write + Send + 'static,
     ) -> Result<u8> {
-        self.carry_out(command, After::Off, bound, Some(stdin), stdout)
+        self.carry_out(command, Show::of(""), bound, Some(stdin), stdout)
     }
 
     /// Runs a script of lab/ that shows something, in a level 1 of its own.
     pub fn show(&self, show: Show, bound: Duration) -> Result<u8> {
-        self.carry_out(&format!("exec bash {}", show.script), show.reset, bound, None, std::io::stdout())
+        self.carry_out(&format!("exec bash {}", show.script), show, bound, None, std::io::stdout())
     }
 
     /// The same, with all that it writes going elsewhere.
     pub fn show_into(&self, show: Show, bound: Duration, output: impl Write + Send + 'static) -> Result<u8> {
-        self.carry_out(&format!("exec bash {} 2>&1", show.script), show.reset, bound, None, output)
+        self.carry_out(&format!("exec bash {} 2>&1", show.script), show, bound, None, output)
     }
 
     fn carry_out(
         &self,
         command: &str,
-        reset: After,
+        show: Show,
         bound: Duration,
         stdin: Option<OwnedFd>,
         stdout: impl Write + Send + 'static,
     ) -> Result<u8> {
-        let run = self.new_run(command, None, reset, None)?;
-        let status = self.boot(&run, reset, None, bound, stdin, stdout)?.wait_for_exit()?;
+        let run = self.new_run(command, None, show, None)?;
+        let status = self.boot(&run, show.reset, None, bound, stdin, stdout)?.wait_for_exit()?;
         run.remove();
         Ok(status)
     }
@@ -143,7 +184,7 @@ impl Lab {
     /// Serves the page on real VFs, until it is ended. A browser here is led to it.
     pub fn page(&self, bound: Duration) -> Result<u8> {
         let port = free_port()?;
-        let run = self.new_run("exec bash lab/ui.sh", None, After::Off, Some(port))?;
+        let run = self.new_run("exec bash lab/ui.sh", None, Show::of(""), Some(port))?;
         let machine = self.boot(&run, After::Off, Some(port), bound, None, std::io::stdout())?;
         let status = machine.wait_for_exit()?;
         run.remove();
@@ -152,7 +193,7 @@ impl Lab {
 
     /// Opens a shell in level 1.
     pub fn shell(&self, bound: Duration) -> Result<u8> {
-        let run = self.new_run("exec bash -i", Some(terminal::size()), After::Off, None)?;
+        let run = self.new_run("exec bash -i", Some(terminal::size()), Show::of(""), None)?;
         let status = self.boot(&run, After::Off, None, bound, None, std::io::stdout())?.wait_for_shell()?;
         run.remove();
         Ok(status)
@@ -179,17 +220,21 @@ impl Lab {
         &self,
         command: &str,
         terminal: Option<(u16, u16)>,
-        reset: After,
+        show: Show,
         page: Option<u16>,
     ) -> Result<RunFolder> {
         let run = RunFolder::new(&self.workspace.cache)?;
         let binary = |name: &str| self.workspace.binaries.join(name);
+        let agent = self.programs.join("ioward-agent");
         for (link, target) in [
-            ("bin/ioward", binary("ioward")),
-            ("bin/ioward-agent", binary("ioward-agent")),
+            ("bin/ioward", self.programs.join("ioward")),
+            ("bin/ioward-agent", agent.clone()),
             ("bin/lab-guest", binary("lab-guest")),
+            ("bin/bench-lab", binary("bench-lab")),
+            ("bin/driverctl", self.peers.join("usr/sbin/driverctl")),
             ("modules", self.kernel.modules()),
             ("libvirt", self.libvirt.clone()),
+            ("peers", self.peers.clone()),
         ] {
             let link = run.path.join(link);
             symlink(target, &link).map_err(Error::file("create", &link))?;
@@ -198,12 +243,17 @@ impl Lab {
         let kernel = self.kernel.image();
         run.write("guest/vmlinuz", &fs::read(kernel).map_err(Error::file("read", kernel))?)?;
         run.write("level1.img", &images::level1(&self.kernel)?)?;
-        run.write("guest/initrd.img", &images::guest(&self.kernel, &binary("ioward-agent"), &run.path)?)?;
+        let (mut in_guest, mut unpacked) = (vec![agent], None);
+        if show.measures {
+            in_guest.extend([self.programs.join("examples").join(IN_GUEST), peers::agent(&self.peers)?]);
+            unpacked = Some(&*self.peers);
+        }
+        run.write("guest/initrd.img", &images::guest(&self.kernel, &in_guest, unpacked, &run.path)?)?;
         run.write("level1.sh", include_bytes!("../../lab/level1.sh"))?;
         run.write("command", format!("{command}\n").as_bytes())?;
-        run.write("env", self.environment(terminal, reset, page).as_bytes())?;
+        run.write("env", self.environment(terminal, show.reset, page).as_bytes())?;
         run.write_disk("disk.img", DISK_TEXT.as_bytes(), DISK_SIZE)?;
-        if reset == After::Boots {
+        if show.reset == After::Boots {
             run.write_disk(KEPT, &[], KEPT_SIZE)?;
         }
         Ok(run)

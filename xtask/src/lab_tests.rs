@@ -23,7 +23,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::lab::{FAILOVER, LIBVIRT, Lab, MIGRATE, RESTART, STANDBY, Show};
+use crate::lab::{BENCH, FAILOVER, LIBVIRT, Lab, MIGRATE, RESTART, STANDBY, Show};
 use crate::package;
 use crate::process::{output, shell_word};
 use crate::workspace::Workspace;
@@ -40,12 +40,13 @@ const FEW: usize = 6;
 const SILENT_GUEST: [&str; 3] =
     ["no shell on the console after", "still on after", "did not turn itself off within"];
 /// Tests that are scripts of lab/.
-const SHOWS: [(&str, Show); 5] = [
+const SHOWS: [(&str, Show); 6] = [
     ("restart::a_killed_daemon_and_a_reset_host_lose_nothing", RESTART),
     ("libvirt::a_domain_is_adopted_given_more_and_released_without_a_trace", LIBVIRT),
     ("failover::a_guest_goes_on_by_its_standby_when_its_adapter_fails_it", FAILOVER),
     ("standby::a_guest_goes_on_by_a_bridge_while_its_vf_is_away", STANDBY),
     ("migrate::a_guest_moves_to_another_daemon_and_back", MIGRATE),
+    ("bench::each_row_against_the_peers_can_be_measured", BENCH),
 ];
 
 /// Runs the tests whose name contains the filter, if there is one. Gives the status to exit with.

@@ -15,21 +15,21 @@ const VERSION: &str = "10";
 /// The folder that has libvirt's packages and the libraries that this machine lacks for them, unpacked; downloaded first when there
 /// is none.
 pub fn prepare(cache: &Path, apt: &mut Apt) -> Result<PathBuf> {
-    unpacked::prepare(&cache.join("libvirt"), "libvirt", apt, wanted)
+    unpacked::prepare(&cache.join("libvirt"), "libvirt", apt, |apt| named(apt, &PACKAGES))
 }
 
-/// The packages, as `package` or `package/suite`.
-fn wanted(apt: &mut Apt) -> Result<Vec<String>> {
+/// Packages of libvirt's, as `package` or `package/suite`: of the release, or of its backports where that is too old.
+pub fn named(apt: &mut Apt, packages: &[&str]) -> Result<Vec<String>> {
     let first = PACKAGES[0];
     let candidate = apt.policy(first)?.candidate;
     let candidate = candidate.ok_or_else(|| {
         Error::Other(format!("no apt source here has {first}: the lab needs Debian or Ubuntu"))
     })?;
     if !packages::is_older(&candidate, VERSION)? {
-        return Ok(PACKAGES.map(str::to_owned).into());
+        return Ok(packages.iter().map(|&package| package.to_owned()).collect());
     }
-    eprintln!("lab: {first} {candidate} is older than the emulator: taking it from backports");
+    eprintln!("lab: {first} {candidate} is older than the emulator: taking libvirt from backports");
     let suite = apt.add_backports(first)?;
     apt.update()?;
-    Ok(PACKAGES.map(|package| format!("{package}/{suite}")).into())
+    Ok(packages.iter().map(|package| format!("{package}/{suite}")).collect())
 }

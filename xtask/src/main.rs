@@ -8,6 +8,7 @@
 mod apt;
 mod backports;
 mod bench;
+mod chart;
 mod cockpit;
 mod cpio;
 mod dist;
@@ -23,6 +24,7 @@ mod lint;
 mod machine;
 mod package;
 mod packages;
+mod peers;
 mod process;
 mod schema;
 mod terminal;
@@ -31,6 +33,7 @@ mod ui;
 mod unpacked;
 mod workspace;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -58,10 +61,18 @@ enum Command {
     },
     /// Check format, clippy and licences.
     Lint,
-    /// Measure: planner, daemon and API as ratios within one run, the build in CPU time and bytes.
+    /// Measure: as ratios within one run, taken in turns; the build in CPU time and bytes. Ends with 1 when a goal is missed.
     Bench {
         /// The subject.
         what: bench::Bench,
+        /// `lab`: few rounds, to see that each row works; no time is asserted.
+        #[arg(long)]
+        quick: bool,
+        /// `lab`: where the rows are written as JSON; `chart`: where they are read [default: target/bench/lab.json].
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// `lab`: only these rows.
+        rows: Vec<String>,
     },
     /// Make the picture in docs/ from what the program prints on the simulated machine.
     Docs,
@@ -143,7 +154,7 @@ fn run(command: Command) -> error::Result<u8> {
     match command {
         Command::Test { only, filter } => test::run(only, filter.as_deref()),
         Command::Lint => lint::run().map(|()| 0),
-        Command::Bench { what } => bench::run(what).map(|()| 0),
+        Command::Bench { what, quick, json, rows } => bench::run(what, quick, json, &rows),
         Command::Docs => docs::make().map(|()| 0),
         Command::Ui => ui::build(&Workspace::find()?).map(|()| 0),
         Command::Package { dev } => {

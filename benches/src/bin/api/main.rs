@@ -24,7 +24,9 @@ mod process;
 mod subscribers;
 mod tree;
 
-use std::{env, path::Path};
+use std::{env, path::Path, process::ExitCode};
+
+use ioward_benches::goals::Goals;
 
 /// VFs of the inventory.
 const VFS: usize = 4_096;
@@ -35,26 +37,28 @@ const SUBSCRIBERS: usize = 1_000;
 /// Plans without steps that are carried out while they listen: two events each.
 const PLANS: usize = 200;
 
-fn main() {
+fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        [] => bench(),
+        [] => return bench(),
         ["serve", folder] => daemon::serve(Path::new(folder)),
         ["ask", folder] => inventory::ask(Path::new(folder)),
         ["look", folder] => inventory::look(Path::new(folder)),
         ["subscribe", folder] => subscribers::follow(Path::new(folder), SUBSCRIBERS),
         _ => panic!("started by cargo xtask bench api, without arguments"),
     }
+    ExitCode::SUCCESS
 }
 
-fn bench() {
+fn bench() -> ExitCode {
+    let goals = Goals::default();
     let folder = tempfile::tempdir().unwrap();
     let functions = tree::make(folder.path(), VFS);
     let daemon = process::Daemon::start(folder.path());
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     println!("{VFS} VFs, {functions} functions in all, on {cpus} CPUs; in the middle of {ROUNDS} times");
-    inventory::compare(folder.path(), &daemon, ROUNDS);
+    inventory::compare(folder.path(), &daemon, ROUNDS, &goals);
     println!();
     drop(daemon);
     println!(
@@ -63,9 +67,6 @@ fn bench() {
     let folder = tempfile::tempdir().unwrap();
     tree::make(folder.path(), 0);
     let daemon = process::Daemon::start(folder.path());
-    subscribers::compare(folder.path(), &daemon, SUBSCRIBERS, PLANS);
-}
-
-fn verdict(met: bool) -> &'static str {
-    if met { "met" } else { "MISSED" }
+    subscribers::compare(folder.path(), &daemon, SUBSCRIBERS, PLANS, &goals);
+    goals.status()
 }

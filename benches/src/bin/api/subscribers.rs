@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ioward_benches::goals::Goals;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader as AsyncBufReader},
@@ -20,7 +21,6 @@ use tokio::{
 use crate::{
     http,
     process::{Daemon, NEVER, this},
-    verdict,
 };
 
 /// How much the daemon may grow by the events that are sent, and those that it keeps.
@@ -105,7 +105,7 @@ fn wait_until(is_so: impl Fn() -> bool) {
     }
 }
 
-pub fn compare(folder: &Path, daemon: &Daemon, count: usize, plans: usize) {
+pub fn compare(folder: &Path, daemon: &Daemon, count: usize, plans: usize, goals: &Goals) {
     let wish = json!({"intent": "apply", "spec": {"version": 1}}).to_string();
     let plan: Value = serde_json::from_slice(&http::ask(folder, "POST /v1/plan", &wish).body).unwrap();
     let apply = json!({"plan": plan}).to_string();
@@ -136,12 +136,12 @@ pub fn compare(folder: &Path, daemon: &Daemon, count: usize, plans: usize) {
     println!(
         "{events} events told in {:.1} s, each {microseconds:.2} µs of CPU time; {lost} lost: {}",
         took.as_secs_f64(),
-        verdict(lost == 0)
+        goals.judge(lost == 0)
     );
     let grown = after as f64 / memory as f64;
     println!(
         "resident memory (KiB): {alone} without subscribers, {memory} with them, {after} after the events: {grown:.2} times ({GROWS_BY} at most): {}",
-        verdict(grown < GROWS_BY)
+        goals.judge(grown < GROWS_BY)
     );
 }
 

@@ -25,6 +25,7 @@ use std::{env, path::Path, process::ExitCode, time::Duration};
 
 use daemon::Machines;
 use guests::Guests;
+use ioward_benches::goals::Goals;
 use process::Process;
 
 /// How often a start is measured.
@@ -44,10 +45,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        [] => {
-            bench();
-            ExitCode::SUCCESS
-        }
+        [] => bench(),
         ["partition"] => ioward_agent::simulated::main(),
         ["prepare", folder, partitions] => {
             daemon::prepare(Path::new(folder), partitions.parse().unwrap());
@@ -61,7 +59,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn bench() {
+fn bench() -> ExitCode {
+    let goals = Goals::default();
     let folder = tempfile::tempdir().unwrap();
     for partitions in [0, SOME, MANY] {
         process::prepare(&folder.path().join(partitions.to_string()), partitions);
@@ -89,7 +88,7 @@ fn bench() {
         "with {MANY} partitions that run it takes {:.1} times as long as with none, {:.2} of the second it may take: {}\n",
         many.as_secs_f64() / nothing.as_secs_f64(),
         many.as_secs_f64() / READY_WITHIN.as_secs_f64(),
-        verdict(many < READY_WITHIN)
+        goals.judge(many < READY_WITHIN)
     );
 
     println!("Resident memory of a daemon at rest, the simulated machine included (KiB)");
@@ -103,8 +102,9 @@ fn bench() {
         "with {SOME} partitions it holds {:.2} times as much as with none, {:.2} of the 30 MiB it may hold: {}",
         ratio(most, none),
         ratio(most, AT_REST),
-        verdict(most < AT_REST)
+        goals.judge(most < AT_REST)
     );
+    goals.status()
 }
 
 /// Measures starts over the state of so many partitions; gives the one in the middle.
@@ -154,8 +154,4 @@ fn milliseconds(duration: Duration) -> String {
 
 fn ratio(of: u64, to: u64) -> f64 {
     of as f64 / to as f64
-}
-
-fn verdict(met: bool) -> &'static str {
-    if met { "met" } else { "MISSED" }
 }

@@ -16,10 +16,11 @@ use std::{
     fs,
     io::Read,
     path::Path,
-    process::{Command, Stdio},
+    process::{Command, ExitCode, Stdio},
     time::Duration,
 };
 
+use ioward_benches::goals::Goals;
 use ioward_fabric::linux::{HostRoot, identify};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -29,8 +30,11 @@ const VFS: usize = 32 * 127;
 const ROUNDS: usize = 15;
 /// What identify may take of the floor.
 const OF_FLOOR: f64 = 2.0;
+/// And of lspci.
+const OF_LSPCI: f64 = 0.125;
 
-fn main() {
+fn main() -> ExitCode {
+    let goals = Goals::default();
     let folder = tempfile::tempdir().unwrap();
     let functions = tree::make(folder.path(), VFS);
     let root = tree::root(folder.path());
@@ -50,15 +54,21 @@ fn main() {
     print("config opened, read, closed; two links read", floor);
     print("identify", found);
     let ratio = found.as_secs_f64() / floor.as_secs_f64();
-    let met = if ratio <= OF_FLOOR { "met" } else { "MISSED" };
+    let met = goals.judge(ratio <= OF_FLOOR);
     println!("identify takes {ratio:.2} times the floor (at most {OF_FLOOR}): {met}");
     match lspci(&root) {
         Some(lspci) => {
             print("lspci -vv, its process included", lspci);
-            println!("identify takes {:.3} of it", found.as_secs_f64() / lspci.as_secs_f64());
+            let ratio = found.as_secs_f64() / lspci.as_secs_f64();
+            let met = goals.judge(ratio <= OF_LSPCI);
+            println!("identify takes {ratio:.3} of it (at most {OF_LSPCI}): {met}");
         }
-        None => println!("lspci is missing (apt install pciutils): nothing to hold it against"),
+        None => {
+            goals.judge(false);
+            println!("lspci is missing (apt install pciutils): nothing to hold it against");
+        }
     }
+    goals.status()
 }
 
 /// The least that a program could do.

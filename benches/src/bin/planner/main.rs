@@ -10,8 +10,9 @@
 mod host;
 mod ilp;
 
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
+use ioward_benches::goals::Goals;
 use ioward_model::{Intent, Options, PartitionSpec, Spec, State};
 use ioward_planner::{
     advise,
@@ -24,18 +25,29 @@ use rustix::time::{ClockId, clock_gettime};
 const ROUNDS: usize = 15;
 /// The same for refusals, which take longer.
 const REFUSALS: usize = 3;
+/// By what power of the number of VFs planning may grow.
+const GROWS_BY: f64 = 1.2;
+/// What the whole Spec with one change may take of planning from nothing, in percent.
+const OF_NOTHING: f64 = 10.0;
+/// How long a refusal of 10,000 requests may take.
+const REFUSED_WITHIN: Duration = Duration::from_millis(500);
 /// How long the integer program may take for one problem.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn main() {
-    let parts: [(&str, fn()); 4] =
+/// A part of the benchmark.
+type Part = fn(&Goals);
+
+fn main() -> ExitCode {
+    let goals = Goals::default();
+    let parts: [(&str, Part); 4] =
         [("growth", growth), ("ilp", against_ilp), ("again", planning_again), ("refusal", refusing)];
     let chosen: Vec<String> = std::env::args().skip(1).collect();
     for (name, part) in parts {
         if chosen.is_empty() || chosen.iter().any(|chosen| chosen == name) {
-            part();
+            part(&goals);
         }
     }
+    goals.status()
 }
 
 /// The CPU time that this thread has used: unlike the time on the wall, it hardly depends on who else uses the machine.
@@ -65,7 +77,7 @@ fn milliseconds(duration: Duration) -> f64 {
 }
 
 /// From 1,000 VFs on 16 PFs to 10,000 on 160, half as many partitions as VFs with two requests each.
-fn growth() {
+fn growth(goals: &Goals) {
     println!("Planning from nothing: NUMA nodes, link speeds, redundancy by adapter");
     println!("{:>10} {:>6} {:>11} {:>10} {:>10}", "free VFs", "PFs", "partitions", "steps", "time (ms)");
     let mut times = Vec::new();
@@ -89,11 +101,12 @@ fn growth() {
     }
     let ((first, least), (last, most)) = (times[0], times[times.len() - 1]);
     let exponent = (most / least).ln() / (last / first).ln();
-    println!("time grows with the number of VFs to the power of {exponent:.2}\n");
+    let met = goals.judge(exponent <= GROWS_BY);
+    println!("time grows with the number of VFs to the power of {exponent:.2} (at most {GROWS_BY}): {met}\n");
 }
 
 /// The same model, solved to optimality by a simplex-based branch and bound.
-fn against_ilp() {
+fn against_ilp(_: &Goals) {
     println!("Placement against an integer program of the same model (microlp), both to optimality");
     println!(
         "{:>9} {:>6} {:>15} {:>15} {:>10} {:>10}",
@@ -136,7 +149,7 @@ fn whole(problem: &Problem) {
 }
 
 /// One of 5,000 partitions that run gets a faster link.
-fn planning_again() {
+fn planning_again(goals: &Goals) {
     println!("Planning again when one of 5,000 partitions has changed");
     let (inventory, spec) = (host::inventory(160, 63), host::spec(5_000, 160));
     let nothing = State::default();
@@ -153,14 +166,16 @@ fn planning_again() {
         assert!(!planned.steps.is_empty());
         let share = 100.0 * took.as_secs_f64() / from_nothing.as_secs_f64();
         println!("{name:<52} {:>8.2} ms {share:>7.1} %", milliseconds(took));
+        share
     };
     println!("{:<52} {:>8.2} ms {:>7.1} %", "from nothing", milliseconds(from_nothing), 100.0);
     share("a Spec of the one that changed", &wish(vec![changed[2_500].clone()]));
-    share("the whole Spec of 5,000, one of them changed", &wish(changed));
+    let whole = share("the whole Spec of 5,000, one of them changed", &wish(changed));
+    println!("at most {OF_NOTHING} % of planning from nothing: {}\n", goals.judge(whole <= OF_NOTHING));
 }
 
 /// A Spec of 5,000 partitions that is refused, and what would have to give way.
-fn refusing() {
+fn refusing(goals: &Goals) {
     println!("Refusing 10,000 requests on 10,080 VFs, with the ways out");
     let (inventory, spec) = (host::inventory(160, 63), host::spec(5_000, 160));
     let (state, options) = (State::default(), Options::default());
@@ -171,10 +186,11 @@ fn refusing() {
         let (took, (reasons, ways)) =
             fastest_of(REFUSALS, || advise(&inventory, &state, &intent, &options).map(|_| ()).unwrap_err());
         println!(
-            "{name:<40} {:>8.1} ms {:>5} reasons {:>3} ways",
+            "{name:<40} {:>8.1} ms {:>5} reasons {:>3} ways: {}",
             milliseconds(took),
             reasons.len(),
-            ways.len()
+            ways.len(),
+            goals.judge(took < REFUSED_WITHIN)
         );
     };
     let too_fast = |vf: &mut ioward_model::VfRequest| vf.min_link_speed = Some("400Gbit".parse().unwrap());
