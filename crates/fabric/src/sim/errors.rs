@@ -42,7 +42,9 @@ impl SimMachine {
         let Machine { slots, host, .. } = &mut *machine;
         count(&mut slots[at.slot].pfs[at.port].errors, severity);
         slots[at.slot].device.fall_silent(at.port, silence, host.now);
-        Ok(slots[at.slot].told_of(severity))
+        let told = slots[at.slot].told_of(severity);
+        machine.hears_of(severity);
+        Ok(told)
     }
 
     /// A VF reports an error. Gives the VFs whose holders VFIO tells of it, as [`SimMachine::report_error`].
@@ -54,7 +56,9 @@ impl SimMachine {
         let (at, index) = machine.vf(vf).map_err(|_| Errno::NODEV)?;
         let slot = &mut machine.slots[at.slot];
         count(&mut slot.pfs[at.port].vfs[index].errors, severity);
-        Ok(slot.told_of(severity))
+        let told = slot.told_of(severity);
+        machine.hears_of(severity);
+        Ok(told)
     }
 
     /// A PF does not answer any more, and reports nothing: its card was pulled, or has lost its power.
@@ -75,6 +79,15 @@ fn count(errors: &mut ErrorCounts, severity: Severity) {
         Severity::Correctable => errors.correctable += 1,
         Severity::NonFatal => errors.nonfatal += 1,
         Severity::Fatal => errors.fatal += 1,
+    }
+}
+
+impl Machine {
+    /// The kernel tells of errors that it recovers from (pci_uevent_ers in drivers/pci/pci-driver.c), and of no others.
+    fn hears_of(&mut self, severity: Severity) {
+        if severity != Severity::Correctable {
+            self.tell_followers();
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Machine {
     pub(super) next_bus: (u32, u8),
     /// Adapters plugged in so far.
     pub(super) plugged: u64,
-    /// Whoever wants to hear of links that come and go.
+    /// Whoever wants to hear of what the kernel tells: links that come and go, errors, adapters that are taken out.
     pub(super) followers: Vec<mpsc::Sender<()>>,
 }
 
@@ -135,6 +135,14 @@ impl Machine {
             return Err(stuck(self, since, what));
         }
         result
+    }
+
+    /// The kernel says that something has changed. One who has not heard of the last change yet hears of this one with it.
+    pub(super) fn tell_followers(&mut self) {
+        self.followers.retain(|follower| !follower.is_closed());
+        for follower in &self.followers {
+            let _ = follower.try_send(());
+        }
     }
 
     fn sticks(&mut self, at: Pf) -> bool {
