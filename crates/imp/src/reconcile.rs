@@ -327,13 +327,16 @@ impl Reconciler {
         // A plan that is half done is no drift.
         drop(self.once_nothing_changes().await);
         self.faults.attempt().await;
-        let left = self.find_and_repair().await?;
+        let mut left = self.find_and_repair().await?;
         // Adapters that are recovering are as they are noted, but for those with something left that could be repaired.
         let repairable = left.iter().filter(|drift| drift.left_because.is_none());
         if self.faults.repaired(&repairable.filter_map(|drift| drift.what.adapter()).collect()) {
             // Somebody may have no other that works.
             let found = self.find().await?;
-            self.failovers.see(&found.inventory, &found.state);
+            if self.failovers.see(&found.inventory, &found.state) {
+                // A VF is to go out of its machine, or to come back, and nobody looks again for some time.
+                left = self.find_and_repair().await?;
+            }
         }
         // Last of all: what a guest boots anew with is as it is noted.
         self.halts.reset_due(&self.executor.notes.state()).await;
