@@ -8,7 +8,7 @@ use std::{
 
 use ioward_fabric::sim::{Severity, Silence, SimMachine};
 use ioward_imp::Imp;
-use ioward_model::{Plan, Step, VfId, fault_of};
+use ioward_model::{Class, NvmeState, Plan, Step, VfId, fault_of};
 use ioward_pci::Bdf;
 
 use crate::{hypervisor::Guests, random::Random, world::Wrong};
@@ -22,6 +22,8 @@ pub enum Fault {
     DriverReset,
     /// It is out of its slot, without a word before.
     TakenOut,
+    /// The driver of its NVMe controller resets that, or gives it up.
+    Controller(NvmeState, Silence),
     /// The interface of its port goes down, or up.
     Link(bool),
 }
@@ -58,7 +60,7 @@ struct Inner {
 
 impl Fault {
     /// One of those that an adapter can have while it serves.
-    pub fn any(random: &mut Random) -> Self {
+    pub fn any(random: &mut Random, class: Class) -> Self {
         let silences = [
             None,
             Some(Silence::For(3_000_000_000)),
@@ -66,6 +68,14 @@ impl Fault {
             Some(Silence::UntilRebound),
             Some(Silence::ForGood),
         ];
+        if class == Class::Nvme && random.percent(40) {
+            return random.pick(&[
+                Self::Controller(NvmeState::Resetting, Silence::For(3_000_000_000)),
+                Self::Controller(NvmeState::Resetting, Silence::UntilReset),
+                Self::Controller(NvmeState::Dead, Silence::UntilRebound),
+                Self::Controller(NvmeState::Dead, Silence::ForGood),
+            ]);
+        }
         match random.below(20) {
             0..=4 => Self::Error(Severity::NonFatal, random.pick(&silences)),
             5..=10 => Self::Error(Severity::Fatal, random.pick(&silences)),
@@ -158,6 +168,7 @@ fn fall(blow: &Blow, machine: &SimMachine, guests: &Guests) -> bool {
             Err(_) => return false,
         },
         Fault::DriverReset => return machine.fall_silent(blow.pf, Silence::For(2_000_000_000)).is_ok(),
+        Fault::Controller(state, until) => return machine.nvme_goes_down(blow.pf, state, until).is_ok(),
         Fault::TakenOut => {
             if !machine.unplug(blow.pf) {
                 return false;

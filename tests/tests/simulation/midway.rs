@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, io::Write, time::Duration};
 
-use ioward_model::{Plan, Service};
+use ioward_model::{Class, NvmeController, NvmeState, Plan, Service};
 use ioward_pci::Bdf;
 
 use crate::{
@@ -122,7 +122,8 @@ async fn some(world: &World, random: &mut Random, plan: &Plan, within: u16) -> R
         }
         let (pf, at, is_seen) =
             (random.pick(&among), 1 + u32::from(random.below(within)), random.percent(70));
-        let fault = Fault::any(random);
+        let class = world.host.pf(pf).map_or(Class::Other, |pf| pf.class);
+        let fault = Fault::any(random, class);
         let is_up = found.physical_function(pf).is_some_and(|pf| pf.netdevs.iter().any(|netdev| netdev.up));
         match fault {
             Fault::Link(_) if !is_up => continue,
@@ -170,7 +171,10 @@ async fn put_back(world: &mut World, struck: &BTreeSet<Bdf>) -> Result<usize, Wr
     let mut locked_out = 0;
     for pf in struck {
         let is_there = found.physical_function(*pf).is_some();
-        let is_silent = found.physical_function(*pf).is_some_and(|pf| pf.conditions.no_answer);
+        let is_dead = |controller: &NvmeController| controller.state == Some(NvmeState::Dead);
+        let is_silent = found
+            .physical_function(*pf)
+            .is_some_and(|pf| pf.conditions.no_answer || pf.nvme.as_ref().is_some_and(is_dead));
         if is_out(&found, *pf) || is_silent {
             if is_silent && service(&found, *pf) == Service::Serving && is_known(world, *pf) {
                 return Err(format!("{pf} does not answer, and serves"));

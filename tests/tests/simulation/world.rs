@@ -346,7 +346,7 @@ impl World {
                 Fault::TakenOut => self.host.is_taken_out(*pf),
                 // It comes back, at the latest now.
                 Fault::Link(_) => _ = self.host.machine.set_up(*pf, true),
-                Fault::Error(..) | Fault::DriverReset => {}
+                Fault::Error(..) | Fault::DriverReset | Fault::Controller(..) => {}
             }
             self.disturbed(*pf);
         }

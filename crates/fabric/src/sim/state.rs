@@ -118,6 +118,13 @@ impl Machine {
             let why = "the device does not answer; see dmesg".to_owned();
             return Err(FabricError::Refused { what, why, source });
         }
+        let is_down = |at: Pf| self.slots[at.slot].pfs[at.port].nvme_down(since);
+        if operation.asks_the_driver()
+            && let Some(state) = at.and_then(is_down)
+        {
+            let why = format!("its NVMe controller is {state}");
+            return Err(FabricError::Refused { what, why, source: Errno::AGAIN.into() });
+        }
         let result = match at {
             // A write of the number of VFs gets stuck where it is written.
             Some(at) if operation.is_change() && operation != Operation::SetVfCount && self.sticks(at) => {
