@@ -1,32 +1,17 @@
 //! Adapters that report errors: the kernel is made to believe that one did (aer_inject), and its own recovery runs, with the real
 //! driver. docs/faults.md.
 
-use std::{error::Error, fs};
+use std::error::Error;
 
+use ioward_fabric::sim::Severity;
 use ioward_tests::{
     daemon::{BOOT, Daemon, SOON, VERSION, adapter, partition, vf},
     harness::Outcome,
-    level1::{NIC0, NIC1, attribute, driver, kernel_vf, sh, virtual_functions, wait_until},
+    level1::{NIC0, NIC1, NVME, attribute, driver, inject, kernel_vf, sh, virtual_functions, wait_until},
 };
 use serde_json::Value;
 
 const MAC: &str = "52:54:00:aa:00:01";
-/// Completion Timeout, a bit of the Uncorrectable Error Status register (PCIe 6.0 §7.8.4.2). It is not fatal: no link is reset.
-const COMPLETION_TIMEOUT: u32 = 1 << 14;
-
-/// Has the kernel handle an uncorrectable error of a function of domain 0 (drivers/pci/pcie/aer_inject.c, `struct aer_error_inj`).
-fn inject(function: &str, uncorrectable: u32) -> Outcome {
-    sh("modprobe aer_inject")?;
-    let (rest, number) = function.rsplit_once('.').ok_or("no function number")?;
-    let mut parts = rest.rsplit(':').map(|part| u8::from_str_radix(part, 16));
-    let (device, bus) = (parts.next().ok_or("no device")??, parts.next().ok_or("no bus")??);
-    let mut error = vec![bus, device, number.parse()?, 0];
-    for word in [uncorrectable, 0, 0, 0, 0, 0, 0] {
-        error.extend(word.to_ne_bytes());
-    }
-    Ok(fs::write("/dev/aer_inject", error)?)
-}
-
 fn total() -> Result<u64, Box<dyn Error>> {
     let counts = attribute(NIC0, "aer_dev_nonfatal")?;
     let total = counts.lines().last().and_then(|line| line.rsplit(' ').next()).ok_or("no total")?;
@@ -51,7 +36,7 @@ pub fn an_adapter_that_reports_an_error_is_frozen_and_is_as_noted_afterwards() -
     let netdev = sh(&format!("ls /sys/bus/pci/devices/{NIC0}/net"))?.trim().to_owned();
 
     let before = total()?;
-    inject(NIC0, COMPLETION_TIMEOUT)?;
+    inject(NIC0, Severity::NonFatal)?;
     wait_for(&daemon, &format!("adapter {NIC0} is frozen: 1 non-fatal error (AER)"))?;
     assert_eq!(total()?, before + 1);
     wait_for(&daemon, &format!("adapter {NIC0} serves again"))?;
@@ -94,7 +79,7 @@ pub fn a_guest_that_an_error_has_halted_is_reset_and_answers_again() -> Outcome 
     db.run(ping, SOON)?;
     drop(web);
 
-    inject(NIC0, COMPLETION_TIMEOUT)?;
+    inject(NIC0, Severity::NonFatal)?;
     // It may be seen before the error is.
     wait_for(&daemon, "partition web has halted: internal-error")?;
     wait_for(&daemon, &format!("adapter {NIC0} serves again"))?;
@@ -138,7 +123,7 @@ pub fn a_vf_that_reports_errors_again_and_again_is_locked_out_and_halts_nobody_a
     let vfs = virtual_functions(NIC0)?;
     let times = |what: &str| daemon.done(&["events"]).map_or(0, |events| events.matches(what).count());
     for fault in 1..=3 {
-        inject(&vfs[0], COMPLETION_TIMEOUT)?;
+        inject(&vfs[0], Severity::NonFatal)?;
         let is_reset = || times("partition db was halted; it was reset after") == fault;
         wait_until(&format!("db is reset after fault {fault}"), SOON, is_reset)
             .map_err(|error| format!("{error}; {}", daemon.done(&["events"]).unwrap_or_default()))?;
@@ -173,5 +158,39 @@ pub fn a_vf_that_reports_errors_again_and_again_is_locked_out_and_halts_nobody_a
             .collect::<Vec<_>>()
             .join("\n")
     );
+    Ok(())
+}
+
+/// A driver that resets its NVMe controller keeps whoever asks that something waiting.
+pub fn an_nvme_controller_that_is_reset_is_frozen_and_is_as_noted_afterwards() -> Outcome {
+    let daemon = Daemon::start()?;
+    sh("truncate -s 1M /run/web.img; chmod 0666 /run/web.img")?;
+    let web = "\n[[partition]]\nname = \"web\"\nmemory = \"64MiB\"\nboot = { disk = \"/run/web.img\" }\n";
+    let disk0 = vf("disk0", "nvme", &format!("pf = \"{NVME}\"\nqueues = 3"));
+    daemon.apply(&[VERSION, &adapter(NVME, "1"), web, &disk0].concat())?;
+    daemon.done(&["stop", "web", "--force", "--yes"])?;
+    let pf = || -> Result<Value, Box<dyn Error>> {
+        let host: Value = serde_json::from_str(&daemon.done(&["host", "--json"])?)?;
+        let all = host["physical_functions"].as_array().cloned().unwrap_or_default();
+        Ok(all.into_iter().find(|pf| pf["address"] == NVME).ok_or("the adapter is gone")?)
+    };
+    assert_eq!(pf()?["nvme"]["state"], "live");
+
+    // One reset takes milliseconds, and may be over before anybody looks.
+    let folder = format!("/sys/bus/pci/devices/{NVME}/nvme");
+    sh(&format!(
+        "touch /run/resets; attribute=$(ls -d {folder}/nvme*)/reset_controller
+         (while [ -e /run/resets ]; do echo 1 >$attribute; done) >/dev/null 2>&1 &"
+    ))?;
+    let frozen = wait_for(&daemon, &format!("adapter {NVME} is frozen: its NVMe controller is "));
+    sh("rm /run/resets")?;
+    frozen?;
+    wait_for(&daemon, &format!("adapter {NVME} serves again"))?;
+    let pf = pf()?;
+    assert_eq!((&pf["nvme"]["state"], &pf["service"]), (&"live".into(), &Value::Null), "{pf}");
+    let vfs = virtual_functions(NVME)?;
+    assert_eq!((vfs.len(), driver(&vfs[0]).as_deref()), (1, Some("vfio-pci")));
+    assert_eq!(pf["virtual_functions"][0]["settings"]["queues"], 3, "{pf}");
+    assert_eq!(daemon.done(&["drift", "--json"])?.trim(), "[]");
     Ok(())
 }

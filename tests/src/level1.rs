@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ioward_fabric::sim::Severity;
 use serde_json::Value;
 
 /// The PFs of level 1: two network adapters on one network, one NVMe controller between them.
@@ -86,6 +87,34 @@ pub fn virtual_functions(pf: &str) -> Result<Vec<String>, Box<dyn Error>> {
         addresses.push(target.file_name().unwrap_or_default().to_string_lossy().into_owned());
     }
     Ok(addresses)
+}
+
+/// Completion Timeout, a bit of the Uncorrectable Error Status register (PCIe 6.0 §7.8.4.2). It is not fatal: no link is reset.
+const COMPLETION_TIMEOUT: u32 = 1 << 14;
+/// Bad TLP, a bit of the Correctable Error Status register (§7.8.4.5).
+const BAD_TLP: u32 = 1 << 6;
+/// Data Link Protocol Error, which is fatal.
+const DATA_LINK_PROTOCOL: u32 = 1 << 4;
+
+/// Has the kernel handle an error of a function of domain 0 (drivers/pci/pcie/aer_inject.c, `struct aer_error_inj`).
+///
+/// # Errors
+/// When the kernel does not take it.
+pub fn inject(function: &str, severity: Severity) -> Result<(), Box<dyn Error>> {
+    sh("modprobe aer_inject")?;
+    let (uncorrectable, correctable) = match severity {
+        Severity::Correctable => (0, BAD_TLP),
+        Severity::NonFatal => (COMPLETION_TIMEOUT, 0),
+        Severity::Fatal => (DATA_LINK_PROTOCOL, 0),
+    };
+    let (rest, number) = function.rsplit_once('.').ok_or("no function number")?;
+    let mut parts = rest.rsplit(':').map(|part| u8::from_str_radix(part, 16));
+    let (device, bus) = (parts.next().ok_or("no device")??, parts.next().ok_or("no bus")??);
+    let mut error = vec![bus, device, number.parse()?, 0];
+    for word in [uncorrectable, correctable, 0, 0, 0, 0, 0] {
+        error.extend(word.to_ne_bytes());
+    }
+    Ok(fs::write("/dev/aer_inject", error)?)
 }
 
 /// Waits until a condition holds.

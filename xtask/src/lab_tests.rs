@@ -49,8 +49,8 @@ const SHOWS: [(&str, Show); 6] = [
     ("bench::each_row_against_the_peers_can_be_measured", BENCH),
 ];
 
-/// Runs the tests whose name contains the filter, if there is one. Gives the status to exit with.
-pub fn run(filter: Option<&str>) -> Result<u8> {
+/// Runs the tests whose name contains the filter, if there is one. Gives the status to exit with, and those that have passed.
+pub fn run(filter: Option<&str>) -> Result<(u8, Vec<String>)> {
     let tests = Tests::prepare()?;
     let is_wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter));
     let queue = Queue::of(SHOWS.into_iter().filter(|(name, _)| is_wanted(name)), tests.names(filter)?);
@@ -71,18 +71,18 @@ pub fn run(filter: Option<&str>) -> Result<u8> {
             some.join().unwrap_or_else(|_| Err(Error::Other("a thread of the lab tests panicked".into())))
         });
         // All of them are waited for, so that what one has run is told in full when the other can't go on.
-        ended.collect::<Vec<Result<(usize, Vec<Failure>)>>>()
+        ended.collect::<Vec<Result<(Vec<String>, Vec<Failure>)>>>()
     });
-    let (mut passed, mut failed) = (0, Vec::new());
+    let (mut passed, mut failed) = (Vec::new(), Vec::new());
     for count in counts {
         let of_one = count?;
-        passed += of_one.0;
+        passed.extend(of_one.0);
         failed.extend(of_one.1);
     }
     // At the end of a long log, where everybody looks.
     failed.iter().for_each(|failure| print!("\nfailed:\n{failure}"));
-    println!("{passed} passed, {} failed", failed.len());
-    Ok(u8::from(!failed.is_empty()))
+    println!("{} passed, {} failed", passed.len(), failed.len());
+    Ok((u8::from(!failed.is_empty()), passed))
 }
 
 /// What a test that failed has printed: its last lines before it failed, why it did, and the last lines of what goes with that.
@@ -262,7 +262,7 @@ struct Progress {
     current: Option<String>,
     /// It is to be run once more, in a new level 1.
     in_a_new_one: bool,
-    passed: usize,
+    passed: Vec<String>,
     failed: Vec<Failure>,
     /// What comes until the next test begins goes with why the last one has failed.
     has_just_failed: bool,
@@ -307,7 +307,7 @@ impl Progress {
         }
         let before = std::mem::take(&mut self.printed);
         if rest.starts_with(" ok (") {
-            self.passed += 1;
+            self.passed.push(name.to_owned());
         } else if SILENT_GUEST.iter().any(|said| rest.contains(said)) && self.again.insert(name.to_owned()) {
             self.in_a_new_one = true;
             return Said::Again;
@@ -460,7 +460,7 @@ mod tests {
         assert_eq!((next(&mut to_one), next(&mut to_other)), (String::new(), String::new()), "nothing more");
         let (of_one, of_other) = (look(&of_one), look(&of_other));
         assert!(of_one.has_run_all() && of_other.has_run_all());
-        assert_eq!((of_other.passed, of_other.failed.len(), of_one.passed), (2, 1, 1));
+        assert_eq!((of_other.passed.len(), of_other.failed.len(), of_one.passed.len()), (2, 1, 1));
     }
 
     #[test]
@@ -491,7 +491,7 @@ mod tests {
         watch.line(fails);
         assert_eq!(next(&mut input), "a::two", "but not a third time");
         let progress = look(&progress);
-        assert_eq!((progress.failed.len(), progress.passed), (1, 0));
+        assert_eq!((progress.failed.len(), progress.passed.len()), (1, 0));
     }
 
     /// A test failed on a machine whose log was kept in parts: nobody could see why.
@@ -528,6 +528,6 @@ mod tests {
         for piece in ["te", "st a::one ..", ". ok (1.0 s)\ntest a::one"] {
             watch.write_all(piece.as_bytes()).unwrap();
         }
-        assert_eq!(look(&progress).passed, 1);
+        assert_eq!(look(&progress).passed.len(), 1);
     }
 }

@@ -14,6 +14,7 @@ mod cpio;
 mod dist;
 mod docs;
 mod error;
+mod error_suites;
 mod images;
 mod kernel;
 mod lab;

@@ -1,5 +1,6 @@
 //! Running programs, with errors that show the command.
 
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 
 use crate::error::{Error, Result};
@@ -17,6 +18,30 @@ pub fn run(command: &mut Command) -> Result<()> {
 /// The same with its output on our stderr, for what must not get into the output of `lab run`.
 pub fn run_aside(command: &mut Command) -> Result<()> {
     run(command.stdout(std::io::stderr()))
+}
+
+/// The same, and tells each line that it prints, to either of its outputs. It prints to no terminal then.
+pub fn run_and_tell(command: &mut Command, mut tell: impl FnMut(&str)) -> Result<()> {
+    let other = |source: std::io::Error| Error::Other(format!("reading what a program prints: {source}"));
+    let (reader, writer) = std::io::pipe().map_err(other)?;
+    command.stdout(writer.try_clone().map_err(other)?).stderr(writer).stdin(Stdio::null());
+    let mut child = command.spawn().map_err(|source| start_error(command, source))?;
+    // Our own ends of the pipe, which would keep it open.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut lines = BufReader::new(reader);
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line).map_err(other)? > 0 {
+        // Whoever has stopped reading ends no test.
+        let mut stdout = std::io::stdout().lock();
+        let _ = stdout.write_all(&line).and_then(|()| stdout.flush());
+        tell(String::from_utf8_lossy(&line).trim_end());
+        line.clear();
+    }
+    let status = child.wait().map_err(other)?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::Program { command: self::line(command), status, said: String::new() })
 }
 
 /// Runs a program and gives what it wrote to stdout.
@@ -56,6 +81,15 @@ fn start_error(command: &Command, source: std::io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_that_a_program_prints_is_told_and_its_failure_is_one() {
+        let mut told = Vec::new();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one; echo two >&2; printf three; exit 3"]);
+        assert!(run_and_tell(&mut command, |line| told.push(line.to_owned())).is_err());
+        assert_eq!(told, ["one", "two", "three"]);
+    }
 
     #[test]
     fn words_survive_a_shell() {

@@ -1,14 +1,25 @@
 //! `cargo xtask test`: the one test command.
 
 use crate::error::Result;
-use crate::process::run as run_program;
+use crate::error_suites::ErrorSuites;
+use crate::process::{run as run_program, run_and_tell};
 use crate::workspace::Workspace;
 use crate::{Only, lab, lab_tests, lint, schema, ui};
 
-/// Runs the tests, cheapest first, until some fail. Gives the status to exit with.
+/// Runs the tests, cheapest first, until some fail. Ends with how many of those about errors of hardware have passed, suite by suite. Gives
+/// the status to exit with.
 ///
 /// `only` and `filter` are for work on one thing: lint is left out then.
 pub fn run(only: Option<Only>, filter: Option<&str>) -> Result<u8> {
+    let mut suites = ErrorSuites::default();
+    let status = run_all(only, filter, &mut suites);
+    if !suites.is_empty() {
+        println!("{suites}");
+    }
+    status
+}
+
+fn run_all(only: Option<Only>, filter: Option<&str>, suites: &mut ErrorSuites) -> Result<u8> {
     if only.is_none() && filter.is_none() {
         lint::run()?;
     }
@@ -16,7 +27,8 @@ pub fn run(only: Option<Only>, filter: Option<&str>) -> Result<u8> {
         let workspace = Workspace::find()?;
         // Tests of this machine start its QEMU too.
         lab::install_packages(&workspace)?;
-        run_program(workspace.cargo().args(["test", "--workspace"]).args(filter))?;
+        let mut cargo = workspace.cargo();
+        run_and_tell(cargo.args(["test", "--workspace"]).args(filter), |line| suites.line(line))?;
         if filter.is_none() {
             check_interleavings(&workspace)?;
             check_fuzz_targets(&workspace)?;
@@ -29,7 +41,12 @@ pub fn run(only: Option<Only>, filter: Option<&str>) -> Result<u8> {
     if only == Some(Only::Ui) || (only.is_none() && filter.is_none()) {
         ui::test(&Workspace::find()?)?;
     }
-    if matches!(only, None | Some(Only::Lab)) { lab_tests::run(filter) } else { Ok(0) }
+    if !matches!(only, None | Some(Only::Lab)) {
+        return Ok(0);
+    }
+    let (status, passed) = lab_tests::run(filter)?;
+    passed.iter().for_each(|name| suites.passed_in_the_lab(name));
+    Ok(status)
 }
 
 /// Has loom try the interleavings of the lock-free rings of a shared-memory channel. It replaces the atomics by its own,

@@ -15,7 +15,7 @@ use std::{
 
 use ioward_model::{
     Assignment, Back, EventKind, FailedOver, FailoverCause, FailoverPair, FailoverWatch, Inventory, Outcome,
-    Owner, Service, State, Step, Switch,
+    Owner, Service, State, Step, Switch, VfId,
 };
 use ioward_pci::Bdf;
 
@@ -75,6 +75,26 @@ impl Failovers {
         has_switched |= self.forget_pairs_that_are_none(state, &owners);
         self.tell_of_services(&mut watched.services, inventory, state);
         has_switched
+    }
+
+    /// The same while a plan is carried out. What that plan is about is its own affair until it has ended: a switch would be noted of
+    /// something that it is just giving, taking, or putting back.
+    pub(crate) fn see_meanwhile(
+        &self,
+        inventory: &Inventory,
+        state: &State,
+        is_claimed: impl Fn(VfId) -> bool,
+    ) {
+        let now = self.clock.now_ms();
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_free = |pair: &FailoverPair<'_>| !pair.vfs().any(&is_claimed);
+        for pair in state.failover_pairs().filter(is_free) {
+            let watch = watched.pairs.entry(pair.owner.clone()).or_default();
+            if let Some(switch) = watch.see(inventory, &pair, now) {
+                self.switch(&pair, switch);
+            }
+        }
+        self.tell_of_services(&mut watched.services, inventory, state);
     }
 
     /// How often the host is to be looked at for the sake of primaries that are to be gone back to.

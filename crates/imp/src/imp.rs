@@ -468,6 +468,15 @@ impl Imp {
         self.reconciler.reconcile().await
     }
 
+    /// Looks for faults of adapters, and has partitions use their standbys, as the daemon does while a plan is carried out. Nothing is
+    /// repaired.
+    ///
+    /// # Errors
+    /// When the host can't be looked at.
+    pub async fn look_for_faults(&self) -> Result<(), ImpError> {
+        self.reconciler.look_for_faults().await
+    }
+
     /// Ends the wait for whatever is not restored by now.
     pub async fn end_restoring(&self, left: Vec<Drift>) {
         self.reconciler.end_restoring(left).await;

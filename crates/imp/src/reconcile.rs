@@ -8,6 +8,9 @@
 //!                                                    └─> intent ─> plan ─> executor, by best effort ─> told
 //! ```
 //!
+//! While a plan is carried out, whoever it is of, nothing is repaired, and faults are looked for all the same: an adapter that has one
+//! is frozen at once, and partitions with a standby go on by it.
+//!
 //! A plan like this one is never rolled back: each step brings the host nearer to what is noted already, so a daemon that dies
 //! in the middle leaves nothing but work for the next one.
 
@@ -55,6 +58,8 @@ const DEBOUNCE: Duration = Duration::from_millis(300);
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two attempts meanwhile, when nothing is told.
 const TRY_EACH: Duration = Duration::from_secs(1);
+/// Between two looks for faults while a plan is carried out, when nothing is told.
+const LOOK_MEANWHILE_EACH: Duration = Duration::from_secs(1);
 /// Between two looks whether a plan has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -98,6 +103,14 @@ impl Progress for Starts<'_> {
             self.events.emit(EventKind::PartitionStarted { partition: partition.clone() });
         }
     }
+}
+
+/// What has come of reconciling.
+struct Reconciled {
+    /// The differences that are left.
+    left: Vec<Drift>,
+    /// Something was told meanwhile, which may not have been seen.
+    has_news: bool,
 }
 
 /// All that was found at one moment.
@@ -199,15 +212,58 @@ impl Reconciler {
         let mut changes = self.executor.runner.fabric.changes().await;
         self.restore(&mut changes).await;
         loop {
-            self.reconcile_or_say().await;
+            if self.reconcile_and_look(&mut changes).await.has_news {
+                self.hear_the_rest(&mut changes).await;
+                continue;
+            }
             let each = [self.faults.look_each(), self.failovers.look_each(), self.halts.look_each()];
             let each = each.into_iter().flatten().min().unwrap_or(LOOK_EACH);
             if self.wait_for_news(&mut changes, each).await {
-                sleep(DEBOUNCE).await;
-                while changes.try_recv().is_ok() {}
-                self.looks.hear();
+                self.hear_the_rest(&mut changes).await;
             }
         }
+    }
+
+    /// What is told comes in bursts.
+    async fn hear_the_rest(&self, changes: &mut mpsc::Receiver<()>) {
+        sleep(DEBOUNCE).await;
+        while changes.try_recv().is_ok() {}
+        self.looks.hear();
+    }
+
+    /// Reconciles, and looks for faults for as long as that takes: it waits for plans to end, and what it repairs may wait for a guest.
+    async fn reconcile_and_look(&self, changes: &mut mpsc::Receiver<()>) -> Reconciled {
+        let mut has_news = false;
+        let look = async {
+            loop {
+                if self.wait_for_news(changes, LOOK_MEANWHILE_EACH).await {
+                    has_news = true;
+                    self.hear_the_rest(changes).await;
+                }
+                if let Err(error) = self.look_for_faults().await {
+                    tracing::error!("cannot look for faults: {}", error_chain(&error));
+                }
+            }
+        };
+        let left = tokio::select! {
+            biased;
+            left = self.reconcile_or_say() => left,
+            never = look => never,
+        };
+        Reconciled { left, has_news }
+    }
+
+    /// Looks for faults, and has partitions use their standbys, without repairing anything: for as long as a plan is carried out.
+    ///
+    /// # Errors
+    /// When the host can't be looked at.
+    pub(crate) async fn look_for_faults(&self) -> Result<(), ImpError> {
+        let inventory = self.looks.look().await?;
+        if !self.looks.has_booted() {
+            let is_claimed = |vf| self.executor.operations.claims.has(vf);
+            self.failovers.see_meanwhile(&inventory, &self.executor.notes.state(), is_claimed);
+        }
+        Ok(())
     }
 
     async fn reconcile_or_say(&self) -> Vec<Drift> {
@@ -225,12 +281,14 @@ impl Reconciler {
         }
         self.executor.events.emit(EventKind::HostBooted);
         let until = Instant::now() + RESTORE_TIMEOUT;
-        let mut left = self.reconcile_or_say().await;
-        while !left.is_empty() && Instant::now() < until {
-            self.wait_for_news(changes, TRY_EACH).await;
-            left = self.reconcile_or_say().await;
+        let mut done = self.reconcile_and_look(changes).await;
+        while !done.left.is_empty() && Instant::now() < until {
+            if !done.has_news {
+                self.wait_for_news(changes, TRY_EACH).await;
+            }
+            done = self.reconcile_and_look(changes).await;
         }
-        self.end_restoring(left).await;
+        self.end_restoring(done.left).await;
     }
 
     /// Ends the wait for whatever is not restored by now.
@@ -269,13 +327,16 @@ impl Reconciler {
         // A plan that is half done is no drift.
         drop(self.once_nothing_changes().await);
         self.faults.attempt().await;
-        let left = self.find_and_repair().await?;
+        let mut left = self.find_and_repair().await?;
         // Adapters that are recovering are as they are noted, but for those with something left that could be repaired.
         let repairable = left.iter().filter(|drift| drift.left_because.is_none());
         if self.faults.repaired(&repairable.filter_map(|drift| drift.what.adapter()).collect()) {
             // Somebody may have no other that works.
             let found = self.find().await?;
-            self.failovers.see(&found.inventory, &found.state);
+            if self.failovers.see(&found.inventory, &found.state) {
+                // A VF is to go out of its machine, or to come back, and nobody looks again for some time.
+                left = self.find_and_repair().await?;
+            }
         }
         // Last of all: what a guest boots anew with is as it is noted.
         self.halts.reset_due(&self.executor.notes.state()).await;
@@ -290,7 +351,8 @@ impl Reconciler {
             found = self.find().await?;
         }
         // Before what is repaired, which may take long.
-        if !found.booted && self.failovers.see(&found.inventory, &found.state) {
+        // As it is noted now: somebody may have looked meanwhile.
+        if !found.booted && self.failovers.see(&found.inventory, &self.executor.notes.state()) {
             found = self.find().await?;
         }
         let is_repairable = found.drifts.iter().any(|drift| drift.left_because.is_none());

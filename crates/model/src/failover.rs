@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
     Apart, Assignment, FailureDomain, InterfaceName, InterfaceNameError, Inventory, Name, NameError, Owner,
-    PairRole, PairView, PartitionState, StandbyNic, State, VfRef, utc,
+    PairRole, PairView, PartitionState, StandbyNic, State, VfId, VfRef, utc,
 };
 
 /// A primary has to work for so long before it is gone back to. Doubles with each failover within [`FAILOVER_WINDOW_MS`], so that a
@@ -228,6 +228,15 @@ impl FailoverPair<'_> {
         }
     }
 
+    /// The VFs that are of it.
+    pub fn vfs(&self) -> impl Iterator<Item = VfId> {
+        let standby = match self.standby {
+            HeldStandby::Vf(held) => Some(held.vf),
+            HeldStandby::Bridge(_) => None,
+        };
+        [Some(self.primary.vf), standby].into_iter().flatten()
+    }
+
     /// The note that the standby is active.
     #[must_use]
     pub fn failed_over(&self, since_ms: u64, why: FailoverCause) -> FailedOver {
@@ -366,7 +375,7 @@ impl FailoverWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MacAddress, Spec, VfId, VfSettings};
+    use crate::{MacAddress, Spec, VfSettings};
 
     #[test]
     fn a_standby_is_a_vf_or_a_bridge_and_nothing_else() {

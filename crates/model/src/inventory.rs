@@ -266,6 +266,9 @@ pub struct NvmeController {
     pub serial: Option<String>,
     /// Model.
     pub model: Option<String>,
+    /// Its state; `None`: the kernel tells none that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<NvmeState>,
     /// Namespaces that are attached to it, as `nvme0n1`.
     #[serde(default)]
     pub namespaces: Vec<String>,
@@ -274,6 +277,61 @@ pub struct NvmeController {
     /// Secondary controllers, by VF; empty without access to the controller.
     #[serde(default)]
     pub secondaries: Vec<NvmeSecondary>,
+}
+
+/// The state of an NVMe controller, as its driver has it (sysfs `state`: `nvme_sysfs_show_state` in drivers/nvme/host/sysfs.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum NvmeState {
+    /// It has just been found.
+    New,
+    /// It takes commands.
+    Live,
+    /// It is being reset.
+    Resetting,
+    /// It was reset, and is set up again.
+    Connecting,
+    /// Its driver lets go of it.
+    Deleting,
+    /// Its driver has given it up.
+    Dead,
+}
+
+impl NvmeState {
+    /// The kernel's word for it; `None` for a word that is not known.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        Some(match word {
+            "new" => Self::New,
+            "live" => Self::Live,
+            "resetting" => Self::Resetting,
+            "connecting" => Self::Connecting,
+            "deleting" | "deleting (no IO)" => Self::Deleting,
+            "dead" => Self::Dead,
+            _ => return None,
+        })
+    }
+
+    /// Whether it is on its way to take commands again, by its driver's own doing.
+    #[must_use]
+    pub fn is_coming(self) -> bool {
+        matches!(self, Self::New | Self::Resetting | Self::Connecting)
+    }
+}
+
+impl fmt::Display for NvmeState {
+    /// As in `is resetting`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::New => "new",
+            Self::Live => "live",
+            Self::Resetting => "resetting",
+            Self::Connecting => "connecting",
+            Self::Deleting => "deleting",
+            Self::Dead => "dead",
+        })
+    }
 }
 
 /// Flexible resources of a primary controller.

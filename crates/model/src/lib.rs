@@ -77,7 +77,7 @@ pub use identity::{AdapterId, Identity};
 pub use into_map::IntoMap;
 pub use inventory::{
     Class, HexId, HostUse, Inventory, Link, Netdev, NumaNode, NvmeController, NvmeResources, NvmeSecondary,
-    PhysicalFunction, Sriov, Subclass, VfBar, VirtualFunction, is_lending,
+    NvmeState, PhysicalFunction, Sriov, Subclass, VfBar, VirtualFunction, is_lending,
 };
 pub use journal::{Ended, OpenOperation, PlanRecord, StepRecord};
 pub use kind::{

@@ -9,7 +9,8 @@
 //!                        failed  (MAX_FAULTS within WINDOW_MS, or MAX_ATTEMPTS): until a person says otherwise
 //! ```
 //!
-//! A fault is an uncorrectable error that a PF has reported by AER (PCIe 6.0 §6.2), or that a PF which answered does not answer any more.
+//! A fault is an uncorrectable error that a PF has reported by AER (PCIe 6.0 §6.2), that a PF which answered does not answer any more, or
+//! that its NVMe controller, which took commands, takes none any more.
 //! What an adapter showed when it was first looked at is no fault: nobody knows when that was.
 
 use std::{collections::VecDeque, fmt};
@@ -17,7 +18,7 @@ use std::{collections::VecDeque, fmt};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{PhysicalFunction, Reason, Rule};
+use crate::{NvmeState, PhysicalFunction, Reason, Rule};
 
 /// An adapter has to be well for so long before it is touched again: the kernel's own recovery takes some time, and errors come in
 /// bursts. Milliseconds.
@@ -28,6 +29,9 @@ pub const MAX_FAULTS: usize = 5;
 pub const WINDOW_MS: u64 = 600_000;
 /// So many attempts to recover an adapter, of either kind, are made for one fault.
 pub const MAX_ATTEMPTS: u32 = 4;
+/// So long a driver may take that is resetting its NVMe controller: most give that up after a minute (CAP.TO, NVMe 2.0 §3.1.3.1, is
+/// 127 s at most). Milliseconds.
+pub const RESETTING_MS: u64 = 130_000;
 /// Before the first attempt: the driver's own recovery is waited for. Doubles with each. Milliseconds.
 pub const FIRST_ATTEMPT_MS: u64 = 4_000;
 
@@ -181,6 +185,12 @@ pub struct Watched {
     errors: Option<ErrorCounts>,
     /// Whether it has answered to any look.
     has_answered: bool,
+    /// Whether its NVMe controller has taken commands in any look since its driver has it.
+    was_live: bool,
+    /// Its driver is resetting its NVMe controller.
+    is_resetting: bool,
+    /// When it last had a fault, in milliseconds.
+    struck_at: u64,
     /// The driver that it had while it served.
     driver: Option<String>,
     /// When there were faults, in milliseconds.
@@ -211,10 +221,14 @@ impl Watched {
     pub fn see(&mut self, pf: &PhysicalFunction, now_ms: u64) -> bool {
         let before = self.service.clone();
         let answers = !pf.conditions.no_answer;
-        let fault = self.fault(pf, answers);
+        let nvme = pf.nvme.as_ref().and_then(|controller| controller.state);
+        let fault = self.fault(pf, answers, nvme);
+        self.is_resetting = answers && nvme.is_some_and(NvmeState::is_coming);
+        self.was_live = nvme == Some(NvmeState::Live) || (self.was_live && nvme.is_some());
         // A driver that somebody has taken from it is no fault. One that does not come back after a fault is not well.
         let has_driver = pf.driver.is_some() || self.driver.is_none();
-        self.is_unwell = !answers || (!has_driver && !self.service.is_serving());
+        let is_down = self.is_resetting || nvme == Some(NvmeState::Dead);
+        self.is_unwell = !answers || is_down || (!has_driver && !self.service.is_serving());
         self.well_since = match (self.is_unwell, &fault) {
             (true, _) => None,
             (false, Some(_)) => Some(now_ms),
@@ -236,10 +250,17 @@ impl Watched {
         self.service != before
     }
 
-    fn fault(&self, pf: &PhysicalFunction, answers: bool) -> Option<String> {
+    fn fault(&self, pf: &PhysicalFunction, answers: bool, nvme: Option<NvmeState>) -> Option<String> {
         let reported = self.errors.zip(pf.errors).and_then(|(before, now)| now.since(before));
-        let is_silent = self.has_answered && !answers && !self.service.is_frozen();
-        reported.or_else(|| is_silent.then(|| "it does not answer any more".to_owned()))
+        if reported.is_some() || self.service.is_frozen() {
+            return reported;
+        }
+        if !answers {
+            return self.has_answered.then(|| "it does not answer any more".to_owned());
+        }
+        // One that has just been found, or been given to its driver, is not live at once.
+        let is_lost = |state: &NvmeState| *state == NvmeState::Dead || self.was_live && state.is_coming();
+        nvme.filter(is_lost).map(|state| format!("its NVMe controller is {state}"))
     }
 
     fn strike(&mut self, what: String, now_ms: u64) {
@@ -251,7 +272,7 @@ impl Watched {
         if self.service.is_serving() {
             self.attempts = 0;
         }
-        self.attempted_at = now_ms;
+        (self.attempted_at, self.struck_at) = (now_ms, now_ms);
         self.service = if self.faults.len() < MAX_FAULTS {
             Service::Frozen { what }
         } else {
@@ -266,7 +287,8 @@ impl Watched {
     /// [`Watched::service`] says then.
     pub fn attempt(&mut self, now_ms: u64) -> Option<Recovery> {
         let Service::Frozen { what } = &self.service else { return None };
-        if !self.is_unwell || now_ms < self.due_at() {
+        let is_left_to_its_driver = self.is_resetting && now_ms < self.struck_at.saturating_add(RESETTING_MS);
+        if !self.is_unwell || is_left_to_its_driver || now_ms < self.due_at() {
             return None;
         }
         if self.attempts == MAX_ATTEMPTS {
@@ -393,6 +415,63 @@ mod tests {
         assert!(!watched.see(&pf(0, true), 900_000), "it stays out, though it answers again");
     }
 
+    /// As a look finds one whose NVMe controller is in this state; `None`: no driver has it.
+    fn nvme(state: Option<&str>) -> PhysicalFunction {
+        let state = state.map(|word| NvmeState::of_word(word).unwrap());
+        let controller = state.map(|state| json!({"name": "nvme0", "resources": null, "state": state}));
+        let mut pf = pf(0, true);
+        pf.driver = controller.is_some().then(|| "nvme".to_owned());
+        pf.nvme = controller.map(|controller| serde_json::from_value(controller).unwrap());
+        pf
+    }
+
+    #[test]
+    fn an_nvme_controller_that_its_driver_resets_is_left_to_it_and_then_made_as_it_is_noted() {
+        let mut watched = Watched::default();
+        for (second, state) in [(0, "new"), (1, "connecting"), (2, "live")] {
+            assert!(!watched.see(&nvme(Some(state)), second * 1_000), "it is just being found: {state}");
+        }
+        watched.see(&nvme(Some("resetting")), 3_000);
+        assert_eq!(state(&watched), "frozen: its NVMe controller is resetting");
+        for second in 4..60 {
+            watched.see(&nvme(Some("connecting")), second * 1_000);
+            assert_eq!(watched.attempt(second * 1_000), None, "its driver has it in hand");
+        }
+        watched.see(&nvme(Some("live")), 60_000);
+        watched.see(&nvme(Some("live")), 62_000);
+        assert_eq!(state(&watched), "recovering: its NVMe controller is resetting");
+        assert!(watched.repaired(true, 62_000) && watched.service().is_serving());
+    }
+
+    #[test]
+    fn an_nvme_controller_whose_driver_does_not_come_to_an_end_or_gives_it_up_is_recovered_and_fails() {
+        for (word, first) in [("resetting", 131), ("dead", 5)] {
+            let mut watched = Watched::default();
+            watched.see(&nvme(Some("live")), 0);
+            let mut made = Vec::new();
+            for second in 1..=400 {
+                watched.see(&nvme(Some(word)), second * 1_000);
+                made.extend(watched.attempt(second * 1_000).map(|_| second));
+            }
+            assert_eq!((made.len(), made[0]), (4, first), "{word}");
+            assert_eq!(
+                state(&watched),
+                format!("failed: its NVMe controller is {word}; 4 attempts did not help")
+            );
+        }
+    }
+
+    /// Somebody has bound the VF's PF anew, or taken its driver: nobody resets it.
+    #[test]
+    fn an_nvme_controller_that_its_driver_lets_go_of_is_no_fault() {
+        let mut watched = Watched::default();
+        for (second, state) in
+            (0..).zip([Some("live"), Some("deleting"), None, Some("new"), Some("connecting")])
+        {
+            assert!(!watched.see(&nvme(state), second * 1_000), "{state:?}");
+        }
+    }
+
     #[test]
     fn one_that_never_answered_is_no_fault() {
         let mut watched = Watched::default();
@@ -441,21 +520,26 @@ mod tests {
         /// Whatever an adapter does, it serves or has failed within a bound after it has done the last thing.
         #[test]
         fn nothing_is_recovered_for_ever(
-            looks in proptest::collection::vec((0..3_u64, any::<bool>(), 1..9_000_u64), 0..80),
+            looks in proptest::collection::vec((0..3_u64, any::<bool>(), 1..9_000_u64, 0..5_usize), 0..80),
             ends_well in any::<bool>(),
+            last in 0..5_usize,
             is_repaired in any::<bool>(),
         ) {
+            let with = |fatal, answers, state: usize| {
+                let word = ["live", "resetting", "connecting", "dead"].get(state).copied();
+                PhysicalFunction { nvme: nvme(word).nvme, ..pf(fatal, answers) }
+            };
             let (mut watched, mut now, mut fatal) = (Watched::default(), 0, 0);
-            for (more, answers, takes) in looks {
+            for (more, answers, takes, state) in looks {
                 fatal += more;
                 now += takes;
-                watched.see(&pf(fatal, answers), now);
+                watched.see(&with(fatal, answers, state), now);
                 watched.attempt(now);
                 watched.repaired(answers, now);
             }
             for _ in 0..400 {
                 now += 1_000;
-                watched.see(&pf(fatal, ends_well), now);
+                watched.see(&with(fatal, ends_well, last), now);
                 watched.attempt(now);
                 watched.repaired(is_repaired, now);
             }

@@ -173,11 +173,15 @@ impl Assignment {
     }
 
     /// The settings that the VF should have and lacks, as far as its adapter reports them. The MAC of a trusted VF
-    /// is left to its guest, while that has it. `is_in`: the machine has it.
+    /// is left to its guest, while that has it, unless it is one that the VF was given while its standby was active. `is_in`: the machine
+    /// has it.
     #[must_use]
     pub fn lost_settings(&self, present: &VfSettings, is_in: bool) -> VfSettings {
         let mut noted = self.settings_now(is_in);
-        if present.trust == Some(true) && !self.is_unplugged() {
+        let is_of_a_switch = noted
+            .mac
+            .is_some_and(|own| present.mac.is_some_and(|mac| mac == own.parked() || mac == MacAddress::ZERO));
+        if present.trust == Some(true) && !self.is_unplugged() && !is_of_a_switch {
             noted.mac = None;
         }
         let missing = noted.missing_from(present);

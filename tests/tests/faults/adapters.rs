@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ioward_fabric::sim::{Severity, Silence};
 use ioward_imp::Imp;
-use ioward_model::{EventKind, Intent, OpErrorKind, Options, Rule, Service, Spec};
+use ioward_model::{EventKind, Intent, NvmeState, OpErrorKind, Options, Rule, Service, Spec};
 use ioward_pci::Bdf;
 
 use crate::scene::{NIC, Scene, name, partition, set_mac, vf};
@@ -162,4 +162,44 @@ async fn errors_by_the_thousand_are_told_once() {
     assert!(is(&scene, serves), "{:?}", service(&scene));
     let told = |kind: &EventKind| matches!(kind, EventKind::AdapterService { .. });
     assert_eq!(scene.count(told), 3, "frozen, recovering, serving");
+}
+
+/// A driver that resets its NVMe controller keeps whoever asks that something waiting: whoever did was stuck with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_nvme_controller_that_is_reset_is_left_alone_and_one_that_is_dead_is_bound_anew() {
+    let scene = Scene::new();
+    let nvme = scene.imp.look().await.unwrap();
+    let nvme =
+        nvme.physical_functions.iter().find(|pf| pf.class == ioward_model::Class::Nvme).unwrap().address;
+    let db = format!(
+        "[[partition]]\nname = \"db\"\nboot = {{ disk = \"/dev/null\" }}\n[[partition.vf]]\nname = \"disk0\"\nclass = \"nvme\"\n\
+         pf = \"{nvme}\"\nqueues = 3\n"
+    );
+    scene.apply(&db).await;
+    scene.imp.look().await.unwrap();
+    let held = scene.imp.state().assignments().next().unwrap().1.clone();
+    let attempts = || scene.count(|kind| matches!(kind, EventKind::AdapterAttempted { .. }));
+
+    scene.machine.nvme_goes_down(nvme, NvmeState::Resetting, Silence::For(60_000_000_000)).unwrap();
+    pass(&scene, 50).await;
+    let resetting = Service::Frozen { what: "its NVMe controller is resetting".into() };
+    assert_eq!((service(&scene), attempts()), (Some(resetting), 0), "its driver has it in hand");
+    let more = [db.clone(), db.replace("\"db\"", "\"other\"")].concat();
+    assert!(plan(&scene.imp, &more).await.unwrap_err().contains(&Rule::InService));
+    pass(&scene, 20).await;
+    assert!(is(&scene, serves), "{:?}", service(&scene));
+
+    scene.machine.nvme_goes_down(nvme, NvmeState::Dead, Silence::UntilRebound).unwrap();
+    pass(&scene, 40).await;
+    assert!(is(&scene, serves), "{:?}", service(&scene));
+    assert_eq!(attempts(), 2, "a reset does not help where the driver has given up");
+    let view = scene.machine.snapshot();
+    let settings = &view.physical_functions[&nvme].vfs[usize::from(held.vf.index)].settings;
+    assert!(held.settings.missing_from(settings).is_empty(), "as it is noted: {settings:?}");
+    assert!(scene.imp.drift().await.unwrap().is_empty());
+
+    scene.machine.nvme_goes_down(nvme, NvmeState::Dead, Silence::ForGood).unwrap();
+    pass(&scene, 200).await;
+    assert!(is(&scene, has_failed), "{:?}", service(&scene));
+    assert_eq!(scene.imp.state().out_of_service.len(), 1);
 }

@@ -12,6 +12,7 @@ mod events;
 mod failover;
 mod halts;
 mod looks;
+mod meanwhile;
 mod operations;
 mod others;
 mod prepare;

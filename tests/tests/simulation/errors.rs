@@ -5,7 +5,7 @@
 use std::{io::Write, time::Duration};
 
 use ioward_fabric::sim::{MachineView, Severity, Silence};
-use ioward_model::{Inventory, Name, Service, State};
+use ioward_model::{EventKind, Inventory, Name, Service, State};
 use ioward_pci::Bdf;
 
 use crate::{
@@ -25,7 +25,10 @@ const FAULTS: usize = 4;
 const ACTIONS: usize = 5;
 const AT_ONCE: usize = 4;
 /// An adapter serves, or is locked out, within this after its last fault. Seconds of the machine's time.
-const ENDS_WITHIN: u64 = 400;
+pub const ENDS_WITHIN: u64 = 400;
+
+/// A machine that was reset five times is given so much time before it is left. Seconds of the machine's time.
+const GOES_ON_WITHIN: u64 = 70;
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -124,16 +127,22 @@ fn halted(world: &World) -> Vec<Name> {
     guests.into_iter().filter(|(_, guest)| guest.halted.is_some()).map(|(name, _)| name).collect()
 }
 
-/// A machine that has halted goes on within a minute, unless it has a VF of an adapter that is out of service.
-async fn go_on(world: &World) -> Result<(), Wrong> {
+/// A machine that has halted goes on within some minutes, unless it has a VF of an adapter that is out of service, or was left so because that
+/// did not help again and again.
+pub async fn go_on(world: &World) -> Result<(), Wrong> {
     let waiting = |found: &Inventory, state: &State| {
         let is_free = |name: &Name| {
             let held = state.partitions.get(name).into_iter().flat_map(|noted| noted.vfs.values());
-            held.map(|held| held.vf.pf).all(|pf| !is_out(found, pf) && service(found, pf).is_serving())
+            held.map(|held| held.vf.pf)
+                .all(|pf| !state.out_of_service.contains_key(&pf) && service(found, pf).is_serving())
         };
-        halted(world).into_iter().filter(is_free).collect::<Vec<_>>()
+        let events = world.imp().events();
+        let is_left = |name: &Name| {
+            events.iter().any(|event| matches!(&event.kind, EventKind::PartitionLeftHalted { partition } if partition == name))
+        };
+        halted(world).into_iter().filter(|name| is_free(name) && !is_left(name)).collect::<Vec<_>>()
     };
-    for _ in 0..60 {
+    for _ in 0..GOES_ON_WITHIN {
         if waiting(&look(world).await?, &world.state()).is_empty() {
             return Ok(());
         }
@@ -192,10 +201,7 @@ async fn recover(world: &mut World, pf: Bdf) -> Result<Recovered, Wrong> {
     let mut found = look(world).await?;
     let attempts = |world: &World| {
         let events = world.imp().events();
-        events
-            .iter()
-            .filter(|event| matches!(event.kind, ioward_model::EventKind::AdapterAttempted { .. }))
-            .count()
+        events.iter().filter(|event| matches!(event.kind, EventKind::AdapterAttempted { .. })).count()
     };
     let before = attempts(world);
     for _ in 0..ENDS_WITHIN {
@@ -216,14 +222,14 @@ async fn recover(world: &mut World, pf: Bdf) -> Result<Recovered, Wrong> {
     Ok(Recovered { locked_out, attempted: attempts(world) > before })
 }
 
-async fn look(world: &World) -> Result<Inventory, Wrong> {
+pub async fn look(world: &World) -> Result<Inventory, Wrong> {
     world.imp().look().await.map_err(|error| format!("look: {error}"))
 }
 
-fn is_out(inventory: &Inventory, pf: Bdf) -> bool {
+pub fn is_out(inventory: &Inventory, pf: Bdf) -> bool {
     inventory.physical_function(pf).is_some_and(|pf| pf.out_of_service.is_some())
 }
 
-fn service(inventory: &Inventory, pf: Bdf) -> Service {
+pub fn service(inventory: &Inventory, pf: Bdf) -> Service {
     inventory.physical_function(pf).map_or(Service::Serving, |pf| pf.service.clone())
 }

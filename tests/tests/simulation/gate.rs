@@ -18,6 +18,7 @@ use ioward_pci::Bdf;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{
+    blows::Blows,
     camera::{Camera, Moment, halves},
     hypervisor::Guests,
     ledger::Ledger,
@@ -60,7 +61,11 @@ pub enum Libvirt {
 }
 
 #[derive(Debug, Default)]
-pub struct Gate(Mutex<Inner>);
+pub struct Gate {
+    inner: Mutex<Inner>,
+    /// Faults of adapters, which are counted by themselves.
+    pub blows: Blows,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -148,7 +153,7 @@ impl Gate {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -174,8 +179,14 @@ impl WatchedFabric {
         Self { machine: machine.clone(), fabric: machine.fabric(), gate, camera, guests, ledger }
     }
 
-    async fn pass(&self, operation: Operation) {
+    async fn pass(&self, pf: Bdf, operation: Operation) {
+        self.gate.blows.arrives(pf, &format!("{operation:?}"));
+        self.reach(operation).await;
+    }
+
+    async fn reach(&self, operation: Operation) {
         self.gate.dawdle().await;
+        self.gate.blows.strike(&self.machine, &self.guests).await;
         // Read-only operations leave nothing to find.
         if operation.is_change() {
             self.camera.shoot(Moment::BeforeOperation);
@@ -189,36 +200,38 @@ impl WatchedFabric {
 #[async_trait]
 impl Fabric for WatchedFabric {
     async fn identify(&self) -> Result<Inventory, FabricError> {
+        self.gate.blows.look();
         self.fabric.identify().await
     }
 
     async fn set_autoprobe(&self, pf: Bdf, on: bool) -> Result<(), FabricError> {
-        self.pass(Operation::SetAutoprobe).await;
+        self.pass(pf, Operation::SetAutoprobe).await;
         self.fabric.set_autoprobe(pf, on).await
     }
 
     async fn set_vf_count(&self, pf: Bdf, count: u16) -> Result<(), FabricError> {
-        self.pass(Operation::SetVfCount).await;
+        self.pass(pf, Operation::SetVfCount).await;
         self.fabric.set_vf_count(pf, count).await
     }
 
     async fn recover(&self, pf: Bdf, how: ioward_model::Recovery) -> Result<(), FabricError> {
-        self.pass(Operation::Recover).await;
+        // Whoever recovers it uses what is frozen.
+        self.reach(Operation::Recover).await;
         self.fabric.recover(pf, how).await
     }
 
     async fn vf_address(&self, vf: VfId) -> Result<Bdf, FabricError> {
-        self.pass(Operation::VfAddress).await;
+        self.pass(vf.pf, Operation::VfAddress).await;
         self.fabric.vf_address(vf).await
     }
 
     async fn driver(&self, vf: VfId) -> Result<Option<String>, FabricError> {
-        self.pass(Operation::Driver).await;
+        self.pass(vf.pf, Operation::Driver).await;
         self.fabric.driver(vf).await
     }
 
     async fn bind(&self, vf: VfId, driver: Option<&str>) -> Result<Option<String>, FabricError> {
-        self.pass(Operation::Bind).await;
+        self.pass(vf.pf, Operation::Bind).await;
         self.camera
             .shoot_machine(async |machine| {
                 let _ = machine.fabric().bind(vf, None).await;
@@ -236,17 +249,17 @@ impl Fabric for WatchedFabric {
     }
 
     async fn reset(&self, vf: VfId) -> Result<(), FabricError> {
-        self.pass(Operation::Reset).await;
+        self.pass(vf.pf, Operation::Reset).await;
         self.fabric.reset(vf).await
     }
 
     async fn settings(&self, vf: VfId) -> Result<VfSettings, FabricError> {
-        self.pass(Operation::Settings).await;
+        self.pass(vf.pf, Operation::Settings).await;
         self.fabric.settings(vf).await
     }
 
     async fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
-        self.pass(Operation::Configure).await;
+        self.pass(vf.pf, Operation::Configure).await;
         for half in halves(change) {
             self.camera
                 .shoot_machine(async |machine| {
@@ -261,7 +274,7 @@ impl Fabric for WatchedFabric {
     }
 
     async fn statistics(&self, vf: VfId) -> Result<VfStatistics, FabricError> {
-        self.pass(Operation::Statistics).await;
+        self.pass(vf.pf, Operation::Statistics).await;
         self.fabric.statistics(vf).await
     }
 

@@ -81,6 +81,31 @@ impl Guests {
     pub fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, Guest>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// As QEMU does when VFIO tells it of an uncorrectable error of one of these: machines that have one open halt.
+    pub fn halt_holders(&self, functions: &[Bdf]) {
+        for guest in self.lock().values_mut() {
+            let has_one = guest.vfs.values().any(|held| held.open && functions.contains(&held.function));
+            if has_one && guest.kind == KindName::Machine && guest.running {
+                guest.halted = Some(Halt::InternalError);
+            }
+        }
+    }
+
+    /// VFs whose adapter has been taken out are open no longer.
+    pub fn notice_losses(&self, machine: &SimMachine) {
+        let view = machine.snapshot();
+        let vfs = view.physical_functions.values().flat_map(|pf| &pf.vfs);
+        let vfs: BTreeMap<_, _> = vfs.map(|vf| (vf.address, (vf.held, vf.away))).collect();
+        for guest in self.lock().values_mut() {
+            let is_by_vfio = guest.kind.uses_vfio();
+            for held in guest.vfs.values_mut() {
+                held.open &= vfs
+                    .get(&held.function)
+                    .is_some_and(|(is_held, is_away)| if is_by_vfio { *is_held } else { *is_away });
+            }
+        }
+    }
 }
 
 /// A VF that was handed to a machine.
@@ -177,14 +202,14 @@ impl ModelHypervisor {
             .any(|held| held.open && held.function == function)
     }
 
-    /// As QEMU does when VFIO tells it of an uncorrectable error of one of these: machines that have one open halt.
+    /// All machines.
+    pub fn all(&self) -> &Guests {
+        &self.guests
+    }
+
+    /// [`Guests::halt_holders`].
     pub fn halt_holders(&self, functions: &[Bdf]) {
-        for guest in self.guests.lock().values_mut() {
-            let has_one = guest.vfs.values().any(|held| held.open && functions.contains(&held.function));
-            if has_one && guest.kind == KindName::Machine && guest.running {
-                guest.halted = Some(Halt::InternalError);
-            }
-        }
+        self.guests.halt_holders(functions);
     }
 
     /// Somebody starts a domain, or a namespace is there again. Whether it runs then.
@@ -369,19 +394,9 @@ impl ModelHypervisor {
         answer
     }
 
-    /// VFs whose adapter has been taken out are open no longer.
+    /// [`Guests::notice_losses`].
     pub fn notice_losses(&self) {
-        let view = self.machine.snapshot();
-        let vfs = view.physical_functions.values().flat_map(|pf| &pf.vfs);
-        let vfs: BTreeMap<_, _> = vfs.map(|vf| (vf.address, (vf.held, vf.away))).collect();
-        for guest in self.guests.lock().values_mut() {
-            let is_by_vfio = guest.kind.uses_vfio();
-            for held in guest.vfs.values_mut() {
-                held.open &= vfs
-                    .get(&held.function)
-                    .is_some_and(|(is_held, is_away)| if is_by_vfio { *is_held } else { *is_away });
-            }
-        }
+        self.guests.notice_losses(&self.machine);
     }
 
     fn turn_off(&self, partition: &Name, guest: &mut Guest) {
@@ -405,6 +420,7 @@ impl ModelHypervisor {
 
     async fn pass(&self, partition: &Name, command: &str) -> Result<Answer, HypervisorError> {
         self.gate.dawdle().await;
+        self.gate.blows.strike(&self.machine, &self.guests).await;
         if let Some(camera) = self.camera.get() {
             camera.shoot(Moment::BeforeOperation);
         }

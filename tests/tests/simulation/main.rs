@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod actions;
+mod blows;
 mod camera;
 mod checks;
 mod compare;
@@ -22,6 +23,7 @@ mod host;
 mod hypervisor;
 mod ledger;
 mod meanwhile;
+mod midway;
 mod moved;
 mod random;
 mod regressions;

@@ -21,6 +21,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     actions::{Action, Deed, OPEN, PARTITIONS, may, name},
+    blows::{Blow, Fault},
     camera::{Camera, Disk},
     checks,
     gate::{Gate, Trouble, WatchedFabric},
@@ -305,6 +306,52 @@ impl World {
         self.follows_a_switch(plan).await?;
         self.is_quiet_and_sound(Some((plan, ended))).await.map_err(|wrong| format!("{ended:?}: {wrong}"))?;
         Ok((ended, granted))
+    }
+
+    /// Applies a plan in the middle of which adapters have faults. How it ended, and the faults that there were.
+    pub async fn apply_with_blows(
+        &mut self,
+        plan: &Plan,
+        blows: Vec<Blow>,
+    ) -> Result<(Ended, Vec<Blow>), Wrong> {
+        self.arm(blows, Some(plan));
+        let ended = self.follow(plan, &Trouble::default()).await?;
+        let struck = self.disarm()?;
+        if struck.is_empty() && ended == Ended::NotUndone {
+            return Err("nothing has struck, and the plan is not undone".to_owned());
+        }
+        if ended == Ended::NotUndone {
+            self.loosen(plan);
+        }
+        self.follows_a_switch(plan).await?;
+        self.is_quiet_and_sound(None).await.map_err(|wrong| format!("{ended:?}: {wrong}"))?;
+        Ok((ended, struck))
+    }
+
+    /// From now on these faults are to come, in the middle of a plan or without one.
+    pub fn arm(&self, blows: Vec<Blow>, plan: Option<&Plan>) {
+        self.gate.blows.arm(blows, plan.cloned(), Arc::downgrade(self.imp()));
+    }
+
+    /// Time has passed, which is as good as an operation.
+    pub async fn strike(&self) {
+        self.gate.blows.strike(&self.host.machine, self.hypervisor.all()).await;
+    }
+
+    /// No more faults. Those that there were, whose adapters may be in whatever state.
+    pub fn disarm(&mut self) -> Result<Vec<Blow>, Wrong> {
+        let struck = self.gate.blows.disarm()?;
+        for Blow { pf, fault, .. } in &struck {
+            match fault {
+                Fault::TakenOut => self.host.is_taken_out(*pf),
+                // It comes back, at the latest now.
+                Fault::Link(_) => _ = self.host.machine.set_up(*pf, true),
+                Fault::Error(..) | Fault::DriverReset | Fault::Controller(..) => {}
+            }
+            self.disturbed(*pf);
+        }
+        self.hypervisor.notice_losses();
+        Ok(struck)
     }
 
     /// All guests that have a channel act.

@@ -13,9 +13,11 @@ use std::{
 };
 
 use ioward_model::{
-    Capability, Class, NvmeResources, NvmeSecondary, PhysicalFunction, VfId, VfSettings, VfStatistics,
+    Capability, Class, NvmeResources, NvmeSecondary, NvmeState, PhysicalFunction, VfId, VfSettings,
+    VfStatistics,
 };
 use ioward_pci::Bdf;
+use rustix::io::Errno;
 
 use super::{
     adapters::{Family, PfDriver},
@@ -102,6 +104,16 @@ impl Primary {
     fn open(sysfs: &Sysfs<'_>, pf: Bdf) -> Result<Option<Self>, FabricError> {
         let folder = sysfs.pf(pf)?.join("nvme");
         let Some(name) = names(&folder).into_iter().next() else { return Ok(None) };
+        // The kernel keeps whoever asks it anything waiting until it is live again, or has been given up.
+        let state =
+            text(&folder.join(&name).join("state")).ok().and_then(|word| NvmeState::of_word(word.trim()));
+        if let Some(state) = state.filter(|state| *state != NvmeState::Live) {
+            return Err(FabricError::Refused {
+                what: format!("ask the NVMe controller of {pf}"),
+                why: format!("it is {state}"),
+                source: Errno::AGAIN.into(),
+            });
+        }
         let path = sysfs.root.join("dev").join(&name);
         let failed = |source| FabricError::Read { path: path.clone(), source };
         let controller = File::open(&path).map_err(failed)?;

@@ -2,13 +2,13 @@
 //!
 //! The kernel's own recovery is not modelled step by step: an adapter that it recovers is one that is silent for some time.
 
-use ioward_model::{ErrorCounts, Recovery, VfId};
+use ioward_model::{ErrorCounts, NvmeState, Recovery, VfId};
 use ioward_pci::Bdf;
 use rustix::io::Errno;
 
 use super::{
     device::{Device, Silence, Time},
-    kernel::{Host, Slot},
+    kernel::{Host, PfState, Slot},
     machine::SimMachine,
     state::Machine,
 };
@@ -42,7 +42,9 @@ impl SimMachine {
         let Machine { slots, host, .. } = &mut *machine;
         count(&mut slots[at.slot].pfs[at.port].errors, severity);
         slots[at.slot].device.fall_silent(at.port, silence, host.now);
-        Ok(slots[at.slot].told_of(severity))
+        let told = slots[at.slot].told_of(severity);
+        machine.hears_of(severity);
+        Ok(told)
     }
 
     /// A VF reports an error. Gives the VFs whose holders VFIO tells of it, as [`SimMachine::report_error`].
@@ -54,7 +56,9 @@ impl SimMachine {
         let (at, index) = machine.vf(vf).map_err(|_| Errno::NODEV)?;
         let slot = &mut machine.slots[at.slot];
         count(&mut slot.pfs[at.port].vfs[index].errors, severity);
-        Ok(slot.told_of(severity))
+        let told = slot.told_of(severity);
+        machine.hears_of(severity);
+        Ok(told)
     }
 
     /// A PF does not answer any more, and reports nothing: its card was pulled, or has lost its power.
@@ -70,6 +74,49 @@ impl SimMachine {
     }
 }
 
+impl SimMachine {
+    /// The driver of an NVMe controller resets it, or gives it up: it takes no commands until then. A time begins now.
+    ///
+    /// # Errors
+    /// ENODEV when the PF does not exist or no driver has its NVMe controller.
+    pub fn nvme_goes_down(&self, pf: Bdf, state: NvmeState, until: Silence) -> Result<(), Errno> {
+        let mut machine = self.lock();
+        let at = machine.pf(pf).map_err(|_| Errno::NODEV)?;
+        let Machine { slots, host, .. } = &mut *machine;
+        let pf = &mut slots[at.slot].pfs[at.port];
+        pf.nvme.as_ref().ok_or(Errno::NODEV)?;
+        pf.nvme_down = Some((state, until.from(host.now)));
+        Ok(())
+    }
+}
+
+impl PfState {
+    /// The state of its NVMe controller, if it has one and takes no commands.
+    pub(super) fn nvme_down(&self, now: Time) -> Option<NvmeState> {
+        let (state, until) = self.nvme_down?;
+        (!matches!(until, Silence::For(until) if until <= now)).then_some(state)
+    }
+}
+
+impl Silence {
+    /// With its end in place of a time that begins now.
+    fn from(self, now: Time) -> Self {
+        match self {
+            Self::For(time) => Self::For(now.saturating_add(time)),
+            other => other,
+        }
+    }
+
+    /// Whether an attempt to recover its adapter ends it.
+    fn ends_by(self, how: Recovery) -> bool {
+        match self {
+            Self::For(_) | Self::UntilReset => true,
+            Self::UntilRebound => how == Recovery::Rebind,
+            Self::ForGood => false,
+        }
+    }
+}
+
 fn count(errors: &mut ErrorCounts, severity: Severity) {
     match severity {
         Severity::Correctable => errors.correctable += 1,
@@ -78,14 +125,19 @@ fn count(errors: &mut ErrorCounts, severity: Severity) {
     }
 }
 
+impl Machine {
+    /// The kernel tells of errors that it recovers from (pci_uevent_ers in drivers/pci/pci-driver.c), and of no others.
+    fn hears_of(&mut self, severity: Severity) {
+        if severity != Severity::Correctable {
+            self.tell_followers();
+        }
+    }
+}
+
 impl Device {
     fn fall_silent(&mut self, port: usize, silence: Option<Silence>, now: Time) {
-        let until = |silence| match silence {
-            Silence::For(time) => Silence::For(now.saturating_add(time)),
-            other => other,
-        };
         if let Some(silence) = silence {
-            self.ports[port].silence = Some(until(silence));
+            self.ports[port].silence = Some(silence.from(now));
         }
     }
 }
@@ -104,11 +156,7 @@ impl Slot {
         if is_rebound && self.pfs[port].vfs.iter().any(|vf| vf.held) {
             return Err(Errno::BUSY);
         }
-        let helps = match self.device.ports[port].silence {
-            None | Some(Silence::For(_) | Silence::UntilReset) => true,
-            Some(Silence::UntilRebound) => is_rebound,
-            Some(Silence::ForGood) => false,
-        };
+        let helps = self.device.ports[port].silence.is_none_or(|silence| silence.ends_by(how));
         if is_rebound {
             self.pfs[port].driver = None;
         }
@@ -116,6 +164,7 @@ impl Slot {
             return Err(Errno::NODEV);
         }
         self.device.ports[port].silence = None;
+        self.pfs[port].nvme_down = self.pfs[port].nvme_down.filter(|(_, until)| !until.ends_by(how));
         if is_rebound {
             self.sriov_disable(port, host)?;
             self.pfs[port].driver = self.adapter.driver.then_some(self.device.family.drivers.0);

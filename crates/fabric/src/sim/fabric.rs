@@ -155,7 +155,10 @@ impl Fabric for SimFabric {
                 why: vf_count::why(&source.into()),
                 source: source.into(),
             };
-            slots[at.slot].recover(at.port, how, host).map_err(failed)
+            let recovered = slots[at.slot].recover(at.port, how, host).map_err(failed);
+            // A driver goes and comes, and VFs go.
+            machine.tell_followers();
+            recovered
         })
         .await
     }

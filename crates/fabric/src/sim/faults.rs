@@ -56,6 +56,11 @@ impl Operation {
         }
     }
 
+    /// Whether it is a question to the PF's driver about a VF, or a change that that makes.
+    pub(super) fn asks_the_driver(self) -> bool {
+        matches!(self, Self::Settings | Self::Configure | Self::Statistics)
+    }
+
     /// Its duration, beyond the kernel's own waits: the minimum, and the maximum addition.
     fn takes(self) -> (Time, Time) {
         match self {

@@ -2,14 +2,14 @@
 //! from the kernel's state.
 
 use ioward_model::{
-    Class, Conditions, HexId, Holder, Inventory, Netdev, NumaNode, NvmeController, PhysicalFunction, Reason,
-    Rule, Service, Sriov, Subclass, VfBar, VirtualFunction, checks,
+    Class, Conditions, HexId, Holder, Inventory, Netdev, NumaNode, NvmeController, NvmeState,
+    PhysicalFunction, Reason, Rule, Service, Sriov, Subclass, VfBar, VirtualFunction, checks,
 };
 use ioward_pci::{ConfigError, ConfigSpace, DeviceSerialNumber, MsixCapability, PcieLink, SriovCapability};
 
 use super::{
     binding::VFIO,
-    device::Function,
+    device::{Function, Time},
     groups::Groups,
     kernel::{PfState, Slot},
     state::Machine,
@@ -80,7 +80,7 @@ impl Machine {
             vf_msix_total: None,
             netdevs: self.netdev(slot, pf).into_iter().collect(),
             rdma_devices: Vec::new(),
-            nvme: nvme(slot, pf),
+            nvme: nvme(slot, pf, self.host.now),
             in_use_by_host: pf.in_use_by_host.clone(),
             errors: Some(pf.errors),
             service: Service::Serving,
@@ -100,6 +100,8 @@ impl Machine {
             reasons.push(unreadable(&error).on(vf.address));
             None
         });
+        let is_down = slot.pfs[port].nvme_down(self.host.now).is_some();
+        let settings = slot.settings(port, index).filter(|_| !is_down);
         let members =
             vf.group.zip(self.host.groups.as_ref()).map(|(group, groups)| Groups::members(groups, group));
         let others = members.unwrap_or_default().iter().filter(|member| **member != vf.address);
@@ -114,7 +116,7 @@ impl Machine {
             vgpu_type: None,
             netdevs: vf.interface.iter().cloned().collect(),
             in_use_by_host: Vec::new(),
-            settings: slot.settings(port, index).unwrap_or_default(),
+            settings: settings.unwrap_or_default(),
             owner: None,
             errors: Some(vf.errors),
             out_of_service: None,
@@ -177,15 +179,18 @@ impl Found {
     }
 }
 
-fn nvme(slot: &Slot, pf: &PfState) -> Option<NvmeController> {
+fn nvme(slot: &Slot, pf: &PfState, now: Time) -> Option<NvmeController> {
     let controller = slot.device.controller.as_ref()?;
+    let down = pf.nvme_down(now);
     Some(NvmeController {
         name: pf.nvme.clone()?,
         namespaces: pf.nvme.iter().map(|name| format!("{name}n1")).collect(),
         serial: Some(format!("{:x}", slot.device.serial)),
         model: Some("Simulated NVMe controller".to_owned()),
-        resources: Some(controller.resources()),
-        secondaries: controller.secondaries().to_vec(),
+        state: Some(down.unwrap_or(NvmeState::Live)),
+        // One that takes no commands is not asked.
+        resources: down.is_none().then(|| controller.resources()),
+        secondaries: if down.is_none() { controller.secondaries().to_vec() } else { Vec::new() },
     })
 }
 

@@ -1,13 +1,13 @@
 //! The kernel's PCI core on the simulated machine: its records of an adapter, and how it enables and disables VFs
 //! by register accesses (drivers/pci/iov.c, drivers/pci/pci-sysfs.c).
 
-use ioward_model::{ErrorCounts, Holder, HostUse, MacAddress};
+use ioward_model::{ErrorCounts, Holder, HostUse, MacAddress, NvmeState};
 use ioward_pci::Bdf;
 use rustix::io::Errno;
 
 use super::{
     adapter::Adapter,
-    device::{Device, Function, MS, Time},
+    device::{Device, Function, MS, Silence, Time},
     family::{Kind, WhenDown},
     groups::Groups,
     layout::{SRIOV, sriov},
@@ -63,6 +63,8 @@ pub(super) struct PfState {
     pub(super) interface: Option<Interface>,
     /// Kernel name of the NVMe controller.
     pub(super) nvme: Option<String>,
+    /// That one takes no commands, and is in this state; until when.
+    pub(super) nvme_down: Option<(NvmeState, Silence)>,
     pub(super) in_use_by_host: Vec<HostUse>,
     /// `aer_dev_*`.
     pub(super) errors: ErrorCounts,
@@ -181,6 +183,7 @@ impl Slot {
             group,
             interface,
             nvme,
+            nvme_down: None,
             errors: ErrorCounts::default(),
             in_use_by_host: self.adapter.in_use_by_host.get(port).cloned().unwrap_or_default(),
             vfs: Vec::new(),

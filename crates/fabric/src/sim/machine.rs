@@ -141,11 +141,7 @@ impl SimMachine {
         let at = machine.pf(pf).map_err(|_| Errno::NODEV)?;
         let interface = machine.slots[at.slot].pfs[at.port].interface.as_mut().ok_or(Errno::NODEV)?;
         interface.up = up;
-        // One who has not heard of the last change yet hears of this one with it.
-        machine.followers.retain(|follower| !follower.is_closed());
-        for follower in &machine.followers {
-            let _ = follower.try_send(());
-        }
+        machine.tell_followers();
         Ok(())
     }
 
@@ -333,6 +329,7 @@ impl SimMachine {
         let mut machine = self.lock();
         let Ok(at) = machine.pf(pf) else { return false };
         machine.take_out(at.slot);
+        machine.tell_followers();
         true
     }
 

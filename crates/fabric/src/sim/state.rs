@@ -31,7 +31,7 @@ pub(super) struct Machine {
     pub(super) next_bus: (u32, u8),
     /// Adapters plugged in so far.
     pub(super) plugged: u64,
-    /// Whoever wants to hear of links that come and go.
+    /// Whoever wants to hear of what the kernel tells: links that come and go, errors, adapters that are taken out.
     pub(super) followers: Vec<mpsc::Sender<()>>,
 }
 
@@ -118,6 +118,13 @@ impl Machine {
             let why = "the device does not answer; see dmesg".to_owned();
             return Err(FabricError::Refused { what, why, source });
         }
+        let is_down = |at: Pf| self.slots[at.slot].pfs[at.port].nvme_down(since);
+        if operation.asks_the_driver()
+            && let Some(state) = at.and_then(is_down)
+        {
+            let why = format!("its NVMe controller is {state}");
+            return Err(FabricError::Refused { what, why, source: Errno::AGAIN.into() });
+        }
         let result = match at {
             // A write of the number of VFs gets stuck where it is written.
             Some(at) if operation.is_change() && operation != Operation::SetVfCount && self.sticks(at) => {
@@ -135,6 +142,14 @@ impl Machine {
             return Err(stuck(self, since, what));
         }
         result
+    }
+
+    /// The kernel says that something has changed. One who has not heard of the last change yet hears of this one with it.
+    pub(super) fn tell_followers(&mut self) {
+        self.followers.retain(|follower| !follower.is_closed());
+        for follower in &self.followers {
+            let _ = follower.try_send(());
+        }
     }
 
     fn sticks(&mut self, at: Pf) -> bool {

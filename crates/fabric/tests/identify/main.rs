@@ -13,7 +13,7 @@ mod config_builder;
 
 use hosts::{igb, igb_and_nvme};
 use ioward_fabric::{FabricError, linux::HostRoot};
-use ioward_model::{Class, HexId, Link, Netdev, NvmeController, Sriov, VfBar};
+use ioward_model::{Class, HexId, Link, Netdev, NvmeController, NvmeState, Sriov, VfBar};
 use tree::Tree;
 
 #[test]
@@ -89,6 +89,7 @@ fn an_nvme_pf_has_its_controller() {
         name: "nvme0".to_owned(),
         serial: Some("lab0".to_owned()),
         model: Some("QEMU NVMe Ctrl".to_owned()),
+        state: None,
         namespaces: vec!["nvme0n1".to_owned()],
         resources: None,
         secondaries: Vec::new(),
@@ -96,6 +97,21 @@ fn an_nvme_pf_has_its_controller() {
     assert_eq!(pf.nvme, Some(controller));
     let bar = VfBar { index: 0, is_64bit: true, prefetchable: false, bytes_per_vf: Some(16 << 10) };
     assert_eq!(pf.sriov.as_ref().unwrap().vf_bars, [bar]);
+}
+
+#[test]
+fn the_state_of_an_nvme_controller_is_one_that_is_known_or_none() {
+    let tree = igb_and_nvme();
+    let controller = tree.device("0000:02:00.0/nvme/nvme0");
+    let mut states = Vec::new();
+    for word in ["live\n", "deleting (no IO)\n", "dead\n", "on fire\n"] {
+        tree.file(&format!("{controller}/state"), word);
+        let inventory = tree.identify();
+        let pf = inventory.physical_function("0000:02:00.0".parse().unwrap()).unwrap();
+        assert_eq!(pf.reasons, [], "{word}");
+        states.push(pf.nvme.as_ref().unwrap().state);
+    }
+    assert_eq!(states, [Some(NvmeState::Live), Some(NvmeState::Deleting), Some(NvmeState::Dead), None]);
 }
 
 #[test]

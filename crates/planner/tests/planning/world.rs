@@ -82,6 +82,7 @@ impl World {
             namespaces: vec!["nvme0n1".into()],
             serial: None,
             model: None,
+            state: None,
             resources: Some(resources),
             secondaries: (0..total_vfs).map(secondary).collect(),
         };

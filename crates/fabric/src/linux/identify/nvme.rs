@@ -1,6 +1,6 @@
 //! The NVMe controller of a function, and the host's uses of its namespaces.
 
-use ioward_model::{HostUse, NvmeController};
+use ioward_model::{HostUse, NvmeController, NvmeState};
 
 use super::{Host, MAX_USES, probe::Probe};
 
@@ -22,6 +22,9 @@ pub(super) fn read(probe: &mut Probe<'_>) -> Option<NvmeController> {
             .expect(&format!("nvme/{name}/serial"), "a serial number", text)
             .filter(|text| !text.is_empty()),
         model: probe.expect(&format!("nvme/{name}/model"), "a model", text).filter(|text| !text.is_empty()),
+        state: probe
+            .optional(&format!("nvme/{name}/state"), "a state", |text| Some(NvmeState::of_word(text)))
+            .flatten(),
         name,
         resources: None,
         secondaries: Vec::new(),
