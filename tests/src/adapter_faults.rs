@@ -7,7 +7,7 @@ use ioward_fabric::sim::Severity;
 use ioward_tests::{
     daemon::{BOOT, Daemon, SOON, VERSION, adapter, partition, vf},
     harness::Outcome,
-    level1::{NIC0, NIC1, attribute, driver, inject, kernel_vf, sh, virtual_functions, wait_until},
+    level1::{NIC0, NIC1, NVME, attribute, driver, inject, kernel_vf, sh, virtual_functions, wait_until},
 };
 use serde_json::Value;
 
@@ -158,5 +158,39 @@ pub fn a_vf_that_reports_errors_again_and_again_is_locked_out_and_halts_nobody_a
             .collect::<Vec<_>>()
             .join("\n")
     );
+    Ok(())
+}
+
+/// A driver that resets its NVMe controller keeps whoever asks that something waiting.
+pub fn a_pf_that_has_its_nvme_controller_reset_is_frozen_and_is_as_noted_afterwards() -> Outcome {
+    let daemon = Daemon::start()?;
+    sh("truncate -s 1M /run/web.img; chmod 0666 /run/web.img")?;
+    let web = "\n[[partition]]\nname = \"web\"\nmemory = \"64MiB\"\nboot = { disk = \"/run/web.img\" }\n";
+    let disk0 = vf("disk0", "nvme", &format!("pf = \"{NVME}\"\nqueues = 3"));
+    daemon.apply(&[VERSION, &adapter(NVME, "1"), web, &disk0].concat())?;
+    daemon.done(&["stop", "web", "--force", "--yes"])?;
+    let pf = || -> Result<Value, Box<dyn Error>> {
+        let host: Value = serde_json::from_str(&daemon.done(&["host", "--json"])?)?;
+        let all = host["physical_functions"].as_array().cloned().unwrap_or_default();
+        Ok(all.into_iter().find(|pf| pf["address"] == NVME).ok_or("the adapter is gone")?)
+    };
+    assert_eq!(pf()?["nvme"]["state"], "live");
+
+    // One reset takes milliseconds, and may be over before anybody looks.
+    let folder = format!("/sys/bus/pci/devices/{NVME}/nvme");
+    sh(&format!(
+        "touch /run/resets; attribute=$(ls -d {folder}/nvme*)/reset_controller
+         (while [ -e /run/resets ]; do echo 1 >$attribute; done) >/dev/null 2>&1 &"
+    ))?;
+    let frozen = wait_for(&daemon, &format!("adapter {NVME} is frozen: its NVMe controller is "));
+    sh("rm /run/resets")?;
+    frozen?;
+    wait_for(&daemon, &format!("adapter {NVME} serves again"))?;
+    let pf = pf()?;
+    assert_eq!((&pf["nvme"]["state"], &pf["service"]), (&"live".into(), &Value::Null), "{pf}");
+    let vfs = virtual_functions(NVME)?;
+    assert_eq!((vfs.len(), driver(&vfs[0]).as_deref()), (1, Some("vfio-pci")));
+    assert_eq!(pf["virtual_functions"][0]["settings"]["queues"], 3, "{pf}");
+    assert_eq!(daemon.done(&["drift", "--json"])?.trim(), "[]");
     Ok(())
 }

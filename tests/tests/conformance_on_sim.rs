@@ -207,6 +207,8 @@ suite! {
     an_nvme_vf_without_resources_ends_up_without_a_driver
     an_nvme_vf_keeps_the_settings_that_a_change_omits
     nvme_resources_are_counted
+    a_pf_that_has_corrected_errors_counts_them_and_they_change_nothing
+    a_pf_that_has_errors_that_are_not_fatal_tells_them_and_loses_nothing
     a_pf_that_goes_down_and_up_keeps_its_vfs_and_their_settings
     a_pf_that_is_reset_keeps_its_vfs_and_their_settings
     a_pf_that_is_bound_anew_has_lost_its_vfs_and_nothing_else

@@ -8,7 +8,7 @@ use ioward_model::{ErrorCounts, PhysicalFunction, Recovery, VfId, VfSettings, Vl
 use ioward_pci::Bdf;
 use tokio::{runtime::Runtime, sync::mpsc};
 
-use super::Machine;
+use super::{Machine, Severity};
 
 /// Turns a hang into a failure. Nothing waits for it to pass.
 const BOUND: Duration = Duration::from_secs(120);
@@ -72,6 +72,55 @@ impl Follower<'_> {
 
 fn errors(pf: &PhysicalFunction) -> ErrorCounts {
     pf.errors.expect("its errors are counted")
+}
+
+/// Of VFs; `None` of one that is not to be a machine's, which is not asked.
+fn of_vfs(pf: &PhysicalFunction) -> Vec<Option<ErrorCounts>> {
+    pf.virtual_functions.iter().map(|vf| vf.errors).collect()
+}
+
+pub(super) fn a_pf_that_has_corrected_errors_counts_them_and_they_change_nothing(machine: &Machine) {
+    machine.with_set_vfs(|set| {
+        machine.bind(machine.first(), Some("vfio-pci")).expect("it is in an IOMMU group");
+        let (before, vfs) = (machine.pf(machine.nic), machine.shell.virtfns(machine.nic));
+        machine.shell.inject(machine.nic, Severity::Correctable);
+        let counted = ErrorCounts { correctable: errors(&before).correctable + 1, ..errors(&before) };
+        machine.shell.wait_until(&|| errors(&machine.pf(machine.nic)) == counted);
+        machine.shell.inject(vfs[0], Severity::Correctable);
+        machine.shell.wait_until(&|| {
+            of_vfs(&machine.pf(machine.nic))[0].map(|counted| counted.correctable) == Some(1)
+        });
+        let after = machine.pf(machine.nic);
+        assert_eq!(errors(&after), counted, "an error of a VF is not its PF's");
+        assert_eq!(of_vfs(&after)[1], None, "nobody has asked its neighbour, which is to be no machine's");
+        assert_eq!(machine.has(), (before.driver, vfs));
+        assert!(set.missing_from(&machine.settings(machine.first())).is_empty());
+    });
+}
+
+/// Recovery fails where a VF has no driver ("no error_detected callback"), and nothing is lost all the same (drivers/pci/pcie/err.c).
+///
+/// The model counted errors of VFs that are no machine's, too, which are not asked on the real kernel.
+pub(super) fn a_pf_that_has_errors_that_are_not_fatal_tells_them_and_loses_nothing(machine: &Machine) {
+    let mut follower = machine.follow();
+    machine.with_set_vfs(|set| {
+        machine.bind(machine.first(), Some("vfio-pci")).expect("it is in an IOMMU group");
+        let (before, vfs) = (machine.pf(machine.nic), machine.shell.virtfns(machine.nic));
+        follower.hears(|| machine.shell.inject(machine.nic, Severity::NonFatal));
+        let counted = ErrorCounts { nonfatal: errors(&before).nonfatal + 1, ..errors(&before) };
+        machine.shell.wait_until(&|| errors(&machine.pf(machine.nic)) == counted);
+        follower.hears(|| machine.shell.inject(vfs[0], Severity::NonFatal));
+        machine
+            .shell
+            .wait_until(&|| of_vfs(&machine.pf(machine.nic))[0].map(|counted| counted.nonfatal) == Some(1));
+        machine.shell.settle(machine.nic);
+        let after = machine.pf(machine.nic);
+        assert_eq!(errors(&after), counted, "an error of a VF is not its PF's");
+        assert_eq!(of_vfs(&after)[1], None, "nobody has asked its neighbour, which is to be no machine's");
+        assert!(!after.conditions.no_answer);
+        assert_eq!(machine.has(), (before.driver, vfs));
+        assert!(set.missing_from(&machine.settings(machine.first())).is_empty());
+    });
 }
 
 pub(super) fn a_pf_that_goes_down_and_up_keeps_its_vfs_and_their_settings(machine: &Machine) {

@@ -105,6 +105,8 @@ pub const SUITE: &[Body] = bodies![
     nvme::an_nvme_vf_without_resources_ends_up_without_a_driver,
     nvme::an_nvme_vf_keeps_the_settings_that_a_change_omits,
     nvme::nvme_resources_are_counted,
+    errors::a_pf_that_has_corrected_errors_counts_them_and_they_change_nothing,
+    errors::a_pf_that_has_errors_that_are_not_fatal_tells_them_and_loses_nothing,
     errors::a_pf_that_goes_down_and_up_keeps_its_vfs_and_their_settings,
     errors::a_pf_that_is_reset_keeps_its_vfs_and_their_settings,
     errors::a_pf_that_is_bound_anew_has_lost_its_vfs_and_nothing_else,
