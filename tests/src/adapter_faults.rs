@@ -162,7 +162,7 @@ pub fn a_vf_that_reports_errors_again_and_again_is_locked_out_and_halts_nobody_a
 }
 
 /// A driver that resets its NVMe controller keeps whoever asks that something waiting.
-pub fn an_nvme_controller_that_is_reset_is_frozen_and_is_as_noted_afterwards() -> Outcome {
+pub fn a_pf_that_has_its_nvme_controller_reset_is_frozen_and_is_as_noted_afterwards() -> Outcome {
     let daemon = Daemon::start()?;
     sh("truncate -s 1M /run/web.img; chmod 0666 /run/web.img")?;
     let web = "\n[[partition]]\nname = \"web\"\nmemory = \"64MiB\"\nboot = { disk = \"/run/web.img\" }\n";

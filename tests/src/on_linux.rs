@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use ioward_fabric::linux::LinuxFabric;
+use ioward_fabric::{linux::LinuxFabric, sim::Severity};
 use ioward_pci::Bdf;
 use ioward_tests::{
     conformance::{Body, Machine, SUITE, Shell},
     harness::Test,
-    level1::{NIC0, NVME, driver, sh, virtual_functions, wait_until},
+    level1::{NIC0, NVME, driver, inject, sh, virtual_functions, wait_until},
 };
 use rustix::io::Errno;
 
@@ -52,8 +52,8 @@ impl Sysfs {
 
 impl Drop for Sysfs {
     fn drop(&mut self) {
-        // The next test loads it again; other tests run without it.
-        let _ = sh("modprobe -r igbvf");
+        // The next test loads it again; other tests run without it. What injects errors knows no adapter that is found anew.
+        let _ = sh("modprobe -r igbvf; modprobe -r aer_inject");
     }
 }
 
@@ -106,6 +106,25 @@ impl Shell for Sysfs {
         let config = File::options().write(true).open(device(function).join("config"));
         let written = config.and_then(|config| config.write_all_at(&value.to_le_bytes(), offset as u64));
         written.expect("root may write it");
+    }
+
+    fn inject(&self, function: Bdf, severity: Severity) {
+        inject(&function.to_string(), severity).expect("the kernel takes it");
+    }
+
+    fn set_up(&self, pf: Bdf, up: bool) {
+        let state = if up { "up" } else { "down" };
+        let command = format!("ip link set $(ls {}) {state}", device(pf).join("net").display());
+        sh(&command).expect("a NIC has an interface");
+    }
+
+    fn take_out(&self, pf: Bdf) {
+        sh("modprobe -r aer_inject || true").expect("it can be run");
+        write(&device(pf).join("remove"), "1").expect("root may write it");
+    }
+
+    fn put_back(&self, _pf: Bdf) {
+        write(Path::new("/sys/bus/pci/rescan"), "1").expect("root may write it");
     }
 
     fn settle(&self, pf: Bdf) {

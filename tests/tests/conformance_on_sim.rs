@@ -7,13 +7,13 @@ use std::{sync::Arc, time::Duration};
 
 use ioward_fabric::{
     Fabric,
-    sim::{Errno, PfView, SimMachine, VfView},
+    sim::{Errno, PfView, Severity, SimMachine, VfView},
 };
 use ioward_hypervisor::{
     Guard,
     qemu::{QemuConfig, QemuHypervisor},
 };
-use ioward_model::Class;
+use ioward_model::{Class, VfId};
 use ioward_pci::Bdf;
 use ioward_privsep::{Server, connect};
 use ioward_tests::conformance::{Machine, SUITE, Shell};
@@ -116,6 +116,29 @@ impl Shell for Simulated {
         self.0.config_write(function, offset.try_into().unwrap(), value.to_le_bytes());
     }
 
+    fn inject(&self, function: Bdf, severity: Severity) {
+        let pfs = self.0.snapshot().physical_functions;
+        let vfs = pfs.iter().flat_map(|(pf, view)| (0..).zip(&view.vfs).map(|(index, vf)| (*pf, index, vf)));
+        let vf = { vfs }.find(|(.., vf)| vf.address == function);
+        let told = match vf {
+            Some((pf, index, _)) => self.0.report_vf_error(VfId { pf, index }, severity),
+            None => self.0.report_error(function, severity, None),
+        };
+        assert_eq!(told, Ok(Vec::new()), "nobody has a VF open");
+    }
+
+    fn set_up(&self, pf: Bdf, up: bool) {
+        self.0.set_up(pf, up).unwrap();
+    }
+
+    fn take_out(&self, pf: Bdf) {
+        assert!(self.0.unplug(pf));
+    }
+
+    fn put_back(&self, pf: Bdf) {
+        assert_eq!(self.0.replug(pf), Some(pf));
+    }
+
     fn settle(&self, _pf: Bdf) {
         self.0.advance(Duration::from_secs(10));
     }
@@ -184,4 +207,10 @@ suite! {
     an_nvme_vf_without_resources_ends_up_without_a_driver
     an_nvme_vf_keeps_the_settings_that_a_change_omits
     nvme_resources_are_counted
+    a_pf_that_has_corrected_errors_counts_them_and_they_change_nothing
+    a_pf_that_has_errors_that_are_not_fatal_tells_them_and_loses_nothing
+    a_pf_that_goes_down_and_up_keeps_its_vfs_and_their_settings
+    a_pf_that_is_reset_keeps_its_vfs_and_their_settings
+    a_pf_that_is_bound_anew_has_lost_its_vfs_and_nothing_else
+    a_pf_that_is_taken_out_is_gone_with_its_vfs_and_comes_back_without
 }

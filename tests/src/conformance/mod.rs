@@ -8,11 +8,12 @@
 
 mod counts;
 mod drivers;
+mod errors;
 mod nic;
 mod nvme;
 mod registers;
 
-use ioward_fabric::{Fabric, FabricError};
+use ioward_fabric::{Fabric, FabricError, sim::Severity};
 use ioward_model::{Inventory, PhysicalFunction, VfId, VfSettings};
 use ioward_pci::Bdf;
 use rustix::io::Errno;
@@ -54,6 +55,14 @@ pub trait Shell {
     fn config(&self, function: Bdf) -> Vec<u8>;
     /// Writes a word of configuration space.
     fn write_config(&self, function: Bdf, offset: usize, value: u16);
+    /// A function reports an error, as far as the kernel can tell.
+    fn inject(&self, function: Bdf, severity: Severity);
+    /// Brings the interface of a PF up, or down.
+    fn set_up(&self, pf: Bdf, up: bool);
+    /// Takes an adapter out, with whatever it has.
+    fn take_out(&self, pf: Bdf);
+    /// Puts it back.
+    fn put_back(&self, pf: Bdf);
     /// Waits as long as a function needs after a reset, and for a link to come back.
     fn settle(&self, pf: Bdf);
     /// Waits until the kernel has made something true; ends the test if it does not.
@@ -96,6 +105,12 @@ pub const SUITE: &[Body] = bodies![
     nvme::an_nvme_vf_without_resources_ends_up_without_a_driver,
     nvme::an_nvme_vf_keeps_the_settings_that_a_change_omits,
     nvme::nvme_resources_are_counted,
+    errors::a_pf_that_has_corrected_errors_counts_them_and_they_change_nothing,
+    errors::a_pf_that_has_errors_that_are_not_fatal_tells_them_and_loses_nothing,
+    errors::a_pf_that_goes_down_and_up_keeps_its_vfs_and_their_settings,
+    errors::a_pf_that_is_reset_keeps_its_vfs_and_their_settings,
+    errors::a_pf_that_is_bound_anew_has_lost_its_vfs_and_nothing_else,
+    errors::a_pf_that_is_taken_out_is_gone_with_its_vfs_and_comes_back_without,
 ];
 
 impl Machine {

@@ -118,7 +118,8 @@ impl Machine {
             in_use_by_host: Vec::new(),
             settings: settings.unwrap_or_default(),
             owner: None,
-            errors: Some(vf.errors),
+            // Only what is lent can halt a machine, as on Linux.
+            errors: (vf.driver.as_deref() == Some(VFIO)).then_some(vf.errors),
             out_of_service: None,
             holder: vf.holder.clone().or_else(|| {
                 let is_idle = vf.driver.as_deref() == Some(VFIO) && !vf.held;
