@@ -8,7 +8,10 @@ use std::{
 };
 
 use ioward_model::{Event, EventKind, Name};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::metrics::Counters;
 
@@ -31,6 +34,8 @@ pub(crate) struct EventLog {
     /// The number of the latest event.
     news: watch::Sender<u64>,
     channels: Mutex<BTreeMap<Name, ChannelEvents>>,
+    /// Wakes whoever tells that some were left out.
+    left_out: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +86,13 @@ impl ChannelEvents {
 
 impl EventLog {
     pub(crate) fn new(counters: Arc<Counters>) -> Self {
-        Self { counters, kept: Mutex::default(), news: watch::Sender::default(), channels: Mutex::default() }
+        Self {
+            counters,
+            kept: Mutex::default(),
+            news: watch::Sender::default(),
+            channels: Mutex::default(),
+            left_out: Notify::new(),
+        }
     }
 
     /// Notes that something happened, and returns it as it is noted.
@@ -110,11 +121,19 @@ impl EventLog {
         };
         if is_allowed {
             self.emit(kind);
+        } else {
+            self.left_out.notify_one();
         }
     }
 
-    /// Tells how many events of channels were left out: of each partition now and then.
-    pub(crate) fn tell_left_out(&self) {
+    /// Waits until there are some to be told of.
+    pub(crate) async fn something_left_out(&self) {
+        self.left_out.notified().await;
+    }
+
+    /// Tells how many events of channels were left out: of each partition now and then. Gives how long those may wait that were left
+    /// out since.
+    pub(crate) fn tell_left_out(&self) -> Option<Duration> {
         let now = Instant::now();
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         for (partition, events) in &mut *channels {
@@ -125,6 +144,7 @@ impl EventLog {
             }
         }
         channels.retain(|_, events| !events.is_forgettable(now));
+        channels.values().any(|events| events.left_out > 0).then_some(CHANNEL_EVENT_EACH)
     }
 
     /// All that are kept, oldest first.

@@ -257,11 +257,22 @@ impl Imp {
         Ok(self.notes.flush()?)
     }
 
-    /// Flushes again and again, for as long as the daemon lives.
+    /// Flushes what waits, and tells of events that were left out, for as long as the daemon lives. At rest it sleeps.
     pub(crate) async fn keep_flushing(self: Arc<Self>) {
+        let mut tells_within = None;
         loop {
+            let something = async {
+                tokio::select! {
+                    () = self.notes.something_waits() => {}
+                    () = self.events.something_left_out() => {}
+                }
+            };
+            match tells_within {
+                Some(within) => drop(timeout(within, something).await),
+                None => something.await,
+            }
             tokio::time::sleep(FLUSH_EACH).await;
-            self.events.tell_left_out();
+            tells_within = self.events.tell_left_out();
             self.flush_or_say();
         }
     }

@@ -24,7 +24,10 @@ use std::{
 
 use ioward_model::{AuditDropped, AuditEntry, IntoMap, Name, OpenOperation, Row, RowKey, State, VfId};
 use ioward_store::{AuditQueue, Change, Export, Store, StoreError};
-use tokio::{sync::OwnedMutexGuard, time::timeout};
+use tokio::{
+    sync::{Notify, OwnedMutexGuard},
+    time::timeout,
+};
 
 use crate::error::error_chain;
 
@@ -51,6 +54,8 @@ pub(crate) struct Notes {
     state: Mutex<State>,
     operations: Mutex<BTreeMap<VfId, OpenOperation>>,
     waiting: Mutex<Waiting>,
+    /// Wakes whoever writes what waits.
+    waits: Notify,
     /// How many changes of the state there were.
     changes: AtomicU64,
 }
@@ -89,6 +94,7 @@ impl Notes {
             state: Mutex::new(state),
             operations: Mutex::new(operations),
             waiting: Mutex::default(),
+            waits: Notify::new(),
             changes: AtomicU64::new(0),
         }
     }
@@ -197,6 +203,12 @@ impl Notes {
     /// Notes who asked for what. It is on the disk after the next change, or the next [`Notes::flush`].
     pub(crate) fn audit(&self, entry: AuditEntry) {
         lock(&self.waiting).audit.push(entry);
+        self.waits.notify_one();
+    }
+
+    /// Waits until something waits to be written.
+    pub(crate) async fn something_waits(&self) {
+        self.waits.notified().await;
     }
 
     /// Writes what waits to be written.
@@ -280,6 +292,7 @@ impl Notes {
             let mut now = lock(&self.waiting);
             now.audit.put_back(waiting.audit);
             now.changes = waiting.changes;
+            self.waits.notify_one();
             if must == Must::BeKnown {
                 tracing::error!("what is known cannot be written down: {}", error_chain(error));
                 for change in changes {
