@@ -49,13 +49,21 @@ fn asking(owner: &Owner) -> Asking<'_> {
     (&owner.partition, &owner.vf)
 }
 
+#[derive(Clone, Copy)]
+struct Request<'a> {
+    /// How many there were before it.
+    number: usize,
+    at: At,
+    vf: &'a VfRequest,
+}
+
 #[derive(Default)]
 struct Problems<'a> {
     found: Vec<(String, String)>,
     /// The users of each MAC address, and the VLAN that confines each, if any: a broadcast domain of its own.
     macs: BTreeMap<MacAddress, Vec<(Option<u16>, At)>>,
     /// Every VF request, by its owner.
-    requests: BTreeMap<Asking<'a>, (At, &'a VfRequest)>,
+    requests: BTreeMap<Asking<'a>, Request<'a>>,
 }
 
 impl<'a> Problems<'a> {
@@ -124,7 +132,8 @@ impl<'a> Problems<'a> {
             if matches!(partition.kind, PartitionKind::Namespace(_)) {
                 self.interface(at, vf);
             }
-            self.requests.entry((&partition.name, &vf.name)).or_insert((at, vf));
+            let number = self.requests.len();
+            self.requests.entry((&partition.name, &vf.name)).or_insert(Request { number, at, vf });
         }
     }
 
@@ -269,9 +278,10 @@ impl<'a> Problems<'a> {
     /// turn.
     fn redundancy(&mut self, spec: &Spec) {
         let partitions: BTreeSet<_> = spec.partitions.iter().map(|partition| &partition.name).collect();
-        let mut edges: BTreeMap<Owner, Vec<Owner>> = BTreeMap::new();
+        // Of each request by its number, those that it is to be apart from: of one that is not in this Spec, nothing more is said.
+        let mut edges = vec![Vec::new(); self.requests.len()];
         let mut found = Vec::new();
-        for (&(partition, name), &(at, vf)) in &self.requests {
+        for (&(partition, name), &Request { number, at, vf }) in &self.requests {
             if vf.apart_from.is_empty() && vf.failover.is_none() {
                 continue;
             }
@@ -285,10 +295,11 @@ impl<'a> Problems<'a> {
             for (key, apart) in named.chain(standby.map(|apart| ("failover", apart))) {
                 let other = apart.vf.owner(partition);
                 let here = partitions.contains(&other.partition);
-                let wrong = match self.requests.get(&asking(&other)) {
+                let there = self.requests.get(&asking(&other));
+                let wrong = match there {
                     _ if other == owner => Some("a VF cannot be apart from itself".to_owned()),
                     None if here => Some(format!("there is no VF {other}")),
-                    Some((_, with))
+                    Some(Request { vf: with, .. })
                         if !apart.prefer
                             && apart.by == FailureDomain::Port
                             && vf.pf.is_some()
@@ -300,17 +311,21 @@ impl<'a> Problems<'a> {
                 };
                 match wrong {
                     Some(wrong) => found.push((at, key, wrong)),
-                    None => edges.entry(owner.clone()).or_default().push(other),
+                    None => edges[number].extend(there.map(|there| there.number)),
                 }
             }
         }
-        if let Some(cycle) = cycle(&edges) {
-            let path: Vec<_> = cycle.iter().chain(&cycle[..1]).map(ToString::to_string).collect();
+        let in_order = self.requests.values().map(|request| request.number);
+        if let Some(cycle) = cycle(in_order, &edges) {
+            let requests = self.requests.iter().map(|(owner, request)| (request.number, (owner, request.at)));
+            let requests: BTreeMap<usize, (&Asking<'_>, At)> = requests.collect();
+            let path = cycle.iter().chain(&cycle[..1]).filter_map(|number| requests.get(number));
+            let path: Vec<_> = path.map(|((partition, vf), _)| format!("{partition}/{vf}")).collect();
             let message = format!(
                 "it comes back to itself: {}; say of each two once that they are apart",
                 path.join(" → ")
             );
-            found.extend(self.requests.get(&asking(&cycle[0])).map(|(at, _)| (*at, "apart_from", message)));
+            found.extend(requests.get(&cycle[0]).map(|(_, at)| (*at, "apart_from", message)));
         }
         for (at, key, wrong) in found {
             self.add(at, key, wrong);
@@ -344,23 +359,23 @@ fn is_driver_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-/// A cycle along the edges, if there is one; without recursion, since a Spec may be long.
-fn cycle(edges: &BTreeMap<Owner, Vec<Owner>>) -> Option<Vec<Owner>> {
-    let mut finished: BTreeSet<&Owner> = BTreeSet::new();
-    for start in edges.keys() {
-        let mut path: Vec<(&Owner, usize)> = vec![(start, 0)];
+/// A cycle along the edges, if there is one, looked for from each node in this order; without recursion, since a Spec may be long.
+fn cycle(nodes: impl Iterator<Item = usize>, edges: &[Vec<usize>]) -> Option<Vec<usize>> {
+    let mut finished = vec![false; edges.len()];
+    for start in nodes {
+        let mut path: Vec<(usize, usize)> = vec![(start, 0)];
         while let Some((at, next)) = path.last_mut() {
-            let successor = edges.get(*at).and_then(|successors| successors.get(*next));
+            let successor = edges[*at].get(*next).copied();
             *next += 1;
             match successor {
                 None => {
-                    finished.insert(at);
+                    finished[*at] = true;
                     path.pop();
                 }
-                Some(successor) if finished.contains(successor) => {}
+                Some(successor) if finished[successor] => {}
                 Some(successor) => {
-                    if let Some(begin) = path.iter().position(|(owner, _)| *owner == successor) {
-                        return Some(path[begin..].iter().map(|(owner, _)| (*owner).clone()).collect());
+                    if let Some(begin) = path.iter().position(|(node, _)| *node == successor) {
+                        return Some(path[begin..].iter().map(|(node, _)| *node).collect());
                     }
                     path.push((successor, 0));
                 }
