@@ -6,29 +6,10 @@ set -euo pipefail
 
 # shellcheck source=lab/stages.sh
 . lab/stages.sh
+# shellcheck source=lab/pings.sh
+. lab/pings.sh
 guest=10.0.0.2
-until_so() { # WHAT COMMAND…: waits until it is so, for as long as a busy machine may take
-  local what=$1 tries=300; shift
-  until "$@" >/dev/null 2>&1; do
-    tries=$((tries - 1)); [ "$tries" -gt 0 ] || { echo "  ✗ $what"; exit 1; }
-    sleep 0.5
-  done
-  echo "  ✓ $what"
-}
-answers() { busybox ping -c 1 -W 1 "$guest"; }
-told() { ioward events | tail -n +"$((said + 1))" | grep -F "$1"; } # since `pings`
 sends_by() { lab-guest web 'cat /sys/class/net/net0/bonding/active_slave' | grep -x "$1"; }
-pings() { # begins to count
-  said=$(ioward events | wc -l)
-  busybox ping -i 0.2 "$guest" >/run/pings 2>&1 & pinger=$!
-}
-count() { # WHAT: ends it, and says how many were lost
-  sleep 1
-  kill -INT "$pinger"; wait "$pinger" || true
-  read -r sent received < <(sed -n 's/^\([0-9]*\) packets transmitted, \([0-9]*\) packets received.*/\1 \2/p' /run/pings)
-  echo "  $1: $((sent - received)) of $sent pings lost, one each 0.2 s"
-  ioward events | tail -n +"$((said + 1))" | grep -E 'failed over|active|frozen|serves|halted|drift' || true
-}
 
 ioward serve 2>/run/ioward.log &
 trap 'status=$?; [ $status = 0 ] || { tail -30 /run/ioward.log; ioward events | tail -20; lab-guest web "cat /run/bond.log; ip addr; grep . /sys/class/net/*/address /sys/class/net/*/carrier; dmesg | tail -20"; ip addr; ip -s link show eth1; ip neigh || true; } >&2; exit $status' EXIT

@@ -5,27 +5,13 @@ set -euo pipefail
 
 # shellcheck source=lab/stages.sh
 . lab/stages.sh
+# shellcheck source=lab/pings.sh
+. lab/pings.sh
 guest=10.0.0.2
 here=/run/ioward there=/run/there
-until_so() { # WHAT COMMAND…: waits until it is so, for as long as a busy machine may take
-  local what=$1 tries=300; shift
-  until "$@" >/dev/null 2>&1; do
-    tries=$((tries - 1)); [ "$tries" -gt 0 ] || { echo "  ✗ $what"; exit 1; }
-    sleep 0.5
-  done
-  echo "  ✓ $what"
-}
-answers() { busybox ping -c 1 -W 1 "$guest"; }
 console() { echo "$1/partitions/web/console.sock"; } # FOLDER
 drivers() { # FOLDER NAMES: what is under the guest's failover interface
   [ "$(lab-guest "$(console "$1")" 'for l in /sys/class/net/*/lower_*; do basename $(readlink -f $l/device/driver); done | sort' | tr -s '[:space:]' ' ')" = "$2 " ]
-}
-pings() { busybox ping -i 0.2 "$guest" >/run/pings 2>&1 & pinger=$!; }
-count() { # WHAT: ends it, and says how many were lost
-  sleep 1
-  kill -INT "$pinger"; wait "$pinger" || true
-  read -r sent received < <(sed -n 's/^\([0-9]*\) packets transmitted, \([0-9]*\) packets received.*/\1 \2/p' /run/pings)
-  echo "  $1: $((sent - received)) of $sent pings lost, one each 0.2 s"
 }
 
 modprobe -a bridge tun
