@@ -63,10 +63,12 @@ pub async fn migrate(
     if let Some((id, given)) = begun_before(source, partition).await? {
         let vfs = given.wanted.clone();
         let ended = carry(source, &target, partition, id, offer(given), how.json).await?;
-        if ended.moved {
-            attach(&target, partition, vfs, options, how).await?;
-        }
-        return tell(ended, how.json);
+        let attached = match ended.moved {
+            true => attach(&target, partition, vfs, options, how).await,
+            false => Ok(()),
+        };
+        tell(ended, how.json)?;
+        return attached;
     }
     let spec: Spec = source.get("/v1/spec").await?;
     let wanted = spec.partitions.iter().find(|one| one.name == *partition).cloned();
@@ -88,8 +90,10 @@ pub async fn migrate(
         Ok(ended) if ended.moved => (&target, vfs),
         _ => (source, wanted.vfs),
     };
-    attach(host, partition, requests, options, how).await?;
-    tell(ended?, how.json)
+    let attached = attach(host, partition, requests, options, how).await;
+    // Where it runs comes first: that is so, whatever became of its VFs.
+    tell(ended?, how.json)?;
+    attached
 }
 
 /// Has a machine get its VFs: whoever has asked for the move has asked for that.
