@@ -44,12 +44,13 @@ mod show;
 mod signals;
 mod spec_file;
 mod terminal;
+mod tls_args;
 mod ui;
 mod vf_args;
 
 use std::{path::Path, process::ExitCode};
 
-use args::{Cli, Command, StateCommand, ToTls};
+use args::{Cli, Command, StateCommand};
 use change::{Asks, Show};
 use change_args::{ApplyArg, How};
 use clap::Parser;
@@ -59,6 +60,7 @@ use events_filter::EventsFilter;
 use ioward_model::{Intent, Options, Owner};
 use present::plan::Detail;
 use spec_file::SpecFile;
+use tls_args::ToTls;
 use tokio::runtime::Builder;
 
 fn main() -> ExitCode {

@@ -43,7 +43,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{args::UiArgs, error::CliError, signals::Signals, terminal};
+use crate::{error::CliError, signals::Signals, terminal, tls_args::UiArgs};
 
 /// The most connections at once. A browser makes six; each has one more to the daemon.
 const MAX_CONNECTIONS: usize = 200;
