@@ -158,6 +158,7 @@ pub async fn all(source: &Client, target: &Daemon, options: Options, how: How) -
                     | CliError::Interrupted { .. }
                     | CliError::Stays { interrupted: true, .. }),
                 ) => return Err(error),
+                Err(CliError::Stays { why, .. }) => stay.push(format!("{name}: {why}")),
                 Err(error) => stay.push(format!("{name}: {}", with_causes(&error))),
                 Ok(()) => {}
             },
@@ -201,7 +202,8 @@ async fn would_have_them(
 ) -> Result<(), CliError> {
     let mut spec: Spec = target.get("/v1/spec").await?;
     if spec.partitions.iter().any(|one| one.name == wanted.name) {
-        return Err(CliError::Usage(format!("the other host has a partition {} already", wanted.name)));
+        let why = format!("the other host has a partition {} already", wanted.name);
+        return Err(CliError::Stays { partition: wanted.name.clone(), why, interrupted: false });
     }
     spec.partitions.push(PartitionSpec { vfs: vfs.to_vec(), ..wanted.clone() });
     let request = PlanRequest { intent: Intent::Apply { spec }, options };

@@ -153,6 +153,15 @@ impl Moves {
         }
     }
 
+    /// Notes how far a move is. Whether that could be written: if not, its side goes on from what is noted, as after a restart.
+    fn note(&self, name: &Name, change: impl FnOnce(&mut State)) -> bool {
+        let noted = self.notes.change(Must::BeWritten, rows_of(name), Vec::new(), change);
+        if let Err(error) = &noted {
+            tracing::error!("how far the move of {name} is can't be noted: {}", error_chain(error));
+        }
+        noted.is_ok()
+    }
+
     /// Forgets a move of a partition that is not there any more. That it can't be written makes nothing worse: it is forgotten next time.
     fn forget(&self, name: &Name) {
         let forgotten = self.notes.change(Must::BeKnown, rows_of(name), Vec::new(), |state| {

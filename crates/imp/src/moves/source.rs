@@ -10,11 +10,8 @@ use ioward_model::{
 };
 use tokio::time::Instant;
 
-use super::{Live, Moves, Side, check_peer, not_moved, rows_of};
-use crate::{
-    error::{ImpError, error_chain},
-    notes::Must,
-};
+use super::{Live, Moves, Side, check_peer, not_moved};
+use crate::error::{ImpError, error_chain};
 
 impl Moves {
     /// Begins to move a partition away. Nothing else is being changed.
@@ -123,18 +120,13 @@ impl Moves {
             let name = it.name();
             match action {
                 SourceAction::Note(note) => {
-                    let rows = rows_of(&name);
                     let (peer, moved) = (it.peer.clone(), it.moved.clone());
                     let why =
                         it.side.why_kept().unwrap_or("the daemon was started again meanwhile").to_owned();
-                    let noted = self.notes.change(Must::BeWritten, rows, Vec::new(), |state| {
+                    let is_noted = self.note(&name, |state| {
                         state.note_leaving(id, &peer, &moved, note);
                     });
-                    if let Err(error) = noted {
-                        tracing::error!(
-                            "how far the move of {name} is can't be noted: {}",
-                            error_chain(&error)
-                        );
+                    if !is_noted {
                         live.sources.remove(&id);
                         return;
                     }

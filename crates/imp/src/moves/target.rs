@@ -11,11 +11,8 @@ use ioward_model::{
 };
 use tokio::time::Instant;
 
-use super::{Live, Moves, Side, check_peer, not_moved, rows_of};
-use crate::{
-    error::{ImpError, error_chain},
-    notes::Must,
-};
+use super::{Live, Moves, Side, check_peer, not_moved};
+use crate::error::{ImpError, error_chain};
 
 impl Moves {
     /// Takes in what the source of a move says; `offer` is the partition and the source's name, beside [`ToTarget::Prepare`]. Gives what is
@@ -95,16 +92,11 @@ impl Moves {
             let name = it.name();
             match action {
                 TargetAction::Note(note) => {
-                    let rows = rows_of(&name);
                     let (peer, moved) = (it.peer.clone(), it.moved.clone());
-                    let noted = self.notes.change(Must::BeWritten, rows, Vec::new(), |state| {
+                    let is_noted = self.note(&name, |state| {
                         state.note_coming(id, &peer, &moved, note);
                     });
-                    if let Err(error) = noted {
-                        tracing::error!(
-                            "how far the move of {name} is can't be noted: {}",
-                            error_chain(&error)
-                        );
+                    if !is_noted {
                         live.targets.remove(&id);
                         return;
                     }
