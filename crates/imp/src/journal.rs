@@ -1,4 +1,5 @@
-//! The journal of one plan: each step is written down before it is carried out, and together with the state after.
+//! The journal of one plan: each step that changes the host is written down before it is carried out, and each together with the state after.
+//! What can be is written down at once.
 
 use ioward_model::{Assignment, Ended, Outcome, Plan, PlanRecord, Policy, RowKey, State, Step, StepRecord};
 use ioward_store::{Change, StoreError};
@@ -7,6 +8,7 @@ use crate::{
     error::error_chain,
     events::now_ms,
     notes::{Must, Notes},
+    rollback::Carried,
 };
 
 /// The journal of a plan.
@@ -71,20 +73,6 @@ impl<'a> Journal<'a> {
         }
     }
 
-    /// A step is about to be carried out.
-    pub(crate) fn begun(
-        &self,
-        number: usize,
-        found: &Outcome,
-        noted: &Option<Assignment>,
-    ) -> Result<(), StoreError> {
-        if self.plan.is_none() {
-            return Ok(());
-        }
-        let record = StepRecord::Begun { found: found.clone(), noted: noted.clone() };
-        self.write(|_| Vec::new(), self.step(number, record), |_| {})
-    }
-
     /// A step has failed and has changed nothing.
     pub(crate) fn failed(&self, number: usize) {
         let failed = self.step(number, StepRecord::Failed);
@@ -92,28 +80,39 @@ impl<'a> Journal<'a> {
         let _ = self.notes.change(Must::BeKnown, |_| Vec::new(), failed, |_| {});
     }
 
-    /// A step has been carried out, and is noted in the state from now on. The plan is given with its last step, which ends it.
-    pub(crate) fn done(
+    /// Writes down, at once, that steps are about to be carried out, and that others have been: those are noted in the state from now on.
+    /// Of the latter, what was carried out; they are the next after so many that were `before`. The plan is given with its last step, which
+    /// ends it.
+    pub(crate) fn write_down(
         &self,
-        number: usize,
-        order: usize,
-        step: &Step,
-        outcome: &Outcome,
-        noted: &Option<Assignment>,
+        begun: &[&Carried<'_>],
+        before: usize,
+        done: &[(&Step, &Carried<'_>)],
         ends: Option<&Plan>,
     ) -> Result<(), StoreError> {
-        let record = StepRecord::Done { order, outcome: outcome.clone(), noted: noted.clone() };
-        let mut more = self.step(number, record);
-        more.extend(ends.and_then(|_| self.end(Ended::Done)));
+        if done.is_empty() && self.plan.is_none() {
+            return Ok(());
+        }
+        let begun = begun.iter().flat_map(|Carried { number, outcome, noted, .. }| {
+            self.step(*number, StepRecord::Begun { found: outcome.clone(), noted: noted.clone() })
+        });
+        let finished =
+            done.iter().enumerate().flat_map(|(n, (_, Carried { number, outcome, noted, .. }))| {
+                let (order, outcome, noted) = (before + n + 1, outcome.clone(), noted.clone());
+                self.step(*number, StepRecord::Done { order, outcome, noted })
+            });
+        let more = begun.chain(finished).chain(ends.and_then(|_| self.end(Ended::Done))).collect();
         let rows = |state: &State| {
-            let mut rows = state.rows_of(step);
+            let mut rows: Vec<_> = done.iter().flat_map(|(step, _)| state.rows_of(step)).collect();
             rows.extend(ends.into_iter().flat_map(State::rows_of_done));
             rows
         };
         self.write(rows, more, |state| {
-            match self.policy {
-                Policy::AllOrNothing => state.record(step, outcome),
-                Policy::BestEffort => state.record_repair(step, outcome),
+            for (step, Carried { outcome, .. }) in done {
+                match self.policy {
+                    Policy::AllOrNothing => state.record(step, outcome),
+                    Policy::BestEffort => state.record_repair(step, outcome),
+                }
             }
             if let Some(plan) = ends {
                 state.record_done(plan);

@@ -35,6 +35,7 @@ mod clock;
 mod compatible;
 mod confined;
 mod consoles;
+mod course;
 mod error;
 mod events;
 mod executor;

@@ -15,17 +15,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use ioward_model::{AuditDropped, AuditEntry, IntoMap, Name, OpenOperation, Row, RowKey, State, VfId};
 use ioward_store::{AuditQueue, Change, Export, Store, StoreError};
 use tokio::{
-    sync::{Notify, OwnedMutexGuard},
+    sync::{Notify, OwnedMutexGuard, watch},
     time::timeout,
 };
 
@@ -57,7 +54,7 @@ pub(crate) struct Notes {
     /// Wakes whoever writes what waits.
     waits: Notify,
     /// How many changes of the state there were.
-    changes: AtomicU64,
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -95,13 +92,20 @@ impl Notes {
             operations: Mutex::new(operations),
             waiting: Mutex::default(),
             waits: Notify::new(),
-            changes: AtomicU64::new(0),
+            changes: watch::Sender::default(),
         }
     }
 
     /// How many changes of the state there were: who has counted as many has seen the latest.
     pub(crate) fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
+        *self.changes.borrow()
+    }
+
+    /// Waits until the state is one that somebody waits for.
+    pub(crate) async fn wait_for(&self, mut is_so: impl FnMut(&State) -> bool) {
+        let mut changes = self.changes.subscribe();
+        // Not by the channel's own `wait_for`: it would look while it holds a lock that a change takes.
+        while !self.look(&mut is_so) && changes.changed().await.is_ok() {}
     }
 
     /// The state as it is now.
@@ -160,7 +164,7 @@ impl Notes {
                 for row in changed {
                     state.put(row);
                 }
-                self.changes.fetch_add(1, Ordering::Release);
+                self.changes.send_modify(|count| *count += 1);
             }
             written
         })

@@ -21,6 +21,7 @@ use crate::{
     executor::{Execution, Executor, Progress as _},
     journal::Journal,
     look::Looks,
+    ownership::Together,
     rollback::Carried,
 };
 
@@ -81,17 +82,19 @@ impl Recovery<'_> {
         carried: &[Carried<'_>],
     ) -> bool {
         let under_way: Vec<_> = carried.iter().filter(|carried| carried.in_doubt).collect();
-        for (n, Carried { number, step, noted, .. }) in under_way.iter().enumerate() {
-            let order = carried.len() - under_way.len() + n + 1;
-            let ends = (order == carried.len()).then_some(*plan);
+        for (n, under_way_still) in under_way.iter().enumerate() {
+            let Carried { number, step, .. } = *under_way_still;
+            let before = carried.len() - under_way.len() + n;
+            let ends = (before + 1 == carried.len()).then_some(*plan);
             let Ok(outcome) = self.executor.runner.do_step(step, Outcome::default()).await else {
                 return false;
             };
-            let _kept_out = self.executor.runner.keep_out_at_last(step).await;
-            if journal.done(*number, order, step, &outcome, noted, ends).is_err() {
+            let _kept_out = self.executor.runner.keep_out_at_last(step, &Together::default()).await;
+            let finished = Carried { outcome, ..(*under_way_still).clone() };
+            if journal.write_down(&[], before, &[(step, &finished)], ends).is_err() {
                 return false;
             }
-            progress.tell(EventKind::StepDone { plan: *id, number: *number, note: outcome.note });
+            progress.tell(EventKind::StepDone { plan: *id, number: *number, note: finished.outcome.note });
         }
         true
     }

@@ -14,6 +14,7 @@ use crate::{
     error::{ImpError, error_chain},
     executor::{Execution, Executor},
     journal::Journal,
+    ownership::Together,
     step::is_in_doubt,
 };
 
@@ -123,14 +124,14 @@ impl Executor {
             journal.rolled_back(*number, step, None, noted.as_ref());
             return Ok(());
         };
-        let _kept_out = self.runner.keep_out(inverse).await;
+        let _kept_out = self.runner.keep_out(inverse, &Together::default()).await;
         let outcome = match self.find_and_do(inverse).await {
             Err(ImpError::Fabric(FabricError::NoSuchVf { .. })) if inverse.meaning().ends_with_vf => {
                 Outcome::default()
             }
             outcome => outcome?,
         };
-        let _kept_out_too = self.runner.keep_out_at_last(inverse).await;
+        let _kept_out_too = self.runner.keep_out_at_last(inverse, &Together::default()).await;
         journal.rolled_back(*number, step, Some((inverse, &outcome)), noted.as_ref());
         self.runner.tell_partitions(inverse);
         Ok(())

@@ -8,10 +8,15 @@ use std::{
 use ioward_fabric::{Fabric, FabricError};
 use ioward_hypervisor::{Accelerator, Hypervisor, HypervisorError, StopMode};
 use ioward_model::{Assignment, FoundBefore, KeepsOut, Meaning, Name, Outcome, State, Step};
-use tokio::sync::{Notify, OwnedRwLockWriteGuard};
+use tokio::sync::Notify;
 
 use crate::{
-    channels::Channels, error::ImpError, events::now_ms, notes::Notes, ownership::Ownership, runs::Runs,
+    channels::Channels,
+    error::ImpError,
+    events::now_ms,
+    notes::Notes,
+    ownership::{Kept, Ownership, Together},
+    runs::Runs,
 };
 
 /// Why a step was not carried out.
@@ -120,7 +125,7 @@ impl StepRunner {
         let mut outcome = found;
         match step {
             Step::TakeOutOfService { .. } | Step::SwitchOver { .. } => outcome.at_ms = Some(now_ms()),
-            // These five are about what is known, not about the machine.
+            // These are about what is known, not about the machine.
             Step::HoldAdapter { .. }
             | Step::ReleaseAdapter { .. }
             | Step::ReturnToService { .. }
@@ -189,20 +194,21 @@ impl StepRunner {
         partitions.iter().any(|known| known.running && known.name == *partition)
     }
 
-    /// Keeps operations of partitions away from an adapter while a step changes it, its VFs, or whose they are.
-    pub(crate) async fn keep_out(&self, step: &Step) -> Option<OwnedRwLockWriteGuard<()>> {
-        self.keep_out_if(step, KeepsOut::Throughout).await
+    /// Keeps operations of partitions away from an adapter while a step changes it, its VFs, or whose they are. Steps that are made
+    /// together don't keep each other out.
+    pub(crate) async fn keep_out(&self, step: &Step, with: &Together) -> Option<Kept> {
+        self.keep_out_if(step, KeepsOut::Throughout, with).await
     }
 
     /// The same for a step that has been carried out, before it is noted.
-    pub(crate) async fn keep_out_at_last(&self, step: &Step) -> Option<OwnedRwLockWriteGuard<()>> {
-        self.keep_out_if(step, KeepsOut::AtLast).await
+    pub(crate) async fn keep_out_at_last(&self, step: &Step, with: &Together) -> Option<Kept> {
+        self.keep_out_if(step, KeepsOut::AtLast, with).await
     }
 
-    async fn keep_out_if(&self, step: &Step, when: KeepsOut) -> Option<OwnedRwLockWriteGuard<()>> {
+    async fn keep_out_if(&self, step: &Step, when: KeepsOut, with: &Together) -> Option<Kept> {
         let Meaning { keeps_out, subject, .. } = step.meaning();
         match subject.adapter() {
-            Some(pf) if keeps_out == when => Some(self.ownership.write(pf).await),
+            Some(pf) if keeps_out == when => Some(self.ownership.write_together(pf, with).await),
             _ => None,
         }
     }

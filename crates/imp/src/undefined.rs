@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use ioward_model::{Intent, Name, Options};
+use ioward_model::{Intent, KindName, Name, Options, PartitionState};
 use tokio::time::sleep;
 
 use crate::{
@@ -27,10 +27,12 @@ pub struct Undefined {
 }
 
 impl Imp {
-    /// Gives back what domains had that are undefined, for as long as the daemon lives.
+    /// Gives back what domains had that are undefined, for as long as the daemon lives. Without a domain it sleeps.
     pub(crate) async fn follow_undefined(self: Arc<Self>) {
         let mut undefined = Undefined::default();
         loop {
+            let is_domain = |noted: &PartitionState| noted.spec.kind.name() == KindName::Domain;
+            self.notes.wait_for(|state| state.partitions.values().any(is_domain)).await;
             sleep(LOOK_EACH).await;
             if let Err(error) = self.give_back_undefined(&mut undefined).await {
                 tracing::warn!("cannot look for domains that were undefined: {}", error_chain(&error));

@@ -20,7 +20,7 @@ const LINKS: u32 = 1;
 /// A uevent has at most 2 KiB (`UEVENT_BUFFER_SIZE`). The beginning of longer messages suffices.
 const MESSAGE: usize = 4096;
 /// How often to check, without notifications, whether the receiver still listens.
-const LISTENS_EACH: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+const LISTENS_EACH: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 
 /// A socket to the kernel, and the test whether a message is a reason to look.
 struct Source {

@@ -8,7 +8,7 @@
 //! ```text
 //!   Partition (record) ── operation ──> Mover ──> Kernel: rtnetlink, sysfs
 //!        ^  └─ Channel: a socket in a folder that is mounted into the container
-//!        └─ look_at_all, every second ──> events
+//!        └─ look_at_all, every second while there are any ──> events
 //! ```
 //! All that asks the kernel runs on threads of its own, within a bound. Whether a VF may be given to a partition is for the
 //! [`crate::Guard`] around this to say.
@@ -39,7 +39,7 @@ use async_trait::async_trait;
 use ioward_model::{KindName, LONGEST_INTERFACE, Name, NamespaceRef, Owner, PartitionKind, PartitionSpec};
 use ioward_pci::Bdf;
 use tokio::{
-    sync::{OwnedMutexGuard, mpsc, oneshot},
+    sync::{Notify, OwnedMutexGuard, mpsc, oneshot},
     task::{AbortHandle, JoinSet},
     time::{Instant, sleep, timeout, timeout_at},
 };
@@ -73,6 +73,8 @@ struct Shared<K> {
     folder: PathBuf,
     opening: Opening,
     partitions: Mutex<BTreeMap<Name, Arc<Partition>>>,
+    /// Wakes whoever looks at them.
+    defined: Notify,
     teller: Teller,
     /// Files that do not answer, of which the log has been told.
     silent: Mutex<BTreeSet<PathBuf>>,
@@ -109,6 +111,7 @@ impl<K: Kernel> NetnsHypervisor<K> {
             folder,
             opening,
             partitions: Mutex::default(),
+            defined: Notify::new(),
             teller: Teller::default(),
             silent: Mutex::default(),
         });
@@ -122,6 +125,9 @@ impl<K: Kernel> NetnsHypervisor<K> {
         let watched = Arc::clone(&shared);
         let watch = tokio::spawn(async move {
             loop {
+                if lock(&watched.partitions).is_empty() {
+                    watched.defined.notified().await;
+                }
                 sleep(watched.bounds.look).await;
                 watched.look_at_all().await;
             }
@@ -343,6 +349,7 @@ impl<K: Kernel> Hypervisor for NetnsHypervisor<K> {
             if !partitions.contains_key(&spec.name) {
                 let partition = self.shared.define_new(&spec.name, &namespace)?;
                 partitions.insert(spec.name.clone(), partition);
+                self.shared.defined.notify_one();
             }
         }
         let redefine = move |shared: &Shared<K>, partition: &Partition| {

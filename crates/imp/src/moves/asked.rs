@@ -75,9 +75,10 @@ impl Imp {
         self.moves.accept(partition).await
     }
 
-    /// Gives up moves that nobody carries any more, for as long as the daemon lives.
+    /// Gives up moves that nobody carries any more, for as long as the daemon lives. Without a move it sleeps.
     pub(crate) async fn follow_moves(self: Arc<Self>) {
         loop {
+            self.moves.wait_for_one().await;
             sleep(LOOK_EACH).await;
             self.moves.give_up_uncarried().await;
         }

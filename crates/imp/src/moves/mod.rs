@@ -24,7 +24,10 @@ use ioward_model::{
     Name, Owner, RowKey, State,
     handover::{MoveId, MoveSide, MovedPartition, Source, Target, ToSource, ToTarget},
 };
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, Notify},
+    time::Instant,
+};
 
 pub(crate) use self::asked::moved_meanwhile;
 use crate::{
@@ -49,6 +52,8 @@ pub(crate) struct Moves {
     events: Arc<EventLog>,
     /// One thing at a time: moves are few, and what they wait for is bounded.
     live: Mutex<Live>,
+    /// Wakes whoever looks after moves that nobody carries.
+    goes_on: Notify,
 }
 
 #[derive(Default)]
@@ -86,7 +91,7 @@ impl Moves {
         channels: Arc<Channels>,
         events: Arc<EventLog>,
     ) -> Self {
-        Self { hypervisor, notes, channels, events, live: Mutex::default() }
+        Self { hypervisor, notes, channels, events, live: Mutex::default(), goes_on: Notify::new() }
     }
 
     /// Goes on with what the daemon before this one was in the middle of.
@@ -103,6 +108,19 @@ impl Moves {
         let mut live = self.live.lock().await;
         let out = live.sources.get_mut(&id).and_then(|it| it.way.take());
         out.or_else(|| live.targets.get_mut(&id).and_then(|it| it.way.take()))
+    }
+
+    /// Waits until there is a move that somebody has to carry.
+    async fn wait_for_one(&self) {
+        loop {
+            let goes_on = self.goes_on.notified();
+            let live = self.live.lock().await;
+            if !live.sources.is_empty() || !live.targets.is_empty() {
+                return;
+            }
+            drop(live);
+            goes_on.await;
+        }
     }
 
     /// Gives up what nobody carries any more.

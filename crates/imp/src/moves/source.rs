@@ -114,6 +114,7 @@ impl Moves {
     /// Carries out what a source has to do. Where a note can't be written, the side is forgotten in memory and goes on from what is
     /// noted, as after a restart.
     pub(super) async fn source_does(&self, live: &mut Live, id: MoveId, actions: Vec<SourceAction>) {
+        self.goes_on.notify_one();
         let mut queue = VecDeque::from(actions);
         while let Some(action) = queue.pop_front() {
             let Some(it) = live.sources.get_mut(&id) else { return };

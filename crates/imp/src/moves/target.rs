@@ -86,6 +86,7 @@ impl Moves {
     }
 
     pub(super) async fn target_does(&self, live: &mut Live, id: MoveId, actions: Vec<TargetAction>) {
+        self.goes_on.notify_one();
         let mut queue = VecDeque::from(actions);
         while let Some(action) = queue.pop_front() {
             let Some(it) = live.targets.get_mut(&id) else { return };

@@ -16,6 +16,13 @@ pub struct Meaning<'a> {
     pub found_before: FoundBefore,
     /// When operations of partitions are kept away from its adapter.
     pub keeps_out: KeepsOut,
+    /// It is about what is known, and changes nothing on the host.
+    pub is_a_note: bool,
+    /// The host does it in a moment, and waits for nobody: it is written down that it is done together with others of its kind.
+    pub is_short: bool,
+    /// Those of its kind on one adapter are carried out one after the other: they draw on what the adapter has, and one that does not
+    /// answer is asked once.
+    pub takes_turns: bool,
     /// It asks a guest to do its part. The guest may still do so later, so this can't be withdrawn: a step that was cut off
     /// is finished first, and rolled back then.
     pub asks_guest: bool,
@@ -89,6 +96,9 @@ impl<'a> Meaning<'a> {
             subject,
             found_before: FoundBefore::Nothing,
             keeps_out: if subject.adapter().is_some() { KeepsOut::Throughout } else { KeepsOut::Never },
+            is_a_note: false,
+            is_short: false,
+            takes_turns: false,
             asks_guest: false,
             may_be_given_up: false,
             ends_with_vf: false,
@@ -125,27 +135,33 @@ impl Step {
             Self::HoldAdapter { pf, .. }
             | Self::ReleaseAdapter { pf, .. }
             | Self::TakeOutOfService { pf, .. }
-            | Self::ReturnToService { pf, .. }
-            | Self::SetAutoprobe { pf, .. } => Meaning::adapter(*pf),
+            | Self::ReturnToService { pf, .. } => Meaning { is_a_note: true, ..Meaning::adapter(*pf) },
+            Self::SetAutoprobe { pf, .. } => Meaning::adapter(*pf),
             // A VF may take two seconds to come or go, and there may be 256 of them and more.
             Self::SetVfCount { pf, .. } => Meaning { time_limit: minutes(60), ..Meaning::adapter(*pf) },
-            Self::Assign { owner, to } => Meaning::owned(owner, to.vf),
-            Self::Unassign { owner, from } => {
-                Meaning { mac: from.effective_settings().mac, ..Meaning::owned(owner, from.vf) }
-            }
+            Self::Assign { owner, to } => Meaning { is_a_note: true, ..Meaning::owned(owner, to.vf) },
+            Self::Unassign { owner, from } => Meaning {
+                is_a_note: true,
+                mac: from.effective_settings().mac,
+                ..Meaning::owned(owner, from.vf)
+            },
             Self::ConfigureVf { vf, to } => Meaning {
                 found_before: FoundBefore::Settings,
+                is_short: true,
+                takes_turns: true,
                 ends_with_vf: true,
                 mac: to.mac,
                 ..Meaning::vf(*vf)
             },
             Self::BindDriver { vf, to } => Meaning {
                 found_before: FoundBefore::Driver,
+                is_short: true,
+                takes_turns: true,
                 ends_with_vf: true,
                 may_be_half_done: to.is_none(),
                 ..Meaning::vf(*vf)
             },
-            Self::ResetVf { vf } => Meaning::vf(*vf),
+            Self::ResetVf { vf } => Meaning { is_short: true, takes_turns: true, ..Meaning::vf(*vf) },
             Self::DefinePartition { to, .. } => {
                 Meaning { outlives_boot: true, may_be_half_done: true, ..Meaning::partition(&to.name) }
             }
@@ -181,11 +197,14 @@ impl Step {
                 Meaning { asks_guest: true, ..Meaning::partition(&owner.partition) }
             }
             // A note: what becomes of the VF's adapter does not matter to it.
-            Self::SwitchOver { owner, .. } => Meaning::about(Subject {
-                partition: Some(&owner.partition),
-                owner: Some(owner),
-                ..Subject::default()
-            }),
+            Self::SwitchOver { owner, .. } => Meaning {
+                is_a_note: true,
+                ..Meaning::about(Subject {
+                    partition: Some(&owner.partition),
+                    owner: Some(owner),
+                    ..Subject::default()
+                })
+            },
             Self::StartPartition { partition } => {
                 Meaning { time_limit: minutes(10), ..Meaning::partition(partition) }
             }
