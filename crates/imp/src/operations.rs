@@ -505,7 +505,11 @@ impl Operations {
         assignment: &Assignment,
         request: &VfRequest,
     ) -> Result<VfView, FabricError> {
-        let address = self.fabric.vf_address(assignment.vf).await?;
+        // Noted when the partition got it, and anew when its adapter has moved: a request to the other side for each look is enough.
+        let address = match assignment.address {
+            Some(address) => address,
+            None => self.fabric.vf_address(assignment.vf).await?,
+        };
         let settings = match self.fabric.settings(assignment.vf).await {
             // Of a class that ioward has no driver for, there is nothing to tell.
             Err(FabricError::Unsupported { .. }) => VfSettings::default(),

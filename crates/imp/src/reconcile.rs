@@ -58,7 +58,7 @@ const DEBOUNCE: Duration = Duration::from_millis(300);
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two attempts meanwhile, when nothing is told.
 const TRY_EACH: Duration = Duration::from_secs(1);
-/// Between two looks for faults while a plan is carried out, when nothing is told.
+/// Between two looks for faults while a plan is carried out, whatever is told: most of that is what the plan does itself.
 const LOOK_MEANWHILE_EACH: Duration = Duration::from_secs(1);
 /// Between two looks whether a plan has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -213,20 +213,20 @@ impl Reconciler {
         self.restore(&mut changes).await;
         loop {
             if self.reconcile_and_look(&mut changes).await.has_news {
-                self.hear_the_rest(&mut changes).await;
+                self.hear_the_rest(&mut changes, DEBOUNCE).await;
                 continue;
             }
             let each = [self.faults.look_each(), self.failovers.look_each(), self.halts.look_each()];
             let each = each.into_iter().flatten().min().unwrap_or(LOOK_EACH);
             if self.wait_for_news(&mut changes, each).await {
-                self.hear_the_rest(&mut changes).await;
+                self.hear_the_rest(&mut changes, DEBOUNCE).await;
             }
         }
     }
 
-    /// What is told comes in bursts.
-    async fn hear_the_rest(&self, changes: &mut mpsc::Receiver<()>) {
-        sleep(DEBOUNCE).await;
+    /// What is told comes in bursts: hears all of it within some time.
+    async fn hear_the_rest(&self, changes: &mut mpsc::Receiver<()>, within: Duration) {
+        sleep(within).await;
         while changes.try_recv().is_ok() {}
         self.looks.hear();
     }
@@ -238,7 +238,7 @@ impl Reconciler {
             loop {
                 if self.wait_for_news(changes, LOOK_MEANWHILE_EACH).await {
                     has_news = true;
-                    self.hear_the_rest(changes).await;
+                    self.hear_the_rest(changes, LOOK_MEANWHILE_EACH).await;
                 }
                 if let Err(error) = self.look_for_faults().await {
                     tracing::error!("cannot look for faults: {}", error_chain(&error));

@@ -2,13 +2,13 @@
 //!
 //! A write to sysfs can hang for ever, and no signal ends it. So work on an adapter waits its turn in that adapter's
 //! lane, runs on a thread of its own, and is given up when its bound has passed: the lane is then stuck, and what comes
-//! next on this adapter fails at once until the thread returns after all. Other adapters have other lanes.
+//! next on this adapter fails at once until the thread returns after all. Other adapters have other lanes. A thread that is done waits
+//! a while for more ([`super::threads`]).
 
 use std::{
     collections::HashMap,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::threads::Threads;
 use crate::FabricError;
 
 /// Work in one lane is done one after the other.
@@ -40,6 +41,7 @@ pub(super) enum Key {
 #[derive(Default)]
 pub(super) struct Lanes {
     lanes: Arc<Mutex<HashMap<Key, Arc<Lane>>>>,
+    threads: Threads,
 }
 
 /// A lane as one of its users has it. It goes with the last of them: as long as a thread is stuck in it, it stays.
@@ -105,7 +107,7 @@ impl Work {
 }
 
 impl Lanes {
-    /// Does `work` when it is its turn, on a thread of its own.
+    /// Does `work` when it is its turn, on a thread that does nothing else meanwhile.
     ///
     /// The work is finished even when the caller does not wait for it: it never stops half way, except at its bound.
     ///
@@ -139,7 +141,7 @@ impl Lanes {
         let (answer, mut result) = oneshot::channel();
         let job = Work::default();
         let (its_job, its_lane) = (job.clone(), lane.clone());
-        let thread = thread::Builder::new().name("ioward-fabric".to_owned()).spawn(move || {
+        let thread = self.threads.run(move || {
             let outcome = work(&its_job);
             let given_up = lock(&its_job.given_up);
             let _ = answer.send(outcome);

@@ -17,6 +17,7 @@ mod recovery;
 mod root;
 mod snapshot;
 mod sysfs;
+mod threads;
 mod vf_count;
 mod vfio;
 mod watch;
