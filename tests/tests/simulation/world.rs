@@ -321,6 +321,7 @@ impl World {
             usize::from(vf.index) >= of_pf
         };
         let had_lost = self.state().assignments().any(|(_, held)| is_lost(held.vf));
+        let had_one_away = self.state().assignments().any(|(_, held)| held.is_unplugged());
         self.arm(blows, Some(plan));
         let ended = self.follow(plan, &Trouble::default()).await?;
         let struck = self.disarm()?;
@@ -329,6 +330,10 @@ impl World {
         }
         if ended == Ended::NotUndone {
             self.loosen(plan);
+        }
+        if had_one_away {
+            // It may have been switched back by a look in the middle of the plan, after which the reconciler puts it into its machine.
+            self.imp().reconcile().await.map_err(|error| format!("after a switch: {error}"))?;
         }
         self.follows_a_switch(plan).await?;
         self.is_quiet_and_sound(None).await.map_err(|wrong| format!("{ended:?}: {wrong}"))?;
