@@ -11,6 +11,7 @@ mod channel;
 mod choosing;
 mod consoles;
 mod crashes;
+mod devlink_health;
 mod domain_crashes;
 mod domains;
 mod drift;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         adapter_faults::a_vf_that_reports_errors_again_and_again_is_locked_out_and_halts_nobody_any_more,
         adapter_faults::an_adapter_that_reports_an_error_is_frozen_and_is_as_noted_afterwards,
         adapter_faults::a_pf_that_has_its_nvme_controller_reset_is_frozen_and_is_as_noted_afterwards,
+        devlink_health::a_health_reporter_is_read_fails_and_is_recovered_as_devlink_says,
         drift::a_mac_changed_by_hand_is_repaired_and_reported,
         drift::vfs_that_a_guest_never_releases_block_only_their_adapter,
         drift::a_vf_count_written_by_hand_is_reported_with_the_broken_vfs,

@@ -16,8 +16,9 @@ const HERE: [(&str, &str, &str); 8] = [
     ("conformance of errors", "tests/conformance_on_sim.rs", "from_a_process_of_its_own::a_pf_that_"),
 ];
 /// The same of those that run in the lab.
-const IN_THE_LAB: [(&str, &str); 5] = [
+const IN_THE_LAB: [(&str, &str); 6] = [
     ("faults", "adapter_faults::"),
+    ("devlink health", "devlink_health::"),
     ("failover", "failover::"),
     ("standby", "standby::"),
     ("moving", "moving::"),

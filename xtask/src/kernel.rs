@@ -15,6 +15,8 @@ const META_PACKAGE: &str = "linux-image-amd64";
 pub struct Kernel {
     root: PathBuf,
     release: String,
+    /// As its package has it.
+    packed: PathBuf,
     image: PathBuf,
 }
 
@@ -31,14 +33,27 @@ impl Kernel {
             fs::rename(&unfinished, &root).map_err(Error::file("create", &root))?;
         }
         let release = release_in(&root)?;
-        let image = image_in(&root, &release)?;
-        let image = unpacked(&root, image)?;
-        Ok(Self { root, release, image })
+        let packed = image_in(&root, &release)?;
+        let image = unpacked(&root, packed.clone())?;
+        Ok(Self { root, release, packed, image })
     }
 
     /// The kernel itself, as QEMU's `-kernel` takes it: unpacked where that is possible.
     pub fn image(&self) -> &Path {
         &self.image
+    }
+
+    /// What `uname -r` says in it.
+    pub fn release(&self) -> &str {
+        &self.release
+    }
+
+    /// The version of its Debian package.
+    pub fn version(&self) -> Result<String> {
+        let bytes = fs::read(&self.packed).map_err(Error::file("read", &self.packed))?;
+        banner(&bytes).and_then(version_in).map(str::to_owned).ok_or_else(|| {
+            Error::Other(format!("{} does not say which Debian version it is", self.packed.display()))
+        })
     }
 
     /// Its modules, for `/lib/modules/<release>`.
@@ -185,6 +200,19 @@ fn payload(image: &[u8]) -> Option<&[u8]> {
     image.get(start..start.checked_add(long(0x24c)?)?)
 }
 
+/// What the kernel in a bzImage calls itself (Documentation/arch/x86/boot.rst: kernel_version).
+fn banner(image: &[u8]) -> Option<&str> {
+    image.get(0x202..0x206).filter(|magic| *magic == b"HdrS")?;
+    let at = 0x200 + usize::from(u16::from_le_bytes(image.get(0x20e..0x210)?.try_into().ok()?));
+    let text = image.get(at..)?;
+    std::str::from_utf8(&text[..text.iter().position(|byte| *byte == 0)?]).ok()
+}
+
+/// The Debian version in that: `6.1.192-2` of `6.1.0-56-amd64 (…) #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-16)`.
+fn version_in(banner: &str) -> Option<&str> {
+    banner.split_once(" Debian ")?.1.split_whitespace().next()
+}
+
 fn release_in(root: &Path) -> Result<String> {
     let path = only_entry(&root.join("lib/modules"))?;
     Ok(path.file_name().unwrap_or_default().to_string_lossy().into_owned())
@@ -227,6 +255,18 @@ mod tests {
         image[0x24c..0x250].copy_from_slice(&0x400_u32.to_le_bytes());
         assert_eq!(payload(&image), None, "it would be longer than its image");
         assert_eq!(payload(b"\x7fELF"), None);
+    }
+
+    #[test]
+    fn a_kernel_tells_its_debian_version() {
+        let text = b"6.1.0-56-amd64 (x@example) #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-16)\0";
+        let mut image = vec![0; 0x800];
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x20e..0x210].copy_from_slice(&0x100_u16.to_le_bytes());
+        image[0x300..0x300 + text.len()].copy_from_slice(text);
+        assert_eq!(banner(&image).and_then(version_in), Some("6.1.192-2"));
+        assert_eq!(banner(&image[..0x310]), None, "cut off");
+        assert_eq!(version_in("6.18.1 (x@example) #1 SMP"), None);
     }
 
     /// Debian's 7.3 has its kernel beside the modules, and the lab looked in boot alone.

@@ -8,6 +8,7 @@
 //!   bin/                 ioward, ioward-agent, lab-guest, bench-lab
 //!   guest/               vmlinuz, initrd.img: for the guests' Specs
 //!   modules              the kernel's
+//!   netdevsim.ko         a module that Debian's kernel lacks
 //!   libvirt, peers       packages of libvirt and of what ioward is measured against, unpacked
 //!   kept.img             what outlives a reset of level 1, in a run that may have one
 //!   console.log, qemu.log
@@ -29,7 +30,7 @@ use crate::kernel::Kernel;
 use crate::machine::{After, KEPT, Machine};
 use crate::process::{run_aside, shell_word};
 use crate::workspace::Workspace;
-use crate::{dist, images, libvirt, packages, peers, terminal};
+use crate::{dist, images, libvirt, netdevsim, packages, peers, terminal};
 
 /// Size of the NVMe namespace, in bytes.
 const DISK_SIZE: u64 = 64 << 20;
@@ -86,6 +87,7 @@ pub const BENCH: Show = Show { measures: true, ..Show::of("lab/bench.sh") };
 pub struct Lab {
     workspace: Workspace,
     kernel: Kernel,
+    netdevsim: PathBuf,
     libvirt: PathBuf,
     peers: PathBuf,
     /// Where the programs are that are measured.
@@ -104,11 +106,12 @@ impl Lab {
     pub fn prepare() -> Result<Self> {
         let workspace = Workspace::find()?;
         let mut apt = install_packages(&workspace)?;
-        let (kernel, libvirt, peers) = {
+        let (kernel, netdevsim, libvirt, peers) = {
             let _lock = workspace.lock_cache()?;
             let kernel = Kernel::prepare(&workspace.cache, &mut apt)?;
+            let netdevsim = netdevsim::prepare(&workspace.cache, &kernel, &mut apt)?;
             let libvirt = libvirt::prepare(&workspace.cache, &mut apt)?;
-            (kernel, libvirt, peers::prepare(&workspace.cache, &mut apt)?)
+            (kernel, netdevsim, libvirt, peers::prepare(&workspace.cache, &mut apt)?)
         };
         // All at once, so that the crates that they have in common are built once.
         let mut build = workspace.cargo();
@@ -118,7 +121,7 @@ impl Lab {
         build.args(["--example", IN_GUEST]);
         run_aside(&mut build)?;
         let programs = workspace.binaries.clone();
-        Ok(Self { workspace, kernel, libvirt, peers, programs })
+        Ok(Self { workspace, kernel, netdevsim, libvirt, peers, programs })
     }
 
     /// The same, with ioward as its package has it: that is what is measured.
@@ -233,6 +236,7 @@ impl Lab {
             ("bin/bench-lab", binary("bench-lab")),
             ("bin/driverctl", self.peers.join("usr/sbin/driverctl")),
             ("modules", self.kernel.modules()),
+            ("netdevsim.ko", self.netdevsim.clone()),
             ("libvirt", self.libvirt.clone()),
             ("peers", self.peers.clone()),
         ] {

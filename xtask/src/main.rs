@@ -23,6 +23,7 @@ mod libvirt;
 mod licences;
 mod lint;
 mod machine;
+mod netdevsim;
 mod package;
 mod packages;
 mod peers;

@@ -94,9 +94,10 @@ impl Faults {
         vfs.failed.iter().map(|(address, (vf, what))| (*address, *vf, what.clone())).collect()
     }
 
-    /// How often the host is to be looked at for the sake of adapters that do not serve; `None`: all serve.
+    /// How often the host is to be looked at for the sake of adapters that do not serve, or may not; `None`: all serve.
     pub(crate) fn look_each(&self) -> Option<Duration> {
-        self.lock().values().any(|one| one.service().is_waited_for()).then_some(LOOK_EACH)
+        let is_soon = |one: &Watched| one.service().is_waited_for() || one.is_in_doubt();
+        self.lock().values().any(is_soon).then_some(LOOK_EACH)
     }
 
     /// Makes the attempts to recover adapters that are due. What they did shows in the next look.

@@ -239,6 +239,7 @@ fn fixed_part(inventory: &Inventory) -> Inventory {
         pf.link = None;
         pf.nvme = None;
         pf.errors = None;
+        pf.health = None;
         for netdev in &mut pf.netdevs {
             netdev.speed_mbps = None;
             netdev.carrier = None;

@@ -12,8 +12,8 @@ use ioward_pci::Bdf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
-    AdapterId, Capability, Conditions, ErrorCounts, Holder, Identity, MacAddress, Name, OutOfService, Owner,
-    Reason, Service, Setting, VfSettings,
+    AdapterId, Capability, Conditions, ErrorCounts, HealthReporter, Holder, Identity, MacAddress, Name,
+    OutOfService, Owner, Reason, Service, Setting, VfSettings,
 };
 
 /// A snapshot of the host, as found at one moment. Never edited: a later look makes a new one.
@@ -106,6 +106,9 @@ pub struct PhysicalFunction {
     /// Errors that it has reported; `None` without AER.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errors: Option<ErrorCounts>,
+    /// The health reporters of its driver (devlink); `None`: this kernel has no devlink, or does not tell of them just now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Vec<HealthReporter>>,
     /// Whether it may be used, as the management partition has found; serving where nobody watches.
     #[serde(default, skip_serializing_if = "Service::is_serving")]
     pub service: Service,

@@ -23,6 +23,7 @@ mod function_facts;
 mod guest_may;
 mod halt;
 pub mod handover;
+mod health;
 mod holder;
 mod identity;
 mod into_map;
@@ -72,6 +73,7 @@ pub use failover::{
 pub use function_facts::FunctionFacts;
 pub use guest_may::{Grant, GuestMay, Permission};
 pub use halt::{Halt, HaltNews, HaltWatch};
+pub use health::{HealthReporter, HealthState, UNRECOVERED_MS};
 pub use holder::{Holder, Label, Process, Runs};
 pub use identity::{AdapterId, Identity};
 pub use into_map::IntoMap;

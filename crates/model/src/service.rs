@@ -9,8 +9,8 @@
 //!                        failed  (MAX_FAULTS within WINDOW_MS, or MAX_ATTEMPTS): until a person says otherwise
 //! ```
 //!
-//! A fault is an uncorrectable error that a PF has reported by AER (PCIe 6.0 §6.2), that a PF which answered does not answer any more, or
-//! that its NVMe controller, which took commands, takes none any more.
+//! A fault is an uncorrectable error that a PF has reported by AER (PCIe 6.0 §6.2), that a PF which answered does not answer any more,
+//! that its NVMe controller, which took commands, takes none any more, or that a health reporter of its driver (devlink) stays in error.
 //! What an adapter showed when it was first looked at is no fault: nobody knows when that was.
 
 use std::{collections::VecDeque, fmt};
@@ -18,7 +18,7 @@ use std::{collections::VecDeque, fmt};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
-use crate::{NvmeState, PhysicalFunction, Reason, Rule};
+use crate::{NvmeState, PhysicalFunction, Reason, Rule, health::WatchedHealth};
 
 /// An adapter has to be well for so long before it is touched again: the kernel's own recovery takes some time, and errors come in
 /// bursts. Milliseconds.
@@ -162,6 +162,8 @@ impl fmt::Display for Service {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Recovery {
+    /// Its driver is asked to recover from what its health reporters have in error (devlink).
+    Health,
     /// The kernel resets the PF (sysfs `reset`): its configuration is saved and restored, its driver prepares for it.
     Reset,
     /// Its driver is taken from it and bound anew. All its VFs go.
@@ -171,6 +173,7 @@ pub enum Recovery {
 impl fmt::Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Health => "have its driver recover it",
             Self::Reset => "reset it",
             Self::Rebind => "bind its driver anew",
         })
@@ -189,6 +192,8 @@ pub struct Watched {
     was_live: bool,
     /// Its driver is resetting its NVMe controller.
     is_resetting: bool,
+    /// Its health reporters.
+    health: WatchedHealth,
     /// When it last had a fault, in milliseconds.
     struck_at: u64,
     /// The driver that it had while it served.
@@ -222,12 +227,13 @@ impl Watched {
         let before = self.service.clone();
         let answers = !pf.conditions.no_answer;
         let nvme = pf.nvme.as_ref().and_then(|controller| controller.state);
-        let fault = self.fault(pf, answers, nvme);
+        self.health.see(pf.health.as_deref(), now_ms);
+        let fault = self.fault(pf, answers, nvme, now_ms);
         self.is_resetting = answers && nvme.is_some_and(NvmeState::is_coming);
         self.was_live = nvme == Some(NvmeState::Live) || (self.was_live && nvme.is_some());
         // A driver that somebody has taken from it is no fault. One that does not come back after a fault is not well.
         let has_driver = pf.driver.is_some() || self.driver.is_none();
-        let is_down = self.is_resetting || nvme == Some(NvmeState::Dead);
+        let is_down = self.is_resetting || nvme == Some(NvmeState::Dead) || self.health.is_in_error();
         self.is_unwell = !answers || is_down || (!has_driver && !self.service.is_serving());
         self.well_since = match (self.is_unwell, &fault) {
             (true, _) => None,
@@ -250,7 +256,19 @@ impl Watched {
         self.service != before
     }
 
-    fn fault(&self, pf: &PhysicalFunction, answers: bool, nvme: Option<NvmeState>) -> Option<String> {
+    /// Whether it is to be looked at again soon, though it serves: what was found may be a fault by then.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.service.is_serving() && self.health.is_in_error()
+    }
+
+    fn fault(
+        &self,
+        pf: &PhysicalFunction,
+        answers: bool,
+        nvme: Option<NvmeState>,
+        now_ms: u64,
+    ) -> Option<String> {
         let reported = self.errors.zip(pf.errors).and_then(|(before, now)| now.since(before));
         if reported.is_some() || self.service.is_frozen() {
             return reported;
@@ -260,7 +278,8 @@ impl Watched {
         }
         // One that has just been found, or been given to its driver, is not live at once.
         let is_lost = |state: &NvmeState| *state == NvmeState::Dead || self.was_live && state.is_coming();
-        nvme.filter(is_lost).map(|state| format!("its NVMe controller is {state}"))
+        let lost = nvme.filter(is_lost).map(|state| format!("its NVMe controller is {state}"));
+        lost.or_else(|| self.health.stays_in_error(now_ms).map(str::to_owned))
     }
 
     fn strike(&mut self, what: String, now_ms: u64) {
@@ -296,7 +315,13 @@ impl Watched {
             return None;
         }
         (self.attempts, self.attempted_at) = (self.attempts + 1, now_ms);
-        Some(if self.attempts % 2 == 1 { Recovery::Reset } else { Recovery::Rebind })
+        // The least first, then by turns.
+        let before_resets = u32::from(self.health.is_in_error());
+        Some(match self.attempts.checked_sub(1 + before_resets) {
+            None => Recovery::Health,
+            Some(turn) if turn % 2 == 0 => Recovery::Reset,
+            Some(_) => Recovery::Rebind,
+        })
     }
 
     fn due_at(&self) -> u64 {
@@ -351,200 +376,5 @@ impl WatchedVf {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::*;
-
-    /// As a look finds it: so many fatal errors so far, or no answer.
-    fn pf(fatal: u64, answers: bool) -> PhysicalFunction {
-        serde_json::from_value(json!({
-            "address": "0000:01:00.0", "vendor_id": "8086", "device_id": "10c9", "name": "a NIC", "class": "network",
-            "driver": "igb", "in_use_by_host": [], "vfs_assigned": 0, "vfs_available": 7, "virtual_functions": [],
-            "conditions": {"no_answer": !answers},
-            "errors": {"correctable": 9, "nonfatal": 0, "fatal": fatal},
-        }))
-        .unwrap()
-    }
-
-    fn state(watched: &Watched) -> String {
-        watched.service().to_string()
-    }
-
-    #[test]
-    fn an_error_freezes_an_adapter_until_it_was_quiet_and_is_made_as_it_is_noted() {
-        let mut watched = Watched::default();
-        assert!(!watched.see(&pf(7, true), 0), "what was before the first look is no fault");
-        assert!(watched.see(&pf(8, true), 1_000));
-        assert_eq!(state(&watched), "frozen: 1 fatal error (AER)");
-        assert!(!watched.see(&pf(8, true), 2_999), "not yet quiet for long enough");
-        assert!(watched.see(&pf(8, true), 3_000));
-        assert_eq!(state(&watched), "recovering: 1 fatal error (AER)");
-        assert!(watched.repaired(true, 3_100));
-        assert!(watched.service().is_serving());
-        assert_eq!(watched.attempt(100_000), None, "nothing was to be attempted");
-    }
-
-    #[test]
-    fn a_burst_of_errors_is_one_fault_and_a_count_that_begins_anew_is_none() {
-        let mut watched = Watched::default();
-        watched.see(&pf(3, true), 0);
-        watched.see(&pf(1_003, true), 10);
-        assert_eq!(state(&watched), "frozen: 1000 fatal errors (AER)");
-        let mut watched = Watched::default();
-        watched.see(&pf(3, true), 0);
-        // The kernel has found the adapter anew.
-        assert!(!watched.see(&pf(0, true), 10));
-    }
-
-    #[test]
-    fn an_adapter_that_falls_silent_is_reset_then_bound_anew_and_fails_when_nothing_helps() {
-        let mut watched = Watched::default();
-        watched.see(&pf(0, true), 0);
-        watched.see(&pf(0, false), 1_000);
-        assert_eq!(state(&watched), "frozen: it does not answer any more");
-        let mut made = Vec::new();
-        for second in 1..=200 {
-            watched.see(&pf(0, false), second * 1_000);
-            made.extend(watched.attempt(second * 1_000).map(|attempt| (second, attempt)));
-        }
-        let (reset, rebind) = (Recovery::Reset, Recovery::Rebind);
-        assert_eq!(made, [(5, reset), (13, rebind), (29, reset), (61, rebind)]);
-        assert_eq!(state(&watched), "failed: it does not answer any more; 4 attempts did not help");
-        assert!(!watched.see(&pf(0, true), 900_000), "it stays out, though it answers again");
-    }
-
-    /// As a look finds one whose NVMe controller is in this state; `None`: no driver has it.
-    fn nvme(state: Option<&str>) -> PhysicalFunction {
-        let state = state.map(|word| NvmeState::of_word(word).unwrap());
-        let controller = state.map(|state| json!({"name": "nvme0", "resources": null, "state": state}));
-        let mut pf = pf(0, true);
-        pf.driver = controller.is_some().then(|| "nvme".to_owned());
-        pf.nvme = controller.map(|controller| serde_json::from_value(controller).unwrap());
-        pf
-    }
-
-    #[test]
-    fn an_nvme_controller_that_its_driver_resets_is_left_to_it_and_then_made_as_it_is_noted() {
-        let mut watched = Watched::default();
-        for (second, state) in [(0, "new"), (1, "connecting"), (2, "live")] {
-            assert!(!watched.see(&nvme(Some(state)), second * 1_000), "it is just being found: {state}");
-        }
-        watched.see(&nvme(Some("resetting")), 3_000);
-        assert_eq!(state(&watched), "frozen: its NVMe controller is resetting");
-        for second in 4..60 {
-            watched.see(&nvme(Some("connecting")), second * 1_000);
-            assert_eq!(watched.attempt(second * 1_000), None, "its driver has it in hand");
-        }
-        watched.see(&nvme(Some("live")), 60_000);
-        watched.see(&nvme(Some("live")), 62_000);
-        assert_eq!(state(&watched), "recovering: its NVMe controller is resetting");
-        assert!(watched.repaired(true, 62_000) && watched.service().is_serving());
-    }
-
-    #[test]
-    fn an_nvme_controller_whose_driver_does_not_come_to_an_end_or_gives_it_up_is_recovered_and_fails() {
-        for (word, first) in [("resetting", 131), ("dead", 5)] {
-            let mut watched = Watched::default();
-            watched.see(&nvme(Some("live")), 0);
-            let mut made = Vec::new();
-            for second in 1..=400 {
-                watched.see(&nvme(Some(word)), second * 1_000);
-                made.extend(watched.attempt(second * 1_000).map(|_| second));
-            }
-            assert_eq!((made.len(), made[0]), (4, first), "{word}");
-            assert_eq!(
-                state(&watched),
-                format!("failed: its NVMe controller is {word}; 4 attempts did not help")
-            );
-        }
-    }
-
-    /// Somebody has bound the VF's PF anew, or taken its driver: nobody resets it.
-    #[test]
-    fn an_nvme_controller_that_its_driver_lets_go_of_is_no_fault() {
-        let mut watched = Watched::default();
-        for (second, state) in
-            (0..).zip([Some("live"), Some("deleting"), None, Some("new"), Some("connecting")])
-        {
-            assert!(!watched.see(&nvme(state), second * 1_000), "{state:?}");
-        }
-    }
-
-    #[test]
-    fn one_that_never_answered_is_no_fault() {
-        let mut watched = Watched::default();
-        for second in 0..100 {
-            assert!(!watched.see(&pf(0, false), second * 1_000));
-        }
-    }
-
-    #[test]
-    fn too_many_faults_lock_an_adapter_out() {
-        let mut watched = Watched::default();
-        watched.see(&pf(0, true), 0);
-        for fault in 1..=5_u64 {
-            let at = fault * 60_000;
-            watched.see(&pf(fault, true), at);
-            watched.see(&pf(fault, true), at + QUIET_MS);
-            watched.repaired(true, at + QUIET_MS);
-        }
-        assert_eq!(state(&watched), "failed: 5 faults within 10 minutes, the last one: 1 fatal error (AER)");
-        let mut rare = Watched::default();
-        rare.see(&pf(0, true), 0);
-        for fault in 1..=50_u64 {
-            let at = fault * WINDOW_MS / 4;
-            rare.see(&pf(fault, true), at);
-            rare.see(&pf(fault, true), at + QUIET_MS);
-            assert!(rare.repaired(true, at + QUIET_MS), "fault {fault}");
-        }
-    }
-
-    #[test]
-    fn a_vf_that_reports_errors_again_and_again_is_locked_out() {
-        let errors = |nonfatal| Some(ErrorCounts { correctable: 9, nonfatal, fatal: 0 });
-        let mut watched = WatchedVf::default();
-        assert_eq!(watched.see(errors(70), 0), None, "what was before the first look is no fault");
-        assert_eq!(watched.see(errors(1_070), 1_000), None, "a burst is one");
-        assert_eq!(watched.see(None, 2_000), None, "nor is it one that it can't be read for a while");
-        assert_eq!(watched.see(errors(1_071), 3_000), None);
-        assert_eq!(watched.see(errors(1_071), 4_000), None);
-        let why = watched.see(errors(1_072), 5_000).unwrap();
-        assert_eq!(why, "3 faults within 10 minutes, the last one: 1 non-fatal error (AER)");
-        let mut rare = WatchedVf::default();
-        assert!((0..50).all(|n| rare.see(errors(n), n * WINDOW_MS / 2).is_none()));
-    }
-
-    proptest! {
-        /// Whatever an adapter does, it serves or has failed within a bound after it has done the last thing.
-        #[test]
-        fn nothing_is_recovered_for_ever(
-            looks in proptest::collection::vec((0..3_u64, any::<bool>(), 1..9_000_u64, 0..5_usize), 0..80),
-            ends_well in any::<bool>(),
-            last in 0..5_usize,
-            is_repaired in any::<bool>(),
-        ) {
-            let with = |fatal, answers, state: usize| {
-                let word = ["live", "resetting", "connecting", "dead"].get(state).copied();
-                PhysicalFunction { nvme: nvme(word).nvme, ..pf(fatal, answers) }
-            };
-            let (mut watched, mut now, mut fatal) = (Watched::default(), 0, 0);
-            for (more, answers, takes, state) in looks {
-                fatal += more;
-                now += takes;
-                watched.see(&with(fatal, answers, state), now);
-                watched.attempt(now);
-                watched.repaired(answers, now);
-            }
-            for _ in 0..400 {
-                now += 1_000;
-                watched.see(&with(fatal, ends_well, last), now);
-                watched.attempt(now);
-                watched.repaired(is_repaired, now);
-            }
-            let is_at_rest = matches!(watched.service(), Service::Serving | Service::Failed { .. });
-            prop_assert!(is_at_rest, "{}", watched.service());
-        }
-    }
-}
+#[path = "service_tests.rs"]
+mod tests;

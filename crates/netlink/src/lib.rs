@@ -1,12 +1,16 @@
-//! rtnetlink as far as ioward needs it: messages about interfaces ([`message`]), a socket to the kernel in this network namespace
+//! Netlink: rtnetlink as far as ioward needs it: messages about interfaces ([`message`]), a socket to the kernel in this network namespace
 //! or another one ([`Socket`]), and what both sides of VFs in namespaces have in common ([`Namespace`], [`Link`]).
+//!
+//! And devlink, which is generic netlink, as far as the health of adapters goes ([`devlink`]).
 //!
 //! Written by hand: a PF with some 220 VFs answers with more than 64 KiB, for which the usual readers' buffers are too small.
 //!
-//! include/uapi/linux/{netlink,rtnetlink,if_link}.h.
+//! include/uapi/linux/{netlink,rtnetlink,if_link,genetlink,devlink}.h.
 
 #![forbid(unsafe_code)]
 
+pub mod devlink;
+mod generic;
 mod link;
 pub mod message;
 mod namespace;

@@ -1,4 +1,4 @@
-//! The bytes of rtnetlink's messages. What comes in may be cut off anywhere.
+//! The bytes of netlink's messages. What comes in may be cut off anywhere.
 
 use std::io;
 
@@ -6,6 +6,8 @@ use std::io;
 const NLMSG_HEADER: usize = 16;
 /// `struct ifinfomsg`, with which the body of a message about an interface begins.
 pub const IFINFOMSG: usize = 16;
+/// `struct genlmsghdr`, with which the body of a message of a generic netlink family begins.
+pub(crate) const GENLMSG: usize = 4;
 /// `struct nlattr`: its length and its type.
 pub const NLA_HEADER: usize = 4;
 /// The two high bits of an attribute's type are flags (nested, network byte order).
@@ -20,14 +22,28 @@ pub fn invalid(what: &str) -> io::Error {
 /// A message about one interface (about none: 0): `struct nlmsghdr`, its length still 0, and `struct ifinfomsg`.
 #[must_use]
 pub fn request(kind: u16, flags: u16, ifindex: u32) -> Vec<u8> {
+    let mut message = header(kind, flags);
+    message.extend([0; 4]);
+    message.extend(ifindex.to_ne_bytes());
+    message.extend([0; 8]);
+    message
+}
+
+/// A message to a generic netlink family: `struct nlmsghdr`, its length still 0, and `struct genlmsghdr`.
+pub(crate) fn generic(family: u16, flags: u16, command: u8) -> Vec<u8> {
+    /// No family has ever had another; the kernel does not look at it.
+    const VERSION: u8 = 1;
+    let mut message = header(family, flags);
+    message.extend([command, VERSION, 0, 0]);
+    message
+}
+
+fn header(kind: u16, flags: u16) -> Vec<u8> {
     let mut message = Vec::with_capacity(128);
     message.extend([0; 4]);
     message.extend(kind.to_ne_bytes());
     message.extend(flags.to_ne_bytes());
     message.extend([0; NLMSG_HEADER - 8]);
-    message.extend([0; 4]);
-    message.extend(ifindex.to_ne_bytes());
-    message.extend([0; 8]);
     message
 }
 

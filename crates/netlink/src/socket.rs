@@ -1,11 +1,11 @@
-//! A socket to the kernel's network configuration.
+//! A socket to the kernel's network configuration, or to another part of it that speaks netlink.
 
 use std::{cell::Cell, io, thread, time::Duration};
 
 use rustix::{
     fd::OwnedFd,
     net::{
-        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind,
+        AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind,
         netlink::SocketAddrNetlink,
         recv, sendto, socket_with,
         sockopt::{Timeout, set_socket_timeout},
@@ -42,7 +42,12 @@ impl Socket {
     /// When the kernel has no rtnetlink, or no descriptor is left.
     pub fn open() -> io::Result<Self> {
         // NETLINK_ROUTE is protocol 0.
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+        Self::open_to(None)
+    }
+
+    /// To another part of the kernel than its interfaces, in the network namespace of this thread.
+    pub(crate) fn open_to(protocol: Option<Protocol>) -> io::Result<Self> {
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         bind(&socket, &SocketAddrNetlink::new(0, 0))?;
         set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_WITHIN))?;
         Ok(Self { socket, sequence: Cell::new(0) })
@@ -105,6 +110,7 @@ impl Socket {
             for (sequence_of, kind, body) in messages(&answer) {
                 match (kind, i32_at(body, 0)) {
                     _ if sequence_of != sequence => {}
+                    (NLMSG_DONE, Some(error)) if error < 0 => return Err(refusal(error)),
                     (NLMSG_DONE, _) => return Ok(()),
                     (NLMSG_ERROR, Some(error)) => return Err(refusal(error)),
                     _ if kind == expected => each(body),

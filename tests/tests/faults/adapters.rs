@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ioward_fabric::sim::{Severity, Silence};
 use ioward_imp::Imp;
-use ioward_model::{EventKind, Intent, NvmeState, OpErrorKind, Options, Rule, Service, Spec};
+use ioward_model::{EventKind, Intent, NvmeState, OpErrorKind, Options, Recovery, Rule, Service, Spec};
 use ioward_pci::Bdf;
 
 use crate::scene::{NIC, Scene, name, partition, set_mac, vf};
@@ -202,4 +202,76 @@ async fn an_nvme_controller_that_is_reset_is_left_alone_and_one_that_is_dead_is_
     pass(&scene, 200).await;
     assert!(is(&scene, has_failed), "{:?}", service(&scene));
     assert_eq!(scene.imp.state().out_of_service.len(), 1);
+}
+
+/// What was tried to recover the adapter, and whether it helped.
+fn attempts(scene: &Scene) -> Vec<(Recovery, bool)> {
+    let events = scene.imp.events();
+    let attempts = events.into_iter().filter_map(|event| match event.kind {
+        EventKind::AdapterAttempted { how, error, .. } => Some((how, error.is_none())),
+        _ => None,
+    });
+    attempts.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_is_asked_to_recover_what_its_health_reporter_has_in_error_before_its_adapter_is_reset() {
+    let scene = Scene::with_health();
+    scene.apply(&partition("web", 0, MAC)).await;
+    scene.imp.look().await.unwrap();
+    scene.machine.report_health(nic(), "fw", Silence::UntilAsked).unwrap();
+    pass(&scene, 3).await;
+    let frozen = Service::Frozen { what: "its health reporter fw is in error".into() };
+    assert_eq!((service(&scene), attempts(&scene)), (Some(frozen), vec![]));
+    let refused = scene.imp.operate(&name("web"), set_mac(OTHER)).await.unwrap_err();
+    assert_eq!((refused.kind, refused.reasons[0].rule), (OpErrorKind::Busy, Rule::InService), "{refused}");
+    pass(&scene, 20).await;
+    assert!(is(&scene, serves), "{:?}", service(&scene));
+    assert_eq!(attempts(&scene), [(Recovery::Health, true)]);
+    let host = scene.imp.look().await.unwrap();
+    let fw = &host.physical_function(nic()).unwrap().health.as_ref().unwrap()[0];
+    assert_eq!((fw.name.as_str(), fw.errors, fw.recoveries, fw.is_unrecovered()), ("fw", 1, 1, false));
+    assert_eq!(scene.mac(vf(0)), MAC);
+
+    scene.machine.report_health(nic(), "fw", Silence::UntilRebound).unwrap();
+    pass(&scene, 60).await;
+    assert!(is(&scene, serves), "{:?}", service(&scene));
+    let tried = [(Recovery::Health, false), (Recovery::Reset, true), (Recovery::Rebind, true)];
+    assert_eq!(attempts(&scene)[1..], tried);
+    assert!(scene.imp.drift().await.unwrap().is_empty(), "its VFs are there again, as they are noted");
+}
+
+/// Some drivers set a queue up anew every now and then, and a guest that misbehaves is enough for a report of others.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_driver_recovers_from_and_what_nothing_can_recover_freezes_no_adapter() {
+    let scene = Scene::with_health();
+    scene.apply(&partition("web", 0, MAC)).await;
+    scene.imp.look().await.unwrap();
+    for _ in 0..20 {
+        scene.machine.report_health(nic(), "fw", Silence::For(50_000_000)).unwrap();
+        scene.machine.report_health(nic(), "mdd", Silence::ForGood).unwrap();
+        pass(&scene, 3).await;
+    }
+    assert_eq!(service(&scene), None);
+    let host = scene.imp.look().await.unwrap();
+    let health = host.physical_function(nic()).unwrap().health.clone().unwrap();
+    let counts: Vec<_> = health.iter().map(|one| (one.errors, one.recoveries)).collect();
+    assert_eq!(counts, [(20, 20), (20, 0)], "they are counted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_health_reporter_that_nothing_helps_has_its_adapter_locked_out() {
+    let scene = Scene::with_health();
+    scene.apply(&partition("web", 0, MAC)).await;
+    scene.imp.look().await.unwrap();
+    scene.machine.report_health(nic(), "fw", Silence::ForGood).unwrap();
+    pass(&scene, 300).await;
+    assert!(is(&scene, has_failed), "{:?}", service(&scene));
+    assert_eq!((attempts(&scene).len(), scene.imp.state().out_of_service.len()), (4, 1));
+    // A person has it back, and knows what it shows.
+    scene.ask(Intent::Return { pf: nic() }).await;
+    pass(&scene, 60).await;
+    let host = scene.imp.look().await.unwrap();
+    assert!(host.physical_function(nic()).unwrap().service.is_serving());
+    assert_eq!(attempts(&scene).len(), 4);
 }

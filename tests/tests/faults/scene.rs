@@ -14,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use ioward_fabric::{
     Fabric, FabricError,
-    sim::{Severity, Silence, SimFabric, SimMachine},
+    sim::{Adapter, Severity, Silence, SimFabric, SimMachine},
 };
 use ioward_hypervisor::{
     Accelerator, Adoptable, ChannelEnd, Hypervisor, HypervisorError, HypervisorEvent, Obstacle,
@@ -470,6 +470,14 @@ impl Scene {
         let file = MemoryFile::default();
         StateFile::create("state".as_ref(), file.clone(), &[]).unwrap();
         Self::over(SimMachine::standard(1), Arc::default(), file)
+    }
+
+    /// With one adapter, whose driver has health reporters.
+    pub fn with_health() -> Self {
+        let file = MemoryFile::default();
+        StateFile::create("state".as_ref(), file.clone(), &[]).unwrap();
+        let machine = SimMachine::builder(1).adapter(Adapter::gigabit().reports_health()).build();
+        Self::over(machine, Arc::default(), file)
     }
 
     fn over(machine: SimMachine, machines: Arc<Machines>, file: MemoryFile) -> Self {

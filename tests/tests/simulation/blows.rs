@@ -24,6 +24,8 @@ pub enum Fault {
     TakenOut,
     /// The driver of its NVMe controller resets that, or gives it up.
     Controller(NvmeState, Silence),
+    /// Its driver notes an error in this health reporter of its own, and has not recovered from it until then.
+    Health(&'static str, Silence),
     /// The interface of its port goes down, or up.
     Link(bool),
 }
@@ -75,6 +77,17 @@ impl Fault {
                 Self::Controller(NvmeState::Dead, Silence::UntilRebound),
                 Self::Controller(NvmeState::Dead, Silence::ForGood),
             ]);
+        }
+        if class == Class::Network && random.percent(25) {
+            let until = [
+                Silence::For(100_000_000),
+                Silence::For(3_000_000_000),
+                Silence::UntilAsked,
+                Silence::UntilReset,
+                Silence::UntilRebound,
+                Silence::ForGood,
+            ];
+            return Self::Health(random.pick(&["fw", "fw", "fw", "mdd"]), random.pick(&until));
         }
         match random.below(20) {
             0..=4 => Self::Error(Severity::NonFatal, random.pick(&silences)),
@@ -169,6 +182,7 @@ fn fall(blow: &Blow, machine: &SimMachine, guests: &Guests) -> bool {
         },
         Fault::DriverReset => return machine.fall_silent(blow.pf, Silence::For(2_000_000_000)).is_ok(),
         Fault::Controller(state, until) => return machine.nvme_goes_down(blow.pf, state, until).is_ok(),
+        Fault::Health(reporter, until) => return machine.report_health(blow.pf, reporter, until).is_ok(),
         Fault::TakenOut => {
             if !machine.unplug(blow.pf) {
                 return false;

@@ -5,7 +5,7 @@
 use std::{io::Write, time::Duration};
 
 use ioward_fabric::sim::{MachineView, Severity, Silence};
-use ioward_model::{EventKind, Inventory, Name, Service, State};
+use ioward_model::{Class, EventKind, Inventory, Name, Service, State};
 use ioward_pci::Bdf;
 
 use crate::{
@@ -37,6 +37,7 @@ struct Counts {
     failed: usize,
     restarts: usize,
     halted: usize,
+    health: usize,
 }
 
 #[test]
@@ -47,16 +48,19 @@ fn adapters_with_faults() {
     let (faults, attempted) = (told.sum(|counts| counts.faults), told.sum(|counts| counts.attempted));
     let (failed, restarts) = (told.sum(|counts| counts.failed), told.sum(|counts| counts.restarts));
     let halted = told.sum(|counts| counts.halted);
+    let health = told.sum(|counts| counts.health);
     // Past what captures the output of tests that pass.
     let _ = writeln!(
         std::io::stderr(),
-        "{} seeds; {faults} faults, {attempted} of them with attempts to recover, {failed} adapters locked out, {restarts} daemons \
+        "{} seeds; {faults} faults, {health} of them in health reporters, {attempted} with attempts to recover, {failed} adapters locked out, {restarts} daemons \
          died meanwhile; {halted} machines were halted",
         told.seeds
     );
     let many = usize::try_from(told.seeds).unwrap();
     assert!(
-        faults >= many && (many < 100 || attempted > many / 4 && failed > 10 && restarts > 10 && halted > 50)
+        faults >= many
+            && (many < 100
+                || attempted > many / 4 && failed > 10 && restarts > 10 && halted > 50 && health > 20)
     );
 }
 
@@ -70,6 +74,9 @@ async fn tell(seed: u64) -> Result<Counts, Wrong> {
         happen(&mut world, &mut random, None).await?;
         let pfs = world.host.machine.physical_functions();
         let pf = random.pick(&pfs);
+        let is_network = world.host.pf(pf).is_some_and(|pf| pf.class == Class::Network);
+        // Of its health reporter, without any other sign.
+        let is_health = is_network && random.percent(30);
         let (severity, silence) = (
             random.pick(&[Severity::NonFatal, Severity::Fatal]),
             random.pick(&[
@@ -84,9 +91,25 @@ async fn tell(seed: u64) -> Result<Counts, Wrong> {
         if service(&found, pf) != Service::Serving || is_out(&found, pf) {
             continue;
         }
-        world.story.tell(|| format!("{pf} has a fault: {severity:?}, {silence:?}"));
-        let told = world.host.machine.report_error(pf, severity, silence).unwrap();
-        world.hypervisor.halt_holders(&told);
+        if is_health {
+            world.story.tell(|| format!("{pf} has a health reporter in error: {silence:?}"));
+            let until = silence.unwrap_or(Silence::UntilAsked);
+            // One whose driver is gone has none; of one that does not answer, and may never have, its reporters say nothing.
+            let answers = found.physical_function(pf).is_some_and(|pf| !pf.conditions.no_answer);
+            if !answers || world.host.machine.report_health(pf, "fw", until).is_err() {
+                continue;
+            }
+            let found = service(&look(&world).await?, pf);
+            if !found.is_serving() {
+                return Err(format!("its driver may be recovering {pf}, which is {found}"));
+            }
+            world.host.machine.advance(Duration::from_millis(1_000));
+            counts.health += 1;
+        } else {
+            world.story.tell(|| format!("{pf} has a fault: {severity:?}, {silence:?}"));
+            let told = world.host.machine.report_error(pf, severity, silence).unwrap();
+            world.hypervisor.halt_holders(&told);
+        }
         counts.halted += halted(&world).len();
         counts.faults += 1;
         let found = service(&look(&world).await?, pf);
@@ -94,7 +117,7 @@ async fn tell(seed: u64) -> Result<Counts, Wrong> {
             return Err(format!("{pf} has a fault, and is {found}"));
         }
         let was_taken_out = happen(&mut world, &mut random, Some(pf)).await?;
-        let has_died = silence.is_some() && random.percent(30);
+        let has_died = (silence.is_some() || is_health) && random.percent(30);
         if has_died {
             counts.restarts += 1;
             world.carry_out(&Action::Crash { ends: None }).await?;
@@ -105,9 +128,10 @@ async fn tell(seed: u64) -> Result<Counts, Wrong> {
         counts.failed += usize::from(ended.locked_out);
         // Who has just begun to watch an adapter that nothing is noted of knows of no fault: a daemon that has started, or one that was told
         // that it is in service again. It can't be read, and gives nothing.
-        let is_known = !has_died && !was_taken_out || world.state().adapters.contains_key(&pf);
+        // What a health reporter has in error when it is first looked at is no fault, whatever is noted.
+        let is_known = !has_died && !was_taken_out || !is_health && world.state().adapters.contains_key(&pf);
         if silence == Some(Silence::ForGood) && is_known && !ended.locked_out {
-            return Err(format!("{pf} is silent for good, and serves"));
+            return Err(format!("{pf} is silent or in error for good, and serves"));
         }
         if silence == Some(Silence::ForGood) || ended.locked_out {
             // Somebody takes it out: what comes after that is told by the other stories.

@@ -47,7 +47,11 @@ pub struct Choice {
 
 impl Choice {
     pub fn gigabit() -> Self {
-        Self { adapter: Adapter::gigabit(), classes: vec![(Class::Network, 7)], shared: false }
+        Self {
+            adapter: Adapter::gigabit().reports_health(),
+            classes: vec![(Class::Network, 7)],
+            shared: false,
+        }
     }
 
     pub fn nvme() -> Self {
@@ -55,11 +59,19 @@ impl Choice {
     }
 
     pub fn dual_25g() -> Self {
-        Self { adapter: Adapter::dual_25g(), classes: vec![(Class::Network, 64); 2], shared: false }
+        Self {
+            adapter: Adapter::dual_25g().reports_health(),
+            classes: vec![(Class::Network, 64); 2],
+            shared: false,
+        }
     }
 
     fn hundred_g() -> Self {
-        Self { adapter: Adapter::hundred_g(), classes: vec![(Class::Network, 127)], shared: false }
+        Self {
+            adapter: Adapter::hundred_g().reports_health(),
+            classes: vec![(Class::Network, 127)],
+            shared: false,
+        }
     }
 
     fn gpu() -> Self {

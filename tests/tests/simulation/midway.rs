@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, io::Write, time::Duration};
 
-use ioward_model::{Class, NvmeController, NvmeState, Plan, Service};
+use ioward_model::{Class, HealthReporter, NvmeController, NvmeState, Plan, Service};
 use ioward_pci::Bdf;
 
 use crate::{
@@ -144,13 +144,14 @@ async fn some(world: &World, random: &mut Random, plan: &Plan, within: u16) -> R
 async fn recover(world: &mut World, struck: &BTreeSet<Bdf>, blows: Vec<Blow>) -> Result<Vec<Blow>, Wrong> {
     world.arm(blows, None);
     let mut is_over = false;
-    for _ in 0..ENDS_WITHIN {
+    for second in 1..=ENDS_WITHIN {
         world.host.machine.advance(Duration::from_secs(1));
         world.hypervisor.notice_losses();
         world.strike().await;
         world.imp().reconcile().await.map_err(|error| format!("reconcile: {error}"))?;
         let found = look(world).await?;
-        is_over = struck.iter().all(|pf| !service(&found, *pf).is_waited_for());
+        // What a health reporter has in error is a fault only after a while.
+        is_over = second > 2 && struck.iter().all(|pf| !service(&found, *pf).is_waited_for());
         if is_over {
             break;
         }
@@ -175,14 +176,18 @@ async fn put_back(world: &mut World, struck: &BTreeSet<Bdf>) -> Result<usize, Wr
         let is_silent = found
             .physical_function(*pf)
             .is_some_and(|pf| pf.conditions.no_answer || pf.nvme.as_ref().is_some_and(is_dead));
-        if is_out(&found, *pf) || is_silent {
+        // One that was in error before this daemon watched it serves all the same.
+        let is_in_error = found
+            .physical_function(*pf)
+            .is_some_and(|pf| pf.health.iter().flatten().any(HealthReporter::is_unrecovered));
+        if is_out(&found, *pf) || is_silent || is_in_error {
             if is_silent && service(&found, *pf) == Service::Serving && is_known(world, *pf) {
                 return Err(format!("{pf} does not answer, and serves"));
             }
             locked_out += 1;
             world.carry_out(&Action::Unplug { pf: *pf }).await?;
         }
-        if !is_there || is_silent {
+        if !is_there || is_silent || is_in_error {
             world.carry_out(&Action::Replug { pf: *pf }).await?;
         }
     }

@@ -314,14 +314,26 @@ impl World {
         plan: &Plan,
         blows: Vec<Blow>,
     ) -> Result<(Ended, Vec<Blow>), Wrong> {
+        // VFs that partitions have by the state, and that a fault has taken away before: what is taken from them can't be given back.
+        let before = self.host.machine.snapshot();
+        let is_lost = |vf: VfId| {
+            let of_pf = before.physical_functions.get(&vf.pf).map_or(0, |pf| pf.vfs.len());
+            usize::from(vf.index) >= of_pf
+        };
+        let had_lost = self.state().assignments().any(|(_, held)| is_lost(held.vf));
+        let had_one_away = self.state().assignments().any(|(_, held)| held.is_unplugged());
         self.arm(blows, Some(plan));
         let ended = self.follow(plan, &Trouble::default()).await?;
         let struck = self.disarm()?;
-        if struck.is_empty() && ended == Ended::NotUndone {
+        if struck.is_empty() && !had_lost && ended == Ended::NotUndone {
             return Err("nothing has struck, and the plan is not undone".to_owned());
         }
         if ended == Ended::NotUndone {
             self.loosen(plan);
+        }
+        if had_one_away {
+            // It may have been switched back by a look in the middle of the plan, after which the reconciler puts it into its machine.
+            self.imp().reconcile().await.map_err(|error| format!("after a switch: {error}"))?;
         }
         self.follows_a_switch(plan).await?;
         self.is_quiet_and_sound(None).await.map_err(|wrong| format!("{ended:?}: {wrong}"))?;
@@ -346,7 +358,7 @@ impl World {
                 Fault::TakenOut => self.host.is_taken_out(*pf),
                 // It comes back, at the latest now.
                 Fault::Link(_) => _ = self.host.machine.set_up(*pf, true),
-                Fault::Error(..) | Fault::DriverReset | Fault::Controller(..) => {}
+                Fault::Error(..) | Fault::DriverReset | Fault::Controller(..) | Fault::Health(..) => {}
             }
             self.disturbed(*pf);
         }

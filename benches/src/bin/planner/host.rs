@@ -95,6 +95,7 @@ fn pf(n: u16, total_vfs: u16) -> PhysicalFunction {
         nvme: None,
         in_use_by_host: Vec::new(),
         errors: None,
+        health: None,
         service: ioward_model::Service::Serving,
         conditions: ioward_model::Conditions::default(),
         vfs_assigned: 0,

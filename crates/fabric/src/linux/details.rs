@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use ioward_model::{MacAddress, NvmeResources, NvmeSecondary, PhysicalFunction, Reason, Rule, VfSettings};
+use ioward_model::{
+    HealthReporter, MacAddress, NvmeResources, NvmeSecondary, PhysicalFunction, Reason, Rule, VfSettings,
+};
 use ioward_pci::Bdf;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +31,9 @@ pub(super) struct Details {
     /// MSI-X vectors to distribute among VFs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) vf_msix_total: Option<u32>,
+    /// The health reporters; `None` where the kernel does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) health: Option<Vec<HealthReporter>>,
     /// The facts that are missing, with the cause.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) reasons: Vec<Reason>,
@@ -64,6 +69,7 @@ impl Details {
             nvme.secondaries = self.secondaries;
         }
         pf.vf_msix_total = self.vf_msix_total.or(pf.vf_msix_total);
+        pf.health = self.health.or(pf.health.take());
         pf.reasons.extend(self.reasons);
     }
 }

@@ -28,6 +28,9 @@ pub(super) enum Key {
     Host,
     /// Looking at the processes of the host: one in a system call that does not end keeps nothing else waiting.
     Processes,
+    /// Asking devlink, which waits for drivers that are recovering or changing their number of VFs: what else is read does not wait
+    /// behind it.
+    Devlink,
     /// Reading from an adapter: need not wait for a change that takes long.
     Read(Bdf),
     /// Reading what the kernel does not tell while somebody changes the number of VFs, whoever that is and however long it

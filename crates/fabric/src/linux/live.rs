@@ -1,9 +1,15 @@
 //! [`LinuxFabric`]: the machine this runs on.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use ioward_model::{Inventory, Recovery, VfId, VfSettings, VfStatistics, checks, doctor::Finding};
+use ioward_model::{
+    HealthReporter, Inventory, Recovery, VfId, VfSettings, VfStatistics, checks, doctor::Finding,
+};
 use ioward_pci::Bdf;
 use tokio::sync::mpsc;
 
@@ -11,6 +17,7 @@ use super::{
     adapters,
     details::{Details, unreadable},
     doctor, driver,
+    health::{self, Reporters},
     holders::{self, Found, Wanted},
     identify::{self, pci_ids::Names},
     kernel_log::KernelLog,
@@ -71,6 +78,8 @@ pub struct LinuxFabric {
     /// Held while the machine emulator is started to say its version: one at a time, whoever asks.
     emulator: tokio::sync::Mutex<()>,
     names: Arc<Names>,
+    /// This kernel has no devlink.
+    has_no_devlink: Arc<AtomicBool>,
 }
 
 impl Default for LinuxFabric {
@@ -88,6 +97,7 @@ impl LinuxFabric {
             bounds: Bounds::default(),
             lanes: Lanes::default(),
             names: Arc::default(),
+            has_no_devlink: Arc::default(),
             emulator: tokio::sync::Mutex::default(),
         }
     }
@@ -135,8 +145,11 @@ impl LinuxFabric {
                 Ok((snapshot, inventory, wanted))
             })
             .await?;
+        let mut health = self.health(&inventory).await;
         for pf in &inventory.physical_functions {
-            snapshot.add_details(pf.address, self.details(pf.address).await);
+            let of_pf = take(&mut health, pf.address);
+            let details = Details { health: of_pf, ..self.details(pf.address).await };
+            snapshot.add_details(pf.address, details);
         }
         self.holders(wanted).await.add_to(&mut inventory);
         snapshot.add_holders(&inventory);
@@ -161,6 +174,23 @@ impl LinuxFabric {
         let what = "looking at the processes of the host".to_owned();
         let found = self.run(Key::Processes, what, self.bounds.processes, look).await;
         found.unwrap_or_else(|error| Found::none(&wanted, error.to_string()))
+    }
+
+    /// The health reporters of all adapters, by one question, where there is an adapter; `None` where the kernel does not tell.
+    async fn health(&self, inventory: &Inventory) -> Option<Reporters> {
+        // Another machine's files say nothing of this kernel.
+        if inventory.physical_functions.is_empty() || self.root != Path::new("/") {
+            return None;
+        }
+        let is_absent = Arc::clone(&self.has_no_devlink);
+        let ask = move |_: &Sysfs<'_>| health::read(&is_absent);
+        let what = "asking devlink for health reporters".to_owned();
+        let told = self.run(Key::Devlink, what, self.bounds.locked, ask).await;
+        // Nothing follows from that but that their state is not known, and it may be so for as long as a driver recovers.
+        told.unwrap_or_else(|error| {
+            tracing::debug!("health reporters are not known: {error}");
+            None
+        })
     }
 
     /// The facts from a PF's driver.
@@ -208,8 +238,10 @@ impl Fabric for LinuxFabric {
             .await?;
         self.holders(wanted).await.add_to(&mut inventory);
         checks::note_available(&mut inventory);
+        let mut health = self.health(&inventory).await;
         for pf in &mut inventory.physical_functions {
-            self.details(pf.address).await.add_to(pf);
+            let of_pf = take(&mut health, pf.address);
+            Details { health: of_pf, ..self.details(pf.address).await }.add_to(pf);
         }
         inventory.name_adapters();
         Ok(inventory)
@@ -285,6 +317,8 @@ impl Fabric for LinuxFabric {
     async fn recover(&self, pf: Bdf, how: Recovery) -> Result<(), FabricError> {
         let what = format!("recovering {pf}: {how}");
         let bound = match how {
+            // A driver that has to wait for its firmware takes up to a minute.
+            Recovery::Health => self.bounds.vf_count,
             Recovery::Reset => self.bounds.other,
             // Its VFs go with its driver, and it makes none.
             Recovery::Rebind => self.bounds.for_vf_count(0, self.total(pf).await?),
@@ -295,6 +329,11 @@ impl Fabric for LinuxFabric {
     async fn changes(&self) -> mpsc::Receiver<()> {
         watch::changes()
     }
+}
+
+/// Those of one function; none where the kernel tells and has none of it.
+fn take(reporters: &mut Option<Reporters>, pf: Bdf) -> Option<Vec<HealthReporter>> {
+    reporters.as_mut().map(|reporters| reporters.remove(&pf).unwrap_or_default())
 }
 
 /// Adds the kernel's log entries to a refusal.

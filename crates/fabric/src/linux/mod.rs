@@ -4,6 +4,7 @@ pub(crate) mod adapters;
 mod details;
 pub mod doctor;
 mod driver;
+mod health;
 mod holders;
 mod identify;
 mod kernel_log;

@@ -1,4 +1,4 @@
-//! Attempts to recover a PF after a fault: the attributes of sysfs.
+//! Attempts to recover a PF after a fault: devlink, and the attributes of sysfs.
 //!
 //! Kernel side: drivers/pci/pci-sysfs.c (`reset`), drivers/base/bus.c (`unbind`, `bind`, `drivers_probe`).
 
@@ -7,6 +7,7 @@ use ioward_pci::Bdf;
 use rustix::io::Errno;
 
 use super::{
+    health,
     sysfs::{Sysfs, driver_of, names},
     vfio,
 };
@@ -14,6 +15,7 @@ use crate::FabricError;
 
 pub(super) fn recover(sysfs: &Sysfs<'_>, pf: Bdf, how: Recovery) -> Result<(), FabricError> {
     match how {
+        Recovery::Health => health::recover(pf),
         Recovery::Reset => reset(sysfs, pf),
         Recovery::Rebind => rebind(sysfs, pf),
     }

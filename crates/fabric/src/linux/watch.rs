@@ -1,8 +1,9 @@
 //! The kernel's notifications: uevents of functions (netlink `KOBJECT_UEVENT`, lib/kobject_uevent.c) and changes of
-//! links (rtnetlink `RTMGRP_LINK`). Their content is not trusted: they are a reason to look.
+//! links (rtnetlink `RTMGRP_LINK`), and what devlink tells of health reporters. Their content is not trusted: they are a reason to look.
 
 use std::{io, os::fd::OwnedFd, thread};
 
+use ioward_netlink::devlink::{self, Devlink};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{
@@ -42,22 +43,29 @@ pub(super) fn changes() -> mpsc::Receiver<()> {
     receiver
 }
 
-fn open() -> io::Result<[Source; 2]> {
+fn open() -> io::Result<Vec<Source>> {
     let socket = |protocol: Option<Protocol>, groups| -> io::Result<OwnedFd> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
         bind(&socket, &SocketAddrNetlink::new(0, groups))?;
         Ok(socket)
     };
-    Ok([
+    let mut sources = vec![
         Source { socket: socket(Some(netlink::KOBJECT_UEVENT), KERNEL)?, is_news: is_about_functions },
         Source { socket: socket(None, LINKS)?, is_news: |_| true },
-    ])
+    ];
+    // Without it, what a reporter has in error is found by the looks that are made anyway.
+    match Devlink::open().and_then(|devlink| devlink.map_or(Ok(None), |devlink| devlink.news())) {
+        Ok(news) => sources.extend(news.map(|socket| Source { socket, is_news: devlink::is_of_health })),
+        Err(error) => tracing::warn!("devlink's news can't be followed: {error}"),
+    }
+    Ok(sources)
 }
 
-fn follow(sources: &[Source; 2], sender: &mpsc::Sender<()>) {
+fn follow(sources: &[Source], sender: &mpsc::Sender<()>) {
     while !sender.is_closed() {
-        let mut sockets = sources.each_ref().map(|source| PollFd::new(&source.socket, PollFlags::IN));
+        let mut sockets: Vec<_> =
+            sources.iter().map(|source| PollFd::new(&source.socket, PollFlags::IN)).collect();
         match poll(&mut sockets, Some(&LISTENS_EACH)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => {

@@ -21,6 +21,8 @@ pub struct Adapter {
     /// A serial number given to it.
     pub(super) serial: Option<u64>,
     pub(super) tells_serial: bool,
+    /// Whether its driver has other health reporters than its family's.
+    pub(super) reports_health: bool,
     /// Uses by the host, by port.
     pub(super) in_use_by_host: Vec<Vec<HostUse>>,
 }
@@ -40,6 +42,7 @@ impl Adapter {
             buses: None,
             serial: None,
             tells_serial: true,
+            reports_health: false,
             in_use_by_host: Vec::new(),
             family,
         }
@@ -103,6 +106,14 @@ impl Adapter {
     #[must_use]
     pub fn without_driver(mut self) -> Self {
         self.driver = false;
+        self
+    }
+
+    /// With a driver that has a health reporter of devlink's for each of the two kinds of errors, whatever those of its family have: `fw`, from
+    /// which it can recover, and `mdd`, from which it can't.
+    #[must_use]
+    pub fn reports_health(mut self) -> Self {
+        self.reports_health = true;
         self
     }
 

@@ -61,11 +61,13 @@ pub(super) struct Port {
     pub(super) silence: Option<Silence>,
 }
 
-/// How long a function does not answer after an error.
+/// How long a function does not answer after an error, or another part of it does not work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silence {
     /// Until this time has passed: a link that is trained anew, a reset by the kernel. Nanoseconds of model time.
     For(Time),
+    /// Until its driver is asked to recover it: only what is reported to devlink can be.
+    UntilAsked,
     /// Until it is reset.
     UntilReset,
     /// Until its driver is bound anew, which sets up more than a reset does.
@@ -177,7 +179,7 @@ impl Device {
         match self.ports[port].silence {
             None => false,
             Some(Silence::For(until)) => now < until,
-            Some(Silence::UntilReset | Silence::UntilRebound | Silence::ForGood) => true,
+            Some(_) => true,
         }
     }
 

@@ -100,7 +100,7 @@ impl PfState {
 
 impl Silence {
     /// With its end in place of a time that begins now.
-    fn from(self, now: Time) -> Self {
+    pub(super) fn from(self, now: Time) -> Self {
         match self {
             Self::For(time) => Self::For(now.saturating_add(time)),
             other => other,
@@ -108,9 +108,10 @@ impl Silence {
     }
 
     /// Whether an attempt to recover its adapter ends it.
-    fn ends_by(self, how: Recovery) -> bool {
+    pub(super) fn ends_by(self, how: Recovery) -> bool {
         match self {
-            Self::For(_) | Self::UntilReset => true,
+            Self::For(_) | Self::UntilAsked => true,
+            Self::UntilReset => how != Recovery::Health,
             Self::UntilRebound => how == Recovery::Rebind,
             Self::ForGood => false,
         }
@@ -152,6 +153,9 @@ impl Slot {
     /// A reset saves and restores the configuration of a PF, its VFs included (pci_reset_function). A driver takes its VFs away when
     /// it goes.
     pub(super) fn recover(&mut self, port: usize, how: Recovery, host: &mut Host) -> Result<(), Errno> {
+        if how == Recovery::Health {
+            return self.recover_health(port, host.now);
+        }
         let is_rebound = how == Recovery::Rebind;
         if is_rebound && self.pfs[port].vfs.iter().any(|vf| vf.held) {
             return Err(Errno::BUSY);
@@ -169,6 +173,7 @@ impl Slot {
             self.sriov_disable(port, host)?;
             self.pfs[port].driver = self.adapter.driver.then_some(self.device.family.drivers.0);
         }
+        self.health_after(port, how, host.now);
         Ok(())
     }
 }

@@ -34,6 +34,18 @@ pub(super) struct Family {
     pub(super) kind: Kind,
 }
 
+impl Family {
+    /// The health reporters of the PF driver (devlink), and whether it can recover from what is reported there.
+    pub(super) fn reporters(&self) -> &'static [(&'static str, bool)] {
+        match self.drivers.0 {
+            // Malicious VFs, for which there is nothing to recover.
+            "ice" => &[("mdd", false)],
+            "bnxt_en" => &[("fw", true), ("hw", true)],
+            _ => &[],
+        }
+    }
+}
+
 /// The routing IDs of VFs: First VF Offset and VF Stride.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Routing {

@@ -83,6 +83,7 @@ impl Machine {
             nvme: nvme(slot, pf, self.host.now),
             in_use_by_host: pf.in_use_by_host.clone(),
             errors: Some(pf.errors),
+            health: Some(if pf.driver.is_some() { pf.health(self.host.now) } else { Vec::new() }),
             service: Service::Serving,
             virtual_functions,
             reasons,

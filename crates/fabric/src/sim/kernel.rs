@@ -10,6 +10,7 @@ use super::{
     device::{Device, Function, MS, Silence, Time},
     family::{Kind, WhenDown},
     groups::Groups,
+    health::Reporter,
     layout::{SRIOV, sriov},
     nic::NicVf,
     random::Random,
@@ -68,6 +69,8 @@ pub(super) struct PfState {
     pub(super) in_use_by_host: Vec<HostUse>,
     /// `aer_dev_*`.
     pub(super) errors: ErrorCounts,
+    /// Health reporters, for as long as it has a driver.
+    pub(super) reporters: Vec<Reporter>,
     pub(super) vfs: Vec<VfState>,
     /// The next write to it will not return.
     pub(super) sticks: bool,
@@ -185,6 +188,7 @@ impl Slot {
             nvme,
             nvme_down: None,
             errors: ErrorCounts::default(),
+            reporters: if driver.is_some() { Reporter::all_of(&self.adapter) } else { Vec::new() },
             in_use_by_host: self.adapter.in_use_by_host.get(port).cloned().unwrap_or_default(),
             vfs: Vec::new(),
             sticks: false,

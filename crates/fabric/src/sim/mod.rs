@@ -22,6 +22,7 @@ mod fabric;
 mod family;
 mod faults;
 mod groups;
+mod health;
 mod identify;
 mod kernel;
 mod layout;

@@ -174,5 +174,7 @@ fn the_facts_of_a_driver_are_bounded() {
     let mut snapshot = whole();
     let controller = json!({"controller_id": 1, "index": 0, "online": true, "queues": 1, "interrupts": 1});
     snapshot["drivers"]["0000:02:00.0"] = json!({"secondaries": vec![controller; 2000]});
-    assert!(refusal(&snapshot).contains("0000:02:00.0 has 2000 controllers or reasons; at most 1024"));
+    assert!(
+        refusal(&snapshot).contains("0000:02:00.0 has 2000 controllers, reporters or reasons; at most 1024")
+    );
 }

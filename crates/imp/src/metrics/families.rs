@@ -51,6 +51,7 @@ families! {
     STUCK "ioward_adapter_stuck" Gauge ["pf"] "1 while an adapter does not return from the kernel, else 0.";
     SERVICE "ioward_adapter_service" Gauge ["pf", "state"] "1 for the state that an adapter is in (docs/faults.md), else 0.";
     ERRORS "ioward_adapter_errors_total" Counter ["pf", "severity"] "Errors that a PF has reported by AER.";
+    HEALTH_ERRORS "ioward_adapter_health_errors_total" Counter ["pf", "reporter", "port"] "Errors that a health reporter of a PF's driver has noted (devlink).";
     OUT_OF_SERVICE "ioward_adapter_out_of_service" Gauge ["pf"] "1 while an adapter is out of service, else 0.";
     VF_OUT_OF_SERVICE "ioward_vf_out_of_service" Gauge ["pf", "index"] "1 for each VF that is locked out by itself.";
     PARTITIONS "ioward_partitions" Gauge ["state"] "Partitions that run and that do not.";

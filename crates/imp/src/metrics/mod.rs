@@ -17,8 +17,9 @@ use tokio::time::timeout;
 pub(crate) use self::counters::Counters;
 use self::{
     families::{
-        BUILD, DRIFT, ERRORS, GENERATION, OUT_OF_SERVICE, PARTITIONS, REVISION, RX_BYTES, RX_DROPPED,
-        RX_PACKETS, SERVICE, STUCK, TOTAL_VFS, TX_BYTES, TX_DROPPED, TX_PACKETS, VF_OUT_OF_SERVICE, VFS,
+        BUILD, DRIFT, ERRORS, GENERATION, HEALTH_ERRORS, OUT_OF_SERVICE, PARTITIONS, REVISION, RX_BYTES,
+        RX_DROPPED, RX_PACKETS, SERVICE, STUCK, TOTAL_VFS, TX_BYTES, TX_DROPPED, TX_PACKETS,
+        VF_OUT_OF_SERVICE, VFS,
     },
     text::Page,
     traffic::Traffic,
@@ -120,6 +121,10 @@ impl Metrics {
             for (severity, count) in severities {
                 page.count(&ERRORS, &[&address, severity], count);
             }
+        }
+        for reporter in pf.health.iter().flatten() {
+            let port = reporter.port.map_or(String::new(), |port| port.to_string());
+            page.count(&HEALTH_ERRORS, &[&address, &reporter.name, &port], reporter.errors);
         }
         page.add(&OUT_OF_SERVICE, &[&address], u8::from(pf.out_of_service.is_some()));
         for vf in pf.virtual_functions.iter().filter(|vf| vf.out_of_service.is_some()) {

@@ -135,6 +135,7 @@ impl World {
             nvme,
             in_use_by_host: Vec::new(),
             errors: None,
+            health: None,
             service: ioward_model::Service::Serving,
             conditions: Conditions::default(),
             vfs_assigned: 0,

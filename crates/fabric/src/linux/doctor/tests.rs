@@ -54,6 +54,7 @@ fn nic() -> PhysicalFunction {
         nvme: None,
         in_use_by_host: Vec::new(),
         errors: None,
+        health: None,
         service: ioward_model::Service::Serving,
         conditions: Conditions::default(),
         vfs_assigned: 0,

@@ -115,6 +115,7 @@ pub(super) fn read(host: &Host<'_>, address: Bdf) -> Option<PhysicalFunction> {
         nvme: nvme::read(&mut probe),
         in_use_by_host,
         errors: if has("aer_dev_fatal") { errors(&mut probe) } else { None },
+        health: None,
         service: Service::Serving,
         virtual_functions,
         reasons: probe.finish(),

@@ -8,7 +8,7 @@ use crate::linux::root::is_name;
 
 /// Maximum number of names in a folder, and so of functions. A host has hundreds, and thousands with all VFs on.
 const MAX_NAMES: usize = 8192;
-/// Maximum number of NVMe controllers behind a PF, and of its Reasons: today's controllers have at most 127 VFs.
+/// Maximum number of NVMe controllers behind a PF, of its health reporters, and of its Reasons: today's controllers have at most 127 VFs.
 const MAX_OF_DRIVER: usize = 1024;
 /// Longest path: PATH_MAX of Linux.
 const MAX_PATH: usize = 4096;
@@ -38,8 +38,9 @@ pub(super) fn check(snapshot: &Snapshot) -> Result<(), SnapshotError> {
     }
     at_most(MAX_NAMES, snapshot.holders.len(), "holders", "VFs")?;
     for (pf, details) in &snapshot.drivers {
-        let most = details.secondaries.len().max(details.reasons.len());
-        at_most(MAX_OF_DRIVER, most, &pf.to_string(), "controllers or reasons")?;
+        let reporters = details.health.as_ref().map_or(0, Vec::len);
+        let most = details.secondaries.len().max(details.reasons.len()).max(reporters);
+        at_most(MAX_OF_DRIVER, most, &pf.to_string(), "controllers, reporters or reasons")?;
     }
     Ok(())
 }
