@@ -82,7 +82,7 @@ fn bench() -> ExitCode {
         run.row(at_rest(folder));
     }
     if run.wants("set") {
-        run.row(setting::many());
+        setting::many().into_iter().for_each(|row| run.row(row));
     }
     run.end()
 }

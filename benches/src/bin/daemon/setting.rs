@@ -58,8 +58,8 @@ const IFLA_VF_TRUST: u16 = 9;
 /// The header of a message, and of an answer.
 const HEADER: usize = 16;
 
-/// The row.
-pub fn many() -> Row {
+/// How long it takes, and what is asked and told for it.
+pub fn many() -> [Row; 2] {
     let most = VFS[2];
     let mut row =
         Row::new("set", "MAC, VLAN and trust of VFs changed; the kernel is played by a thread", "ms");
@@ -90,13 +90,13 @@ pub fn many() -> Row {
     });
     let Counted { looks, asked, told } = counts;
     let per_vf = (asked + told) as f64 / most as f64;
-    let mut row = row.unwrap();
-    row.notes.push(format!("of the last of {most} VFs: {looks} looks at the host, {asked} questions about a VF, {told} messages that set one"));
-    let place = row.contenders.len();
-    row.with_samples(Role::Ours, "looks at the host for it (a number)", vec![looks as f64])
-        .with_samples(Role::Ours, "messages about each VF (a number)", vec![per_vf])
-        .at_most(place, LOOKS)
-        .at_most(place + 1, MESSAGES)
+    let mut messages = Row::new("set-messages", format!("the last of {most} VFs"), "")
+        .with_samples(Role::Ours, "looks at the host", vec![looks as f64])
+        .with_samples(Role::Ours, "messages for each VF", vec![per_vf])
+        .at_most(0, LOOKS)
+        .at_most(1, MESSAGES);
+    messages.notes.push(format!("{asked} questions about a VF, {told} messages that set one"));
+    [row.unwrap(), messages]
 }
 
 /// What VFs are to be like in a round: each differs from the one before.

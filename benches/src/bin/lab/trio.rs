@@ -72,9 +72,9 @@ impl Trio {
         };
         // The log begins with this start.
         if place == OURS {
-            fs::write(&log, "")?
+            fs::write(&log, "")?;
         } else {
-            _ = fs::remove_file(&log)
+            _ = fs::remove_file(&log);
         }
         let log = Log::at(&log);
         let took = match place {

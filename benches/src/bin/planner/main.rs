@@ -29,8 +29,10 @@ use ioward_planner::{
 const ROUNDS: usize = 15;
 /// The same for refusals, which take longer.
 const REFUSALS: usize = 5;
-/// PFs of the hosts, of 63 VFs each: 630, 2,520 and 10,080 VFs. There are half as many partitions as VFs.
+/// PFs of the hosts, of 63 VFs each: 630, 2,520 and 10,080 VFs.
 const PFS: [u16; 3] = [10, 40, 160];
+/// So many PFs more where something is to change afterwards: of the fastest adapters, all VFs would be taken otherwise.
+const ROOM: u16 = 6;
 /// VFs of each.
 const VFS_EACH: u16 = 63;
 /// By what power of the number of VFs planning may grow.
@@ -65,8 +67,9 @@ fn vfs(pfs: u16) -> u16 {
     pfs * VFS_EACH
 }
 
+/// 312, 1,250 and 5,000 partitions of two VFs each: some VFs are left, so that one can be replaced.
 fn partitions(pfs: u16) -> usize {
-    usize::from(vfs(pfs)) / 2
+    usize::from(pfs) * 125 / 4
 }
 
 /// The sizes of a row whose contenders begin with one for each.
@@ -88,6 +91,11 @@ impl Job {
     fn of(pfs: u16) -> Self {
         Self { inventory: host::inventory(pfs, VFS_EACH), spec: host::spec(partitions(pfs), pfs) }
     }
+
+    /// The same Spec, on a host with room.
+    fn with_room(pfs: u16) -> Self {
+        Self { inventory: host::inventory(pfs + ROOM, VFS_EACH), ..Self::of(pfs) }
+    }
 }
 
 /// NUMA nodes, link speeds, redundancy by adapter: two requests for each partition.
@@ -95,7 +103,7 @@ fn growth(run: &mut Run) {
     let jobs = PFS.map(Job::of);
     let intents = jobs.each_ref().map(|job| intent(&job.spec));
     let (state, options) = (State::default(), Options::default());
-    let mut row = Row::new("growth", "planning from nothing, half as many partitions as VFs", "ms");
+    let mut row = Row::new("growth", "planning from nothing, two VFs for each partition", "ms");
     for (job, pfs) in jobs.iter().zip(PFS) {
         row = row.with(Role::Ours, format!("{} VFs, {} partitions", vfs(pfs), job.spec.partitions.len()));
     }
@@ -169,7 +177,7 @@ struct Changed {
 
 impl Changed {
     fn of(pfs: u16, options: &Options) -> Self {
-        let job = Job::of(pfs);
+        let job = Job::with_room(pfs);
         let planned = plan(&job.inventory, &State::default(), &intent(&job.spec), options).unwrap();
         let (inventory, state) = host::carry_out(&job.inventory, &planned);
         let mut whole = job.spec.clone();
@@ -187,24 +195,26 @@ impl Changed {
     }
 }
 
-/// One of 5,040 partitions that run gets a faster link.
+/// One of 5,000 partitions that run gets a faster link.
 fn planning_again(run: &mut Run) {
     // The one that changes runs, and its VF is replaced.
     let options = Options { allow_disruption: true, ..Options::default() };
     let hosts = PFS.map(|pfs| Changed::of(pfs, &options));
-    let fresh = Job::of(PFS[2]);
+    let fresh = Job::with_room(PFS[2]);
     let (from_nothing, nothing) = (intent(&fresh.spec), State::default());
     let many = fresh.spec.partitions.len();
     let mut row = Row::new("again", "planning again when one partition has changed", "ms");
     for host in &hosts {
         row = row.with(Role::Ours, format!("the whole Spec of {}", host.job.spec.partitions.len()));
     }
+    let sizes = hosts.iter().enumerate().map(|(place, host)| (host.job.spec.partitions.len() as f64, place));
+    let sizes = sizes.collect();
     let row = row
         .with(Role::Ours, format!("the one alone, of {many}"))
         .with(Role::Floor, format!("from nothing, {many}"))
         .ratio(2, 4, OF_NOTHING)
         .ratio(3, 4, None)
-        .grows("the whole Spec", "VFs", by_vfs(), GROWS_BY);
+        .grows("the whole Spec", "partitions", sizes, GROWS_BY);
     run.row(measured(row, ROUNDS, |_, place| match place {
         4 => timed(|| plan(&fresh.inventory, &nothing, &from_nothing, &options).unwrap()).0,
         3 => timed(|| hosts[2].plan(&hosts[2].alone, &options)).0,

@@ -104,13 +104,14 @@ const fn part(name: &'static str, needs: &'static [&'static str], work: Work) ->
     Part { name, needs, work }
 }
 
-/// All parts, in the order in which they are run. Those about machines are the last: they keep a daemon of theirs.
+/// All parts, in the order in which they are run: each leaves the VFs that the next one begins with, for an igb's link takes a second to come
+/// back whenever their number changes. At first there are none.
 pub const ROWS: [Part<Work>; 9] = [
     part("rest", &["ioward", "libvirtd", "virsh"], rest::at_rest),
     part("make", &["ioward"], vfs::make),
+    part("overlap", &["ioward"], rest::overlap),
     part("bind", &["ioward", "driverctl", "libvirtd", "virsh"], vfs::bind),
     part("set", &["ioward", "ip"], vfs::set),
-    part("overlap", &["ioward"], rest::overlap),
     part("start", &["ioward", "qemu-system-x86_64", "libvirtd", "virsh"], machines::start),
     part("plug", &["ioward", "qemu-system-x86_64", "libvirtd", "virsh"], machines::plug),
     part("restart", &["ioward", "libvirtd", "virsh"], restart::restart),
