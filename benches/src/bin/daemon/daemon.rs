@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    fs,
     io::{self, Write},
     path::Path,
     str::FromStr,
@@ -53,16 +53,15 @@ impl Machines {
             Self::Started => "started",
         }
     }
-}
 
-impl fmt::Display for Machines {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Run => "run on, and are adopted",
-            Self::Stopped => "were stopped",
-            Self::Gone => "went down with the host",
-            Self::Started => "are started by it",
-        })
+    /// What has become of them.
+    pub fn told(self) -> &'static str {
+        match self {
+            Self::Run => "run on",
+            Self::Stopped => "were off",
+            Self::Gone => "are gone",
+            Self::Started => "it starts",
+        }
     }
 }
 

@@ -111,7 +111,7 @@ fn restart(run: &mut Run, folder: &Path) {
     let mut greeted =
         Row::new("restart-guests", "the same, until the guests of all machines have heard", "ms");
     for (partitions, machines) in starts {
-        let name = format!("{partitions}, whose machines {machines}");
+        let name = format!("{partitions}, whose machines {}", machines.told());
         row = row.with(Role::Ours, &name);
         simulated = simulated.with(Role::Ours, &name);
         if machines == Machines::Run && partitions > 0 {

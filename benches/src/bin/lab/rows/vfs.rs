@@ -72,11 +72,11 @@ fn make_so_many(host: &Host, rounds: Rounds, row: Row, pf: &str, count: u16) -> 
         .ratio(0, 2, 1.05)
         .ratio(0, 3, None)
         .ratio(1, 2, None);
-    let spec = |count: u16| [VERSION, &adapter(pf, &count.to_string())].concat();
-    let intent = json!({"intent": "apply", "spec": {"version": 1, "adapter": [{"pf": pf, "vfs": count}]}});
+    let wish = |count: u16| json!({"intent": "apply", "spec": {"version": 1, "adapter": [{"pf": pf, "vfs": count}]}});
+    let (intent, none) = (wish(count), wish(0));
     // Held from here on, without VFs. ioward turns autoprobe off for VFs that it gives to machines; so does the floor.
-    host.daemon.apply(&spec(0))?;
-    let file = host.daemon.write("make.toml", spec(count))?;
+    host.change(&none)?;
+    let file = host.daemon.write("make.toml", [VERSION, &adapter(pf, &count.to_string())].concat())?;
     let mut told = String::new();
     // The last two are of one write: whichever has its turn first has it made.
     let mut written: Option<[f64; 2]> = None;
@@ -101,7 +101,7 @@ fn make_so_many(host: &Host, rounds: Rounds, row: Row, pf: &str, count: u16) -> 
         };
         if place < 2 {
             check_count(pf, count)?;
-            host.daemon.apply(&spec(0))?;
+            host.change(&none)?;
         }
         check_count(pf, 0)?;
         Ok(took)
@@ -196,6 +196,7 @@ pub fn bind(shared: &Shared, rounds: Rounds) -> Result<Vec<Row>> {
     libvirt::start_anew()?;
     let intent = attach(ALL);
     let file = host.daemon.write("bind.toml", holder(1, ALL, |_| None))?;
+    let none = wish(&host, &holder(1, 0, |_| None))?;
     let detach = |what: &str| {
         let words: Vec<String> =
             vfs.iter().map(|vf| format!("nodedev-{what} {}", libvirt::device(vf))).collect();
@@ -229,7 +230,7 @@ pub fn bind(shared: &Shared, rounds: Rounds) -> Result<Vec<Row>> {
         };
         if place < 2 {
             by_hand::check_bound(&vfs, true)?;
-            host.daemon.apply(&holder(1, 0, |_| None))?;
+            host.change(&none)?;
         }
         by_hand::check_bound(&vfs, false)?;
         Ok(took)
@@ -277,8 +278,8 @@ fn of_sizes(name: &'static str, what: &str, by_hand: &str, sizes: &[usize]) -> R
 fn growth_of_binding(host: &Host, rounds: Rounds) -> Result<Row> {
     let sizes = rounds.vfs;
     let igbs = igbs_of(sizes);
-    let nothing = holder(igbs, 0, |_| None);
-    host.daemon.apply(&nothing)?;
+    let none = wish(host, &holder(igbs, 0, |_| None))?;
+    host.change(&none)?;
     let mut vfs = Vec::new();
     for (pf, _) in IGBS.iter().take(igbs) {
         vfs.extend(virtual_functions(pf)?);
@@ -292,7 +293,7 @@ fn growth_of_binding(host: &Host, rounds: Rounds) -> Result<Row> {
         }
         let took = milliseconds(host.change(&attach(vfs.len()))?.took);
         by_hand::check_bound(vfs, true)?;
-        host.daemon.apply(&nothing)?;
+        host.change(&none)?;
         by_hand::check_bound(vfs, false)?;
         Ok(took)
     })?;
@@ -310,10 +311,8 @@ pub fn set(shared: &Shared, rounds: Rounds) -> Result<Vec<Row>> {
         .with(Role::Floor, "ip -batch")
         .ratio(0, 2, 1.2)
         .ratio(1, 2, None);
-    let files = [0, 1].map(|which| host.daemon.write(&format!("set{which}.toml"), all(BOTH[which])));
-    let [first, second] = files;
-    let (first, second) = (first?, second?);
-    let intent = intent_of(&host, &second)?;
+    let file = host.daemon.write("set.toml", all(BOTH[1]))?;
+    let (before, intent) = (wish(&host, &all(BOTH[0]))?, wish(&host, &all(BOTH[1]))?);
     let mut told = String::new();
     let mut row = row.take_turns(rounds.short, |_, place| -> Result<f64> {
         if place == 2 {
@@ -324,10 +323,10 @@ pub fn set(shared: &Shared, rounds: Rounds) -> Result<Vec<Row>> {
             told = change.told();
             milliseconds(change.took)
         } else {
-            host.command(&["apply", "--yes", "-f", &second])?
+            host.command(&["apply", "--yes", "-f", &file])?
         };
         check_set(ALL, BOTH[1])?;
-        host.daemon.done(&["apply", "--yes", "-f", &first])?;
+        host.change(&before)?;
         check_set(ALL, BOTH[0])?;
         Ok(took)
     })?;
@@ -363,12 +362,9 @@ fn growth_of_setting(host: &Host, rounds: Rounds) -> Result<Row> {
     let changed = |vfs: usize| {
         holder(igbs_of(sizes), most, move |number| Some(if number < vfs { BOTH[1] } else { BOTH[0] }))
     };
-    let before = host.daemon.write("before.toml", changed(0))?;
-    host.daemon.done(&["apply", "--yes", "-f", &before])?;
-    let mut intents = Vec::new();
-    for size in sizes {
-        intents.push(intent_of(host, &host.daemon.write("after.toml", changed(*size))?)?);
-    }
+    let before = wish(host, &changed(0))?;
+    host.change(&before)?;
+    let intents = sizes.iter().map(|size| wish(host, &changed(*size))).collect::<Result<Vec<_>>>()?;
     let what = "MAC, VLAN and trust of VFs changed, by their number";
     let row = of_sizes("set-growth", what, "ip -batch", sizes);
     let row = row.take_turns(rounds.short, |_, place| -> Result<f64> {
@@ -378,16 +374,17 @@ fn growth_of_setting(host: &Host, rounds: Rounds) -> Result<Row> {
         }
         let took = milliseconds(host.change(&intents[place])?.took);
         check_set(vfs, BOTH[1])?;
-        host.daemon.done(&["apply", "--yes", "-f", &before])?;
+        host.change(&before)?;
         check_set(vfs, BOTH[0])?;
         Ok(took)
     })?;
     Ok(row)
 }
 
-/// What a Spec's file asks for, as the API takes it.
-fn intent_of(host: &Host, file: &str) -> Result<Value> {
-    let plan: Value = serde_json::from_str(&host.daemon.done(&["plan", "--json", "-f", file])?)?;
+/// What a Spec asks for, as the API takes it.
+fn wish(host: &Host, spec: &str) -> Result<Value> {
+    let file = host.daemon.write("wish.toml", spec)?;
+    let plan: Value = serde_json::from_str(&host.daemon.done(&["plan", "--json", "-f", &file])?)?;
     Ok(plan["intent"].clone())
 }
 
