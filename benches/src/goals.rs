@@ -1,7 +1,5 @@
 //! Goals, and whether they are met: a benchmark ends with status 1 when one is missed.
 
-use std::{cell::Cell, process::ExitCode};
-
 use crate::spread::Spread;
 
 /// What a figure that may be at most `bound` says.
@@ -39,39 +37,6 @@ impl Verdict {
     }
 }
 
-/// The goals of a run whose figures are single ones: the fastest of many, or CPU time.
-#[derive(Default)]
-pub struct Goals {
-    missed: Cell<usize>,
-}
-
-impl Goals {
-    /// Notes whether a goal is met, and gives the word for it.
-    pub fn judge(&self, met: bool) -> &'static str {
-        if met {
-            return Verdict::Met.word();
-        }
-        self.missed.set(self.missed.get() + 1);
-        Verdict::Missed.word()
-    }
-
-    /// What the benchmark ends with, and a last line that says why that is 1.
-    #[must_use]
-    pub fn status(&self) -> ExitCode {
-        match self.missed.get() {
-            0 => ExitCode::SUCCESS,
-            1 => {
-                eprintln!("a goal is missed");
-                ExitCode::FAILURE
-            }
-            missed => {
-                eprintln!("{missed} goals are missed");
-                ExitCode::FAILURE
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,15 +47,5 @@ mod tests {
         assert_eq!(Verdict::at_most(spread, 1.0), Verdict::Undecided);
         assert_eq!(Verdict::at_most(spread, 1.1), Verdict::Met);
         assert_eq!(Verdict::at_most(spread, 0.7), Verdict::Missed);
-    }
-
-    #[test]
-    fn one_goal_that_is_missed_is_enough() {
-        let goals = Goals::default();
-        assert_eq!(goals.judge(true), "met");
-        assert_eq!(format!("{:?}", goals.status()), format!("{:?}", ExitCode::SUCCESS));
-        assert_eq!(goals.judge(false), "MISSED");
-        assert_eq!(goals.judge(true), "met");
-        assert_eq!(format!("{:?}", goals.status()), format!("{:?}", ExitCode::FAILURE));
     }
 }

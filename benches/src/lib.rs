@@ -6,7 +6,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cpu;
 pub mod goals;
+pub mod growth;
+pub mod parts;
 pub mod report;
 pub mod row;
+pub mod run;
 pub mod spread;

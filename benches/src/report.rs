@@ -50,6 +50,15 @@ pub fn text(row: &Row, judged: bool) -> String {
             ),
         );
     }
+    for grown in row.grown() {
+        let Spread { median, low, high } = grown.spread;
+        let goal = match (grown.growth.goal, grown.verdict) {
+            (Some(goal), Some(verdict)) if judged => format!("<= {}: {}", figure(goal), verdict.word()),
+            _ => String::new(),
+        };
+        let name = format!("{}: exponent of {}", grown.growth.of, grown.growth.with);
+        line(&mut text, &format!("  {:<37}{median:>6.2} ({low:.2}-{high:.2}) {goal}", cut_to(&name, 36)));
+    }
     row.notes.iter().for_each(|note| line(&mut text, &format!("  {note}")));
     if let Some(why) = &row.failure {
         line(&mut text, &format!("  FAILED: {why}"));

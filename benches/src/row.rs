@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{goals::Verdict, spread::Spread};
+use crate::{goals::Verdict, growth::exponent, spread::Spread};
 
 /// Who a contender is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,30 @@ pub struct Outcome {
     pub verdict: Option<Verdict>,
 }
 
+/// Contenders that do the same in several sizes.
+#[derive(Clone, Debug)]
+pub struct Growth {
+    /// What grows: the name that they share.
+    pub of: String,
+    /// What the size is counted in: "VFs".
+    pub with: &'static str,
+    /// Each size, with the contender that does it, by its place in the row.
+    pub sizes: Vec<(f64, usize)>,
+    /// What the exponent is to be at most; `None`: nothing was asked for.
+    pub goal: Option<f64>,
+}
+
+/// How it grows.
+#[derive(Clone, Debug)]
+pub struct Grown<'a> {
+    /// What was compared.
+    pub growth: &'a Growth,
+    /// The exponents of each round; see [`exponent`].
+    pub spread: Spread,
+    /// What that says of the goal; `None` where there is none.
+    pub verdict: Option<Verdict>,
+}
+
 /// A row.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -71,6 +95,8 @@ pub struct Row {
     pub contenders: Vec<Contender>,
     /// What is compared.
     pub comparisons: Vec<Comparison>,
+    /// What grows.
+    pub growths: Vec<Growth>,
     /// What else was seen, a line each.
     pub notes: Vec<String>,
     /// Why there is no figure, or not all of them.
@@ -87,6 +113,7 @@ impl Row {
             unit,
             contenders: Vec::new(),
             comparisons: Vec::new(),
+            growths: Vec::new(),
             notes: Vec::new(),
             failure: None,
         }
@@ -109,6 +136,26 @@ impl Row {
     #[must_use]
     pub fn ratio(mut self, of: usize, to: usize, goal: impl Into<Option<f64>>) -> Self {
         self.comparisons.push(Comparison { of, to: Some(to), goal: goal.into() });
+        self
+    }
+
+    /// Adds a contender whose figures are known.
+    #[must_use]
+    pub fn with_samples(mut self, role: Role, name: impl Into<String>, samples: Vec<f64>) -> Self {
+        self.contenders.push(Contender { name: name.into(), role, samples });
+        self
+    }
+
+    /// Adds that some contenders, by their places, do the same in these sizes, and how the exponent of its growth is to be at most.
+    #[must_use]
+    pub fn grows(
+        mut self,
+        of: impl Into<String>,
+        with: &'static str,
+        sizes: Vec<(f64, usize)>,
+        goal: impl Into<Option<f64>>,
+    ) -> Self {
+        self.growths.push(Growth { of: of.into(), with, sizes, goal: goal.into() });
         self
     }
 
@@ -160,17 +207,41 @@ impl Row {
         self.comparisons.iter().filter_map(outcome).collect()
     }
 
-    /// Whether it could be run whole: each contender has figures, and each comparison an outcome.
+    /// How what grows does. What lacks figures is left out.
+    #[must_use]
+    pub fn grown(&self) -> Vec<Grown<'_>> {
+        let grown = |growth: &'_ Growth| {
+            let samples = |place: usize| self.contenders.get(place).map(|contender| &contender.samples);
+            let rounds = growth.sizes.iter().map(|(_, place)| samples(*place).map_or(0, Vec::len)).min()?;
+            let of_round = |round: usize| {
+                let points: Option<Vec<(f64, f64)>> =
+                    growth.sizes.iter().map(|(size, place)| Some((*size, samples(*place)?[round]))).collect();
+                exponent(&points?)
+            };
+            let exponents: Option<Vec<f64>> = (0..rounds).map(of_round).collect();
+            let spread = Spread::of(&exponents?)?;
+            Some((spread, growth.goal.map(|goal| Verdict::at_most(spread, goal))))
+        };
+        self.growths
+            .iter()
+            .filter_map(|growth| grown(growth).map(|(spread, verdict)| Grown { growth, spread, verdict }))
+            .collect()
+    }
+
+    /// Whether it could be run whole: each contender has figures, and each comparison and growth an outcome.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         let counts = self.contenders.iter().all(|contender| !contender.samples.is_empty());
-        self.failure.is_none() && counts && self.outcomes().len() == self.comparisons.len()
+        let all = self.outcomes().len() == self.comparisons.len() && self.grown().len() == self.growths.len();
+        self.failure.is_none() && counts && all
     }
 
     /// How many goals are missed.
     #[must_use]
     pub fn missed(&self) -> usize {
-        self.outcomes().iter().filter(|outcome| outcome.verdict == Some(Verdict::Missed)).count()
+        let compared = self.outcomes().into_iter().map(|outcome| outcome.verdict);
+        let grown = self.grown().into_iter().map(|grown| grown.verdict);
+        compared.chain(grown).filter(|verdict| *verdict == Some(Verdict::Missed)).count()
     }
 
     /// As JSON.
@@ -204,12 +275,29 @@ impl Row {
                 })
             })
             .collect();
+        let growths: Vec<Value> = self
+            .grown()
+            .iter()
+            .map(|grown| {
+                let sizes = grown.growth.sizes.iter();
+                json!({
+                    "of": grown.growth.of,
+                    "with": grown.growth.with,
+                    "sizes": sizes.clone().map(|(size, _)| *size).collect::<Vec<f64>>(),
+                    "contenders": sizes.map(|(_, place)| name(*place)).collect::<Vec<_>>(),
+                    "exponent": spread(grown.spread),
+                    "goal": grown.growth.goal,
+                    "verdict": grown.verdict.map(Verdict::word),
+                })
+            })
+            .collect();
         json!({
             "name": self.name,
             "what": self.what,
             "unit": self.unit,
             "contenders": contenders,
             "comparisons": comparisons,
+            "growths": growths,
             "notes": self.notes,
             "failure": self.failure,
         })
@@ -238,6 +326,21 @@ mod tests {
         assert_eq!((outcomes[0].spread.median, outcomes[0].verdict), (1.5, Some(Verdict::Missed)));
         assert!(row.is_whole() && row.missed() == 1);
         assert_eq!(row.json()["comparisons"][0]["verdict"], "MISSED");
+    }
+
+    /// Each round has an exponent of its own, so that a busy moment is seen as a spread.
+    #[test]
+    fn what_grows_is_told_with_its_exponent() {
+        let row = Row::new("bind", "bind VFs", "ms")
+            .with_samples(Role::Ours, "1 VF", vec![1.0, 2.0])
+            .with_samples(Role::Ours, "4 VFs", vec![4.0, 4.0])
+            .grows("ioward", "VFs", vec![(1.0, 0), (4.0, 1)], 0.4);
+        let grown = row.grown();
+        assert_eq!((grown[0].spread.low, grown[0].spread.high), (0.5, 1.0));
+        assert!(row.is_whole() && row.missed() == 1);
+        assert_eq!(row.json()["growths"][0]["verdict"], "MISSED");
+        let nothing = Row::new("bind", "bind VFs", "ms").grows("ioward", "VFs", Vec::new(), None);
+        assert!(!nothing.is_whole(), "no figures are no growth");
     }
 
     #[test]

@@ -39,8 +39,8 @@ pub enum Bench {
     Build,
 }
 
-/// Where `lab` writes its rows unless told otherwise, in the checkout.
-const LAB_JSON: &str = "target/bench/lab.json";
+/// Where rows are written unless told otherwise, in the checkout: a file for each benchmark.
+const JSON_FOLDER: &str = "target/bench";
 /// What comes before the rows as JSON, in the last line that `bench-lab` prints.
 const JSON: &str = "JSON ";
 /// How long `lab` may take.
@@ -48,55 +48,72 @@ const LAB_BOUND: Duration = Duration::from_secs(90 * 60);
 
 /// Runs one benchmark. Gives the status to exit with.
 pub fn run(what: Bench, quick: bool, json: Option<PathBuf>, rows: &[String]) -> Result<u8> {
+    check(what, quick, json.is_some(), rows)?;
     let workspace = Workspace::find()?;
-    let is_lab = what == Bench::Lab;
-    if (!is_lab && (quick || !rows.is_empty())) || (!is_lab && what != Bench::Chart && json.is_some()) {
-        return Err(Error::Other(
-            "--quick, --json and rows are for `bench lab`, --json for `bench chart`, too".into(),
-        ));
-    }
-    let json = json.unwrap_or_else(|| workspace.root.join(LAB_JSON));
+    let of = |name: &str| workspace.root.join(JSON_FOLDER).join(format!("{name}.json"));
     let binary = match what {
         Bench::Build => return build(&workspace).map(|()| 0),
-        Bench::Lab => return lab(quick, &json, rows),
-        Bench::Chart => {
-            let rows = fs::read_to_string(&json).map_err(Error::file("read", &json))?;
-            let drawn = chart::draw(&rows)?;
-            let path = workspace.root.join("docs/performance.svg");
-            fs::write(&path, drawn).map_err(Error::file("write", &path))?;
-            println!("{}", path.display());
-            return Ok(0);
-        }
+        Bench::Lab => return lab(quick, &json.unwrap_or_else(|| of("lab")), rows),
+        Bench::Chart => return chart(&workspace, &json.unwrap_or_else(|| of("lab"))),
         Bench::Planner => "planner",
         Bench::Identify => "identify",
         Bench::Daemon => "daemon",
         Bench::Api => "api",
         Bench::Channel => "channel",
     };
+    let json = json.unwrap_or_else(|| of(binary));
     let mut cargo = workspace.cargo();
     cargo.args(["run", "--profile", "bench", "--quiet", "--package", "ioward-benches", "--bin", binary]);
+    cargo.args(["--", "--json"]).arg(json).args(rows);
     // It has said why.
     let status = cargo.status().map_err(|source| Error::Start { program: "cargo".into(), source })?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
+/// Refuses what a subject does not have.
+fn check(what: Bench, quick: bool, json: bool, rows: &[String]) -> Result<()> {
+    let refusal = match what {
+        Bench::Build if json => "`bench build` has no rows to write",
+        Bench::Build | Bench::Chart if !rows.is_empty() => "`bench build` and `bench chart` have no rows",
+        _ if quick && what != Bench::Lab => "--quick is for `bench lab`",
+        _ => return Ok(()),
+    };
+    Err(Error::Other(refusal.into()))
+}
+
+/// Draws what a benchmark has written, beside the documents.
+fn chart(workspace: &Workspace, json: &Path) -> Result<u8> {
+    let rows = fs::read_to_string(json).map_err(Error::file("read", json))?;
+    let drawn = chart::draw(&rows)?;
+    let path = workspace.root.join("docs").join(chart::file_of(&rows)?);
+    fs::write(&path, drawn).map_err(Error::file("write", &path))?;
+    println!("{}", path.display());
+    Ok(0)
+}
+
 /// Measures in level 1, and keeps the rows.
 fn lab(quick: bool, json: &Path, rows: &[String]) -> Result<u8> {
-    let lab = if quick { Lab::prepare()? } else { Lab::prepare_to_measure()? };
+    let lab = Lab::prepare()?;
+    // Before level 1 is booted, and before anything is built for it that takes long.
+    lab.check_rows(rows)?;
+    let lab = if quick { lab } else { lab.packaged()? };
     let arguments: Vec<String> =
         quick.then(|| "--quick".to_owned()).into_iter().chain(rows.iter().cloned()).collect();
     let found = Arc::new(Mutex::new(None));
     let status = lab.measure(&arguments, LAB_BOUND, Lines { rows: Arc::clone(&found), part: Vec::new() })?;
     let rows = found.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some(rows) = rows else {
-        return Err(Error::Other(format!("bench-lab ended with status {status} and without its rows")));
-    };
+    let rows = rows_of(status, rows)?;
     if let Some(folder) = json.parent() {
         fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
     }
     fs::write(json, rows).map_err(Error::file("write", json))?;
     eprintln!("the rows are in {}", json.display());
     Ok(status)
+}
+
+/// The rows that `bench-lab` has printed: it has always some, unless it has died.
+fn rows_of(status: u8, rows: Option<String>) -> Result<String> {
+    rows.ok_or_else(|| Error::Other(format!("bench-lab ended with status {status} and without its rows")))
 }
 
 /// What `bench-lab` prints, passed on but for the rows as JSON, which are kept.
@@ -210,6 +227,25 @@ mod tests {
             lines.write_all(piece.as_bytes()).unwrap();
         }
         assert_eq!(rows.lock().unwrap().as_deref(), Some("{\"rows\": []}\n"));
+    }
+
+    /// A command that died with level 1 still running has an exit status, and it may even be 0.
+    #[test]
+    fn a_run_without_rows_is_an_error() {
+        assert!(rows_of(0, None).is_err_and(|error| error.to_string().contains("without its rows")));
+        assert_eq!(rows_of(1, Some("{}".to_owned())).unwrap(), "{}");
+    }
+
+    #[test]
+    fn what_a_subject_does_not_have_is_refused() {
+        let row = ["growth".to_owned()];
+        assert!(check(Bench::Build, false, true, &[]).is_err());
+        assert!(check(Bench::Chart, false, true, &row).is_err());
+        assert!(check(Bench::Planner, true, false, &[]).is_err());
+        for what in [Bench::Lab, Bench::Planner] {
+            check(what, what == Bench::Lab, true, &row).unwrap();
+        }
+        check(Bench::Chart, false, true, &[]).unwrap();
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A chart of what `cargo xtask bench lab` has measured, as plain SVG: a bar for each ratio that has a goal, the spread as a line
+//! A chart of what a benchmark has measured (`cargo xtask bench lab`, or another's JSON), as plain SVG: a bar for each ratio that has a goal, the spread as a line
 //! over it, the goal as a mark. Ratios are drawn on a logarithmic scale, so that twice as fast is as far from 1 as twice as slow.
 
 use std::fmt::Write;
@@ -20,10 +20,24 @@ const ENDS: (f64, f64) = (0.01, 100.0);
 /// Where the scale has lines.
 const LINES: [f64; 5] = [0.01, 0.1, 1.0, 10.0, 100.0];
 
+fn parse(rows: &str) -> Result<Value> {
+    serde_json::from_str(rows).map_err(|error| Error::Other(format!("the rows are no JSON: {error}")))
+}
+
+/// What the chart of these rows is called.
+pub fn file_of(rows: &str) -> Result<String> {
+    Ok(match parse(rows)?["bench"].as_str() {
+        None | Some("lab") => "performance.svg".to_owned(),
+        Some(bench) if !bench.is_empty() && bench.bytes().all(|byte| byte.is_ascii_lowercase()) => {
+            format!("performance-{bench}.svg")
+        }
+        Some(bench) => return Err(Error::Other(format!("there is no benchmark {bench}"))),
+    })
+}
+
 /// Draws the rows of a run.
 pub fn draw(rows: &str) -> Result<String> {
-    let rows: Value =
-        serde_json::from_str(rows).map_err(|error| Error::Other(format!("the rows are no JSON: {error}")))?;
+    let rows = parse(rows)?;
     let bars = bars(&rows);
     if bars.is_empty() {
         return Err(Error::Other("no row has a ratio with a goal: there is nothing to draw".into()));
@@ -145,6 +159,13 @@ mod tests {
         assert!(svg.contains("bind, of virsh &amp; co") && svg.contains("0.20 met"), "{svg}");
         assert!(!svg.contains("by hand"), "without a goal there is nothing to hold it against");
         assert!(draw("{}").is_err() && draw("no").is_err());
+    }
+
+    #[test]
+    fn each_benchmark_has_a_chart_of_its_own() {
+        assert_eq!(file_of("{\"bench\": \"lab\"}").unwrap(), "performance.svg");
+        assert_eq!(file_of("{\"bench\": \"planner\"}").unwrap(), "performance-planner.svg");
+        assert!(file_of("{\"bench\": \"../start\"}").is_err() && file_of("{\"bench\": \"\"}").is_err());
     }
 
     #[test]

@@ -21,6 +21,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -125,12 +126,16 @@ impl Lab {
     }
 
     /// The same, with ioward as its package has it: that is what is measured.
-    pub fn prepare_to_measure() -> Result<Self> {
-        let mut lab = Self::prepare()?;
-        run_aside(dist::agent(lab.workspace.cargo()).args(["--example", IN_GUEST]))?;
-        run_aside(&mut dist::ioward(lab.workspace.cargo()))?;
-        lab.programs = lab.workspace.binaries.parent().unwrap_or(&lab.workspace.binaries).join("dist");
-        Ok(lab)
+    pub fn packaged(mut self) -> Result<Self> {
+        run_aside(dist::agent(self.workspace.cargo()).args(["--example", IN_GUEST]))?;
+        run_aside(&mut dist::ioward(self.workspace.cargo()))?;
+        self.programs = self.workspace.binaries.parent().unwrap_or(&self.workspace.binaries).join("dist");
+        Ok(self)
+    }
+
+    /// An error unless `bench-lab` has these rows; it says which there are.
+    pub fn check_rows(&self, rows: &[String]) -> Result<()> {
+        run_aside(Command::new(self.workspace.binaries.join("bench-lab")).arg("--check").args(rows))
     }
 
     /// Runs a shell command in level 1 and gives its exit status.

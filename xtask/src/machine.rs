@@ -362,6 +362,29 @@ fn tail(path: &Path) -> String {
 mod tests {
     use super::*;
 
+    /// A kernel that is not there ends QEMU at once, and a QEMU that is not there never begins: both are a level 1 that has died, which
+    /// is said, with what QEMU had to say, and nobody waits for it.
+    #[test]
+    fn a_level_1_that_dies_is_an_error_that_says_so() {
+        let folder = std::env::temp_dir().join(format!("ioward-xtask-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let machine = Machine::start(
+            &folder,
+            Path::new("/no/such/kernel"),
+            After::Off,
+            None,
+            Duration::from_secs(600),
+            None,
+            io::sink(),
+        );
+        let machine = machine.unwrap();
+        let told = [machine.wait_until_up().unwrap_err(), machine.wait_for_exit().unwrap_err()];
+        fs::remove_dir_all(&folder).unwrap();
+        for told in told {
+            assert!(told.to_string().contains("level 1 ended before its command did"), "{told}");
+        }
+    }
+
     #[test]
     fn time_on_a_cpu_and_time_spent_waiting_for_one_are_read() {
         let expected = Cpu { had: Duration::from_secs(2), waited: Duration::from_secs(3) };

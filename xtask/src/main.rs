@@ -70,10 +70,10 @@ enum Command {
         /// `lab`: few rounds, to see that each row works; no time is asserted.
         #[arg(long)]
         quick: bool,
-        /// `lab`: where the rows are written as JSON; `chart`: where they are read [default: target/bench/lab.json].
+        /// Where the rows are written as JSON [default: target/bench/WHAT.json]; `chart`: where they are read [default: those of `lab`].
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
-        /// `lab`: only these rows.
+        /// Only these rows.
         rows: Vec<String>,
     },
     /// Make the picture in docs/ from what the program prints on the simulated machine.

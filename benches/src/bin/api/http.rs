@@ -16,8 +16,6 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// From connecting to the first byte.
     pub first: Duration,
-    /// From connecting to the last.
-    pub all: Duration,
 }
 
 /// Has the daemon look at the host anew.
@@ -42,10 +40,9 @@ pub fn ask_with(folder: &Path, route: &str, headers: &str, body: &str) -> Answer
     stream.read_exact(&mut answer).unwrap();
     let first = begun.elapsed();
     stream.read_to_end(&mut answer).unwrap();
-    let all = begun.elapsed();
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
     let body = answer.split_off(end + 4);
     let head = String::from_utf8(answer).unwrap();
     assert!(head.starts_with("HTTP/1.1 200"), "{route}: {head}{}", String::from_utf8_lossy(&body));
-    Answer { head, body, first, all }
+    Answer { head, body, first }
 }

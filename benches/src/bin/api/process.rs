@@ -9,15 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ioward_benches::cpu::{of_children, of_process};
+
 use crate::http::SOCKET;
 
 /// Longer than anything here takes.
 pub const NEVER: Duration = Duration::from_secs(300);
 /// Before it is tried again whether anybody listens.
 const AGAIN: Duration = Duration::from_millis(1);
-/// CPU time in /proc is counted in hundredths of a second (proc_pid_stat(5), USER_HZ).
-const TICK: Duration = Duration::from_millis(10);
-
 /// This program, with room for a file descriptor for each subscriber.
 pub fn this(arguments: &[&str]) -> Command {
     let mut command = Command::new("sh");
@@ -45,8 +44,7 @@ impl Daemon {
 
     /// The CPU time that it has used.
     pub fn cpu(&self) -> Duration {
-        // utime and stime.
-        cpu(&format!("/proc/{}/stat", self.child.id()), 11)
+        of_process(self.child.id()).unwrap()
     }
 
     /// Its memory now, in KiB (proc_pid_status(5), VmRSS).
@@ -66,39 +64,25 @@ impl Drop for Daemon {
 
 /// A process that was run to its end.
 pub struct Took {
-    /// Until the first byte of its output.
-    pub first: Duration,
-    /// Until the last.
+    /// Until the last byte of its output.
     pub all: Duration,
+    /// Its CPU time.
     pub cpu: Duration,
-    pub output: Vec<u8>,
 }
 
 impl Took {
     pub fn by(command: &mut Command) -> Self {
-        // cutime and cstime: of children that have been waited for.
-        let before = cpu("/proc/self/stat", 13);
+        let before = of_children();
         let begun = Instant::now();
         // lspci has remarks on a host without modules.
         let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = piped.spawn().unwrap();
         let mut stdout = child.stdout.take().unwrap();
-        let mut output = vec![0; 1];
-        stdout.read_exact(&mut output).unwrap();
-        let first = begun.elapsed();
+        let mut output = Vec::new();
         stdout.read_to_end(&mut output).unwrap();
+        assert!(!output.is_empty(), "{command:?}");
         assert!(child.wait().unwrap().success(), "{command:?}");
         let all = begun.elapsed();
-        Self { first, all, cpu: cpu("/proc/self/stat", 13) - before, output }
+        Self { all, cpu: of_children() - before }
     }
-}
-
-/// Two neighbouring fields of a process's stat, counted from the one after its state.
-fn cpu(path: &str, field: usize) -> Duration {
-    let stat = fs::read_to_string(path).unwrap();
-    // The name may have spaces and parentheses.
-    let (_, after_name) = stat.rsplit_once(") ").unwrap();
-    let ticks: u32 =
-        after_name.split(' ').skip(field).take(2).map(|field| field.parse::<u32>().unwrap()).sum();
-    TICK * ticks
 }

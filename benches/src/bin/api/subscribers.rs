@@ -11,7 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ioward_benches::goals::Goals;
+use ioward_benches::{
+    growth::LINEAR,
+    row::{Role, Row},
+    run::Run,
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader as AsyncBufReader},
@@ -21,7 +25,13 @@ use tokio::{
 use crate::{
     http,
     process::{Daemon, NEVER, this},
+    tree,
 };
+
+/// Subscribers.
+const SUBSCRIBERS: [usize; 3] = [62, 250, 1_000];
+/// Plans without steps that are carried out while they listen: two events each.
+const PLANS: usize = 200;
 
 /// How much the daemon may grow by the events that are sent, and those that it keeps.
 const GROWS_BY: f64 = 1.1;
@@ -105,44 +115,76 @@ fn wait_until(is_so: impl Fn() -> bool) {
     }
 }
 
-pub fn compare(folder: &Path, daemon: &Daemon, count: usize, plans: usize, goals: &Goals) {
+/// On a host without adapters: each plan looks at the host.
+pub fn measure(run: &mut Run) {
+    let mut each =
+        Row::new("subscribers", "CPU time of the daemon for each event told to a subscriber", "us");
+    let mut lost = Row::new("subscribers-lost", "events that did not come", "");
+    let mut memory =
+        Row::new("subscribers-memory", "the daemon's resident memory before and after events", "MB");
+    for (place, count) in SUBSCRIBERS.into_iter().enumerate() {
+        let folder = tempfile::tempdir().unwrap();
+        tree::make(folder.path(), 0);
+        let daemon = Daemon::start(folder.path());
+        let found = told(folder.path(), &daemon, count);
+        each = each.with_samples(Role::Ours, format!("{count} subscribers"), vec![found.microseconds]);
+        lost = lost.with_samples(Role::Ours, format!("of {} to {count}", found.events), vec![found.lost]);
+        lost = lost.at_most(place, 0.0);
+        for (when, megabytes) in [("before", found.before), ("after", found.after)] {
+            memory = memory.with_samples(Role::Ours, format!("{when}, {count} subscribers"), vec![megabytes]);
+        }
+        memory = memory.ratio(2 * place + 1, 2 * place, GROWS_BY);
+    }
+    let sizes = SUBSCRIBERS.iter().enumerate().map(|(place, count)| (*count as f64, place)).collect();
+    // For each of them: what all of them take grows by a power that is larger by 1.
+    run.row(each.grows("each", "subscribers", sizes, LINEAR - 1.0));
+    run.row(lost);
+    run.row(memory);
+}
+
+/// What was seen of some subscribers.
+struct Found {
+    events: u64,
+    lost: f64,
+    microseconds: f64,
+    /// The daemon's memory in MB, of a million bytes.
+    before: f64,
+    after: f64,
+}
+
+fn told(folder: &Path, daemon: &Daemon, count: usize) -> Found {
     let wish = json!({"intent": "apply", "spec": {"version": 1}}).to_string();
     let plan: Value = serde_json::from_slice(&http::ask(folder, "POST /v1/plan", &wish).body).unwrap();
     let apply = json!({"plan": plan}).to_string();
-    let alone = daemon.memory();
-    let mut command = this(&["subscribe", folder.to_str().unwrap()]);
+    let mut command = this(&["subscribe", folder.to_str().unwrap(), &count.to_string()]);
     let mut subscribers = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(subscribers.stdout.take().unwrap());
     let mut line = String::new();
     said.read_line(&mut line).unwrap();
     assert_eq!(line, "there\n");
     // What the first events need once is not what it grows by.
-    for _ in 0..plans / 10 {
+    for _ in 0..PLANS / 10 {
         http::ask(folder, "POST /v1/apply", &apply);
     }
-    let (first, memory, cpu, begun) = (latest(folder), daemon.memory(), daemon.cpu(), Instant::now());
-    for _ in 0..plans {
+    let megabytes = || daemon.memory() as f64 * 1024.0 / 1e6;
+    let (first, before, cpu) = (latest(folder), megabytes(), daemon.cpu());
+    for _ in 0..PLANS {
         http::ask(folder, "POST /v1/apply", &apply);
     }
     let last = latest(folder);
     writeln!(subscribers.stdin.take().unwrap(), "{last}").unwrap();
     line.clear();
     said.read_line(&mut line).unwrap();
-    let (took, cpu, after) = (begun.elapsed(), daemon.cpu() - cpu, daemon.memory());
+    let (cpu, after) = (daemon.cpu() - cpu, megabytes());
     assert!(subscribers.wait().unwrap().success());
-    let lost: u64 = line.trim().parse().unwrap();
     let events = (last - first) * count as u64;
-    let microseconds = cpu.as_secs_f64() * 1e6 / events as f64;
-    println!(
-        "{events} events told in {:.1} s, each {microseconds:.2} µs of CPU time; {lost} lost: {}",
-        took.as_secs_f64(),
-        goals.judge(lost == 0)
-    );
-    let grown = after as f64 / memory as f64;
-    println!(
-        "resident memory (KiB): {alone} without subscribers, {memory} with them, {after} after the events: {grown:.2} times ({GROWS_BY} at most): {}",
-        goals.judge(grown < GROWS_BY)
-    );
+    Found {
+        events,
+        lost: line.trim().parse().unwrap(),
+        microseconds: cpu.as_secs_f64() * 1e6 / events as f64,
+        before,
+        after,
+    }
 }
 
 fn latest(folder: &Path) -> u64 {

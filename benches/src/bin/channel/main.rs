@@ -7,6 +7,9 @@
 //!         ── frames ────────> two threads that never wait send frames of a get to each other
 //!         ── cache line ────> two threads and a number
 //! ```
+//!
+//! Who asks has a CPU, and who answers has another, in all four: else the scheduler has now both on one and now each on its own, which differ
+//! by more than what is measured.
 
 #![allow(
     clippy::unwrap_used,
@@ -28,8 +31,8 @@ use std::{
 
 use ioward_agent::{Agent, Options};
 use ioward_benches::{
-    report,
     row::{Role, Row},
+    run::Run,
 };
 use ioward_channel::{
     AgentMessage, Frame, ImpMessage, Welcome,
@@ -39,6 +42,7 @@ use ioward_model::{Class, Name, OpOutcome, VfOp, VfSettings, VfView};
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
     io::{read, write},
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
 /// Rounds.
@@ -57,32 +61,60 @@ const LOOKS: u32 = 20_000;
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => bench(),
-        ["answer"] => {
+        ["answer", cpu] => {
+            run_on(cpu.parse().unwrap());
             let [memory, doorbell_in, doorbell_out] = inherited();
             answer(EndFds { memory, doorbell_in, doorbell_out });
             ExitCode::SUCCESS
         }
-        ["echo"] => {
+        ["echo", cpu] => {
+            run_on(cpu.parse().unwrap());
             let [asks, answers, _] = inherited();
             while let Some(number) = take(asks.as_fd()) {
                 give(answers.as_fd(), number);
             }
             ExitCode::SUCCESS
         }
-        _ => panic!("started by cargo xtask bench channel, without arguments"),
+        _ => bench(),
     }
 }
 
+/// Has this thread, and those that it begins, run on one CPU.
+fn run_on(cpu: usize) {
+    let mut one = CpuSet::new();
+    one.set(cpu);
+    sched_setaffinity(None, &one).unwrap();
+}
+
 fn bench() -> ExitCode {
-    let (mut agent, mut answers) = agent();
+    let mut run = match Run::asked_for("channel", &["operation", "frames"]) {
+        Ok(run) => run,
+        Err(status) => return status,
+    };
+    let allowed = sched_getaffinity(None).unwrap();
+    let allowed: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+    // The same where there is only one.
+    let (asks, answers) = (allowed[0], allowed[allowed.len() - 1]);
+    run_on(asks);
+    if run.wants("operation") {
+        run.row(operations(answers));
+    }
+    if run.wants("frames") {
+        run.row(frames(answers));
+    }
+    run.end()
+}
+
+fn operations(cpu: usize) -> Row {
+    let (mut agent, mut answers) = agent(cpu);
     let vf: Name = "net0".parse().unwrap();
-    let ([asks, hears], mut echoes) = eventfds();
-    let row = Row::new("operation", "both sides wait: a get of a VF, there and back, two processes", "us")
+    let ([asks, hears], mut echoes) = eventfds(cpu);
+    let what = "both sides wait: a get of a VF, there and back, two processes, each on a CPU of its own";
+    let row = Row::new("operation", what, "us")
         .with(Role::Ours, "VfOp get through shared memory")
         .with(Role::Floor, "eventfd ping-pong")
         .ratio(0, 1, OF_EVENTFD);
-    let operations = row.take_turns(ROUNDS, |_, place| {
+    let row = row.take_turns(ROUNDS, |_, place| {
         let begun = Instant::now();
         for _ in 0..WAITING {
             if place == 0 {
@@ -99,20 +131,19 @@ fn bench() -> ExitCode {
     // More than one is the end.
     give(asks.as_fd(), 2);
     echoes.wait().unwrap();
+    row.unwrap()
+}
 
-    let row = Row::new("frames", "both sides spin: two threads, there and back", "us")
-        .with(Role::Ours, "a frame of a get through the rings")
-        .with(Role::Floor, "cache-line ping-pong")
-        .ratio(0, 1, OF_CACHE_LINE);
-    let frames = row.take_turns(ROUNDS, |_, place| {
-        Ok::<_, String>(if place == 0 { frames_there_and_back() } else { line_there_and_back() })
+fn frames(cpu: usize) -> Row {
+    let row =
+        Row::new("frames", "both sides spin: two threads, there and back, each on a CPU of its own", "us")
+            .with(Role::Ours, "a frame of a get through the rings")
+            .with(Role::Floor, "cache-line ping-pong")
+            .ratio(0, 1, OF_CACHE_LINE);
+    let row = row.take_turns(ROUNDS, |_, place| {
+        Ok::<_, String>(if place == 0 { frames_there_and_back(cpu) } else { line_there_and_back(cpu) })
     });
-    let mut missed = 0;
-    for row in [operations.unwrap(), frames.unwrap()] {
-        print!("{}", report::text(&row, true));
-        missed += row.missed();
-    }
-    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    row.unwrap()
 }
 
 /// In microseconds.
@@ -127,16 +158,16 @@ fn inherited() -> [OwnedFd; 3] {
     [first, second, std::io::stderr().as_fd().try_clone_to_owned().unwrap()]
 }
 
-fn this(what: &str, fds: [OwnedFd; 3]) -> Child {
+fn this(what: &str, cpu: usize, fds: [OwnedFd; 3]) -> Child {
     let [stdin, stdout, stderr] = fds.map(Stdio::from);
     let mut command = Command::new(env::current_exe().unwrap());
-    command.arg(what).stdin(stdin).stdout(stdout).stderr(stderr).spawn().unwrap()
+    command.arg(what).arg(cpu.to_string()).stdin(stdin).stdout(stdout).stderr(stderr).spawn().unwrap()
 }
 
 /// The agent's library, and a process at the other end.
-fn agent() -> (Agent, Child) {
+fn agent(cpu: usize) -> (Agent, Child) {
     let (imp, guest) = create().unwrap();
-    let child = this("answer", [imp.memory, imp.doorbell_in, imp.doorbell_out]);
+    let child = this("answer", cpu, [imp.memory, imp.doorbell_in, imp.doorbell_out]);
     (Agent::from_shared(guest, Options::default()).unwrap(), child)
 }
 
@@ -191,11 +222,11 @@ fn view() -> VfView {
 }
 
 /// Two eventfds that block, and a process that answers what comes through the first by the second.
-fn eventfds() -> ([OwnedFd; 2], Child) {
+fn eventfds(cpu: usize) -> ([OwnedFd; 2], Child) {
     let [asks, answers] = [(); 2].map(|()| eventfd(0, EventfdFlags::CLOEXEC).unwrap());
     let [theirs, their_answers, unused] =
         [&asks, &answers, &answers].map(|fd| fd.as_fd().try_clone_to_owned().unwrap());
-    ([asks, answers], this("echo", [theirs, their_answers, unused]))
+    ([asks, answers], this("echo", cpu, [theirs, their_answers, unused]))
 }
 
 fn give(fd: BorrowedFd<'_>, number: u64) {
@@ -213,13 +244,14 @@ fn wait(fd: BorrowedFd<'_>) {
     poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], None).unwrap();
 }
 
-fn frames_there_and_back() -> f64 {
+fn frames_there_and_back(cpu: usize) -> f64 {
     let (imp, guest) = create().unwrap();
     let mut imp = Endpoint::from_fds(Side::Imp, imp).unwrap();
     let mut guest = Endpoint::from_fds(Side::Guest, guest).unwrap();
     let op = VfOp::Get { vf: "net0".parse().unwrap() };
     let request = AgentMessage::Request { id: 1, op }.to_frame();
     let answers = thread::spawn(move || {
+        run_on(cpu);
         for _ in 0..SPINNING {
             let frame = receive(&mut imp);
             assert!(imp.try_send(&frame).unwrap());
@@ -251,10 +283,11 @@ fn receive(end: &mut Endpoint) -> Frame {
 #[repr(align(128))]
 struct Line(AtomicU32);
 
-fn line_there_and_back() -> f64 {
+fn line_there_and_back(cpu: usize) -> f64 {
     let lines = Arc::new([Line(AtomicU32::new(0)), Line(AtomicU32::new(0))]);
     let others = Arc::clone(&lines);
     let answers = thread::spawn(move || {
+        run_on(cpu);
         for number in 1..=SPINNING {
             until(&others[0].0, number);
             others[1].0.store(number, Ordering::Release);

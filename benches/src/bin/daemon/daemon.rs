@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    fs,
     io::{self, Write},
     path::Path,
     str::FromStr,
@@ -53,16 +53,15 @@ impl Machines {
             Self::Started => "started",
         }
     }
-}
 
-impl fmt::Display for Machines {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Run => "run on, and are adopted",
-            Self::Stopped => "were stopped",
-            Self::Gone => "went down with the host",
-            Self::Started => "are started by it",
-        })
+    /// What has become of them.
+    pub fn told(self) -> &'static str {
+        match self {
+            Self::Run => "run on",
+            Self::Stopped => "were off",
+            Self::Gone => "are gone",
+            Self::Started => "it starts",
+        }
     }
 }
 
@@ -79,8 +78,8 @@ impl FromStr for Machines {
 pub fn prepare(folder: &Path, partitions: usize) {
     let (store, contents) = ioward_store::open(&folder.join("state")).unwrap();
     let machines = Arc::new(Stayed::of(&State::default(), true, folder.join(SOCKET)));
-    let imp = imp(&machine(partitions), machines, Box::new(store), contents);
-    Runtime::new().unwrap().block_on(apply(&imp, spec(folder, partitions)));
+    let imp = imp(Arc::new(machine(partitions).fabric()), machines, Box::new(store), contents);
+    Runtime::new().unwrap().block_on(apply(&imp, &Intent::Apply { spec: spec(folder, partitions) }));
 }
 
 /// Serves until it is killed. Says first how many microseconds the simulated machine took.
@@ -102,9 +101,9 @@ pub fn serve(folder: &Path, machines: Machines, partitions: usize) {
         } else {
             Arc::new(Stayed::of(&contents.state, machines == Machines::Run, folder.join(SOCKET)))
         };
-        let imp = imp(&machine, hypervisor, Box::new(store), contents);
+        let imp = imp(Arc::new(machine.fabric()), hypervisor, Box::new(store), contents);
         if started {
-            apply(&imp, spec(folder, partitions)).await;
+            apply(&imp, &Intent::Apply { spec: spec(folder, partitions) }).await;
         }
         serve_on(&folder.join("api.sock"), imp, ApiGroups::of_this_host(), std::future::pending())
             .await
@@ -112,19 +111,20 @@ pub fn serve(folder: &Path, machines: Machines, partitions: usize) {
     });
 }
 
-fn imp(
-    machine: &SimMachine,
+/// A management partition.
+pub fn imp(
+    fabric: Arc<dyn Fabric>,
     hypervisor: Arc<dyn Hypervisor>,
     store: Box<dyn ioward_store::Store>,
     contents: Contents,
 ) -> Arc<Imp> {
     let run = Run { epoch: 1, boot: String::new(), clock: ioward_imp::Clock::default() };
-    Imp::new(Arc::new(machine.fabric()), hypervisor, store, contents, run)
+    Imp::new(fabric, hypervisor, store, contents, run)
 }
 
-/// A host with a VF for each partition.
-fn machine(partitions: usize) -> SimMachine {
-    let adapters = partitions.div_ceil(VFS_EACH).max(1);
+/// A host with so many VFs.
+pub fn machine(vfs: usize) -> SimMachine {
+    let adapters = vfs.div_ceil(VFS_EACH).max(1);
     (0..adapters).fold(SimMachine::builder(1), |builder, _| builder.adapter(Adapter::hundred_g())).build()
 }
 
@@ -156,12 +156,17 @@ fn processes(folder: &Path) -> SimHypervisor {
     SimHypervisor::new(config).unwrap()
 }
 
-/// Partitions with one VF each.
-fn spec(folder: &Path, partitions: usize) -> Spec {
+/// A machine of a partition.
+pub fn machine_spec(folder: &Path) -> Machine {
     let kernel = folder.join("kernel");
     fs::write(&kernel, "simulated\n").unwrap();
     let boot = Boot { kernel: Some(kernel), ..Boot::default() };
-    let machine = Machine { memory: MemorySize::from_mebibytes(64).unwrap(), ..Machine::new(boot) };
+    Machine { memory: MemorySize::from_mebibytes(64).unwrap(), ..Machine::new(boot) }
+}
+
+/// Partitions with one VF each.
+fn spec(folder: &Path, partitions: usize) -> Spec {
+    let machine = machine_spec(folder);
     let partition = |n: usize| PartitionSpec {
         vfs: vec![VfRequest::new("net0".parse().unwrap(), Class::Network)],
         ..PartitionSpec::new(format!("p{n:04}").parse().unwrap(), machine.clone())
@@ -169,8 +174,9 @@ fn spec(folder: &Path, partitions: usize) -> Spec {
     Spec { version: 1, adapters: Vec::new(), partitions: (0..partitions).map(partition).collect() }
 }
 
-async fn apply(imp: &Arc<Imp>, spec: Spec) {
-    let plan = imp.plan(&Intent::Apply { spec }, &Options::default()).await.unwrap();
+/// Plans for an intent and carries it out.
+pub async fn apply(imp: &Arc<Imp>, intent: &Intent) {
+    let plan = imp.plan(intent, &Options::default()).await.unwrap();
     if plan.steps.is_empty() {
         return;
     }
@@ -178,7 +184,7 @@ async fn apply(imp: &Arc<Imp>, spec: Spec) {
     imp.apply(plan, listener).await.unwrap();
     while let Some(event) = events.recv().await {
         if let EventKind::PlanFailed { error, .. } = event.kind {
-            panic!("the Spec was not applied: {error}");
+            panic!("{intent:?} was not carried out: {error}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The daemon, measured from outside, as a process of its own: how long one that takes the place of another needs until it
-//! is ready, and how much memory it holds while nothing happens.
+//! is ready, and how much memory it holds while nothing happens; and what changing the settings of many VFs takes of the messages
+//! that the kernel gets.
 //!
 //! ```text
 //!   bench ── prepare FOLDER N ──> applies a Spec of N partitions for real, and leaves its state
@@ -19,25 +20,31 @@
 mod daemon;
 mod guests;
 mod process;
+mod setting;
 mod stayed;
 
 use std::{env, path::Path, process::ExitCode, time::Duration};
 
 use daemon::Machines;
 use guests::Guests;
-use ioward_benches::goals::Goals;
+use ioward_benches::{
+    cpu::milliseconds,
+    growth::LINEAR,
+    row::{Role, Row},
+    run::Run,
+};
 use process::Process;
 
 /// How often a start is measured.
 const ROUNDS: usize = 7;
 /// Partitions of the restart.
-const MANY: usize = 1_000;
+const MANY: [usize; 3] = [62, 250, 1_000];
 /// Partitions of the daemon at rest.
 const SOME: usize = 100;
-/// The target for a restart with [`MANY`] partitions.
-const READY_WITHIN: Duration = Duration::from_secs(1);
-/// The target for the memory of a daemon with [`SOME`] partitions, in KiB.
-const AT_REST: u64 = 30 * 1024;
+/// How soon a daemon in the place of one with the most partitions is to be ready, in milliseconds.
+const READY_WITHIN: f64 = 200.0;
+/// What a daemon may hold with [`SOME`] partitions, the simulated machine included, in MB.
+const AT_REST: f64 = 30.0;
 /// Until a daemon that has nothing to do is at rest: a few of its own ticks of a second.
 const REST: Duration = Duration::from_secs(4);
 
@@ -45,7 +52,6 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        [] => bench(),
         ["partition"] => ioward_agent::simulated::main(),
         ["prepare", folder, partitions] => {
             daemon::prepare(Path::new(folder), partitions.parse().unwrap());
@@ -55,84 +61,102 @@ fn main() -> ExitCode {
             daemon::serve(Path::new(folder), machines.parse().unwrap(), partitions.parse().unwrap());
             ExitCode::SUCCESS
         }
-        _ => panic!("started by cargo xtask bench daemon, without arguments"),
+        _ => bench(),
     }
 }
 
 fn bench() -> ExitCode {
-    let goals = Goals::default();
+    let mut run = match Run::asked_for("daemon", &["restart", "rest", "set"]) {
+        Ok(run) => run,
+        Err(status) => return status,
+    };
     let folder = tempfile::tempdir().unwrap();
-    for partitions in [0, SOME, MANY] {
-        process::prepare(&folder.path().join(partitions.to_string()), partitions);
+    let folder = folder.path();
+    for partitions in [0, SOME].into_iter().chain(MANY) {
+        process::prepare(&folder.join(partitions.to_string()), partitions);
     }
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
-    println!("A daemon in the place of one that was killed, on {cpus} CPUs, {ROUNDS} times each");
-    println!("ready: from the start of its process until the list of partitions is answered whole");
-    println!(
-        "{:>10} {:<34} {:>11} {:>11} {:>13} {:>12}",
-        "partitions", "their machines", "ready (ms)", "slowest", "of that, sim", "guests (ms)"
-    );
-    let mut all = Vec::new();
-    for (partitions, machines) in [
-        (0, Machines::Run),
-        (SOME, Machines::Run),
-        (MANY, Machines::Run),
-        (MANY, Machines::Stopped),
-        (MANY, Machines::Gone),
-    ] {
-        let ready = restart(folder.path(), partitions, machines);
-        all.push(ready);
+    if run.wants("restart") {
+        restart(&mut run, folder);
     }
-    let (nothing, many) = (all[0], all[2]);
-    println!(
-        "with {MANY} partitions that run it takes {:.1} times as long as with none, {:.2} of the second it may take: {}\n",
-        many.as_secs_f64() / nothing.as_secs_f64(),
-        many.as_secs_f64() / READY_WITHIN.as_secs_f64(),
-        goals.judge(many < READY_WITHIN)
-    );
-
-    println!("Resident memory of a daemon at rest, the simulated machine included (KiB)");
-    let none = at_rest("no partition", folder.path(), 0, Machines::Run);
-    let adopted = at_rest("100 adopted, each with an agent that listens", folder.path(), SOME, Machines::Run);
-    let started =
-        at_rest("100 that it planned, applied and started itself", folder.path(), SOME, Machines::Started);
-    at_rest("1,000 adopted, each with an agent that listens", folder.path(), MANY, Machines::Run);
-    let most = adopted.max(started);
-    println!(
-        "with {SOME} partitions it holds {:.2} times as much as with none, {:.2} of the 30 MiB it may hold: {}",
-        ratio(most, none),
-        ratio(most, AT_REST),
-        goals.judge(most < AT_REST)
-    );
-    goals.status()
+    if run.wants("rest") {
+        run.row(at_rest(folder));
+    }
+    if run.wants("set") {
+        setting::many().into_iter().for_each(|row| run.row(row));
+    }
+    run.end()
 }
 
-/// Measures starts over the state of so many partitions; gives the one in the middle.
-fn restart(folder: &Path, partitions: usize, machines: Machines) -> Duration {
-    let mut starts = Vec::new();
-    for _ in 0..ROUNDS {
+/// By the number of partitions: the sizes of contenders from this place on.
+fn by_partitions(from: usize) -> Vec<(f64, usize)> {
+    (from..).zip(MANY).map(|(place, partitions)| (partitions as f64, place)).collect()
+}
+
+/// Daemons in the place of one that was killed.
+fn restart(run: &mut Run, folder: &Path) {
+    let most = MANY[2];
+    let starts = [
+        (0, Machines::Run),
+        (MANY[0], Machines::Run),
+        (MANY[1], Machines::Run),
+        (most, Machines::Run),
+        (most, Machines::Stopped),
+        (most, Machines::Gone),
+    ];
+    let what = "a daemon in the place of one that was killed, until the list of partitions is answered whole";
+    let mut row = Row::new("restart", what, "ms");
+    // The same starts: how much of each is the simulated machine, and when all guests have heard from it.
+    let mut simulated =
+        Row::new("restart-simulated", "of that, making the simulated machine as it was", "ms");
+    let mut greeted =
+        Row::new("restart-guests", "the same, until the guests of all machines have heard", "ms");
+    for (partitions, machines) in starts {
+        let name = format!("{partitions}, whose machines {}", machines.told());
+        row = row.with(Role::Ours, &name);
+        simulated = simulated.with(Role::Ours, &name);
+        if machines == Machines::Run && partitions > 0 {
+            greeted = greeted.with(Role::Ours, &name);
+        }
+    }
+    let row =
+        row.at_most(3, READY_WITHIN).ratio(3, 0, None).grows("ready", "partitions", by_partitions(1), LINEAR);
+    let row = row.take_turns(ROUNDS, |_, place| {
+        let (partitions, machines) = starts[place];
         let state = process::copy(&folder.join(partitions.to_string()));
         let guests = Guests::play(state.path());
         let process = Process::start(state.path(), machines, partitions);
         let ready = process.ready(partitions);
-        let greeted = (machines == Machines::Run).then(|| guests.all_greeted(partitions, process.started));
-        starts.push((ready, process.simulated(), greeted));
-    }
-    starts.sort();
-    let (ready, simulated, greeted) = starts[ROUNDS / 2];
-    let (slowest, ..) = starts[ROUNDS - 1];
-    let greeted = greeted.filter(|_| partitions > 0).map_or_else(|| "-".to_owned(), milliseconds);
-    println!(
-        "{partitions:>10} {:<34} {:>11} {:>11} {:>13} {greeted:>12}",
-        machines.to_string(),
-        milliseconds(ready),
-        milliseconds(slowest),
-        milliseconds(simulated)
-    );
-    ready
+        if (1..=MANY.len()).contains(&place) {
+            let all = guests.all_greeted(partitions, process.started);
+            greeted.contenders[place - 1].samples.push(milliseconds(all));
+        }
+        simulated.contenders[place].samples.push(milliseconds(process.simulated()));
+        Ok::<_, String>(milliseconds(ready))
+    });
+    run.row(row.unwrap());
+    run.row(simulated.grows("simulated", "partitions", by_partitions(1), None));
+    run.row(greeted.grows("guests", "partitions", by_partitions(0), LINEAR));
 }
 
-fn at_rest(what: &str, folder: &Path, partitions: usize, machines: Machines) -> u64 {
+/// Resident memory, the simulated machine included; and what there is more than with none.
+fn at_rest(folder: &Path) -> Row {
+    let mut row = Row::new("rest", "resident memory at rest, the simulated machine included", "MB");
+    let none = resident(folder, 0, Machines::Run);
+    row = row.with_samples(Role::Ours, "no partition", vec![none]);
+    let some = resident(folder, SOME, Machines::Run);
+    row = row.with_samples(Role::Ours, format!("{SOME} adopted, with agents that listen"), vec![some]);
+    let started = resident(folder, SOME, Machines::Started);
+    row = row.with_samples(Role::Ours, format!("{SOME} that it started itself"), vec![started]);
+    for partitions in MANY {
+        let more = resident(folder, partitions, Machines::Run) - none;
+        row = row.with_samples(Role::Ours, format!("{partitions} adopted: more than none"), vec![more]);
+    }
+    let row = row.ratio(1, 0, None).ratio(2, 0, None).at_most(1, AT_REST).at_most(2, AT_REST);
+    row.grows("what there is more", "partitions", by_partitions(3), LINEAR)
+}
+
+/// In MB, of a million bytes.
+fn resident(folder: &Path, partitions: usize, machines: Machines) -> f64 {
     // One that starts them begins with nothing.
     let known = if machines == Machines::Started { 0 } else { partitions };
     let state = process::copy(&folder.join(known.to_string()));
@@ -143,15 +167,5 @@ fn at_rest(what: &str, folder: &Path, partitions: usize, machines: Machines) -> 
         guests.all_greeted(partitions, process.started);
     }
     std::thread::sleep(REST);
-    let (resident, peak) = process.memory();
-    println!("{resident:>10} {what} (its peak: {peak})");
-    resident
-}
-
-fn milliseconds(duration: Duration) -> String {
-    format!("{:.1}", duration.as_secs_f64() * 1000.0)
-}
-
-fn ratio(of: u64, to: u64) -> f64 {
-    of as f64 / to as f64
+    process.memory() as f64 * 1024.0 / 1e6
 }

@@ -84,14 +84,11 @@ impl Process {
         Duration::from_micros(line.trim().parse().unwrap())
     }
 
-    /// Its memory now and at most, in KiB (proc_pid_status(5), VmRSS and VmHWM).
-    pub fn memory(&self) -> (u64, u64) {
+    /// Its memory now, in KiB (proc_pid_status(5), VmRSS).
+    pub fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let value = |key: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
-            line.trim().trim_end_matches(" kB").parse().unwrap()
-        };
-        (value("VmRSS:"), value("VmHWM:"))
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 }
 

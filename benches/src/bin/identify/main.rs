@@ -15,101 +15,117 @@ mod tree;
 use std::{
     fs,
     io::Read,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
-    time::Duration,
 };
 
-use ioward_benches::goals::Goals;
+use ioward_benches::{
+    cpu::{milliseconds, of_children, timed},
+    growth::LINEAR,
+    row::{Role, Row},
+    run::Run,
+};
 use ioward_fabric::linux::{HostRoot, identify};
-use rustix::time::{ClockId, clock_gettime};
+use tempfile::TempDir;
 
-/// VFs: 127 for each of 32 PFs.
-const VFS: usize = 32 * 127;
-/// How often each thing is done; the fastest counts, for it was disturbed least.
+/// PFs with 127 VFs each: 256, 1,024 and 4,096 functions.
+const PFS: [usize; 3] = [2, 8, 32];
+/// Rounds.
 const ROUNDS: usize = 15;
+/// The same for lspci, which takes as long as many of the others.
+const OF_LSPCI_ROUNDS: usize = 3;
 /// What identify may take of the floor.
 const OF_FLOOR: f64 = 2.0;
 /// And of lspci.
 const OF_LSPCI: f64 = 0.125;
 
 fn main() -> ExitCode {
-    let goals = Goals::default();
-    let folder = tempfile::tempdir().unwrap();
-    let functions = tree::make(folder.path(), VFS);
-    let root = tree::root(folder.path());
-    println!("{functions} functions, in CPU time; the fastest of {ROUNDS} times");
-    let floor = fastest(|| read_all(&root));
-    let found = fastest(|| {
-        let inventory = identify(&HostRoot::open(&root).unwrap()).unwrap();
-        assert_eq!(
-            inventory.physical_functions.iter().map(|pf| 1 + pf.virtual_functions.len()).sum::<usize>(),
-            functions
-        );
+    let mut run = match Run::asked_for("identify", &["identify"]) {
+        Ok(run) => run,
+        Err(status) => return status,
+    };
+    let hosts = PFS.map(Host::of);
+    let mut row = Row::new("identify", "functions of a host looked at, in CPU time", "ms");
+    for (role, what) in [(Role::Ours, "identify"), (Role::Floor, "config, two links")] {
+        for host in &hosts {
+            row = row.with(role, format!("{what}, {} functions", host.functions));
+        }
+    }
+    let sizes =
+        |from: usize| (from..).zip(&hosts).map(|(place, host)| (host.functions as f64, place)).collect();
+    let row = row.ratio(2, 5, OF_FLOOR).grows("identify", "functions", sizes(0), LINEAR).grows(
+        "config, two links",
+        "functions",
+        sizes(3),
+        None,
+    );
+    let row = row.take_turns(ROUNDS, |_, place| {
+        let host = &hosts[place % PFS.len()];
+        Ok::<_, String>(if place < PFS.len() { host.identify() } else { host.read_all() })
     });
-    let print = |what: &str, took: Duration| {
-        let each = took.as_secs_f64() * 1e6 / functions as f64;
-        println!("{what:<50} {:>8.1} ms {each:>7.1} us a function", took.as_secs_f64() * 1e3);
-    };
-    print("config opened, read, closed; two links read", floor);
-    print("identify", found);
-    let ratio = found.as_secs_f64() / floor.as_secs_f64();
-    let met = goals.judge(ratio <= OF_FLOOR);
-    println!("identify takes {ratio:.2} times the floor (at most {OF_FLOOR}): {met}");
-    match lspci(&root) {
-        Some(lspci) => {
-            print("lspci -vv, its process included", lspci);
-            let ratio = found.as_secs_f64() / lspci.as_secs_f64();
-            let met = goals.judge(ratio <= OF_LSPCI);
-            println!("identify takes {ratio:.3} of it (at most {OF_LSPCI}): {met}");
+    let mut row = row.unwrap();
+    row.notes.extend([2, 5].map(|place| {
+        let all = ioward_benches::spread::Spread::of(&row.contenders[place].samples).unwrap().median;
+        let each = all * 1000.0 / hosts[2].functions as f64;
+        format!("{}: {each:.1} us each", row.contenders[place].name)
+    }));
+    run.row(match lspci(&hosts[2].root) {
+        Some(samples) => {
+            row.with_samples(Role::Peer, "lspci -vv, its process included", samples).ratio(2, 6, OF_LSPCI)
         }
-        None => {
-            goals.judge(false);
-            println!("lspci is missing (apt install pciutils): nothing to hold it against");
-        }
+        None => Row { failure: Some("lspci is missing (apt install pciutils)".to_owned()), ..row },
+    });
+    run.end()
+}
+
+/// A host's files.
+struct Host {
+    root: PathBuf,
+    functions: usize,
+    _folder: TempDir,
+}
+
+impl Host {
+    fn of(pfs: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let functions = tree::make(folder.path(), pfs * 127);
+        Self { root: tree::root(folder.path()), functions, _folder: folder }
     }
-    goals.status()
-}
 
-/// The least that a program could do.
-fn read_all(root: &Path) {
-    let devices = root.join("sys/bus/pci/devices");
-    let mut bytes = [0; 4096];
-    for function in fs::read_dir(&devices).unwrap() {
-        let function = function.unwrap().path();
-        let read = fs::File::open(function.join("config")).unwrap().read(&mut bytes).unwrap();
-        assert_eq!(read, bytes.len());
-        fs::read_link(function.join("driver")).unwrap();
-        fs::read_link(function.join("iommu_group")).unwrap();
+    fn identify(&self) -> f64 {
+        let (took, inventory) = timed(|| identify(&HostRoot::open(&self.root).unwrap()).unwrap());
+        let found: usize = inventory.physical_functions.iter().map(|pf| 1 + pf.virtual_functions.len()).sum();
+        assert_eq!(found, self.functions);
+        took
+    }
+
+    /// The least that a program could do.
+    fn read_all(&self) -> f64 {
+        let devices = self.root.join("sys/bus/pci/devices");
+        let mut bytes = [0; 4096];
+        let read = || {
+            for function in fs::read_dir(&devices).unwrap() {
+                let function = function.unwrap().path();
+                let read = fs::File::open(function.join("config")).unwrap().read(&mut bytes).unwrap();
+                assert_eq!(read, bytes.len());
+                fs::read_link(function.join("driver")).unwrap();
+                fs::read_link(function.join("iommu_group")).unwrap();
+            }
+        };
+        timed(read).0
     }
 }
 
-fn fastest(mut work: impl FnMut()) -> Duration {
-    let time = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
-    let once = || {
-        let begin = time();
-        work();
-        time() - begin
-    };
-    std::iter::repeat_with(once).take(ROUNDS).min().unwrap()
-}
-
-/// `lspci -vv` over the tree; `None` where there is none. Once: it takes as long as many of the others.
-fn lspci(root: &Path) -> Option<Duration> {
+/// `lspci -vv` over the tree, a few times; `None` where there is none.
+fn lspci(root: &Path) -> Option<Vec<f64>> {
     Command::new("lspci").arg("--version").stdout(Stdio::null()).status().ok()?;
     let path = format!("sysfs.path={}", root.join("sys/bus/pci").display());
-    let before = cpu_of_children();
-    let mut lspci = Command::new("lspci");
-    lspci.args(["-A", "linux-sysfs", "-O", &path, "-vv"]).stdout(Stdio::null()).stderr(Stdio::null());
-    assert!(lspci.status().unwrap().success());
-    Some(cpu_of_children() - before)
-}
-
-/// User and system time of the children that have been waited for (proc_pid_stat(5), cutime and cstime), in hundredths of a second.
-fn cpu_of_children() -> Duration {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    // The name may have spaces and parentheses.
-    let (_, after_name) = stat.rsplit_once(") ").unwrap();
-    let ticks: u64 = after_name.split(' ').skip(13).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
-    Duration::from_millis(10 * ticks)
+    let once = |_| {
+        let before = of_children();
+        let mut lspci = Command::new("lspci");
+        lspci.args(["-A", "linux-sysfs", "-O", &path, "-vv"]).stdout(Stdio::null()).stderr(Stdio::null());
+        assert!(lspci.status().unwrap().success());
+        milliseconds(of_children() - before)
+    };
+    Some((0..OF_LSPCI_ROUNDS).map(once).collect())
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ioward_tests::level1::{driver, sh, virtual_functions};
+use ioward_tests::level1::{driver, sh};
 
 use crate::Result;
 
@@ -61,10 +61,10 @@ pub fn unbind(vf: &str) -> Result<()> {
     Ok(fs::write(attribute(vf, "driver_override"), "\n")?)
 }
 
-/// An error unless all VFs of a PF are bound to vfio-pci, or none.
-pub fn check_bound(pf: &str, bound: bool) -> Result<()> {
-    for vf in virtual_functions(pf)? {
-        let has = driver(&vf);
+/// An error unless all of these VFs are bound to vfio-pci, or none.
+pub fn check_bound(vfs: &[String], bound: bool) -> Result<()> {
+    for vf in vfs {
+        let has = driver(vf);
         if (has.as_deref() == Some(VFIO)) != bound {
             return Err(format!("{vf} has the driver {has:?}").into());
         }
@@ -90,12 +90,13 @@ impl Settings {
     }
 }
 
-/// Sets MAC, VLAN and trust of the first VFs: one rtnetlink message each, by one process of `ip`.
-pub fn configure(netdev: &str, count: usize, settings: Settings) -> Result<()> {
+/// Sets MAC, VLAN and trust of VFs, each named by its interface and index and known by its number in the list: one rtnetlink message each, by one process of `ip`.
+pub fn configure<'a>(vfs: impl IntoIterator<Item = (&'a str, usize)>, settings: Settings) -> Result<()> {
     let Settings { vlan, trust, .. } = settings;
     let trust = if trust { "on" } else { "off" };
-    let lines = (0..count).map(|index| {
-        format!("link set {netdev} vf {index} mac {} vlan {vlan} trust {trust}\n", settings.mac_of(index))
+    let lines = vfs.into_iter().enumerate().map(|(number, (netdev, index))| {
+        let mac = settings.mac_of(number);
+        format!("link set {netdev} vf {index} mac {mac} vlan {vlan} trust {trust}\n")
     });
     sh(&format!("ip -batch - <<'END'\n{}END", lines.collect::<String>())).map(drop)
 }

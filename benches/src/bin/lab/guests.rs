@@ -33,9 +33,17 @@ impl Log {
 
     /// Waits until the guest says that its userspace is there, and gives how long that took since `begun`, in milliseconds.
     pub fn ready(&self, begun: Instant) -> Result<f64> {
+        self.ready_unless(begun, || None)
+    }
+
+    /// The same, unless there is a reason not to wait any more.
+    fn ready_unless(&self, begun: Instant, mut ended: impl FnMut() -> Option<String>) -> Result<f64> {
         loop {
             if self.text().is_ok_and(|text| text.contains(READY)) {
                 return Ok(milliseconds(begun.elapsed()));
+            }
+            if let Some(why) = ended() {
+                return Err(why.into());
             }
             if begun.elapsed() > BOOT {
                 let text = self.text().unwrap_or_default();
@@ -135,6 +143,17 @@ impl ByHand {
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.process = Some(command.spawn()?);
         Ok(())
+    }
+
+    /// Waits as [`Log::ready`] does, unless the machine ends.
+    pub fn ready(&mut self, begun: Instant) -> Result<f64> {
+        let log = Log::at(&self.log());
+        let ended = || {
+            let status = self.process.as_mut()?.try_wait().ok()??;
+            let said = fs::read_to_string(self.folder.join("qemu.log")).unwrap_or_default();
+            Some(format!("QEMU ended with {status}: {said}"))
+        };
+        log.ready_unless(begun, ended)
     }
 
     /// Its process.

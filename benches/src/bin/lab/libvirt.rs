@@ -11,6 +11,11 @@ pub fn device(function: &str) -> String {
     format!("pci_{}", function.replace([':', '.'], "_"))
 }
 
+/// Has its programs and those of the other peers in PATH, if level 1 has them.
+pub fn lay_files() -> Result<()> {
+    sh("set -e; . lab/libvirtd.sh; libvirt_files").map(drop)
+}
+
 /// Has its daemon run.
 pub fn start() -> Result<()> {
     sh("set -e; . lab/libvirtd.sh; libvirt_up").map(drop)

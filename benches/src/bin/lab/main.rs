@@ -1,8 +1,13 @@
 //! Runs in level 1 of the lab: ioward against what else does the same there, and against the least that could be done, in turns.
 //! `cargo xtask bench lab` boots level 1 for it.
 //!
-//! Each row sets the host up, takes turns, and leaves the host as it was after the boot. A row that can't be run says why, and so does
-//! one that takes too long: then the rest is not run, for nobody knows what state the host is in. The last line is all rows as JSON.
+//! ```text
+//!   bench-lab [--quick] [--bound SECONDS] [ROW…]   measures; the last line is all rows as JSON
+//!   bench-lab --check [ROW…]                       says, anywhere, whether there are such rows
+//! ```
+//!
+//! Each row sets the host up, takes turns, and leaves the host as the next ones expect it. A row that can't be run says why, and so does
+//! one that takes too long: then the rest is not run, for nobody knows what state the host is in.
 
 #![forbid(unsafe_code)]
 
@@ -11,21 +16,26 @@ mod by_hand;
 mod guests;
 mod host;
 mod libvirt;
+mod namespaces;
 mod rows;
+mod trio;
 
 use std::{
     env,
     error::Error,
     process::ExitCode,
-    sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
 
-use ioward_benches::{report, row::Row};
+use ioward_benches::{
+    parts::{Part, check_names, within},
+    report,
+    row::Row,
+};
 use serde_json::json;
 
-use rows::{ROWS, Rounds};
+use rows::{ROWS, Rounds, Shared};
 
 /// What the rows of this binary give.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -35,33 +45,76 @@ const JSON: &str = "JSON ";
 /// How long one part may take: on a busy machine, several guests that boot on one emulated CPU take minutes.
 const BOUND: Duration = Duration::from_secs(15 * 60);
 
-fn main() -> ExitCode {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let quick = arguments.iter().any(|word| word == "--quick");
-    let wanted: Vec<&str> = arguments.iter().map(String::as_str).filter(|word| *word != "--quick").collect();
-    if let Some(unknown) = wanted.iter().find(|wanted| !ROWS.iter().any(|(name, _)| name == *wanted)) {
-        let names: Vec<&str> = ROWS.iter().map(|(name, _)| *name).collect();
-        eprintln!("bench-lab: there is no row {unknown}; there are {}", names.join(", "));
-        return ExitCode::FAILURE;
+/// What is asked for.
+struct Asked {
+    quick: bool,
+    checks: bool,
+    bound: Duration,
+    wanted: Vec<String>,
+}
+
+impl Asked {
+    fn of(mut words: impl Iterator<Item = String>) -> std::result::Result<Self, String> {
+        let mut asked = Self { quick: false, checks: false, bound: BOUND, wanted: Vec::new() };
+        while let Some(word) = words.next() {
+            match &*word {
+                "--quick" => asked.quick = true,
+                "--check" => asked.checks = true,
+                "--bound" => {
+                    let seconds = words.next().and_then(|word| word.parse().ok());
+                    asked.bound = Duration::from_secs(seconds.ok_or("--bound needs a number of seconds")?);
+                }
+                _ => asked.wanted.push(word),
+            }
+        }
+        let names: Vec<&str> = ROWS.iter().map(|part| part.name).collect();
+        check_names(&asked.wanted.iter().map(String::as_str).collect::<Vec<_>>(), &names)?;
+        Ok(asked)
     }
+
+    fn wants(&self, name: &str) -> bool {
+        self.wanted.is_empty() || self.wanted.iter().any(|wanted| wanted == name)
+    }
+}
+
+fn main() -> ExitCode {
+    let asked = match Asked::of(env::args().skip(1)) {
+        Ok(asked) => asked,
+        Err(why) => {
+            eprintln!("bench-lab: {why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if asked.checks {
+        return ExitCode::SUCCESS;
+    }
+    measure(&asked)
+}
+
+fn measure(asked: &Asked) -> ExitCode {
+    let quick = asked.quick;
     let rounds = if quick { Rounds::QUICK } else { Rounds::FULL };
     let begun = Instant::now();
     let mut done: Vec<Row> = Vec::new();
     let mut whole = true;
-    for (name, measure) in ROWS {
-        if !wanted.is_empty() && !wanted.contains(&name) {
-            continue;
-        }
+    let shared = Shared::default();
+    // Its peers are missing otherwise.
+    if let Err(error) = libvirt::lay_files() {
+        eprintln!("bench-lab: {error}");
+    }
+    for part in ROWS.iter().filter(|part| asked.wants(part.name)) {
         let started = Instant::now();
-        let (rows, goes_on) = within(BOUND, name, move || measure(rounds));
+        let (shared, measure) = (shared.clone(), part.work);
+        let work = move || measure(&shared, rounds).map_err(|error| error.to_string());
+        let (rows, goes_on) = within(asked.bound, Part { name: part.name, needs: part.needs, work });
         for row in rows {
             print!("{}", report::text(&row, !quick));
             whole &= row.is_whole();
             done.push(row);
         }
-        println!("  ({name}: {} s)", started.elapsed().as_secs());
+        println!("  ({}: {:.1} s)", part.name, started.elapsed().as_secs_f64());
         if !goes_on {
-            println!("what comes after {name} was not run");
+            println!("what comes after {} was not run", part.name);
             whole = false;
             break;
         }
@@ -72,27 +125,6 @@ fn main() -> ExitCode {
     println!("{} rows, {failed} failed; {judged}; {} s", done.len(), begun.elapsed().as_secs());
     println!("{JSON}{}", report::document("lab", &about(quick), &done));
     if whole && (quick || missed == 0) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Runs a part within a bound. Gives its rows, or one that says why there are none, and whether anything may come after it.
-fn within(
-    bound: Duration,
-    name: &'static str,
-    work: impl FnOnce() -> Result<Vec<Row>> + Send + 'static,
-) -> (Vec<Row>, bool) {
-    let (sender, done) = mpsc::channel();
-    thread::spawn(move || sender.send(work().map_err(|error| error.to_string())));
-    match done.recv_timeout(bound) {
-        Ok(Ok(rows)) => (rows, true),
-        Ok(Err(why)) => (vec![Row::failed(name, "could not be run", why)], true),
-        Err(RecvTimeoutError::Disconnected) => {
-            (vec![Row::failed(name, "could not be run", "it panicked".into())], true)
-        }
-        Err(RecvTimeoutError::Timeout) => {
-            let why = format!("not done after {} s", bound.as_secs());
-            (vec![Row::failed(name, "took too long", why)], false)
-        }
-    }
 }
 
 /// What all of it was measured on.

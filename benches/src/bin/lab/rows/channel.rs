@@ -11,36 +11,29 @@ use ioward_benches::row::{Role, Row};
 use ioward_tests::{
     daemon::{BOOT, SOON},
     guest::Guest,
-    level1::{NIC0, virtual_functions},
+    level1::NIC0,
 };
 
-use super::Rounds;
-use crate::{Result, by_hand, host::Host, libvirt};
+use super::{Rounds, Shared};
+use crate::{
+    Result,
+    trio::{BY_HAND, DOMAIN, OURS, SHOP},
+};
 
-/// The domain: its port for the peer is there from its start, and ioward's is plugged in.
-const SHOP: &str = "shop";
 /// In hundredths.
 const TAIL: usize = 99;
 
-/// A get and a set, each round's median and 99th percentile.
-pub fn operations(rounds: Rounds) -> Result<Vec<Row>> {
-    by_hand::set_autoprobe(NIC0, false)?;
-    by_hand::set_count(NIC0, 4)?;
-    let vfs = virtual_functions(NIC0)?;
-    by_hand::bind(&vfs[3])?;
-    libvirt::start()?;
-    libvirt::define(SHOP, &vfs[3])?;
-    let done = with_a_domain(rounds);
-    libvirt::forget(SHOP);
-    done
-}
-
-fn with_a_domain(rounds: Rounds) -> Result<Vec<Row>> {
-    libvirt::virsh(&["start", SHOP])?;
-    let host = Host::start()?;
+/// A get and a set, each round's median and 99th percentile. By a domain that ioward adopts: its port for the peer is there from its start, and
+/// ioward's is plugged in.
+pub fn operations(shared: &Shared, rounds: Rounds) -> Result<Vec<Row>> {
+    let mut trio = shared.trio()?;
+    trio.end(BY_HAND)?;
+    trio.end(OURS)?;
+    trio.start_all_of(&[DOMAIN])?;
+    trio.thaw(DOMAIN)?;
+    let host = &trio.host;
     host.daemon.done(&["adopt", SHOP, "--yes"])?;
     let mut guest = Guest::connect(Path::new("/run/shop.serial"), BOOT)?;
-    let pf = NIC0;
     host.daemon.done(&[
         "attach",
         SHOP,
@@ -48,7 +41,9 @@ fn with_a_domain(rounds: Rounds) -> Result<Vec<Row>> {
         "--class",
         "network",
         "--pf",
-        pf,
+        NIC0,
+        "--index",
+        "1",
         "--mac",
         "52:54:00:aa:77:00",
         "--guest-may",

@@ -3,11 +3,14 @@
 mod channel;
 mod machines;
 mod rest;
+mod restart;
 mod vfs;
 
-use ioward_benches::row::Row;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::Result;
+use ioward_benches::{parts::Part, row::Row};
+
+use crate::{Result, host::Host, trio::Trio};
 
 /// How often each thing is done.
 #[derive(Clone, Copy)]
@@ -20,29 +23,97 @@ pub struct Rounds {
     pub operations: usize,
     /// How long rest is looked at, in seconds.
     pub rest: u64,
-    /// Whether more than one size of the same is measured.
+    /// Whether a row that differs from another in its size alone is measured.
     pub sizes: bool,
+    /// How many VFs are bound and set at once, to see how that grows.
+    pub vfs: &'static [usize],
+    /// How many partitions there are at rest, beside none.
+    pub at_rest: &'static [usize],
+    /// And when the daemon is started again.
+    pub adopted: &'static [usize],
 }
 
 impl Rounds {
     /// To measure.
-    pub const FULL: Self = Self { short: 9, long: 5, operations: 100, rest: 30, sizes: true };
+    pub const FULL: Self = Self {
+        short: 9,
+        long: 5,
+        operations: 100,
+        rest: 30,
+        sizes: true,
+        // All that two igbs have.
+        vfs: &[1, 4, 14],
+        at_rest: &[25, 100],
+        adopted: &[1, 4, 16],
+    };
     /// To see that each row works.
-    pub const QUICK: Self = Self { short: 1, long: 1, operations: 5, rest: 1, sizes: false };
+    pub const QUICK: Self = Self {
+        short: 1,
+        long: 1,
+        operations: 5,
+        rest: 1,
+        sizes: false,
+        vfs: &[1, 4],
+        at_rest: &[1, 4],
+        adopted: &[1, 4],
+    };
 }
 
-/// A part: rows that are measured together.
-pub type Part = fn(Rounds) -> Result<Vec<Row>>;
+/// What parts leave for those after them: a daemon, for it and libvirt's take seconds to start; and then three machines, for a guest's boot
+/// takes longer than what most rows measure. A part that fails leaves neither.
+#[derive(Clone, Default)]
+pub struct Shared {
+    host: Arc<Mutex<Option<Host>>>,
+    trio: Arc<Mutex<Option<Trio>>>,
+}
 
-/// All parts, in the order in which they are run.
-pub const ROWS: [(&str, Part); 9] = [
-    ("rest", rest::at_rest),
-    ("make", vfs::make),
-    ("bind", vfs::bind),
-    ("set", vfs::set),
-    ("overlap", rest::overlap),
-    ("start", machines::start),
-    ("plug", machines::plug),
-    ("channel", channel::operations),
-    ("restart", rest::restart),
+impl Shared {
+    /// A daemon: the one that a part before this has kept, or a new one.
+    pub fn host(&self) -> Result<Host> {
+        take(&self.host).map_or_else(Host::start, Ok)
+    }
+
+    /// Keeps it for the next part.
+    pub fn keep_host(&self, host: Host) {
+        *locked(&self.host) = Some(host);
+    }
+
+    /// The three machines, with a daemon that goes with them.
+    pub fn trio(&self) -> Result<Trio> {
+        take(&self.trio).map_or_else(|| Trio::define(self.host()?), Ok)
+    }
+
+    /// Keeps them for the next part.
+    pub fn keep(&self, trio: Trio) {
+        *locked(&self.trio) = Some(trio);
+    }
+}
+
+fn locked<T>(kept: &Mutex<Option<T>>) -> MutexGuard<'_, Option<T>> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn take<T>(kept: &Mutex<Option<T>>) -> Option<T> {
+    locked(kept).take()
+}
+
+/// What a part does.
+pub type Work = fn(&Shared, Rounds) -> Result<Vec<Row>>;
+
+const fn part(name: &'static str, needs: &'static [&'static str], work: Work) -> Part<Work> {
+    Part { name, needs, work }
+}
+
+/// All parts, in the order in which they are run: each leaves the VFs that the next one begins with, for an igb's link takes a second to come
+/// back whenever their number changes. At first there are none.
+pub const ROWS: [Part<Work>; 9] = [
+    part("rest", &["ioward", "libvirtd", "virsh"], rest::at_rest),
+    part("make", &["ioward"], vfs::make),
+    part("overlap", &["ioward"], rest::overlap),
+    part("bind", &["ioward", "driverctl", "libvirtd", "virsh"], vfs::bind),
+    part("set", &["ioward", "ip"], vfs::set),
+    part("start", &["ioward", "qemu-system-x86_64", "libvirtd", "virsh"], machines::start),
+    part("plug", &["ioward", "qemu-system-x86_64", "libvirtd", "virsh"], machines::plug),
+    part("restart", &["ioward", "libvirtd", "virsh"], restart::restart),
+    part("channel", &["ioward", "libvirtd", "virsh"], channel::operations),
 ];

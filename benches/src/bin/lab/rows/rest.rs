@@ -1,38 +1,42 @@
-//! What the daemon takes while nothing happens, how it starts again, and that independent work overlaps.
+//! What the daemon takes while nothing happens, and that independent work overlaps.
 
-use std::{
-    fs, thread,
-    time::{Duration, Instant},
+use std::{fs, thread, time::Duration};
+
+use ioward_benches::{
+    growth::LINEAR,
+    row::{Role, Row},
 };
-
-use ioward_benches::row::{Role, Row};
 use ioward_tests::{
-    daemon::{SOON, VERSION, adapter, partition},
-    level1::{NIC0, NIC1, NVME, sh},
+    daemon::{VERSION, adapter},
+    level1::{NIC0, NIC1, NVME},
 };
 use serde_json::json;
 
-use super::Rounds;
+use super::{Rounds, Shared};
 use crate::{
     Result,
     host::{Host, milliseconds},
-    libvirt,
+    libvirt, namespaces,
 };
 
 /// What a daemon may hold with no partition, in MB.
 const MEMORY: f64 = 10.0;
+/// What it may hold with [`MANY`], in MB.
+const MEMORY_OF_MANY: f64 = 14.0;
+/// How many those are.
+const MANY: usize = 100;
 /// How often its processes may wake up in a second.
 const WAKEUPS: f64 = 1.0;
 /// Until who has just started is at rest, at most.
 const SETTLED: u64 = 5;
 
-/// Memory and wakeups of both of ioward's processes, against libvirt's daemon.
-pub fn at_rest(rounds: Rounds) -> Result<Vec<Row>> {
+/// Memory and wakeups of both of ioward's processes, against libvirt's daemon; and memory with partitions.
+pub fn at_rest(_: &Shared, rounds: Rounds) -> Result<Vec<Row>> {
     libvirt::start()?;
     let host = Host::start()?;
     let ours = host.processes()?.to_vec();
     let theirs = vec![libvirt::process()?];
-    thread::sleep(Duration::from_secs(SETTLED.min(rounds.rest)));
+    settle(rounds);
     let memory =
         Row::new("memory", "proportional set size at rest, no partition, both of ioward's processes", "MB")
             .with(Role::Ours, "ioward")
@@ -52,7 +56,46 @@ pub fn at_rest(rounds: Rounds) -> Result<Vec<Row>> {
                 Ok((switches(&pair[place])? - before) as f64 / rounds.rest as f64)
             })?;
     wakeups.notes.push("context switches of all of its threads".into());
-    Ok(vec![memory, wakeups])
+    let with_partitions = memory_of_many(&host, rounds, memory.contenders[0].samples[0])?;
+    Ok(vec![memory, wakeups, with_partitions])
+}
+
+fn settle(rounds: Rounds) {
+    thread::sleep(Duration::from_secs(SETTLED.min(rounds.rest)));
+}
+
+/// With partitions that are network namespaces, for machines would not leave room for themselves. What each takes is what there is more than
+/// without, and that is what may grow.
+fn memory_of_many(host: &Host, rounds: Rounds, none: f64) -> Result<Row> {
+    let counts = rounds.at_rest;
+    let mut row = Row::new(
+        "memory-partitions",
+        "proportional set size at rest with partitions that are network namespaces, both of ioward's processes",
+        "MB",
+    );
+    for count in counts {
+        namespaces::make(*count)?;
+        host.daemon.apply(&[VERSION, &namespaces::spec(*count)].concat())?;
+        settle(rounds);
+        let all = memory_of(&host.processes()?)?;
+        row = row.with_samples(Role::Ours, format!("ioward, {count}"), vec![all]);
+    }
+    for (place, count) in counts.iter().enumerate() {
+        let more = row.contenders[place].samples[0] - none;
+        row = row.with_samples(Role::Ours, format!("more than with none, {count}"), vec![more]);
+        row.notes.push(format!("{:.1} kB for each of {count}", more * 1000.0 / *count as f64));
+    }
+    if counts.contains(&MANY) {
+        row = row.at_most(counts.len() - 1, MEMORY_OF_MANY);
+    }
+    // A few fit into what was there anyway: then there is no growth to tell.
+    let more: Vec<(f64, usize)> =
+        (counts.len()..).zip(counts).map(|(place, count)| (*count as f64, place)).collect();
+    if more.iter().all(|(_, place)| row.contenders[*place].samples[0] > 0.0) {
+        row = row.grows("what there is more", "partitions", more, LINEAR);
+    }
+    namespaces::remove();
+    Ok(row)
 }
 
 /// In MB, of a million bytes.
@@ -80,8 +123,8 @@ fn switches(processes: &[u32]) -> Result<u64> {
 }
 
 /// VFs of all three adapters in one change, against the sum of its steps.
-pub fn overlap(rounds: Rounds) -> Result<Vec<Row>> {
-    let host = Host::start()?;
+pub fn overlap(shared: &Shared, rounds: Rounds) -> Result<Vec<Row>> {
+    let host = shared.host()?;
     let adapters = [(NIC0, 7), (NVME, 4), (NIC1, 7)];
     let none: String = adapters.iter().map(|(pf, _)| adapter(pf, "0")).collect();
     let nothing = [VERSION, &none].concat();
@@ -93,66 +136,17 @@ pub fn overlap(rounds: Rounds) -> Result<Vec<Row>> {
         .with(Role::Floor, "its steps summed")
         .ratio(0, 1, None);
     let mut told = String::new();
-    for _ in 0..rounds.short {
+    for round in 0..rounds.short {
+        if round > 0 {
+            host.daemon.apply(&nothing)?;
+        }
         let change = host.change(&intent)?;
-        host.daemon.apply(&nothing)?;
         told = change.told();
         row.contenders[0].samples.push(milliseconds(change.took));
         row.contenders[1].samples.push(change.steps().iter().map(|(_, took)| took).sum());
     }
     row.notes.push(told);
     row.notes.push("on one emulated CPU: what overlaps is waiting".into());
+    shared.keep_host(host);
     Ok(vec![row])
-}
-
-/// Killed and started again, with a partition that runs; libvirt's daemon with a domain that does.
-pub fn restart(rounds: Rounds) -> Result<Vec<Row>> {
-    let mut host = Host::start()?;
-    host.daemon.apply(&[VERSION, &partition("web")].concat())?;
-    libvirt::start()?;
-    fs::write(
-        "/run/idle.xml",
-        "<domain type='kvm'><name>idle</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
-        <os><type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features>
-        <cpu mode='host-passthrough' check='none' migratable='off'/><devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
-        <controller type='usb' model='none'/><memballoon model='none'/></devices></domain>",
-    )?;
-    libvirt::virsh(&["define", "/run/idle.xml"])?;
-    let done = restart_in_turns(rounds, &mut host);
-    libvirt::forget("idle");
-    done
-}
-
-fn restart_in_turns(rounds: Rounds, host: &mut Host) -> Result<Vec<Row>> {
-    libvirt::virsh(&["start", "idle"])?;
-    let row = Row::new("restart", "killed and started, until it tells of the one machine that runs", "ms")
-        .with(Role::Ours, "ioward")
-        .with(Role::Peer, "libvirtd")
-        .ratio(0, 1, None);
-    let row = row.take_turns(rounds.short.min(7), |_, place| -> Result<f64> {
-        if place == 0 {
-            host.daemon.crash()?;
-            let begun = Instant::now();
-            host.daemon.restart_unseen()?;
-            return until(begun, || {
-                host.api.ask("GET /v1/partitions", "").is_ok_and(|body| body.contains("\"web\""))
-            });
-        }
-        sh("pid=$(cat /run/libvirtd.pid) && kill -9 $pid && rm /run/libvirtd.pid
-            while kill -0 $pid 2>/dev/null; do sleep 0.1; done")?;
-        let begun = Instant::now();
-        sh("libvirtd -d -p /run/libvirtd.pid")?;
-        until(begun, || sh("virsh list --name").is_ok_and(|names| names.contains("idle")))
-    })?;
-    Ok(vec![row])
-}
-
-fn until(begun: Instant, mut is_so: impl FnMut() -> bool) -> Result<f64> {
-    while !is_so() {
-        if begun.elapsed() > SOON {
-            return Err(format!("not so after {} s", SOON.as_secs()).into());
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(milliseconds(begun.elapsed()))
 }

@@ -2,14 +2,17 @@
 
 use std::time::Instant;
 
-use ioward_benches::row::{Role, Row};
+use ioward_benches::{
+    growth::LINEAR,
+    row::{Contender, Role, Row},
+};
 use ioward_tests::{
     daemon::{VERSION, adapter, partition, vf},
-    level1::{NIC0, NVME, attribute, kernel_vf, virtual_functions},
+    level1::{NIC0, NIC1, NVME, attribute, kernel_vf, virtual_functions},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::Rounds;
+use super::{Rounds, Shared};
 use crate::{
     Result,
     by_hand::{self, Settings},
@@ -19,10 +22,15 @@ use crate::{
 
 /// All VFs of an igb.
 const ALL: usize = 7;
+/// The igbs, and their interfaces.
+const IGBS: [(&str, &str); 2] = [(NIC0, "eth0"), (NIC1, "eth1")];
+/// What VFs are set to, in turns.
+const BOTH: [Settings; 2] =
+    [Settings { mac: 1, vlan: 101, trust: true }, Settings { mac: 2, vlan: 102, trust: false }];
 
 /// The number of VFs, from none.
-pub fn make(rounds: Rounds) -> Result<Vec<Row>> {
-    let host = Host::start()?;
+pub fn make(shared: &Shared, rounds: Rounds) -> Result<Vec<Row>> {
+    let host = shared.host()?;
     let mut rows = Vec::new();
     for (name, pf, what, count) in [
         ("make-1-igb", NIC0, "1 VF of an igb made from none; ioward waits for its link", 1_u16),
@@ -33,7 +41,26 @@ pub fn make(rounds: Rounds) -> Result<Vec<Row>> {
             rows.push(make_so_many(&host, rounds, Row::new(name, what, "ms"), pf, count)?);
         }
     }
+    if rounds.sizes {
+        rows.push(growth_of_making(&rows));
+    }
+    shared.keep_host(host);
     Ok(rows)
+}
+
+/// By the rows of the igb: the link takes a second whatever their number is, so that nothing is asked for.
+fn growth_of_making(rows: &[Row]) -> Row {
+    let mut row = Row::new("make-growth", "the rows of the igb, by the number of VFs", "ms");
+    let mut grows = [Vec::new(), Vec::new()];
+    for (size, of) in [1.0, 7.0].into_iter().zip(rows) {
+        for (grows, place) in grows.iter_mut().zip([0, 2]) {
+            let Contender { name, role, samples } = of.contenders[place].clone();
+            grows.push((size, row.contenders.len()));
+            row = row.with_samples(role, format!("{name}, {size}"), samples);
+        }
+    }
+    let [ours, by_hand] = grows;
+    row.grows("ioward API", "VFs", ours, None).grows("one write", "VFs", by_hand, None)
 }
 
 fn make_so_many(host: &Host, rounds: Rounds, row: Row, pf: &str, count: u16) -> Result<Row> {
@@ -45,37 +72,36 @@ fn make_so_many(host: &Host, rounds: Rounds, row: Row, pf: &str, count: u16) -> 
         .ratio(0, 2, 1.05)
         .ratio(0, 3, None)
         .ratio(1, 2, None);
-    let spec = |count: u16| [VERSION, &adapter(pf, &count.to_string())].concat();
-    let intent = json!({"intent": "apply", "spec": {"version": 1, "adapter": [{"pf": pf, "vfs": count}]}});
+    let wish = |count: u16| json!({"intent": "apply", "spec": {"version": 1, "adapter": [{"pf": pf, "vfs": count}]}});
+    let (intent, none) = (wish(count), wish(0));
     // Held from here on, without VFs. ioward turns autoprobe off for VFs that it gives to machines; so does the floor.
-    host.daemon.apply(&spec(0))?;
-    let file = host.daemon.write("make.toml", spec(count))?;
+    host.change(&none)?;
+    let file = host.daemon.write("make.toml", [VERSION, &adapter(pf, &count.to_string())].concat())?;
     let mut told = String::new();
+    // The last two are of one write: whichever has its turn first has it made.
+    let mut written: Option<[f64; 2]> = None;
     let mut row = row.take_turns(rounds.short, |_, place| -> Result<f64> {
-        let took = match place {
-            0 => {
+        let took = match (place, written.take()) {
+            (0, before) => {
+                written = before;
                 let change = host.change(&intent)?;
                 told = change.told();
                 milliseconds(change.took)
             }
-            1 => host.command(&["apply", "--yes", "-f", &file])?,
-            _ => host.while_it_stands_still(|| {
-                by_hand::set_autoprobe(pf, false)?;
-                let begun = Instant::now();
-                by_hand::set_count(pf, count)?;
-                if place == 3 {
-                    by_hand::wait_for_link(pf)?;
-                }
-                let took = milliseconds(begun.elapsed());
-                check_count(pf, count)?;
-                by_hand::set_count(pf, 0)?;
-                by_hand::wait_for_link(pf)?;
-                Ok(took)
-            })?,
+            (1, before) => {
+                written = before;
+                host.command(&["apply", "--yes", "-f", &file])?
+            }
+            (_, Some(both)) => return Ok(both[place - 2]),
+            (_, None) => {
+                let both = host.while_it_stands_still(|| write_count(pf, count))?;
+                written = Some(both);
+                both[place - 2]
+            }
         };
         if place < 2 {
             check_count(pf, count)?;
-            host.daemon.apply(&spec(0))?;
+            host.change(&none)?;
         }
         check_count(pf, 0)?;
         Ok(took)
@@ -84,36 +110,74 @@ fn make_so_many(host: &Host, rounds: Rounds, row: Row, pf: &str, count: u16) -> 
     Ok(row)
 }
 
+/// Makes VFs by hand and takes them away again. Gives how long the write took, and the link after it.
+fn write_count(pf: &str, count: u16) -> Result<[f64; 2]> {
+    by_hand::set_autoprobe(pf, false)?;
+    let begun = Instant::now();
+    by_hand::set_count(pf, count)?;
+    let write = milliseconds(begun.elapsed());
+    by_hand::wait_for_link(pf)?;
+    let link = milliseconds(begun.elapsed());
+    check_count(pf, count)?;
+    by_hand::set_count(pf, 0)?;
+    by_hand::wait_for_link(pf)?;
+    Ok([write, link])
+}
+
 fn check_count(pf: &str, count: u16) -> Result<()> {
     let has = attribute(pf, "sriov_numvfs")?;
     if has == count.to_string() { Ok(()) } else { Err(format!("{pf} has {has} VFs, not {count}").into()) }
 }
 
-/// A partition that is stopped, with so many VFs of one adapter, which has all of its VFs.
-fn holder(vfs: usize, settings: Option<Settings>) -> String {
-    let vfs = (0..vfs).map(|index| {
-        let set = settings.map_or(String::new(), |settings| {
-            let Settings { vlan, trust, .. } = settings;
-            format!("\nmac = \"{}\"\nvlan = {vlan}\ntrust = {trust}", settings.mac_of(index))
-        });
-        vf(&format!("net{index}"), "network", &format!("pf = \"{NIC0}\"\nindex = {index}{set}"))
-    });
-    [VERSION, &adapter(NIC0, "7"), &partition("holder"), &vfs.collect::<String>()].concat()
+/// The adapter and the index of the VF that is the so-many-th.
+fn place(number: usize) -> (&'static str, usize) {
+    (IGBS[number / ALL].0, number % ALL)
 }
 
-fn stopped_holder(vfs: usize, settings: Option<Settings>) -> Result<Host> {
-    let host = Host::start()?;
-    host.daemon.apply(&holder(0, None))?;
-    host.turn_off("holder")?;
-    if vfs > 0 {
-        host.daemon.apply(&holder(vfs, settings))?;
+/// A partition that is stopped, with so many VFs, each with settings of its own or none. Adapters have all of their VFs.
+fn holder(igbs: usize, vfs: usize, settings: impl Fn(usize) -> Option<Settings>) -> String {
+    let vfs = (0..vfs).map(|number| {
+        let (pf, index) = place(number);
+        let set = settings(number).map_or(String::new(), |settings| {
+            let Settings { vlan, trust, .. } = settings;
+            format!("\nmac = \"{}\"\nvlan = {vlan}\ntrust = {trust}", settings.mac_of(number))
+        });
+        vf(&format!("net{number}"), "network", &format!("pf = \"{pf}\"\nindex = {index}{set}"))
+    });
+    let adapters: String = IGBS.iter().take(igbs).map(|(pf, _)| adapter(pf, "7")).collect();
+    [VERSION, &adapters, &partition("holder"), &vfs.collect::<String>()].concat()
+}
+
+/// Of how many igbs so many VFs are.
+fn igbs_of(vfs: &[usize]) -> usize {
+    vfs.iter().max().map_or(0, |most| most.div_ceil(ALL))
+}
+
+/// A daemon that has the holder, which is off.
+fn stopped_holder(shared: &Shared) -> Result<Host> {
+    let host = shared.host()?;
+    let is_new = !host.api.ask("GET /v1/partitions", "")?.contains("\"holder\"");
+    host.daemon.apply(&holder(1, 0, |_| None))?;
+    if is_new {
+        host.turn_off("holder")?;
     }
     Ok(host)
 }
 
+/// What asks for so many VFs.
+fn attach(vfs: usize) -> Value {
+    let requests: Vec<_> = (0..vfs)
+        .map(|number| {
+            let (pf, index) = place(number);
+            json!({"name": format!("net{number}"), "class": "network", "pf": pf, "index": index})
+        })
+        .collect();
+    json!({"intent": "attach", "partition": "holder", "vfs": requests})
+}
+
 /// A driver for machines.
-pub fn bind(rounds: Rounds) -> Result<Vec<Row>> {
-    let host = stopped_holder(0, None)?;
+pub fn bind(shared: &Shared, rounds: Rounds) -> Result<Vec<Row>> {
+    let host = stopped_holder(shared)?;
     let row = Row::new(
         "bind-7",
         "7 VFs bound to vfio-pci (one virsh nodedev-detach for all, a driverctl for each); ioward also journals, sets a \
@@ -130,11 +194,9 @@ pub fn bind(rounds: Rounds) -> Result<Vec<Row>> {
     .ratio(1, 4, 0.1);
     let vfs = virtual_functions(NIC0)?;
     libvirt::start_anew()?;
-    let requests: Vec<_> = (0..ALL)
-        .map(|index| json!({"name": format!("net{index}"), "class": "network", "pf": NIC0, "index": index}))
-        .collect();
-    let intent = json!({"intent": "attach", "partition": "holder", "vfs": requests});
-    let file = host.daemon.write("bind.toml", holder(ALL, None))?;
+    let intent = attach(ALL);
+    let file = host.daemon.write("bind.toml", holder(1, ALL, |_| None))?;
+    let none = wish(&host, &holder(1, 0, |_| None))?;
     let detach = |what: &str| {
         let words: Vec<String> =
             vfs.iter().map(|vf| format!("nodedev-{what} {}", libvirt::device(vf))).collect();
@@ -144,12 +206,7 @@ pub fn bind(rounds: Rounds) -> Result<Vec<Row>> {
     let mut told = String::new();
     let mut row = row.take_turns(rounds.short, |_, place| -> Result<f64> {
         let by_others = |bind: &dyn Fn() -> Result<f64>, unbind: &dyn Fn() -> Result<()>| {
-            host.while_it_stands_still(|| {
-                let took = bind()?;
-                by_hand::check_bound(NIC0, true)?;
-                unbind()?;
-                Ok(took)
-            })
+            bound_by_others(&host, &vfs, bind, unbind)
         };
         let unbind = || vfs.iter().try_for_each(|vf| by_hand::unbind(vf));
         let took = match place {
@@ -159,14 +216,7 @@ pub fn bind(rounds: Rounds) -> Result<Vec<Row>> {
                 milliseconds(change.took)
             }
             1 => host.command(&["apply", "--yes", "-f", &file])?,
-            2 => by_others(
-                &|| {
-                    let begun = Instant::now();
-                    vfs.iter().try_for_each(|vf| by_hand::bind(vf))?;
-                    Ok(milliseconds(begun.elapsed()))
-                },
-                &unbind,
-            )?,
+            2 => by_others(&|| bind_by_hand(&vfs), &unbind)?,
             3 => by_others(
                 &|| {
                     let each = vfs
@@ -179,74 +229,173 @@ pub fn bind(rounds: Rounds) -> Result<Vec<Row>> {
             _ => by_others(&|| libvirt::virsh(&[&detaches]), &|| libvirt::virsh(&[&reattaches]).map(drop))?,
         };
         if place < 2 {
-            by_hand::check_bound(NIC0, true)?;
-            host.daemon.apply(&holder(0, None))?;
+            by_hand::check_bound(&vfs, true)?;
+            host.change(&none)?;
         }
-        by_hand::check_bound(NIC0, false)?;
+        by_hand::check_bound(&vfs, false)?;
         Ok(took)
     })?;
     row.notes.push(told);
-    Ok(vec![row])
+    let growth = growth_of_binding(&host, rounds)?;
+    shared.keep_host(host);
+    Ok(vec![row, growth])
+}
+
+fn bind_by_hand(vfs: &[String]) -> Result<f64> {
+    let begun = Instant::now();
+    vfs.iter().try_for_each(|vf| by_hand::bind(vf))?;
+    Ok(milliseconds(begun.elapsed()))
+}
+
+/// Has VFs bound and unbound again by others, and gives how long the first took.
+fn bound_by_others(
+    host: &Host,
+    vfs: &[String],
+    bind: &dyn Fn() -> Result<f64>,
+    unbind: &dyn Fn() -> Result<()>,
+) -> Result<f64> {
+    host.while_it_stands_still(|| {
+        let took = bind()?;
+        by_hand::check_bound(vfs, true)?;
+        unbind()?;
+        Ok(took)
+    })
+}
+
+/// A row of ioward and its floor, each in all sizes: first ioward's, from the least to the greatest, and then the floor's.
+fn of_sizes(name: &'static str, what: &str, by_hand: &str, sizes: &[usize]) -> Row {
+    let mut row = Row::new(name, what, "ms");
+    for (role, of) in [(Role::Ours, "ioward API"), (Role::Floor, by_hand)] {
+        for size in sizes {
+            row = row.with(role, format!("{of}, {size}"));
+        }
+    }
+    let places = |from: usize| (from..).zip(sizes).map(|(place, size)| (*size as f64, place)).collect();
+    row.grows("ioward API", "VFs", places(0), LINEAR).grows(by_hand, "VFs", places(sizes.len()), None)
+}
+
+/// The same in several sizes, of both igbs if need be.
+fn growth_of_binding(host: &Host, rounds: Rounds) -> Result<Row> {
+    let sizes = rounds.vfs;
+    let igbs = igbs_of(sizes);
+    let none = wish(host, &holder(igbs, 0, |_| None))?;
+    host.change(&none)?;
+    let mut vfs = Vec::new();
+    for (pf, _) in IGBS.iter().take(igbs) {
+        vfs.extend(virtual_functions(pf)?);
+    }
+    let row = of_sizes("bind-growth", "VFs bound to vfio-pci, by their number", "sysfs by hand", sizes);
+    let row = row.take_turns(rounds.short, |_, place| -> Result<f64> {
+        let vfs = &vfs[..sizes[place % sizes.len()]];
+        if place >= sizes.len() {
+            let unbind = || vfs.iter().try_for_each(|vf| by_hand::unbind(vf));
+            return bound_by_others(host, vfs, &|| bind_by_hand(vfs), &unbind);
+        }
+        let took = milliseconds(host.change(&attach(vfs.len()))?.took);
+        by_hand::check_bound(vfs, true)?;
+        host.change(&none)?;
+        by_hand::check_bound(vfs, false)?;
+        Ok(took)
+    })?;
+    Ok(row)
 }
 
 /// MAC, VLAN and trust.
-pub fn set(rounds: Rounds) -> Result<Vec<Row>> {
-    let both = [Settings { mac: 1, vlan: 101, trust: true }, Settings { mac: 2, vlan: 102, trust: false }];
-    let host = stopped_holder(ALL, Some(both[0]))?;
+pub fn set(shared: &Shared, rounds: Rounds) -> Result<Vec<Row>> {
+    let host = stopped_holder(shared)?;
+    let all = |settings: Settings| holder(1, ALL, move |_| Some(settings));
+    host.daemon.apply(&all(BOTH[0]))?;
     let row = Row::new("set-7", "MAC, VLAN and trust of 7 VFs changed; one rtnetlink message a VF", "ms")
         .with(Role::Ours, "ioward API")
         .with(Role::Ours, "ioward apply")
         .with(Role::Floor, "ip -batch")
         .ratio(0, 2, 1.2)
         .ratio(1, 2, None);
-    let files =
-        [0, 1].map(|which| host.daemon.write(&format!("set{which}.toml"), holder(ALL, Some(both[which]))));
-    let [first, second] = files;
-    let (first, second) = (first?, second?);
-    let intent = intent_of(&host, &second)?;
+    let file = host.daemon.write("set.toml", all(BOTH[1]))?;
+    let (before, intent) = (wish(&host, &all(BOTH[0]))?, wish(&host, &all(BOTH[1]))?);
     let mut told = String::new();
     let mut row = row.take_turns(rounds.short, |_, place| -> Result<f64> {
         if place == 2 {
-            return host.while_it_stands_still(|| {
-                let begun = Instant::now();
-                by_hand::configure("eth0", ALL, both[1])?;
-                let took = milliseconds(begun.elapsed());
-                check_set(both[1])?;
-                by_hand::configure("eth0", ALL, both[0])?;
-                check_set(both[0])?;
-                Ok(took)
-            });
+            return set_by_hand(&host, ALL);
         }
         let took = if place == 0 {
             let change = host.change(&intent)?;
             told = change.told();
             milliseconds(change.took)
         } else {
-            host.command(&["apply", "--yes", "-f", &second])?
+            host.command(&["apply", "--yes", "-f", &file])?
         };
-        check_set(both[1])?;
-        host.daemon.done(&["apply", "--yes", "-f", &first])?;
-        check_set(both[0])?;
+        check_set(ALL, BOTH[1])?;
+        host.change(&before)?;
+        check_set(ALL, BOTH[0])?;
         Ok(took)
     })?;
     row.notes.push(told);
-    Ok(vec![row])
+    let growth = growth_of_setting(&host, rounds)?;
+    host.daemon.apply(&holder(1, 0, |_| None))?;
+    shared.keep_host(host);
+    Ok(vec![row, growth])
 }
 
-/// What a Spec's file asks for, as the API takes it.
-fn intent_of(host: &Host, file: &str) -> Result<serde_json::Value> {
-    let plan: serde_json::Value = serde_json::from_str(&host.daemon.done(&["plan", "--json", "-f", file])?)?;
+/// The first VFs, by their interfaces and indexes.
+fn of_interfaces(vfs: usize) -> impl Iterator<Item = (&'static str, usize)> {
+    (0..vfs).map(|number| (IGBS[number / ALL].1, number % ALL))
+}
+
+/// Sets so many by hand and back, and gives how long the first took.
+fn set_by_hand(host: &Host, vfs: usize) -> Result<f64> {
+    host.while_it_stands_still(|| {
+        let begun = Instant::now();
+        by_hand::configure(of_interfaces(vfs), BOTH[1])?;
+        let took = milliseconds(begun.elapsed());
+        check_set(vfs, BOTH[1])?;
+        by_hand::configure(of_interfaces(vfs), BOTH[0])?;
+        check_set(vfs, BOTH[0])?;
+        Ok(took)
+    })
+}
+
+/// The same in several sizes: of as many VFs as there are, so many are changed.
+fn growth_of_setting(host: &Host, rounds: Rounds) -> Result<Row> {
+    let sizes = rounds.vfs;
+    let most = sizes.iter().copied().max().unwrap_or_default();
+    let changed = |vfs: usize| {
+        holder(igbs_of(sizes), most, move |number| Some(if number < vfs { BOTH[1] } else { BOTH[0] }))
+    };
+    let before = wish(host, &changed(0))?;
+    host.change(&before)?;
+    let intents = sizes.iter().map(|size| wish(host, &changed(*size))).collect::<Result<Vec<_>>>()?;
+    let what = "MAC, VLAN and trust of VFs changed, by their number";
+    let row = of_sizes("set-growth", what, "ip -batch", sizes);
+    let row = row.take_turns(rounds.short, |_, place| -> Result<f64> {
+        let vfs = sizes[place % sizes.len()];
+        if place >= sizes.len() {
+            return set_by_hand(host, vfs);
+        }
+        let took = milliseconds(host.change(&intents[place])?.took);
+        check_set(vfs, BOTH[1])?;
+        host.change(&before)?;
+        check_set(vfs, BOTH[0])?;
+        Ok(took)
+    })?;
+    Ok(row)
+}
+
+/// What a Spec asks for, as the API takes it.
+fn wish(host: &Host, spec: &str) -> Result<Value> {
+    let file = host.daemon.write("wish.toml", spec)?;
+    let plan: Value = serde_json::from_str(&host.daemon.done(&["plan", "--json", "-f", &file])?)?;
     Ok(plan["intent"].clone())
 }
 
-fn check_set(settings: Settings) -> Result<()> {
-    for index in 0..ALL {
-        let seen = kernel_vf("eth0", index)?;
-        let is_so = seen["address"] == settings.mac_of(index)
+fn check_set(vfs: usize, settings: Settings) -> Result<()> {
+    for (number, (netdev, index)) in of_interfaces(vfs).enumerate() {
+        let seen = kernel_vf(netdev, index)?;
+        let is_so = seen["address"] == settings.mac_of(number)
             && seen["vlan_list"][0]["vlan"] == settings.vlan
             && seen["trust"] == settings.trust;
         if !is_so {
-            return Err(format!("VF {index} is not set: {seen}").into());
+            return Err(format!("VF {index} of {netdev} is not set: {seen}").into());
         }
     }
     Ok(())
