@@ -7,7 +7,7 @@ use ioward_model::FailureDomain;
 
 use super::{
     flow::{self, Floor, Flow, Group, Room},
-    problem::{Amounts, Choice, Cost, Pair, Problem, REDUNDANCY, Solution, Unplaced, Weights, add},
+    problem::{Amounts, Choice, Cost, Pair, Port, Problem, REDUNDANCY, Solution, Unplaced, Weights, add},
 };
 
 /// After how many steps the search is given up. On two cores of today about a second.
@@ -220,8 +220,28 @@ impl<'a> Search<'a> {
         if !flow.complete {
             // More on the ports makes it no better.
             search.note_farthest(0, &flow);
+        } else if !search.has_room() {
+            search.farthest = Some(search.ports.clone());
+            search.is_dead_end = true;
         }
         search
+    }
+
+    /// Whether there are as many VFs as requests, each of which may have what suits it, whatever else it takes and whoever it is to be
+    /// apart from. Where there are not, the search would try all ways there are to leave somebody out.
+    fn has_room(&self) -> bool {
+        if self.split.searched.is_empty() {
+            return true;
+        }
+        let mut alike: BTreeMap<usize, Vec<Vec<usize>>> = BTreeMap::new();
+        for (request, choices) in self.problem.requests.iter().enumerate() {
+            alike.entry(*choices).or_default().push(vec![request]);
+        }
+        let group = |(choices, sets)| Group { choices, sets, apart: None };
+        let groups: Vec<_> = alike.into_iter().map(group).collect();
+        let room = |port: &Port| Room { free: port.free, more: port.more };
+        let rooms: Vec<_> = self.problem.ports.iter().map(room).collect();
+        flow::solve(self.problem, self.weights, &groups, &rooms).complete
     }
 
     fn run(&mut self) {
