@@ -12,6 +12,8 @@ use super::{
 
 /// After how many steps the search is given up. On two cores of today about a second.
 const MAX_STEPS: u64 = 200_000;
+/// After how many steps more than there are requests to place, without a placement, it is looked whether there can be one.
+const LOOK_AFTER: u64 = 1_000;
 /// After how many edges of all flows together it is given up.
 const MAX_EDGES: u64 = 20_000_000;
 
@@ -220,19 +222,13 @@ impl<'a> Search<'a> {
         if !flow.complete {
             // More on the ports makes it no better.
             search.note_farthest(0, &flow);
-        } else if !search.has_room() {
-            search.farthest = Some(search.ports.clone());
-            search.is_dead_end = true;
         }
         search
     }
 
     /// Whether there are as many VFs as requests, each of which may have what suits it, whatever else it takes and whoever it is to be
-    /// apart from. Where there are not, the search would try all ways there are to leave somebody out.
+    /// apart from. Where there are not, the search would go on to try each way to leave somebody out.
     fn has_room(&self) -> bool {
-        if self.split.searched.is_empty() {
-            return true;
-        }
         let mut alike: BTreeMap<usize, Vec<Vec<usize>>> = BTreeMap::new();
         for (request, choices) in self.problem.requests.iter().enumerate() {
             alike.entry(*choices).or_default().push(vec![request]);
@@ -254,6 +250,12 @@ impl<'a> Search<'a> {
         while let Some(depth) = stack.len().checked_sub(1) {
             if self.steps >= MAX_STEPS || self.edges >= MAX_EDGES {
                 self.given_up = true;
+                return;
+            }
+            if self.steps == self.split.searched.len() as u64 + LOOK_AFTER
+                && self.best.is_none()
+                && !self.has_room()
+            {
                 return;
             }
             self.steps += 1;
