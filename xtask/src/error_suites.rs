@@ -11,7 +11,7 @@ const HERE: [(&str, &str, &str); 8] = [
     ("halted machines", "tests/faults/main.rs", "halts::"),
     ("failover", "tests/faults/main.rs", "failover::"),
     ("standby", "tests/faults/main.rs", "standby::"),
-    ("moving", "tests/moving.rs", ""),
+    ("moving", "tests/moving/main.rs", ""),
     ("conformance of errors", "tests/conformance_on_sim.rs", "a_pf_that_"),
     ("conformance of errors", "tests/conformance_on_sim.rs", "from_a_process_of_its_own::a_pf_that_"),
 ];
@@ -108,7 +108,7 @@ mod tests {
             "300 seeds; 708 faults, 311 of them with attempts to recover",
             "300 seeds; 451 faults in the middle of plans, of which 218 failed",
             "1000 seeds; plans: 4425 done, 227 undone",
-            "     Running tests/moving.rs (target/debug/deps/moving-2962)",
+            "     Running tests/moving/main.rs (target/debug/deps/moving-2962)",
             "test standby::it_moves ... ok",
         ] {
             suites.line(line);

@@ -169,7 +169,10 @@ fn word(value: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{messages, seal};
+    use crate::{
+        generic::Described,
+        message::{messages, seal},
+    };
 
     /// A message about a reporter: these attributes of the adapter, and these of its own.
     fn message(of_adapter: &[(u16, &[u8])], own: &[(u16, &[u8])]) -> Vec<u8> {
@@ -212,6 +215,28 @@ mod tests {
         assert_eq!((fw.port, fw.is_in_error, fw.auto_recover), (None, false, None));
         for length in 0..dump.len() {
             assert!(parsed(&dump[..length]).len() < 2);
+        }
+    }
+
+    /// The answers of Linux 6.1 about devlink, and about netdevsim's reporters, one of which is in error with its recovery by itself turned off.
+    #[test]
+    fn what_the_kernel_answered_is_read_as_devlink_shows_it() {
+        let family = include_bytes!("recorded/devlink-family.bin");
+        let described = Described::parse(message_body(family).unwrap().1, GROUP).unwrap();
+        let health = include_bytes!("recorded/devlink-health.bin");
+        assert!(messages(health).all(|(_, kind, _)| kind == described.id));
+        assert!(described.group.is_some_and(|group| (1..=32).contains(&group)), "{described:?}");
+        let told = parsed(health);
+        let told: Vec<_> = told
+            .iter()
+            .map(|one| {
+                (one.device.as_str(), one.name.as_str(), one.is_in_error, one.errors, one.auto_recover)
+            })
+            .collect();
+        let device = "netdevsim14";
+        assert_eq!(told, [(device, "empty", false, 0, None), (device, "dummy", true, 1, Some(false))]);
+        for length in 0..health.len() {
+            assert!(parsed(&health[..length]).len() < 2);
         }
     }
 
