@@ -17,8 +17,12 @@ const NAME: usize = 40;
 pub fn text(row: &Row, judged: bool) -> String {
     let mut text = String::new();
     let rounds = row.contenders.first().map_or(0, |contender| contender.samples.len());
-    let times = if rounds == 1 { "once".to_owned() } else { format!("{rounds} times each") };
-    line(&mut text, &format!("{}: {}, {times}", row.name, row.what));
+    let times = match rounds {
+        0 => String::new(),
+        1 => ", once".to_owned(),
+        _ => format!(", {rounds} times each"),
+    };
+    line(&mut text, &format!("{}: {}{times}", row.name, row.what));
     for contender in &row.contenders {
         let Some(spread) = Spread::of(&contender.samples) else { continue };
         let Spread { median, low, high } = spread;

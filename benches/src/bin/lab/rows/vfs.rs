@@ -134,18 +134,26 @@ fn place(number: usize) -> (&'static str, usize) {
     (IGBS[number / ALL].0, number % ALL)
 }
 
-/// A partition that is stopped, with so many VFs, each with settings of its own or none. Adapters have all of their VFs.
+/// The partition that has the VFs of an igb: one for each, for a machine has slots for 8.
+const HOLDERS: [&str; 2] = ["holder", "holder1"];
+
+/// Partitions that are stopped, with so many VFs in all, each with settings of its own or none. Adapters have all of their VFs.
 fn holder(igbs: usize, vfs: usize, settings: impl Fn(usize) -> Option<Settings>) -> String {
-    let vfs = (0..vfs).map(|number| {
-        let (pf, index) = place(number);
-        let set = settings(number).map_or(String::new(), |settings| {
-            let Settings { vlan, trust, .. } = settings;
-            format!("\nmac = \"{}\"\nvlan = {vlan}\ntrust = {trust}", settings.mac_of(number))
+    let of_igb = |igb: usize| {
+        let numbers = (igb * ALL..(igb + 1) * ALL).filter(|number| *number < vfs);
+        let vfs = numbers.map(|number| {
+            let (pf, index) = place(number);
+            let set = settings(number).map_or(String::new(), |settings| {
+                let Settings { vlan, trust, .. } = settings;
+                format!("\nmac = \"{}\"\nvlan = {vlan}\ntrust = {trust}", settings.mac_of(number))
+            });
+            vf(&format!("net{number}"), "network", &format!("pf = \"{pf}\"\nindex = {index}{set}"))
         });
-        vf(&format!("net{number}"), "network", &format!("pf = \"{pf}\"\nindex = {index}{set}"))
-    });
+        [partition(HOLDERS[igb]), vfs.collect()].concat()
+    };
     let adapters: String = IGBS.iter().take(igbs).map(|(pf, _)| adapter(pf, "7")).collect();
-    [VERSION, &adapters, &partition("holder"), &vfs.collect::<String>()].concat()
+    let partitions: String = (0..igbs).map(of_igb).collect();
+    [VERSION, &adapters, &partitions].concat()
 }
 
 /// Of how many igbs so many VFs are.
@@ -153,31 +161,20 @@ fn igbs_of(vfs: &[usize]) -> usize {
     vfs.iter().max().map_or(0, |most| most.div_ceil(ALL))
 }
 
-/// A daemon that has the holder, which is off.
-fn stopped_holder(shared: &Shared) -> Result<Host> {
-    let host = shared.host()?;
-    let is_new = !host.api.ask("GET /v1/partitions", "")?.contains("\"holder\"");
-    host.daemon.apply(&holder(1, 0, |_| None))?;
-    if is_new {
-        host.turn_off("holder")?;
-    }
-    Ok(host)
-}
-
-/// What asks for so many VFs.
-fn attach(vfs: usize) -> Value {
-    let requests: Vec<_> = (0..vfs)
-        .map(|number| {
-            let (pf, index) = place(number);
-            json!({"name": format!("net{number}"), "class": "network", "pf": pf, "index": index})
-        })
-        .collect();
-    json!({"intent": "attach", "partition": "holder", "vfs": requests})
+/// Has the holders of so many igbs, off and without VFs.
+fn have_holders(host: &Host, igbs: usize) -> Result<()> {
+    let known: Value = serde_json::from_str(&host.api.ask("GET /v1/partitions", "")?)?;
+    let known: Vec<&str> =
+        known.as_array().into_iter().flatten().filter_map(|it| it["name"].as_str()).collect();
+    host.daemon.apply(&holder(igbs, 0, |_| None))?;
+    let mut new = HOLDERS.iter().take(igbs).filter(|name| !known.contains(name));
+    new.try_for_each(|name| host.turn_off(name))
 }
 
 /// A driver for machines.
 pub fn bind(shared: &Shared, rounds: Rounds) -> Result<Vec<Row>> {
-    let host = stopped_holder(shared)?;
+    let host = shared.host()?;
+    have_holders(&host, 1)?;
     let row = Row::new(
         "bind-7",
         "7 VFs bound to vfio-pci (one virsh nodedev-detach for all, a driverctl for each); ioward also journals, sets a \
@@ -194,7 +191,7 @@ pub fn bind(shared: &Shared, rounds: Rounds) -> Result<Vec<Row>> {
     .ratio(1, 4, 0.1);
     let vfs = virtual_functions(NIC0)?;
     libvirt::start_anew()?;
-    let intent = attach(ALL);
+    let intent = wish(&host, &holder(1, ALL, |_| None))?;
     let file = host.daemon.write("bind.toml", holder(1, ALL, |_| None))?;
     let none = wish(&host, &holder(1, 0, |_| None))?;
     let detach = |what: &str| {
@@ -278,8 +275,10 @@ fn of_sizes(name: &'static str, what: &str, by_hand: &str, sizes: &[usize]) -> R
 fn growth_of_binding(host: &Host, rounds: Rounds) -> Result<Row> {
     let sizes = rounds.vfs;
     let igbs = igbs_of(sizes);
+    have_holders(host, igbs)?;
     let none = wish(host, &holder(igbs, 0, |_| None))?;
-    host.change(&none)?;
+    let intents = sizes.iter().map(|size| wish(host, &holder(igbs, *size, |_| None)));
+    let intents = intents.collect::<Result<Vec<_>>>()?;
     let mut vfs = Vec::new();
     for (pf, _) in IGBS.iter().take(igbs) {
         vfs.extend(virtual_functions(pf)?);
@@ -291,7 +290,7 @@ fn growth_of_binding(host: &Host, rounds: Rounds) -> Result<Row> {
             let unbind = || vfs.iter().try_for_each(|vf| by_hand::unbind(vf));
             return bound_by_others(host, vfs, &|| bind_by_hand(vfs), &unbind);
         }
-        let took = milliseconds(host.change(&attach(vfs.len()))?.took);
+        let took = milliseconds(host.change(&intents[place])?.took);
         by_hand::check_bound(vfs, true)?;
         host.change(&none)?;
         by_hand::check_bound(vfs, false)?;
@@ -302,7 +301,8 @@ fn growth_of_binding(host: &Host, rounds: Rounds) -> Result<Row> {
 
 /// MAC, VLAN and trust.
 pub fn set(shared: &Shared, rounds: Rounds) -> Result<Vec<Row>> {
-    let host = stopped_holder(shared)?;
+    let host = shared.host()?;
+    have_holders(&host, 1)?;
     let all = |settings: Settings| holder(1, ALL, move |_| Some(settings));
     host.daemon.apply(&all(BOTH[0]))?;
     let row = Row::new("set-7", "MAC, VLAN and trust of 7 VFs changed; one rtnetlink message a VF", "ms")
@@ -332,7 +332,7 @@ pub fn set(shared: &Shared, rounds: Rounds) -> Result<Vec<Row>> {
     })?;
     row.notes.push(told);
     let growth = growth_of_setting(&host, rounds)?;
-    host.daemon.apply(&holder(1, 0, |_| None))?;
+    host.daemon.apply(&holder(igbs_of(rounds.vfs), 0, |_| None))?;
     shared.keep_host(host);
     Ok(vec![row, growth])
 }
@@ -362,6 +362,7 @@ fn growth_of_setting(host: &Host, rounds: Rounds) -> Result<Row> {
     let changed = |vfs: usize| {
         holder(igbs_of(sizes), most, move |number| Some(if number < vfs { BOTH[1] } else { BOTH[0] }))
     };
+    have_holders(host, igbs_of(sizes))?;
     let before = wish(host, &changed(0))?;
     host.change(&before)?;
     let intents = sizes.iter().map(|size| wish(host, &changed(*size))).collect::<Result<Vec<_>>>()?;
