@@ -5,18 +5,21 @@
 //!                      of a note: ─────────────────────────────────────────────> carried out
 //! ```
 //!
-//! A commit to the disk takes longer than most steps, so what has come to a stop is written down in one, once nothing is under
-//! way that comes to a stop in a moment. What is under way for long, or waits for somebody, keeps nothing from being written.
+//! A commit to the disk takes longer than most steps, so what has come to a stop on an adapter is written down in one, once nothing is
+//! under way there that comes to a stop in a moment. What is under way for long, or waits for somebody, keeps nothing from being written,
+//! nor does an adapter that does not answer keep what was done on others.
 //!
 //! Steps that take turns are written down as begun together, and carried out one after the other.
 
 use std::{
     borrow::Cow,
-    sync::atomic::{AtomicUsize, Ordering},
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use ioward_model::{EventKind, Outcome, Plan, Policy, Step};
+use ioward_pci::Bdf;
 use tokio::time::Instant;
 
 use crate::{
@@ -60,8 +63,7 @@ pub(crate) struct Course<'e, 'a> {
     policy: Policy,
     order: Order,
     together: &'e Together,
-    /// How many steps under way come to a stop in a moment. Counted by themselves.
-    short: &'e AtomicUsize,
+    short: &'e Short,
     /// All in this one task: nothing goes on when it does not, and where nothing waits, the order is always the same.
     under_way: FuturesUnordered<BoxFuture<'e, Stopped<'a>>>,
     /// To be written down.
@@ -77,7 +79,7 @@ pub(crate) struct Course<'e, 'a> {
 impl Executor {
     /// Carries out the steps of a plan, as its policy says.
     pub(crate) async fn execute<'a>(&self, execution: &Execution<'a>) -> Executed<'a> {
-        let (together, short) = (Together::default(), AtomicUsize::new(0));
+        let (together, short) = (Together::default(), Short::default());
         let (plan, policy) = (execution.plan, execution.plan.intent.policy());
         let mut course = Course {
             executor: self,
@@ -106,8 +108,11 @@ impl<'e, 'a> Course<'e, 'a> {
     async fn run(&mut self) {
         loop {
             self.begin();
-            if !self.stopped.is_empty() && self.short.load(Ordering::Relaxed) == 0 {
-                self.write_down();
+            let (later, now) = std::mem::take(&mut self.stopped)
+                .into_iter()
+                .partition(|stopped| self.short.is_under_way(stopped.carried.step));
+            self.stopped = later;
+            if self.write_down(now) {
                 continue;
             }
             match self.under_way.next().await {
@@ -177,17 +182,16 @@ impl<'e, 'a> Course<'e, 'a> {
     }
 
     /// Takes in a step that has come to a stop.
-    fn take_in(&mut self, mut stopped: Stopped<'a>) {
-        let n = stopped.carried.number - 1;
-        match &stopped.stop {
+    fn take_in(&mut self, stopped: Stopped<'a>) {
+        match stopped.stop {
             Stop::Found => self.stopped.push(stopped),
             Stop::CarriedOut => {
+                self.order.carried_out(stopped.carried.number - 1);
                 self.stopped.push(stopped);
-                self.order.carried_out(n);
                 self.let_go_on();
             }
-            Stop::Failed(_) => {
-                let Stop::Failed(error) = std::mem::replace(&mut stopped.stop, Stop::Found) else { return };
+            Stop::Failed(ref error) => {
+                let error = error.clone();
                 self.fail(stopped, error);
             }
         }
@@ -210,17 +214,16 @@ impl<'e, 'a> Course<'e, 'a> {
         }
     }
 
-    /// Writes down what has come to a stop.
-    fn write_down(&mut self) {
-        let (done, mut found): (Vec<_>, Vec<_>) = std::mem::take(&mut self.stopped)
-            .into_iter()
-            .partition(|stopped| matches!(stopped.stop, Stop::CarriedOut));
+    /// Writes down what has come to a stop. False where there is nothing to be written.
+    fn write_down(&mut self, stopped: Vec<Stopped<'a>>) -> bool {
+        let (done, mut found): (Vec<_>, Vec<_>) =
+            stopped.into_iter().partition(|stopped| matches!(stopped.stop, Stop::CarriedOut));
         // Whoever cancels a plan when nothing of it is left to be done is late.
         if !found.is_empty() && !self.goes_on() {
             found.clear();
         }
         if done.is_empty() && found.is_empty() {
-            return;
+            return false;
         }
         let before = self.done.len();
         let ends = (before + done.len() == self.plan.steps.len()).then_some(self.plan);
@@ -241,7 +244,7 @@ impl<'e, 'a> Course<'e, 'a> {
                 self.execution.journal.failed(stopped.carried.number);
                 self.fail(stopped, error.clone());
             }
-            return;
+            return true;
         }
         for Stopped { carried, step, kept_out, begun, .. } in done {
             drop(kept_out);
@@ -254,47 +257,65 @@ impl<'e, 'a> Course<'e, 'a> {
         }
         self.held_up.extend(found);
         self.let_go_on();
+        true
     }
 
-    /// Has those carried out that are written down as begun and wait for nobody any more.
+    /// Has those carried out that are written down as begun, and whose turn it is.
     fn let_go_on(&mut self) {
-        if self.held_up.is_empty() || !self.goes_on() {
-            return;
-        }
-        let (go_on, held_up): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held_up)
-            .into_iter()
-            .partition(|stopped| self.order.may_be_carried_out(stopped.carried.number - 1));
-        self.held_up = held_up;
-        for stopped in go_on {
+        let its_turn = |course: &Self| {
+            let mut held_up = course.held_up.iter();
+            held_up.position(|stopped| course.order.may_be_carried_out(stopped.carried.number - 1))
+        };
+        while let Some(at) = its_turn(self).filter(|_| self.goes_on()) {
+            let stopped = self.held_up.remove(at);
             let Carried { number, step, .. } = stopped.carried;
             if self.is_left(number - 1, step) {
                 self.execution.journal.failed(number);
                 continue;
             }
-            self.under_way.push(Box::pin(carry_out(
-                self.executor,
-                self.execution,
-                self.together,
-                self.short,
-                stopped,
-            )));
+            let carried_out = carry_out(self.executor, self.execution, self.together, self.short, stopped);
+            self.under_way.push(Box::pin(carried_out));
         }
     }
 }
 
-/// Counts a step among those that come to a stop in a moment, for as long as this is there.
-struct Short<'e>(&'e AtomicUsize);
+/// By adapter, how many steps are under way that come to a stop in a moment; `None`: steps that are about none. They count themselves.
+#[derive(Default)]
+struct Short(Mutex<BTreeMap<Option<Bdf>, usize>>);
 
-impl<'e> Short<'e> {
-    fn count(short: &'e AtomicUsize) -> Self {
-        short.fetch_add(1, Ordering::Relaxed);
-        Self(short)
+impl Short {
+    /// Counts a step for as long as the result is there.
+    fn count(&self, step: &Step) -> impl Drop + Send + use<'_> {
+        let adapter = step.subject().adapter();
+        *self.lock().entry(adapter).or_default() += 1;
+        Counted { among: self, adapter }
+    }
+
+    /// Whether one is under way on the adapter of a step.
+    fn is_under_way(&self, step: &Step) -> bool {
+        self.lock().contains_key(&step.subject().adapter())
+    }
+
+    /// The guarded value is whole after every statement, so a poisoned mutex is as good as any.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Option<Bdf>, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Short<'_> {
+struct Counted<'e> {
+    among: &'e Short,
+    adapter: Option<Bdf>,
+}
+
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut all = self.among.lock();
+        if let Some(count) = all.get_mut(&self.adapter) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.adapter);
+            }
+        }
     }
 }
 
@@ -303,13 +324,13 @@ async fn find<'a>(
     executor: &Executor,
     policy: Policy,
     together: &Together,
-    short: &AtomicUsize,
+    short: &Short,
     mut stopped: Stopped<'a>,
 ) -> Stopped<'a> {
     let carried = &mut stopped.carried;
     // Whoever is kept out may be waiting for a lock that is another step's until that is written down: this may take its time.
     stopped.kept_out.extend(executor.runner.keep_out(carried.step, together).await);
-    let _short = Short::count(short);
+    let _short = short.count(carried.step);
     carried.noted = executor.notes.look(|state| state.noted_for(carried.step));
     match executor.runner.found_before(carried.step).await {
         Ok(found) => carried.outcome = found,
@@ -337,12 +358,12 @@ async fn carry_out<'a>(
     executor: &Executor,
     execution: &Execution<'_>,
     together: &Together,
-    short: &AtomicUsize,
+    short: &Short,
     mut stopped: Stopped<'a>,
 ) -> Stopped<'a> {
     let Stopped { carried, step, .. } = &mut stopped;
     let meaning = step.meaning();
-    let _short = meaning.is_short.then(|| Short::count(short));
+    let _short = meaning.is_short.then(|| short.count(step));
     let gives_up = async {
         if meaning.may_be_given_up {
             execution.progress.cancelled().await;
