@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ioward_fabric::sim::Severity;
+use ioward_imp::Imp;
 use ioward_model::{EventKind, Intent, Options, Plan, Service, Spec};
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -80,4 +81,33 @@ async fn a_partition_goes_on_by_its_standby_though_a_plan_is_under_way() {
 
 fn pair_is_of(state: &ioward_model::State, partition: &str) -> bool {
     state.failover_pairs().all(|pair| pair.owner.partition == name(partition))
+}
+
+/// What comes to a stop is written down with what is about to. An adapter that did not answer for half a minute kept what was done on
+/// another one from being written, and the partitions that wait for that, and guests of that adapter, for as long.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adapter_that_takes_long_keeps_nothing_of_another_from_being_noted() {
+    let scene = Scene::new();
+    let slow = partition("shop", 1, "52:54:00:00:00:0a");
+    let quick = format!(
+        "[[partition]]\nname = \"db\"\nboot = {{ disk = \"/dev/null\" }}\n\
+         [[partition.vf]]\nname = \"net0\"\nclass = \"network\"\npf = \"{STANDBY_NIC}\"\n"
+    );
+    let plan = plan(&scene, &[slow, quick].concat()).await;
+    scene.gate.close("configure at the NIC");
+    let (listener, mut events) = mpsc::unbounded_channel();
+    scene.imp.apply(plan, listener).await.unwrap();
+    scene.gate.is_reached("configure at the NIC", 1).await;
+    let has_its_vf = |imp: &Imp| {
+        let db = imp.state().partitions.get(&name("db")).cloned();
+        db.is_some_and(|db| db.vfs.values().any(|held| held.attached))
+    };
+    scene.until("db has its VF", has_its_vf).await;
+    assert!(!scene.imp.state().partitions[&name("shop")].vfs.values().any(|held| held.attached));
+    scene.gate.open("configure at the NIC");
+    let mut last = None;
+    while let Some(event) = events.recv().await {
+        last = Some(event.kind);
+    }
+    assert!(matches!(last, Some(EventKind::PlanDone { .. })), "{last:?}");
 }

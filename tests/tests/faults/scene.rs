@@ -160,6 +160,9 @@ impl Fabric for GatedFabric {
     async fn configure(&self, vf: VfId, change: &VfSettings) -> Result<(), FabricError> {
         let result = self.fabric.configure(vf, change).await;
         self.gate.pass("configure").await;
+        if vf.pf.to_string() == NIC {
+            self.gate.pass("configure at the NIC").await;
+        }
         result
     }
 
