@@ -33,7 +33,7 @@ pub enum Bench {
     Channel,
     /// ioward on real SR-IOV in level 1, against libvirt, driverctl, qemu-guest-agent, and the kernel by hand.
     Lab,
-    /// Draws docs/performance.svg from what `lab` has written as JSON.
+    /// Draws the ratios that have a goal from what a benchmark has written as JSON (`--json FILE`; that of `lab` unless told otherwise).
     Chart,
     /// The build: CPU time from nothing to the end of the demonstration, CPU time after a change in cli, sizes.
     Build,

@@ -505,7 +505,8 @@ impl Operations {
         assignment: &Assignment,
         request: &VfRequest,
     ) -> Result<VfView, FabricError> {
-        // Noted when the partition got it, and anew when its adapter has moved: a request to the other side for each look is enough.
+        // Noted whenever a step sets, binds or hands over the VF, and forgotten when its adapter moves: one request to the other side is
+        // enough for a look.
         let address = match assignment.address {
             Some(address) => address,
             None => self.fabric.vf_address(assignment.vf).await?,

@@ -1,4 +1,4 @@
-//! The journal of a plan, written before and after each of its steps, so that recovery after a crash knows where to
+//! The journal of a plan, written before each of its steps that changes the host and after each, so that recovery after a crash knows where to
 //! look.
 //!
 //! ```text
