@@ -320,12 +320,15 @@ impl World {
             let of_pf = before.physical_functions.get(&vf.pf).map_or(0, |pf| pf.vfs.len());
             usize::from(vf.index) >= of_pf
         };
-        let had_lost = self.state().assignments().any(|(_, held)| is_lost(held.vf));
+        let state = self.state();
+        let lost: Vec<_> = state.assignments().map(|(_, held)| held.vf).filter(|vf| is_lost(*vf)).collect();
+        let is_about_lost =
+            plan.steps.iter().any(|step| step.subject().vf.is_some_and(|vf| lost.contains(&vf)));
         let had_one_away = self.state().assignments().any(|(_, held)| held.is_unplugged());
         self.arm(blows, Some(plan));
         let ended = self.follow(plan, &Trouble::default()).await?;
         let struck = self.disarm()?;
-        if struck.is_empty() && !had_lost && ended == Ended::NotUndone {
+        if struck.is_empty() && !is_about_lost && ended == Ended::NotUndone {
             return Err("nothing has struck, and the plan is not undone".to_owned());
         }
         if ended == Ended::NotUndone {
